@@ -1,0 +1,403 @@
+//! Who a node is: its key pair, the certificate around it, and the id hashed from the public key.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Bytes in the public key (DER) of RSA 4096, the largest key accepted: checking signatures of
+/// huge RSA keys is a known way to burn somebody else's CPU.
+const SPKI_BYTES_MAX: usize = 550;
+/// Bytes in the public key (DER) of RSA 2048, the smallest RSA key accepted.
+const SPKI_RSA_BYTES_MIN: usize = 294;
+/// DER of the object identifier rsaEncryption, 1.2.840.113549.1.1.1 (RFC 8017 appendix A.1).
+const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// Largest key or certificate file read: the biggest real ones have some 10 KiB.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo (DER): who a node is, whatever its address,
+/// name or certificate.
+///
+/// Shown as 64 lower-case hexadecimal digits. Everybody can check one:
+/// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId([u8; 32]);
+
+impl PeerId {
+    /// The id with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The hash itself.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first ten hexadecimal digits: enough to tell the nodes of a mesh apart by eye, not
+    /// enough to authenticate one.
+    #[must_use]
+    pub fn short(&self) -> ShortId {
+        ShortId(*self)
+    }
+
+    /// The id of the key in a certificate.
+    ///
+    /// # Errors
+    /// The certificate can't be parsed, or its key is RSA of fewer than 2048 or more than 4096 bits.
+    pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let parsed = ParsedCertificate::try_from(certificate)
+            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        let key = parsed.subject_public_key_info();
+        let is_rsa = key.windows(OID_RSA.len()).take(16).any(|w| w == OID_RSA);
+        if key.len() > SPKI_BYTES_MAX || (is_rsa && key.len() < SPKI_RSA_BYTES_MIN) {
+            return Err(CertificateError::KeySize);
+        }
+        Ok(Self(Sha256::digest(&key).into()))
+    }
+}
+
+/// Why no id can be taken from a certificate.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum CertificateError {
+    /// It is not an X.509 version 3 certificate.
+    #[error("it is not a well-formed X.509 certificate ({0})")]
+    Malformed(String),
+    /// The key is too small to trust or too large to check.
+    #[error("its RSA key is out of range: 2048 to 4096 bits are accepted")]
+    KeySize,
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({})", self.short())
+    }
+}
+
+/// The short form of a [`PeerId`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ShortId(PeerId);
+
+impl fmt::Display for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0[..5].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a peer id is 64 hexadecimal digits")]
+pub struct ParsePeerIdError;
+
+impl FromStr for PeerId {
+    type Err = ParsePeerIdError;
+
+    fn from_str(s: &str) -> Result<Self, ParsePeerIdError> {
+        let digits = s.as_bytes();
+        if digits.len() != 64 {
+            return Err(ParsePeerIdError);
+        }
+        let mut id = [0; 32];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |b: u8| char::from(b).to_digit(16).ok_or(ParsePeerIdError);
+            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).map_err(|_| ParsePeerIdError)?;
+        }
+        Ok(Self(id))
+    }
+}
+
+impl Serialize for PeerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A node's key pair with its certificate, ready for TLS. Cloning shares the key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    id: PeerId,
+    certified: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// A new Ed25519 key with a self-signed certificate, in memory only.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn generate() -> Result<Self, IdentityError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
+        Self::self_signed(&key)
+    }
+
+    /// Reads the private key from a PEM file (PKCS#8, SEC1 or PKCS#1; Ed25519, P-256, P-384 or
+    /// RSA of 2048 to 4096 bits) and makes a self-signed certificate for it. The id depends on
+    /// the key alone, so it is the same at every start.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it: missing, unreadable, readable by others, empty,
+    /// without such a block, or with a key that can't be used.
+    pub fn from_key_file(key_file: &Path) -> Result<Self, IdentityError> {
+        let key = read_key(key_file)?;
+        let unusable = |_| IdentityError::KeyUnusable { file: key_file.to_owned() };
+        let pair = KeyPair::try_from(&key).map_err(unusable)?;
+        let identity = Self::self_signed(&pair)?;
+        identity.check_key(key_file)?;
+        Ok(identity)
+    }
+
+    /// Reads the private key and its certificate from PEM files.
+    ///
+    /// # Errors
+    /// As [`Identity::from_key_file`], for either file, and if the two don't belong together.
+    pub fn from_files(key_file: &Path, cert_file: &Path) -> Result<Self, IdentityError> {
+        let key = read_key(key_file)?;
+        let certificate = read_certificate(cert_file)?;
+        let signing_key = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|_| IdentityError::KeyUnusable { file: key_file.to_owned() })?;
+        let id = PeerId::of_certificate(&certificate)
+            .map_err(|source| IdentityError::Certificate { file: cert_file.to_owned(), source })?;
+        let certified = CertifiedKey::new(vec![certificate], signing_key);
+        certified
+            .keys_match()
+            .map_err(|_| IdentityError::Mismatch { key: key_file.to_owned(), cert: cert_file.to_owned() })?;
+        let identity = Self { id, certified: Arc::new(certified) };
+        identity.check_key(key_file)?;
+        Ok(identity)
+    }
+
+    /// The id of this key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    pub(crate) fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    fn self_signed(key: &KeyPair) -> Result<Self, IdentityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "p2p-gossip");
+        let certificate = params.self_signed(key).map_err(IdentityError::Generate)?;
+        let der = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|_| IdentityError::Generate(rcgen::Error::CouldNotParseKeyPair))?;
+        let id = PeerId::of_certificate(certificate.der()).map_err(IdentityError::OwnKey)?;
+        let certified = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
+            .map_err(IdentityError::Tls)?;
+        Ok(Self { id, certified: Arc::new(certified) })
+    }
+
+    /// Peers accept the kinds of key that this names; a P-521 key would load and then fail with everyone.
+    fn check_key(&self, file: &Path) -> Result<(), IdentityError> {
+        let ours = crate::tls::SIGNATURE_SCHEMES;
+        if self.certified.key.choose_scheme(ours).is_none() {
+            return Err(IdentityError::KeyUnusable { file: file.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// The one crypto provider of the program.
+pub(crate) fn provider() -> CryptoProvider {
+    aws_lc_rs::default_provider()
+}
+
+/// Why a node has no identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// A file can't be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file has nothing in it.
+    #[error("{} is empty; a PEM file with a {wanted} is needed", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+        /// `private key` or `certificate`.
+        wanted: &'static str,
+    },
+    /// A file is too large to be what it should be.
+    #[error("{} is larger than 1 MiB; that is no {wanted}", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// `private key` or `certificate`.
+        wanted: &'static str,
+    },
+    /// A file has no PEM block of the kind needed.
+    #[error("{} has no PEM block with a {wanted}{hint}", file.display())]
+    NoBlock {
+        /// The file.
+        file: PathBuf,
+        /// `private key` or `certificate`.
+        wanted: &'static str,
+        /// What it has instead, with what to do.
+        hint: &'static str,
+    },
+    /// A PEM block is damaged.
+    #[error("{} is damaged: {detail}", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What the PEM parser said.
+        detail: String,
+    },
+    /// Other users can read or write the private key.
+    #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
+    Exposed {
+        /// The file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The key is damaged or of a kind that isn't accepted.
+    #[error("the private key in {} cannot be used; accepted are Ed25519, P-256, P-384 and RSA of 2048 to 4096 bits, not encrypted", file.display())]
+    KeyUnusable {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The certificate can't be used.
+    #[error("the certificate in {} cannot be used: {source}", file.display())]
+    Certificate {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// Key and certificate are not of one pair.
+    #[error("the private key in {} and the certificate in {} do not belong together", key.display(), cert.display())]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// A key or certificate can't be made.
+    #[error("cannot make a key and certificate: {0}")]
+    Generate(rcgen::Error),
+    /// The key can't be used.
+    #[error("cannot use this key: {0}")]
+    OwnKey(CertificateError),
+    /// The TLS library refuses the key.
+    #[error("cannot use this key: {0}")]
+    Tls(rustls::Error),
+}
+
+const KEY: &str = "private key";
+const CERTIFICATE: &str = "certificate";
+
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let bytes = read_pem(file, KEY, check_private)?;
+    match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) => Ok(key),
+        Err(error) => Err(pem_error(file, KEY, &bytes, &error)),
+    }
+}
+
+fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityError> {
+    let bytes = read_pem(file, CERTIFICATE, |_, _| Ok(()))?;
+    match CertificateDer::from_pem_slice(&bytes) {
+        Ok(certificate) => Ok(certificate),
+        Err(error) => Err(pem_error(file, CERTIFICATE, &bytes, &error)),
+    }
+}
+
+fn pem_error(file: &Path, wanted: &'static str, bytes: &[u8], error: &pem::Error) -> IdentityError {
+    let file = file.to_owned();
+    let has = |marker: &str| bytes.windows(marker.len()).any(|w| w == marker.as_bytes());
+    match error {
+        pem::Error::NoItemsFound => IdentityError::NoBlock {
+            file,
+            wanted,
+            hint: if has("BEGIN ENCRYPTED PRIVATE KEY") {
+                "; it has an encrypted one, which cannot be used: decrypt it with openssl pkey"
+            } else if has("PRIVATE KEY") && wanted == CERTIFICATE {
+                "; it has a private key: did you mean --key?"
+            } else if has("BEGIN CERTIFICATE") && wanted == KEY {
+                "; it has a certificate: did you mean --cert?"
+            } else {
+                ""
+            },
+        },
+        other => IdentityError::Damaged { file, detail: other.to_string() },
+    }
+}
+
+type FileCheck = fn(&Path, &std::fs::Metadata) -> Result<(), IdentityError>;
+
+fn read_pem(file: &Path, wanted: &'static str, check: FileCheck) -> Result<Vec<u8>, IdentityError> {
+    use std::io::Read as _;
+    let failed = |source| IdentityError::Read { file: file.to_owned(), source };
+    let handle = std::fs::File::open(file).map_err(failed)?;
+    // Of the open file, so that nobody can exchange it between the check and the read.
+    let metadata = handle.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    check(file, &metadata)?;
+    let mut bytes = Vec::new();
+    handle.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.is_empty() {
+        return Err(IdentityError::Empty { file: file.to_owned(), wanted });
+    }
+    if bytes.len() as u64 > PEM_BYTES_MAX {
+        return Err(IdentityError::TooLarge { file: file.to_owned(), wanted });
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn check_private(file: &Path, metadata: &std::fs::Metadata) -> Result<(), IdentityError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = metadata.permissions().mode() & 0o7777;
+    // Pipes and process substitution have no meaningful mode.
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed { file: file.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_private(_: &Path, _: &std::fs::Metadata) -> Result<(), IdentityError> {
+    Ok(())
+}
