@@ -30,6 +30,38 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes in the text of a ping.
 pub const PING_TEXT_BYTES_MAX: usize = 256;
 
+/// Wait for an answer to a TCP connection attempt. Short, as a fresh attempt finds a healed network
+/// sooner than the kernel's ever rarer retries of an old one.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// From accept or dial until the other side's Hello, all together: a silent or slow stranger holds
+/// a thread no longer than this, and a hundred nodes can still start at once on a small machine.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From our goodbye until the other side has closed as well.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// From our goodbye until the process may go when it leaves the mesh.
+pub const LEAVE_FLUSH: Duration = Duration::from_millis(500);
+/// A peer that takes none of the bytes waiting for it for this long is too slow.
+pub const WRITE_STALL: Duration = Duration::from_secs(10);
+
+/// Accepted connections that have not yet said Hello. When full, the oldest one of the address
+/// that holds most gives way, so strangers that say nothing never keep a peer out.
+pub const UNAUTHENTICATED_MAX: usize = 256;
+/// Connections that may wait in the kernel to be accepted: a whole mesh may dial at once.
+pub const BACKLOG: i32 = 1024;
+/// Frames waiting to be sent to one peer; more means that it is too slow.
+pub const OUTBOX_FRAMES: usize = 256;
+/// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers.
+pub const INBOX_EVENTS: usize = 1024;
+/// Events waiting for the user; beyond it they are dropped and counted.
+pub const EVENTS_QUEUED: usize = 4096;
+/// Frames taken from one peer per second in the long run, and at once; who sends more is read
+/// more slowly. An honest peer sends a few.
+pub const FRAMES_PER_SECOND: u32 = 2000;
+/// See [`FRAMES_PER_SECOND`].
+pub const FRAMES_BURST: u32 = 4000;
+/// Virtual memory for the stack of a session's thread; only what it touches becomes real.
+pub const SESSION_STACK_BYTES: usize = 512 * 1024;
+
 /// Configuration of a [`Node`](crate::Node). Start from [`Config::default`] and change what differs.
 ///
 /// ```

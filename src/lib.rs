@@ -3,15 +3,47 @@
 //! Start a [`Node`], point the next ones at any node, and within moments every node holds an
 //! authenticated, encrypted connection to every other, pings them all, and knows who died.
 //! There is no server, no certificate authority and no async runtime.
+//!
+//! # Threads
+//!
+//! ```text
+//!  your program ── Node::start ── takes Events from a channel ── Node::shutdown
+//!  listener     ── blocking accept() ── spawns ──▶ session threads (accepted)
+//!  coordinator  ── owns the Mesh: membership, timers, reconnection ── spawns ──▶ session threads (dialled)
+//!  session #n   ── TLS handshake → Hello → relays frames both ways until closed
+//!        inbox:  bounded; a session may block on it, which is TCP's backpressure
+//!        outbox: bounded, one a session; full means that the peer is too slow, and its session ends
+//! ```
+//!
+//! The blocking direction is one-way (session → coordinator), so there is no cycle to deadlock in.
+//!
+//! # Modules
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`config`] | [`Config`], and every limit and interval |
+//! | [`identity`] | key pair, certificate, [`PeerId`] |
+//! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
+//! | [`wire`] | messages and their framing |
+//! | [`text`] | text from strangers, made safe to show |
+//! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
+//! | `tls`, `waker`, `log_limit` | what those need |
 
 pub mod config;
+mod coordinator;
 pub mod identity;
+mod listener;
+mod log_limit;
 pub mod mesh;
 mod node;
+mod session;
 pub mod text;
 mod tls;
+mod waker;
+pub mod wire;
 
 pub use config::{Config, ConfigError, DialAddr};
 pub use identity::{Identity, IdentityError, PeerId};
 pub use mesh::event::{DownReason, Event};
+pub use mesh::{PeerInfo, PeerState};
 pub use node::{Node, StartError};

@@ -2,19 +2,56 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, EVENTS_QUEUED, INBOX_EVENTS};
+use crate::coordinator::{Command, Coordinator};
 use crate::identity::{Identity, PeerId};
+use crate::listener::{self, Listener};
 use crate::mesh::event::Event;
+use crate::mesh::{Mesh, PeerInfo};
+use crate::session::Context;
+use crate::tls::Tls;
+use crate::wire::{self, Hello, Message};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
+///
+/// Two nodes meet in one process:
+///
+/// ```
+/// use p2p_gossip::{Config, Event, Identity, Node};
+///
+/// // Port 0 takes any free one; the first node waits for others on loopback.
+/// let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+/// let first = Node::start(loopback.clone(), Identity::generate()?)?;
+///
+/// let through_first = vec![first.local_addr().into()];
+/// let second = Node::start(Config { connect: through_first, ..loopback }, Identity::generate()?)?;
+///
+/// // Events end when the node does; this loop ends when the second node sees the first.
+/// for event in second.events() {
+///     if let Event::Up { peer, members, .. } = event {
+///         assert_eq!((peer, members), (first.id(), 2));
+///         break;
+///     }
+/// }
+/// second.shutdown();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Node {
     id: PeerId,
     local_addr: SocketAddr,
     events: Receiver<Event>,
+    events_dropped: Arc<AtomicU64>,
+    control: Sender<Command>,
+    listener: Listener,
+    coordinator: Option<JoinHandle<()>>,
 }
 
 /// Why a node did not start.
@@ -45,8 +82,44 @@ impl Node {
     ///
     /// # Errors
     /// The configuration makes no sense, or the system refuses the port, a thread or a descriptor.
-    pub fn start(_config: Config, _identity: Identity) -> Result<Self, StartError> {
-        Err(StartError::System(io::Error::from(io::ErrorKind::Unsupported)))
+    pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
+        config.check()?;
+        let id = identity.id();
+        let socket = listener::listen(config.bind, config.port)
+            .map_err(|(addr, source)| StartError::Listen { addr, source })?;
+        let local_addr = socket.local_addr()?;
+        let source = config.bind.filter(|ip| !ip.is_unspecified());
+        let instance = fastrand::u64(..);
+        let hello = Message::Hello(Hello {
+            instance,
+            name: config.name.clone(),
+            listen_port: local_addr.port(),
+            advertised: source.map(|ip| SocketAddr::new(ip, local_addr.port())).into_iter().collect(),
+            heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        });
+        let hello = wire::encode(&hello).map_err(io::Error::other)?;
+
+        let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
+        let (control, commands) = unbounded();
+        let (events_sender, events) = bounded(EVENTS_QUEUED);
+        let events_dropped = Arc::new(AtomicU64::new(0));
+        let context = Arc::new(Context { tls: Tls::new(&identity)?, hello, source, inbox: inbox_sender });
+        let coordinator = Coordinator {
+            mesh: Mesh::new(config, id, instance, fastrand::u64(..), Instant::now()),
+            context: Arc::clone(&context),
+            inbox,
+            control: commands,
+            events: events_sender,
+            events_dropped: Arc::clone(&events_dropped),
+            sessions: std::collections::BTreeMap::new(),
+            leave_by: None,
+        };
+        let listener = Listener::start(socket, context)?;
+        let listening = Event::Listening { id, addr: local_addr };
+        let coordinator = thread::Builder::new()
+            .name("coordinator".to_owned())
+            .spawn(move || coordinator.run(listening))?;
+        Ok(Self { id, local_addr, events, events_dropped, control, listener, coordinator: Some(coordinator) })
     }
 
     /// This node's id.
@@ -71,10 +144,38 @@ impl Node {
     /// Events dropped so far because nobody took them in time.
     #[must_use]
     pub fn events_dropped(&self) -> u64 {
-        0
+        self.events_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Everybody this node knows of, by id; empty once the node has stopped.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let (reply, answer) = bounded(1);
+        if self.control.send(Command::Peers(reply)).is_err() {
+            return Vec::new();
+        }
+        answer.recv().unwrap_or_default()
     }
 
     /// Says goodbye to all peers, waits at most half a second for that to be sent, and stops.
     /// The last events stay readable on a clone of the receiver.
-    pub fn shutdown(self) {}
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        // Nobody new, then goodbye to everybody.
+        self.listener.stop();
+        let _ = self.control.send(Command::Leave);
+        if let Some(coordinator) = self.coordinator.take() {
+            // A panic in there has been reported by the panic hook.
+            let _ = coordinator.join();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }

@@ -1,0 +1,254 @@
+//! The coordinator's thread: owns a [`Mesh`], tells it what happened and carries out what it wants.
+//!
+//! Invariant: it never blocks but in [`Coordinator::next_turn`]. No socket, file, name lookup or
+//! terminal is touched here; whatever can block happens on another thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+
+use crate::config::LEAVE_FLUSH;
+use crate::log_limit::LogLimit;
+use crate::mesh::event::Event;
+use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, PeerInfo, Report, SessionId};
+use crate::session::{self, Context, SessionEvent, SessionHandle};
+use crate::text::Escaped;
+use crate::wire;
+
+/// Inbox events taken in one turn before timers are looked at.
+const BATCH_MAX: usize = 256;
+/// Wait when nothing is due at all.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Log target of membership changes, so that whoever sees them on stdout can leave them out.
+const MEMBERS: &str = "p2p_gossip::members";
+
+/// What the embedding program wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Say goodbye and stop.
+    Leave,
+    /// Tell who is known.
+    Peers(Sender<Vec<PeerInfo>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    pub(crate) mesh: Mesh,
+    pub(crate) context: Arc<Context>,
+    pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
+    pub(crate) control: Receiver<Command>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) events_dropped: Arc<AtomicU64>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
+    /// When the last goodbyes must have been sent, once we leave.
+    pub(crate) leave_by: Option<Instant>,
+}
+
+enum Turn {
+    Session(SessionId, SessionEvent),
+    Command(Command),
+    Timeout,
+}
+
+impl Coordinator {
+    /// Runs until the node has left the mesh.
+    pub(crate) fn run(mut self, listening: Event) {
+        self.notify(listening);
+        self.carry_out();
+        while !self.is_done() {
+            let turn = self.next_turn();
+            self.handle(turn);
+            // Everything that has arrived comes before timers: what a peer said while we were
+            // held up counts as said before its deadline.
+            for _ in 0..BATCH_MAX {
+                let Ok((id, event)) = self.inbox.try_recv() else {
+                    break;
+                };
+                self.handle(Turn::Session(id, event));
+            }
+            let now = Instant::now();
+            if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
+                self.mesh.handle_timeout(now);
+                self.carry_out();
+            }
+        }
+        self.notify(Event::Stopped);
+    }
+
+    fn is_done(&self) -> bool {
+        self.leave_by.is_some_and(|at| self.sessions.is_empty() || Instant::now() >= at)
+    }
+
+    fn next_turn(&self) -> Turn {
+        let due = self.leave_by.or_else(|| self.mesh.poll_timeout());
+        let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+        select! {
+            recv(self.inbox) -> event => match event {
+                Ok((id, event)) => Turn::Session(id, event),
+                Err(_) => Turn::Command(Command::Leave),
+            },
+            recv(self.control) -> command => Turn::Command(command.unwrap_or(Command::Leave)),
+            default(wait) => Turn::Timeout,
+        }
+    }
+
+    fn handle(&mut self, turn: Turn) {
+        let now = Instant::now();
+        match turn {
+            Turn::Timeout => {}
+            Turn::Command(Command::Peers(reply)) => {
+                // Nobody waits for the answer any more if this fails.
+                let _ = reply.try_send(self.mesh.peers(now));
+            }
+            Turn::Command(Command::Leave) => {
+                if self.leave_by.is_none() {
+                    self.leave_by = Some(now + LEAVE_FLUSH);
+                    self.mesh.handle(now, Input::Leave);
+                }
+            }
+            Turn::Session(id, event) => self.session_event(now, id, event),
+        }
+        self.carry_out();
+    }
+
+    fn session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
+        let input = match event {
+            SessionEvent::Up(up) => {
+                let (up, handle) = *up;
+                self.sessions.insert(session, handle);
+                Input::SessionUp(up)
+            }
+            SessionEvent::Received(message) => Input::Received { session, message },
+            SessionEvent::Down(reason) => Input::SessionDown { session, reason },
+            SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
+        };
+        let is_end = matches!(input, Input::SessionDown { .. } | Input::DialFailed { .. });
+        self.mesh.handle(now, input);
+        if is_end {
+            // Only now: the session sends until the mesh has stopped giving it messages.
+            self.sessions.remove(&session);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.mesh.poll_output() {
+            match output {
+                Output::Dial { session, addr, expected } => {
+                    match session::dial(&self.context, session, addr, expected) {
+                        Ok(handle) => {
+                            self.sessions.insert(session, handle);
+                        }
+                        Err(error) => {
+                            let reason = DialError::Failed(format!("no thread or descriptor left: {error}"));
+                            self.mesh.handle(Instant::now(), Input::DialFailed { session, reason });
+                        }
+                    }
+                }
+                Output::Send { session, message } => match wire::encode(&message) {
+                    Ok(frame) => {
+                        let sent = self.sessions.get(&session).map(|handle| handle.send(frame));
+                        if let Some(Err(session::OutboxFull)) = sent {
+                            self.too_slow(session);
+                        }
+                    }
+                    Err(error) => log::error!(session:% = session, reason:% = error; "message not sent"),
+                },
+                Output::Close { session, reason } => {
+                    if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(|h| h.bye(reason))
+                    {
+                        // There is no room for a goodbye.
+                        self.sessions.remove(&session);
+                    }
+                }
+                Output::Notify(event) => {
+                    log_event(&event);
+                    self.notify(event);
+                }
+                Output::Report(report) => log_report(&report),
+            }
+        }
+    }
+
+    /// A peer does not read what it is sent: its session ends, without waiting for it.
+    fn too_slow(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        let reason = DisconnectReason::Slow;
+        self.mesh.handle(Instant::now(), Input::SessionDown { session, reason });
+    }
+
+    fn notify(&self, event: Event) {
+        match self.events.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.events_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn log_event(event: &Event) {
+    match event {
+        Event::Up { peer, name, addr, members } => {
+            log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                members = *members; "peer up");
+        }
+        Event::Down { peer, name, addr, reason, members } => {
+            log::warn!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                reason:% = reason, members = *members; "peer down; redialling");
+        }
+        Event::Left { peer, name, addr, members } => {
+            log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                members = *members; "peer left");
+        }
+        Event::Listening { .. } | Event::Ping { .. } | Event::Stopped => {}
+    }
+}
+
+fn log_report(report: &Report) {
+    static LIMIT: LogLimit = LogLimit::new();
+    match report {
+        Report::SeedUnreachable { addr, detail } => {
+            log::warn!(addr:% = addr, reason:% = Escaped(detail); "cannot join through this address yet; trying on");
+        }
+        Report::SeedIsSelf { addr } => {
+            log::warn!(addr:% = addr; "this address is our own; not connecting to it");
+        }
+        Report::DialFailed { peer, addr, detail, retry_in } => {
+            let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
+            let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
+            log::debug!(peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in; "dial failed");
+        }
+        Report::ListNews { from, news } => {
+            log::debug!(peer:% = from.short(), news = *news; "a list of peers brought news");
+        }
+        Report::WrongId { addr, expected, found } => {
+            log::warn!(addr:% = addr, expected:% = expected, found:% = found;
+                "another peer answers at a known address; it counts as a new peer");
+        }
+        Report::OurKeyInUse { addr } => {
+            if let Some(suppressed) = LIMIT.check() {
+                log::error!(addr:% = addr, suppressed;
+                    "another process uses our key; give each node a key of its own");
+            }
+        }
+        Report::PeerKeyInUse { peer, addr } => {
+            log::error!(peer:% = peer, addr:% = addr;
+                "two processes use one key; refused the one that was there before");
+        }
+        Report::TableFull { peer } => {
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(peer:% = peer.short(), suppressed; "table of peers is full; peer refused");
+            }
+        }
+        Report::HeldUp { gap } => {
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(gap_ms:% = gap.as_millis(), suppressed;
+                    "this node stood still; peers get that much more time to answer");
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Where one peer may be reached, and how well that is known.
+
+use std::net::SocketAddr;
+
+use crate::wire::{ADDRS_MAX, is_dialable};
+
+/// How an address became known, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// A handshake with the peer was completed there.
+    Proven,
+    /// The peer itself said so, over an authenticated session.
+    Claimed,
+    /// Somebody else said so.
+    Rumoured,
+}
+
+/// At most [`ADDRS_MAX`] addresses, ordered by how well they are known, the latest success first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addrs {
+    entries: Vec<(Source, SocketAddr)>,
+    /// Counts dials, so that each goes to the next address.
+    dials: usize,
+}
+
+impl Addrs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
+        self.entries.iter().any(|&(_, known)| known == addr)
+    }
+
+    pub(super) fn best(&self) -> Option<SocketAddr> {
+        self.entries.first().map(|&(_, addr)| addr)
+    }
+
+    /// Addresses that may be passed on: what the peer itself showed or said.
+    pub(super) fn first_hand(&self) -> impl Iterator<Item = SocketAddr> {
+        self.entries.iter().filter(|(source, _)| *source < Source::Rumoured).map(|&(_, addr)| addr)
+    }
+
+    /// Whether a handshake with the peer was completed at this address.
+    pub(super) fn is_proven(&self, addr: SocketAddr) -> bool {
+        self.entries.contains(&(Source::Proven, addr))
+    }
+
+    /// The address for the next dial, each in turn.
+    pub(super) fn next_to_dial(&mut self) -> Option<SocketAddr> {
+        let index = self.dials.checked_rem(self.entries.len())?;
+        self.dials = self.dials.wrapping_add(1);
+        self.entries.get(index).map(|&(_, addr)| addr)
+    }
+
+    /// The next dial goes to the best address again.
+    pub(super) fn restart_round(&mut self) {
+        self.dials = 0;
+    }
+
+    /// Whether every address was dialled equally often since [`Addrs::restart_round`].
+    pub(super) fn round_complete(&self) -> bool {
+        self.entries.is_empty() || self.dials.is_multiple_of(self.entries.len())
+    }
+
+    /// A handshake was completed there.
+    pub(super) fn prove(&mut self, addr: SocketAddr) {
+        self.remove(addr);
+        self.entries.insert(0, (Source::Proven, addr));
+        self.entries.truncate(ADDRS_MAX);
+    }
+
+    /// The peer says anew where it is; what it said before no longer counts.
+    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
+        self.entries.retain(|(source, _)| *source != Source::Claimed);
+        for addr in addrs {
+            self.insert(Source::Claimed, addr);
+        }
+    }
+
+    /// Somebody else says where it is. Never displaces what is known better.
+    pub(super) fn rumour(&mut self, addr: SocketAddr) {
+        self.insert(Source::Rumoured, addr);
+    }
+
+    /// Somebody else was found there: keep it, as the peer may come back, but last.
+    pub(super) fn demote(&mut self, addr: SocketAddr) {
+        if self.contains(addr) {
+            self.remove(addr);
+            self.entries.push((Source::Rumoured, addr));
+        }
+    }
+
+    pub(super) fn remove(&mut self, addr: SocketAddr) {
+        self.entries.retain(|&(_, known)| known != addr);
+    }
+
+    fn insert(&mut self, source: Source, addr: SocketAddr) {
+        if !is_dialable(&addr) {
+            return;
+        }
+        match self.entries.iter().find(|&&(_, known)| known == addr) {
+            Some(&(known, _)) if known <= source => return,
+            Some(_) => self.remove(addr),
+            None => {}
+        }
+        let at = self.entries.partition_point(|(known, _)| *known <= source);
+        self.entries.insert(at, (source, addr));
+        self.entries.truncate(ADDRS_MAX);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn addr(n: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, n], 8080))
+    }
+
+    fn all(addrs: &Addrs) -> Vec<SocketAddr> {
+        addrs.entries.iter().map(|&(_, a)| a).collect()
+    }
+
+    #[test]
+    fn a_rumour_never_displaces_what_is_known_better() {
+        let mut addrs = Addrs::default();
+        addrs.claim([addr(2), addr(3)]);
+        addrs.prove(addr(1));
+        for n in 10..20 {
+            addrs.rumour(addr(n));
+        }
+        assert_eq!(all(&addrs), [addr(1), addr(2), addr(3), addr(10)]);
+        assert_eq!(addrs.first_hand().collect::<Vec<_>>(), [addr(1), addr(2), addr(3)]);
+    }
+
+    #[test]
+    fn the_latest_success_comes_first() {
+        let mut addrs = Addrs::default();
+        for n in 1..=5 {
+            addrs.prove(addr(n));
+        }
+        addrs.prove(addr(3));
+        assert_eq!(all(&addrs), [addr(3), addr(5), addr(4), addr(2)]);
+    }
+
+    #[test]
+    fn what_a_peer_says_replaces_what_it_said_before() {
+        let mut addrs = Addrs::default();
+        addrs.claim([addr(1), addr(2)]);
+        addrs.claim([addr(2), addr(3)]);
+        assert_eq!(all(&addrs), [addr(2), addr(3)]);
+    }
+
+    #[test]
+    fn dials_go_round_all_addresses() {
+        let mut addrs = Addrs::default();
+        assert_eq!(addrs.next_to_dial(), None);
+        addrs.claim([addr(1), addr(2)]);
+        assert_eq!(addrs.next_to_dial(), Some(addr(1)));
+        assert!(!addrs.round_complete());
+        assert_eq!(addrs.next_to_dial(), Some(addr(2)));
+        assert!(addrs.round_complete());
+        assert_eq!(addrs.next_to_dial(), Some(addr(1)));
+    }
+
+    #[test]
+    fn where_somebody_else_answers_comes_last() {
+        let mut addrs = Addrs::default();
+        addrs.prove(addr(2));
+        addrs.prove(addr(1));
+        addrs.demote(addr(1));
+        assert_eq!(all(&addrs), [addr(2), addr(1)]);
+        assert_eq!(addrs.first_hand().collect::<Vec<_>>(), [addr(2)]);
+    }
+
+    #[test]
+    fn addresses_that_lead_nowhere_are_not_kept() {
+        let mut addrs = Addrs::default();
+        addrs.rumour("0.0.0.0:8080".parse().unwrap());
+        addrs.claim(["224.0.0.1:8080".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]);
+        assert!(addrs.is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! How long to wait before the next dial: exponential, jittered, and slower for what is long gone.
+
+use std::time::Duration;
+
+/// Wait before the second dial.
+pub(super) const FIRST: Duration = Duration::from_millis(250);
+/// Longest wait while the outage is young: one healed link must show within seconds.
+pub const CAP: Duration = Duration::from_secs(2);
+/// Longest wait after [`LONG_OUTAGE`].
+pub const CAP_LONG: Duration = Duration::from_secs(10);
+/// Longest wait after [`VERY_LONG_OUTAGE`].
+pub const CAP_VERY_LONG: Duration = Duration::from_secs(60);
+/// An outage of this length is no hiccup.
+pub const LONG_OUTAGE: Duration = Duration::from_secs(10 * 60);
+/// An outage of this length will take a human.
+pub const VERY_LONG_OUTAGE: Duration = Duration::from_secs(60 * 60);
+
+/// Shift that takes [`FIRST`] beyond [`CAP_VERY_LONG`]; counting further would change nothing.
+const DOUBLINGS_MAX: u32 = 8;
+
+/// Counts failures in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The wait after one more failure, `outage` after the peer was last reached. Between three
+    /// quarters of the nominal wait and all of it, so that nodes that failed together spread out.
+    pub(super) fn next(&mut self, rng: &mut fastrand::Rng, outage: Duration) -> Duration {
+        let cap = if outage >= VERY_LONG_OUTAGE {
+            CAP_VERY_LONG
+        } else if outage >= LONG_OUTAGE {
+            CAP_LONG
+        } else {
+            CAP
+        };
+        let nominal = (FIRST * (1 << self.failures.min(DOUBLINGS_MAX))).min(cap);
+        self.failures = self.failures.saturating_add(1);
+        between(rng, nominal * 3 / 4, nominal)
+    }
+
+    /// The peer was reached, or there is a reason to hope.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// A random duration of whole microseconds, both ends included.
+pub(super) fn between(rng: &mut fastrand::Rng, low: Duration, high: Duration) -> Duration {
+    let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(rng.u64(micros(low)..=micros(high)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(count: usize, outage: Duration) -> Vec<Duration> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut backoff = Backoff::default();
+        (0..count).map(|_| backoff.next(&mut rng, outage)).collect()
+    }
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_stay_there() {
+        let nominal_ms = [250, 500, 1000, 2000, 2000, 2000];
+        for (wait, nominal) in waits(6, Duration::ZERO).into_iter().zip(nominal_ms) {
+            let nominal = Duration::from_millis(nominal);
+            assert!(wait >= nominal * 3 / 4 && wait <= nominal, "{wait:?} for {nominal:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_long_gone_is_dialled_rarely() {
+        let last = |outage| waits(20, outage).pop();
+        assert!(last(LONG_OUTAGE) > Some(CAP) && last(LONG_OUTAGE) <= Some(CAP_LONG));
+        assert!(last(VERY_LONG_OUTAGE) > Some(CAP_LONG) && last(VERY_LONG_OUTAGE) <= Some(CAP_VERY_LONG));
+    }
+
+    #[test]
+    fn a_reset_starts_over() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut backoff = Backoff::default();
+        for _ in 0..1000 {
+            backoff.next(&mut rng, Duration::ZERO);
+        }
+        backoff.reset();
+        assert!(backoff.next(&mut rng, Duration::ZERO) <= FIRST);
+    }
+}

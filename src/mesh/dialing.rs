@@ -1,0 +1,408 @@
+//! Whom to dial, when, and how many at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::peer::{Peer, State};
+use super::timers::Timer;
+use super::{DialError, Mesh, Output, Report, SessionId, millis};
+use crate::config::DialAddr;
+use crate::identity::PeerId;
+
+/// Dials under way at once: enough to join quickly, few enough not to starve a small machine.
+pub const DIALS_IN_FLIGHT_MAX: usize = 16;
+/// Of these, how many may go to peers never met, and how many to known ones: neither a liar's
+/// list nor a large outage keeps the other kind from being dialled.
+const DIALS_OF_ONE_KIND_MAX: usize = 12;
+/// Dials that may start at once: a node that joins a mesh of a hundred dials them all.
+pub const DIALS_BURST: u32 = 128;
+/// Dials started per second in the long run, whatever lists claim.
+pub const DIALS_PER_SECOND: u32 = 64;
+/// Rounds through its addresses after which a peer that nobody has met is forgotten.
+pub const RUMOUR_FAILURES_MAX: u32 = 5;
+
+/// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
+const SEED_WAIT: Duration = Duration::from_secs(1);
+
+/// Whom a dial is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    /// A peer, at one of its addresses; nobody else will do.
+    Peer(PeerId),
+    /// The `--connect` address with this index; whoever is there.
+    Seed(usize),
+}
+
+/// An address from `--connect`: dialled whenever the peer behind it is not connected, also when
+/// that peer left: the user has asked for this address, not for that process.
+#[derive(Debug)]
+struct Seed {
+    addr: DialAddr,
+    /// Who was there last.
+    peer: Option<PeerId>,
+    is_self: bool,
+    backoff: Backoff,
+    /// Since when nobody is, and whether the user has been told.
+    since: Instant,
+    reported: bool,
+}
+
+#[derive(Debug)]
+struct Dial {
+    target: Target,
+    addr: DialAddr,
+    is_known: bool,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Dialing {
+    seeds: Vec<Seed>,
+    in_flight: BTreeMap<SessionId, Dial>,
+    /// Due, waiting for a slot: seeds and peers once met; peers never met.
+    ready_known: VecDeque<Target>,
+    ready_rumoured: VecDeque<Target>,
+    dialled: u64,
+    /// Token bucket, in millionths of a dial.
+    tokens: u64,
+    refilled: Instant,
+}
+
+const TOKEN: u64 = 1_000_000;
+
+impl Dialing {
+    pub(super) fn new(connect: &[DialAddr], now: Instant) -> Self {
+        let mut seeds: Vec<Seed> = Vec::new();
+        for addr in connect {
+            if seeds.iter().all(|seed| seed.addr != *addr) {
+                let (addr, backoff) = (addr.clone(), Backoff::default());
+                seeds.push(Seed { addr, peer: None, is_self: false, backoff, since: now, reported: false });
+            }
+        }
+        Self {
+            seeds,
+            in_flight: BTreeMap::new(),
+            ready_known: VecDeque::new(),
+            ready_rumoured: VecDeque::new(),
+            dialled: 0,
+            tokens: u64::from(DIALS_BURST) * TOKEN,
+            refilled: now,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// A dial has become a session; whom it was meant for.
+    pub(super) fn finished(&mut self, session: SessionId) -> Option<Target> {
+        self.in_flight.remove(&session).map(|dial| dial.target)
+    }
+
+    /// Dials under way to one peer are off; those that are to be cancelled.
+    pub(super) fn cancel_to(&mut self, id: &PeerId) -> Vec<SessionId> {
+        let wanted = |dial: &Dial| dial.target == Target::Peer(*id) && !dial.cancelled;
+        self.cancel(wanted)
+    }
+
+    /// All dials, under way and to come, are off; those that are to be cancelled.
+    pub(super) fn give_up(&mut self) -> Vec<SessionId> {
+        self.ready_known.clear();
+        self.ready_rumoured.clear();
+        self.cancel(|dial| !dial.cancelled)
+    }
+
+    /// Whether peers that nobody has met yet are being dialled.
+    pub(super) fn is_exploring(&self) -> bool {
+        !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
+    }
+
+    /// A `--connect` address leads to this node.
+    pub(super) fn seed_is_self(&mut self, seed: usize) -> DialAddr {
+        self.seeds[seed].is_self = true;
+        self.seeds[seed].addr.clone()
+    }
+
+    fn cancel(&mut self, wanted: impl Fn(&Dial) -> bool) -> Vec<SessionId> {
+        let mut cancelled = Vec::new();
+        for (session, dial) in &mut self.in_flight {
+            if wanted(dial) {
+                dial.cancelled = true;
+                cancelled.push(*session);
+            }
+        }
+        cancelled
+    }
+
+    /// The next target that a slot is free for, and whether it is a known one.
+    fn pop_ready(&mut self) -> Option<(Target, bool)> {
+        if self.in_flight.len() >= DIALS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let known = self.in_flight.values().filter(|dial| dial.is_known).count();
+        let rumoured = self.in_flight.len() - known;
+        if known < DIALS_OF_ONE_KIND_MAX
+            && let Some(target) = self.ready_known.pop_front()
+        {
+            return Some((target, true));
+        }
+        if rumoured < DIALS_OF_ONE_KIND_MAX
+            && let Some(target) = self.ready_rumoured.pop_front()
+        {
+            return Some((target, false));
+        }
+        None
+    }
+
+    fn is_ready_or_in_flight(&self, target: Target) -> bool {
+        self.ready_known.contains(&target)
+            || self.ready_rumoured.contains(&target)
+            || self.in_flight.values().any(|dial| dial.target == target)
+    }
+
+    /// Takes a token for one dial, or says how long until there is one.
+    fn take_token(&mut self, now: Instant) -> Result<(), Duration> {
+        let elapsed = now.saturating_duration_since(self.refilled);
+        self.refilled = now;
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let refill = micros.saturating_mul(DIALS_PER_SECOND.into());
+        self.tokens = self.tokens.saturating_add(refill).min(u64::from(DIALS_BURST) * TOKEN);
+        match self.tokens.checked_sub(TOKEN) {
+            Some(left) => {
+                self.tokens = left;
+                Ok(())
+            }
+            None => Err(Duration::from_micros((TOKEN - self.tokens) / u64::from(DIALS_PER_SECOND) + 1)),
+        }
+    }
+}
+
+impl Mesh {
+    pub(super) fn dial_seeds(&mut self, now: Instant) {
+        for seed in 0..self.dialing.seeds.len() {
+            self.timers.set(Timer::Dial(Target::Seed(seed)), now);
+        }
+    }
+
+    /// A dial's time has come, if it is still wanted.
+    pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
+        if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
+            return;
+        }
+        if self.is_known(target) {
+            self.dialing.ready_known.push_back(target);
+        } else {
+            self.dialing.ready_rumoured.push_back(target);
+        }
+        self.pump_dials(now);
+    }
+
+    /// Starts as many dials as there are slots for.
+    pub(super) fn pump_dials(&mut self, now: Instant) {
+        while let Some((target, is_known)) = self.dialing.pop_ready() {
+            if !self.is_wanted(target) {
+                continue;
+            }
+            if let Err(wait) = self.dialing.take_token(now) {
+                self.timers.set(Timer::Dial(target), now + wait);
+                return;
+            }
+            let Some((addr, expected)) = self.address_of(target) else {
+                continue;
+            };
+            if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
+                // Somebody is being dialled there already; it may turn out to be the same.
+                let wait = self.random_between(millis(100), millis(200));
+                self.timers.set(Timer::Dial(target), now + wait);
+                continue;
+            }
+            self.dialing.dialled += 1;
+            let session = SessionId::dialled(self.dialing.dialled);
+            let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
+            self.dialing.in_flight.insert(session, dial);
+            self.output(Output::Dial { session, addr, expected });
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
+        if let Some(dial) = self.dialing.in_flight.remove(&session)
+            && !self.leaving
+        {
+            match dial.target {
+                Target::Seed(seed) => self.seed_failed(now, seed, reason),
+                Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
+            }
+        }
+        self.pump_dials(now);
+    }
+
+    /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried.
+    pub(super) fn redial_later(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
+        let peer = self.peers.get_mut(&id)?;
+        let wait = if peer.addrs.round_complete() {
+            let outage = peer.outage(now);
+            peer.backoff.next(&mut self.rng, outage)
+        } else {
+            self.random_between(millis(10), millis(50))
+        };
+        self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
+        Some(wait)
+    }
+
+    /// A dial reached a `--connect` address, if that is what it was meant for.
+    pub(super) fn seed_reached(&mut self, target: Option<Target>, id: PeerId) {
+        if let Some(Target::Seed(seed)) = target {
+            let seed = &mut self.dialing.seeds[seed];
+            seed.peer = Some(id);
+            seed.backoff.reset();
+            seed.reported = false;
+        }
+    }
+
+    /// A peer is lost; the `--connect` addresses that lead to it are dialled too.
+    pub(super) fn seeds_lost(&mut self, now: Instant, id: PeerId) {
+        for index in 0..self.dialing.seeds.len() {
+            let seed = &mut self.dialing.seeds[index];
+            if seed.peer == Some(id) {
+                seed.since = now;
+                let wait = self.random_between(SEED_WAIT, SEED_WAIT * 3 / 2);
+                self.timers.set_no_later(Timer::Dial(Target::Seed(index)), now + wait);
+            }
+        }
+    }
+
+    fn seed_failed(&mut self, now: Instant, index: usize, reason: DialError) {
+        let seed = &mut self.dialing.seeds[index];
+        let outage = now.saturating_duration_since(seed.since);
+        let wait = seed.backoff.next(&mut self.rng, outage);
+        let addr = seed.addr.clone();
+        let is_first = !std::mem::replace(&mut seed.reported, true);
+        self.timers.set(Timer::Dial(Target::Seed(index)), now + wait);
+        if let DialError::Failed(detail) = reason {
+            if is_first {
+                self.report(Report::SeedUnreachable { addr, detail });
+            } else {
+                self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
+            }
+        }
+    }
+
+    fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {
+        let own_id = self.id;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let was_met = peer.instance.is_some();
+        let mut detail = None;
+        match (reason, addr.socket()) {
+            (DialError::Failed(words), _) => detail = Some(words),
+            (DialError::WrongId { found }, Some(socket)) => {
+                detail = Some(format!("peer {} answered", found.short()));
+                if was_met && found != own_id {
+                    peer.addrs.demote(socket);
+                    let is_first = !std::mem::replace(&mut peer.wrong_id_reported, true);
+                    self.somebody_else_at(now, socket, id, found, is_first);
+                } else {
+                    peer.addrs.remove(socket);
+                }
+            }
+            (DialError::WrongId { .. } | DialError::Cancelled, _) => {}
+        }
+        let retry_in = self.after_failed_dial(now, id);
+        if let Some(detail) = detail {
+            self.report(Report::DialFailed { peer: Some(id), addr, detail, retry_in });
+        }
+    }
+
+    /// Dials again, or forgets who was only hearsay. Returns the wait until the next dial.
+    fn after_failed_dial(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
+        let peer = self.peers.get_mut(&id)?;
+        if let State::Rumour { failures, .. } = &mut peer.state {
+            if peer.addrs.round_complete() {
+                *failures += 1;
+            }
+            if *failures >= RUMOUR_FAILURES_MAX || peer.addrs.is_empty() {
+                self.forget(id);
+                return None;
+            }
+        }
+        if peer.wants_dial() { self.redial_later(now, id) } else { None }
+    }
+
+    /// A known peer's address is somebody else's now: a peer of its own, to be met there.
+    fn somebody_else_at(
+        &mut self,
+        now: Instant,
+        addr: SocketAddr,
+        expected: PeerId,
+        found: PeerId,
+        is_first: bool,
+    ) {
+        if is_first {
+            self.report(Report::WrongId { addr, expected, found });
+        }
+        if !self.is_live(&found) && self.hear_of(now, found, [addr]) {
+            let soon = self.random_between(millis(100), millis(300));
+            self.timers.set_no_later(Timer::Dial(Target::Peer(found)), now + soon);
+        }
+    }
+
+    /// Notes an unproven peer or address. Whether the peer may be dialled.
+    pub(super) fn hear_of(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        addrs: impl IntoIterator<Item = SocketAddr>,
+    ) -> bool {
+        if !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max {
+            return false;
+        }
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
+        if peer.addrs.is_empty() && peer.instance.is_none() {
+            self.peers.remove(&id);
+            return false;
+        }
+        peer.wants_dial()
+    }
+
+    fn is_known(&self, target: Target) -> bool {
+        match target {
+            Target::Seed(_) => true,
+            Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| peer.instance.is_some()),
+        }
+    }
+
+    fn is_wanted(&mut self, target: Target) -> bool {
+        match target {
+            Target::Peer(id) => self.peers.get(&id).is_some_and(Peer::wants_dial),
+            Target::Seed(index) => {
+                let seed = &self.dialing.seeds[index];
+                if seed.is_self || seed.peer.is_some_and(|peer| self.is_live(&peer)) {
+                    return false;
+                }
+                // Connected there by another way already?
+                let there = seed.addr.socket().and_then(|addr| {
+                    let at_addr = |peer: &Peer| peer.live().is_some() && peer.addrs.is_proven(addr);
+                    self.peers.iter().find(|(_, peer)| at_addr(peer)).map(|(id, _)| *id)
+                });
+                if let Some(id) = there {
+                    self.seed_reached(Some(target), id);
+                }
+                there.is_none()
+            }
+        }
+    }
+
+    fn address_of(&mut self, target: Target) -> Option<(DialAddr, Option<PeerId>)> {
+        match target {
+            Target::Seed(index) => Some((self.dialing.seeds[index].addr.clone(), None)),
+            Target::Peer(id) => {
+                let addr = self.peers.get_mut(&id)?.addrs.next_to_dial()?;
+                Some((addr.into(), Some(id)))
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Exchange of peer lists, and the roster check that keeps a full mesh full whatever was missed.
+//!
+//! Who asks whom, and when, decides how often dials cross, and each crossing costs a handshake:
+//! - who joins asks the peers it joins through, and dials everybody listed. The lists of one peer
+//!   name only those who came before, so of two joiners exactly one learns of the other;
+//! - who meets a lost peer again asks at once, both sides: that heals a split;
+//! - everybody else compares rosters once membership has settled, and asks only on a difference.
+//!   Of two nodes that learn of each other like that, the smaller id dials and the other waits.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::dialing::Target;
+use super::peer::{Peer, State};
+use super::timers::Timer;
+use super::{Mesh, Output, Report, SessionId, millis};
+use crate::identity::PeerId;
+use crate::wire::{Message, PeerRecord, RECORDS_MAX};
+
+/// Membership unchanged for this long is settled: rosters are compared.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Membership that never stops changing is taken as it is after this long.
+const SETTLE_MAX: Duration = Duration::from_secs(15);
+/// A difference of rosters that lasts this long is real: both sides had time to settle.
+const ROSTER_PATIENCE: Duration = Duration::from_millis(500);
+/// Shortest and longest wait before the same peer is asked again without having brought news.
+const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// A request unanswered for this long may be repeated.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// One peer's requests are answered no more often than this.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
+/// Frames accepted as one answer.
+const ANSWER_FRAMES_MAX: usize = 8;
+/// A peer lost for longer is not passed on any more.
+const RECENT: Duration = Duration::from_secs(10 * 60);
+/// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
+const LEFT_QUIET: Duration = Duration::from_secs(10);
+
+/// Why a list was asked for, which decides how its news is acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// We are new here.
+    Join,
+    /// We were apart.
+    Reconnect,
+    /// The other side knows other members than we do.
+    Roster,
+}
+
+/// Requests and answers between us and one live peer.
+#[derive(Debug)]
+pub(super) struct ListExchange {
+    /// The request under way, and the frames that have answered it.
+    asked: Option<(Instant, Why, usize)>,
+    /// Roster that the peer had when we last asked because of it.
+    asked_for: Option<u64>,
+    not_before: Instant,
+    interval: Duration,
+    answered: Option<Instant>,
+}
+
+impl ListExchange {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { asked: None, asked_for: None, not_before: now, interval: ASK_AGAIN_MIN, answered: None }
+    }
+}
+
+impl Mesh {
+    /// A session with a peer came up: its list is wanted if we join through it, or were apart.
+    pub(super) fn ask_on_meeting(&mut self, id: PeerId, now: Instant, why: Why, target: Option<Target>) {
+        let joins = matches!(target, Some(Target::Seed(_))) || !self.has_list;
+        if why == Why::Reconnect || joins {
+            self.ask(now, id, why);
+        }
+    }
+
+    /// Sends our list to a peer that asked for it on this session.
+    pub(super) fn answer_list(&mut self, now: Instant, id: PeerId, session: SessionId) {
+        let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
+            return;
+        };
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        if live.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
+            return;
+        }
+        live.lists.answered = Some(now);
+        let mut records = self.records_for(now, &id, remote);
+        loop {
+            let rest = records.split_off(records.len().min(RECORDS_MAX));
+            let more = !rest.is_empty();
+            self.output(Output::Send { session, message: Message::Peers { records, more } });
+            if !more {
+                return;
+            }
+            records = rest;
+        }
+    }
+
+    /// A list arrived. What it says is hearsay until a handshake proves it.
+    pub(super) fn received_list(&mut self, now: Instant, from: PeerId, records: Vec<PeerRecord>, more: bool) {
+        let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) else {
+            return;
+        };
+        // Nobody's list is read who was not asked: a flood of lists changes nothing.
+        let Some((at, why, frames)) = live.lists.asked else {
+            return;
+        };
+        let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
+        live.lists.asked = goes_on.then_some((at, why, frames + 1));
+        self.has_list = true;
+        let news = records.into_iter().filter(|record| self.learn(now, record, why)).count();
+        if news > 0 {
+            if let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) {
+                live.lists.interval = ASK_AGAIN_MIN;
+            }
+            self.report(Report::ListNews { from, news });
+        }
+    }
+
+    /// A heartbeat told who the peer is connected to.
+    pub(super) fn compare_rosters(&mut self, now: Instant, id: PeerId, roster: u64) {
+        if roster != self.roster && !self.timers.is_set(Timer::Settled) {
+            self.timers.set_no_later(Timer::RosterCheck(id), now + ROSTER_PATIENCE);
+        }
+    }
+
+    /// A difference of rosters has had its time to go away.
+    pub(super) fn check_roster(&mut self, now: Instant, id: PeerId) {
+        let (ours, is_settled) = (self.roster, !self.timers.is_set(Timer::Settled));
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        let Some(theirs) = live.roster.filter(|&theirs| theirs != ours && is_settled) else {
+            return;
+        };
+        let lists = &mut live.lists;
+        if lists.asked_for != Some(theirs) {
+            lists.interval = ASK_AGAIN_MIN;
+        } else if now < lists.not_before {
+            // The next heartbeat brings the difference up again.
+            return;
+        }
+        lists.asked_for = Some(theirs);
+        lists.not_before = now + lists.interval;
+        lists.interval = (lists.interval * 2).min(ASK_AGAIN_MAX);
+        self.ask(now, id, Why::Roster);
+    }
+
+    /// Somebody came or went.
+    pub(super) fn membership_changed(&mut self, now: Instant) {
+        let since = *self.unsettled_since.get_or_insert(now);
+        self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
+    }
+
+    /// Membership has not changed for a while: all peers are told our roster, now rather than
+    /// with the next heartbeat, so that a difference shows within moments.
+    pub(super) fn settled(&mut self, now: Instant) {
+        let since = self.unsettled_since.unwrap_or(now);
+        if self.dialing.is_exploring() && now < since + SETTLE_MAX {
+            self.membership_changed(now);
+            return;
+        }
+        self.unsettled_since = None;
+        let live: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| peer.live().is_some()).map(|(id, _)| *id).collect();
+        for id in live {
+            self.send_heartbeat(now, id);
+        }
+    }
+
+    fn ask(&mut self, now: Instant, id: PeerId, why: Why) {
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        let pending = |(at, ..): (Instant, Why, usize)| now.saturating_duration_since(at) < ANSWER_WAIT;
+        if !live.lists.asked.is_some_and(pending) {
+            live.lists.asked = Some((now, why, 0));
+            self.send(&id, Message::PeersRequest);
+        }
+    }
+
+    /// Whom we tell this peer of: who is connected, and who was a short while ago; only peers
+    /// proven to us, at addresses that they showed or claimed themselves.
+    fn records_for(&self, now: Instant, to: &PeerId, remote: SocketAddr) -> Vec<PeerRecord> {
+        let is_local = remote.ip().to_canonical().is_loopback();
+        let record = |(id, peer): (&PeerId, &Peer)| {
+            let connected = match &peer.state {
+                State::Live(_) => true,
+                State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,
+                State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
+            };
+            // A loopback address means something else to a peer on another machine.
+            let usable = |addr: &SocketAddr| is_local || !addr.ip().to_canonical().is_loopback();
+            let addrs: Vec<SocketAddr> = peer.addrs.first_hand().filter(usable).collect();
+            let is_useful = id != to && !addrs.is_empty();
+            is_useful.then_some(PeerRecord { id: *id, addrs, connected })
+        };
+        self.peers.iter().filter_map(record).collect()
+    }
+
+    /// Takes one record of a list in. Whether it is news that is acted upon.
+    fn learn(&mut self, now: Instant, record: &PeerRecord, why: Why) -> bool {
+        let id = record.id;
+        if id == self.id {
+            return false;
+        }
+        let is_unknown = !self.peers.contains_key(&id);
+        if !self.hear_of_listed(now, record) {
+            return false;
+        }
+        let wait = self.wait_before_dial(id, record.connected, why);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        match &peer.state {
+            State::Rumour { .. } if is_unknown => {}
+            State::Dead { .. } if record.connected => peer.backoff.reset(),
+            State::Rumour { .. } | State::Live(_) | State::Dead { .. } | State::Left { .. } => return false,
+        }
+        peer.addrs.restart_round();
+        self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);
+        true
+    }
+
+    /// Notes a listed peer; whether it is one to dial.
+    fn hear_of_listed(&mut self, now: Instant, record: &PeerRecord) -> bool {
+        if let Some(peer) = self.peers.get_mut(&record.id)
+            && let State::Left { since } = peer.state
+        {
+            let returned = record.connected && now.saturating_duration_since(since) > LEFT_QUIET;
+            if !returned {
+                return false;
+            }
+            peer.state = State::Dead { since };
+        }
+        self.hear_of(now, record.id, record.addrs.iter().copied())
+    }
+
+    fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: Why) -> Duration {
+        let we_dial = self.id < id;
+        let (low, high) = match (why, we_dial) {
+            _ if !connected => (1000, 2000),
+            (Why::Join, _) => (0, 0),
+            (Why::Reconnect, true) => (0, 100),
+            (Why::Reconnect, false) => (300, 600),
+            (Why::Roster, true) => (200, 500),
+            (Why::Roster, false) => (1000, 1500),
+        };
+        self.random_between(millis(low), millis(high))
+    }
+}

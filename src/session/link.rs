@@ -1,0 +1,178 @@
+//! The pump between one socket, its TLS connection and the thread's waker. Nothing here blocks
+//! but [`Link::wait`], which ends at a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::Connection;
+
+use crate::waker::Waker;
+use crate::wire::{Frame, FrameReader};
+
+/// Bytes taken from the socket before they are worked on: bounds what one peer can make us hold.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// A connection that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) woken: bool,
+}
+
+/// Whether the other side may still send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Open,
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: TcpStream,
+    tls: Connection,
+}
+
+impl Link {
+    /// Takes a connected socket over.
+    pub(crate) fn new(socket: TcpStream, tls: Connection) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // Frames are small and written whole; waiting for more would only add latency.
+        socket.set_nodelay(true)?;
+        let mut tls = tls;
+        // We bound what is queued ourselves, by whole frames.
+        tls.set_buffer_limit(None);
+        Ok(Self { socket, tls })
+    }
+
+    pub(crate) fn tls(&self) -> &Connection {
+        &self.tls
+    }
+
+    /// Whether bytes wait for the socket to take them.
+    pub(crate) fn is_write_pending(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Waits for the socket, the waker or the deadline; `reading` says whether more may come in.
+    pub(crate) fn wait(
+        &self,
+        waker: &Waker,
+        reading: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Ready, LinkError> {
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, reading);
+        interest.set(PollFlags::OUT, self.tls.wants_write());
+        let mut fds = [
+            PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.socket.as_fd(), interest),
+        ];
+        // With no interest at all a hung-up socket would still end every wait at once.
+        let count = if interest.is_empty() { 1 } else { 2 };
+        poll_until(&mut fds[..count], deadline)?;
+        let [woken, socket] = fds.each_ref().map(PollFd::revents);
+        if woken.contains(PollFlags::IN) {
+            waker.clear();
+        }
+        let failed = PollFlags::HUP | PollFlags::ERR;
+        Ok(Ready {
+            readable: socket.intersects(PollFlags::IN | failed),
+            woken: woken.contains(PollFlags::IN),
+        })
+    }
+
+    /// Takes in what has arrived, up to a bound. After an error the TLS alert that explains it to
+    /// the other side has been sent, if the socket took it.
+    pub(crate) fn read(&mut self, frames: &mut FrameReader) -> Result<Stream, LinkError> {
+        let buffer = frames.buffer();
+        let mut budget = READ_BYTES_MAX;
+        while budget > 0 {
+            match self.tls.read_tls(&mut self.socket) {
+                Ok(0) => return Ok(Stream::Ended),
+                Ok(read) => budget = budget.saturating_sub(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    let _ = self.flush();
+                    return Err(error.into());
+                }
+            };
+            let plain = state.plaintext_bytes_to_read();
+            if plain > 0 {
+                let start = buffer.len();
+                buffer.resize(start + plain, 0);
+                self.tls.reader().read_exact(&mut buffer[start..])?;
+            }
+            if state.peer_has_closed() {
+                return Ok(Stream::Ended);
+            }
+        }
+        Ok(Stream::Open)
+    }
+
+    /// Encrypts a frame; [`Link::flush`] sends it.
+    pub(crate) fn queue(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        Ok(self.tls.writer().write_all(frame)?)
+    }
+
+    /// Writes until nothing is left or the socket takes no more; whether nothing is left.
+    pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.socket) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Nothing more will be written after what is queued.
+    pub(crate) fn close_notify(&mut self) {
+        self.tls.send_close_notify();
+    }
+
+    /// Tells the other side's kernel, too, that nothing more will come.
+    pub(crate) fn shutdown_write(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Whether the other end is not yet authenticated.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+}
+
+/// poll(2) with an absolute deadline; interruptions by signals end it early, as if woken.
+pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+    let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
