@@ -119,7 +119,9 @@ impl Coordinator {
         let input = match event {
             SessionEvent::Up(up) => {
                 let (up, handle) = *up;
-                self.sessions.insert(session, handle);
+                if let Some(handle) = handle {
+                    self.sessions.insert(session, handle);
+                }
                 Input::SessionUp(up)
             }
             SessionEvent::Received(message) => Input::Received { session, message },

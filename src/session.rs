@@ -46,8 +46,8 @@ pub(crate) struct Context {
 /// What a session tells the coordinator. A session may block on that: it is TCP's backpressure.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// Authenticated, and both sides have said Hello.
-    Up(Box<(SessionUp, SessionHandle)>),
+    /// Authenticated, and both sides have said Hello; with the handle, unless whoever dialled has it.
+    Up(Box<(SessionUp, Option<SessionHandle>)>),
     /// A message arrived.
     Received(Message),
     /// It was up and has ended; nothing follows.
@@ -265,10 +265,8 @@ impl Session {
         };
         let (peer, remote) = (up.peer, up.remote);
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
-        let Some(handle) = self.handle.take() else {
-            return;
-        };
-        if inbox.send((self.id, SessionEvent::Up(Box::new((up, handle))))).is_err() {
+        let up = SessionEvent::Up(Box::new((up, self.handle.take())));
+        if inbox.send((self.id, up)).is_err() {
             return;
         }
         match self.relay(&mut link, &mut frames, &mut ending) {
