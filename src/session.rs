@@ -289,12 +289,9 @@ impl Session {
                 (Link::new(socket, tls).map_err(io_error)?, remote, Some(admission))
             }
             Origin::Dial { addr, expected } => {
-                let outbox = &self.outbox;
-                let mut stop = None;
-                let interrupted = std::cell::RefCell::new(&mut stop);
-                let opened = connect::open(&addr, self.context.source, &self.waker, deadline, || {
-                    note_stop(outbox, &mut interrupted.borrow_mut())
-                });
+                let Self { context, outbox, stop, .. } = self;
+                let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
+                let opened = connect::open(&addr, context.source, &self.waker, deadline, interrupted);
                 let (socket, remote) = match opened {
                     Ok(opened) => opened,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -362,13 +359,10 @@ impl Session {
             if admission.is_some_and(Admission::is_evicted) {
                 return Err(Failure::Evicted);
             }
-            if admission.is_none() && note_stop(&self.outbox, &mut self.stop) {
-                if let Some(reason) = self.stop
-                    && !link.is_handshaking()
-                {
-                    // The other end may count this session already: tell it why it ends.
-                    self.say_bye_quickly(link, reason);
-                }
+            // Once our Hello is out the other end may count this session, and have sent something
+            // that matters: then it comes up, and ends like any other.
+            let told = told_to_stop(&self.outbox, &mut self.stop);
+            if told == Told::Vanish || (told == Told::Bye && link.is_handshaking()) {
                 return Err(Failure::Cancelled);
             }
         }
@@ -386,16 +380,6 @@ impl Session {
         Ok(())
     }
 
-    fn say_bye_quickly(&self, link: &mut Link, reason: ByeReason) {
-        if let Ok(frame) = wire::encode(&Message::Bye(reason))
-            && link.queue(&frame).is_ok()
-        {
-            link.close_notify();
-            let _ = link.flush();
-            link.shutdown_write();
-        }
-    }
-
     /// Carries frames both ways until the session ends.
     fn relay(
         &mut self,
@@ -406,6 +390,10 @@ impl Session {
         let mut pace = Pace::new(Instant::now());
         let mut stalled_since = None;
         let mut stream = Stream::Open;
+        if let Some(reason) = self.stop {
+            self.say_bye(link, frames, ending, reason, stream)?;
+            return Ok(DisconnectReason::Closed);
+        }
         loop {
             let mut next = None;
             while link.flush()? {
@@ -596,24 +584,38 @@ enum End {
     Gone,
 }
 
-/// Whether the coordinator has given a session up before it was up.
-fn note_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> bool {
+/// What the coordinator wants of a session that is not yet up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// End with the goodbye that has been noted.
+    Bye,
+    /// End without a word.
+    Vanish,
+}
+
+fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> Told {
     loop {
         match outbox.try_recv() {
-            Ok(Outgoing::Bye(reason)) => {
-                *stop = Some(reason);
-                return true;
-            }
+            Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
             Ok(Outgoing::Frame(_)) => {}
-            Err(TryRecvError::Disconnected) => return true,
-            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => return Told::Vanish,
+            Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
+            Err(TryRecvError::Empty) => return Told::Nothing,
         }
     }
 }
 
 fn log_refused(remote: SocketAddr, failure: &Failure) {
     static LIMIT: LogLimit = LogLimit::new();
-    if let Failure::ClosedEarly = failure {
+    let went_away = match failure {
+        Failure::ClosedEarly => true,
+        Failure::Link(LinkError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        }
+        _ => false,
+    };
+    if went_away {
         // Port scans and health checks connect and go; a dial that was given up does as well.
         log::debug!(addr:% = remote, reason:% = failure; "incoming connection ended");
     } else if let Some(suppressed) = LIMIT.check() {

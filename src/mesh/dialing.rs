@@ -57,6 +57,14 @@ struct Dial {
     cancelled: bool,
 }
 
+/// What became of a dial whose session came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    Reached(Target),
+    /// It had been given up, but too late to keep the other end from counting it.
+    Cancelled,
+}
+
 #[derive(Debug)]
 pub(super) struct Dialing {
     seeds: Vec<Seed>,
@@ -97,8 +105,9 @@ impl Dialing {
     }
 
     /// A dial has become a session; whom it was meant for.
-    pub(super) fn finished(&mut self, session: SessionId) -> Option<Target> {
-        self.in_flight.remove(&session).map(|dial| dial.target)
+    pub(super) fn finished(&mut self, session: SessionId) -> Option<Finished> {
+        let dial = self.in_flight.remove(&session)?;
+        Some(if dial.cancelled { Finished::Cancelled } else { Finished::Reached(dial.target) })
     }
 
     /// Dials under way to one peer are off; those that are to be cancelled.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::dialing::Target;
+use super::dialing::{Finished, Target};
 use super::event::{DownReason, Event};
 use super::lists::Why;
 use super::peer::{Live, Peer, REPLACED_MAX, State, timeout_for};
@@ -28,7 +28,17 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
-        let target = self.dialing.finished(up.session);
+        let target = match self.dialing.finished(up.session) {
+            Some(Finished::Cancelled) => {
+                // Its goodbye is under way already. What the other end sends before it reads
+                // that still counts.
+                let session = Session { peer: up.peer, remote: up.remote, closing: true };
+                self.sessions.insert(up.session, session);
+                return self.pump_dials(now);
+            }
+            Some(Finished::Reached(target)) => Some(target),
+            None => None,
+        };
         if self.leaving {
             self.refuse(up.session, ByeReason::Leaving);
         } else if up.peer == self.id {

@@ -22,7 +22,7 @@ pub(super) fn open(
     source: Option<IpAddr>,
     waker: &Waker,
     deadline: Instant,
-    interrupted: impl Fn() -> bool,
+    mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for addr in resolve(addr)? {
@@ -31,7 +31,7 @@ pub(super) fn open(
             return Err(ErrorKind::Interrupted.into());
         }
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        match open_one(addr, source, waker, deadline, &interrupted) {
+        match open_one(addr, source, waker, deadline, &mut interrupted) {
             Ok(stream) => return Ok((stream, addr)),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => last = error,
@@ -53,7 +53,7 @@ fn open_one(
     source: Option<IpAddr>,
     waker: &Waker,
     deadline: Instant,
-    interrupted: impl Fn() -> bool,
+    interrupted: &mut impl FnMut() -> bool,
 ) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
