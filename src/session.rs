@@ -212,18 +212,16 @@ struct Session {
 struct Ending<'a> {
     inbox: &'a Sender<(SessionId, SessionEvent)>,
     id: SessionId,
+    /// What dropping this reports; nothing once the end has been reported, or if nobody need know.
     event: Option<SessionEvent>,
 }
 
 impl Ending<'_> {
-    /// Nothing happened that the coordinator would have to know.
-    fn nothing(&mut self) {
-        self.event = None;
-    }
-
     fn report(&mut self, event: SessionEvent) {
-        self.event = Some(event);
-        self.deliver();
+        if self.event.is_some() {
+            self.event = Some(event);
+            self.deliver();
+        }
     }
 
     fn deliver(&mut self) {
@@ -256,7 +254,7 @@ impl Session {
                 match remote {
                     Some(remote) => {
                         log_refused(remote, &failure);
-                        ending.nothing();
+                        ending.event = None;
                     }
                     None => ending.report(SessionEvent::DialFailed(failure.into_dial_error())),
                 }

@@ -257,3 +257,189 @@ impl fmt::Debug for Tls {
         f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustls::sign::CertifiedKey;
+    use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+
+    use super::*;
+
+    /// Carries bytes between the two ends until both are done or one refuses.
+    fn shake_hands(dialler: &mut Connection, acceptor: &mut Connection) -> Result<(), Error> {
+        for _ in 0..10 {
+            for direction in [true, false] {
+                let (from, to) =
+                    if direction { (&mut *dialler, &mut *acceptor) } else { (&mut *acceptor, &mut *dialler) };
+                let mut bytes = Vec::new();
+                while from.wants_write() {
+                    from.write_tls(&mut bytes).unwrap();
+                }
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    to.read_tls(&mut rest).unwrap();
+                    to.process_new_packets()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn node() -> (PeerId, Tls) {
+        let identity = Identity::generate().unwrap();
+        (identity.id(), Tls::new(&identity).unwrap())
+    }
+
+    /// A node that presents one identity's certificate and signs with another's key.
+    fn thief(of: &Identity) -> Tls {
+        let own = Identity::generate().unwrap().certified_key();
+        let stolen = of.certified_key().cert.clone();
+        let mut tls = Tls::new(of).unwrap();
+        let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(stolen, Arc::clone(&own.key))));
+        tls.present(certificate);
+        tls
+    }
+
+    /// A node that sends a certificate beyond its own.
+    fn chained() -> Tls {
+        let identity = Identity::generate().unwrap();
+        let other = Identity::generate().unwrap();
+        let mut chain = identity.certified_key().cert.clone();
+        chain.extend(other.certified_key().cert.clone());
+        let mut tls = Tls::new(&identity).unwrap();
+        let key = Arc::clone(&identity.certified_key().key);
+        tls.present(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
+        tls
+    }
+
+    impl Tls {
+        fn present(&mut self, certificate: Arc<SingleCertAndKey>) {
+            let mut server = self.server.as_ref().clone();
+            server.cert_resolver = Arc::clone(&certificate) as Arc<_>;
+            self.server = Arc::new(server);
+            self.certificate = certificate;
+        }
+
+        /// A dialler's configuration without our rules, to be bent.
+        fn lax_client(&self) -> ClientConfig {
+            let verifier = PeerVerifier::new(&self.provider, None);
+            let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_client_cert_resolver(Arc::clone(&self.certificate) as Arc<_>);
+            config.alpn_protocols = vec![ALPN.to_vec()];
+            config
+        }
+    }
+
+    fn connect(config: &Arc<ClientConfig>) -> Connection {
+        ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap().into()
+    }
+
+    #[test]
+    fn both_ends_learn_who_the_other_is() {
+        let ((a_id, a), (b_id, b)) = (node(), node());
+        let (mut dialler, mut acceptor) = (a.dial(Some(b_id)).unwrap(), b.accept().unwrap());
+        shake_hands(&mut dialler, &mut acceptor).unwrap();
+        assert_eq!(authenticated_peer(&dialler), Ok(b_id));
+        assert_eq!(authenticated_peer(&acceptor), Ok(a_id));
+        assert_eq!(dialler.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        let group = dialler.negotiated_key_exchange_group().map(|group| group.name());
+        assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+    }
+
+    #[test]
+    fn another_peer_than_the_expected_one_is_refused_by_name() {
+        let ((_, a), (b_id, b), (c_id, _)) = (node(), node(), node());
+        let (mut dialler, mut acceptor) = (a.dial(Some(c_id)).unwrap(), b.accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(Rejection::of(&error), Some(&Rejection::WrongId { expected: c_id, found: b_id }));
+    }
+
+    #[test]
+    fn a_stolen_certificate_is_worth_nothing_to_who_accepts() {
+        let victim = Identity::generate().unwrap();
+        let (_, honest) = node();
+        let (mut dialler, mut acceptor) =
+            (honest.dial(Some(victim.id())).unwrap(), thief(&victim).accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(error, Error::InvalidCertificate(TlsCertificateError::BadSignature));
+    }
+
+    #[test]
+    fn a_stolen_certificate_is_worth_nothing_to_who_dials() {
+        let victim = Identity::generate().unwrap();
+        let (_, honest) = node();
+        let (mut dialler, mut acceptor) = (thief(&victim).dial(None).unwrap(), honest.accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(error, Error::InvalidCertificate(TlsCertificateError::BadSignature));
+        assert!(acceptor.is_handshaking());
+    }
+
+    #[test]
+    fn a_chain_of_certificates_is_refused_in_both_roles() {
+        let (_, honest) = node();
+        let (mut dialler, mut acceptor) = (chained().dial(None).unwrap(), honest.accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(Rejection::of(&error), Some(&Rejection::Chain));
+        let (mut dialler, mut acceptor) = (honest.dial(None).unwrap(), chained().accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(Rejection::of(&error), Some(&Rejection::Chain));
+    }
+
+    #[test]
+    fn who_presents_no_certificate_is_refused() {
+        let ((_, a), (_, b)) = (node(), node());
+        let mut config = a.lax_client();
+        config.client_auth_cert_resolver = Arc::new(NoCertificate);
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(config)), b.accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(error, Error::NoCertificatesPresented);
+    }
+
+    #[test]
+    fn who_speaks_another_protocol_or_names_none_is_refused() {
+        let ((_, a), (_, b)) = (node(), node());
+        let mut other = a.lax_client();
+        other.alpn_protocols = vec![b"h2".to_vec()];
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(other)), b.accept().unwrap());
+        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+        assert_eq!(error, Error::NoApplicationProtocol);
+
+        let mut silent = a.lax_client();
+        silent.alpn_protocols.clear();
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(silent)), b.accept().unwrap());
+        shake_hands(&mut dialler, &mut acceptor).unwrap();
+        assert_eq!(authenticated_peer(&acceptor), Err(AuthenticationError::Protocol));
+    }
+
+    #[test]
+    fn no_connection_is_ever_resumed() {
+        let ((_, a), (_, b)) = (node(), node());
+        let mut config = a.lax_client();
+        config.resumption = Resumption::in_memory_sessions(8);
+        config.enable_early_data = true;
+        let config = Arc::new(config);
+        for _ in 0..2 {
+            let (mut dialler, mut acceptor) = (connect(&config), b.accept().unwrap());
+            shake_hands(&mut dialler, &mut acceptor).unwrap();
+            assert_eq!(acceptor.handshake_kind(), Some(HandshakeKind::Full));
+        }
+    }
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl rustls::client::ResolvesClientCert for NoCertificate {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+
+        fn has_certs(&self) -> bool {
+            false
+        }
+    }
+}

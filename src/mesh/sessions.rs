@@ -123,7 +123,8 @@ impl Mesh {
         peer.instance = Some(hello.instance);
         peer.remote = Some(remote);
         peer.wrong_id_reported = false;
-        let source = SocketAddr::new(remote.ip(), hello.listen_port);
+        let mut source = remote;
+        source.set_port(hello.listen_port);
         let from = (!session.is_dialled()).then_some(source);
         peer.addrs.claim(hello.advertised.iter().copied().chain(from));
         if session.is_dialled() {
