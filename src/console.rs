@@ -1,0 +1,410 @@
+//! What a person, or a program, sees on stdout.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use p2p_gossip::text::{self, Escaped};
+use p2p_gossip::{Event, PeerId};
+
+use crate::cli::{Output, PROGRAM};
+use crate::stdio::{Stream, is_coloured};
+
+/// Events waiting for stdout; beyond it they are dropped and counted.
+const EVENTS_QUEUED: usize = 4096;
+/// Bytes collected before they are written, while more events wait.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Between two log lines that say how many events were dropped.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// The way to stdout: a queue and the thread that writes what is in it, and alone may wait for a
+/// reader.
+#[derive(Debug)]
+pub(crate) struct Console {
+    queue: Sender<(Timestamp, Event)>,
+    /// Closed when the thread has written everything.
+    done: Receiver<()>,
+    losses: Losses,
+}
+
+impl Console {
+    /// Starts the thread that writes to stdout.
+    pub(crate) fn start(output: Output) -> io::Result<Self> {
+        let (queue, events) = bounded(EVENTS_QUEUED);
+        let (finished, done) = bounded(0);
+        let mut stdout = Stream::new(io::stdout())?;
+        let mut printer = Printer::new(output, is_coloured(&io::stdout()));
+        thread::Builder::new().name("console".to_owned()).spawn(move || {
+            let _finished: Sender<()> = finished;
+            write_events(&events, &mut printer, &mut stdout);
+        })?;
+        Ok(Self { queue, done, losses: Losses::default() })
+    }
+
+    /// Shows an event that happened now, unless stdout is too far behind.
+    pub(crate) fn show(&mut self, event: Event) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send((Timestamp::now(), event)) {
+            self.losses.here += 1;
+        }
+    }
+
+    /// Shows the last event, waiting for room until the deadline.
+    pub(crate) fn show_last(&mut self, event: Event, deadline: Instant) {
+        if let Err(SendTimeoutError::Timeout(_)) =
+            self.queue.send_deadline((Timestamp::now(), event), deadline)
+        {
+            self.losses.here += 1;
+        }
+    }
+
+    /// Says how many events are lost, if some are: here, and those that did not get as far.
+    pub(crate) fn report_losses(&mut self, dropped_by_node: u64) {
+        self.losses.in_node = dropped_by_node;
+        if let Some(lost) = self.losses.due(Instant::now()) {
+            log::warn!(lost; "stdout is not being read; events are lost");
+        }
+    }
+
+    /// Waits until everything is written, but not longer than until the deadline: a blocked
+    /// stdout is left alone.
+    pub(crate) fn finish(self, deadline: Instant) {
+        drop(self.queue);
+        let _ = self.done.recv_deadline(deadline);
+    }
+}
+
+/// Lost events, and how many of them the user knows of.
+#[derive(Debug, Default)]
+struct Losses {
+    here: u64,
+    in_node: u64,
+    reported: u64,
+    reported_at: Option<Instant>,
+}
+
+impl Losses {
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        let lost = self.here + self.in_node;
+        let is_recent = self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY);
+        if lost == self.reported || is_recent {
+            return None;
+        }
+        (self.reported, self.reported_at) = (lost, Some(now));
+        Some(lost)
+    }
+}
+
+fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, stdout: &mut Stream) {
+    let mut batch = String::new();
+    let mut is_broken = false;
+    while let Ok((time, event)) = events.recv() {
+        printer.print(&mut batch, time, &event);
+        while batch.len() < BATCH_BYTES_MAX {
+            match events.try_recv() {
+                Ok((time, event)) => printer.print(&mut batch, time, &event),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        match stdout.write_all(batch.as_bytes()) {
+            Ok(()) => is_broken = false,
+            // The node goes on: others count on it. A full disk may have room again later.
+            Err(error) if !is_broken => {
+                is_broken = true;
+                log::warn!(reason:% = error; "cannot write to stdout; running on without it");
+            }
+            Err(_) => {}
+        }
+        batch.clear();
+    }
+}
+
+/// Turns events into lines. Columns are as wide as what was seen so far needs.
+#[derive(Debug)]
+struct Printer {
+    output: Output,
+    is_coloured: bool,
+    zone: TimeZone,
+    name_width: usize,
+    addr_width: usize,
+}
+
+/// Widths up to which a column grows; a longer value shifts its own line only.
+const NAME_WIDTH_MAX: usize = 16;
+const ADDR_WIDTH_MAX: usize = 24;
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
+const RESET: &str = "\x1b[0m";
+
+impl Printer {
+    fn new(output: Output, is_coloured: bool) -> Self {
+        let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len() }
+    }
+
+    fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
+        match self.output {
+            Output::Text => self.print_text(out, time, event),
+            Output::Json => print_json(out, time, event),
+        }
+    }
+
+    fn print_text(&mut self, out: &mut String, time: Timestamp, event: &Event) {
+        let time = time.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
+        match event {
+            Event::Listening { id, addr } => {
+                self.begin(out, &time, "listening", BOLD);
+                listening(out, *id, *addr, lan_address());
+            }
+            Event::Up { peer, name, addr, members } => {
+                self.begin(out, &time, "up", GREEN);
+                self.who(out, *peer, name, *addr);
+                push(out, format_args!("{}\n", count_members(*members)));
+            }
+            Event::Down { peer, name, addr, reason, members } => {
+                self.begin(out, &time, "down", RED);
+                self.who(out, *peer, name, *addr);
+                push(out, format_args!("{}, {reason}\n", count_members(*members)));
+            }
+            Event::Left { peer, name, addr, members } => {
+                self.begin(out, &time, "left", YELLOW);
+                self.who(out, *peer, name, *addr);
+                push(out, format_args!("{}\n", count_members(*members)));
+            }
+            Event::Ping { peer, name, addr, seq, text, rtt_ms } => {
+                self.begin(out, &time, "ping", CYAN);
+                self.who(out, *peer, name, *addr);
+                let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
+                push(out, format_args!("#{seq:<4} {rtt:>8}  {}\n", Escaped(text)));
+            }
+            Event::Stopped => {
+                self.begin(out, &time, "stopped", BOLD);
+                out.truncate(out.trim_end_matches(' ').len());
+                out.push('\n');
+            }
+            // Event may grow; what it says of itself is better than nothing.
+            other => push(out, format_args!("{time}  {other}\n")),
+        }
+    }
+
+    fn begin(&self, out: &mut String, time: &str, word: &str, colour: &str) {
+        let (colour, reset) = if self.is_coloured { (colour, RESET) } else { ("", "") };
+        let padding = "listening".len() - word.len();
+        push(out, format_args!("{time}  {colour}{word}{reset}{:padding$}  ", ""));
+    }
+
+    fn who(&mut self, out: &mut String, peer: PeerId, name: &str, addr: SocketAddr) {
+        let name = Escaped(name).to_string();
+        let addr = addr.to_string();
+        self.name_width = self.name_width.max(name.chars().count().min(NAME_WIDTH_MAX));
+        self.addr_width = self.addr_width.max(addr.len().min(ADDR_WIDTH_MAX));
+        let (name_width, addr_width) = (self.name_width, self.addr_width);
+        if name_width != 0 {
+            push(out, format_args!("{name:<name_width$}  "));
+        }
+        push(out, format_args!("{}  {addr:<addr_width$}  ", peer.short()));
+    }
+}
+
+fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing into a String does not fail.
+    let _ = out.write_fmt(text);
+}
+
+fn count_members(members: usize) -> String {
+    if members == 1 { "1 member".to_owned() } else { format!("{members} members") }
+}
+
+/// Who this node is and how the next one joins, to be copied as it stands.
+fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>) {
+    let port = addr.port();
+    let row = |out: &mut String, left: &str, right: &str| {
+        push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
+    };
+    // Port 0, as this node may hold the default one of this machine.
+    let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {}", SocketAddr::new(ip, port));
+    let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {}", SocketAddr::new(ip, port));
+    if addr.ip().is_unspecified() {
+        push(out, format_args!("{addr} (every interface)\n"));
+        row(out, "id", &id.to_string());
+        row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
+        if let Some(ip) = lan {
+            row(out, "or afar", &from_elsewhere(ip));
+        }
+    } else {
+        push(out, format_args!("{addr}\n"));
+        row(out, "id", &id.to_string());
+        let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
+        row(out, "join with", &command);
+    }
+}
+
+/// The address from which this machine reaches others, if it can. Connecting a UDP socket sends
+/// nothing; it only asks the routing table (for addresses kept for documentation, RFC 5737 and 3849).
+fn lan_address() -> Option<IpAddr> {
+    let ask = |from: IpAddr, to: IpAddr| {
+        let socket = UdpSocket::bind((from, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+    };
+    ask(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()).or_else(|| {
+        let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        ask(Ipv6Addr::UNSPECIFIED.into(), documentation.into())
+    })
+}
+
+/// One JSON object a line. What a terminal would act on is written as `\u` escapes, which mean the
+/// same to a program and nothing to a terminal that shows the line.
+fn print_json(out: &mut String, time: Timestamp, event: &Event) {
+    let object = match serde_json::to_string(event) {
+        Ok(object) => object,
+        Err(error) => {
+            log::error!(reason:% = error; "an event cannot be shown as JSON; this is a bug");
+            return;
+        }
+    };
+    push(out, format_args!("{{\"time\":\"{time:.3}\","));
+    // All that may need an escape is inside strings: JSON itself is made of plain ASCII.
+    for c in object.chars().skip(1) {
+        if text::is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                push(out, format_args!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2p_gossip::DownReason;
+
+    const ID: PeerId = PeerId::from_bytes([0xab; 32]);
+
+    fn addr() -> SocketAddr {
+        "127.0.0.1:8081".parse().unwrap()
+    }
+
+    fn printer(output: Output, is_coloured: bool) -> Printer {
+        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured) }
+    }
+
+    fn time() -> Timestamp {
+        "2026-01-31T12:00:00.1239Z".parse().unwrap()
+    }
+
+    fn shown(printer: &mut Printer, event: &Event) -> String {
+        let mut out = String::new();
+        printer.print(&mut out, time(), event);
+        out
+    }
+
+    fn up(name: &str) -> Event {
+        Event::Up { peer: ID, name: name.to_owned(), addr: addr(), members: 2 }
+    }
+
+    fn ping(text: &str) -> Event {
+        let text = text.to_owned();
+        Event::Ping { peer: ID, name: "bob".to_owned(), addr: addr(), seq: 7, text, rtt_ms: Some(0.414) }
+    }
+
+    #[test]
+    fn text_is_one_aligned_line_an_event() {
+        let mut printer = printer(Output::Text, false);
+        let left = Event::Left { peer: ID, name: String::new(), addr: addr(), members: 1 };
+        let reason = DownReason::Timeout;
+        let down = Event::Down { peer: ID, name: "bob".to_owned(), addr: addr(), reason, members: 1 };
+        let lines = [up(""), up("bob"), left, down, ping("hello"), Event::Stopped];
+        let text: String = lines.iter().map(|event| shown(&mut printer, event)).collect();
+        assert_eq!(
+            text,
+            "\
+12:00:00  up         ababababab  127.0.0.1:8081  2 members
+12:00:00  up         bob  ababababab  127.0.0.1:8081  2 members
+12:00:00  left            ababababab  127.0.0.1:8081  1 member
+12:00:00  down       bob  ababababab  127.0.0.1:8081  1 member, timeout
+12:00:00  ping       bob  ababababab  127.0.0.1:8081  #7     0.41 ms  hello
+12:00:00  stopped
+"
+        );
+    }
+
+    #[test]
+    fn the_first_lines_tell_how_to_join() {
+        let mut out = String::new();
+        let lan = Some("192.0.2.7".parse().unwrap());
+        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan);
+        let id = "ab".repeat(32);
+        assert_eq!(
+            out,
+            format!(
+                "\
+[::]:8080 (every interface)
+          id         {id}
+          join with  p2p-gossip --port 0 --connect 127.0.0.1:8080
+          or afar    p2p-gossip --connect 192.0.2.7:8080
+"
+            )
+        );
+        let mut out = String::new();
+        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan);
+        assert!(out.ends_with("join with  p2p-gossip --connect [2001:db8::7]:9\n"), "{out}");
+    }
+
+    #[test]
+    fn colour_is_around_the_word_only_and_only_when_wanted() {
+        let line = shown(&mut printer(Output::Text, true), &up("bob"));
+        assert!(line.starts_with("12:00:00  \x1b[32mup\x1b[0m         bob"), "{line:?}");
+        assert!(!shown(&mut printer(Output::Text, false), &up("bob")).contains('\x1b'));
+        assert!(!shown(&mut printer(Output::Json, true), &up("bob")).contains('\x1b'));
+    }
+
+    #[test]
+    fn json_begins_with_the_time_and_goes_on_with_the_event() {
+        let line = shown(&mut printer(Output::Json, false), &up("bob"));
+        let id = "ab".repeat(32);
+        let wanted = format!(
+            r#"{{"time":"2026-01-31T12:00:00.123Z","event":"up","peer":"{id}","name":"bob","addr":"127.0.0.1:8081","members":2}}"#
+        );
+        assert_eq!(line, wanted + "\n");
+        let stopped = shown(&mut printer(Output::Json, false), &Event::Stopped);
+        assert_eq!(stopped, "{\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"stopped\"}\n");
+    }
+
+    #[test]
+    fn hostile_text_moves_no_terminal_and_keeps_its_value() {
+        let hostile = "a\u{1b}[31m\u{7f}\u{9b}b\n\u{202e}\u{200b}\u{e0041}\"\\ Zoë 東京 🦀";
+        let line = shown(&mut printer(Output::Json, false), &ping(hostile));
+        assert!(!line.trim_end_matches('\n').chars().any(text::is_unsafe), "{line:?}");
+        assert!(line.contains("\\udb40\\udc41") && line.contains("東京 🦀"), "{line}");
+        let back: Event = serde_json::from_str(&line).unwrap();
+        assert_eq!(back, ping(hostile));
+        let line = shown(&mut printer(Output::Text, false), &ping(hostile));
+        assert!(!line.trim_end_matches('\n').chars().any(text::is_unsafe), "{line:?}");
+    }
+
+    #[test]
+    fn losses_are_told_once_in_a_while() {
+        let mut losses = Losses::default();
+        let start = Instant::now();
+        assert_eq!(losses.due(start), None);
+        losses.here = 3;
+        assert_eq!(losses.due(start), Some(3));
+        losses.in_node = 2;
+        assert_eq!(losses.due(start + REPORT_EVERY / 2), None);
+        assert_eq!(losses.due(start + REPORT_EVERY), Some(5));
+        assert_eq!(losses.due(start + REPORT_EVERY * 2), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! The program `p2p-gossip`: arguments become a configuration, events become lines on stdout,
+//! signals end it.
+
+mod cli;
+mod console;
+mod logging;
+mod stdio;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, select};
+use p2p_gossip::{Identity, IdentityError, Node, StartError};
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{Action, IdentitySource, Options, PROGRAM};
+use crate::console::Console;
+use crate::logging::Logs;
+
+/// From the signal until the process is gone, whatever blocks.
+const LEAVE_MAX: Duration = Duration::from_millis(900);
+/// For a stdout that is slow to take the last events.
+const CONSOLE_PATIENCE: Duration = Duration::from_millis(500);
+/// For the message of a failed start to get out, on however busy a machine.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(2);
+
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let options = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Action::Run(options)) => *options,
+        Ok(Action::Print(text)) => return print(&text),
+        Err(error) => {
+            // A stderr that is closed leaves the exit code to say it.
+            let _ =
+                writeln!(io::stderr(), "{PROGRAM}: {error}\nTry '{PROGRAM} --help' for more information.");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let logs = match Logs::start() {
+        Ok(logs) => logs,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{PROGRAM}: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            logs.say(&failure.to_string());
+            logs.flush(FAILURE_PATIENCE);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever closed it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{PROGRAM}: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the program ends with exit code 1.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("{error}{advice}", error = .0, advice = advice(.0))]
+    Start(#[from] StartError),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error("the node ended by itself; this is a bug")]
+    Died,
+}
+
+/// What a user can do about it.
+fn advice(error: &StartError) -> &'static str {
+    let StartError::Listen { source, .. } = error else { return "" };
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: choose another --port, or 0 for any free one"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege: choose a --port from 1024 to 65535, or 0 for any free one"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has that address: choose another --bind, or leave it out for every interface"
+        }
+        _ => "",
+    }
+}
+
+fn run(options: Options) -> Result<(), Failure> {
+    let identity = match options.identity {
+        IdentitySource::Generated => Identity::generate()?,
+        IdentitySource::Key(key) => Identity::from_key_file(&key)?,
+        IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
+    };
+    // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
+    let signals = signals()?;
+    let node = Node::start(options.config, identity)?;
+    let mut console = Console::start(options.output)?;
+    let events = node.events().clone();
+    loop {
+        select! {
+            recv(events) -> event => {
+                console.show(event.map_err(|_| Failure::Died)?);
+                console.report_losses(node.events_dropped());
+            }
+            recv(signals) -> _ => break,
+        }
+    }
+    log::info!("leaving the mesh; a second Ctrl-C ends at once");
+    let deadline = Instant::now() + LEAVE_MAX;
+    node.shutdown();
+    let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
+    for event in events.try_iter() {
+        console.show_last(event, patience);
+    }
+    console.finish(patience);
+    Ok(())
+}
+
+/// The first SIGINT or SIGTERM arrives on the channel; the next one ends the process at once, as
+/// if it had never been handled.
+fn signals() -> io::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (sender, receiver) = bounded(1);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut is_leaving = false;
+        for signal in signals.forever() {
+            if is_leaving {
+                // Fails for signals that it does not know only.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            is_leaving = true;
+            // Main is on its way out if nobody takes it.
+            let _ = sender.try_send(signal);
+        }
+    })?;
+    Ok(receiver)
+}
