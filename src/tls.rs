@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(authenticated_peer(&dialler), Ok(b_id));
         assert_eq!(authenticated_peer(&acceptor), Ok(a_id));
         assert_eq!(dialler.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-        let group = dialler.negotiated_key_exchange_group().map(|group| group.name());
+        let group = dialler.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
         assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
     }
 
