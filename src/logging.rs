@@ -3,7 +3,7 @@
 
 use std::env::{self, VarError};
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -21,6 +21,8 @@ use crate::stdio::{Stream, is_coloured, visible};
 const LINES_QUEUED: usize = 4096;
 /// What is logged unless RUST_LOG says otherwise.
 const FILTER_DEFAULT: &str = "info";
+/// The same where stdout is on the same screen: it shows who comes and goes already.
+const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 
 /// The running log writer. Dropping it waits a moment for what is queued.
 #[derive(Debug)]
@@ -47,7 +49,11 @@ impl Logs {
             .spawn(move || write_jobs(&jobs, &mut stderr, &counted))?;
         let logs = Self { queue: queue.clone() };
 
-        let (filter, complaint) = filter_from(env::var("RUST_LOG"));
+        let is_on_screen = io::stdout().is_terminal() && io::stderr().is_terminal();
+        let (filter, complaint) = match env::var("RUST_LOG") {
+            Err(VarError::NotPresent) if is_on_screen => (FILTER_ON_SCREEN.to_owned(), None),
+            variable => filter_from(variable),
+        };
         if let Some(complaint) = complaint {
             logs.say(&complaint);
         }
