@@ -252,7 +252,6 @@ impl Drop for Admission {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

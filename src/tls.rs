@@ -259,7 +259,6 @@ impl fmt::Debug for Tls {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rustls::sign::CertifiedKey;
     use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};

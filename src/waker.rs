@@ -54,7 +54,6 @@ impl Waker {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

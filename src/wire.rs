@@ -315,7 +315,6 @@ impl<Context> Decode<Context> for PeerId {
 bincode::impl_borrow_decode!(PeerId);
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
