@@ -262,6 +262,7 @@ impl Session {
             }
         };
         let (peer, remote) = (up.peer, up.remote);
+        log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let up = SessionEvent::Up(Box::new((up, self.handle.take())));
         if inbox.send((self.id, up)).is_err() {
