@@ -169,9 +169,13 @@ impl Identity {
     /// without such a block, or with a key that can't be used.
     pub fn from_key_file(key_file: &Path) -> Result<Self, IdentityError> {
         let key = read_key(key_file)?;
-        let unusable = |_| IdentityError::KeyUnusable { file: key_file.to_owned() };
-        let pair = KeyPair::try_from(&key).map_err(unusable)?;
-        let identity = Self::self_signed(&pair)?;
+        let unusable = || IdentityError::KeyUnusable { file: key_file.to_owned() };
+        let pair = KeyPair::try_from(&key).map_err(|_| unusable())?;
+        let identity = Self::self_signed(&pair).map_err(|error| match error {
+            // Whatever is wrong with a key that came from a file, the file is to be named.
+            IdentityError::OwnKey(_) | IdentityError::Tls(_) => unusable(),
+            other => other,
+        })?;
         identity.check_key(key_file)?;
         Ok(identity)
     }
