@@ -237,7 +237,7 @@ fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>
         row(out, "id", &id.to_string());
         row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
         if let Some(ip) = lan {
-            row(out, "or afar", &from_elsewhere(ip));
+            row(out, "elsewhere", &from_elsewhere(ip));
         }
     } else {
         push(out, format_args!("{addr}\n"));
@@ -354,7 +354,7 @@ mod tests {
 [::]:8080 (every interface)
           id         {id}
           join with  p2p-gossip --port 0 --connect 127.0.0.1:8080
-          or afar    p2p-gossip --connect 192.0.2.7:8080
+          elsewhere  p2p-gossip --connect 192.0.2.7:8080
 "
             )
         );
