@@ -1,0 +1,64 @@
+# GNU make. `make` alone lists the targets.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Nodes of the demo, from 2 to 50; ONCE=1 ends it after the tour.
+N ?= 5
+ONCE ?=
+
+BINARY := p2p-gossip
+BIN_DIR = $(DESTDIR)$(PREFIX)/bin
+# Cargo's own setting, so that a shared target directory works here too.
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+
+# The shipped program is synchronous: none of these may be among its packages.
+ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures-executor
+# The mesh is a pure state machine: time and randomness are its arguments, and nothing in it blocks.
+IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
+
+.DEFAULT_GOAL := help
+.PHONY: help build test check demo install uninstall clean tools
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+
+build: tools ## build the program for use: target/release/p2p-gossip
+	$(CARGO) build --release --locked
+
+test: tools ## run all tests
+	$(CARGO) test --locked
+
+check: tools ## check format, lints, documentation, and what the design rules out
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	@tree=$$($(CARGO) tree --locked -e normal --target all --prefix none) || exit 1; \
+	if printf '%s\n' "$$tree" | grep -E '^($(ASYNC_RUNTIMES)) '; then \
+		echo 'check: an async runtime is among the packages of the program' >&2; exit 1; \
+	fi
+	@if grep -rnE '$(IO_AND_CLOCKS)' src/mesh; then \
+		echo 'check: src/mesh must stay free of I/O, clocks and unseeded randomness' >&2; exit 1; \
+	fi
+
+# The dev profile: its packages are optimised all the same, and it spares a stranger the link-time optimisation.
+demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
+	$(CARGO) build --locked --quiet --bin $(BINARY) --example demo
+	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
+
+install: build ## build, and install to $(DESTDIR)$(PREFIX)/bin
+	install -d '$(BIN_DIR)'
+	install -m 755 '$(CARGO_TARGET_DIR)/release/$(BINARY)' '$(BIN_DIR)/$(BINARY)'
+
+uninstall: ## remove what install put there
+	rm -f '$(BIN_DIR)/$(BINARY)'
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+tools:
+	@command -v $(CARGO) >/dev/null 2>&1 || { \
+		echo 'make: cargo is missing: install Rust 1.88 or later, see https://rustup.rs' >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null 2>&1 || { \
+		echo 'make: a C compiler is missing (the TLS library needs it): install gcc or clang' >&2; exit 1; }
