@@ -47,3 +47,9 @@ pub use identity::{Identity, IdentityError, PeerId};
 pub use mesh::event::{DownReason, Event};
 pub use mesh::{PeerInfo, PeerState};
 pub use node::{Node, StartError};
+
+/// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
+#[cfg(test)]
+pub(crate) fn some_moment() -> std::time::Instant {
+    std::time::Instant::now()
+}

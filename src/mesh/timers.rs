@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_timer_has_one_deadline_and_the_earliest_comes_first() {
-        let start = Instant::now();
+        let start = crate::some_moment();
         let after = |ms| start + Duration::from_millis(ms);
         let ping = Timer::Ping(PeerId::from_bytes([1; 32]));
         let mut timers = Timers::default();
