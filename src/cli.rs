@@ -60,11 +60,11 @@ pub(crate) enum Output {
 /// The arguments as argh takes them. The help is made from these lines too, in this order.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct Arguments {
-    /// time between pings to every peer; decimals allowed [default: 5]
+    /// time between pings to every peer, e.g. 0.5 [default: 5]
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_period))]
     period: Option<Duration>,
 
-    /// TCP port to listen on; 0 takes any free one [default: 8080]
+    /// TCP port to listen on; 0: any free one [default: 8080]
     #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
     port: Option<u16>,
 
@@ -84,7 +84,7 @@ struct Arguments {
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
     bind: Option<IpAddr>,
 
-    /// label that others see beside this node's id [default: none]
+    /// label that others see beside the id [default: none]
     #[argh(option, arg_name = "TEXT", from_str_fn(parse_name))]
     name: Option<String>,
 
@@ -347,7 +347,7 @@ Examples:
 
 Environment:
   RUST_LOG   what is logged to stderr: error, warn, info, debug, trace or off,
-             also by module, as in warn,p2p_gossip::session=debug [default: info]
+             or by module: warn,p2p_gossip::session=debug [default: info]
   NO_COLOR   no colours if set to anything
 
 Exit codes:
@@ -533,7 +533,7 @@ mod tests {
         assert!(line("--period").contains(&format!("[default: {}]", default.period.as_secs())));
         assert!(line("--port").contains(&format!("[default: {}]", default.port)));
         for line in &lines {
-            assert!(line.chars().count() <= 90, "{line}");
+            assert!(line.chars().count() <= 80, "{line}");
         }
         // Every description starts in the same column.
         let options = lines.iter().skip_while(|line| **line != "Options:").skip(1);

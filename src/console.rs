@@ -75,6 +75,9 @@ impl Console {
     pub(crate) fn finish(self, deadline: Instant) {
         drop(self.queue);
         let _ = self.done.recv_deadline(deadline);
+        if let Some(lost) = self.losses.unreported() {
+            log::warn!(lost; "stdout was not read to the end; events are lost");
+        }
     }
 }
 
@@ -88,12 +91,16 @@ struct Losses {
 }
 
 impl Losses {
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    /// All of them, if the user does not know that number yet.
+    fn unreported(&self) -> Option<u64> {
         let lost = self.here + self.in_node;
+        (lost != self.reported).then_some(lost)
+    }
+
+    /// The same, but not so soon after the last time.
+    fn due(&mut self, now: Instant) -> Option<u64> {
         let is_recent = self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY);
-        if lost == self.reported || is_recent {
-            return None;
-        }
+        let lost = self.unreported().filter(|_| !is_recent)?;
         (self.reported, self.reported_at) = (lost, Some(now));
         Some(lost)
     }
