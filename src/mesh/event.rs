@@ -115,13 +115,13 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { id, addr } => write!(f, "listening  {addr} as {}", id.short()),
             Self::Up { peer, name, addr, members } => {
-                write!(f, "up         {} {addr} ({members} members)", Who(peer, name))
+                write!(f, "up         {} {addr} ({})", Who(peer, name), Members(*members))
             }
             Self::Down { peer, name, addr, reason, members } => {
-                write!(f, "down       {} {addr} {reason} ({members} members)", Who(peer, name))
+                write!(f, "down       {} {addr} {reason} ({})", Who(peer, name), Members(*members))
             }
             Self::Left { peer, name, addr, members } => {
-                write!(f, "left       {} {addr} ({members} members)", Who(peer, name))
+                write!(f, "left       {} {addr} ({})", Who(peer, name), Members(*members))
             }
             Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 write!(f, "ping       {} {addr} #{seq} ", Who(peer, name))?;
@@ -133,6 +133,15 @@ impl fmt::Display for Event {
             }
             Self::Stopped => f.write_str("stopped"),
         }
+    }
+}
+
+/// `1 member`, `2 members`.
+struct Members(usize);
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} member{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }
 
