@@ -1,0 +1,205 @@
+//! The time after the last fault: within a limit the mesh is whole, and then it stays so.
+
+use std::collections::BTreeMap;
+
+use p2p_gossip::PeerState;
+use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, HEARTBEAT, TIMEOUT};
+use p2p_gossip::mesh::backoff::CAP;
+
+use super::checks::{PINGS, WHOLE};
+use super::clock::{Micros, SECOND, micros};
+use super::process::ProcId;
+use super::session::{Stage, Thread};
+use super::world::{Outcome, World};
+
+/// What the design allows beyond the longest backoff.
+const BEYOND_BACKOFF: Micros = 2 * SECOND;
+
+/// What is known of the calm so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Calm {
+    pub since: Micros,
+    /// When the mesh must be whole.
+    pub limit: Micros,
+    /// Since when it is, and nobody came or went.
+    pub whole_since: Option<Micros>,
+    pub is_over: bool,
+}
+
+impl World {
+    pub fn become_calm(&mut self) {
+        self.end_faults();
+        let limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
+        self.islands = self.find_islands();
+        self.calm_state = Some(Calm { since: self.now, limit, whole_since: None, is_over: false });
+    }
+
+    /// When the last consequence of a fault is over that the mesh can't see past: an attempt to
+    /// connect that nobody answers runs until its timeout, a handshake until its own, a connection
+    /// whose other end is gone, or stalled, looks alive until the silence has lasted. Only from then
+    /// on the next dial is a matter of backoff.
+    fn obstacles_gone_at(&self) -> Micros {
+        let mut gone = self.now;
+        for conn in &self.conns {
+            let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
+            let half_open = conn.ends[0].open != conn.ends[1].open;
+            for end in &conn.ends {
+                let Some(thread) = &end.thread else {
+                    continue;
+                };
+                let until = match thread.stage {
+                    Stage::Connecting => thread.started + micros(CONNECT_TIMEOUT),
+                    _ if thread.is_handshaking() => thread.started + micros(HANDSHAKE_TIMEOUT),
+                    Stage::Up if stalled || half_open || conn.rough => self.now + micros(TIMEOUT + HEARTBEAT),
+                    _ => self.now,
+                };
+                gone = gone.max(until);
+            }
+        }
+        gone
+    }
+
+    /// Nodes that can find each other: somebody knows where somebody is. After moves some may not,
+    /// and nobody could tell them. Each node with the smallest that its knowledge leads to.
+    fn find_islands(&self) -> BTreeMap<ProcId, ProcId> {
+        let members = self.expected_members();
+        let mut island: BTreeMap<ProcId, ProcId> = members.iter().map(|&proc| (proc, proc)).collect();
+        loop {
+            let mut joined = false;
+            for &a in &members {
+                for &b in &members {
+                    let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
+                    if smaller != larger && self.knows(a, b) {
+                        island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
+                        joined = true;
+                    }
+                }
+            }
+            if !joined {
+                return island;
+            }
+        }
+    }
+
+    fn knows(&self, a: ProcId, b: ProcId) -> bool {
+        let (a, b) = (&self.procs[a], &self.procs[b]);
+        a.config.connect.contains(&b.addr.into())
+            || a.mesh.peers(a.clock.local(self.now)).iter().any(|peer| {
+                let dialled = !matches!(peer.state, PeerState::Left | PeerState::Rumour);
+                peer.id == b.id && peer.addr == b.addr && dialled
+            })
+    }
+
+    /// Called often: notes when the mesh is whole, and whether it stays so.
+    pub fn watch_calm(&mut self) {
+        let Some(mut calm) = self.calm_state else {
+            return;
+        };
+        let missing = self.missing_link();
+        if missing.is_none() && calm.whole_since.is_none() {
+            calm.whole_since = Some(self.now);
+            self.note(|| "## whole".to_owned());
+        }
+        match (missing, calm.whole_since) {
+            (None, Some(_)) if self.waits_only_until_whole => calm.is_over = true,
+            (None, Some(since)) if self.now >= since + self.scenario.stay && self.now >= calm.limit => {
+                self.check_pings_arrived();
+                calm.is_over = true;
+            }
+            (Some(_), Some(_)) if self.now <= calm.limit => {
+                // A link that only looked alive was replaced: that is still healing.
+                calm.whole_since = None;
+            }
+            (Some(missing), _) if self.now > calm.limit => {
+                let took = (self.now - calm.since) as f64 / SECOND as f64;
+                let limit = (calm.limit - calm.since) as f64 / SECOND as f64;
+                self.violated(
+                    WHOLE,
+                    format!("{took:.1} s after the last fault, limit {limit:.1} s: {missing}"),
+                );
+            }
+            _ => {}
+        }
+        self.calm_state = Some(calm);
+    }
+
+    /// Who runs, with a key of its own.
+    fn expected_members(&self) -> Vec<ProcId> {
+        let running: Vec<ProcId> = self.slots.iter().filter_map(|slot| slot.proc).collect();
+        let alone = |&proc: &ProcId| {
+            running.iter().filter(|&&other| self.procs[other].id == self.procs[proc].id).count() == 1
+        };
+        let members: Vec<ProcId> = running.iter().copied().filter(alone).collect();
+        members.into_iter().filter(|&proc| self.procs[proc].leave_by.is_none()).collect()
+    }
+
+    /// The first link that a full mesh would have and this one has not.
+    fn missing_link(&self) -> Option<String> {
+        let members = self.expected_members();
+        let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
+        for &proc in &members {
+            let process = &self.procs[proc];
+            if process.mesh.members() > members.len() + cloned {
+                return Some(format!(
+                    "p{proc} counts {} members of {}",
+                    process.mesh.members(),
+                    members.len()
+                ));
+            }
+            let others = members
+                .iter()
+                .filter(|&&other| other != proc && self.islands.get(&other) == self.islands.get(&proc));
+            for other in others.map(|&other| &self.procs[other].id) {
+                let [session] = process.mesh.open_sessions(other) else {
+                    let open = process.mesh.open_sessions(other).len();
+                    return Some(format!("p{proc} has {open} sessions with {}", other.short()));
+                };
+                let Some(shadow) = process.shadow.sessions.get(session) else {
+                    return Some(format!("p{proc} has {session}, which does not exist"));
+                };
+                let (conn, side) = (shadow.conn, shadow.side);
+                let theirs = self.conns[conn].ends[1 - side].proc.map(|proc| &self.procs[proc]);
+                let same = theirs.is_some_and(|theirs| {
+                    theirs.alive
+                        && theirs.mesh.open_sessions(&process.id).last().is_some_and(|session| {
+                            theirs.shadow.sessions.get(session).is_some_and(|shadow| shadow.conn == conn)
+                        })
+                });
+                if !same {
+                    return Some(format!("p{proc} and {} use different connections", other.short()));
+                }
+            }
+        }
+        None
+    }
+
+    /// On links that are up every ping has arrived by now, but for those just sent.
+    fn check_pings_arrived(&mut self) {
+        let young = self.now - SECOND;
+        let since = self.calm_state.and_then(|calm| calm.whole_since).unwrap_or(self.now);
+        for conn in 0..self.conns.len() {
+            let ends = &self.conns[conn].ends;
+            let is_up = |thread: &Thread| thread.stage == Stage::Up;
+            if !ends.iter().all(|end| end.thread.as_ref().is_some_and(is_up)) {
+                continue;
+            }
+            for side in 0..2 {
+                let lost = self.conns[conn].pings[side].iter().find(|(_, at)| *at < young && *at > since);
+                if let Some(&(seq, _)) = lost {
+                    self.violated(PINGS, format!("#{seq} on c{conn} from its end {side} never arrived"));
+                }
+            }
+        }
+    }
+
+    pub fn outcome(&mut self) -> Option<Outcome> {
+        let calm = self.calm_state.filter(|calm| calm.is_over)?;
+        Some(Outcome {
+            trace_hash: std::hash::Hasher::finish(&self.trace),
+            virtual_time: self.now,
+            healed_after: calm.whole_since.unwrap_or(self.now) - calm.since,
+            heal_limit: calm.limit - calm.since,
+            stats: self.stats.clone(),
+        })
+    }
+}

@@ -1,0 +1,497 @@
+//! The invariants of the design, checked against everything that goes in and comes out.
+
+use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::mesh::{
+    DIALS_IN_FLIGHT_MAX, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
+};
+use p2p_gossip::wire::{self, ADDRS_MAX, ByeReason, Message, PeerRecord};
+use p2p_gossip::{DownReason, Event, PeerId, PeerState};
+
+use super::clock::{MS, Micros, SECOND, micros};
+use super::net::{ConnId, Side};
+use super::process::ProcId;
+use super::shadow::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, SessionShadow, Standing, grace};
+use super::world::World;
+
+pub const IDENTITY: &str = "1: one session a peer, never with oneself";
+pub const WHOLE: &str = "2: once faults stop, a full mesh in time, and it stays";
+pub const LIVENESS: &str = "3: dead after the timeout's silence, neither sooner nor later";
+pub const EVENTS: &str = "3: up, down and left take turns and count members";
+pub const LEFT: &str = "4: who left is not dialled";
+pub const RUMOURS: &str = "4: rumours never displace what is proven, and are not passed on";
+pub const LIMITS: &str = "5: every queue, table and rate within its limit";
+pub const PINGS: &str = "6: a ping arrives at most once, and exactly once on a link that stayed up";
+
+/// Who is told later by this much: threads hand over, and clocks count in other steps.
+const SLACK: Micros = 100 * MS;
+/// News of a goodbye may be overtaken by lists for so long that they are not believed.
+const LEFT_QUIET: Micros = 10 * SECOND;
+
+impl World {
+    fn local(&self, proc: ProcId) -> Micros {
+        self.procs[proc].clock.elapsed(self.now)
+    }
+
+    pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
+        let timeout_is_ours = up.hello.heartbeat_ms as u128 * 3 <= TIMEOUT.as_millis();
+        assert!(timeout_is_ours, "the simulator knows one timeout only");
+        let shadow = &mut self.procs[proc].shadow;
+        shadow.dials.remove(&up.session);
+        shadow.sessions_changed = true;
+        let open = true;
+        shadow.sessions.insert(up.session, SessionShadow { peer: up.peer, conn, side, open });
+        shadow.newest = Some((up.peer, up.session));
+        let peer = shadow.peer(up.peer);
+        let mut shown: Vec<_> = up.hello.advertised.clone();
+        if side == 0 {
+            shown.push(up.remote);
+        } else {
+            shown.push((up.remote.ip(), up.hello.listen_port).into());
+        }
+        peer.first_hand.extend(shown.iter().filter(|addr| wire::is_dialable(addr)));
+    }
+
+    /// After the mesh has taken it in: it is the one to send on, or was refused for a reason.
+    pub fn check_newest(&mut self, proc: ProcId) {
+        let local = self.local(proc);
+        let Some((peer, session)) = self.procs[proc].shadow.newest.take() else {
+            return;
+        };
+        let process = &mut self.procs[proc];
+        if !process.shadow.sessions.get(&session).is_some_and(|s| s.open) {
+            return;
+        }
+        process.shadow.heard(peer, local);
+        if process.mesh.open_sessions(&peer).last() != Some(&session) {
+            let open = process.mesh.open_sessions(&peer).to_vec();
+            self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
+            return;
+        }
+        if session.is_dialled() {
+            let conn = process.shadow.sessions[&session].conn;
+            let addr = self.conns[conn].addr;
+            self.procs[proc].shadow.peer(peer).proven = Some(addr);
+        }
+    }
+
+    pub fn saw_message(&mut self, proc: ProcId, session: SessionId, message: &Message) {
+        let (local, now) = (self.local(proc), self.now);
+        let shadow = &mut self.procs[proc].shadow;
+        let Some(&SessionShadow { peer, open, .. }) = shadow.sessions.get(&session) else {
+            return;
+        };
+        if open || matches!(message, Message::Ping { .. }) {
+            shadow.heard(peer, local);
+        }
+        if let Message::Peers { records, .. } = message {
+            for record in records.iter().filter(|record| record.connected) {
+                shadow.peer(record.id).listed_connected = Some(now);
+            }
+        }
+    }
+
+    pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
+        let now = self.now;
+        let shadow = &mut self.procs[proc].shadow;
+        shadow.sessions_changed = true;
+        let Some(ended) = shadow.sessions.remove(&session) else {
+            return;
+        };
+        if !ended.open || shadow.open_sessions(&ended.peer).next().is_some() || shadow.leaving {
+            return;
+        }
+        let promised = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
+        if shadow.is_up(&ended.peer) {
+            if promised {
+                shadow.peer(ended.peer).sessionless_since = Some(now);
+            } else {
+                shadow.must_be_down.push(ended.peer);
+            }
+        }
+    }
+
+    pub fn check_output(&mut self, proc: ProcId, output: &Output) {
+        match output {
+            Output::Dial { session, addr, expected } => self.check_dial(proc, *session, addr, *expected),
+            Output::Send { session, message } => self.check_send(proc, *session, message),
+            Output::Close { session, reason } => self.check_close(proc, *session, *reason),
+            Output::Notify(event) => self.check_event(proc, event),
+            Output::Report(report) => {
+                if let p2p_gossip::mesh::Report::WrongId { expected, .. } = report {
+                    self.procs[proc].shadow.peer(*expected).proven = None;
+                }
+            }
+        }
+    }
+
+    fn check_dial(
+        &mut self,
+        proc: ProcId,
+        session: SessionId,
+        addr: &p2p_gossip::DialAddr,
+        expected: Option<PeerId>,
+    ) {
+        self.stats.dials += 1;
+        let (local, now) = (self.local(proc), self.now);
+        let process = &mut self.procs[proc];
+        self.trace.mix(&session);
+        process.shadow.dials.insert(session, expected);
+        let mut wrong = Vec::new();
+        if !process.shadow.take_token(local) {
+            wrong.push((LIMITS, "more dials a second than allowed".to_owned()));
+        }
+        let in_flight = process.mesh.dials_in_flight();
+        if in_flight > DIALS_IN_FLIGHT_MAX {
+            wrong.push((LIMITS, format!("{in_flight} dials in flight")));
+        }
+        if process.shadow.leaving {
+            wrong.push((LEFT, "dials while it leaves".to_owned()));
+        }
+        let socket = addr.socket();
+        if socket.is_some_and(|socket| !wire::is_dialable(&socket)) {
+            wrong.push((LIMITS, format!("dials {addr}, where nobody can be")));
+        }
+        match expected {
+            None => {
+                if !process.config.connect.contains(addr) {
+                    wrong.push((RUMOURS, format!("dials {addr} expecting nobody")));
+                }
+            }
+            Some(id) if id == process.id => wrong.push((IDENTITY, "dials itself".to_owned())),
+            Some(id) => {
+                if !process.mesh.open_sessions(&id).is_empty() {
+                    wrong.push((IDENTITY, format!("dials {} while connected to it", id.short())));
+                }
+                let peer = process.shadow.peer(id);
+                let listed = peer.listed_connected.is_some_and(|at| at + SLACK > peer.since + LEFT_QUIET);
+                if peer.standing == Standing::Left && !listed {
+                    wrong.push((LEFT, format!("dials {}, who left", id.short())));
+                }
+                peer.dials.retain(|&at| at + DIALS_WINDOW > now);
+                peer.dials.push(now);
+                if peer.dials.len() > DIALS_TO_ONE_PEER_MAX {
+                    let dials = peer.dials.len();
+                    wrong.push((LIMITS, format!("{dials} dials to {} within ten seconds", id.short())));
+                }
+            }
+        }
+        for (invariant, detail) in wrong {
+            self.violated(invariant, format!("p{proc}: {detail}"));
+        }
+    }
+
+    fn check_send(&mut self, proc: ProcId, session: SessionId, message: &Message) {
+        let process = &self.procs[proc];
+        let Some(&SessionShadow { peer, open, .. }) = process.shadow.sessions.get(&session) else {
+            // It may have ended with the same turn.
+            return;
+        };
+        if !open {
+            self.violated(IDENTITY, format!("p{proc} sends on {session} after closing it"));
+            return;
+        }
+        if let Message::Peers { records, .. } = message {
+            for record in records {
+                if let Err(why) = self.check_record(proc, peer, record) {
+                    self.violated(RUMOURS, format!("p{proc} passes on {}: {why}", record.id.short()));
+                }
+            }
+        }
+    }
+
+    fn check_record(&self, proc: ProcId, to: PeerId, record: &PeerRecord) -> Result<(), String> {
+        let process = &self.procs[proc];
+        if record.id == to || record.id == process.id {
+            return Err("the one asking, or itself".to_owned());
+        }
+        let peer = process.shadow.peers.get(&record.id).ok_or("never met")?;
+        let connected = peer.standing == Standing::Up;
+        if !matches!(peer.standing, Standing::Up | Standing::Down) {
+            // A list may have told that a peer that left is back.
+            let listed = peer.listed_connected.is_some_and(|at| at + SLACK > peer.since + LEFT_QUIET);
+            if !(peer.standing == Standing::Left && listed) {
+                return Err(format!("{:?}", peer.standing));
+            }
+        }
+        if record.connected != connected {
+            return Err(format!("as connected: {}", record.connected));
+        }
+        if record.addrs.is_empty() || record.addrs.len() > ADDRS_MAX {
+            return Err("with no or too many addresses".to_owned());
+        }
+        match record.addrs.iter().find(|addr| !peer.first_hand.contains(addr)) {
+            Some(addr) => Err(format!("at {addr}, which it never showed")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_close(&mut self, proc: ProcId, session: SessionId, reason: ByeReason) {
+        let shadow = &mut self.procs[proc].shadow;
+        shadow.sessions_changed = true;
+        shadow.leaving |= reason == ByeReason::Leaving;
+        if shadow.dials.contains_key(&session) {
+            shadow.cancelled.insert(session);
+            return;
+        }
+        let Some(closed) = shadow.sessions.get_mut(&session) else {
+            return;
+        };
+        let was_open = std::mem::replace(&mut closed.open, false);
+        let peer = closed.peer;
+        let is_newest = shadow.newest == Some((peer, session));
+        let was_cancelled = shadow.cancelled.contains(&session);
+        if !was_open && !was_cancelled {
+            self.violated(IDENTITY, format!("p{proc} closes {session} twice"));
+        } else if is_newest && reason == ByeReason::Duplicate && !was_cancelled {
+            self.violated(IDENTITY, format!("p{proc} closes {session}, the newest, as a duplicate"));
+        } else if is_newest {
+            // Refused: it never counted.
+            shadow.sessions.remove(&session);
+        }
+    }
+
+    fn check_event(&mut self, proc: ProcId, event: &Event) {
+        let (local, now) = (self.local(proc), self.now);
+        let process = &mut self.procs[proc];
+        let shadow = &mut process.shadow;
+        let mut wrong = None;
+        match event {
+            Event::Up { peer, members, .. } => {
+                if *peer == process.id {
+                    wrong = Some((IDENTITY, "it met itself".to_owned()));
+                } else if shadow.is_up(peer) {
+                    wrong = Some((EVENTS, format!("{} up twice", peer.short())));
+                }
+                shadow.set_standing(*peer, Standing::Up, now);
+                if *members != shadow.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                }
+                self.last_change = now;
+            }
+            Event::Down { peer, reason, members, .. } => {
+                wrong = self.check_down(proc, *peer, *reason, local);
+                let shadow = &mut self.procs[proc].shadow;
+                if !shadow.is_up(peer) {
+                    wrong = Some((EVENTS, format!("{} down, but it was not up", peer.short())));
+                }
+                shadow.set_standing(*peer, Standing::Down, now);
+                if *members != shadow.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                }
+                self.last_change = now;
+            }
+            Event::Left { peer, members, .. } => {
+                if !shadow.is_up(peer) {
+                    wrong = Some((EVENTS, format!("{} left, but it was not up", peer.short())));
+                }
+                shadow.set_standing(*peer, Standing::Left, now);
+                if *members != shadow.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                }
+                self.last_change = now;
+            }
+            Event::Ping { peer, seq, .. } => {
+                if !shadow.is_up(peer) {
+                    wrong = Some((EVENTS, format!("ping of {}, which is not up", peer.short())));
+                }
+                if let Some((conn, side)) = shadow.input_from {
+                    self.ping_delivered(proc, conn, side, *peer, *seq);
+                }
+            }
+            _ => {}
+        }
+        if let Some((invariant, detail)) = wrong {
+            self.violated(invariant, format!("p{proc}: {detail}"));
+        }
+    }
+
+    fn check_down(
+        &mut self,
+        proc: ProcId,
+        peer: PeerId,
+        reason: DownReason,
+        local: Micros,
+    ) -> Option<(&'static str, String)> {
+        let shadow = &self.procs[proc].shadow;
+        if reason != DownReason::Timeout {
+            return None;
+        }
+        let silence = local - shadow.peers.get(&peer)?.heard;
+        let least = micros(TIMEOUT) + shadow.least_patience(&peer);
+        let most = micros(TIMEOUT + HEARTBEAT) + shadow.patience(&peer) + SLACK;
+        if silence < least {
+            let detail = format!("{} dead after {silence} of at least {least} µs", peer.short());
+            return Some((LIVENESS, detail));
+        }
+        if silence > most {
+            let detail = format!("{} dead after {silence} of at most {most} µs", peer.short());
+            return Some((LIVENESS, detail));
+        }
+        None
+    }
+
+    fn ping_delivered(&mut self, proc: ProcId, conn: ConnId, side: Side, peer: PeerId, seq: u64) {
+        self.stats.pings += 1;
+        let pings = &mut self.conns[conn].pings[1 - side];
+        match pings.iter().position(|&(sent, _)| sent == seq) {
+            Some(at) => {
+                pings.remove(at);
+            }
+            None => self.violated(PINGS, format!("p{proc} shows #{seq}, which c{conn} did not bring")),
+        }
+        let Some(sender) = self.conns[conn].ends[1 - side].proc else {
+            return;
+        };
+        if !self.procs[proc].shadow.peer(peer).delivered.entry(sender).or_default().insert(seq) {
+            self.violated(PINGS, format!("p{proc} shows #{seq} of {} twice", peer.short()));
+        }
+    }
+
+    /// A connection that ended in peace has delivered every ping.
+    pub fn audit(&mut self, conn: ConnId) {
+        let now = self.now;
+        if self.conns[conn].rough {
+            return;
+        }
+        for side in 0..2 {
+            let ends = &self.conns[conn].ends;
+            let (Some(from), Some(to)) = (ends[side].proc, ends[1 - side].proc) else {
+                continue;
+            };
+            let Some(&(seq, sent)) = self.conns[conn].pings[side].front() else {
+                continue;
+            };
+            let (sender, receiver) = (&self.procs[from], &self.procs[to]);
+            let stayed = |a: &super::process::Process, b: PeerId| {
+                a.alive
+                    && !a.paused
+                    && !a.shadow.leaving
+                    && a.shadow.peers.get(&b).is_some_and(|p| p.standing == Standing::Up && p.since <= sent)
+            };
+            if stayed(sender, receiver.id) && stayed(receiver, sender.id) && now > sent + SECOND {
+                self.violated(PINGS, format!("#{seq} from p{from} to p{to} on c{conn} was lost"));
+            }
+        }
+    }
+
+    pub fn audit_later(&mut self, conn: ConnId) {
+        if !self.conns[conn].rough {
+            self.schedule(self.now + 2 * SECOND, super::world::Event::Audit(conn));
+        }
+    }
+
+    /// After each turn of a coordinator.
+    pub fn check_after_turn(&mut self, proc: ProcId) {
+        let shadow = &mut self.procs[proc].shadow;
+        if !std::mem::take(&mut shadow.sessions_changed) || shadow.leaving {
+            return;
+        }
+        let lost = std::mem::take(&mut shadow.must_be_down);
+        let process = &self.procs[proc];
+        let mut wrong = None;
+        for id in lost {
+            if process.shadow.is_up(&id) && process.mesh.open_sessions(&id).is_empty() {
+                wrong = Some((EVENTS, format!("{} lost its last session, but no down followed", id.short())));
+            }
+        }
+        if process.mesh.members() != process.shadow.up + 1 {
+            let (members, up) = (process.mesh.members(), process.shadow.up);
+            wrong = Some((EVENTS, format!("{members} members, but {up} are up")));
+        }
+        if process.mesh.roster() != process.shadow.roster {
+            wrong = Some((EVENTS, "the roster is not that of the members".to_owned()));
+        }
+        for (id, peer) in &process.shadow.peers {
+            let open = process.mesh.open_sessions(id);
+            if peer.standing != Standing::Up && !open.is_empty() {
+                wrong = Some((IDENTITY, format!("{} is not up, but open: {open:?}", id.short())));
+            }
+            let most = if process.id < *id { 1 } else { SESSIONS_PER_PEER_MAX };
+            if open.len() > most {
+                wrong = Some((
+                    IDENTITY,
+                    format!("{} of at most {most} sessions with {}", open.len(), id.short()),
+                ));
+            }
+            let known = |session: &SessionId| {
+                process.shadow.sessions.get(session).is_some_and(|s| {
+                    let other = self.conns[s.conn].ends[1 - s.side].proc;
+                    s.open && s.peer == *id && other.is_some_and(|other| self.procs[other].id == *id)
+                })
+            };
+            if !open.iter().all(known) || open.len() != process.shadow.open_sessions(id).count() {
+                let shadow: Vec<SessionId> = process.shadow.open_sessions(id).collect();
+                let shown: Vec<String> = open.iter().chain(&shadow).map(ToString::to_string).collect();
+                wrong = Some((IDENTITY, format!("sessions with {}: {shown:?}", id.short())));
+            }
+        }
+        if let Some((invariant, detail)) = wrong {
+            self.violated(invariant, format!("p{proc}: {detail}"));
+        }
+    }
+
+    /// What no input or output would show: a peer that should be dead by now, tables too large.
+    pub fn sample(&mut self) {
+        for proc in 0..self.procs.len() {
+            if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].shadow.leaving {
+                continue;
+            }
+            if let Err((invariant, detail)) = self.sample_one(proc) {
+                self.violated(invariant, format!("p{proc}: {detail}"));
+            }
+        }
+    }
+
+    fn sample_one(&mut self, proc: ProcId) -> Result<(), (&'static str, String)> {
+        let local = self.local(proc);
+        let now = self.now;
+        let process = &self.procs[proc];
+        let peers = process.mesh.peers(process.clock.local(self.now));
+        if peers.len() > process.config.peers_max {
+            return Err((LIMITS, format!("{} peers known", peers.len())));
+        }
+        let mut forgotten = Vec::new();
+        for info in &peers {
+            let Some(peer) = process.shadow.peers.get(&info.id) else {
+                continue;
+            };
+            if info.state == PeerState::Rumour && peer.standing != Standing::Stranger {
+                forgotten.push(info.id);
+                continue;
+            }
+            if info.id == process.id {
+                return Err((IDENTITY, "it knows itself as a peer".to_owned()));
+            }
+            if peer.proven.is_some_and(|proven| proven != info.addr) {
+                return Err((
+                    RUMOURS,
+                    format!("{} is proven at {:?}, not {}", info.id.short(), peer.proven, info.addr),
+                ));
+            }
+            if peer.standing != Standing::Up {
+                continue;
+            }
+            let silence = local.saturating_sub(peer.heard);
+            let most = micros(TIMEOUT + HEARTBEAT) + process.shadow.patience(&info.id) + SLACK;
+            if silence > most {
+                return Err((
+                    LIVENESS,
+                    format!("{} still up after {silence} µs of silence", info.id.short()),
+                ));
+            }
+            let held = process.shadow.patience(&info.id) * 101 / 100;
+            if peer.sessionless_since.is_some_and(|since| since + grace() * 102 / 100 + held + SLACK < now)
+                && process.shadow.open_sessions(&info.id).next().is_none()
+            {
+                return Err((LIVENESS, format!("{} still up without a session", info.id.short())));
+            }
+        }
+        let shadow = &mut self.procs[proc].shadow;
+        for id in forgotten {
+            let peer = shadow.peer(id);
+            peer.standing = Standing::Stranger;
+            peer.proven = None;
+        }
+        Ok(())
+    }
+}

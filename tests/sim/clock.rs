@@ -1,0 +1,48 @@
+//! Virtual time in microseconds, and clocks that run a little fast or slow.
+
+use std::time::{Duration, Instant};
+
+pub type Micros = u64;
+pub const MS: Micros = 1_000;
+pub const SECOND: Micros = 1_000_000;
+
+pub fn micros(duration: Duration) -> Micros {
+    duration.as_micros() as Micros
+}
+
+/// One process's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    base: Instant,
+    /// Parts per million that it is fast; slow if negative.
+    ppm: i64,
+}
+
+impl Clock {
+    pub fn new(base: Instant, ppm: i64) -> Self {
+        Self { base, ppm }
+    }
+
+    /// What this clock has counted since the beginning.
+    pub fn elapsed(&self, now: Micros) -> Micros {
+        now.saturating_add_signed(
+            now as i64 / 1_000_000 * self.ppm + now as i64 % 1_000_000 * self.ppm / 1_000_000,
+        )
+    }
+
+    pub fn local(&self, now: Micros) -> Instant {
+        self.base + Duration::from_micros(self.elapsed(now))
+    }
+
+    /// The first moment at which this clock shows `at` or more.
+    pub fn global(&self, at: Instant) -> Micros {
+        let wanted = micros(at.saturating_duration_since(self.base));
+        let rate = (1_000_000 + self.ppm) as u128;
+        let mut now = (u128::from(wanted) * 1_000_000 / rate) as Micros;
+        now = now.saturating_sub(2);
+        while self.elapsed(now) < wanted {
+            now += 1;
+        }
+        now
+    }
+}

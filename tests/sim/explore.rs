@@ -1,0 +1,147 @@
+//! The explorer: runs seeds on all cores until told to stop, or replays one with everything it did.
+//!
+//! ```text
+//! SEEDS=100000 [FROM=0] [JOBS=2]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
+//! ```
+
+// Its texts go to whoever runs it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "mod.rs"]
+mod sim;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sim::scenario::Scenario;
+use sim::world::World;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| match value.parse() {
+        Ok(number) => number,
+        Err(error) => panic!("{name}={value}: {error}"),
+    })
+}
+
+fn main() -> ExitCode {
+    if number("SCALE").is_some() {
+        sim::scale::table();
+        return ExitCode::SUCCESS;
+    }
+    if number("SPEED").is_some() {
+        speed();
+        return ExitCode::SUCCESS;
+    }
+    match number("SEED") {
+        Some(seed) => replay(seed),
+        None => explore(number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(1_000)),
+    }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let scenario = Scenario::random(seed);
+    println!("seed {seed}: {} nodes, faults: {}", scenario.nodes, scenario.faults.describe());
+    match World::new(scenario).in_words(true).run() {
+        Ok(outcome) => {
+            println!("{outcome:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(_) => {
+            println!("{}", sim::shrink::report(seed).unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many virtual seconds of a quiet mesh of eight pass in a real one.
+fn speed() {
+    let mut scenario = Scenario::new(1, 8).calm_at_ms(1_000);
+    scenario.stay = 20_000 * sim::clock::SECOND;
+    let begun = Instant::now();
+    let outcome = World::new(scenario).run().expect("a quiet mesh breaks nothing");
+    let (virtual_s, real_s) = (outcome.virtual_time as f64 / 1e6, begun.elapsed().as_secs_f64());
+    println!("8 nodes: {virtual_s:.0} virtual seconds in {real_s:.1} s: {:.0} a second", virtual_s / real_s);
+}
+
+#[derive(Default)]
+struct Progress {
+    next: AtomicU64,
+    done: AtomicU64,
+    virtual_us: AtomicU64,
+    failures: AtomicU64,
+    /// Slowest healing as a share of what was allowed, and its seed.
+    slowest: Mutex<(f64, u64)>,
+}
+
+fn explore(from: u64, seeds: u64) -> ExitCode {
+    let jobs =
+        number("JOBS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
+    let progress = Progress::default();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| work(&progress, from, seeds));
+        }
+        let mut shown = Instant::now();
+        while progress.done.load(Ordering::Relaxed) < seeds {
+            std::thread::sleep(Duration::from_millis(50));
+            if shown.elapsed() >= Duration::from_secs(10) {
+                shown = Instant::now();
+                show(&progress, begun);
+            }
+        }
+    });
+    show(&progress, begun);
+    let failed = progress.failures.load(Ordering::Relaxed) > 0;
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn work(progress: &Progress, from: u64, seeds: u64) {
+    loop {
+        let index = progress.next.fetch_add(1, Ordering::Relaxed);
+        if index >= seeds {
+            return;
+        }
+        let seed = from + index;
+        let run = std::panic::catch_unwind(|| World::new(Scenario::random(seed)).run());
+        match run {
+            Ok(Ok(outcome)) => {
+                progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
+                let share = outcome.healed_after as f64 / outcome.heal_limit as f64;
+                let mut slowest = progress.slowest.lock().unwrap();
+                if share > slowest.0 {
+                    *slowest = (share, seed);
+                }
+            }
+            Ok(Err(violation)) => {
+                // All are counted; the first few are told in full.
+                if progress.failures.fetch_add(1, Ordering::Relaxed) < 3 {
+                    println!("{}", sim::shrink::report(seed).unwrap_or_default());
+                } else {
+                    println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
+                }
+            }
+            Err(_) => {
+                progress.failures.fetch_add(1, Ordering::Relaxed);
+                println!("seed {seed}: panicked");
+            }
+        }
+        progress.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn show(progress: &Progress, begun: Instant) {
+    let (done, real) = (progress.done.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
+    let virtual_s = progress.virtual_us.load(Ordering::Relaxed) as f64 / 1e6;
+    let (share, seed) = *progress.slowest.lock().unwrap();
+    println!(
+        "{done} seeds, {:.0}/s, {:.1} virtual hours ({:.0} s a second), {} failures, slowest healing {:.0} % of its limit (seed {seed})",
+        done as f64 / real,
+        virtual_s / 3600.0,
+        virtual_s / real,
+        progress.failures.load(Ordering::Relaxed),
+        share * 100.0,
+    );
+}

@@ -1,0 +1,66 @@
+//! What a full mesh of many nodes costs: all join through one, in virtual time.
+
+use super::clock::{MS, Micros, SECOND};
+use super::scenario::{Action, Restart, Scenario};
+use super::world::World;
+
+#[derive(Clone, Debug)]
+pub struct Cost {
+    pub nodes: usize,
+    pub whole_after: Micros,
+    pub messages_per_node: f64,
+    pub bytes_per_node: f64,
+    pub dials_per_node: f64,
+    pub handshakes_per_pair: f64,
+}
+
+/// `nodes` nodes start within `spread` and join through the first; measured until the mesh is whole.
+pub fn formation(seed: u64, nodes: usize, spread: Micros) -> Cost {
+    let mut scenario = Scenario::new(seed, nodes);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    scenario.script = (0..nodes)
+        .map(|slot| (if slot == 0 { 0 } else { rng.u64(..=spread) }, Action::Start(slot, Restart::SAME)))
+        .collect();
+    scenario.script.push((spread, Action::Calm));
+    scenario.stay = 0;
+    scenario.faults.ping_period_ms = 5_000;
+    let mut world = World::new(scenario);
+    world.count_bytes = true;
+    world.waits_only_until_whole = true;
+    match world.run() {
+        Ok(outcome) => {
+            let per_node = |total: u64| total as f64 / nodes as f64;
+            let pairs = (nodes * (nodes - 1) / 2) as f64;
+            Cost {
+                nodes,
+                whole_after: outcome.healed_after + spread,
+                messages_per_node: per_node(outcome.stats.messages),
+                bytes_per_node: per_node(outcome.stats.bytes),
+                dials_per_node: per_node(outcome.stats.dials),
+                handshakes_per_pair: outcome.stats.handshakes as f64 / pairs,
+            }
+        }
+        Err(violation) => panic!("{nodes} nodes: {} {}", violation.invariant, violation.detail),
+    }
+}
+
+pub fn table() {
+    println!(
+        "| nodes | start within, s | whole after, s | handshakes a pair | dials a node | messages a node | KiB sent a node |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for nodes in [8, 50, 100, 200, 500] {
+        for spread in [100 * MS, 10 * SECOND] {
+            let cost = formation(1, nodes, spread);
+            println!(
+                "| {nodes} | {:.1} | {:.2} | {:.3} | {:.1} | {:.0} | {:.0} |",
+                spread as f64 / 1e6,
+                cost.whole_after as f64 / 1e6,
+                cost.handshakes_per_pair,
+                cost.dials_per_node,
+                cost.messages_per_node,
+                cost.bytes_per_node / 1024.0,
+            );
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What one node should be doing, judged from outside by what goes in and comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use p2p_gossip::PeerId;
+use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, SessionId, roster_of};
+
+use super::clock::{Micros, SECOND, micros};
+use super::net::{ConnId, Side};
+use super::process::ProcId;
+
+/// Longest time between two timers of a node with a live peer: its heartbeat, on a slow clock.
+const TIMER_EVERY: Micros = SECOND + SECOND / 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Never met in this life of the process, or forgotten.
+    Stranger,
+    Up,
+    Down,
+    Left,
+}
+
+#[derive(Debug)]
+pub struct PeerShadow {
+    pub standing: Standing,
+    pub since: Micros,
+    /// When it was last heard, on the node's own clock, and how long the node had been held up by then.
+    pub heard: Micros,
+    pub held_at_heard: Micros,
+    pub surely_held_at_heard: Micros,
+    /// Since when it has been up without a session.
+    pub sessionless_since: Option<Micros>,
+    /// Addresses that it showed or said itself.
+    pub first_hand: BTreeSet<SocketAddr>,
+    /// Where a handshake with it was completed last, unless somebody else was met there since.
+    pub proven: Option<SocketAddr>,
+    /// When somebody last listed it as connected.
+    pub listed_connected: Option<Micros>,
+    /// Pings of it that were delivered, by the process that sent them.
+    pub delivered: BTreeMap<ProcId, BTreeSet<u64>>,
+    pub dials: Vec<Micros>,
+    pub ups: u64,
+}
+
+impl PeerShadow {
+    fn new() -> Self {
+        Self {
+            standing: Standing::Stranger,
+            since: 0,
+            heard: 0,
+            held_at_heard: 0,
+            surely_held_at_heard: 0,
+            sessionless_since: None,
+            first_hand: BTreeSet::new(),
+            proven: None,
+            listed_connected: None,
+            delivered: BTreeMap::new(),
+            dials: Vec::new(),
+            ups: 0,
+        }
+    }
+}
+
+/// A session as the mesh should see it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionShadow {
+    pub peer: PeerId,
+    pub conn: ConnId,
+    pub side: Side,
+    /// The mesh has not closed it.
+    pub open: bool,
+}
+
+#[derive(Debug)]
+pub struct Shadow {
+    id: PeerId,
+    pub peers: BTreeMap<PeerId, PeerShadow>,
+    pub sessions: BTreeMap<SessionId, SessionShadow>,
+    /// Dials ordered and not yet answered, and of those the ones given up.
+    pub dials: BTreeMap<SessionId, Option<PeerId>>,
+    pub cancelled: BTreeSet<SessionId>,
+    pub up: usize,
+    pub roster: u64,
+    /// How long the process stood still, and how much of that the mesh must have noticed.
+    pub held: Micros,
+    pub surely_held: Micros,
+    /// Dials allowed now, in millionths, and as of when on the node's own clock.
+    tokens: u64,
+    refilled: Micros,
+    /// Where the input that is being handled came from.
+    pub input_from: Option<(ConnId, Side)>,
+    /// Session that has just come up and not been refused.
+    pub newest: Option<(PeerId, SessionId)>,
+    pub sessions_changed: bool,
+    /// Lost their last session in this turn, without the promise of another.
+    pub must_be_down: Vec<PeerId>,
+    pub leaving: bool,
+}
+
+impl Shadow {
+    pub fn new(id: PeerId, now: Micros) -> Self {
+        Self {
+            id,
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            up: 0,
+            roster: roster_of([&id]),
+            held: 0,
+            surely_held: 0,
+            tokens: u64::from(DIALS_BURST) * 1_000_000,
+            refilled: now,
+            input_from: None,
+            newest: None,
+            sessions_changed: false,
+            must_be_down: Vec::new(),
+            leaving: false,
+        }
+    }
+
+    pub fn peer(&mut self, id: PeerId) -> &mut PeerShadow {
+        self.peers.entry(id).or_insert_with(PeerShadow::new)
+    }
+
+    pub fn is_up(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.standing == Standing::Up)
+    }
+
+    /// The process stood still for that long, on its own clock.
+    pub fn held_up(&mut self, held: Micros) {
+        self.held += held;
+        let sure = held.saturating_sub(TIMER_EVERY);
+        if Duration::from_micros(sure) >= HELD_UP {
+            self.surely_held += sure;
+        }
+    }
+
+    pub fn heard(&mut self, id: PeerId, local: Micros) {
+        let (held, surely) = (self.held, self.surely_held);
+        let peer = self.peer(id);
+        peer.heard = local;
+        peer.held_at_heard = held;
+        peer.surely_held_at_heard = surely;
+    }
+
+    /// One more dial; whether that is allowed.
+    pub fn take_token(&mut self, local: Micros) -> bool {
+        let refill = local.saturating_sub(self.refilled) * u64::from(DIALS_PER_SECOND);
+        self.refilled = local;
+        // One more than the limit: the mesh may count in other steps.
+        self.tokens = (self.tokens + refill).min((u64::from(DIALS_BURST) + 1) * 1_000_000);
+        let left = self.tokens.checked_sub(1_000_000);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    pub fn set_standing(&mut self, id: PeerId, standing: Standing, now: Micros) {
+        let was = self.is_up(&id);
+        let is = standing == Standing::Up;
+        if was != is {
+            self.roster ^= roster_of([&id]);
+            self.up = if is { self.up + 1 } else { self.up - 1 };
+        }
+        let peer = self.peer(id);
+        peer.standing = standing;
+        peer.since = now;
+        peer.sessionless_since = None;
+        peer.ups += u64::from(is);
+    }
+
+    pub fn open_sessions<'a>(&'a self, id: &'a PeerId) -> impl Iterator<Item = SessionId> + 'a {
+        self.sessions.iter().filter(move |(_, s)| s.peer == *id && s.open).map(|(session, _)| *session)
+    }
+
+    /// What a peer may at most be silent for, beyond its timeout.
+    pub fn patience(&self, id: &PeerId) -> Micros {
+        self.peers.get(id).map_or(0, |peer| self.held - peer.held_at_heard)
+    }
+
+    pub fn least_patience(&self, id: &PeerId) -> Micros {
+        self.peers.get(id).map_or(0, |peer| self.surely_held - peer.surely_held_at_heard)
+    }
+
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+}
+
+/// Dials to one peer within ten seconds: 4 for each of its addresses until the backoff has reached
+/// its cap, then one in 1.5 s at least; lists and restarts start that over now and then.
+pub const DIALS_TO_ONE_PEER_MAX: usize = 60;
+pub const DIALS_WINDOW: Micros = 10 * SECOND;
+
+pub fn grace() -> Micros {
+    micros(p2p_gossip::mesh::GRACE)
+}

@@ -1,0 +1,372 @@
+//! The queue of events and everything that exists: one run of one scenario.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use p2p_gossip::PeerId;
+
+use super::calm::Calm;
+use super::clock::{Micros, SECOND};
+use super::net::{Conn, ConnId, Side};
+use super::process::{Deferred, ProcId, Process};
+use super::scenario::{Action, Scenario, Slot};
+use super::session::Limit;
+
+/// Notes kept for whoever reads a failure.
+const LAST_NOTES: usize = 80;
+/// How often what no event would show is looked at.
+const SAMPLE_EVERY: Micros = SECOND / 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    Script(usize),
+    Turn(ProcId),
+    Syn(ConnId),
+    SynAgain(ConnId),
+    SynAck(ConnId),
+    Refused(ConnId),
+    Accept(ConnId),
+    Arrive(ConnId, Side),
+    Limit(ConnId, Side, Limit),
+    Audit(ConnId),
+    Sample,
+}
+
+#[derive(Debug)]
+pub struct SlotState {
+    pub addr: SocketAddr,
+    pub powered: bool,
+    pub proc: Option<ProcId>,
+    pub key: PeerId,
+}
+
+/// A broken invariant, and what came before.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub detail: String,
+    pub at: Micros,
+    pub last_notes: Vec<String>,
+}
+
+/// Everything that happened, as one number; and, if wanted, in words.
+#[derive(Debug)]
+pub struct Trace {
+    hash: u64,
+    in_words: bool,
+    print: bool,
+    last: VecDeque<String>,
+}
+
+impl Trace {
+    pub fn mix(&mut self, what: &impl Hash) {
+        what.hash(self);
+    }
+}
+
+/// FNV-1a: the same on every machine.
+impl Hasher for Trace {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.hash = (self.hash ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub messages: u64,
+    pub bytes: u64,
+    pub dials: u64,
+    pub handshakes: u64,
+    pub pings: u64,
+    pub events: u64,
+}
+
+/// What a run that broke nothing tells.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub trace_hash: u64,
+    pub virtual_time: Micros,
+    /// From the last fault until the mesh was whole, and what was allowed.
+    pub healed_after: Micros,
+    pub heal_limit: Micros,
+    pub stats: Stats,
+}
+
+pub struct World {
+    pub now: Micros,
+    pub scenario: Scenario,
+    pub rng: fastrand::Rng,
+    pub base: Instant,
+    pub slots: Vec<SlotState>,
+    pub procs: Vec<Process>,
+    pub conns: Vec<Conn>,
+    /// How many cuts lie on the path from one slot to another.
+    pub cuts: Vec<u8>,
+    pub at_addr: BTreeMap<SocketAddr, Slot>,
+    /// No more faults.
+    pub calm: bool,
+    pub calm_state: Option<Calm>,
+    /// Who can find whom, once calm: each process with one that stands for its island.
+    pub islands: BTreeMap<ProcId, ProcId>,
+    /// When somebody last saw a peer come or go.
+    pub last_change: Micros,
+    pub count_bytes: bool,
+    /// The run is over as soon as the mesh is whole.
+    pub waits_only_until_whole: bool,
+    pub stats: Stats,
+    pub trace: Trace,
+    pub violation: Option<Violation>,
+    queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
+    scheduled: u64,
+    keys_made: u64,
+}
+
+impl World {
+    pub fn new(scenario: Scenario) -> Self {
+        let mut world = Self {
+            now: 0,
+            rng: fastrand::Rng::with_seed(scenario.seed ^ 0xc0ff_ee00),
+            base: Instant::now(),
+            slots: Vec::new(),
+            procs: Vec::new(),
+            conns: Vec::new(),
+            cuts: vec![0; scenario.nodes * scenario.nodes],
+            at_addr: BTreeMap::new(),
+            calm: false,
+            calm_state: None,
+            islands: BTreeMap::new(),
+            last_change: 0,
+            count_bytes: false,
+            waits_only_until_whole: false,
+            stats: Stats::default(),
+            trace: Trace {
+                hash: 0xcbf2_9ce4_8422_2325,
+                in_words: false,
+                print: false,
+                last: VecDeque::new(),
+            },
+            violation: None,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            keys_made: 0,
+            scenario,
+        };
+        for slot in 0..world.scenario.nodes {
+            let addr = address(slot, 0);
+            let key = world.make_key();
+            world.slots.push(SlotState { addr, powered: true, proc: None, key });
+            world.at_addr.insert(addr, slot);
+        }
+        for index in 0..world.scenario.script.len() {
+            world.schedule(world.scenario.script[index].0, Event::Script(index));
+        }
+        world.schedule(SAMPLE_EVERY, Event::Sample);
+        world
+    }
+
+    /// Keeps the last notes in words; with `print`, shows every one.
+    pub fn in_words(mut self, print: bool) -> Self {
+        self.trace.in_words = true;
+        self.trace.print = print;
+        self
+    }
+
+    /// Runs to the end, or until an invariant breaks.
+    pub fn run(mut self) -> Result<Outcome, Violation> {
+        while let Some(Reverse((at, _, event))) = self.queue.pop() {
+            self.now = at;
+            self.stats.events += 1;
+            self.trace.mix(&at);
+            self.trace.mix(&event);
+            self.happen(event);
+            if let Some(violation) = self.violation.take() {
+                return Err(violation);
+            }
+            if let Some(outcome) = self.outcome() {
+                return Ok(outcome);
+            }
+        }
+        unreachable!("samples go on for ever")
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Script(index) => self.act(self.scenario.script[index].1.clone()),
+            Event::Turn(proc) => self.turn(proc),
+            Event::Syn(conn) => self.syn_arrives(conn),
+            Event::SynAgain(conn) => self.syn_again(conn),
+            Event::SynAck(conn) => self.at_dialler(conn, Deferred::Connected(conn)),
+            Event::Refused(conn) => self.at_dialler(conn, Deferred::Refused(conn)),
+            Event::Accept(conn) => {
+                if let Some(proc) = self.conns[conn].ends[1].proc.filter(|&proc| self.procs[proc].alive) {
+                    self.on_thread(proc, Deferred::Accept(conn));
+                }
+            }
+            Event::Arrive(conn, side) => self.arrive(conn, side),
+            Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Event::Audit(conn) => self.audit(conn),
+            Event::Sample => {
+                self.sample();
+                self.watch_calm();
+                self.schedule(
+                    self.now + if self.calm { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY },
+                    Event::Sample,
+                );
+            }
+        }
+    }
+
+    fn at_dialler(&mut self, conn: ConnId, what: Deferred) {
+        if let Some(proc) = self.conns[conn].ends[0].proc.filter(|&proc| self.procs[proc].alive) {
+            self.on_thread(proc, what);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.note(|| format!("## {action:?}"));
+        let running = |world: &Self, slot: Slot| world.slots[slot].proc;
+        match action {
+            Action::Start(slot, restart) => self.start(slot, restart),
+            Action::Kill(slot) => running(self, slot).into_iter().for_each(|proc| self.stop(proc, true)),
+            Action::PowerOff(slot) => {
+                if let Some(proc) = running(self, slot) {
+                    self.stop(proc, false);
+                }
+                self.slots[slot].powered = false;
+            }
+            Action::Leave(slot) => running(self, slot).into_iter().for_each(|proc| self.leave(proc)),
+            Action::Pause(slot) => running(self, slot).into_iter().for_each(|proc| self.pause(proc)),
+            Action::Resume(slot) => running(self, slot).into_iter().for_each(|proc| self.resume(proc)),
+            Action::Cut { from, to } => self.change_cuts(&from, &to, |cuts| cuts.saturating_add(1)),
+            Action::Heal { from, to } => {
+                self.change_cuts(&from, &to, |cuts| cuts.saturating_sub(1));
+                self.resend_everything_blocked();
+            }
+            Action::Reset(slot) => {
+                if let Some((conn, _)) = self.some_connection(slot) {
+                    self.reset(conn);
+                }
+            }
+            Action::CloseOneSided(slot) => {
+                if let Some((conn, side)) = self.some_connection(slot) {
+                    self.close_one_sided(conn, side);
+                }
+            }
+            Action::Stall(slot, how_long) => {
+                if let Some((conn, side)) = self.some_connection(slot) {
+                    self.block(conn, side, self.now + how_long);
+                }
+            }
+            Action::Calm => self.become_calm(),
+        }
+    }
+
+    fn change_cuts(&mut self, from: &[Slot], to: &[Slot], change: impl Fn(u8) -> u8) {
+        let all = self.slots.len();
+        for &from in from {
+            for &to in to {
+                let cuts = &mut self.cuts[from * all + to];
+                *cuts = change(*cuts);
+            }
+        }
+    }
+
+    /// One of the slot's connections, and which end it has of it.
+    fn some_connection(&mut self, slot: Slot) -> Option<(ConnId, Side)> {
+        let proc = self.slots[slot].proc.filter(|&proc| !self.procs[proc].paused)?;
+        let open = |&&(conn, _): &&(ConnId, Side)| self.conns[conn].ends.iter().all(|end| end.open);
+        let conns: Vec<(ConnId, Side)> = self.procs[proc].conns.iter().filter(open).copied().collect();
+        self.rng.choice(conns)
+    }
+
+    /// All faults end; what was cut, stopped or without power is whole again, what is gone stays gone.
+    pub fn end_faults(&mut self) {
+        self.calm = true;
+        self.cuts.fill(0);
+        for conn in 0..self.conns.len() {
+            for way in &mut self.conns[conn].ways {
+                way.blocked_until = way.blocked_until.min(self.now);
+            }
+        }
+        for proc in 0..self.procs.len() {
+            self.resume(proc);
+        }
+        for slot in 0..self.slots.len() {
+            // A machine whose process is gone answers, if only to say so.
+            self.slots[slot].powered = true;
+        }
+        self.resend_everything_blocked();
+    }
+
+    pub fn make_key(&mut self) -> PeerId {
+        self.keys_made += 1;
+        let mut rng =
+            fastrand::Rng::with_seed(self.scenario.seed.wrapping_mul(31).wrapping_add(self.keys_made));
+        PeerId::from_bytes(std::array::from_fn(|_| rng.u8(..)))
+    }
+
+    pub fn new_key(&mut self, slot: Slot) {
+        self.slots[slot].key = self.make_key();
+    }
+
+    /// The slot is reachable somewhere else from now on, and no longer where it was.
+    pub fn move_slot(&mut self, slot: Slot) {
+        let old = self.slots[slot].addr;
+        self.at_addr.remove(&old);
+        let octets = match old.ip() {
+            std::net::IpAddr::V4(ip) => ip.octets(),
+            std::net::IpAddr::V6(_) => [0; 4],
+        };
+        let addr = address(slot, octets[1] + 1);
+        self.slots[slot].addr = addr;
+        self.at_addr.insert(addr, slot);
+    }
+
+    pub fn schedule(&mut self, at: Micros, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Reverse((at.max(self.now), self.scheduled, event)));
+    }
+
+    pub fn note(&mut self, words: impl FnOnce() -> String) {
+        if !self.trace.in_words {
+            return;
+        }
+        let line = format!("{:>11.6}  {}", self.now as f64 / SECOND as f64, words());
+        if self.trace.print {
+            println!("{line}");
+        }
+        if self.trace.last.len() == LAST_NOTES {
+            self.trace.last.pop_front();
+        }
+        self.trace.last.push_back(line);
+    }
+
+    pub fn violated(&mut self, invariant: &'static str, detail: String) {
+        if self.violation.is_none() {
+            let last_notes = self.trace.last.iter().cloned().collect();
+            self.violation = Some(Violation { invariant, detail, at: self.now, last_notes });
+        }
+    }
+}
+
+/// Where a slot is after it has moved that often.
+fn address(slot: Slot, moves: u8) -> SocketAddr {
+    SocketAddr::from(([10, moves, (slot >> 8) as u8, slot as u8], 8080))
+}
