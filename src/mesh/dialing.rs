@@ -282,6 +282,15 @@ impl Mesh {
         }
     }
 
+    /// The `--connect` addresses that lead to this peer are not dialled before then.
+    pub(super) fn seeds_wait(&mut self, id: PeerId, until: Instant) {
+        for (index, seed) in self.dialing.seeds.iter().enumerate() {
+            if seed.peer == Some(id) {
+                self.timers.set(Timer::Dial(Target::Seed(index)), until);
+            }
+        }
+    }
+
     fn seed_failed(&mut self, now: Instant, index: usize, reason: DialError) {
         let seed = &mut self.dialing.seeds[index];
         let outage = now.saturating_duration_since(seed.since);

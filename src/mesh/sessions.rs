@@ -256,6 +256,8 @@ impl Mesh {
         self.down(now, id, down);
         if down == DownReason::Refused {
             self.timers.set(Timer::Dial(Target::Peer(id)), now + REFUSED_WAIT);
+            // A `--connect` address that leads there would bring the same answer.
+            self.seeds_wait(id, now + REFUSED_WAIT);
         } else if session.is_dialled() && down == DownReason::Closed {
             // The side that had dialled goes first, so that the two don't cross.
             let soon = self.random_between(millis(10), millis(60));
