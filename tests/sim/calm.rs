@@ -9,6 +9,7 @@ use p2p_gossip::mesh::backoff::CAP;
 use super::checks::{PINGS, WHOLE};
 use super::clock::{Micros, SECOND, micros};
 use super::process::ProcId;
+use super::scenario::Slot;
 use super::session::{Stage, Thread};
 use super::world::{Outcome, World};
 
@@ -126,9 +127,12 @@ impl World {
     /// Who runs, with a key of its own.
     fn expected_members(&self) -> Vec<ProcId> {
         let running: Vec<ProcId> = self.slots.iter().filter_map(|slot| slot.proc).collect();
-        let alone = |&proc: &ProcId| {
-            running.iter().filter(|&&other| self.procs[other].id == self.procs[proc].id).count() == 1
+        // Of processes that shared a key one may be refused for good, also once the other is gone.
+        let shared = |slot: Slot| {
+            let used = |other: Slot| self.scenario.key_of[other] == self.scenario.key_of[slot];
+            (0..self.slots.len()).filter(|&other| used(other)).count() > 1
         };
+        let alone = |&proc: &ProcId| !shared(self.procs[proc].slot);
         let members: Vec<ProcId> = running.iter().copied().filter(alone).collect();
         members.into_iter().filter(|&proc| self.procs[proc].leave_by.is_none()).collect()
     }

@@ -38,9 +38,11 @@ impl World {
         let shadow = &mut self.procs[proc].shadow;
         shadow.dials.remove(&up.session);
         shadow.sessions_changed = true;
-        let open = true;
+        let open = !shadow.cancelled.contains(&up.session);
         shadow.sessions.insert(up.session, SessionShadow { peer: up.peer, conn, side, open });
-        shadow.newest = Some((up.peer, up.session));
+        if open {
+            shadow.newest = Some((up.peer, up.session));
+        }
         let peer = shadow.peer(up.peer);
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if side == 0 {
@@ -91,7 +93,7 @@ impl World {
     }
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
-        let now = self.now;
+        let (local, now) = (self.local(proc), self.now);
         let shadow = &mut self.procs[proc].shadow;
         shadow.sessions_changed = true;
         let Some(ended) = shadow.sessions.remove(&session) else {
@@ -99,6 +101,9 @@ impl World {
         };
         if !ended.open || shadow.open_sessions(&ended.peer).next().is_some() || shadow.leaving {
             return;
+        }
+        if let DisconnectReason::Bye(_) = reason {
+            shadow.heard(ended.peer, local);
         }
         let promised = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
         if shadow.is_up(&ended.peer) {
@@ -169,7 +174,8 @@ impl World {
                 }
                 peer.dials.retain(|&at| at + DIALS_WINDOW > now);
                 peer.dials.push(now);
-                if peer.dials.len() > DIALS_TO_ONE_PEER_MAX {
+                // A liar's lists give hope again and again; then only the limit for all dials counts.
+                if peer.dials.len() > DIALS_TO_ONE_PEER_MAX && self.scenario.liars.is_empty() {
                     let dials = peer.dials.len();
                     wrong.push((LIMITS, format!("{dials} dials to {} within ten seconds", id.short())));
                 }
@@ -313,6 +319,16 @@ impl World {
         local: Micros,
     ) -> Option<(&'static str, String)> {
         let shadow = &self.procs[proc].shadow;
+        if reason == DownReason::Closed
+            && let Some((conn, side)) = shadow.input_from
+            && !self.conns[conn].rough
+            && let Some(other) = self.conns[conn].ends[1 - side].proc
+            && self.procs[other].alive
+            && !self.procs[other].shadow.leaving
+            && self.procs[other].id == peer
+        {
+            return Some((EVENTS, format!("{} lost though nothing happened to c{conn}", peer.short())));
+        }
         if reason != DownReason::Timeout {
             return None;
         }
@@ -473,7 +489,8 @@ impl World {
             }
             let silence = local.saturating_sub(peer.heard);
             let most = micros(TIMEOUT + HEARTBEAT) + process.shadow.patience(&info.id) + SLACK;
-            if silence > most {
+            // Without a session the grace decides, below.
+            if silence > most && peer.sessionless_since.is_none() {
                 return Err((
                     LIVENESS,
                     format!("{} still up after {silence} µs of silence", info.id.short()),

@@ -291,9 +291,14 @@ impl World {
         if thread.outbox.len() >= most {
             return false;
         }
+        // Once authenticated it comes up first: the other end may count it already.
+        if thread.stage == Stage::AwaitingHello {
+            thread.outbox.push_back(outgoing);
+            return true;
+        }
         if thread.is_handshaking() {
-            if let Outgoing::Bye(reason) = outgoing {
-                self.cancel(conn, side, Some(reason));
+            if let Outgoing::Bye(_) = outgoing {
+                self.cancel(conn, side);
             }
             return true;
         }
@@ -305,11 +310,8 @@ impl World {
         true
     }
 
-    /// The mesh gave a dial up: whoever may count the session already is told why.
-    fn cancel(&mut self, conn: ConnId, side: Side, reason: Option<ByeReason>) {
-        if let (Some(Stage::AwaitingHello), Some(reason)) = (self.stage(conn, side), reason) {
-            self.transmit(conn, side, Packet::Bye(reason));
-        }
+    /// The mesh gave a dial up.
+    fn cancel(&mut self, conn: ConnId, side: Side) {
         self.end(conn, side, Some(Report::DialFailed(DialError::Cancelled)));
     }
 
@@ -325,7 +327,7 @@ impl World {
                 self.conns[conn].rough = true;
                 self.end(conn, side, Some(Report::Down(DisconnectReason::Closed)));
             }
-            _ => self.cancel(conn, side, None),
+            _ => self.cancel(conn, side),
         }
     }
 
