@@ -46,11 +46,24 @@ impl Addrs {
         self.entries.contains(&(Source::Proven, addr))
     }
 
-    /// The address for the next dial, each in turn.
+    /// The address for the next dial. A round goes through all that the peer showed or said itself
+    /// and one of those that others told: a liar's addresses must not keep the good ones waiting.
     pub(super) fn next_to_dial(&mut self) -> Option<SocketAddr> {
-        let index = self.dials.checked_rem(self.entries.len())?;
+        let (first_hand, round) = (self.first_hand().count(), self.round());
+        let at = self.dials.checked_rem(round)?;
+        let index = if at < first_hand || first_hand == 0 {
+            at
+        } else {
+            first_hand + (self.dials / round) % (self.entries.len() - first_hand)
+        };
         self.dials = self.dials.wrapping_add(1);
         self.entries.get(index).map(|&(_, addr)| addr)
+    }
+
+    /// Dials in one round.
+    fn round(&self) -> usize {
+        let first_hand = self.first_hand().count();
+        if first_hand == 0 { self.entries.len() } else { self.entries.len().min(first_hand + 1) }
     }
 
     /// The next dial goes to the best address again.
@@ -58,9 +71,9 @@ impl Addrs {
         self.dials = 0;
     }
 
-    /// Whether every address was dialled equally often since [`Addrs::restart_round`].
+    /// Whether a round is over, or has not begun.
     pub(super) fn round_complete(&self) -> bool {
-        self.entries.is_empty() || self.dials.is_multiple_of(self.entries.len())
+        self.entries.is_empty() || self.dials.is_multiple_of(self.round())
     }
 
     /// A handshake was completed there.
@@ -162,6 +175,16 @@ mod tests {
         assert_eq!(addrs.next_to_dial(), Some(addr(2)));
         assert!(addrs.round_complete());
         assert_eq!(addrs.next_to_dial(), Some(addr(1)));
+    }
+
+    #[test]
+    fn rumours_do_not_keep_a_proven_address_waiting() {
+        let mut addrs = Addrs::default();
+        addrs.prove(addr(1));
+        (2..5).for_each(|n| addrs.rumour(addr(n)));
+        let dialled: Vec<_> = (0..8).filter_map(|_| addrs.next_to_dial()).collect();
+        assert_eq!(dialled, [1, 2, 1, 3, 1, 4, 1, 2].map(addr));
+        assert!(addrs.round_complete());
     }
 
     #[test]
