@@ -91,9 +91,14 @@ impl Addrs {
         }
     }
 
-    /// Somebody else says where it is. Never displaces what is known better.
+    /// Somebody else says where it is. Never displaces what is known better, but the oldest rumour:
+    /// or who is first to lie about a peer that we have not met would keep us from meeting it.
     pub(super) fn rumour(&mut self, addr: SocketAddr) {
-        self.insert(Source::Rumoured, addr);
+        if !is_dialable(&addr) || self.contains(addr) {
+            return;
+        }
+        self.entries.insert(self.first_hand().count(), (Source::Rumoured, addr));
+        self.entries.truncate(ADDRS_MAX);
     }
 
     /// Somebody else was found there: keep it, as the peer may come back, but last.
@@ -143,7 +148,7 @@ mod tests {
         for n in 10..20 {
             addrs.rumour(addr(n));
         }
-        assert_eq!(all(&addrs), [addr(1), addr(2), addr(3), addr(10)]);
+        assert_eq!(all(&addrs), [addr(1), addr(2), addr(3), addr(19)]);
         assert_eq!(addrs.first_hand().collect::<Vec<_>>(), [addr(1), addr(2), addr(3)]);
     }
 
@@ -183,7 +188,7 @@ mod tests {
         addrs.prove(addr(1));
         (2..5).for_each(|n| addrs.rumour(addr(n)));
         let dialled: Vec<_> = (0..8).filter_map(|_| addrs.next_to_dial()).collect();
-        assert_eq!(dialled, [1, 2, 1, 3, 1, 4, 1, 2].map(addr));
+        assert_eq!(dialled, [1, 4, 1, 3, 1, 2, 1, 4].map(addr));
         assert!(addrs.round_complete());
     }
 
