@@ -125,6 +125,7 @@ impl Coordinator {
                 Input::SessionUp(up)
             }
             SessionEvent::Received(message) => Input::Received { session, message },
+            SessionEvent::Quiet => Input::Quiet { session },
             SessionEvent::Down(reason) => Input::SessionDown { session, reason },
             SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
         };
@@ -159,6 +160,14 @@ impl Coordinator {
                     }
                     Err(error) => log::error!(session:% = session, reason:% = error; "message not sent"),
                 },
+                Output::Probe { session } => {
+                    if let Some(Err(session::OutboxFull)) =
+                        self.sessions.get(&session).map(SessionHandle::probe)
+                    {
+                        // A peer that neither speaks nor reads: the mesh does not wait for the answer.
+                        log::debug!(session:% = session; "outbox full; not probed");
+                    }
+                }
                 Output::Close { session, reason } => {
                     if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(|h| h.bye(reason))
                     {

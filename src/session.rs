@@ -50,6 +50,8 @@ pub(crate) enum SessionEvent {
     Up(Box<(SessionUp, Option<SessionHandle>)>),
     /// A message arrived.
     Received(Message),
+    /// Whatever had arrived when it was probed has been reported.
+    Quiet,
     /// It was up and has ended; nothing follows.
     Down(DisconnectReason),
     /// It was dialled and never came up; nothing follows.
@@ -59,6 +61,7 @@ pub(crate) enum SessionEvent {
 #[derive(Debug)]
 enum Outgoing {
     Frame(Frame),
+    Probe,
     Bye(ByeReason),
 }
 
@@ -77,6 +80,11 @@ impl SessionHandle {
     /// Queues a frame; never blocks.
     pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
         self.put(Outgoing::Frame(frame))
+    }
+
+    /// Asks for `Quiet` after everything that has arrived by now; never blocks.
+    pub(crate) fn probe(&self) -> Result<(), OutboxFull> {
+        self.put(Outgoing::Probe)
     }
 
     /// Says goodbye after what is queued, then closes; never blocks.
@@ -388,6 +396,7 @@ impl Session {
     ) -> Result<DisconnectReason, LinkError> {
         let mut pace = Pace::new(Instant::now());
         let mut stalled_since = None;
+        let mut probe = Probe::Idle;
         let mut stream = Stream::Open;
         if let Some(reason) = self.stop {
             self.say_bye(link, frames, ending, reason, stream)?;
@@ -403,11 +412,12 @@ impl Session {
                 }
             }
             match next {
-                Some(End::Bye(reason)) => {
+                Some(Next::Bye(reason)) => {
                     self.say_bye(link, frames, ending, reason, stream)?;
                     return Ok(DisconnectReason::Closed);
                 }
-                Some(End::Gone) => return Ok(DisconnectReason::Closed),
+                Some(Next::Gone) => return Ok(DisconnectReason::Closed),
+                Some(Next::Probe) => probe = Probe::Asked,
                 None => {}
             }
 
@@ -442,6 +452,12 @@ impl Session {
             if stream == Stream::Ended {
                 return Ok(DisconnectReason::Closed);
             }
+            if probe == Probe::Read {
+                probe = Probe::Idle;
+                if ending.inbox.send((self.id, SessionEvent::Quiet)).is_err() {
+                    return Ok(DisconnectReason::Closed);
+                }
+            }
 
             let mut deadline = resume_at;
             if link.is_write_pending() {
@@ -451,8 +467,11 @@ impl Session {
                 }
                 deadline = Some(deadline.map_or(stall_ends, |at| at.min(stall_ends)));
             }
-            let ready = link.wait(&self.waker, resume_at.is_none(), deadline)?;
-            if ready.readable {
+            let is_asked = probe == Probe::Asked;
+            if is_asked {
+                probe = Probe::Read;
+            }
+            if is_asked || link.wait(&self.waker, resume_at.is_none(), deadline)?.readable {
                 stream = match link.read(frames) {
                     Ok(stream) => stream,
                     Err(error @ LinkError::Tls(_)) => {
@@ -465,8 +484,8 @@ impl Session {
         }
     }
 
-    /// Encrypts what waits in the outbox, up to a batch.
-    fn queue_batch(&self, link: &mut Link) -> Result<Option<End>, LinkError> {
+    /// Encrypts what waits in the outbox, up to a batch or to what is no frame.
+    fn queue_batch(&self, link: &mut Link) -> Result<Option<Next>, LinkError> {
         let mut bytes = 0;
         while bytes < WRITE_BATCH_BYTES {
             match self.outbox.try_recv() {
@@ -474,8 +493,9 @@ impl Session {
                     bytes += frame.len();
                     link.queue(&frame)?;
                 }
-                Ok(Outgoing::Bye(reason)) => return Ok(Some(End::Bye(reason))),
-                Err(TryRecvError::Disconnected) => return Ok(Some(End::Gone)),
+                Ok(Outgoing::Probe) => return Ok(Some(Next::Probe)),
+                Ok(Outgoing::Bye(reason)) => return Ok(Some(Next::Bye(reason))),
+                Err(TryRecvError::Disconnected) => return Ok(Some(Next::Gone)),
                 Err(TryRecvError::Empty) => break,
             }
         }
@@ -577,9 +597,20 @@ impl Session {
     }
 }
 
-/// Why the coordinator wants a session to end.
-enum End {
+/// How far the coordinator's question for unread messages has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    Idle,
+    Asked,
+    /// The socket has been read since; what came from it goes first.
+    Read,
+}
+
+/// What the coordinator wants of a session, beside sending frames.
+enum Next {
+    Probe,
     Bye(ByeReason),
+    /// The end, without a word.
     Gone,
 }
 
@@ -597,7 +628,7 @@ fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> To
     loop {
         match outbox.try_recv() {
             Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
-            Ok(Outgoing::Frame(_)) => {}
+            Ok(Outgoing::Frame(_) | Outgoing::Probe) => {}
             Err(TryRecvError::Disconnected) => return Told::Vanish,
             Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
             Err(TryRecvError::Empty) => return Told::Nothing,

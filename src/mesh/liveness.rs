@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use super::event::Event;
 use super::peer::Peer;
 use super::timers::Timer;
-use super::{Mesh, Report, millis};
+use super::{Mesh, Output, Report, Session, SessionId, millis};
 use crate::identity::PeerId;
 use crate::wire::{Echo, Message};
 
 /// A timer served this late means that this node stood still (suspended, starved): what peers
 /// sent meanwhile is still unread, so they get that much more patience.
-pub const HELD_UP: Duration = Duration::from_millis(500);
+pub const HELD_UP: Duration = Duration::from_millis(100);
+/// Standing still for so long is worth a line in the log.
+const HELD_UP_REPORTED: Duration = Duration::from_millis(500);
 
 impl Mesh {
     /// A peer has become live. The first heartbeats go out soon, so that the first ping already
@@ -27,6 +29,7 @@ impl Mesh {
     pub(super) fn heard(&mut self, now: Instant, id: &PeerId) {
         if let Some(live) = self.peers.get_mut(id).and_then(Peer::live_mut) {
             live.heard = live.heard.max(now);
+            live.is_probed = false;
         }
     }
 
@@ -102,16 +105,36 @@ impl Mesh {
 
     /// The peer's silence may have lasted long enough.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
-        let Some(live) = self.peers.get(&id).and_then(Peer::live) else {
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
             return;
         };
         let dead_at = live.heard + live.timeout;
         if now < dead_at {
+            live.is_probed = false;
             self.timers.set(Timer::Silence(id), dead_at);
-        } else if live.active().is_some() {
-            self.silent(now, id);
+        } else if let Some(session) = live.active() {
+            if std::mem::replace(&mut live.is_probed, true) {
+                self.silent(now, id);
+            } else {
+                // On a starved machine a heartbeat may lie unread in the socket: silence is judged
+                // by what arrived, not by what this node had the time to read. A session that
+                // doesn't answer within a heartbeat has nothing to say for its peer.
+                self.output(Output::Probe { session });
+                self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
+            }
         }
         // Without a session the grace decides, and the next session sets this timer anew.
+    }
+
+    /// Nothing was left unread on a session whose peer has been silent for its timeout.
+    pub(super) fn session_quiet(&mut self, now: Instant, session: SessionId) {
+        let Some(&Session { peer, .. }) = self.sessions.get(&session) else {
+            return;
+        };
+        let live = self.peers.get(&peer).and_then(Peer::live);
+        if live.is_some_and(|live| live.is_probed && live.active() == Some(session)) {
+            self.check_silence(now, peer);
+        }
     }
 
     /// If timers are served late, everybody's patience grows by as much.
@@ -136,7 +159,7 @@ impl Mesh {
         for (id, at) in graces {
             self.timers.set(Timer::Grace(id), at);
         }
-        if self.live > 0 {
+        if self.live > 0 && gap >= HELD_UP_REPORTED {
             self.report(Report::HeldUp { gap });
         }
     }

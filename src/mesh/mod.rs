@@ -95,6 +95,11 @@ pub enum Input {
         /// Why.
         reason: DisconnectReason,
     },
+    /// Answers `Output::Probe`: whatever had arrived on the session has been handed over.
+    Quiet {
+        /// Which.
+        session: SessionId,
+    },
     /// A dial ended without a session.
     DialFailed {
         /// Which.
@@ -164,6 +169,12 @@ pub enum Output {
         session: SessionId,
         /// What.
         message: Message,
+    },
+    /// Hand over whatever has arrived on a session that is up but was not read yet, then answer
+    /// with `Quiet`: its peer is about to be declared dead for its silence.
+    Probe {
+        /// Which session.
+        session: SessionId,
     },
     /// Say goodbye and close, or give up a dial. What the peer sent before it reads the goodbye
     /// still arrives as `Received`; then follows `SessionDown` or `DialFailed`.
@@ -345,6 +356,7 @@ impl Mesh {
             Input::SessionUp(up) => self.session_up(now, up),
             Input::Received { session, message } => self.received(now, session, message),
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
+            Input::Quiet { session } => self.session_quiet(now, session),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Leave => self.leave(),
         }

@@ -55,6 +55,8 @@ pub(super) struct Live {
     pub(super) sessions: Vec<SessionId>,
     /// When the peer was last heard, moved on by the time for which we were held up ourselves.
     pub(super) heard: Instant,
+    /// Its silence is up, and its session has been asked for what may lie there unread.
+    pub(super) is_probed: bool,
     /// Silence after which it is dead, by its own heartbeat interval.
     pub(super) timeout: Duration,
     pub(super) heartbeats: Heartbeats,
@@ -69,6 +71,7 @@ impl Live {
             since: now,
             sessions: Vec::new(),
             heard: now,
+            is_probed: false,
             timeout,
             heartbeats: Heartbeats::default(),
             roster: None,

@@ -142,6 +142,7 @@ impl Mesh {
             return;
         };
         live.heard = now;
+        live.is_probed = false;
         live.timeout = timeout;
         let surplus: Vec<SessionId> = if we_decide {
             std::mem::take(&mut live.sessions)

@@ -120,6 +120,7 @@ impl World {
             Output::Dial { session, addr, expected } => self.check_dial(proc, *session, addr, *expected),
             Output::Send { session, message } => self.check_send(proc, *session, message),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
+            Output::Probe { .. } => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::mesh::Report::WrongId { expected, .. } = report {

@@ -277,6 +277,7 @@ impl World {
                 self.saw_message(proc, session, &message);
                 Input::Received { session, message }
             }
+            Report::Quiet => Input::Quiet { session },
             Report::Down(reason) => Input::SessionDown { session, reason },
             Report::DialFailed(reason) => Input::DialFailed { session, reason },
         };
@@ -331,6 +332,11 @@ impl World {
                         self.procs[proc].handles.remove(&session);
                         self.conns[conn].rough = true;
                         self.drop_handle(conn, side);
+                    }
+                }
+                Output::Probe { session } => {
+                    if let Some(&(conn, side)) = self.procs[proc].handles.get(&session) {
+                        self.put(conn, side, Outgoing::Probe);
                     }
                 }
                 Output::Notify(_) | Output::Report(_) => {}

@@ -17,6 +17,7 @@ use super::world::World;
 pub enum Report {
     Up(Box<SessionUp>),
     Received(Message),
+    Quiet,
     Down(DisconnectReason),
     DialFailed(DialError),
 }
@@ -24,6 +25,7 @@ pub enum Report {
 #[derive(Debug)]
 pub enum Outgoing {
     Message(Message),
+    Probe,
     Bye(ByeReason),
 }
 
@@ -265,6 +267,8 @@ impl World {
             thread.stalled_since = None;
             match thread.outbox.pop_front() {
                 Some(Outgoing::Message(message)) => self.transmit(conn, side, Packet::Message(message)),
+                Some(Outgoing::Probe) if thread.stage == Stage::Up => self.report(conn, side, Report::Quiet),
+                Some(Outgoing::Probe) => {}
                 Some(Outgoing::Bye(_)) if thread.stage == Stage::Hearing => {
                     self.end(conn, side, None);
                     return;
