@@ -177,7 +177,9 @@ impl Mesh {
     }
 
     /// Whether this process may speak for its key. A new one takes the old one's place; one that
-    /// was replaced never comes back, or two of them would take turns for ever.
+    /// was replaced does not come back while the other is there, or they would take turns for ever.
+    /// Once the other is gone it may: the last words of a process that is long gone can be late,
+    /// and arrive after those of its successor.
     fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
         let Some(peer) = self.peers.get_mut(&up.peer) else {
             return true;
@@ -186,7 +188,7 @@ impl Mesh {
         if peer.instance == Some(instance) {
             return true;
         }
-        if peer.replaced.contains(&instance) {
+        if peer.live().is_some() && peer.replaced.contains(&instance) {
             let timeout = self.config.timeout;
             let is_late = peer.replaced_at.is_some_and(|at| now.saturating_duration_since(at) < timeout);
             if is_late {
@@ -203,6 +205,7 @@ impl Mesh {
             return false;
         }
         if let Some(old) = peer.instance.replace(instance) {
+            peer.replaced.retain(|&replaced| replaced != instance);
             remember(&mut peer.replaced, old);
             peer.replaced_at = Some(now);
             // The user of the process that is gone has restarted it: that is no failure.
