@@ -16,6 +16,10 @@ use super::world::{Outcome, World};
 /// What the design allows beyond the longest backoff.
 const BEYOND_BACKOFF: Micros = 2 * SECOND;
 
+/// With a liar among them it takes longer: rosters are not compared before 15 s while rumours are
+/// being dialled, and a peer not met yet is looked for at four addresses, 3 s each, true or not.
+const LIES_SORTED_OUT: Micros = 15 * SECOND + 4 * 3 * SECOND;
+
 /// What is known of the calm so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Calm {
@@ -30,7 +34,10 @@ pub struct Calm {
 impl World {
     pub fn become_calm(&mut self) {
         self.end_faults();
-        let limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
+        let mut limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
+        if !self.scenario.liars.is_empty() {
+            limit += LIES_SORTED_OUT;
+        }
         self.islands = self.find_islands();
         self.calm_state = Some(Calm { since: self.now, limit, whole_since: None, is_over: false });
     }
@@ -86,8 +93,18 @@ impl World {
         let (a, b) = (&self.procs[a], &self.procs[b]);
         a.config.connect.contains(&b.addr.into())
             || a.mesh.peers(a.clock.local(self.now)).iter().any(|peer| {
-                let dialled = !matches!(peer.state, PeerState::Left | PeerState::Rumour);
-                peer.id == b.id && peer.addr == b.addr && dialled
+                // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
+                let connected = || {
+                    let sessions = a.mesh.open_sessions(&b.id).iter();
+                    let conns = sessions.filter_map(|session| a.shadow.sessions.get(session));
+                    conns.into_iter().any(|s| {
+                        let other = self.conns[s.conn].ends[1 - s.side].proc;
+                        other.is_some_and(|other| std::ptr::eq(&raw const self.procs[other], b))
+                    })
+                };
+                peer.id == b.id
+                    && peer.addr == b.addr
+                    && (peer.state == PeerState::Dead || peer.state == PeerState::Up && connected())
             })
     }
 
