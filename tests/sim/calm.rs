@@ -18,6 +18,7 @@ const BEYOND_BACKOFF: Micros = 2 * SECOND;
 
 /// With a liar among them it takes longer: rosters are not compared before 15 s while rumours are
 /// being dialled, and a peer not met yet is looked for at four addresses, 3 s each, true or not.
+/// Before that its turn must come, behind a list of strangers who don't exist, twelve at a time.
 const LIES_SORTED_OUT: Micros = 15 * SECOND + 4 * 3 * SECOND;
 
 /// What is known of the calm so far.
@@ -36,7 +37,8 @@ impl World {
         self.end_faults();
         let mut limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
         if !self.scenario.liars.is_empty() {
-            limit += LIES_SORTED_OUT;
+            let slots = 12;
+            limit += LIES_SORTED_OUT + self.scenario.faults.lies_per_list as Micros / slots * 3 * SECOND;
         }
         self.islands = self.find_islands();
         self.calm_state = Some(Calm { since: self.now, limit, whole_since: None, is_over: false });

@@ -1,0 +1,279 @@
+//! The mesh in the simulator: fixed seeds, and stories of what went wrong once or must not.
+//!
+//! `make sim SEEDS=100000` explores more seeds, `make sim SEED=n` shows one (see `tests/sim`).
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod sim;
+
+use std::time::{Duration, Instant};
+
+use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
+use p2p_gossip::mesh::{DisconnectReason, Input, Mesh, Output, SessionId, SessionUp};
+use p2p_gossip::wire::{ByeReason, Hello};
+use p2p_gossip::{Config, Event, PeerId};
+use sim::clock::{SECOND, micros};
+use sim::scenario::{Action, Restart, Scenario};
+use sim::world::{Outcome, World};
+
+fn run(scenario: Scenario) -> Outcome {
+    let words = World::new(scenario).in_words(false).run();
+    words.unwrap_or_else(|found| {
+        let notes = found.last_notes.join("\n");
+        panic!("{notes}\ninvariant {} broken at {} µs: {}", found.invariant, found.at, found.detail)
+    })
+}
+
+fn run_seeds(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        if World::new(Scenario::random(seed)).run().is_err() {
+            panic!("{}", sim::shrink::report(seed).unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn whatever_a_seed_brings_the_invariants_hold() {
+    run_seeds(0..60);
+}
+
+#[test]
+fn whatever_another_seed_brings_the_invariants_hold() {
+    run_seeds(1_000..1_060);
+}
+
+/// Each broke an invariant once; why is said in the commit that mended it.
+#[test]
+fn seeds_that_once_failed_pass() {
+    for seed in [80, 2_547, 3_351, 6_260, 7_468] {
+        run_seeds(seed..seed + 1);
+    }
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    for seed in [3, 84, 3_514] {
+        let twice = [(); 2].map(|()| run(Scenario::random(seed)).trace_hash);
+        assert_eq!(twice[0], twice[1], "seed {seed}");
+    }
+    assert_ne!(run(Scenario::random(1)).trace_hash, run(Scenario::random(2)).trace_hash);
+}
+
+#[test]
+fn a_mesh_forms_with_hardly_a_handshake_too_many() {
+    let cost = sim::scale::formation(1, 50, SECOND / 10);
+    assert!(cost.handshakes_per_pair <= 1.1, "{cost:?}");
+    assert!(cost.whole_after < 5 * SECOND, "{cost:?}");
+}
+
+#[test]
+fn a_partition_heals_within_the_backoff() {
+    for seed in 0..10 {
+        let healed = run(Scenario::new(seed, 8)
+            .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
+            .calm_at_ms(30_000));
+        assert!(healed.healed_after <= healed.heal_limit);
+    }
+}
+
+#[test]
+fn after_a_long_partition_dials_are_rarer_and_it_still_heals() {
+    // Eleven minutes: every pair is dialled every ten seconds, and one healed link brings the rest.
+    let half_hour = 11 * 60_000;
+    let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
+    scenario = scenario.at_ms(half_hour + 20_000, Action::Calm);
+    let healed = run(scenario);
+    assert!(healed.healed_after < micros(CAP), "healed before the watch began, {:?} at most", CAP_LONG);
+}
+
+#[test]
+fn one_direction_may_fail_alone() {
+    for seed in 0..6 {
+        let (from, to) = (vec![0, 1], vec![2, 3, 4]);
+        run(Scenario::new(seed, 5)
+            .at_ms(2_000, Action::Cut { from: from.clone(), to: to.clone() })
+            .at_ms(12_000, Action::Heal { from, to })
+            .calm_at_ms(12_000));
+    }
+}
+
+#[test]
+fn a_machine_that_lost_power_returns_over_its_half_open_connections() {
+    for seed in 0..6 {
+        run(Scenario::new(seed, 5)
+            .at_ms(3_000, Action::PowerOff(2))
+            .at_ms(4_000, Action::Start(2, Restart::SAME))
+            .calm_at_ms(4_000));
+    }
+}
+
+#[test]
+fn all_restarted_at_once_are_soon_a_mesh_again() {
+    let mut scenario = Scenario::new(1, 8);
+    for slot in 0..8 {
+        scenario = scenario.at_ms(3_000, Action::Kill(slot)).at_ms(3_500, Action::Start(slot, Restart::SAME));
+    }
+    run(scenario.calm_at_ms(3_500));
+}
+
+#[test]
+fn a_stopped_process_that_goes_on_takes_nobody_for_dead() {
+    for pause_ms in [600, 2_000, 2_900, 5_000, 60_000] {
+        let go_on = 5_000 + pause_ms;
+        run(Scenario::new(pause_ms, 5)
+            .at_ms(5_000, Action::Pause(1))
+            .at_ms(go_on, Action::Resume(1))
+            .calm_at_ms(go_on));
+    }
+}
+
+#[test]
+fn who_left_is_let_go_and_may_return() {
+    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).calm_at_ms(20_000);
+    run(away.clone());
+    let mut returned = away;
+    returned.script.retain(|(_, action)| *action != Action::Calm);
+    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).calm_at_ms(5_000));
+}
+
+#[test]
+fn a_new_key_at_an_old_address_is_a_new_peer() {
+    let new_key = Restart { new_key: true, new_address: false };
+    run(Scenario::new(1, 5)
+        .at_ms(3_000, Action::Kill(3))
+        .at_ms(4_000, Action::Start(3, new_key))
+        .calm_at_ms(4_000));
+}
+
+#[test]
+fn an_old_key_at_a_new_address_is_the_same_peer() {
+    let new_address = Restart { new_key: false, new_address: true };
+    run(Scenario::new(1, 5)
+        .at_ms(3_000, Action::Kill(3))
+        .at_ms(4_000, Action::Start(3, new_address))
+        .calm_at_ms(4_000));
+}
+
+#[test]
+fn a_liar_fills_no_table_and_parts_nobody() {
+    let mut scenario = Scenario::new(1, 6).with(|faults| {
+        faults.liars = 1;
+        faults.lies_per_list = 300;
+        faults.peers_max = 64;
+    });
+    scenario.liars = vec![5];
+    run(scenario.calm_at_ms(10_000));
+}
+
+#[test]
+fn two_processes_with_one_key_do_not_disturb_the_others() {
+    let mut scenario = Scenario::new(1, 6).at_ms(3_000, Action::Start(5, Restart::SAME));
+    scenario.script.retain(|(at, action)| *at >= 3_000 * 1_000 || *action != Action::Start(5, Restart::SAME));
+    scenario.key_of[5] = 2;
+    run(scenario.calm_at_ms(30_000));
+}
+
+/// A mesh at the end of a string: what it is told, and what it then wants.
+struct Puppet {
+    mesh: Mesh,
+    now: Instant,
+}
+
+impl Puppet {
+    fn new(config: Config) -> Self {
+        let now = Instant::now();
+        Self { mesh: Mesh::new(config, id(9), 1, 1, now), now }
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Output> {
+        self.mesh.handle(self.now, input);
+        self.outputs()
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.mesh.poll_output()).collect()
+    }
+
+    /// Lets time pass; what the mesh wants meanwhile.
+    fn wait(&mut self, seconds: u64) -> Vec<Output> {
+        let end = self.now + Duration::from_secs(seconds);
+        let mut all = self.outputs();
+        while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            self.mesh.handle_timeout(at);
+            all.extend(self.outputs());
+        }
+        self.now = end;
+        all
+    }
+}
+
+fn id(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 32])
+}
+
+fn up(session: SessionId, peer: PeerId, instance: u64) -> Input {
+    let hello =
+        Hello { instance, name: String::new(), listen_port: 8080, advertised: vec![], heartbeat_ms: 1000 };
+    Input::SessionUp(SessionUp { session, peer, hello, remote: "10.0.0.1:8080".parse().unwrap() })
+}
+
+/// Found by seed 7468: a handshake held back by the network came up after its process was gone.
+#[test]
+fn the_late_words_of_an_earlier_life_lock_nobody_out() {
+    let mut node = Puppet::new(Config::default());
+    node.tell(up(SessionId::accepted(1), id(3), 3));
+    node.wait(2);
+    let late = SessionId::accepted(2);
+    node.tell(up(late, id(3), 2));
+    node.tell(Input::SessionDown { session: late, reason: DisconnectReason::Closed });
+    node.wait(10);
+    let outputs = node.tell(up(SessionId::accepted(3), id(3), 3));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Close { .. })), "{outputs:?}");
+    assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn of_two_living_processes_with_one_key_the_older_stays_out() {
+    let mut node = Puppet::new(Config::default());
+    node.tell(up(SessionId::accepted(1), id(3), 1));
+    node.tell(up(SessionId::accepted(2), id(3), 2));
+    node.wait(2);
+    let older = SessionId::accepted(3);
+    let outputs = node.tell(up(older, id(3), 1));
+    assert!(
+        outputs.iter().any(|output| matches!(output, Output::Close { session, .. } if *session == older))
+    );
+    assert_eq!(node.mesh.open_sessions(&id(3)), [SessionId::accepted(2)]);
+}
+
+/// Found by seed 80: up, down, up, down, once a second, as long as it ran.
+#[test]
+fn who_is_refused_waits_a_minute_at_its_connect_address_too() {
+    let seed = "10.0.0.1:8080".parse().unwrap();
+    let mut node = Puppet::new(Config { connect: vec![seed], ..Config::default() });
+    let dialled = node.wait(0).into_iter().find_map(|output| match output {
+        Output::Dial { session, .. } => Some(session),
+        _ => None,
+    });
+    let session = dialled.unwrap();
+    node.tell(up(session, id(3), 1));
+    node.tell(Input::SessionDown { session, reason: DisconnectReason::Bye(ByeReason::Cloned) });
+    let dials = |outputs: Vec<Output>| outputs.iter().filter(|o| matches!(o, Output::Dial { .. })).count();
+    assert_eq!(dials(node.wait(59)), 0);
+    assert!(dials(node.wait(5)) > 0);
+}
+
+#[test]
+fn every_event_of_a_life_is_told_in_turn() {
+    let mut node = Puppet::new(Config::default());
+    let told: Vec<Event> = [node.tell(up(SessionId::accepted(1), id(3), 1)), node.wait(10)]
+        .concat()
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Notify(event) => Some(event),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(told[..], [Event::Up { .. }, Event::Down { .. }]), "{told:?}");
+}
