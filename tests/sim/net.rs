@@ -142,7 +142,7 @@ impl World {
         match self.conns[conn].ends[1].slot {
             // No such machine: half of these addresses say so.
             None => {
-                if self.conns[conn].addr.port() % 2 == 0 {
+                if self.conns[conn].addr.port().is_multiple_of(2) {
                     self.schedule(self.now + delay, Event::Refused(conn));
                 }
             }
