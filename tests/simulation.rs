@@ -83,7 +83,7 @@ fn after_a_long_partition_dials_are_rarer_and_it_still_heals() {
     let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
     scenario = scenario.at_ms(half_hour + 20_000, Action::Calm);
     let healed = run(scenario);
-    assert!(healed.healed_after < micros(CAP), "healed before the watch began, {:?} at most", CAP_LONG);
+    assert!(healed.healed_after < micros(CAP), "healed before the watch began, {CAP_LONG:?} at most");
 }
 
 #[test]
