@@ -1,0 +1,199 @@
+//! From nothing to a session: connection, TLS handshake, Hello both ways, under one absolute deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::link::{Link, LinkError, Stream};
+use super::{Origin, Outgoing, Session, connect};
+use crate::config::HANDSHAKE_TIMEOUT;
+use crate::listener::Admission;
+use crate::log_limit::LogLimit;
+use crate::mesh::{DialError, SessionUp};
+use crate::tls::{Rejection, authenticated_peer};
+use crate::wire::{self, ByeReason, FrameReader, Message};
+
+/// Why a session did not come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    #[error("the connection was closed during the handshake")]
+    ClosedEarly,
+    #[error("handshake not complete after {} seconds", HANDSHAKE_TIMEOUT.as_secs())]
+    Deadline,
+    #[error("{0}")]
+    Authentication(#[from] crate::tls::AuthenticationError),
+    #[error("{0}")]
+    Wire(#[from] wire::WireError),
+    #[error("its first message was not a Hello")]
+    NoHello,
+    #[error("it refused us ({0:?})")]
+    Refused(ByeReason),
+    #[error("given up")]
+    Cancelled,
+    #[error("too many unfinished handshakes; the oldest gave way")]
+    Evicted,
+}
+
+impl Failure {
+    pub(super) fn into_dial_error(self) -> DialError {
+        if let Self::Link(LinkError::Tls(error)) = &self
+            && let Some(Rejection::WrongId { found, .. }) = Rejection::of(error)
+        {
+            return DialError::WrongId { found: *found };
+        }
+        match self {
+            Self::Cancelled => DialError::Cancelled,
+            other => DialError::Failed(other.to_string()),
+        }
+    }
+}
+
+impl Session {
+    /// Everything until both sides have said Hello, under one absolute deadline.
+    pub(super) fn establish(&mut self, origin: Origin) -> Result<(Link, FrameReader, SessionUp), Failure> {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let tls_error = |error| Failure::Link(LinkError::Tls(error));
+        let io_error = |error| Failure::Link(LinkError::Io(error));
+        let (mut link, remote, admission) = match origin {
+            Origin::Accept { socket, remote, admission } => {
+                let tls = self.context.tls.accept().map_err(tls_error)?;
+                (Link::new(socket, tls).map_err(io_error)?, remote, Some(admission))
+            }
+            Origin::Dial { addr, expected } => {
+                let Self { context, outbox, stop, .. } = self;
+                let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
+                let opened = connect::open(&addr, context.source, &self.waker, deadline, interrupted);
+                let (socket, remote) = match opened {
+                    Ok(opened) => opened,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        return Err(Failure::Cancelled);
+                    }
+                    Err(error) => return Err(Failure::Connect(error)),
+                };
+                let tls = self.context.tls.dial(expected).map_err(tls_error)?;
+                (Link::new(socket, tls).map_err(io_error)?, remote, None)
+            }
+        };
+        let mut frames = FrameReader::new();
+        while link.is_handshaking() {
+            self.step(&mut link, &mut frames, deadline, admission.as_ref())?;
+        }
+        let peer = authenticated_peer(link.tls())?;
+        link.queue(&self.context.hello)?;
+        let hello = loop {
+            let hello_sent = link.flush()?;
+            match frames.next_message()? {
+                Some(Message::Hello(hello)) if hello_sent => break hello,
+                Some(Message::Hello(hello)) => {
+                    self.finish_writing(&mut link, &mut frames, deadline, admission.as_ref())?;
+                    break hello;
+                }
+                Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
+                Some(_) => return Err(Failure::NoHello),
+                None => self.step(&mut link, &mut frames, deadline, admission.as_ref())?,
+            }
+        };
+        frames.after_hello();
+        if let Some(admission) = admission
+            && !admission.authenticated()
+        {
+            return Err(Failure::Evicted);
+        }
+        let up = SessionUp { session: self.id, peer, hello, remote };
+        Ok((link, frames, up))
+    }
+
+    fn finish_writing(
+        &mut self,
+        link: &mut Link,
+        frames: &mut FrameReader,
+        deadline: Instant,
+        admission: Option<&Admission>,
+    ) -> Result<(), Failure> {
+        while !link.flush()? {
+            self.step(link, frames, deadline, admission)?;
+        }
+        Ok(())
+    }
+
+    /// One round of writing, waiting and reading before the session is up.
+    fn step(
+        &mut self,
+        link: &mut Link,
+        frames: &mut FrameReader,
+        deadline: Instant,
+        admission: Option<&Admission>,
+    ) -> Result<(), Failure> {
+        link.flush()?;
+        let ready = link.wait(&self.waker, true, Some(deadline))?;
+        if ready.woken {
+            if admission.is_some_and(Admission::is_evicted) {
+                return Err(Failure::Evicted);
+            }
+            // Once our Hello is out the other end may count this session, and have sent something
+            // that matters: then it comes up, and ends like any other.
+            let told = told_to_stop(&self.outbox, &mut self.stop);
+            if told == Told::Vanish || (told == Told::Bye && link.is_handshaking()) {
+                return Err(Failure::Cancelled);
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::Deadline);
+        }
+        if ready.readable {
+            let stream = link.read(frames)?;
+            link.flush()?;
+            // What arrived with the end may still be the Hello, or the reason for the end.
+            if stream == Stream::Ended && frames.is_empty() {
+                return Err(Failure::ClosedEarly);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the coordinator wants of a session that is not yet up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// End with the goodbye that has been noted.
+    Bye,
+    /// End without a word.
+    Vanish,
+}
+
+fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> Told {
+    loop {
+        match outbox.try_recv() {
+            Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
+            Ok(Outgoing::Frame(_) | Outgoing::Probe) => {}
+            Err(TryRecvError::Disconnected) => return Told::Vanish,
+            Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
+            Err(TryRecvError::Empty) => return Told::Nothing,
+        }
+    }
+}
+
+/// Says why a connection that somebody else opened came to nothing.
+pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
+    static LIMIT: LogLimit = LogLimit::new();
+    let went_away = match failure {
+        Failure::ClosedEarly => true,
+        Failure::Link(LinkError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        }
+        _ => false,
+    };
+    if went_away {
+        // Port scans and health checks connect and go; a dial that was given up does as well.
+        log::debug!(addr:% = remote, reason:% = failure; "incoming connection ended");
+    } else if let Some(suppressed) = LIMIT.check() {
+        log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");
+    }
+}
