@@ -10,6 +10,7 @@ use super::lists::Why;
 use super::peer::{Live, Peer, REPLACED_MAX, State, timeout_for};
 use super::timers::Timer;
 use super::{DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, millis, roster};
+use crate::config::HEARTBEAT;
 use crate::identity::PeerId;
 use crate::wire::{ByeReason, Notice};
 
@@ -234,6 +235,7 @@ impl Mesh {
     }
 
     fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
+        let mut refused_wait = REFUSED_WAIT;
         let down = match reason {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 self.timers.set(Timer::Grace(id), now + GRACE);
@@ -252,16 +254,22 @@ impl Mesh {
                 addr.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
                 DownReason::Refused
             }
-            DisconnectReason::Bye(_) => DownReason::Refused,
+            DisconnectReason::Bye(said) => {
+                if said == ByeReason::Replaced {
+                    // By an earlier life of ours, if there is no other process: that is silent soon.
+                    refused_wait = self.config.timeout + HEARTBEAT;
+                }
+                DownReason::Refused
+            }
             DisconnectReason::Protocol => DownReason::Protocol,
             DisconnectReason::Slow => DownReason::Slow,
             DisconnectReason::Closed => DownReason::Closed,
         };
         self.down(now, id, down);
         if down == DownReason::Refused {
-            self.timers.set(Timer::Dial(Target::Peer(id)), now + REFUSED_WAIT);
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + refused_wait);
             // A `--connect` address that leads there would bring the same answer.
-            self.seeds_wait(id, now + REFUSED_WAIT);
+            self.seeds_wait(id, now + refused_wait);
         } else if session.is_dialled() && down == DownReason::Closed {
             // The side that had dialled goes first, so that the two don't cross.
             let soon = self.random_between(millis(10), millis(60));
