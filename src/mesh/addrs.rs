@@ -101,6 +101,15 @@ impl Addrs {
         self.entries.truncate(ADDRS_MAX);
     }
 
+    /// The next dial goes there: somebody with its certificate answered, if not yet proven to be it.
+    pub(super) fn hint(&mut self, addr: SocketAddr) {
+        if self.first_hand().next().is_none() {
+            self.remove(addr);
+            self.rumour(addr);
+            self.restart_round();
+        }
+    }
+
     /// Somebody else was found there: keep it, as the peer may come back, but last.
     pub(super) fn demote(&mut self, addr: SocketAddr) {
         if self.contains(addr) {

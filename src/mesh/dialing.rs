@@ -324,6 +324,7 @@ impl Mesh {
                     self.somebody_else_at(now, socket, id, found, is_first);
                 } else {
                     peer.addrs.remove(socket);
+                    self.hint(now, found, socket);
                 }
             }
             (DialError::WrongId { .. } | DialError::Cancelled, _) => {}
@@ -332,6 +333,22 @@ impl Mesh {
         if let Some(detail) = detail {
             self.report(Report::DialFailed { peer: Some(id), addr, detail, retry_in });
         }
+    }
+
+    /// A dial meant for somebody else has found a peer that we have heard of and not met. That is
+    /// better than any rumour: it is dialled there next, before who may not exist at all.
+    fn hint(&mut self, now: Instant, found: PeerId, addr: SocketAddr) {
+        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
+        if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
+            peer.addrs.hint(addr);
+            let target = Target::Peer(found);
+            if !self.dialing.in_flight.values().any(|dial| dial.target == target) {
+                self.timers.cancel(Timer::Dial(target));
+                self.dialing.ready_rumoured.retain(|&other| other != target);
+                self.dialing.ready_rumoured.push_front(target);
+            }
+        }
+        self.pump_dials(now);
     }
 
     /// Dials again, or forgets who was only hearsay. Returns the wait until the next dial.
