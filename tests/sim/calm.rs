@@ -7,7 +7,7 @@ use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, HEARTBEAT, TIMEOUT}
 use p2p_gossip::mesh::backoff::CAP;
 
 use super::checks::{PINGS, WHOLE};
-use super::clock::{Micros, SECOND, micros};
+use super::clock::{MS, Micros, SECOND, micros};
 use super::process::ProcId;
 use super::scenario::Slot;
 use super::session::{Stage, Thread};
@@ -15,6 +15,11 @@ use super::world::{Outcome, World};
 
 /// What the design allows beyond the longest backoff.
 const BEYOND_BACKOFF: Micros = 2 * SECOND;
+
+/// Who has to learn of another from a third, once that one is back itself: membership settles for
+/// 0.25 s, rosters differ for 0.5 s, at worst a heartbeat later; the list brings a dial after 1.5 s.
+/// Twice, as the third may itself have to learn.
+const LEARNED_FROM_OTHERS: Micros = 2 * (SECOND / 4 + SECOND + SECOND / 2 + 3 * SECOND / 2);
 
 /// With a liar among them it takes longer: rosters are not compared before 15 s while rumours are
 /// being dialled, and a peer not met yet is looked for at four addresses, 3 s each, true or not.
@@ -36,11 +41,14 @@ impl World {
     pub fn become_calm(&mut self) {
         self.end_faults();
         let mut limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
+        self.islands = self.find_islands();
+        if !self.all_know_each_other() {
+            limit += LEARNED_FROM_OTHERS;
+        }
         if !self.scenario.liars.is_empty() {
             let slots = 12;
             limit += LIES_SORTED_OUT + self.scenario.faults.lies_per_list as Micros / slots * 3 * SECOND;
         }
-        self.islands = self.find_islands();
         self.calm_state = Some(Calm { since: self.now, limit, whole_since: None, is_over: false });
     }
 
@@ -53,7 +61,12 @@ impl World {
         for conn in &self.conns {
             let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
             let half_open = conn.ends[0].open != conn.ends[1].open;
-            for end in &conn.ends {
+            let (silent, late) = (micros(TIMEOUT + HEARTBEAT), self.scenario.faults.resend_wait_ms_max * MS);
+            for (side, end) in conn.ends.iter().enumerate() {
+                if end.thread.is_none() && !conn.ways[side].queue.is_empty() {
+                    // Late words of a process that is gone: whoever hears them believes them for a while.
+                    gone = gone.max(self.now + late + silent);
+                }
                 let Some(thread) = &end.thread else {
                     continue;
                 };
@@ -89,6 +102,12 @@ impl World {
                 return island;
             }
         }
+    }
+
+    fn all_know_each_other(&self) -> bool {
+        let pairs = self.islands.iter().flat_map(|a| self.islands.iter().map(move |b| (a, b)));
+        let mut together = pairs.filter(|(a, b)| a.0 < b.0 && a.1 == b.1);
+        together.all(|((&a, _), (&b, _))| self.knows(a, b) || self.knows(b, a))
     }
 
     fn knows(&self, a: ProcId, b: ProcId) -> bool {

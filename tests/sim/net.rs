@@ -223,14 +223,16 @@ impl World {
                 if way.queue.is_empty() || way.blocked_until > self.now || self.is_cut(conn, side) {
                     continue;
                 }
-                if way.queue.front().is_some_and(|(at, _)| *at > self.now) {
-                    // Still under way; the arrivals that were scheduled may have been missed.
-                    let at = way.queue[0].0;
-                    self.schedule(at, Event::Arrive(conn, side));
-                    continue;
+                // What was sent into the cut has no arrival yet.
+                let times: Vec<Micros> = way.queue.iter().map(|(at, _)| *at).collect();
+                if times.iter().any(|at| *at <= self.now) {
+                    let wait = self.rng.u64(0..=self.scenario.faults.resend_wait_ms_max * MS);
+                    self.block(conn, side, self.now + wait);
                 }
-                let wait = self.rng.u64(0..=self.scenario.faults.resend_wait_ms_max * MS);
-                self.block(conn, side, self.now + wait);
+                let now = self.now;
+                for at in times.into_iter().filter(|at| *at > now) {
+                    self.schedule(at, Event::Arrive(conn, side));
+                }
             }
         }
     }

@@ -150,6 +150,7 @@ impl World {
 
     /// The thread ends: its socket is closed, its last word said.
     pub fn end(&mut self, conn: ConnId, side: Side, last: Option<Report>) {
+        self.note(|| format!("c{conn} ends at its end {side}: {last:?}"));
         if let Some(last) = last {
             self.report(conn, side, last);
         }
