@@ -137,6 +137,8 @@ impl Accepting {
                 Ok(()) => {}
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
+                    // Out of descriptors or threads: whoever has not said who he is gives his back.
+                    self.lobby.thin_out();
                     static LIMIT: LogLimit = LogLimit::new();
                     if let Some(suppressed) = LIMIT.check() {
                         log::error!(reason:% = error, suppressed; "cannot accept connections; trying on");
@@ -198,6 +200,17 @@ impl Lobby {
         }
         drop(waiting);
         Admission { lobby: Arc::clone(self), id, evicted }
+    }
+
+    /// A quarter gives way, and at least one: with fewer descriptors or threads than places, the
+    /// lobby is never full, and silent connections would keep everybody out until their deadline.
+    fn thin_out(&self) {
+        let mut waiting = self.lock();
+        for _ in 0..waiting.len().div_ceil(4) {
+            if let Some(victim) = victim(&waiting).and_then(|victim| waiting.remove(&victim)) {
+                victim.evict();
+            }
+        }
     }
 
     fn evict_all(&self) {
@@ -269,6 +282,17 @@ mod tests {
         assert_eq!(flood.iter().filter(|a| a.is_evicted()).count(), 2);
         assert!(flood[0].is_evicted() && flood[1].is_evicted());
         assert!(quiet.authenticated());
+    }
+
+    #[test]
+    fn when_the_system_has_no_more_a_quarter_gives_way() {
+        let lobby = Arc::new(Lobby::default());
+        let quiet = enter(&lobby, 0, [10, 0, 0, 1]);
+        let flood: Vec<Admission> = (1..20).map(|n| enter(&lobby, n, [10, 0, 0, 2])).collect();
+        lobby.thin_out();
+        let evicted = flood.iter().take_while(|a| a.is_evicted()).count();
+        assert_eq!(evicted, 5);
+        assert!(flood[evicted..].iter().all(|a| !a.is_evicted()) && !quiet.is_evicted());
     }
 
     #[test]
