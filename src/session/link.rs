@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
+use crate::tls::Rejection;
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
 
@@ -20,8 +21,13 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 pub(crate) enum LinkError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Tls(#[from] rustls::Error),
+}
+
+/// A certificate that our verifier refused is inside an error that shows only its debug form.
+fn in_words(error: &rustls::Error) -> String {
+    Rejection::of(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// What ended a wait.
