@@ -261,6 +261,17 @@ impl FrameReader {
         self.len() == 0
     }
 
+    /// Whether [`FrameReader::next_message`] has something to say without more bytes: a message
+    /// or an error.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        let waiting = &self.buffer[self.taken..];
+        waiting.split_first_chunk::<LENGTH_BYTES>().is_some_and(|(prefix, rest)| {
+            let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
+            length == 0 || length > self.frame_bytes_max || rest.len() >= length
+        })
+    }
+
     /// The next message, if all of it is there.
     ///
     /// # Errors

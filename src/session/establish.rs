@@ -149,8 +149,9 @@ impl Session {
         if ready.readable {
             let stream = link.read(frames)?;
             link.flush()?;
-            // What arrived with the end may still be the Hello, or the reason for the end.
-            if stream == Stream::Ended && frames.is_empty() {
+            // What arrived with the end may still be the Hello, or the reason for the end; half of
+            // it is neither, and a socket at its end would end every wait for the rest at once.
+            if stream == Stream::Ended && !frames.has_message() {
                 return Err(Failure::ClosedEarly);
             }
         }
