@@ -24,6 +24,13 @@ enum Probe {
     Read,
 }
 
+/// Whether what arrives after our goodbye still counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ears {
+    Open,
+    Deaf,
+}
+
 /// What the coordinator wants of a session, beside sending frames.
 enum Next {
     Probe,
@@ -45,7 +52,7 @@ impl Session {
         let mut probe = Probe::Idle;
         let mut stream = Stream::Open;
         if let Some(reason) = self.stop {
-            self.say_bye(link, frames, ending, reason, stream)?;
+            self.say_bye(link, frames, ending, reason, stream, Ears::Open)?;
             return Ok(DisconnectReason::Closed);
         }
         loop {
@@ -59,7 +66,7 @@ impl Session {
             }
             match next {
                 Some(Next::Bye(reason)) => {
-                    self.say_bye(link, frames, ending, reason, stream)?;
+                    self.say_bye(link, frames, ending, reason, stream, Ears::Open)?;
                     return Ok(DisconnectReason::Closed);
                 }
                 Some(Next::Gone) => return Ok(DisconnectReason::Closed),
@@ -156,6 +163,7 @@ impl Session {
         ending: &Ending<'_>,
         reason: ByeReason,
         mut stream: Stream,
+        ears: Ears,
     ) -> Result<(), LinkError> {
         let deadline = Instant::now() + LINGER;
         if let Ok(frame) = wire::encode(&Message::Bye(reason)) {
@@ -167,6 +175,9 @@ impl Session {
             if link.flush()? && !is_shut {
                 link.shutdown_write();
                 is_shut = true;
+            }
+            if ears == Ears::Deaf {
+                *frames = FrameReader::new();
             }
             loop {
                 match frames.next_message() {
@@ -236,9 +247,8 @@ impl Session {
             log::warn!(session:% = self.id, reason:% = error, suppressed;
                 "peer broke the protocol; session closed");
         }
-        // What follows in the stream can't be understood.
-        *frames = FrameReader::new();
-        let _ = self.say_bye(link, frames, ending, ByeReason::Protocol, stream);
+        // What follows in the stream can't be understood, and must not count past the pacing.
+        let _ = self.say_bye(link, frames, ending, ByeReason::Protocol, stream, Ears::Deaf);
         Ok(DisconnectReason::Protocol)
     }
 }
