@@ -111,6 +111,11 @@ impl History {
         self.accounts[member.0].log.iter().any(|line| line.contains(text))
     }
 
+    /// Lines of the member's log that mention it.
+    pub(crate) fn log_count(&self, member: Member, text: &str) -> usize {
+        self.accounts[member.0].log.iter().filter(|line| line.contains(text)).count()
+    }
+
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }

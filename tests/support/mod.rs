@@ -24,7 +24,7 @@ use history::{History, Member, report};
 use process::{Output, Process, Spec, write_key};
 
 /// How long anything may take: two busy cores are slow, and only a failure waits this long.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program under test.
 fn program() -> &'static Path {
@@ -247,6 +247,11 @@ impl Cluster {
                 .find_map(change)
                 .map(|change| format!("the mesh was to stay as it was, but: {change}"))
         });
+    }
+
+    /// The member's process id.
+    pub(crate) fn pid(&self, member: Member) -> u32 {
+        self.processes[member.index()].1.pid()
     }
 
     /// Sends a signal that does not end the member.

@@ -27,6 +27,10 @@ pub(crate) struct Spec {
     pub(crate) log: String,
     /// Whether a Ctrl-C in the terminal passes the node by.
     pub(crate) own_group: bool,
+    /// Shell commands run before the program takes the shell's place, for example `ulimit`.
+    pub(crate) limits: Option<String>,
+    /// `--output` of the node.
+    pub(crate) format: &'static str,
 }
 
 impl Spec {
@@ -40,6 +44,8 @@ impl Spec {
             key: None,
             log: "debug".to_owned(),
             own_group: false,
+            limits: None,
+            format: "json",
         }
     }
 
@@ -71,9 +77,26 @@ impl Spec {
         Self { own_group: true, ..self }
     }
 
+    /// Runs the node with what these shell commands set, for example `ulimit -n 64`.
+    pub(crate) fn with_limits(self, limits: impl Into<String>) -> Self {
+        Self { limits: Some(limits.into()), ..self }
+    }
+
+    /// Lines for people on stdout, which are no events: each is heard as garbage.
+    pub(crate) fn with_text_output(self) -> Self {
+        Self { format: "text", ..self }
+    }
+
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.args(["--output", "json", "--name", &self.name]);
+        let mut command = match &self.limits {
+            None => Command::new(program),
+            Some(limits) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]).arg(program);
+                shell
+            }
+        };
+        command.args(["--output", self.format, "--name", &self.name]);
         command.args(["--period", &self.period_s.to_string(), "--port", &self.port.to_string()]);
         if let Some(bind) = self.bind {
             command.args(["--bind", &bind.to_string()]);

@@ -1,0 +1,18 @@
+//! Hostile peers against the real program, over real TLS on loopback. Each attack must end with
+//! its connection, while honest peers stay, ping and join, and must leave nothing behind.
+#![allow(clippy::unwrap_used, missing_docs)]
+#![cfg(target_os = "linux")]
+
+mod support;
+
+mod hostile {
+    mod raw;
+    mod siege;
+
+    mod handshake;
+    mod keys;
+    mod lists;
+    mod messages;
+    mod resources;
+    mod text;
+}

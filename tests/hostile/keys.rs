@@ -1,0 +1,51 @@
+//! Sessions played back.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use super::raw::{Credentials, Raw, hello, wait_closed};
+use super::siege::Siege;
+use crate::support::localhost;
+
+/// A session of this peer with the node, and every byte that the peer sent in it.
+fn recorded_session(siege: &Siege, me: &Credentials) -> Vec<u8> {
+    let tap = TcpListener::bind(localhost()).unwrap();
+    let (tap_addr, node_addr) = (tap.local_addr().unwrap(), siege.addr());
+    let recorder = thread::spawn(move || {
+        let (mut from_peer, _) = tap.accept().unwrap();
+        let mut to_node = TcpStream::connect(node_addr).unwrap();
+        let (mut back_from, mut back_to) = (to_node.try_clone().unwrap(), from_peer.try_clone().unwrap());
+        let back = thread::spawn(move || drop(std::io::copy(&mut back_from, &mut back_to)));
+        let mut recorded = Vec::new();
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = from_peer.read(&mut bytes) {
+            recorded.extend_from_slice(&bytes[..read]);
+            let _ = to_node.write_all(&bytes[..read]);
+        }
+        let _ = to_node.shutdown(std::net::Shutdown::Both);
+        back.join().unwrap();
+        recorded
+    });
+    let mut raw = Raw::dial(tap_addr, me);
+    raw.meet(hello("recorded"));
+    siege.wait_up(me.id());
+    drop(raw);
+    recorder.join().unwrap()
+}
+
+#[test]
+fn a_recorded_session_played_back_is_nobody() {
+    let siege = Siege::begin();
+    let me = Credentials::new();
+    let recorded = recorded_session(&siege, &me);
+    let replay = TcpStream::connect(siege.addr()).unwrap();
+    let _ = (&replay).write_all(&recorded);
+    wait_closed(&replay);
+    siege.wait_log("incoming connection refused");
+    siege.cluster.check(&[siege.victim], |history| {
+        let ups = history.ups_since(siege.victim, 0).iter().filter(|id| **id == me.id()).count();
+        (ups != 1).then(|| format!("the peer came up {ups} times"))
+    });
+    siege.lift();
+}

@@ -1,0 +1,89 @@
+//! Lists of peers that lie.
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::Instant;
+
+use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND};
+use p2p_gossip::wire::{ADDRS_MAX, Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::{Event, PeerId};
+
+use super::raw::{Credentials, Raw, hello};
+use super::siege::Siege;
+use crate::support::localhost;
+use crate::support::process::Spec;
+
+/// A full list of peers that nobody has met, all of them at these addresses.
+fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
+    let record = || {
+        let mut id = [0; 32];
+        id.fill_with(|| fastrand::u8(..));
+        PeerRecord { id: PeerId::from_bytes(id), addrs: addrs.to_vec(), connected: true }
+    };
+    Message::Peers { records: (0..RECORDS_MAX).map(|_| record()).collect(), more }
+}
+
+#[test]
+fn lists_that_nobody_asked_for_change_nothing() {
+    let siege = Siege::begin();
+    let trap = TcpListener::bind(localhost()).unwrap();
+    let mut raw = Raw::join(siege.addr(), &Credentials::new());
+    for _ in 0..20 {
+        raw.send(&list_of(&[trap.local_addr().unwrap(); ADDRS_MAX], false)).unwrap();
+    }
+    raw.send(&Message::Ping { seq: 77, text: "end".to_owned() }).unwrap();
+    siege.cluster.wait_for("the ping behind the lists", &[siege.victim], |history| {
+        let is_end = |e: &Event| matches!(e, Event::Ping { seq: 77, .. });
+        history.events_since(siege.victim, 0).any(is_end).then_some(())
+    });
+    drop(raw);
+    siege.lift();
+    trap.set_nonblocking(true).unwrap();
+    assert!(trap.accept().is_err(), "the victim dialled an address from a list that it had not asked for");
+}
+
+#[test]
+fn a_thousand_invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
+    let entrance = TcpListener::bind(localhost()).unwrap();
+    let trap = TcpListener::bind(localhost()).unwrap();
+    let (liar, trap_addr) = (Credentials::new(), trap.local_addr().unwrap());
+    let mut siege = Siege::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
+    let own = siege.addr();
+    let nowhere =
+        ["0.0.0.0:1", "224.0.0.1:9", "255.255.255.255:9", "127.0.0.1:0"].map(|a| a.parse().unwrap());
+    let began = Instant::now();
+    // The victim's dial waits in the backlog, or comes again.
+    let mut raw = loop {
+        let mut raw = Raw::accept(entrance.accept().unwrap().0, &liar);
+        if raw.shake_hands().is_ok() {
+            break raw;
+        }
+    };
+    raw.meet(hello("liar"));
+    while !matches!(raw.receive().expect("a session"), Message::PeersRequest) {}
+    for addrs in [&nowhere[..], &[trap_addr], &[own], &[trap_addr]] {
+        raw.send(&list_of(addrs, true)).unwrap();
+    }
+    raw.send(&list_of(&[], false)).unwrap();
+    let counted = thread::spawn(move || {
+        // The test ends this by a connection of its own; the victim says its ClientHello first.
+        let mut hits = 0_u32;
+        while let Ok((socket, _)) = trap.accept() {
+            let mut first = [0];
+            if socket.peek(&mut first).is_ok() && first == [b'!'] {
+                break;
+            }
+            hits += 1;
+        }
+        hits
+    });
+    siege.wait_up(liar.id());
+    siege.newcomer_joins();
+    let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    std::io::Write::write_all(&mut std::net::TcpStream::connect(trap_addr).unwrap(), b"!").unwrap();
+    let hits = counted.join().unwrap();
+    assert!(hits > 0, "the list was to be believed enough to be tried");
+    assert!(hits <= DIALS_BURST + DIALS_PER_SECOND * seconds, "{hits} dials in {seconds} s");
+    drop((raw, entrance));
+    siege.lift();
+}

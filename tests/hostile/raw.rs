@@ -1,0 +1,317 @@
+//! A peer that keeps to no rule: our TLS and frames without our checks, in both roles.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use p2p_gossip::PeerId;
+use p2p_gossip::wire::{self, ByeReason, FrameReader, Hello, Message};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, DistinguishedName, ServerConfig,
+    ServerConnection, SignatureScheme,
+};
+
+use crate::support::DEADLINE;
+
+pub(super) const ALPN: &[u8] = b"p2p-gossip/1";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// What a raw peer shows and signs with; the two need not belong together.
+pub(super) struct Credentials {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: KeyPair,
+}
+
+impl Credentials {
+    pub(super) fn new() -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        Self { chain: vec![certificate.der().clone()], key }
+    }
+
+    pub(super) fn id(&self) -> PeerId {
+        PeerId::of_certificate(&self.chain[0]).unwrap()
+    }
+
+    fn resolver(&self) -> Arc<SingleCertAndKey> {
+        let der = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let signer = aws_lc_rs::sign::any_supported_type(&der).unwrap();
+        Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain.clone(), signer)))
+    }
+}
+
+/// The configuration of a dialler that trusts everybody, to be bent further.
+pub(super) fn client_config(me: &Credentials) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_client_cert_resolver(me.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
+}
+
+/// A dialler's TLS connection that has not sent anything yet.
+pub(super) fn client(config: impl Into<Arc<ClientConfig>>) -> ClientConnection {
+    ClientConnection::new(config.into(), ServerName::try_from("peer.invalid").unwrap()).unwrap()
+}
+
+/// How a connection ended, as far as this end was told.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// The other side's last word.
+    pub(super) bye: Option<ByeReason>,
+    /// What TLS made of it, an alert above all.
+    pub(super) tls: Option<rustls::Error>,
+}
+
+/// One connection to a node.
+pub(super) struct Raw {
+    pub(super) socket: TcpStream,
+    pub(super) tls: Connection,
+    frames: FrameReader,
+}
+
+impl Raw {
+    fn new(socket: TcpStream, tls: Connection) -> Self {
+        // Nothing here may wait for ever, whatever the node does.
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut frames = FrameReader::new();
+        frames.after_hello();
+        Self { socket, tls, frames }
+    }
+
+    /// Dials, without a handshake yet.
+    pub(super) fn open(to: SocketAddr, config: impl Into<Arc<ClientConfig>>) -> Self {
+        Self::over(TcpStream::connect(to).unwrap(), config)
+    }
+
+    /// The same over a socket of the test's making.
+    pub(super) fn over(socket: TcpStream, config: impl Into<Arc<ClientConfig>>) -> Self {
+        Self::new(socket, client(config).into())
+    }
+
+    /// Dials, and completes this end's handshake.
+    pub(super) fn dial(to: SocketAddr, me: &Credentials) -> Self {
+        let mut raw = Self::open(to, client_config(me));
+        raw.shake_hands().expect("the node accepts the handshake");
+        raw
+    }
+
+    /// Takes over a connection that a node has dialled.
+    pub(super) fn accept(socket: TcpStream, me: &Credentials) -> Self {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(Anybody))
+            .with_cert_resolver(me.resolver());
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Self::new(socket, ServerConnection::new(Arc::new(config)).unwrap().into())
+    }
+
+    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
+        while self.tls.is_handshaking() {
+            self.tls.complete_io(&mut self.socket)?;
+        }
+        self.flush()
+    }
+
+    /// Dials, and gets as far as an honest peer would.
+    pub(super) fn join(to: SocketAddr, me: &Credentials) -> Self {
+        let mut raw = Self::dial(to, me);
+        raw.meet(hello("raw"));
+        raw
+    }
+
+    /// Says Hello and hears the other side's.
+    pub(super) fn meet(&mut self, hello: Hello) {
+        self.send(&Message::Hello(hello)).unwrap();
+        match self.receive() {
+            Ok(Message::Hello(_)) => {}
+            other => panic!("a Hello was expected: {other:?}"),
+        }
+    }
+
+    pub(super) fn send(&mut self, message: &Message) -> io::Result<()> {
+        self.send_bytes(&wire::encode(message).expect("within the limits"))
+    }
+
+    /// Sends bytes inside TLS, whatever they are.
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for chunk in bytes.chunks(16 * 1024) {
+            self.tls.writer().write_all(chunk)?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// The node's next message, or how it ended the connection.
+    pub(super) fn receive(&mut self) -> Result<Message, Ending> {
+        loop {
+            if let Some(message) = self.frames.next_message().expect("a node keeps to the format") {
+                return Ok(message);
+            }
+            match self.tls.read_tls(&mut self.socket) {
+                Ok(0) => return Err(Ending::default()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("the connection is still open after {DEADLINE:?}")
+                }
+                Err(_) => return Err(Ending::default()),
+            }
+            match self.tls.process_new_packets() {
+                Ok(state) => {
+                    let start = self.frames.buffer().len();
+                    self.frames.buffer().resize(start + state.plaintext_bytes_to_read(), 0);
+                    let buffer = &mut self.frames.buffer()[start..];
+                    self.tls.reader().read_exact(buffer).unwrap();
+                }
+                Err(error) => return Err(Ending { tls: Some(error), ..Ending::default() }),
+            }
+        }
+    }
+
+    /// Reads until the node has closed the connection.
+    pub(super) fn wait_end(mut self) -> Ending {
+        let mut bye = None;
+        loop {
+            match self.receive() {
+                Ok(Message::Bye(reason)) => bye = Some(reason),
+                Ok(_) => {}
+                Err(ending) => return Ending { bye, ..ending },
+            }
+        }
+    }
+}
+
+/// Waits until the node has closed a connection that never had TLS.
+pub(super) fn wait_closed(mut socket: &TcpStream) {
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut bytes = [0; 4096];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                panic!("the connection is still open after {DEADLINE:?}")
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// A Hello that nobody can dial back: no port.
+pub(super) fn hello(name: &str) -> Hello {
+    Hello {
+        instance: fastrand::u64(..),
+        name: name.to_owned(),
+        listen_port: 0,
+        advertised: Vec::new(),
+        heartbeat_ms: 60_000,
+    }
+}
+
+/// A frame around any bytes.
+pub(super) fn frame(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap();
+    [&length.to_be_bytes()[..], body].concat()
+}
+
+/// Trusts everybody.
+#[derive(Debug)]
+struct Anybody;
+
+const SCHEMES: [SignatureScheme; 3] =
+    [SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections that only want to use something up: threads, descriptors, time.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use p2p_gossip::config::UNAUTHENTICATED_MAX;
+use p2p_gossip::wire::{self, Message};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
+use super::siege::Siege;
+use crate::support::process::Spec;
+
+/// One flood at a time, or floods would starve each other's honest peers.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As many descriptors for this process as it may have: the attacker holds thousands.
+fn raise_own_limit() -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).is_ok() && limit.maximum.is_none_or(|max| max >= 4096)
+}
+
+/// Connections that say nothing.
+fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(to).expect("the backlog takes it")).collect()
+}
+
+#[test]
+fn two_thousand_silent_connections_keep_nobody_out() {
+    if !raise_own_limit() {
+        eprintln!("SKIPPED: this process may not have the 4,096 descriptors that the attack needs");
+        return;
+    }
+    let _alone = alone();
+    let mut siege = Siege::begin();
+    let calm_threads = siege.threads();
+    let crowd = silent(siege.addr(), 2000);
+    siege.newcomer_joins();
+    let extra = siege.threads().saturating_sub(calm_threads);
+    assert!(extra <= UNAUTHENTICATED_MAX + 16, "{extra} threads for strangers");
+    siege.wait_log("too many unfinished handshakes");
+    let lines = siege.log_count("incoming connection refused");
+    assert!(lines <= 50, "{lines} lines for one cause");
+    drop(crowd);
+    siege.lift();
+}
+
+#[test]
+fn handshakes_that_never_end_are_cut_off() {
+    let _alone = alone();
+    let siege = Siege::begin();
+    let addr = siege.addr();
+    let mut hello_bytes = Vec::new();
+    client(client_config(&Credentials::new())).write_tls(&mut hello_bytes).unwrap();
+    let dripping = silent(addr, 200);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for byte in &hello_bytes {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                for mut socket in &dripping {
+                    let _ = socket.write_all(&[*byte]);
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        // Beside them: TLS and nothing more, half a Hello, and half a ClientHello at once.
+        let mute = Raw::dial(addr, &Credentials::new());
+        let mut half = Raw::dial(addr, &Credentials::new());
+        let whole = wire::encode(&Message::Hello(hello("half"))).unwrap();
+        half.send_bytes(&whole[..whole.len() / 2]).unwrap();
+        let stuck = TcpStream::connect(addr).unwrap();
+        (&stuck).write_all(&hello_bytes[..hello_bytes.len() / 2]).unwrap();
+        mute.wait_end();
+        half.wait_end();
+        wait_closed(&stuck);
+        dripping.iter().for_each(wait_closed);
+        over.store(true, Ordering::SeqCst);
+    });
+    siege.wait_log("handshake not complete after 10 seconds");
+    let lines = siege.log_count("handshake not complete");
+    assert!(lines <= 20, "{lines} lines for one cause");
+    siege.lift();
+}
+
+#[test]
+fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
+    let _alone = alone();
+    let mut siege = Siege::begin();
+    let (addr, over) = (siege.addr(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // A few at a time, not as fast as the machine can: the honest need a core, too.
+            while !over.load(Ordering::SeqCst) {
+                (0..20).for_each(|_| drop(TcpStream::connect(addr)));
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| siege.newcomer_joins()));
+        over.store(true, Ordering::SeqCst);
+        joined.unwrap();
+    });
+    siege.lift();
+}
+
+#[test]
+fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
+    let _alone = alone();
+    let mut siege = Siege::of(Spec::named("victim").with_limits("ulimit -n 64"));
+    let crowd = silent(siege.addr(), 200);
+    siege.wait_log("cannot accept connections");
+    siege.newcomer_joins();
+    let lines = siege.log_count("cannot accept connections");
+    assert!(lines <= 30, "{lines} lines for one cause");
+    drop(crowd);
+    siege.lift();
+}
+
+#[test]
+fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
+    // The limit binds no root, so the node becomes somebody whom nobody else is.
+    const NOBODY_ELSE: &str = "setpriv --reuid 54321 --regid 54321 --clear-groups";
+    let program = env!("CARGO_BIN_EXE_p2p-gossip");
+    let possible = Command::new("sh")
+        .args(["-c", &format!("prlimit --nproc=16 {NOBODY_ELSE} \"$0\" --version"), program])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        eprintln!("SKIPPED: this needs root, setpriv, prlimit and a program that others may run");
+        return;
+    }
+    let _alone = alone();
+    let limits = format!("exec prlimit --nproc=16 {NOBODY_ELSE} \"$0\" \"$@\"");
+    let mut siege = Siege::of(Spec::named("victim").with_limits(limits));
+    let crowd = silent(siege.addr(), 100);
+    siege.wait_log("cannot accept connections");
+    siege.newcomer_joins();
+    drop(crowd);
+    siege.lift();
+}

@@ -1,0 +1,66 @@
+//! Text from peers that a terminal, or whoever reads a log, could be fooled by.
+
+use std::sync::mpsc;
+
+use p2p_gossip::text::is_unsafe;
+use p2p_gossip::wire::Message;
+
+use super::raw::{Credentials, Raw, hello};
+use super::siege::Siege;
+use crate::support::process::{Output, Process, Spec};
+use crate::support::{DEADLINE, own_addr};
+
+const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00  up";
+const TEXT: &str = "\r\u{1b}]0;pwned\u{7}\u{2066}\u{2028}x\n{\"event\":\"left\"}";
+
+#[test]
+fn names_and_pings_cannot_act_on_a_terminal() {
+    let at = own_addr();
+    let (sender, lines) = mpsc::channel();
+    let spec = Spec::named("victim").with_bind(at).with_text_output();
+    let sink = move |output| drop(sender.send(output));
+    let _victim = Process::spawn(env!("CARGO_BIN_EXE_p2p-gossip").as_ref(), &spec, sink).unwrap();
+    let mut raw = None;
+    // On two streams, so in any order.
+    let (mut shown, mut shown_in_log) = (false, false);
+    while !(shown && shown_in_log) {
+        let line = match lines.recv_timeout(DEADLINE).expect("the ping is shown") {
+            Output::Garbage { line, .. } => line,
+            Output::Log(line) => {
+                shown_in_log |= line.contains("u{202e}");
+                line
+            }
+            _ => continue,
+        };
+        assert!(!line.chars().any(is_unsafe), "{line:?}");
+        if line.contains("listening") {
+            let mut peer = Raw::dial(at, &Credentials::new());
+            peer.meet(hello(NAME));
+            peer.send(&Message::Ping { seq: 4711, text: TEXT.to_owned() }).unwrap();
+            raw = Some(peer);
+        }
+        if line.contains("#4711") {
+            assert!(line.contains("\\u{1b}]0;pwned\\u{7}\\u{2066}\\u{2028}x\\n"), "{line}");
+            assert!(line.contains("\\u{1b}[2J\\u{202e}\\n12:00:00"), "{line}");
+            shown = true;
+        }
+    }
+    drop(raw);
+}
+
+#[test]
+fn programs_read_the_text_as_it_was_sent() {
+    let siege = Siege::begin();
+    let mut raw = Raw::dial(siege.addr(), &Credentials::new());
+    raw.meet(hello(NAME));
+    raw.send(&Message::Ping { seq: 1, text: TEXT.to_owned() }).unwrap();
+    siege.cluster.wait_for("the ping with its text", &[siege.victim], |history| {
+        let is_it = |r: &_| {
+            let record: &crate::support::history::Record = r;
+            record.json["text"] == TEXT && record.json["name"] == NAME
+        };
+        history.records().iter().any(is_it).then_some(())
+    });
+    drop(raw);
+    siege.lift();
+}
