@@ -10,32 +10,7 @@ use rustix::process::Signal;
 
 use support::history::{History, Member};
 use support::process::Spec;
-use support::{Cluster, localhost, own_addr};
-
-/// Names of the members of a cluster of this size.
-fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
-    (1..=count).map(move |n| format!("{prefix}{n}"))
-}
-
-/// Waits until pings have gone over every link for longer than the timeout and a few redials take,
-/// and checks that nobody came or went meanwhile.
-fn stays_whole(cluster: &Cluster, members: &[Member]) {
-    // At five pings a second: five seconds, of which the timeout takes three.
-    const PINGS: usize = 25;
-    let mark = cluster.mark();
-    cluster.wait_pings(members, PINGS, mark);
-    cluster.check_steady(members, mark);
-}
-
-/// Says which pings were shown twice or out of order.
-fn ping_disorder(history: &History) -> Option<String> {
-    let disordered = |seqs: &Vec<u64>| !seqs.windows(2).all(|pair| pair[0] < pair[1]);
-    history
-        .pings_since(0)
-        .into_values()
-        .find(disordered)
-        .map(|seqs| format!("pings shown twice or out of order: {seqs:?}"))
-}
+use support::{Cluster, localhost, names, own_addr, ping_disorder, stays_whole};
 
 #[test]
 fn two_nodes_meet_and_ping() {

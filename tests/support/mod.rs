@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod history;
+pub(crate) mod netns;
 pub(crate) mod process;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -54,6 +55,31 @@ pub(crate) fn own_addr() -> SocketAddr {
             return addr;
         }
     }
+}
+
+/// Names of the members of a cluster of this size.
+pub(crate) fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
+    (1..=count).map(move |n| format!("{prefix}{n}"))
+}
+
+/// Waits until pings have gone over every link for longer than the timeout and a few redials take,
+/// and checks that nobody came or went meanwhile.
+pub(crate) fn stays_whole(cluster: &Cluster, members: &[Member]) {
+    // At five pings a second: five seconds, of which the timeout takes three.
+    const PINGS: usize = 25;
+    let mark = cluster.mark();
+    cluster.wait_pings(members, PINGS, mark);
+    cluster.check_steady(members, mark);
+}
+
+/// Says which pings were shown twice or out of order.
+pub(crate) fn ping_disorder(history: &History) -> Option<String> {
+    let disordered = |seqs: &Vec<u64>| !seqs.windows(2).all(|pair| pair[0] < pair[1]);
+    history
+        .pings_since(0)
+        .into_values()
+        .find(disordered)
+        .map(|seqs| format!("pings shown twice or out of order: {seqs:?}"))
 }
 
 /// What the nodes of a cluster said, and a way to wait for more.

@@ -1,6 +1,6 @@
 //! One running `p2p-gossip` program: started, listened to, signalled, and never left behind.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) limits: Option<String>,
     /// `--output` of the node.
     pub(crate) format: &'static str,
+    /// Network namespace to run in, if not in the test's own.
+    pub(crate) namespace: Option<String>,
 }
 
 impl Spec {
@@ -46,6 +48,7 @@ impl Spec {
             own_group: false,
             limits: None,
             format: "json",
+            namespace: None,
         }
     }
 
@@ -87,15 +90,25 @@ impl Spec {
         Self { format: "text", ..self }
     }
 
+    /// Runs in this network namespace.
+    pub(crate) fn with_namespace(self, namespace: String) -> Self {
+        Self { namespace: Some(namespace), ..self }
+    }
+
+    /// Whatever prepares the program's surroundings becomes the program in the end, so the
+    /// process id stays the node's.
     fn command(&self, program: &Path) -> Command {
-        let mut command = match &self.limits {
-            None => Command::new(program),
-            Some(limits) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]).arg(program);
-                shell
-            }
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(namespace) = &self.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(OsString::from));
+        }
+        if let Some(limits) = &self.limits {
+            let script = format!("{limits} && exec \"$0\" \"$@\"");
+            words.extend(["sh", "-c", &script].map(OsString::from));
+        }
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.args(["--output", self.format, "--name", &self.name]);
         command.args(["--period", &self.period_s.to_string(), "--port", &self.port.to_string()]);
         if let Some(bind) = self.bind {

@@ -1,0 +1,223 @@
+//! A network of its own for one test: a namespace for each node, joined by veth pairs to a bridge
+//! in a further namespace, and the faults that befall it.
+//!
+//! Nothing outside these namespaces is touched, and no packet can leave them: the bridge has no
+//! port but the nodes'. Faults on the way (packets that vanish) are rules of the bridge; faults
+//! that a node's own kernel reports are rules and routes of that node's namespace.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+/// What the names of all namespaces of this kind begin with; then come the test process and a count.
+const PREFIX: &str = "p2pfault";
+/// Every node listens here, on the address of its own. Below the range that source ports come from.
+const PORT: u16 = 7000;
+/// The chain in which packets on their way between the nodes may vanish.
+const BRIDGE_CHAIN: &str = "bridge faults forward";
+/// The chain in which a node's own kernel may refuse to send.
+const OUTPUT_CHAIN: &str = "inet faults output";
+
+/// Namespaces for nodes 1 … `size`. Removed when dropped, which must be after the nodes in them.
+#[derive(Debug)]
+pub(crate) struct Network {
+    tag: String,
+    size: usize,
+}
+
+impl Network {
+    /// A network for that many nodes; without one the reason is told to whoever runs the tests.
+    pub(crate) fn new(size: usize) -> Option<Self> {
+        static SWEEP: Once = Once::new();
+        if !geteuid().is_root() {
+            return skip("network namespaces need root");
+        }
+        for tool in [["ip", "-V"], ["nft", "-v"], ["ss", "-V"]] {
+            if let Err(error) = run(&tool, "") {
+                return skip(&format!("{error}; Debian has it in the package iproute2 or nftables"));
+            }
+        }
+        SWEEP.call_once(remove_stale);
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let count = NEXT.fetch_add(1, Ordering::Relaxed);
+        let network = Self { tag: format!("{PREFIX}-{}-{count}", std::process::id()), size };
+        match network.build() {
+            Ok(()) => Some(network),
+            Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
+        }
+    }
+
+    fn build(&self) -> io::Result<()> {
+        let names = (1..=self.size).map(|node| self.namespace(node)).chain([self.hub()]);
+        let add: String = names.map(|name| format!("netns add {name}\n")).collect();
+        run(&["ip", "-batch", "-"], &add)?;
+
+        let mut links = "link add br0 type bridge\nlink set br0 up\n".to_owned();
+        for node in 1..=self.size {
+            let name = self.namespace(node);
+            links += &format!("link add v{node} type veth peer name eth0 netns {name}\n");
+            links += &format!("link set v{node} master br0 up\n");
+        }
+        run(&["ip", "-n", &self.hub(), "-batch", "-"], &links)?;
+        for node in 1..=self.size {
+            let ip = addr(node).ip();
+            let own = format!("link set lo up\naddr add {ip}/24 dev eth0\nlink set eth0 up\n");
+            run(&["ip", "-n", &self.namespace(node), "-batch", "-"], &own)?;
+            let chain = format!("add chain {OUTPUT_CHAIN} {{ type filter hook output priority 0; }}\n");
+            self.nft(&self.namespace(node), &format!("add table inet faults\n{chain}"))?;
+        }
+        let chain = format!("add chain {BRIDGE_CHAIN} {{ type filter hook forward priority 0; }}\n");
+        // A kernel without random numbers in rules is to be noticed here, not in the middle of a test.
+        let probe = format!("add rule {BRIDGE_CHAIN} {}\n", random_loss(20));
+        self.nft(&self.hub(), &format!("add table bridge faults\n{chain}{probe}flush chain {BRIDGE_CHAIN}\n"))
+    }
+
+    /// The namespace that a node is to be started in.
+    pub(crate) fn namespace(&self, node: usize) -> String {
+        format!("{}-{node}", self.tag)
+    }
+
+    fn hub(&self) -> String {
+        format!("{}-hub", self.tag)
+    }
+
+    /// Packets on their way meet these rules from now on, and no earlier ones.
+    pub(crate) fn impose(&self, rules: &[String]) {
+        self.replace_rules(&self.hub(), BRIDGE_CHAIN, rules);
+    }
+
+    /// Packets pass again.
+    pub(crate) fn lift(&self) {
+        self.impose(&[]);
+    }
+
+    /// What this node sends meets these rules in its own kernel, and no earlier ones.
+    pub(crate) fn impose_on_sender(&self, node: usize, rules: &[String]) {
+        self.replace_rules(&self.namespace(node), OUTPUT_CHAIN, rules);
+    }
+
+    fn replace_rules(&self, namespace: &str, chain: &str, rules: &[String]) {
+        let flush = format!("flush chain {chain}\n");
+        let rules = rules.iter().map(|rule| format!("add rule {chain} {rule}\n"));
+        // One transaction: no packet meets half of the rules.
+        let script: String = [flush].into_iter().chain(rules).collect();
+        self.nft(namespace, &script).expect("the fault can be imposed");
+    }
+
+    fn nft(&self, namespace: &str, script: &str) -> io::Result<()> {
+        run(&["ip", "netns", "exec", namespace, "nft", "-f", "-"], script).map(drop)
+    }
+
+    /// Runs one command of ip(8) in the node's namespace: `link set eth0 down`, `route add …`.
+    pub(crate) fn ip(&self, node: usize, command: &str) {
+        run(&["ip", "-n", &self.namespace(node), "-batch", "-"], command).expect("the fault can be imposed");
+    }
+
+    /// Ends the node's TCP connections to these others, as far as the node's own kernel is concerned.
+    pub(crate) fn cut_connections(&self, node: usize, others: &[usize]) {
+        let namespace = self.namespace(node);
+        let mut command = vec!["ip", "netns", "exec", &namespace, "ss", "-K", "-t", "state", "established"];
+        let others: Vec<String> = others.iter().map(|&other| addr(other).ip().to_string()).collect();
+        for (at, other) in others.iter().enumerate() {
+            command.extend(if at == 0 { ["(", "dst"] } else { ["or", "dst"] });
+            command.push(other);
+        }
+        command.push(")");
+        run(&command, "").expect("connections can be cut");
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let names = (1..=self.size).map(|node| self.namespace(node)).chain([self.hub()]);
+        let delete: String = names.map(|name| format!("netns delete {name}\n")).collect();
+        // What could not be built cannot be removed either; the rest must go all the same.
+        let _ = run(&["ip", "-force", "-batch", "-"], &delete);
+    }
+}
+
+/// Where node 1, 2, … listens. The same in every network: none of them knows of another.
+pub(crate) fn addr(node: usize) -> SocketAddr {
+    SocketAddr::from(([10, 77, 0, u8::try_from(node).expect("a small network")], PORT))
+}
+
+/// Everything that some of the nodes send to some others vanishes.
+pub(crate) fn drop_from_to(from: &[usize], to: &[usize]) -> String {
+    format!("ip saddr {{ {} }} ip daddr {{ {} }} drop", ips(from), ips(to))
+}
+
+/// Two groups of nodes hear nothing of each other.
+pub(crate) fn partition(here: &[usize], there: &[usize]) -> Vec<String> {
+    vec![drop_from_to(here, there), drop_from_to(there, here)]
+}
+
+/// Connections that one node wants to open to another get no answer; all others work.
+pub(crate) fn drop_dials(from: usize, to: usize) -> String {
+    let (from, to) = (addr(from).ip(), addr(to).ip());
+    format!("ip saddr {from} ip daddr {to} tcp flags & (syn | ack) == syn drop")
+}
+
+/// This share of all packets vanishes.
+pub(crate) fn random_loss(percent: u32) -> String {
+    format!("meta protocol ip numgen random mod 100 < {percent} drop")
+}
+
+fn ips(nodes: &[usize]) -> String {
+    let ips: Vec<String> = nodes.iter().map(|&node| addr(node).ip().to_string()).collect();
+    ips.join(", ")
+}
+
+/// Past the test harness, which would swallow what a test that passes prints.
+fn skip(why: &str) -> Option<Network> {
+    let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
+    None
+}
+
+/// Removes what test processes left behind that were killed, with the nodes that still run in it.
+fn remove_stale() {
+    let Ok(listed) = run(&["ip", "netns", "list"], "") else {
+        return;
+    };
+    for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.split(' ').next()) {
+        let mut parts = name.split('-');
+        let is_ours = parts.next() == Some(PREFIX);
+        let owner = parts.next().filter(|_| is_ours);
+        let Some(owner) = owner.filter(|owner| owner.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        if Path::new("/proc").join(owner).exists() {
+            continue;
+        }
+        if let Ok(pids) = run(&["ip", "netns", "pids", name], "") {
+            let pids = String::from_utf8_lossy(&pids.stdout).into_owned();
+            for pid in pids.lines().filter_map(|pid| Pid::from_raw(pid.trim().parse().ok()?)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = run(&["ip", "netns", "delete", name], "");
+    }
+}
+
+/// Runs a command with this input; whatever it complains of is the error.
+fn run(command: &[&str], input: &str) -> io::Result<Output> {
+    let mut child = Command::new(command[0])
+        .args(&command[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| io::Error::other(format!("{}: {error}", command[0])))?;
+    // Who takes no input may have closed the pipe already.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{}: {}", command.join(" "), complaint.trim())))
+}
