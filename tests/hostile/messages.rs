@@ -149,7 +149,11 @@ fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
                 let mut raw = Raw::join(addr, &Credentials::new());
                 let ping = wire::encode(&Message::Ping { seq: 1, text: "x".repeat(200) }).unwrap();
                 let batch = ping.repeat(50);
-                while !over.load(Ordering::SeqCst) && raw.send_bytes(&batch).is_ok() {}
+                while raw.send_bytes(&batch).is_ok() {
+                    if over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
             });
         }
         let mark = siege.cluster.mark();
