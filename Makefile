@@ -27,6 +27,7 @@ help: ## list the targets
 build: tools ## build the program for use: target/release/p2p-gossip
 	$(CARGO) build --release --locked
 
+# Those of network faults need root, iproute2 and nftables, and skip themselves otherwise.
 test: tools ## run all tests
 	$(CARGO) test --locked
 
