@@ -1,7 +1,7 @@
 //! The explorer: runs seeds on all cores until told to stop, or replays one with everything it did.
 //!
 //! ```text
-//! SEEDS=100000 [FROM=0] [JOBS=2]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
+//! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
 //! ```
 
 // Its texts go to whoever runs it.
@@ -117,7 +117,8 @@ fn work(progress: &Progress, from: u64, seeds: u64) {
             }
             Ok(Err(violation)) => {
                 // All are counted; the first few are told in full.
-                if progress.failures.fetch_add(1, Ordering::Relaxed) < 3 {
+                let told_in_full = if number("BRIEF").is_some() { 0 } else { 3 };
+                if progress.failures.fetch_add(1, Ordering::Relaxed) < told_in_full {
                     println!("{}", sim::shrink::report(seed).unwrap_or_default());
                 } else {
                     println!("seed {seed}: {} | {}", violation.invariant, violation.detail);

@@ -14,6 +14,7 @@
 //! | `shadow.rs` | what one node should be doing, judged from outside |
 //! | `checks.rs` | the invariants |
 //! | `calm.rs` | the time after the last fault: the mesh becomes whole, and stays whole |
+//! | `puppet.rs` | one mesh alone, for rules that many nodes would make up for |
 //! | `shrink.rs` | the smallest set of faults that still fails |
 //! | `scale.rs` | what a full mesh of hundreds costs |
 
@@ -27,6 +28,7 @@ pub mod faults;
 pub mod lies;
 pub mod net;
 pub mod process;
+pub mod puppet;
 pub mod scale;
 pub mod scenario;
 pub mod session;

@@ -1,0 +1,121 @@
+//! One mesh at the end of a string: what it is told, and what it then wants. For rules that a whole
+//! mesh would make up for, so that no run of many nodes shows when one is broken.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId, SessionUp};
+use p2p_gossip::wire::{Hello, Message, PeerRecord};
+use p2p_gossip::{Config, DialAddr, Event, PeerId};
+
+pub struct Puppet {
+    pub mesh: Mesh,
+    now: Instant,
+}
+
+pub const OWN_INSTANCE: u64 = 1;
+
+pub fn id(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 32])
+}
+
+pub fn addr(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 8080))
+}
+
+impl Puppet {
+    /// Node 9, which joins through node 3 if asked to.
+    pub fn new(connect: &[SocketAddr]) -> Self {
+        let now = Instant::now();
+        let connect: Vec<DialAddr> = connect.iter().map(|addr| (*addr).into()).collect();
+        let config = Config { connect, ..Config::default() };
+        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
+    }
+
+    pub fn tell(&mut self, input: Input) -> Vec<Output> {
+        self.mesh.handle(self.now, input);
+        self.outputs()
+    }
+
+    pub fn up(&mut self, session: SessionId, peer: PeerId, instance: u64) -> Vec<Output> {
+        let hello = Hello {
+            instance,
+            name: String::new(),
+            listen_port: 8080,
+            advertised: vec![],
+            heartbeat_ms: 1000,
+        };
+        let remote = addr(peer.as_bytes()[0]);
+        self.tell(Input::SessionUp(SessionUp { session, peer, hello, remote }))
+    }
+
+    pub fn down(&mut self, session: SessionId, reason: DisconnectReason) -> Vec<Output> {
+        self.tell(Input::SessionDown { session, reason })
+    }
+
+    /// A list arrives that names these peers as connected.
+    pub fn list(
+        &mut self,
+        session: SessionId,
+        named: impl Iterator<Item = (PeerId, SocketAddr)>,
+    ) -> Vec<Output> {
+        let record = |(id, addr)| PeerRecord { id, addrs: vec![addr], connected: true };
+        let message = Message::Peers { records: named.map(record).collect(), more: false };
+        self.tell(Input::Received { session, message })
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.mesh.poll_output()).collect()
+    }
+
+    /// Lets time pass while nobody answers a dial; what the mesh wants meanwhile.
+    pub fn wait(&mut self, time: Duration) -> Vec<Output> {
+        let end = self.now + time;
+        let mut all = self.outputs();
+        while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.mesh.handle_timeout(self.now);
+            let mut new = self.outputs();
+            while let Some(Output::Dial { session, .. }) =
+                new.iter().position(|output| matches!(output, Output::Dial { .. })).map(|at| new.remove(at))
+            {
+                all.push(Output::Dial { session, addr: addr(0).into(), expected: None });
+                let reason = DialError::Failed("nobody is there".to_owned());
+                new.extend(self.tell(Input::DialFailed { session, reason }));
+            }
+            all.extend(new);
+        }
+        self.now = end;
+        all
+    }
+
+    /// The dial that a `--connect` address makes the mesh begin with.
+    pub fn first_dial(&mut self) -> SessionId {
+        self.mesh.handle_timeout(self.now);
+        let dialled = self.outputs().into_iter().find_map(|output| match output {
+            Output::Dial { session, .. } => Some(session),
+            _ => None,
+        });
+        dialled.expect("a --connect address is dialled at once")
+    }
+}
+
+pub fn dials(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
+}
+
+pub fn asks_for_a_list(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Send { message: Message::PeersRequest, .. }))
+}
+
+pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Close { session, .. } if *session == wanted))
+}
+
+pub fn told(outputs: &[Output]) -> Vec<Event> {
+    let event = |output: &Output| match output {
+        Output::Notify(event) => Some(event.clone()),
+        _ => None,
+    };
+    outputs.iter().filter_map(event).collect()
+}
