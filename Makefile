@@ -6,6 +6,8 @@ DESTDIR ?=
 # Nodes of the demo, from 2 to 50; ONCE=1 ends it after the tour.
 N ?= 5
 ONCE ?=
+# Time for each target of the fuzzer.
+SECONDS ?= 60
 
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
@@ -19,7 +21,7 @@ ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures
 IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo install uninstall clean tools
+.PHONY: help build test check demo sim fuzz install uninstall clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
@@ -47,6 +49,22 @@ check: tools ## check format, lints, documentation, and what the design rules ou
 demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 	$(CARGO) build --locked --quiet --bin $(BINARY) --example demo
 	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
+
+# The simulator's own profile: optimised, with every check left in.
+sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1
+	$(CARGO) build --locked --quiet --profile sim --example sim
+	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
+
+# Coverage needs the nightly compiler; the fuzzer's package is kept apart from the program's.
+fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo 'make: needs the nightly toolchain (rustup toolchain install nightly) and: cargo install cargo-fuzz' >&2; exit 1; }
+	for target in frames mesh; do \
+		mkdir -p '$(CARGO_TARGET_DIR)'/fuzz-corpus/$$target && \
+		$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz --target-dir '$(abspath $(CARGO_TARGET_DIR))/fuzz' $$target \
+			'$(abspath $(CARGO_TARGET_DIR))'/fuzz-corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
+	done
 
 install: build ## build, and install to $(DESTDIR)$(PREFIX)/bin
 	install -d '$(BIN_DIR)'

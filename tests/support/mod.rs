@@ -11,6 +11,7 @@ pub(crate) mod history;
 pub(crate) mod netns;
 pub(crate) mod process;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -80,6 +81,14 @@ pub(crate) fn ping_disorder(history: &History) -> Option<String> {
         .into_values()
         .find(disordered)
         .map(|seqs| format!("pings shown twice or out of order: {seqs:?}"))
+}
+
+/// Says which pings were shown twice. Their order is promised within a session only: what a network
+/// had held back on a lost one may arrive after what was sent on the next.
+pub(crate) fn pings_shown_twice(history: &History) -> Option<String> {
+    let repeated = |seqs: &Vec<u64>| seqs.iter().collect::<BTreeSet<_>>().len() < seqs.len();
+    let twice = history.pings_since(0).into_values().find(repeated);
+    twice.map(|seqs| format!("pings shown twice: {seqs:?}"))
 }
 
 /// What the nodes of a cluster said, and a way to wait for more.

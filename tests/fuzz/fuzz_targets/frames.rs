@@ -1,0 +1,29 @@
+//! Any stream of bytes, in any pieces, is messages or one error: never a panic, and what was
+//! accepted can be said again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use p2p_gossip::wire::{self, FrameReader};
+
+fuzz_target!(|input: (u8, bool, &[u8])| {
+    let (piece, after_hello, stream) = input;
+    let mut reader = FrameReader::new();
+    if after_hello {
+        reader.after_hello();
+    }
+    for bytes in stream.chunks(usize::from(piece).max(1)) {
+        reader.buffer().extend_from_slice(bytes);
+        loop {
+            match reader.next_message() {
+                Ok(Some(message)) => {
+                    let frame = wire::encode(&message).expect("within the limits, as it was decoded");
+                    assert_eq!(wire::decode(&frame[4..]).as_ref(), Ok(&message));
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    // Without the framing as well, where the fuzzer need not find a length first.
+    let _ = wire::decode(stream);
+});

@@ -1,0 +1,239 @@
+//! Any sequence of inputs, honest or not, leaves the mesh within its limits and its events in turn.
+#![no_main]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use p2p_gossip::mesh::{
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId,
+    SessionUp,
+};
+use p2p_gossip::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
+use p2p_gossip::{Config, Event, PeerId, PeerState};
+
+const PEERS_MAX: usize = 12;
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Wait { ms: u16 },
+    Accepted { peer: u8, instance: u8, from: u8 },
+    DialUp { which: u8, peer: Option<u8>, instance: u8 },
+    DialFails { which: u8, found: Option<u8>, cancelled: bool },
+    Receives { which: u8, what: What },
+    Ends { which: u8, why: u8 },
+    Quiet { which: u8 },
+    Leave,
+}
+
+#[derive(Arbitrary, Debug)]
+enum What {
+    Ping { seq: u64 },
+    Heartbeat { seq: u64, echo: Option<(u64, u64)>, roster: u64 },
+    Request,
+    Peers { records: Vec<(u8, Vec<(u8, u16)>, bool)>, more: bool },
+    KeyInUse,
+}
+
+/// Peer 0 is the node itself; a few ids below and above it decide who is the arbiter.
+fn id(n: u8) -> PeerId {
+    let order = [8, 1, 2, 3, 12, 13, 14, 15][usize::from(n % 8)];
+    PeerId::from_bytes([order + 16 * (n / 8 % 2); 32])
+}
+
+fn addr(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host % 16], port))
+}
+
+fn hello(peer: u8, instance: u8) -> Hello {
+    Hello {
+        instance: (instance % 4).into(),
+        name: String::new(),
+        listen_port: 8080 * u16::from(peer % 2),
+        advertised: vec![addr(peer, 8080)],
+        heartbeat_ms: u32::from(instance) * 1000,
+    }
+}
+
+const BYES: [ByeReason; 9] = [
+    ByeReason::Leaving,
+    ByeReason::Duplicate,
+    ByeReason::Silent,
+    ByeReason::Slow,
+    ByeReason::Protocol,
+    ByeReason::Replaced,
+    ByeReason::Cloned,
+    ByeReason::OwnAddress,
+    ByeReason::Full,
+];
+
+struct Driver {
+    mesh: Mesh,
+    now: Instant,
+    accepted: u64,
+    dials: BTreeMap<SessionId, Option<PeerId>>,
+    sessions: BTreeMap<SessionId, PeerId>,
+    up: BTreeSet<PeerId>,
+}
+
+impl Driver {
+    fn new() -> Self {
+        let now = Instant::now();
+        let connect = vec![addr(1, 8080).into(), "nowhere.example:1".parse().expect("an address")];
+        let config = Config { connect, peers_max: PEERS_MAX, ..Config::default() };
+        let mesh = Mesh::new(config, id(0), 0, 7, now);
+        let (dials, sessions, up) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { mesh, now, accepted: 0, dials, sessions, up }
+    }
+
+    fn session(&self, which: u8) -> Option<SessionId> {
+        let count = self.sessions.len();
+        self.sessions.keys().nth(usize::from(which).checked_rem(count)?).copied()
+    }
+
+    fn dial(&self, which: u8) -> Option<SessionId> {
+        let count = self.dials.len();
+        self.dials.keys().nth(usize::from(which).checked_rem(count)?).copied()
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wait { ms } => {
+                self.now += Duration::from_millis(ms.into());
+                self.mesh.handle_timeout(self.now);
+            }
+            Step::Accepted { peer, instance, from } => {
+                self.accepted += 1;
+                let session = SessionId::accepted(self.accepted);
+                self.comes_up(session, peer, instance, addr(from, 40_000));
+            }
+            Step::DialUp { which, peer, instance } => {
+                if let Some(session) = self.dial(which) {
+                    let expected = self.dials.remove(&session).flatten();
+                    let known = expected.and_then(|id_| (0..=255).find(|&n| id(n) == id_));
+                    let peer = known.or(peer).unwrap_or(1);
+                    self.comes_up(session, peer, instance, addr(peer, 8080));
+                }
+            }
+            Step::DialFails { which, found, cancelled } => {
+                if let Some(session) = self.dial(which) {
+                    self.dials.remove(&session);
+                    let reason = match found {
+                        _ if cancelled => DialError::Cancelled,
+                        Some(n) => DialError::WrongId { found: id(n) },
+                        None => DialError::Failed("refused".to_owned()),
+                    };
+                    self.feed(Input::DialFailed { session, reason });
+                }
+            }
+            Step::Receives { which, what } => {
+                if let Some(session) = self.session(which) {
+                    self.feed(Input::Received { session, message: message(what) });
+                }
+            }
+            Step::Ends { which, why } => {
+                if let Some(session) = self.session(which) {
+                    self.sessions.remove(&session);
+                    let reason = match why % 12 {
+                        9 => DisconnectReason::Closed,
+                        10 => DisconnectReason::Protocol,
+                        11 => DisconnectReason::Slow,
+                        bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
+                    };
+                    self.feed(Input::SessionDown { session, reason });
+                }
+            }
+            Step::Quiet { which } => {
+                if let Some(session) = self.session(which) {
+                    self.feed(Input::Quiet { session });
+                }
+            }
+            Step::Leave => self.feed(Input::Leave),
+        }
+        self.carry_out();
+        self.check();
+    }
+
+    fn comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
+        self.sessions.insert(session, id(peer));
+        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote };
+        self.feed(Input::SessionUp(up));
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.mesh.handle(self.now, input);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.mesh.poll_output() {
+            match output {
+                Output::Dial { session, expected, .. } => {
+                    assert!(session.is_dialled() && expected != Some(id(0)), "no dial to oneself");
+                    assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
+                }
+                Output::Send { session, message } => {
+                    assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
+                    p2p_gossip::wire::encode(&message).expect("what is sent can be sent");
+                }
+                Output::Probe { session } => {
+                    assert!(self.sessions.contains_key(&session), "probed a session that is gone");
+                }
+                Output::Notify(Event::Up { peer, members, .. }) => {
+                    assert!(peer != id(0) && self.up.insert(peer), "up twice");
+                    assert_eq!(members, self.up.len() + 1);
+                }
+                Output::Notify(Event::Down { peer, members, .. } | Event::Left { peer, members, .. }) => {
+                    assert!(self.up.remove(&peer), "lost, but was not there");
+                    assert_eq!(members, self.up.len() + 1);
+                }
+                Output::Notify(Event::Ping { peer, .. }) => {
+                    assert!(self.up.contains(&peer), "a ping of somebody who is not there");
+                }
+                Output::Close { .. } | Output::Notify(_) | Output::Report(_) => {}
+            }
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.mesh.dials_in_flight() <= DIALS_IN_FLIGHT_MAX);
+        assert_eq!(self.mesh.members(), self.up.len() + 1);
+        let peers = self.mesh.peers(self.now);
+        assert!(peers.len() <= PEERS_MAX, "{} peers known", peers.len());
+        for peer in &peers {
+            assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
+            let open = self.mesh.open_sessions(&peer.id);
+            let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
+            assert!(open.len() <= most, "{} sessions with one peer", open.len());
+        }
+    }
+}
+
+fn message(what: What) -> Message {
+    match what {
+        What::Ping { seq } => Message::Ping { seq, text: String::new() },
+        What::Heartbeat { seq, echo, roster } => {
+            let echo = echo.map(|(seq, held_us)| Echo { seq, held_us });
+            Message::Heartbeat { seq, echo, roster }
+        }
+        What::Request => Message::PeersRequest,
+        What::Peers { records, more } => {
+            let record = |(n, addrs, connected): (u8, Vec<(u8, u16)>, bool)| {
+                let addrs = addrs.into_iter().take(4).map(|(host, port)| addr(host, port)).collect();
+                PeerRecord { id: id(n), addrs, connected }
+            };
+            Message::Peers { records: records.into_iter().map(record).collect(), more }
+        }
+        What::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
+    }
+}
+
+fuzz_target!(|steps: Vec<Step>| {
+    let mut driver = Driver::new();
+    driver.carry_out();
+    driver.check();
+    for step in steps {
+        driver.step(step);
+    }
+});
