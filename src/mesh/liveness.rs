@@ -132,7 +132,8 @@ impl Mesh {
             return;
         };
         let live = self.peers.get(&peer).and_then(Peer::live);
-        if live.is_some_and(|live| live.is_probed && live.active() == Some(session)) {
+        // Who leaves has said its goodbyes already.
+        if !self.leaving && live.is_some_and(|live| live.is_probed && live.active() == Some(session)) {
             self.check_silence(now, peer);
         }
     }
