@@ -54,6 +54,9 @@ pub const OUTBOX_FRAMES: usize = 256;
 pub const INBOX_EVENTS: usize = 1024;
 /// Events waiting for the user; beyond it they are dropped and counted.
 pub const EVENTS_QUEUED: usize = 4096;
+/// Events waiting above which pings are dropped: whoever floods us with pings must not hide who comes
+/// and goes.
+pub const EVENTS_QUEUED_WITH_PINGS: usize = EVENTS_QUEUED / 2;
 /// Frames taken from one peer per second in the long run, and at once; who sends more is read
 /// more slowly. An honest peer sends a few.
 pub const FRAMES_PER_SECOND: u32 = 2000;

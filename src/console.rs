@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_PINGS};
 use p2p_gossip::text::{self, Escaped};
 use p2p_gossip::{Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::stdio::{Stream, is_coloured};
 
-/// Events waiting for stdout; beyond it they are dropped and counted.
-const EVENTS_QUEUED: usize = 4096;
 /// Bytes collected before they are written, while more events wait.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Between two log lines that say how many events were dropped.
@@ -48,7 +47,10 @@ impl Console {
 
     /// Shows an event that happened now, unless stdout is too far behind.
     pub(crate) fn show(&mut self, event: Event) {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send((Timestamp::now(), event)) {
+        let is_surplus = matches!(event, Event::Ping { .. }) && self.queue.len() >= EVENTS_QUEUED_WITH_PINGS;
+        if is_surplus {
+            self.losses.here += 1;
+        } else if let Err(TrySendError::Full(_)) = self.queue.try_send((Timestamp::now(), event)) {
             self.losses.here += 1;
         }
     }
@@ -400,6 +402,16 @@ mod tests {
         assert_eq!(back, ping(hostile));
         let line = shown(&mut printer(Output::Text, false), &ping(hostile));
         assert!(!line.trim_end_matches('\n').chars().any(text::is_unsafe), "{line:?}");
+    }
+
+    #[test]
+    fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
+        let (queue, events) = bounded(EVENTS_QUEUED);
+        let mut console = Console { queue, done: bounded(0).1, losses: Losses::default() };
+        (0..2 * EVENTS_QUEUED).for_each(|_| console.show(ping("flood")));
+        console.show(Event::Stopped);
+        assert_eq!(events.len(), EVENTS_QUEUED_WITH_PINGS + 1);
+        assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(Event::Stopped));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+use crossbeam_channel::{Receiver, Sender, select};
 
-use crate::config::LEAVE_FLUSH;
+use crate::config::{EVENTS_QUEUED_WITH_PINGS, LEAVE_FLUSH};
 use crate::log_limit::LogLimit;
 use crate::mesh::event::Event;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, PeerInfo, Report, SessionId};
@@ -192,11 +192,9 @@ impl Coordinator {
     }
 
     fn notify(&self, event: Event) {
-        match self.events.try_send(event) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.events_dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        let is_surplus = matches!(event, Event::Ping { .. }) && self.events.len() >= EVENTS_QUEUED_WITH_PINGS;
+        if is_surplus || self.events.try_send(event).is_err() {
+            self.events_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
