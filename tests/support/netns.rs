@@ -60,13 +60,23 @@ impl Network {
         let mut links = "link add br0 type bridge\nlink set br0 up\n".to_owned();
         for node in 1..=self.size {
             let name = self.namespace(node);
-            links += &format!("link add v{node} type veth peer name eth0 netns {name}\n");
+            let mac = mac(node);
+            links += &format!("link add v{node} type veth peer name eth0 address {mac} netns {name}\n");
             links += &format!("link set v{node} master br0 up\n");
         }
         run(&["ip", "-n", &self.hub(), "-batch", "-"], &links)?;
         for node in 1..=self.size {
             let ip = addr(node).ip();
-            let own = format!("link set lo up\naddr add {ip}/24 dev eth0\nlink set eth0 up\n");
+            let mut own = format!("link set lo up\naddr add {ip}/24 dev eth0\nlink set eth0 up\n");
+            // The kernel's table of neighbours is one for all namespaces, and has no room for what
+            // some dozens of nodes would ask for: entries made by hand don't count.
+            for other in (1..=self.size).filter(|&other| other != node) {
+                own += &format!(
+                    "neigh replace {} lladdr {} dev eth0 nud permanent\n",
+                    addr(other).ip(),
+                    mac(other)
+                );
+            }
             run(&["ip", "-n", &self.namespace(node), "-batch", "-"], &own)?;
             let chain = format!("add chain {OUTPUT_CHAIN} {{ type filter hook output priority 0; }}\n");
             self.nft(&self.namespace(node), &format!("add table inet faults\n{chain}"))?;
@@ -144,6 +154,10 @@ impl Drop for Network {
 /// Where node 1, 2, … listens. The same in every network: none of them knows of another.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, u8::try_from(node).expect("a small network")], PORT))
+}
+
+fn mac(node: usize) -> String {
+    format!("02:00:0a:4d:00:{node:02x}")
 }
 
 /// Everything that some of the nodes send to some others vanishes.
