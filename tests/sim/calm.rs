@@ -41,7 +41,9 @@ impl World {
     pub fn become_calm(&mut self) {
         self.end_faults();
         let mut limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
-        self.islands = self.find_islands();
+        if !self.waits_only_until_whole {
+            self.islands = self.find_islands();
+        }
         if !self.all_know_each_other() {
             limit += LEARNED_FROM_OTHERS;
         }

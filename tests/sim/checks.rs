@@ -37,7 +37,7 @@ impl World {
         assert!(timeout_is_ours, "the simulator knows one timeout only");
         let shadow = &mut self.procs[proc].shadow;
         shadow.dials.remove(&up.session);
-        shadow.sessions_changed = true;
+        shadow.changed.insert(up.peer);
         let open = !shadow.cancelled.contains(&up.session);
         shadow.sessions.insert(up.session, SessionShadow { peer: up.peer, conn, side, open });
         if open {
@@ -95,10 +95,10 @@ impl World {
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
         let (local, now) = (self.local(proc), self.now);
         let shadow = &mut self.procs[proc].shadow;
-        shadow.sessions_changed = true;
         let Some(ended) = shadow.sessions.remove(&session) else {
             return;
         };
+        shadow.changed.insert(ended.peer);
         if !ended.open || shadow.open_sessions(&ended.peer).next().is_some() || shadow.leaving {
             return;
         }
@@ -234,7 +234,6 @@ impl World {
 
     fn check_close(&mut self, proc: ProcId, session: SessionId, reason: ByeReason) {
         let shadow = &mut self.procs[proc].shadow;
-        shadow.sessions_changed = true;
         shadow.leaving |= reason == ByeReason::Leaving;
         if shadow.dials.contains_key(&session) {
             shadow.cancelled.insert(session);
@@ -245,6 +244,7 @@ impl World {
         };
         let was_open = std::mem::replace(&mut closed.open, false);
         let peer = closed.peer;
+        shadow.changed.insert(peer);
         let is_newest = shadow.newest == Some((peer, session));
         let was_cancelled = shadow.cancelled.contains(&session);
         if !was_open && !was_cancelled {
@@ -400,10 +400,11 @@ impl World {
     /// After each turn of a coordinator.
     pub fn check_after_turn(&mut self, proc: ProcId) {
         let shadow = &mut self.procs[proc].shadow;
-        if !std::mem::take(&mut shadow.sessions_changed) || shadow.leaving {
+        let changed = std::mem::take(&mut shadow.changed);
+        let lost = std::mem::take(&mut shadow.must_be_down);
+        if changed.is_empty() || shadow.leaving {
             return;
         }
-        let lost = std::mem::take(&mut shadow.must_be_down);
         let process = &self.procs[proc];
         let mut wrong = None;
         for id in lost {
@@ -418,33 +419,39 @@ impl World {
         if process.mesh.roster() != process.shadow.roster {
             wrong = Some((EVENTS, "the roster is not that of the members".to_owned()));
         }
-        for (id, peer) in &process.shadow.peers {
-            let open = process.mesh.open_sessions(id);
-            if peer.standing != Standing::Up && !open.is_empty() {
-                wrong = Some((IDENTITY, format!("{} is not up, but open: {open:?}", id.short())));
-            }
-            let most = if process.id < *id { 1 } else { SESSIONS_PER_PEER_MAX };
-            if open.len() > most {
-                wrong = Some((
-                    IDENTITY,
-                    format!("{} of at most {most} sessions with {}", open.len(), id.short()),
-                ));
-            }
-            let known = |session: &SessionId| {
-                process.shadow.sessions.get(session).is_some_and(|s| {
-                    let other = self.conns[s.conn].ends[1 - s.side].proc;
-                    s.open && s.peer == *id && other.is_some_and(|other| self.procs[other].id == *id)
-                })
-            };
-            if !open.iter().all(known) || open.len() != process.shadow.open_sessions(id).count() {
-                let shadow: Vec<SessionId> = process.shadow.open_sessions(id).collect();
-                let shown: Vec<String> = open.iter().chain(&shadow).map(ToString::to_string).collect();
-                wrong = Some((IDENTITY, format!("sessions with {}: {shown:?}", id.short())));
+        for id in changed {
+            if let Err(detail) = self.check_sessions(proc, id) {
+                wrong = Some((IDENTITY, detail));
             }
         }
         if let Some((invariant, detail)) = wrong {
             self.violated(invariant, format!("p{proc}: {detail}"));
         }
+    }
+
+    /// The sessions with one peer are those that came up and were not closed, and not too many.
+    fn check_sessions(&self, proc: ProcId, id: PeerId) -> Result<(), String> {
+        let process = &self.procs[proc];
+        let open = process.mesh.open_sessions(&id);
+        if !process.shadow.is_up(&id) && !open.is_empty() {
+            return Err(format!("{} is not up, but open: {open:?}", id.short()));
+        }
+        let most = if process.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
+        if open.len() > most {
+            return Err(format!("{} of at most {most} sessions with {}", open.len(), id.short()));
+        }
+        let known = |session: &SessionId| {
+            process.shadow.sessions.get(session).is_some_and(|s| {
+                let other = self.conns[s.conn].ends[1 - s.side].proc;
+                s.open && s.peer == id && other.is_some_and(|other| self.procs[other].id == id)
+            })
+        };
+        if !open.iter().all(known) || open.len() != process.shadow.open_sessions(&id).count() {
+            let shadow: Vec<SessionId> = process.shadow.open_sessions(&id).collect();
+            let shown: Vec<String> = open.iter().chain(&shadow).map(ToString::to_string).collect();
+            return Err(format!("sessions with {}: {shown:?}", id.short()));
+        }
+        Ok(())
     }
 
     /// What no input or output would show: a peer that should be dead by now, tables too large.

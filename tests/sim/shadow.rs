@@ -94,7 +94,8 @@ pub struct Shadow {
     pub input_from: Option<(ConnId, Side)>,
     /// Session that has just come up and not been refused.
     pub newest: Option<(PeerId, SessionId)>,
-    pub sessions_changed: bool,
+    /// Peers whose sessions came or went in this turn.
+    pub changed: BTreeSet<PeerId>,
     /// Lost their last session in this turn, without the promise of another.
     pub must_be_down: Vec<PeerId>,
     pub leaving: bool,
@@ -116,7 +117,7 @@ impl Shadow {
             refilled: now,
             input_from: None,
             newest: None,
-            sessions_changed: false,
+            changed: BTreeSet::new(),
             must_be_down: Vec::new(),
             leaving: false,
         }
@@ -170,6 +171,7 @@ impl Shadow {
         peer.since = now;
         peer.sessionless_since = None;
         peer.ups += u64::from(is);
+        self.changed.insert(id);
     }
 
     pub fn open_sessions<'a>(&'a self, id: &'a PeerId) -> impl Iterator<Item = SessionId> + 'a {

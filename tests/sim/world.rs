@@ -223,7 +223,10 @@ impl World {
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Event::Audit(conn) => self.audit(conn),
             Event::Sample => {
-                self.sample();
+                // Whether the mesh is whole is asked ten times as often.
+                if self.now.is_multiple_of(SAMPLE_EVERY) || !self.calm {
+                    self.sample();
+                }
                 self.watch_calm();
                 self.schedule(
                     self.now + if self.calm { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY },
