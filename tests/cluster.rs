@@ -346,6 +346,47 @@ fn a_first_node_that_left_is_restarted() {
 }
 
 #[test]
+fn two_processes_with_one_key_are_told_and_do_not_take_turns() {
+    let mut cluster = Cluster::new();
+    let key = cluster.new_key("shared");
+    let first = cluster.start(Spec::named("first"));
+    let addr = cluster.addr(first);
+    let twin = |name: &str| Spec::named(name).with_key(&key).with_connect(addr);
+    let older = cluster.start(twin("older"));
+    cluster.wait_full_mesh(&[first, older]);
+    let newer = cluster.start(twin("newer"));
+    let told = [(first, "two processes use one key"), (older, "uses our key"), (newer, "uses our key")];
+    cluster.wait_for("all three to be told", &[first, older, newer], |history| {
+        told.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
+    });
+
+    // From here on only the newer one is there, whatever the older one tries.
+    let mark = cluster.mark();
+    cluster.wait_for("ten pings of the newer one", &[first, older, newer], |history| {
+        let shared = history.listening(newer).map(|(id, _)| id);
+        let seqs = history.pings_since(mark).get(&(first, shared?)).map_or(0, Vec::len);
+        (seqs >= 10).then_some(())
+    });
+    cluster.check_steady(&[first, newer], mark);
+}
+
+#[test]
+fn a_node_that_is_pointed_at_itself_says_so_and_runs_on() {
+    let mut cluster = Cluster::new();
+    let addr = own_addr();
+    let node = cluster.start(Spec::named("alone").with_bind(addr).with_connect(addr));
+    cluster.wait_for("the node to know its own address", &[node], |history| {
+        (history.log_count(node, "this address is our own") > 0).then_some(())
+    });
+    let other = cluster.start(Spec::named("other").with_connect(addr));
+    cluster.wait_full_mesh(&[node, other]);
+    stays_whole(&cluster, &[node, other]);
+    cluster.check(&[node], |history| {
+        (history.log_count(node, "this address is our own") != 1).then(|| "said more than once".to_owned())
+    });
+}
+
+#[test]
 fn crossed_dials_end_on_one_session() {
     for round in 1..=20 {
         let mut cluster = Cluster::new();

@@ -9,12 +9,13 @@ mod sim;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
-use p2p_gossip::mesh::{self, DisconnectReason, SessionId};
-use p2p_gossip::wire::ByeReason;
+use p2p_gossip::mesh::{self, DisconnectReason, Input, SessionId};
+use p2p_gossip::wire::{ByeReason, Message};
 use p2p_gossip::{DownReason, Event};
 use sim::clock::{SECOND, micros};
-use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, told};
+use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, probes, told};
 use sim::scenario::{Action, Restart, Scenario};
 use sim::world::{Outcome, World};
 
@@ -49,7 +50,7 @@ fn whatever_another_seed_brings_the_invariants_hold() {
 /// Each broke an invariant once; why is said in the commit that mended it.
 #[test]
 fn seeds_that_once_failed_pass() {
-    for seed in [80, 2_150, 2_547, 3_351, 7_468, 12_738, 27_030] {
+    for seed in [80, 2_150, 2_547, 3_351, 7_468, 12_738, 27_030, 149_911] {
         run_seeds(seed..seed + 1);
     }
 }
@@ -212,6 +213,50 @@ fn a_restart_is_told_as_down_and_up() {
         matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
         "{events:?}"
     );
+}
+
+/// A live peer whose silence is up, and the session that was asked for what may lie there unread.
+fn silent_for_its_timeout() -> (Puppet, SessionId) {
+    let mut node = Puppet::new(&[]);
+    let session = SessionId::accepted(1);
+    node.up(session, id(3), 1);
+    assert!(!probes(&node.wait(TIMEOUT - ONE_SECOND / 10), session));
+    assert!(probes(&node.wait(ONE_SECOND / 5), session));
+    (node, session)
+}
+
+#[test]
+fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
+    let (mut node, session) = silent_for_its_timeout();
+    let outputs = node.tell(Input::Quiet { session });
+    let events = told(&outputs);
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+    assert!(closes(&outputs, session));
+}
+
+#[test]
+fn a_heartbeat_that_lay_unread_saves_its_sender() {
+    let (mut node, session) = silent_for_its_timeout();
+    let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
+    node.tell(Input::Received { session, message });
+    assert!(told(&node.tell(Input::Quiet { session })).is_empty());
+    assert!(told(&node.wait(TIMEOUT - ONE_SECOND / 10)).is_empty());
+}
+
+#[test]
+fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
+    let (mut node, _) = silent_for_its_timeout();
+    assert!(told(&node.wait(HEARTBEAT * 4 / 5)).is_empty());
+    let events = told(&node.wait(HEARTBEAT / 5));
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+}
+
+/// Found by seed 149911.
+#[test]
+fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
+    let (mut node, session) = silent_for_its_timeout();
+    assert!(closes(&node.tell(Input::Leave), session));
+    assert!(node.tell(Input::Quiet { session }).is_empty());
 }
 
 /// Found by seed 80: up, down, up, down, once a second, as long as it ran.

@@ -112,6 +112,10 @@ pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Close { session, .. } if *session == wanted))
 }
 
+pub fn probes(outputs: &[Output], wanted: SessionId) -> bool {
+    outputs.contains(&Output::Probe { session: wanted })
+}
+
 pub fn told(outputs: &[Output]) -> Vec<Event> {
     let event = |output: &Output| match output {
         Output::Notify(event) => Some(event.clone()),
