@@ -207,7 +207,7 @@ fn log_event(event: &Event) {
         }
         Event::Down { peer, name, addr, reason, members } => {
             log::warn!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
-                reason:% = reason, members = *members; "peer down; redialling");
+                reason:% = reason, members = *members; "peer down");
         }
         Event::Left { peer, name, addr, members } => {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
@@ -218,7 +218,6 @@ fn log_event(event: &Event) {
 }
 
 fn log_report(report: &Report) {
-    static LIMIT: LogLimit = LogLimit::new();
     match report {
         Report::SeedUnreachable { addr, detail } => {
             log::warn!(addr:% = addr, reason:% = Escaped(detail); "cannot join through this address yet; trying on");
@@ -239,6 +238,7 @@ fn log_report(report: &Report) {
                 "another peer answers at a known address; it counts as a new peer");
         }
         Report::OurKeyInUse { addr } => {
+            static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::error!(addr:% = addr, suppressed;
                     "another process uses our key; give each node a key of its own");
@@ -249,11 +249,13 @@ fn log_report(report: &Report) {
                 "two processes use one key; refused the one that was there before");
         }
         Report::TableFull { peer } => {
+            static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(peer:% = peer.short(), suppressed; "table of peers is full; peer refused");
             }
         }
         Report::HeldUp { gap } => {
+            static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(gap_ms:% = gap.as_millis(), suppressed;
                     "this node stood still; peers get that much more time to answer");
