@@ -263,3 +263,68 @@ fn log_report(report: &Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::config::{Config, OUTBOX_FRAMES};
+    use crate::identity::{Identity, PeerId};
+    use crate::mesh::SessionUp;
+    use crate::mesh::event::DownReason;
+    use crate::tls::Tls;
+    use crate::wire::{Hello, Message};
+
+    fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
+        let identity = Identity::generate().unwrap();
+        let (inbox_sender, inbox) = bounded(1);
+        let (events, seen) = unbounded();
+        let tls = Tls::new(&identity).unwrap();
+        let hello = wire::encode(&Message::PeersRequest).unwrap();
+        let coordinator = Coordinator {
+            mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
+            context: Arc::new(Context { tls, hello, source: None, inbox: inbox_sender }),
+            inbox,
+            control: bounded(1).1,
+            events,
+            events_dropped: Arc::default(),
+            sessions: BTreeMap::new(),
+            leave_by: None,
+        };
+        (coordinator, seen)
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_given_up_when_its_outbox_is_full() {
+        let mut now = crate::some_moment();
+        let (mut coordinator, seen) = coordinator(now);
+        let (session, peer) = (SessionId::accepted(1), PeerId::from_bytes([7; 32]));
+        let (handle, _outbox) = session::stuck().unwrap();
+        let hello = Hello {
+            instance: 2,
+            name: String::new(),
+            listen_port: 0,
+            advertised: Vec::new(),
+            heartbeat_ms: 1000,
+        };
+        let up = SessionUp { session, peer, hello, remote: ([127, 0, 0, 1], 4000).into() };
+        coordinator.session_event(now, session, SessionEvent::Up(Box::new((up, Some(handle)))));
+        let mut rounds = 0;
+        // It is alive: it sends heartbeats, it only doesn't read ours.
+        while coordinator.sessions.contains_key(&session) {
+            now += Duration::from_secs(1);
+            rounds += 1;
+            assert!(rounds <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
+            let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
+            coordinator.session_event(now, session, SessionEvent::Received(message));
+            coordinator.mesh.handle_timeout(now);
+            coordinator.carry_out();
+        }
+        let downs: Vec<DownReason> = seen
+            .try_iter()
+            .filter_map(|event| if let Event::Down { reason, .. } = event { Some(reason) } else { None })
+            .collect();
+        assert_eq!(downs, [DownReason::Slow]);
+    }
+}

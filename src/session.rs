@@ -149,6 +149,12 @@ pub(crate) fn accept(
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
 
+/// The coordinator's end of a session whose thread takes nothing out of the outbox.
+#[cfg(test)]
+pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
+    Ok(handle_and_outbox(&Arc::new(Waker::new()?)))
+}
+
 fn handle_and_outbox(waker: &Arc<Waker>) -> (SessionHandle, Receiver<Outgoing>) {
     let (sender, receiver) = bounded(OUTBOX_FRAMES);
     (SessionHandle { outbox: Some(sender), waker: Arc::clone(waker) }, receiver)

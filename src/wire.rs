@@ -116,8 +116,6 @@ pub enum ByeReason {
     Duplicate,
     /// Nothing was heard from the receiver for the timeout.
     Silent,
-    /// The receiver did not read what was sent to it.
-    Slow,
     /// The receiver sent what the protocol does not allow.
     Protocol,
     /// Another process with the receiver's key took this one's place.
@@ -249,16 +247,10 @@ impl FrameReader {
         &mut self.buffer
     }
 
-    /// Bytes that wait to be decoded.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.buffer.len() - self.taken
-    }
-
     /// Whether no byte waits to be decoded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.buffer.len() == self.taken
     }
 
     /// Whether [`FrameReader::next_message`] has something to say without more bytes: a message
@@ -364,7 +356,6 @@ mod tests {
             Just(ByeReason::Leaving),
             Just(ByeReason::Duplicate),
             Just(ByeReason::Silent),
-            Just(ByeReason::Slow),
             Just(ByeReason::Protocol),
             Just(ByeReason::Replaced),
             Just(ByeReason::Cloned),

@@ -248,7 +248,6 @@ impl Mesh {
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
             }
-            DisconnectReason::Bye(ByeReason::Slow) => DownReason::Closed,
             DisconnectReason::Bye(ByeReason::Cloned) => {
                 let addr = self.peers.get(&id).map(Peer::shown_addr);
                 addr.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));

@@ -57,11 +57,10 @@ fn hello(peer: u8, instance: u8) -> Hello {
     }
 }
 
-const BYES: [ByeReason; 9] = [
+const BYES: [ByeReason; 8] = [
     ByeReason::Leaving,
     ByeReason::Duplicate,
     ByeReason::Silent,
-    ByeReason::Slow,
     ByeReason::Protocol,
     ByeReason::Replaced,
     ByeReason::Cloned,
@@ -136,10 +135,10 @@ impl Driver {
             Step::Ends { which, why } => {
                 if let Some(session) = self.session(which) {
                     self.sessions.remove(&session);
-                    let reason = match why % 12 {
-                        9 => DisconnectReason::Closed,
-                        10 => DisconnectReason::Protocol,
-                        11 => DisconnectReason::Slow,
+                    let reason = match why % 11 {
+                        8 => DisconnectReason::Closed,
+                        9 => DisconnectReason::Protocol,
+                        10 => DisconnectReason::Slow,
                         bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
                     };
                     self.feed(Input::SessionDown { session, reason });
