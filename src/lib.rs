@@ -53,3 +53,8 @@ pub use node::{Node, StartError};
 pub(crate) fn some_moment() -> std::time::Instant {
     std::time::Instant::now()
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
