@@ -67,6 +67,15 @@ impl PeerId {
         }
         Ok(Self(Sha256::digest(&key).into()))
     }
+
+    /// The id of the key in a PEM file with a certificate.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn of_certificate_file(file: &Path) -> Result<Self, IdentityError> {
+        Self::of_certificate(&read_certificate(file)?)
+            .map_err(|source| IdentityError::Certificate { file: file.to_owned(), source })
+    }
 }
 
 /// Why no id can be taken from a certificate.

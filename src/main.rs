@@ -5,6 +5,7 @@ mod cli;
 mod console;
 mod logging;
 mod stdio;
+mod verbs;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -16,9 +17,10 @@ use p2p_gossip::{Identity, IdentityError, Node, StartError};
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{Action, IdentitySource, Options, PROGRAM};
+use crate::cli::{Action, IdentitySource, Options, PROGRAM, Verb};
 use crate::console::Console;
 use crate::logging::Logs;
+use crate::stdio::visible;
 
 /// From the signal until the process is gone, whatever blocks.
 const LEAVE_MAX: Duration = Duration::from_millis(900);
@@ -32,11 +34,15 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Action::Run(options)) => *options,
+        Ok(Action::Verb(verb)) => return perform(verb),
         Ok(Action::Print(text)) => return print(&text),
         Err(error) => {
             // A stderr that is closed leaves the exit code to say it.
-            let _ =
-                writeln!(io::stderr(), "{PROGRAM}: {error}\nTry '{PROGRAM} --help' for more information.");
+            let _ = writeln!(
+                io::stderr(),
+                "{PROGRAM}: {error}\nTry '{}' for more information.",
+                error.help_command()
+            );
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -52,6 +58,16 @@ fn main() -> ExitCode {
         Err(failure) => {
             logs.say(&failure.to_string());
             logs.flush(FAILURE_PATIENCE);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> ExitCode {
+    match verbs::perform(verb) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{PROGRAM}: {}", visible(&error.to_string()));
             ExitCode::FAILURE
         }
     }

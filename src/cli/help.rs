@@ -1,0 +1,120 @@
+//! The help texts, made from what argh knows of the arguments.
+
+use std::fmt::Write as _;
+
+use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
+
+use super::PROGRAM;
+use super::verbs::Kind;
+
+/// Column in which the descriptions of the options begin.
+pub(super) const HELP_COLUMN: usize = 25;
+
+/// The help of the program as a whole, and of the arguments that start a node.
+pub(super) fn of_program(command: &CommandInfoWithArgs) -> String {
+    let mut verbs = String::new();
+    for verb in Kind::ALL {
+        let name = format!("  {}", verb.name());
+        let _ = writeln!(verbs, "{name:<HELP_COLUMN$}{}", verb.summary());
+    }
+    format!(
+        "\
+{PROGRAM} {version}
+A secure peer-to-peer mesh: start a node, point the next ones at any node,
+and every node knows who is alive.
+
+Usage: {PROGRAM} [OPTIONS]
+       {PROGRAM} VERB [OPTIONS]
+
+Options:
+{options}
+Verbs, each with a --help of its own:
+{verbs}
+Examples:
+  {PROGRAM} --period 5 --port 8080
+  {PROGRAM} --period 3 --port 8081 --connect 127.0.0.1:8080
+
+Environment:
+  RUST_LOG   what is logged to stderr: error, warn, info, debug, trace or off,
+             or by module: warn,p2p_gossip::session=debug [default: info]
+  NO_COLOR   no colours if set to anything
+
+Exit codes:
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM; a verb: done
+  1  failed: the port is in use, a file cannot be read, ...
+  2  wrong usage
+",
+        version = env!("CARGO_PKG_VERSION"),
+        options = options(command),
+    )
+}
+
+/// The help of a verb. Its text begins with what its argument struct says of itself.
+pub(super) fn of_verb(verb: Kind, command: &CommandInfoWithArgs) -> String {
+    let mut usage = format!("Usage: {PROGRAM} {} [OPTIONS]", verb.name());
+    for positional in command.positionals {
+        let _ = match positional.optionality {
+            Optionality::Required => write!(usage, " {}", positional.name),
+            _ => write!(usage, " [{}]", positional.name),
+        };
+    }
+    let mut arguments = String::new();
+    for positional in command.positionals {
+        let left = format!("  {}", positional.name);
+        let _ = writeln!(arguments, "{left:<HELP_COLUMN$}{}", positional.description);
+    }
+    let arguments = if arguments.is_empty() { String::new() } else { format!("Arguments:\n{arguments}\n") };
+    format!(
+        "{PROGRAM} {name}: {summary}\n{details}\n{usage}\n\n{arguments}Options:\n{options}",
+        name = verb.name(),
+        summary = verb.summary(),
+        details = verb.details(),
+        options = options(command),
+    )
+}
+
+fn options(command: &CommandInfoWithArgs) -> String {
+    let mut options = String::new();
+    let mut line = |left: &str, right: &str| {
+        let _ = writeln!(options, "{left:<HELP_COLUMN$}{right}");
+    };
+    for flag in command.flags {
+        let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        match flag.kind {
+            FlagInfoKind::Option { arg_name } => {
+                line(&format!("  {short}{} {arg_name}", flag.long), flag.description);
+            }
+            // argh lists its own --help first and with other words.
+            FlagInfoKind::Switch if flag.long == "--help" => {}
+            FlagInfoKind::Switch => line(&format!("  {short}{}", flag.long), flag.description),
+        }
+    }
+    line("  -h, --help", "print this help and exit");
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::printed;
+    use super::*;
+
+    #[test]
+    fn every_verb_has_a_help_that_fits_and_lists_its_options() {
+        for verb in Kind::ALL {
+            let help = printed(&[verb.name(), "--help"]);
+            assert!(help.starts_with(&format!("{PROGRAM} {}: ", verb.name())), "{help}");
+            assert!(help.contains(&format!("\nUsage: {PROGRAM} {} ", verb.name())), "{help}");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            let lines = help.lines().skip_while(|line| *line != "Options:").skip(1);
+            for line in lines {
+                assert!(
+                    line[..HELP_COLUMN].ends_with(' ') && !line[HELP_COLUMN..].starts_with(' '),
+                    "{line}"
+                );
+            }
+            assert!(printed(&["--help"]).contains(&format!("\n  {:<23}{}\n", verb.name(), verb.summary())));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The arguments as argh takes them, and everything that is wrong with them but for their values.
+
+use std::fmt::Write as _;
+
+use argh::{CommandInfoWithArgs, EarlyExit, FlagInfo, FlagInfoKind, Optionality};
+use p2p_gossip::DialAddr;
+
+use super::UsageError;
+use super::values::parse_port;
+use super::verbs::Kind;
+use crate::stdio::visible;
+
+/// The arguments as argh understands them, or what is answered without it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Normal<'a> {
+    Words(Vec<&'a str>),
+    Help,
+    Version,
+}
+
+/// Splits `--option=value`, which argh does not, and reports everything that is wrong with the
+/// arguments but for the values themselves, where argh would say less.
+pub(super) fn normalise<'a>(
+    command: &CommandInfoWithArgs,
+    arguments: &'a [String],
+) -> Result<Normal<'a>, UsageError> {
+    let flags = command.flags;
+    let mut seen: Vec<&str> = Vec::new();
+    let (mut words, mut positionals) = (Vec::new(), Vec::new());
+    let mut rest = arguments.iter().map(String::as_str);
+    let mut only_positionals = false;
+    while let Some(word) = rest.next() {
+        if word == "--" && !only_positionals {
+            only_positionals = true;
+            continue;
+        }
+        if only_positionals || word == "-" || !word.starts_with('-') {
+            if positionals.len() == command.positionals.len() {
+                return Err(unexpected(word, flags));
+            }
+            positionals.push(word);
+            continue;
+        }
+        let (name, attached) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        let is_help = matches!(name, "-h" | "--help");
+        let flag = flags.iter().find(|flag| flag.long == name || is_short(flag, name));
+        let Some(flag) = flag.filter(|_| !is_help) else {
+            return match (is_help, attached) {
+                (true, None) => Ok(Normal::Help),
+                (true, Some(_)) => Err(UsageError::new(format!("option {name} takes no value"))),
+                (false, _) => Err(unknown(name, flags)),
+            };
+        };
+        let takes_value = matches!(flag.kind, FlagInfoKind::Option { .. });
+        if !takes_value && attached.is_some() {
+            return Err(UsageError::new(format!("option {name} takes no value")));
+        }
+        if flag.long == VERSION {
+            return Ok(Normal::Version);
+        }
+        if flag.optionality != Optionality::Repeating && seen.contains(&flag.long) {
+            return Err(UsageError::new(format!("option {name} is given more than once")));
+        }
+        seen.push(flag.long);
+        words.push(name);
+        if takes_value {
+            words.push(match attached {
+                Some(value) => value,
+                None => following(name, rest.next())?,
+            });
+        }
+    }
+    let missing = flags.iter().find(|f| f.optionality == Optionality::Required && !seen.contains(&f.long));
+    if let Some(flag) = missing.filter(|flag| flag.long != HELP) {
+        return Err(UsageError::new(format!("option {} is missing", flag.long)));
+    }
+    let missing = command.positionals.get(positionals.len());
+    if let Some(positional) = missing.filter(|p| p.optionality == Optionality::Required) {
+        return Err(UsageError::new(format!("{} is missing", positional.name)));
+    }
+    if !positionals.is_empty() {
+        words.push("--");
+        words.extend(positionals);
+    }
+    Ok(Normal::Words(words))
+}
+
+const HELP: &str = "--help";
+const VERSION: &str = "--version";
+
+fn is_short(flag: &FlagInfo<'_>, name: &str) -> bool {
+    flag.short.is_some_and(|short| name.strip_prefix('-').is_some_and(|rest| rest.chars().eq([short])))
+}
+
+/// The value of an option that has none attached.
+fn following<'a>(name: &str, next: Option<&'a str>) -> Result<&'a str, UsageError> {
+    match next {
+        Some(value) if !value.starts_with("--") => Ok(value),
+        Some(next) => {
+            let next = visible(next);
+            Err(UsageError::new(format!("option {name} needs a value, but {next} follows")))
+        }
+        None => Err(UsageError::new(format!("option {name} needs a value"))),
+    }
+}
+
+fn unexpected(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
+    let shown = visible(argument);
+    let mut message = format!("unexpected argument '{shown}'");
+    let has = |long: &str| flags.iter().any(|flag| flag.long == long);
+    if has("--port") && parse_port(argument).is_ok() {
+        let _ = write!(message, "; did you mean --port {shown}?");
+    } else if has("--connect") && argument.parse::<DialAddr>().is_ok() {
+        let _ = write!(message, "; did you mean --connect {shown}?");
+    } else if Kind::named(argument).is_some() {
+        let _ = write!(message, "; a verb comes before all options");
+    } else if let Some(verb) = nearest(argument, Kind::ALL.iter().map(|kind| kind.name())) {
+        let _ = write!(message, "; did you mean the verb {verb}?");
+    }
+    UsageError::new(message)
+}
+
+fn unknown(name: &str, flags: &[FlagInfo<'_>]) -> UsageError {
+    let mut message = format!("unknown option {}", visible(name));
+    if let Some(nearest) = nearest(name, flags.iter().map(|flag| flag.long)) {
+        let _ = write!(message, "; did you mean {nearest}?");
+    }
+    UsageError::new(message)
+}
+
+/// The option or verb that was probably meant: the only one that begins like this, else one that a
+/// typing error or two turn into it.
+fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let given = name.trim_start_matches('-').to_lowercase();
+    if given.is_empty() {
+        return None;
+    }
+    let bare = |word: &'a str| word.trim_start_matches('-');
+    let mut begins = all.clone().filter(|word| bare(word).starts_with(&given));
+    if let (Some(only), None) = (begins.next(), begins.next()) {
+        return Some(only);
+    }
+    let distance = |word| strsim::damerau_levenshtein(&given, bare(word));
+    let (errors, word) = all.map(|word| (distance(word), word)).min()?;
+    let errors_max = given.chars().count().div_ceil(3).min(2);
+    (errors <= errors_max).then_some(word)
+}
+
+/// argh's words in the form of our other messages; a value may hold what a terminal acts on.
+pub(super) fn from_argh(exit: &EarlyExit) -> UsageError {
+    let message = exit.output.trim_end();
+    let mut chars = message.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    let message: String = first.into_iter().chain(chars).collect();
+    UsageError::new(visible(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::IdentitySource;
+    use super::super::testing::{error, run};
+
+    #[test]
+    fn only_the_first_equals_sign_separates() {
+        assert_eq!(run(&["--name=a=b"]).unwrap().config.name, "a=b");
+        assert_eq!(run(&["--name", "--", "x"]).unwrap_err(), "option --name needs a value, but -- follows");
+        assert_eq!(run(&["--name", "a=b"]).unwrap().config.name, "a=b");
+        assert_eq!(run(&["--name=--port"]).unwrap().config.name, "--port");
+        assert_eq!(run(&["--name=-h"]).unwrap().config.name, "-h");
+        assert_eq!(run(&["--name="]).unwrap().config.name, "");
+        let options = run(&["--key=dir=1/key.pem"]).unwrap();
+        assert_eq!(options.identity, IdentitySource::Key("dir=1/key.pem".into()));
+    }
+
+    #[test]
+    fn an_unknown_option_names_the_nearest() {
+        let unknown = |option: &str| error(&[option]);
+        assert_eq!(unknown("--prot"), "unknown option --prot; did you mean --port?");
+        assert_eq!(unknown("--prot=80"), "unknown option --prot; did you mean --port?");
+        assert_eq!(unknown("--conect"), "unknown option --conect; did you mean --connect?");
+        assert_eq!(unknown("--per"), "unknown option --per; did you mean --period?");
+        assert_eq!(unknown("-port"), "unknown option -port; did you mean --port?");
+        assert_eq!(unknown("--PORT"), "unknown option --PORT; did you mean --port?");
+        assert_eq!(unknown("--hlep"), "unknown option --hlep; did you mean --help?");
+        assert_eq!(unknown("--listen"), "unknown option --listen");
+        assert_eq!(unknown("-x"), "unknown option -x");
+        assert_eq!(unknown("--p\u{1b}[31m"), "unknown option --p\\u{1b}[31m");
+    }
+
+    #[test]
+    fn arguments_that_are_not_options_are_refused() {
+        assert_eq!(error(&["stray"]), "unexpected argument 'stray'");
+        assert_eq!(error(&["-"]), "unexpected argument '-'");
+        assert_eq!(error(&["8081"]), "unexpected argument '8081'; did you mean --port 8081?");
+        assert_eq!(error(&["--", "--port"]), "unexpected argument '--port'");
+        let message = error(&["--port", "0", "127.0.0.1:8080"]);
+        assert_eq!(message, "unexpected argument '127.0.0.1:8080'; did you mean --connect 127.0.0.1:8080?");
+        assert!(run(&["--port", "0", "--"]).is_ok());
+    }
+
+    #[test]
+    fn values_missing_superfluous_or_twice() {
+        assert_eq!(error(&["--port"]), "option --port needs a value");
+        assert_eq!(error(&["--key", "--cert"]), "option --key needs a value, but --cert follows");
+        assert_eq!(error(&["--help=yes"]), "option --help takes no value");
+        assert_eq!(error(&["--version="]), "option --version takes no value");
+        assert_eq!(error(&["-V=1"]), "option -V takes no value");
+        assert_eq!(error(&["--port=1", "--port", "1"]), "option --port is given more than once");
+        assert_eq!(error(&["--cert", "c"]), "--cert needs --key with the private key of that certificate");
+        assert!(error(&["--key="]).contains("the file name is empty"));
+        assert!(error(&["--output", "xml"]).contains("expected \"text\" or \"json\""));
+        assert!(error(&["--connect", "nowhere"]).contains("write host:port"));
+        assert!(error(&["--name", "a\nb"]).contains("control character '\\n'"));
+        assert!(error(&["--name", &"x".repeat(65)]).contains("65 bytes"));
+    }
+}
