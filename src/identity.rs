@@ -14,6 +14,9 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::files::{self, Demand, PRIVATE, PUBLIC, ReadError};
 
 /// Bytes in the public key (DER) of RSA 4096, the largest key accepted: checking signatures of
 /// huge RSA keys is a known way to burn somebody else's CPU.
@@ -177,7 +180,12 @@ impl Identity {
     /// Names the file and what is wrong with it: missing, unreadable, readable by others, empty,
     /// without such a block, or with a key that can't be used.
     pub fn from_key_file(key_file: &Path) -> Result<Self, IdentityError> {
-        let key = read_key(key_file)?;
+        Self::from_key(key_file, Demand::Private)
+    }
+
+    /// The same, with what is demanded of the file.
+    pub(crate) fn from_key(key_file: &Path, demand: Demand) -> Result<Self, IdentityError> {
+        let key = read_key(key_file, demand)?;
         let unusable = || IdentityError::KeyUnusable { file: key_file.to_owned() };
         let pair = KeyPair::try_from(&key).map_err(|_| unusable())?;
         let identity = Self::self_signed(&pair).map_err(|error| match error {
@@ -194,7 +202,16 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_key_file`], for either file, and if the two don't belong together.
     pub fn from_files(key_file: &Path, cert_file: &Path) -> Result<Self, IdentityError> {
-        let key = read_key(key_file)?;
+        Self::from_pair(key_file, cert_file, Demand::Private)
+    }
+
+    /// The same, with what is demanded of the key's file.
+    pub(crate) fn from_pair(
+        key_file: &Path,
+        cert_file: &Path,
+        demand: Demand,
+    ) -> Result<Self, IdentityError> {
+        let key = read_key(key_file, demand)?;
         let certificate = read_certificate(cert_file)?;
         let signing_key = provider()
             .key_provider
@@ -209,6 +226,38 @@ impl Identity {
         let identity = Self { id, certified: Arc::new(certified) };
         identity.check_key(key_file)?;
         Ok(identity)
+    }
+
+    /// Makes a new Ed25519 key with a self-signed certificate, and writes both to files that were not
+    /// there before; the key's is readable by its owner only.
+    ///
+    /// # Errors
+    /// Either file exists, or the system refuses to make them; then neither is left behind.
+    pub fn create_files(key_file: &Path, cert_file: &Path) -> Result<Self, IdentityError> {
+        let written = |file: &Path, source| IdentityError::Write { file: file.to_owned(), source };
+        // Before a key is written that would have to be taken back.
+        if cert_file.symlink_metadata().is_ok() {
+            return Err(written(cert_file, io::ErrorKind::AlreadyExists.into()));
+        }
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
+        let identity = Self::self_signed(&key)?;
+        let pem = Zeroizing::new(key.serialize_pem());
+        files::create_new(key_file, pem.as_bytes(), PRIVATE).map_err(|source| written(key_file, source))?;
+        identity.write_certificate(cert_file).inspect_err(|_| {
+            // Made a moment ago, so nobody's id yet.
+            let _ = std::fs::remove_file(key_file);
+        })?;
+        Ok(identity)
+    }
+
+    /// Writes the certificate to a file that was not there before.
+    pub(crate) fn write_certificate(&self, file: &Path) -> Result<(), IdentityError> {
+        // One certificate: chains mean nothing here.
+        let der = self.certified.cert.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
+        let config = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
+        let pem = ::pem::encode_config(&::pem::Pem::new("CERTIFICATE", der), config);
+        files::create_new(file, pem.as_bytes(), PUBLIC)
+            .map_err(|source| IdentityError::Write { file: file.to_owned(), source })
     }
 
     /// The id of this key.
@@ -260,6 +309,28 @@ pub enum IdentityError {
         file: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file can't be made.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A private key that was to lie here lies somewhere else.
+    #[error("{} is a symbolic link; put the private key itself there, or name its file with --key", file.display())]
+    Link {
+        /// The link.
+        file: PathBuf,
+    },
+    /// A private key belongs to somebody else.
+    #[error("{} belongs to the user with the number {owner}, not to the one this runs as", file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// Its owner.
+        owner: u32,
     },
     /// A file has nothing in it.
     #[error("{} is empty; a PEM file with a {wanted} is needed", file.display())]
@@ -339,8 +410,8 @@ pub enum IdentityError {
 const KEY: &str = "private key";
 const CERTIFICATE: &str = "certificate";
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let bytes = read_pem(file, KEY, check_private)?;
+fn read_key(file: &Path, demand: Demand) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let bytes = Zeroizing::new(read_pem(file, KEY, demand)?);
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => Ok(key),
         Err(error) => Err(pem_error(file, KEY, &bytes, &error)),
@@ -348,7 +419,7 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
 }
 
 fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityError> {
-    let bytes = read_pem(file, CERTIFICATE, |_, _| Ok(()))?;
+    let bytes = read_pem(file, CERTIFICATE, Demand::Anything)?;
     match CertificateDer::from_pem_slice(&bytes) {
         Ok(certificate) => Ok(certificate),
         Err(error) => Err(pem_error(file, CERTIFICATE, &bytes, &error)),
@@ -376,41 +447,20 @@ fn pem_error(file: &Path, wanted: &'static str, bytes: &[u8], error: &pem::Error
     }
 }
 
-type FileCheck = fn(&Path, &std::fs::Metadata) -> Result<(), IdentityError>;
-
-fn read_pem(file: &Path, wanted: &'static str, check: FileCheck) -> Result<Vec<u8>, IdentityError> {
-    use std::io::Read as _;
-    let failed = |source| IdentityError::Read { file: file.to_owned(), source };
-    let handle = std::fs::File::open(file).map_err(failed)?;
-    // Of the open file, so that nobody can exchange it between the check and the read.
-    let metadata = handle.metadata().map_err(failed)?;
-    if metadata.is_dir() {
-        return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
-    }
-    check(file, &metadata)?;
-    let mut bytes = Vec::new();
-    handle.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+fn read_pem(file: &Path, wanted: &'static str, demand: Demand) -> Result<Vec<u8>, IdentityError> {
+    let bytes = files::read(file, PEM_BYTES_MAX, demand).map_err(|error| {
+        let file = file.to_owned();
+        match error {
+            ReadError::System(source) => IdentityError::Read { file, source },
+            ReadError::Exposed(mode) => IdentityError::Exposed { file, mode },
+            ReadError::TooLarge => IdentityError::TooLarge { file, wanted },
+            ReadError::Foreign(owner) => IdentityError::Foreign { file, owner },
+            ReadError::Link => IdentityError::Link { file },
+            ReadError::NoFile => IdentityError::Read { file, source: io::ErrorKind::InvalidInput.into() },
+        }
+    })?;
     if bytes.is_empty() {
         return Err(IdentityError::Empty { file: file.to_owned(), wanted });
     }
-    if bytes.len() as u64 > PEM_BYTES_MAX {
-        return Err(IdentityError::TooLarge { file: file.to_owned(), wanted });
-    }
     Ok(bytes)
-}
-
-#[cfg(unix)]
-fn check_private(file: &Path, metadata: &std::fs::Metadata) -> Result<(), IdentityError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = metadata.permissions().mode() & 0o7777;
-    // Pipes and process substitution have no meaningful mode.
-    if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(IdentityError::Exposed { file: file.to_owned(), mode });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_private(_: &Path, _: &std::fs::Metadata) -> Result<(), IdentityError> {
-    Ok(())
 }

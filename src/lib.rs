@@ -23,18 +23,21 @@
 //! |---|---|
 //! | [`config`] | [`Config`], and every limit and interval |
 //! | [`identity`] | key pair, certificate, [`PeerId`] |
+//! | [`network_key`] | the secret of a closed network |
 //! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
 //! | [`wire`] | messages and their framing |
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
-//! | `tls`, `waker`, `log_limit` | what those need |
+//! | `tls`, `waker`, `log_limit`, `files` | what those need |
 
 pub mod config;
 mod coordinator;
+mod files;
 pub mod identity;
 mod listener;
 mod log_limit;
 pub mod mesh;
+pub mod network_key;
 mod node;
 mod session;
 pub mod text;
@@ -46,6 +49,7 @@ pub use config::{Config, ConfigError, DialAddr};
 pub use identity::{Identity, IdentityError, PeerId};
 pub use mesh::event::{DownReason, Event};
 pub use mesh::{PeerInfo, PeerState};
+pub use network_key::NetworkKey;
 pub use node::{Node, StartError};
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.

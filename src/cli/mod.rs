@@ -21,7 +21,7 @@ use std::fmt;
 
 pub(crate) use run::{IdentitySource, Options};
 pub(crate) use values::Output;
-pub(crate) use verbs::{KeySource, Verb};
+pub(crate) use verbs::{KeySource, Keygen, Verb};
 
 use crate::stdio::visible;
 use verbs::Kind;

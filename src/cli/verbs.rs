@@ -11,6 +11,8 @@ use super::{Action, PROGRAM, UsageError, help};
 /// A verb with its arguments, checked.
 #[derive(Debug)]
 pub(crate) enum Verb {
+    /// Make keys.
+    Keygen(Keygen),
     /// Print the id of a key.
     Id(KeySource),
 }
@@ -24,15 +26,25 @@ pub(crate) enum KeySource {
     Certificate(PathBuf),
 }
 
+/// What keys to make, and where; at least one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Keygen {
+    /// Of a node: the private key's file and the certificate's.
+    pub(crate) node: Option<(PathBuf, PathBuf)>,
+    /// Of a closed network.
+    pub(crate) network: Option<PathBuf>,
+}
+
 /// A verb without its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    Keygen,
     Id,
 }
 
 impl Kind {
     /// In the order of the help.
-    pub(super) const ALL: &[Self] = &[Self::Id];
+    pub(super) const ALL: &[Self] = &[Self::Keygen, Self::Id];
 
     pub(super) fn named(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == word)
@@ -41,6 +53,7 @@ impl Kind {
     /// The word on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Keygen => "keygen",
             Self::Id => "id",
         }
     }
@@ -48,6 +61,7 @@ impl Kind {
     /// One line for the help.
     pub(super) fn summary(self) -> &'static str {
         match self {
+            Self::Keygen => "make the key of a node or of a network",
             Self::Id => "print the id of a key",
         }
     }
@@ -55,6 +69,10 @@ impl Kind {
     /// What the verb's own help says beyond that, in lines.
     pub(super) fn details(self) -> &'static str {
         match self {
+            Self::Keygen => {
+                "Never overwrites a file. Prints the id of a node's key. Secrets can be read by\n\
+                 their owner only.\n"
+            }
             Self::Id => "The id is the SHA-256 of the public key: of a node that runs with this key.\n",
         }
     }
@@ -62,6 +80,7 @@ impl Kind {
     /// Reads what follows the verb.
     pub(super) fn parse(self, arguments: &[String]) -> Result<Action, UsageError> {
         match self {
+            Self::Keygen => read(self, arguments, KeygenArguments::check),
             Self::Id => read(self, arguments, IdArguments::check),
         }
     }
@@ -79,6 +98,39 @@ fn read<A: FromArgs + ArgsInfo>(
     };
     let arguments = A::from_args(&[PROGRAM, kind.name()], &words).map_err(|exit| from_argh(&exit))?;
     check(arguments).map(Action::Verb)
+}
+
+/// Keys.
+#[derive(Debug, FromArgs, ArgsInfo)]
+struct KeygenArguments {
+    /// file for a new private key of a node
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    key: Option<PathBuf>,
+
+    /// file for that key's certificate
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    cert: Option<PathBuf>,
+
+    /// file for a new key of a closed network
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    network: Option<PathBuf>,
+}
+
+impl KeygenArguments {
+    fn check(self) -> Result<Verb, UsageError> {
+        let (node, network) = match (self.key, self.cert, self.network) {
+            (Some(key), Some(cert), network) => (Some((key, cert)), network),
+            (None, None, Some(network)) => (None, Some(network)),
+            (None, None, None) => {
+                return Err(UsageError::new("keygen needs --key and --cert, or --network"));
+            }
+            (Some(_), None, _) => {
+                return Err(UsageError::new("--key needs --cert for the key's certificate"));
+            }
+            (None, Some(_), _) => return Err(UsageError::new("--cert needs --key for the private key")),
+        };
+        Ok(Verb::Keygen(Keygen { node, network }))
+    }
 }
 
 /// The id of a key.
@@ -109,9 +161,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_and_its_certificate_are_made_together() {
+        let (node, network) = (Some(("k".into(), "c".into())), Some("n".into()));
+        for (line, node, network) in [
+            (&["keygen", "--key=k", "--cert=c"][..], node.clone(), None),
+            (&["keygen", "--network=n"], None, network.clone()),
+            (&["keygen", "--key=k", "--cert=c", "--network=n"], node, network),
+        ] {
+            let Verb::Keygen(made) = verb(line).unwrap() else { panic!("not keygen: {line:?}") };
+            assert_eq!(made, Keygen { node, network });
+        }
+        assert_eq!(error(&["keygen"]), "keygen needs --key and --cert, or --network");
+        assert_eq!(error(&["keygen", "--key=k"]), "--key needs --cert for the key's certificate");
+        assert_eq!(error(&["keygen", "--cert=k", "--network=n"]), "--cert needs --key for the private key");
+    }
+
+    #[test]
     fn an_id_has_one_source() {
         let source = |line: &[&str]| match verb(line).unwrap() {
             Verb::Id(source) => source,
+            other => panic!("{other:?}"),
         };
         assert_eq!(source(&["id", "--key", "k"]), KeySource::Key("k".into()));
         assert_eq!(source(&["id", "--cert=c"]), KeySource::Certificate("c".into()));
