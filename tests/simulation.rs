@@ -50,7 +50,7 @@ fn whatever_another_seed_brings_the_invariants_hold() {
 /// Each broke an invariant once; why is said in the commit that mended it.
 #[test]
 fn seeds_that_once_failed_pass() {
-    for seed in [80, 2_150, 2_547, 3_351, 7_468, 12_738, 27_030, 149_911] {
+    for seed in [80, 2_150, 2_547, 3_351, 7_468, 12_738, 27_030, 149_911, 1_027_623] {
         run_seeds(seed..seed + 1);
     }
 }
@@ -257,6 +257,22 @@ fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
     let (mut node, session) = silent_for_its_timeout();
     assert!(closes(&node.tell(Input::Leave), session));
     assert!(node.tell(Input::Quiet { session }).is_empty());
+}
+
+/// Found by seed 1027623: two leave at the same moment, and each hears of the other.
+#[test]
+fn who_leaves_says_nothing_more_though_others_leave_as_well() {
+    let mut node = Puppet::new(&[]);
+    let sessions = [1, 2].map(SessionId::accepted);
+    for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
+        node.up(session, peer, 7);
+    }
+    node.wait(HEARTBEAT / 5);
+    assert!(closes(&node.tell(Input::Leave), sessions[1]));
+    let outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Leaving));
+    assert!(matches!(told(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
+    let later = node.wait(HEARTBEAT);
+    assert!(later.is_empty(), "{later:?}");
 }
 
 /// Found by seed 80: up, down, up, down, once a second, as long as it ran.

@@ -299,9 +299,11 @@ impl Mesh {
         let shown = (peer.name.clone(), peer.shown_addr());
         self.live -= 1;
         self.roster ^= roster::share(&id);
-        self.timers.set(Timer::Forget(id), now + self.config.forget_after);
-        self.membership_changed(now);
-        self.seeds_lost(now, id);
+        if !self.leaving {
+            self.timers.set(Timer::Forget(id), now + self.config.forget_after);
+            self.membership_changed(now);
+            self.seeds_lost(now, id);
+        }
         Some(shown)
     }
 
