@@ -1,0 +1,111 @@
+//! Signals, and standard streams that nobody reads.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::program::{Node, STOP_MAX, addr_of, full_pipe, program};
+
+#[test]
+fn a_signal_stops_the_node_cleanly_and_its_peers_see_it_leave() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let first = Node::start(&[]);
+        let addr = addr_of(&first.event("listening"));
+        let mut second = Node::start(&["--connect", &addr]);
+        first.event("up");
+        let began = Instant::now();
+        second.signal(signal);
+        let (status, stdout, _) = second.wait();
+        assert_eq!(status.code(), Some(0));
+        assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
+        let last: Value = serde_json::from_str(stdout.last().unwrap()).unwrap();
+        assert_eq!(last["event"], "stopped");
+        first.event("left");
+        first.stop();
+    }
+}
+
+/// A stdout in which nothing fits keeps a leaving node waiting half a second: time for a second
+/// signal. On a machine so busy that it comes too late, the next try may be in time.
+#[test]
+fn a_second_signal_ends_the_node_at_once() {
+    let first = Node::start(&[]);
+    let addr = addr_of(&first.event("listening"));
+    for _ in 0..20 {
+        let (_reader, writer) = full_pipe();
+        let mut command = program();
+        command.args(["--port", "0", "--bind", "127.0.0.1", "--connect", &addr]);
+        let mut second = Node::spawn_with(&mut command, writer.into(), Stdio::piped());
+        first.event("up");
+        second.signal(Signal::TERM);
+        second.log_line("leaving the mesh");
+        second.signal(Signal::INT);
+        let (status, _, _) = second.wait();
+        if status.signal() == Some(Signal::INT.as_raw()) {
+            return;
+        }
+        assert_eq!(status.code(), Some(0));
+    }
+    panic!("the second signal never ended the node");
+}
+
+#[test]
+fn streams_that_nobody_reads_stop_neither_the_heartbeats_nor_the_leaving() {
+    let first = Node::start(&["--period", "0.01"]);
+    let addr = addr_of(&first.event("listening"));
+    let (_unread_stdout, stdout) = full_pipe();
+    let (_unread_stderr, stderr) = full_pipe();
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--period", "0.01", "--connect", &addr]);
+    command.env("RUST_LOG", "trace");
+    let mut second = Node::spawn_with(&mut command, stdout.into(), stderr.into());
+    let id = first.event("up")["peer"].clone();
+    // Beyond the timeout of three seconds, every event of the second node had nowhere to go.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let event: Value = serde_json::from_str(&first.line()).unwrap();
+        assert_eq!((&event["event"], &event["peer"]), (&"ping".into(), &id), "{event}");
+    }
+    let began = Instant::now();
+    second.signal(Signal::TERM);
+    let (status, _, _) = second.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
+    first.event("left");
+    first.stop();
+}
+
+#[test]
+fn a_closed_stdout_is_reported_once_and_the_node_runs_on() {
+    let first = Node::start(&["--period", "0.01"]);
+    let addr = addr_of(&first.event("listening"));
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    drop(reader);
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--period", "0.01", "--connect", &addr]);
+    let mut second = Node::spawn_with(&mut command, writer.into(), Stdio::piped());
+    second.log_line("cannot write to stdout");
+    for _ in 0..50 {
+        first.event("ping");
+    }
+    second.signal(Signal::TERM);
+    let (status, _, stderr) = second.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(!stderr.iter().any(|line| line.contains("stdout")), "{stderr:?}");
+    first.event("left");
+    first.stop();
+}
+
+#[test]
+fn a_stderr_that_is_closed_hides_a_failure_but_not_its_exit_code() {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    drop(reader);
+    let second = writer.try_clone().unwrap();
+    let mut node = Node::spawn_with(program().arg("--port"), Stdio::null(), writer.into());
+    assert_eq!(node.wait().0.code(), Some(2));
+    let mut node = Node::spawn_with(program().args(["--key", "/nonexistent"]), Stdio::null(), second.into());
+    assert_eq!(node.wait().0.code(), Some(1));
+}
