@@ -1,11 +1,10 @@
 //! What a node is told before it starts, and every limit and interval it keeps to.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::time::Duration;
 
+use crate::addr::{DialAddr, LocalIp, is_link_local};
 use crate::text;
+use crate::wire::ADDRS_MAX;
 
 /// TCP port a node listens on unless told otherwise.
 pub const PORT_DEFAULT: u16 = 8080;
@@ -16,14 +15,34 @@ pub const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// Longest accepted ping period, a day: anything above is a typing error.
 pub const PERIOD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Time between heartbeats to a peer. Three of them fit into [`TIMEOUT`].
+/// Time between heartbeats to a peer unless told otherwise.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Silence after which a peer is dead.
-pub const TIMEOUT: Duration = Duration::from_secs(3);
-/// Time a dead peer is remembered and redialled.
+/// Shortest accepted time between heartbeats: faster ones cost a busy machine its own punctuality.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// Longest accepted time between heartbeats: peers wait for three of them, and none waits longer
+/// than a minute ([`PEER_TIMEOUT_MAX`]).
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(20);
+/// Heartbeats of silence after which a peer is dead unless told otherwise: one may be late, one lost.
+pub const TIMEOUT_HEARTBEATS: u32 = 3;
+/// Heartbeats of silence that are the least accepted: a single late one is no death.
+pub const TIMEOUT_HEARTBEATS_MIN: u32 = 2;
+/// Silence after which a peer is dead unless told otherwise.
+pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
+/// Longest accepted timeout: whoever is gone would be a member for an hour.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest time that a peer gets because of its own slow heartbeats, lest it be immortal.
+pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Time a dead peer is remembered and redialled unless told otherwise.
 pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Peers known at once, in whatever state; a full mesh of more is beyond one machine's descriptors.
+/// Shortest accepted time to remember a dead peer: below it nobody would be redialled.
+pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(1);
+/// Longest accepted time to remember a dead peer, a year: anything above is a typing error.
+pub const FORGET_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Peers known at once, in whatever state, unless told otherwise; a full mesh of more is beyond the
+/// descriptors that most systems give a process.
 pub const PEERS_MAX: usize = 1024;
+/// Most peers that may be asked for: four thousand threads are the end of what a machine does well.
+pub const PEERS_LIMIT: usize = 4096;
 
 /// Bytes in a node's name: one label, not a document.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -80,9 +99,12 @@ pub struct Config {
     /// TCP port to listen on; 0 takes any free one.
     pub port: u16,
     /// Address to listen on and to dial from; `None` is every interface, IPv4 and IPv6.
-    pub bind: Option<IpAddr>,
+    pub bind: Option<LocalIp>,
     /// Peers to join through. Each is dialled until it answers, for as long as the node runs.
     pub connect: Vec<DialAddr>,
+    /// Where others reach this node if that is not where it connects from: behind NAT or port
+    /// mapping, or by a host name. At most [`ADDRS_MAX`]; told before the address that others see.
+    pub advertise: Vec<DialAddr>,
     /// Label shown beside the id; declared by the node itself and authenticated by nobody.
     pub name: String,
     /// What our pings say.
@@ -104,6 +126,7 @@ impl Default for Config {
             port: PORT_DEFAULT,
             bind: None,
             connect: Vec::new(),
+            advertise: Vec::new(),
             name: String::new(),
             ping_text: "ping".to_owned(),
             heartbeat: HEARTBEAT,
@@ -127,11 +150,39 @@ impl Config {
         if self.ping_text.len() > PING_TEXT_BYTES_MAX {
             return Err(ConfigError::PingText(self.ping_text.len()));
         }
-        if self.heartbeat < Duration::from_millis(10) || self.timeout < self.heartbeat * 2 {
+        if self.heartbeat < HEARTBEAT_MIN || self.heartbeat > HEARTBEAT_MAX {
+            return Err(ConfigError::Heartbeat(self.heartbeat));
+        }
+        if self.timeout < self.heartbeat * TIMEOUT_HEARTBEATS_MIN || self.timeout > TIMEOUT_MAX {
             return Err(ConfigError::Timeout { heartbeat: self.heartbeat, timeout: self.timeout });
         }
-        if self.peers_max == 0 {
-            return Err(ConfigError::PeersMax);
+        if self.forget_after < FORGET_AFTER_MIN || self.forget_after > FORGET_AFTER_MAX {
+            return Err(ConfigError::ForgetAfter(self.forget_after));
+        }
+        if self.peers_max == 0 || self.peers_max > PEERS_LIMIT {
+            return Err(ConfigError::PeersMax(self.peers_max));
+        }
+        self.check_addresses()
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        if let Some(bind) = self.bind.filter(|bind| bind.lacks_scope()) {
+            return Err(ConfigError::NoScope(bind.ip().to_string()));
+        }
+        if let Some(addr) = self.connect.iter().find(|addr| !addr.is_dialable()) {
+            let lacks_scope = addr.socket().is_some_and(|addr| is_link_local(&addr) && addr.port() != 0);
+            let addr = addr.to_string();
+            return Err(if lacks_scope { ConfigError::NoScope(addr) } else { ConfigError::Nowhere(addr) });
+        }
+        if self.advertise.len() > ADDRS_MAX {
+            return Err(ConfigError::Advertised(self.advertise.len()));
+        }
+        // Others give a link-local address the scope that it has on their side.
+        let nowhere = |addr: &&DialAddr| {
+            !addr.is_dialable() && !addr.socket().is_some_and(|addr| is_link_local(&addr) && addr.port() != 0)
+        };
+        if let Some(addr) = self.advertise.iter().find(nowhere) {
+            return Err(ConfigError::Nowhere(addr.to_string()));
         }
         Ok(())
     }
@@ -167,9 +218,16 @@ pub enum ConfigError {
     /// The ping text is too long.
     #[error("the ping text has {0} bytes; at most {PING_TEXT_BYTES_MAX} are allowed")]
     PingText(usize),
-    /// Peers would be declared dead between two of their heartbeats.
+    /// The time between heartbeats is out of range.
     #[error(
-        "the timeout is {timeout:?} with a heartbeat of {heartbeat:?}; it must be at least two heartbeats, and a heartbeat at least 10 ms"
+        "the heartbeat is {0:?}; it must be from {min} to {max} seconds",
+        min = HEARTBEAT_MIN.as_secs_f64(), max = HEARTBEAT_MAX.as_secs()
+    )]
+    Heartbeat(Duration),
+    /// Peers would be declared dead between two of their heartbeats, or hardly ever.
+    #[error(
+        "the timeout is {timeout:?} with a heartbeat of {heartbeat:?}; it must be from {min} (two heartbeats) to {max} seconds",
+        min = (*heartbeat * TIMEOUT_HEARTBEATS_MIN).as_secs_f64(), max = TIMEOUT_MAX.as_secs()
     )]
     Timeout {
         /// Time between heartbeats.
@@ -177,154 +235,24 @@ pub enum ConfigError {
         /// Silence after which a peer is dead.
         timeout: Duration,
     },
-    /// No peer could ever be known.
-    #[error("peers_max is 0; it must be at least 1")]
-    PeersMax,
-}
-
-/// Where to dial: a socket address, or a DNS name that the dialling thread resolves anew each time.
-///
-/// ```
-/// use p2p_gossip::DialAddr;
-/// assert_eq!("[::1]:8080".parse::<DialAddr>()?.to_string(), "[::1]:8080");
-/// assert_eq!("node-1.example.org:8080".parse::<DialAddr>()?.to_string(), "node-1.example.org:8080");
-/// assert!("node-1.example.org".parse::<DialAddr>().is_err());
-/// # Ok::<(), p2p_gossip::config::DialAddrError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DialAddr {
-    /// An IP address and port.
-    Socket(SocketAddr),
-    /// A host name and port.
-    Name {
-        /// Host name, checked for the characters that host names have.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-}
-
-impl DialAddr {
-    /// The socket address, if no name has to be resolved first.
-    #[must_use]
-    pub fn socket(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Socket(addr) => Some(*addr),
-            Self::Name { .. } => None,
-        }
-    }
-}
-
-impl From<SocketAddr> for DialAddr {
-    fn from(addr: SocketAddr) -> Self {
-        Self::Socket(addr)
-    }
-}
-
-impl fmt::Display for DialAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(addr) => addr.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-/// Why a text is not an address to dial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialAddrError {
-    /// There is no `:port` at the end.
-    #[error("the port is missing: write host:port, for example 192.0.2.7:8080")]
-    NoPort,
-    /// What follows the last colon is not a port.
-    #[error("the port must be a number from 1 to 65535")]
-    BadPort,
-    /// The host is empty.
-    #[error("the host is missing: write host:port, for example 192.0.2.7:8080")]
-    NoHost,
-    /// An IPv6 address needs brackets, or what is in them is not one.
-    #[error("an IPv6 address is written in brackets: [2001:db8::7]:8080")]
-    BadIpv6,
-    /// The host is neither an IP address nor a host name.
-    #[error("the host is neither an IP address nor a host name")]
-    BadHost,
-    /// `0.0.0.0` and `[::]` mean every interface; nobody can be reached there.
+    /// Dead peers would be forgotten at once, or never.
     #[error(
-        "the host is the unspecified address; name the machine to connect to, for example 127.0.0.1:8080"
+        "dead peers are forgotten after {0:?}; it must be from {min} second to {max} days",
+        min = FORGET_AFTER_MIN.as_secs(), max = FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60)
     )]
-    Unspecified,
-}
-
-impl FromStr for DialAddr {
-    type Err = DialAddrError;
-
-    fn from_str(s: &str) -> Result<Self, DialAddrError> {
-        let (host, port) = s.rsplit_once(':').ok_or(DialAddrError::NoPort)?;
-        if host.starts_with('[') || host.contains(':') {
-            // `[v6%scope]:port` goes through std's parser, which knows numeric scopes.
-            let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-            let bare = inner.ok_or(DialAddrError::BadIpv6)?;
-            let port = parse_port(port)?;
-            if let Ok(SocketAddr::V6(addr)) = format!("[{bare}]:{port}").parse() {
-                return specified(SocketAddr::V6(addr));
-            }
-            return Err(DialAddrError::BadIpv6);
-        }
-        if host.is_empty() {
-            return Err(DialAddrError::NoHost);
-        }
-        let port = parse_port(port)?;
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return specified(SocketAddr::new(ip, port));
-        }
-        if !is_host_name(host) {
-            return Err(DialAddrError::BadHost);
-        }
-        Ok(Self::Name { host: host.to_owned(), port })
-    }
-}
-
-fn specified(addr: SocketAddr) -> Result<DialAddr, DialAddrError> {
-    let addr = canonical(addr);
-    if addr.ip().is_unspecified() {
-        return Err(DialAddrError::Unspecified);
-    }
-    Ok(DialAddr::Socket(addr))
-}
-
-fn parse_port(port: &str) -> Result<u16, DialAddrError> {
-    match port.parse() {
-        Ok(number) if number != 0 && !port.starts_with('+') => Ok(number),
-        _ => Err(DialAddrError::BadPort),
-    }
-}
-
-/// RFC 1123 section 2.1, plus the underscore that people use anyway. A name made of digits and
-/// dots only is a mistyped IPv4 address, not a name.
-fn is_host_name(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let label_ok = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    host.len() <= 253
-        && host.split('.').all(label_ok)
-        && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
-
-/// An IPv4 address mapped into IPv6 (`::ffff:192.0.2.7`) as the IPv4 address that it is: a listener
-/// on every interface sees IPv4 peers like that.
-#[must_use]
-pub fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
-            None => addr,
-        },
-        SocketAddr::V4(_) => addr,
-    }
+    ForgetAfter(Duration),
+    /// No peer could ever be known, or more than a machine can serve.
+    #[error("at most {0} peers are wanted; it must be from 1 to {PEERS_LIMIT}")]
+    PeersMax(usize),
+    /// More addresses than are told to others.
+    #[error("{0} addresses are advertised; at most {ADDRS_MAX} are told to others")]
+    Advertised(usize),
+    /// Nobody can be reached there.
+    #[error("nobody can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]
+    Nowhere(String),
+    /// A link-local address without the interface that it is behind.
+    #[error(
+        "the link-local address {0} needs the interface that it is behind, for example [fe80::1%eth0]:8080 (fe80::1%eth0 for an address of this machine)"
+    )]
+    NoScope(String),
 }

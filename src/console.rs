@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_PINGS};
 use p2p_gossip::text::{self, Escaped};
-use p2p_gossip::{Event, PeerId};
+use p2p_gossip::{DialAddr, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::stdio::{Stream, is_coloured};
@@ -175,22 +175,22 @@ impl Printer {
             }
             Event::Up { peer, name, addr, members } => {
                 self.begin(out, &time, "up", GREEN);
-                self.who(out, *peer, name, *addr);
+                self.who(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
             Event::Down { peer, name, addr, reason, members } => {
                 self.begin(out, &time, "down", RED);
-                self.who(out, *peer, name, *addr);
+                self.who(out, *peer, name, addr);
                 push(out, format_args!("{}, {reason}\n", count_members(*members)));
             }
             Event::Left { peer, name, addr, members } => {
                 self.begin(out, &time, "left", YELLOW);
-                self.who(out, *peer, name, *addr);
+                self.who(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
             Event::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 self.begin(out, &time, "ping", CYAN);
-                self.who(out, *peer, name, *addr);
+                self.who(out, *peer, name, addr);
                 let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
                 push(out, format_args!("#{seq:<4} {rtt:>8}  {}\n", Escaped(text)));
             }
@@ -210,7 +210,7 @@ impl Printer {
         push(out, format_args!("{time}  {colour}{word}{reset}{:padding$}  ", ""));
     }
 
-    fn who(&mut self, out: &mut String, peer: PeerId, name: &str, addr: SocketAddr) {
+    fn who(&mut self, out: &mut String, peer: PeerId, name: &str, addr: &DialAddr) {
         let name = Escaped(name).to_string();
         let addr = addr.to_string();
         self.name_width = self.name_width.max(name.chars().count().min(NAME_WIDTH_MAX));
@@ -302,7 +302,7 @@ mod tests {
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
 
-    fn addr() -> SocketAddr {
+    fn addr() -> DialAddr {
         "127.0.0.1:8081".parse().unwrap()
     }
 

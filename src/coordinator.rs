@@ -140,8 +140,8 @@ impl Coordinator {
     fn carry_out(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, addr, expected } => {
-                    match session::dial(&self.context, session, addr, expected) {
+                Output::Dial { session, addr, expected, hearsay } => {
+                    match session::dial(&self.context, session, addr, expected, hearsay) {
                         Ok(handle) => {
                             self.sessions.insert(session, handle);
                         }

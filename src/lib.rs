@@ -21,6 +21,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`addr`] | addresses to dial and to listen on |
 //! | [`config`] | [`Config`], and every limit and interval |
 //! | [`identity`] | key pair, certificate, [`PeerId`] |
 //! | [`network_key`] | the secret of a closed network |
@@ -30,6 +31,7 @@
 //! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
 //! | `tls`, `waker`, `log_limit`, `files` | what those need |
 
+pub mod addr;
 pub mod config;
 mod coordinator;
 mod files;
@@ -45,7 +47,8 @@ mod tls;
 mod waker;
 pub mod wire;
 
-pub use config::{Config, ConfigError, DialAddr};
+pub use addr::DialAddr;
+pub use config::{Config, ConfigError};
 pub use identity::{Identity, IdentityError, PeerId};
 pub use mesh::event::{DownReason, Event};
 pub use mesh::{PeerInfo, PeerState};

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
+use crate::addr::LocalIp;
 use crate::config::{BACKLOG, UNAUTHENTICATED_MAX};
 use crate::log_limit::LogLimit;
 use crate::mesh::SessionId;
@@ -26,15 +27,15 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The address that could not be listened on, and why.
-pub(crate) fn listen(bind: Option<IpAddr>, port: u16) -> Result<TcpListener, (SocketAddr, io::Error)> {
-    let at = |ip: IpAddr| {
-        let addr = SocketAddr::new(ip, port);
+pub(crate) fn listen(bind: Option<LocalIp>, port: u16) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    let at = |ip: LocalIp| {
+        let addr = ip.with_port(port);
         open(addr).map_err(|error| (addr, error))
     };
     match bind {
         Some(ip) => at(ip),
-        None => match at(Ipv6Addr::UNSPECIFIED.into()) {
-            Err((_, error)) if is_without_ipv6(&error) => at(Ipv4Addr::UNSPECIFIED.into()),
+        None => match at(IpAddr::from(Ipv6Addr::UNSPECIFIED).into()) {
+            Err((_, error)) if is_without_ipv6(&error) => at(IpAddr::from(Ipv4Addr::UNSPECIFIED).into()),
             other => other,
         },
     }

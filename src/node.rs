@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::addr::{DialAddr, LocalIp};
 use crate::config::{Config, ConfigError, EVENTS_QUEUED, INBOX_EVENTS};
 use crate::coordinator::{Command, Coordinator};
 use crate::identity::{Identity, PeerId};
@@ -17,7 +18,7 @@ use crate::mesh::event::Event;
 use crate::mesh::{Mesh, PeerInfo};
 use crate::session::Context;
 use crate::tls::Tls;
-use crate::wire::{self, Hello, Message};
+use crate::wire::{self, ADDRS_MAX, Hello, Message};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -77,6 +78,15 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
 }
 
+/// What the node tells of where it is: what the user says, then the one address that it listens on.
+fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAddr> {
+    let listening = source.map(|ip| DialAddr::Socket(ip.with_port(port)));
+    let mut addrs = config.advertise.clone();
+    addrs.extend(listening.filter(|addr| !config.advertise.contains(addr)));
+    addrs.truncate(ADDRS_MAX);
+    addrs
+}
+
 impl Node {
     /// Starts a node: when this returns, its port accepts connections.
     ///
@@ -88,13 +98,13 @@ impl Node {
         let socket = listener::listen(config.bind, config.port)
             .map_err(|(addr, source)| StartError::Listen { addr, source })?;
         let local_addr = socket.local_addr()?;
-        let source = config.bind.filter(|ip| !ip.is_unspecified());
+        let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = Message::Hello(Hello {
             instance,
             name: config.name.clone(),
             listen_port: local_addr.port(),
-            advertised: source.map(|ip| SocketAddr::new(ip, local_addr.port())).into_iter().collect(),
+            advertised: advertised(&config, source, local_addr.port()),
             heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
         });
         let hello = wire::encode(&hello).map_err(io::Error::other)?;

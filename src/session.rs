@@ -10,13 +10,14 @@ mod pace;
 mod relay;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::config::{DialAddr, OUTBOX_FRAMES, SESSION_STACK_BYTES, canonical};
+use crate::addr::{DialAddr, LocalIp, canonical};
+use crate::config::{OUTBOX_FRAMES, SESSION_STACK_BYTES};
 use crate::identity::PeerId;
 use crate::listener::Admission;
 use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
@@ -32,7 +33,7 @@ pub(crate) struct Context {
     /// Our Hello, encoded once.
     pub(crate) hello: Frame,
     /// Where dials come from, if we listen on one address only.
-    pub(crate) source: Option<IpAddr>,
+    pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
 }
 
@@ -108,7 +109,7 @@ impl Drop for SessionHandle {
 
 /// How a session begins.
 enum Origin {
-    Dial { addr: DialAddr, expected: Option<PeerId> },
+    Dial { addr: DialAddr, expected: Option<PeerId>, hearsay: bool },
     Accept { socket: TcpStream, remote: SocketAddr, admission: Admission },
 }
 
@@ -121,10 +122,11 @@ pub(crate) fn dial(
     id: SessionId,
     addr: DialAddr,
     expected: Option<PeerId>,
+    hearsay: bool,
 ) -> io::Result<SessionHandle> {
     let waker = Arc::new(Waker::new()?);
     let (handle, outbox) = handle_and_outbox(&waker);
-    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected });
+    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, hearsay });
     let name = format!("dial-{id}");
     spawn(name, move || Session { context, id, waker, outbox, handle: None, stop: None }.run(origin))?;
     Ok(handle)

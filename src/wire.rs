@@ -4,28 +4,34 @@
 //! (DESIGN section 6). Lengths are checked before anything is allocated, what decodes is checked
 //! against the limits below, and trailing bytes are an error.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bincode::de::Decoder;
+use bincode::de::read::Reader as _;
 use bincode::enc::Encoder;
+use bincode::enc::write::Writer as _;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
+use crate::addr::{DialAddr, HOST_BYTES_MAX, HostName};
 use crate::config::{NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::identity::PeerId;
 
 /// Bytes in a message before the other side has said Hello: nobody earns a large buffer by connecting.
 pub const HELLO_FRAME_BYTES_MAX: usize = 4 * 1024;
-/// Bytes in a message after Hello. A full list of peers is half of it.
+/// Bytes in a message after Hello. The longest list of peers is all of it.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Addresses told for one peer.
 pub const ADDRS_MAX: usize = 4;
-/// Records in one [`Message::Peers`]; longer lists are sent as several.
-pub const RECORDS_MAX: usize = 256;
+/// Records in one [`Message::Peers`]; longer lists are sent as several. As many as fit into a frame
+/// when each has [`ADDRS_MAX`] host names of [`HOST_BYTES_MAX`].
+pub const RECORDS_MAX: usize = 60;
 
 /// Memory that decoding one frame may claim. Records take more room decoded than encoded.
 const DECODE_BYTES_MAX: usize = 256 * 1024;
+/// Memory that decoding one address claims: itself and, of a short host name, the allocation.
+const ADDR_DECODED_BYTES: usize = size_of::<DialAddr>() + 32;
 const LENGTH_BYTES: usize = size_of::<u32>();
 
 /// Everything that peers say to each other.
@@ -73,8 +79,8 @@ pub struct Hello {
     pub name: String,
     /// TCP port that the sender listens on.
     pub listen_port: u16,
-    /// Where the sender says it can be reached, beside the address it connects from.
-    pub advertised: Vec<SocketAddr>,
+    /// Where the sender says it can be reached, beside the address it connects from; best first.
+    pub advertised: Vec<DialAddr>,
     /// The sender's heartbeat interval in milliseconds; its silence is judged by it.
     pub heartbeat_ms: u32,
 }
@@ -95,7 +101,7 @@ pub struct PeerRecord {
     /// Who.
     pub id: PeerId,
     /// Where, best first; at most [`ADDRS_MAX`].
-    pub addrs: Vec<SocketAddr>,
+    pub addrs: Vec<DialAddr>,
     /// Whether the sender is connected to it now.
     pub connected: bool,
 }
@@ -292,17 +298,6 @@ impl Default for FrameReader {
     }
 }
 
-/// Whether an address could be a peer's: dialling anything else would at best be noise.
-#[must_use]
-pub fn is_dialable(addr: &SocketAddr) -> bool {
-    let ip_ok = match addr.ip().to_canonical() {
-        // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3), 240.0.0.0/4 reserved, broadcast in it.
-        IpAddr::V4(ip) => !ip.is_multicast() && ip.octets()[0] != 0 && ip.octets()[0] < 240,
-        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified(),
-    };
-    ip_ok && addr.port() != 0
-}
-
 impl Encode for PeerId {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.as_bytes().encode(encoder)
@@ -317,6 +312,54 @@ impl<Context> Decode<Context> for PeerId {
 
 bincode::impl_borrow_decode!(PeerId);
 
+/// What stands before an address.
+const SOCKET: u8 = 0;
+const NAME: u8 = 1;
+
+/// Without the scope of a link-local address: it means something on its own host only.
+impl Encode for DialAddr {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Self::Socket(addr) => {
+                SOCKET.encode(encoder)?;
+                addr.encode(encoder)
+            }
+            Self::Name { host, port } => {
+                let host = host.as_str().as_bytes();
+                NAME.encode(encoder)?;
+                // Never above a byte: see HOST_BYTES_MAX.
+                u8::try_from(host.len()).unwrap_or(u8::MAX).encode(encoder)?;
+                encoder.writer().write(host)?;
+                port.encode(encoder)
+            }
+        }
+    }
+}
+
+/// Only what could be written as such an address, and in one form: names in lower case, mapped
+/// IPv4 addresses as IPv4.
+impl<Context> Decode<Context> for DialAddr {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decoder.claim_bytes_read(ADDR_DECODED_BYTES)?;
+        match u8::decode(decoder)? {
+            SOCKET => SocketAddr::decode(decoder).map(Self::from),
+            NAME => {
+                let mut bytes = [0; HOST_BYTES_MAX];
+                let length = usize::from(u8::decode(decoder)?);
+                let host = bytes.get_mut(..length).ok_or(DecodeError::Other("host name too long"))?;
+                decoder.claim_bytes_read(length)?;
+                decoder.reader().read(host)?;
+                let host = std::str::from_utf8(host).ok().and_then(|host| HostName::new(host).ok());
+                let host = host.ok_or(DecodeError::Other("not a host name"))?;
+                Ok(Self::Name { host, port: u16::decode(decoder)? })
+            }
+            _ => Err(DecodeError::Other("unknown kind of address")),
+        }
+    }
+}
+
+bincode::impl_borrow_decode!(DialAddr);
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -328,8 +371,18 @@ mod tests {
         any::<[u8; 32]>().prop_map(PeerId::from_bytes)
     }
 
+    fn dial_addr() -> impl Strategy<Value = DialAddr> {
+        let name = "([a-z_0-9]([a-z_0-9-]{0,61}[a-z_0-9])?\\.){0,2}[a-z]{1,63}\\.?";
+        prop_oneof![
+            any::<SocketAddr>().prop_map(|addr| unscoped(addr).into()),
+            (name, any::<u16>()).prop_map(|(host, port)| {
+                DialAddr::Name { host: HostName::new(&host).expect("made to be one"), port }
+            }),
+        ]
+    }
+
     fn record() -> impl Strategy<Value = PeerRecord> {
-        (peer_id(), vec(any::<SocketAddr>().prop_map(unscoped), 0..=ADDRS_MAX), any::<bool>())
+        (peer_id(), vec(dial_addr(), 0..=ADDRS_MAX), any::<bool>())
             .prop_map(|(id, addrs, connected)| PeerRecord { id, addrs, connected })
     }
 
@@ -339,7 +392,7 @@ mod tests {
     }
 
     fn hello() -> impl Strategy<Value = Hello> {
-        let advertised = vec(any::<SocketAddr>().prop_map(unscoped), 0..=ADDRS_MAX);
+        let advertised = vec(dial_addr(), 0..=ADDRS_MAX);
         (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, any::<u32>()).prop_map(
             |(instance, name, listen_port, advertised, heartbeat_ms)| Hello {
                 instance,
@@ -476,22 +529,64 @@ mod tests {
 
     #[test]
     fn the_longest_list_fits_into_a_frame() {
-        let addr: SocketAddr = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+        let label = "x".repeat(63);
+        let host = HostName::new(&format!("{label}.{label}.{label}.{}.", "x".repeat(61))).unwrap();
+        assert_eq!(host.as_str().len(), HOST_BYTES_MAX);
+        let addr = DialAddr::Name { host, port: u16::MAX };
         let id = PeerId::from_bytes([255; 32]);
         let record = PeerRecord { id, addrs: vec![addr; ADDRS_MAX], connected: true };
         let list = Message::Peers { records: vec![record; RECORDS_MAX], more: false };
         let frame = encode(&list).unwrap();
-        assert!(frame.len() <= FRAME_BYTES_MAX);
+        assert!(frame.len() - LENGTH_BYTES <= FRAME_BYTES_MAX);
         assert_eq!(decode(&frame[LENGTH_BYTES..]).unwrap(), list);
     }
 
+    /// The encoding of an address as part of a Hello, which is what peers see.
+    fn with_address(encoded: &[u8]) -> Result<DialAddr, WireError> {
+        // Hello of instance 0, without a name, of port 0, with one address and a heartbeat of 0 ms.
+        let bytes = [&[0, 0, 0, 0, 1][..], encoded, &[0]].concat();
+        decode(&bytes).map(|message| match message {
+            Message::Hello(hello) => hello.advertised[0].clone(),
+            other => panic!("{other:?}"),
+        })
+    }
+
     #[test]
-    fn nobody_is_told_to_dial_nowhere() {
-        for addr in ["0.0.0.0:1", "[::]:1", "224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1", "10.0.0.1:0"] {
-            assert!(!is_dialable(&addr.parse().unwrap()), "{addr}");
+    fn addresses_are_taken_in_one_form_only_or_not_at_all() {
+        let name = |host: &[u8]| [&[NAME, u8::try_from(host.len()).unwrap()][..], host, &[80]].concat();
+        let shown = |encoded: &[u8]| with_address(encoded).map(|addr| addr.to_string());
+        assert_eq!(shown(&name(b"Node.Example")).unwrap(), "node.example:80");
+        let mapped = [&[SOCKET, 1][..], &[0; 10], &[255, 255, 192, 0, 2, 7], &[80]].concat();
+        assert_eq!(shown(&mapped).unwrap(), "192.0.2.7:80");
+        for host in [&b""[..], b"a b", b"a\n", b"-a", b"\xff", b"127.1", b"a..b", &[b'x'; 64], &[b'x'; 255]] {
+            assert!(matches!(shown(&name(host)), Err(WireError::Malformed(_))), "{host:?}");
         }
-        for addr in ["127.0.0.1:1", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1"] {
-            assert!(is_dialable(&addr.parse().unwrap()), "{addr}");
-        }
+        assert!(matches!(shown(&[2, 0, 0]), Err(WireError::Malformed(_))));
+    }
+
+    #[test]
+    fn scopes_stay_at_home() {
+        let hello = Hello {
+            instance: 0,
+            name: String::new(),
+            listen_port: 0,
+            advertised: vec!["[fe80::1%7]:80".parse().unwrap()],
+            heartbeat_ms: 0,
+        };
+        let frame = encode(&Message::Hello(hello)).unwrap();
+        let Message::Hello(hello) = decode(&frame[LENGTH_BYTES..]).unwrap() else { panic!() };
+        assert_eq!(hello.advertised[0].to_string(), "[fe80::1]:80");
+    }
+
+    #[test]
+    fn many_short_names_are_too_many() {
+        // One record with as many addresses as a frame has room for: more memory than it may claim.
+        let mut bytes = vec![4, 1];
+        bytes.extend([0; 32]);
+        bytes.push(251);
+        bytes.extend(16_000_u16.to_le_bytes());
+        bytes.extend([NAME, 1, b'a', 80].repeat(16_000));
+        assert!(bytes.len() <= FRAME_BYTES_MAX);
+        assert!(matches!(decode(&bytes), Err(WireError::Malformed(_))));
     }
 }

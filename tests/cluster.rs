@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use p2p_gossip::{DownReason, Event};
+use p2p_gossip::{DialAddr, DownReason, Event};
 use rustix::process::Signal;
 
 use support::history::{History, Member};
@@ -38,7 +38,7 @@ fn two_nodes_meet_and_ping() {
             Event::Up { peer, name, addr, .. } | Event::Ping { peer, name, addr, .. } => {
                 *peer == ids[other]
                     && name == ["a", "b"][other]
-                    && *addr == cluster_addr(history, nodes[other])
+                    && addr.socket() == Some(cluster_addr(history, nodes[other]))
             }
             event => matches!(event, Event::Listening { id, .. } if *id == ids[me]),
         };
@@ -125,11 +125,12 @@ fn a_node_bound_to_one_address_is_learned_at_that_address() {
     cluster.wait_full_mesh(&nodes);
     cluster.wait_pings(&nodes, 3, 0);
 
-    let listening: BTreeSet<_> = nodes.iter().map(|&node| (cluster.id(node), cluster.addr(node))).collect();
+    let listening: BTreeSet<_> =
+        nodes.iter().map(|&node| (cluster.id(node), DialAddr::from(cluster.addr(node)))).collect();
     cluster.check(&nodes, |history| {
         let elsewhere = |event: &&Event| match event {
             Event::Up { peer, addr, .. } | Event::Ping { peer, addr, .. } => {
-                !listening.contains(&(*peer, *addr))
+                !listening.contains(&(*peer, addr.clone()))
             }
             _ => false,
         };

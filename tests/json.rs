@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use p2p_gossip::{DownReason, PeerId};
+use p2p_gossip::{DialAddr, DownReason, PeerId};
 use serde_json::Value;
 
 use support::process::Spec;
@@ -70,7 +70,9 @@ fn has_promised_form(field: &str, value: &Value) -> bool {
         "id" | "peer" => {
             text.is_some_and(|id| id.parse::<PeerId>().is_ok_and(|parsed| parsed.to_string() == id))
         }
-        "addr" => text.is_some_and(|addr| addr.parse::<SocketAddr>().is_ok()),
+        "addr" => {
+            text.is_some_and(|addr| addr.parse::<DialAddr>().is_ok() || addr.parse::<SocketAddr>().is_ok())
+        }
         "members" | "seq" => value.as_u64().is_some_and(|n| n >= 1),
         "rtt_ms" => value.is_null() || value.as_f64().is_some_and(|ms| ms >= 0.0),
         _ => text.is_some(),

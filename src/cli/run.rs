@@ -1,10 +1,10 @@
 //! The arguments that start a node.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use p2p_gossip::addr::LocalIp;
 use p2p_gossip::{Config, DialAddr};
 
 use super::values::{Output, parse_bind, parse_file, parse_name, parse_period, parse_port};
@@ -58,7 +58,7 @@ struct Arguments {
 
     /// IP address to listen on [default: every interface]
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
-    bind: Option<IpAddr>,
+    bind: Option<LocalIp>,
 
     /// label that others see beside the id [default: none]
     #[argh(option, arg_name = "TEXT", from_str_fn(parse_name))]

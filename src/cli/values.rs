@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use argh::FromArgValue;
 use p2p_gossip::DialAddr;
+use p2p_gossip::addr::{DialAddrError, LocalIp};
 use p2p_gossip::config::{PERIOD_MAX, PERIOD_MIN, check_name};
 
 /// What stdout carries.
@@ -38,18 +39,20 @@ pub(super) fn parse_file(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("the file name is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
 }
 
-pub(super) fn parse_bind(value: &str) -> Result<IpAddr, String> {
-    let ip: IpAddr = value.parse().map_err(|_| {
-        let is_with_port = value.parse::<DialAddr>().is_ok();
-        let advice = if is_with_port { "; the port is given with --port" } else { "" };
-        format!("it must be an IP address, for example 192.0.2.7 or 2001:db8::7{advice}")
+pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
+    let bind: LocalIp = value.parse().map_err(|error| match error {
+        DialAddrError::NoInterface(_) => error.to_string(),
+        _ => {
+            let is_with_port = value.parse::<DialAddr>().is_ok();
+            let advice = if is_with_port { "; the port is given with --port" } else { "" };
+            format!("it must be an IP address, for example 192.0.2.7 or 2001:db8::7{advice}")
+        }
     })?;
-    let ip = ip.to_canonical();
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    if ip.is_multicast() || is_broadcast {
+    let is_broadcast = matches!(bind.ip(), IpAddr::V4(v4) if v4.is_broadcast());
+    if bind.ip().is_multicast() || is_broadcast {
         return Err("nobody can connect to a multicast or broadcast address".to_owned());
     }
-    Ok(ip)
+    Ok(bind)
 }
 
 pub(super) fn parse_name(value: &str) -> Result<String, String> {

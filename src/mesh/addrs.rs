@@ -1,8 +1,7 @@
 //! Where one peer may be reached, and how well that is known.
 
-use std::net::SocketAddr;
-
-use crate::wire::{ADDRS_MAX, is_dialable};
+use crate::addr::DialAddr;
+use crate::wire::ADDRS_MAX;
 
 /// How an address became known, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +17,7 @@ pub(super) enum Source {
 /// At most [`ADDRS_MAX`] addresses, ordered by how well they are known, the latest success first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Addrs {
-    entries: Vec<(Source, SocketAddr)>,
+    entries: Vec<(Source, DialAddr)>,
     /// Counts dials, so that each goes to the next address.
     dials: usize,
 }
@@ -28,27 +27,32 @@ impl Addrs {
         self.entries.is_empty()
     }
 
-    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
-        self.entries.iter().any(|&(_, known)| known == addr)
+    pub(super) fn contains(&self, addr: &DialAddr) -> bool {
+        self.iter().any(|known| known == addr)
     }
 
-    pub(super) fn best(&self) -> Option<SocketAddr> {
-        self.entries.first().map(|&(_, addr)| addr)
+    pub(super) fn best(&self) -> Option<&DialAddr> {
+        self.iter().next()
+    }
+
+    /// All addresses, best first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &DialAddr> {
+        self.entries.iter().map(|(_, addr)| addr)
     }
 
     /// Addresses that may be passed on: what the peer itself showed or said.
-    pub(super) fn first_hand(&self) -> impl Iterator<Item = SocketAddr> {
-        self.entries.iter().filter(|(source, _)| *source < Source::Rumoured).map(|&(_, addr)| addr)
+    pub(super) fn first_hand(&self) -> impl Iterator<Item = &DialAddr> {
+        self.entries.iter().filter(|(source, _)| *source < Source::Rumoured).map(|(_, addr)| addr)
     }
 
     /// Whether a handshake with the peer was completed at this address.
-    pub(super) fn is_proven(&self, addr: SocketAddr) -> bool {
-        self.entries.contains(&(Source::Proven, addr))
+    pub(super) fn is_proven(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|(source, known)| *source == Source::Proven && known == addr)
     }
 
     /// The address for the next dial. A round goes through all that the peer showed or said itself
     /// and one of those that others told: a liar's addresses must not keep the good ones waiting.
-    pub(super) fn next_to_dial(&mut self) -> Option<SocketAddr> {
+    pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
         let (first_hand, round) = (self.first_hand().count(), self.round());
         let at = self.dials.checked_rem(round)?;
         let index = if at < first_hand || first_hand == 0 {
@@ -57,7 +61,7 @@ impl Addrs {
             first_hand + (self.dials / round) % (self.entries.len() - first_hand)
         };
         self.dials = self.dials.wrapping_add(1);
-        self.entries.get(index).map(|&(_, addr)| addr)
+        self.entries.get(index).map(|(_, addr)| addr.clone())
     }
 
     /// Dials in one round.
@@ -77,24 +81,39 @@ impl Addrs {
     }
 
     /// A handshake was completed there.
-    pub(super) fn prove(&mut self, addr: SocketAddr) {
-        self.remove(addr);
+    pub(super) fn prove(&mut self, addr: DialAddr) {
+        self.remove(&addr);
         self.entries.insert(0, (Source::Proven, addr));
         self.entries.truncate(ADDRS_MAX);
     }
 
-    /// The peer says anew where it is; what it said before no longer counts.
-    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
+    /// The peer says anew where it is, best first; what it said before no longer counts. There is
+    /// room for that: of the places where it once was, only the latest are worth keeping.
+    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>) {
         self.entries.retain(|(source, _)| *source != Source::Claimed);
+        let mut said: Vec<DialAddr> = Vec::new();
         for addr in addrs {
+            if addr.is_dialable() && !said.contains(&addr) {
+                said.push(addr);
+            }
+        }
+        let fresh = said.iter().filter(|addr| !self.is_proven(addr)).count();
+        let stale = |(source, addr): &(Source, DialAddr)| *source == Source::Proven && !said.contains(addr);
+        while self.proven() + fresh > ADDRS_MAX {
+            match self.entries.iter().rposition(stale) {
+                Some(oldest) if oldest > 0 => drop(self.entries.remove(oldest)),
+                _ => break,
+            }
+        }
+        for addr in said {
             self.insert(Source::Claimed, addr);
         }
     }
 
     /// Somebody else says where it is. Never displaces what is known better, but the oldest rumour:
     /// or who is first to lie about a peer that we have not met would keep us from meeting it.
-    pub(super) fn rumour(&mut self, addr: SocketAddr) {
-        if !is_dialable(&addr) || self.contains(addr) {
+    pub(super) fn rumour(&mut self, addr: DialAddr) {
+        if !addr.is_dialable() || self.contains(&addr) {
             return;
         }
         self.entries.insert(self.first_hand().count(), (Source::Rumoured, addr));
@@ -102,33 +121,34 @@ impl Addrs {
     }
 
     /// The next dial goes there: somebody with its certificate answered, if not yet proven to be it.
-    pub(super) fn hint(&mut self, addr: SocketAddr) {
+    pub(super) fn hint(&mut self, addr: DialAddr) {
         if self.first_hand().next().is_none() {
-            self.remove(addr);
+            self.remove(&addr);
             self.rumour(addr);
             self.restart_round();
         }
     }
 
     /// Somebody else was found there: keep it, as the peer may come back, but last.
-    pub(super) fn demote(&mut self, addr: SocketAddr) {
+    pub(super) fn demote(&mut self, addr: &DialAddr) {
         if self.contains(addr) {
             self.remove(addr);
-            self.entries.push((Source::Rumoured, addr));
+            self.entries.push((Source::Rumoured, addr.clone()));
         }
     }
 
-    pub(super) fn remove(&mut self, addr: SocketAddr) {
-        self.entries.retain(|&(_, known)| known != addr);
+    pub(super) fn remove(&mut self, addr: &DialAddr) {
+        self.entries.retain(|(_, known)| known != addr);
     }
 
-    fn insert(&mut self, source: Source, addr: SocketAddr) {
-        if !is_dialable(&addr) {
-            return;
-        }
-        match self.entries.iter().find(|&&(_, known)| known == addr) {
-            Some(&(known, _)) if known <= source => return,
-            Some(_) => self.remove(addr),
+    fn proven(&self) -> usize {
+        self.entries.partition_point(|(source, _)| *source == Source::Proven)
+    }
+
+    fn insert(&mut self, source: Source, addr: DialAddr) {
+        match self.entries.iter().find(|(_, known)| *known == addr) {
+            Some((known, _)) if *known <= source => return,
+            Some(_) => self.remove(&addr),
             None => {}
         }
         let at = self.entries.partition_point(|(known, _)| *known <= source);
@@ -141,12 +161,16 @@ impl Addrs {
 mod tests {
     use super::*;
 
-    fn addr(n: u8) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, n], 8080))
+    fn addr(n: u8) -> DialAddr {
+        DialAddr::Socket(([127, 0, 0, n], 8080).into())
     }
 
-    fn all(addrs: &Addrs) -> Vec<SocketAddr> {
-        addrs.entries.iter().map(|&(_, a)| a).collect()
+    fn all(addrs: &Addrs) -> Vec<DialAddr> {
+        addrs.iter().cloned().collect()
+    }
+
+    fn first_hand(addrs: &Addrs) -> Vec<DialAddr> {
+        addrs.first_hand().cloned().collect()
     }
 
     #[test]
@@ -158,7 +182,7 @@ mod tests {
             addrs.rumour(addr(n));
         }
         assert_eq!(all(&addrs), [addr(1), addr(2), addr(3), addr(19)]);
-        assert_eq!(addrs.first_hand().collect::<Vec<_>>(), [addr(1), addr(2), addr(3)]);
+        assert_eq!(first_hand(&addrs), [addr(1), addr(2), addr(3)]);
     }
 
     #[test]
@@ -206,16 +230,38 @@ mod tests {
         let mut addrs = Addrs::default();
         addrs.prove(addr(2));
         addrs.prove(addr(1));
-        addrs.demote(addr(1));
+        addrs.demote(&addr(1));
         assert_eq!(all(&addrs), [addr(2), addr(1)]);
-        assert_eq!(addrs.first_hand().collect::<Vec<_>>(), [addr(2)]);
+        assert_eq!(first_hand(&addrs), [addr(2)]);
+    }
+
+    #[test]
+    fn old_successes_leave_room_for_what_the_peer_says_now() {
+        let mut addrs = Addrs::default();
+        (1..=4).for_each(|n| addrs.prove(addr(n)));
+        addrs.claim([addr(1), addr(9)]);
+        assert_eq!(all(&addrs), [addr(4), addr(3), addr(1), addr(9)]);
+        // More than there is room for: the latest success stays, the last said does not.
+        addrs.claim((10..20).map(addr));
+        assert_eq!(all(&addrs), [addr(4), addr(10), addr(11), addr(12)]);
+    }
+
+    #[test]
+    fn names_are_addresses_like_others() {
+        let mut addrs = Addrs::default();
+        let name: DialAddr = "node.example:8080".parse().unwrap();
+        addrs.rumour(name.clone());
+        addrs.claim([addr(1), name.clone()]);
+        assert_eq!(all(&addrs), [addr(1), name.clone()]);
+        addrs.prove(name.clone());
+        assert_eq!(addrs.next_to_dial(), Some(name));
     }
 
     #[test]
     fn addresses_that_lead_nowhere_are_not_kept() {
         let mut addrs = Addrs::default();
-        addrs.rumour("0.0.0.0:8080".parse().unwrap());
-        addrs.claim(["224.0.0.1:8080".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]);
+        addrs.rumour(DialAddr::Socket(([0, 0, 0, 0], 8080).into()));
+        addrs.claim([([224, 0, 0, 1], 8080), ([127, 0, 0, 1], 0)].map(|a| DialAddr::Socket(a.into())));
         assert!(addrs.is_empty());
     }
 }

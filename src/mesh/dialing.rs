@@ -1,14 +1,13 @@
 //! Whom to dial, when, and how many at once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::peer::{Peer, State};
 use super::timers::Timer;
 use super::{DialError, Mesh, Output, Report, SessionId, millis};
-use crate::config::DialAddr;
+use crate::addr::DialAddr;
 use crate::identity::PeerId;
 
 /// Dials under way at once: enough to join quickly, few enough not to starve a small machine.
@@ -58,9 +57,9 @@ struct Dial {
 }
 
 /// What became of a dial whose session came up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finished {
-    Reached(Target),
+    Reached(Target, DialAddr),
     /// It had been given up, but too late to keep the other end from counting it.
     Cancelled,
 }
@@ -104,10 +103,10 @@ impl Dialing {
         self.in_flight.len()
     }
 
-    /// A dial has become a session; whom it was meant for.
+    /// A dial has become a session; whom it was meant for, and where.
     pub(super) fn finished(&mut self, session: SessionId) -> Option<Finished> {
         let dial = self.in_flight.remove(&session)?;
-        Some(if dial.cancelled { Finished::Cancelled } else { Finished::Reached(dial.target) })
+        Some(if dial.cancelled { Finished::Cancelled } else { Finished::Reached(dial.target, dial.addr) })
     }
 
     /// Dials under way to one peer are off; those that are to be cancelled.
@@ -231,7 +230,8 @@ impl Mesh {
             let session = SessionId::dialled(self.dialing.dialled);
             let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
             self.dialing.in_flight.insert(session, dial);
-            self.output(Output::Dial { session, addr, expected });
+            let hearsay = matches!(target, Target::Peer(_));
+            self.output(Output::Dial { session, addr, expected, hearsay });
         }
     }
 
@@ -314,20 +314,20 @@ impl Mesh {
         };
         let was_met = peer.instance.is_some();
         let mut detail = None;
-        match (reason, addr.socket()) {
-            (DialError::Failed(words), _) => detail = Some(words),
-            (DialError::WrongId { found }, Some(socket)) => {
+        match reason {
+            DialError::Failed(words) => detail = Some(words),
+            DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
-                    peer.addrs.demote(socket);
+                    peer.addrs.demote(&addr);
                     let is_first = !std::mem::replace(&mut peer.wrong_id_reported, true);
-                    self.somebody_else_at(now, socket, id, found, is_first);
+                    self.somebody_else_at(now, &addr, id, found, is_first);
                 } else {
-                    peer.addrs.remove(socket);
-                    self.hint(now, found, socket);
+                    peer.addrs.remove(&addr);
+                    self.hint(now, found, addr.clone());
                 }
             }
-            (DialError::WrongId { .. } | DialError::Cancelled, _) => {}
+            DialError::Cancelled => {}
         }
         let retry_in = self.after_failed_dial(now, id);
         if let Some(detail) = detail {
@@ -337,7 +337,7 @@ impl Mesh {
 
     /// A dial meant for somebody else has found a peer that we have heard of and not met. That is
     /// better than any rumour: it is dialled there next, before who may not exist at all.
-    fn hint(&mut self, now: Instant, found: PeerId, addr: SocketAddr) {
+    fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
             peer.addrs.hint(addr);
@@ -370,15 +370,15 @@ impl Mesh {
     fn somebody_else_at(
         &mut self,
         now: Instant,
-        addr: SocketAddr,
+        addr: &DialAddr,
         expected: PeerId,
         found: PeerId,
         is_first: bool,
     ) {
         if is_first {
-            self.report(Report::WrongId { addr, expected, found });
+            self.report(Report::WrongId { addr: addr.clone(), expected, found });
         }
-        if !self.is_live(&found) && self.hear_of(now, found, [addr]) {
+        if !self.is_live(&found) && self.hear_of(now, found, [addr.clone()]) {
             let soon = self.random_between(millis(100), millis(300));
             self.timers.set_no_later(Timer::Dial(Target::Peer(found)), now + soon);
         }
@@ -389,7 +389,7 @@ impl Mesh {
         &mut self,
         now: Instant,
         id: PeerId,
-        addrs: impl IntoIterator<Item = SocketAddr>,
+        addrs: impl IntoIterator<Item = DialAddr>,
     ) -> bool {
         if !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max {
             return false;
@@ -419,10 +419,8 @@ impl Mesh {
                     return false;
                 }
                 // Connected there by another way already?
-                let there = seed.addr.socket().and_then(|addr| {
-                    let at_addr = |peer: &Peer| peer.live().is_some() && peer.addrs.is_proven(addr);
-                    self.peers.iter().find(|(_, peer)| at_addr(peer)).map(|(id, _)| *id)
-                });
+                let at_addr = |peer: &Peer| peer.live().is_some() && peer.addrs.is_proven(&seed.addr);
+                let there = self.peers.iter().find(|(_, peer)| at_addr(peer)).map(|(id, _)| *id);
                 if let Some(id) = there {
                     self.seed_reached(Some(target), id);
                 }
@@ -436,7 +434,7 @@ impl Mesh {
             Target::Seed(index) => Some((self.dialing.seeds[index].addr.clone(), None)),
             Target::Peer(id) => {
                 let addr = self.peers.get_mut(&id)?.addrs.next_to_dial()?;
-                Some((addr.into(), Some(id)))
+                Some((addr, Some(id)))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::DialAddr;
 use crate::identity::PeerId;
 use crate::text::Escaped;
 
@@ -30,7 +31,7 @@ pub enum Event {
         /// Its self-declared name, empty if it has none.
         name: String,
         /// Where it listens, as far as known.
-        addr: SocketAddr,
+        addr: DialAddr,
         /// Live members now.
         members: usize,
     },
@@ -41,7 +42,7 @@ pub enum Event {
         /// Its self-declared name.
         name: String,
         /// Where it listens, as far as known.
-        addr: SocketAddr,
+        addr: DialAddr,
         /// Why.
         reason: DownReason,
         /// Live members now.
@@ -54,7 +55,7 @@ pub enum Event {
         /// Its self-declared name.
         name: String,
         /// Where it listened, as far as known.
-        addr: SocketAddr,
+        addr: DialAddr,
         /// Live members now.
         members: usize,
     },
@@ -65,7 +66,7 @@ pub enum Event {
         /// Its self-declared name.
         name: String,
         /// Where it listens, as far as known.
-        addr: SocketAddr,
+        addr: DialAddr,
         /// The sender's count of pings to us, from 1.
         seq: u64,
         /// What the ping says.

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use super::dialing::Target;
 use super::peer::{Peer, State};
 use super::timers::Timer;
-use super::{Mesh, Output, Report, SessionId, millis};
+use super::{Mesh, Output, Report, SessionId, millis, reach};
+use crate::addr::DialAddr;
+use crate::config::PEERS_LIMIT;
 use crate::identity::PeerId;
 use crate::wire::{Message, PeerRecord, RECORDS_MAX};
 
@@ -30,8 +32,8 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// One peer's requests are answered no more often than this.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
-/// Frames accepted as one answer.
-const ANSWER_FRAMES_MAX: usize = 8;
+/// Frames accepted as one answer: the longest list that a node may have.
+const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
 /// A peer lost for longer is not passed on any more.
 const RECENT: Duration = Duration::from_secs(10 * 60);
 /// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
@@ -100,7 +102,14 @@ impl Mesh {
     }
 
     /// A list arrived. What it says is hearsay until a handshake proves it.
-    pub(super) fn received_list(&mut self, now: Instant, from: PeerId, records: Vec<PeerRecord>, more: bool) {
+    pub(super) fn received_list(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        remote: SocketAddr,
+        records: Vec<PeerRecord>,
+        more: bool,
+    ) {
         let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) else {
             return;
         };
@@ -111,7 +120,7 @@ impl Mesh {
         let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
         live.lists.asked = goes_on.then_some((at, why, frames + 1));
         self.has_list = true;
-        let news = records.into_iter().filter(|record| self.learn(now, record, why)).count();
+        let news = records.into_iter().filter_map(|record| self.learn(now, remote, record, why)).count();
         if news > 0 {
             if let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) {
                 live.lists.interval = ASK_AGAIN_MIN;
@@ -185,58 +194,61 @@ impl Mesh {
     /// Whom we tell this peer of: who is connected, and who was a short while ago; only peers
     /// proven to us, at addresses that they showed or claimed themselves.
     fn records_for(&self, now: Instant, to: &PeerId, remote: SocketAddr) -> Vec<PeerRecord> {
-        let is_local = remote.ip().to_canonical().is_loopback();
         let record = |(id, peer): (&PeerId, &Peer)| {
             let connected = match &peer.state {
                 State::Live(_) => true,
                 State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,
                 State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
             };
-            // A loopback address means something else to a peer on another machine.
-            let usable = |addr: &SocketAddr| is_local || !addr.ip().to_canonical().is_loopback();
-            let addrs: Vec<SocketAddr> = peer.addrs.first_hand().filter(usable).collect();
+            let usable = |addr: &&DialAddr| reach::can_be_told_to(remote, addr);
+            let addrs: Vec<DialAddr> = peer.addrs.first_hand().filter(usable).cloned().collect();
             let is_useful = id != to && !addrs.is_empty();
             is_useful.then_some(PeerRecord { id: *id, addrs, connected })
         };
         self.peers.iter().filter_map(record).collect()
     }
 
-    /// Takes one record of a list in. Whether it is news that is acted upon.
-    fn learn(&mut self, now: Instant, record: &PeerRecord, why: Why) -> bool {
-        let id = record.id;
+    /// Takes one record of a list in. Something if it is news that is acted upon.
+    fn learn(&mut self, now: Instant, remote: SocketAddr, record: PeerRecord, why: Why) -> Option<()> {
+        let PeerRecord { id, addrs, connected } = record;
         if id == self.id {
-            return false;
+            return None;
         }
         let is_unknown = !self.peers.contains_key(&id);
-        if !self.hear_of_listed(now, record) {
-            return false;
+        let addrs = addrs.into_iter().filter_map(|addr| reach::as_told_by(remote, addr));
+        if !self.hear_of_listed(now, id, addrs, connected) {
+            return None;
         }
-        let wait = self.wait_before_dial(id, record.connected, why);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return false;
-        };
+        let wait = self.wait_before_dial(id, connected, why);
+        let peer = self.peers.get_mut(&id)?;
         match &peer.state {
             State::Rumour { .. } if is_unknown => {}
-            State::Dead { .. } if record.connected => peer.backoff.reset(),
-            State::Rumour { .. } | State::Live(_) | State::Dead { .. } | State::Left { .. } => return false,
+            State::Dead { .. } if connected => peer.backoff.reset(),
+            State::Rumour { .. } | State::Live(_) | State::Dead { .. } | State::Left { .. } => return None,
         }
         peer.addrs.restart_round();
         self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);
-        true
+        Some(())
     }
 
     /// Notes a listed peer; whether it is one to dial.
-    fn hear_of_listed(&mut self, now: Instant, record: &PeerRecord) -> bool {
-        if let Some(peer) = self.peers.get_mut(&record.id)
+    fn hear_of_listed(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        addrs: impl Iterator<Item = DialAddr>,
+        connected: bool,
+    ) -> bool {
+        if let Some(peer) = self.peers.get_mut(&id)
             && let State::Left { since } = peer.state
         {
-            let returned = record.connected && now.saturating_duration_since(since) > LEFT_QUIET;
+            let returned = connected && now.saturating_duration_since(since) > LEFT_QUIET;
             if !returned {
                 return false;
             }
             peer.state = State::Dead { since };
         }
-        self.hear_of(now, record.id, record.addrs.iter().copied())
+        self.hear_of(now, id, addrs)
     }
 
     fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: Why) -> Duration {

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `sessions.rs` | one active session a peer, restarts, keys used twice, leaving |
 //! | `dialing.rs` | whom to dial, when, and how many at once |
+//! | `addrs.rs`, `reach.rs` | where one peer is, and which of that means something to whom |
 //! | `lists.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
 
@@ -22,6 +23,7 @@ pub mod event;
 mod lists;
 mod liveness;
 mod peer;
+mod reach;
 mod roster;
 mod sessions;
 mod timers;
@@ -31,7 +33,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, DialAddr};
+use crate::addr::DialAddr;
+use crate::config::Config;
 use crate::identity::PeerId;
 use crate::wire::{ByeReason, Hello, Message};
 use dialing::Dialing;
@@ -162,6 +165,9 @@ pub enum Output {
         addr: DialAddr,
         /// Who must be there; anybody if `None`.
         expected: Option<PeerId>,
+        /// A peer told the address, not the user: a name may not lead back to this machine, or a
+        /// stranger could point us at our own services.
+        hearsay: bool,
     },
     /// Send on a session that is up.
     Send {
@@ -219,7 +225,7 @@ pub enum Report {
     /// At a known peer's address somebody else answers: another key, so another peer.
     WrongId {
         /// Where.
-        addr: SocketAddr,
+        addr: DialAddr,
         /// Who was there before.
         expected: PeerId,
         /// Who claims to be there now.
@@ -265,7 +271,9 @@ pub struct PeerInfo {
     /// Its self-declared name, empty if it has none.
     pub name: String,
     /// Where it listens, as far as known.
-    pub addr: SocketAddr,
+    pub addr: DialAddr,
+    /// Every address known for it, best first.
+    pub addrs: Vec<DialAddr>,
     /// Connected, lost, …
     pub state: PeerState,
     /// How long it has been in that state.
@@ -418,6 +426,7 @@ impl Mesh {
                 id: *id,
                 name: peer.name.clone(),
                 addr: peer.shown_addr(),
+                addrs: peer.addrs.iter().cloned().collect(),
                 state,
                 since: now.saturating_duration_since(since),
                 rtt: peer.live().and_then(|live| live.heartbeats.rtt),
@@ -444,7 +453,7 @@ impl Mesh {
     }
 
     fn received(&mut self, now: Instant, session: SessionId, message: Message) {
-        let Some(&Session { peer, closing, .. }) = self.sessions.get(&session) else {
+        let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
             return;
         };
         // After a goodbye only what the application sent still counts, and only while the peer
@@ -458,7 +467,7 @@ impl Mesh {
                     self.received_heartbeat(now, peer, seq, echo, roster);
                 }
                 Message::PeersRequest => self.answer_list(now, peer, session),
-                Message::Peers { records, more } => self.received_list(now, peer, records, more),
+                Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(notice),
                 Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } => {}
             }

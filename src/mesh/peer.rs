@@ -8,7 +8,8 @@ use super::addrs::Addrs;
 use super::backoff::Backoff;
 use super::lists::ListExchange;
 use super::{PeerState, SessionId};
-use crate::config::HEARTBEAT;
+use crate::addr::DialAddr;
+use crate::config::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 
 /// Instances remembered as replaced; more restarts than that within one life are all news.
 pub(super) const REPLACED_MAX: usize = 8;
@@ -19,8 +20,8 @@ const AWAITED_ECHOES_MAX: usize = 8;
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) addrs: Addrs,
-    /// The other end of its last session.
-    pub(super) remote: Option<SocketAddr>,
+    /// The other end of its last session, and whether this node had dialled it.
+    pub(super) remote: Option<(SocketAddr, bool)>,
     /// The process behind the key, once met.
     pub(super) instance: Option<u64>,
     /// Earlier processes with the key, oldest first, and when the last of them was replaced.
@@ -177,16 +178,39 @@ impl Peer {
         }
     }
 
-    /// The address to show: the best known, or where it last connected from.
-    pub(super) fn shown_addr(&self) -> SocketAddr {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.addrs.best().or(self.remote).unwrap_or(nowhere)
+    /// A dial to this address, which was answered there, has proven to lead to it. A host name is
+    /// remembered only if it is the peer's own: the user's may mean many, and a stranger's may
+    /// mean something else tomorrow.
+    pub(super) fn prove(&mut self, dialled: DialAddr, remote: SocketAddr) {
+        let is_own = self.addrs.first_hand().any(|addr| *addr == dialled);
+        if dialled.socket().is_some() || is_own {
+            self.addrs.prove(dialled);
+        } else {
+            self.addrs.remove(&dialled);
+            self.addrs.prove(remote.into());
+        }
+    }
+
+    /// The address to show. Of a live peer where it was reached, or, if it came to us, the best that
+    /// agrees with where it came from; else the best known.
+    pub(super) fn shown_addr(&self) -> DialAddr {
+        let best = self.addrs.best().cloned();
+        match (self.remote, self.live()) {
+            (Some((remote, true)), Some(_)) => DialAddr::Socket(remote),
+            (Some((remote, false)), Some(_)) => {
+                let agrees = |addr: &&DialAddr| addr.socket().is_some_and(|addr| addr.ip() == remote.ip());
+                let agreeing = self.addrs.iter().find(agrees).cloned();
+                agreeing.or(best).unwrap_or(DialAddr::Socket(remote))
+            }
+            (Some((remote, _)), None) => best.unwrap_or(DialAddr::Socket(remote)),
+            (None, _) => best.unwrap_or(DialAddr::Socket(SocketAddr::from(([0, 0, 0, 0], 0)))),
+        }
     }
 }
 
 /// The silence after which a peer with this heartbeat interval is dead: our timeout, or three of
 /// its heartbeats if they are slower, but never longer than a minute, lest it be immortal.
 pub(super) fn timeout_for(ours: Duration, heartbeat_ms: u32) -> Duration {
-    let theirs = Duration::from_millis(heartbeat_ms.into()).max(HEARTBEAT / 100) * 3;
-    ours.max(theirs.min(Duration::from_secs(60)))
+    let theirs = Duration::from_millis(heartbeat_ms.into()) * TIMEOUT_HEARTBEATS;
+    ours.max(theirs.min(PEER_TIMEOUT_MAX))
 }

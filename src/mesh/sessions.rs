@@ -1,7 +1,6 @@
 //! Sessions come and go; a peer is up, down or left. One active session a peer, one arbiter a pair.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::dialing::{Finished, Target};
@@ -9,8 +8,9 @@ use super::event::{DownReason, Event};
 use super::lists::Why;
 use super::peer::{Live, Peer, REPLACED_MAX, State, timeout_for};
 use super::timers::Timer;
-use super::{DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, millis, roster};
-use crate::config::HEARTBEAT;
+use super::{DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, millis, reach, roster};
+use crate::addr::DialAddr;
+use crate::config::TIMEOUT;
 use crate::identity::PeerId;
 use crate::wire::{ByeReason, Notice};
 
@@ -29,7 +29,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
-        let target = match self.dialing.finished(up.session) {
+        let (target, dialled) = match self.dialing.finished(up.session) {
             Some(Finished::Cancelled) => {
                 // Its goodbye is under way already. What the other end sends before it reads
                 // that still counts.
@@ -37,8 +37,8 @@ impl Mesh {
                 self.sessions.insert(up.session, session);
                 return self.pump_dials(now);
             }
-            Some(Finished::Reached(target)) => Some(target),
-            None => None,
+            Some(Finished::Reached(target, addr)) => (Some(target), Some(addr)),
+            None => (None, None),
         };
         if self.leaving {
             self.refuse(up.session, ByeReason::Leaving);
@@ -49,7 +49,7 @@ impl Mesh {
             self.refuse(up.session, ByeReason::Full);
             self.retry_refused(now, target);
         } else if self.check_instance(now, &up) {
-            self.admit(now, &up, target);
+            self.admit(now, &up, target, dialled);
         } else {
             self.retry_refused(now, target);
         }
@@ -114,7 +114,7 @@ impl Mesh {
     }
 
     /// The session becomes the peer's newest; duplicates are settled by the smaller id.
-    fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+    fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
         let SessionUp { session, peer: id, ref hello, remote } = *up;
         let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
         let we_decide = self.id < id;
@@ -122,14 +122,15 @@ impl Mesh {
         let was_known = peer.instance.is_some();
         peer.name.clone_from(&hello.name);
         peer.instance = Some(hello.instance);
-        peer.remote = Some(remote);
+        peer.remote = Some((remote, session.is_dialled()));
         peer.wrong_id_reported = false;
         let mut source = remote;
         source.set_port(hello.listen_port);
-        let from = (!session.is_dialled()).then_some(source);
-        peer.addrs.claim(hello.advertised.iter().copied().chain(from));
-        if session.is_dialled() {
-            peer.addrs.prove(remote);
+        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        let said = hello.advertised.iter().filter_map(|addr| reach::as_told_by(remote, addr.clone()));
+        peer.addrs.claim(said.chain(from));
+        if let Some(addr) = dialled {
+            peer.prove(addr, remote);
         }
         peer.addrs.restart_round();
 
@@ -249,14 +250,14 @@ impl Mesh {
                 return;
             }
             DisconnectReason::Bye(ByeReason::Cloned) => {
-                let addr = self.peers.get(&id).map(Peer::shown_addr);
-                addr.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
+                let remote = self.peers.get(&id).and_then(|peer| peer.remote);
+                remote.into_iter().for_each(|(addr, _)| self.report(Report::OurKeyInUse { addr }));
                 DownReason::Refused
             }
             DisconnectReason::Bye(said) => {
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
-                    refused_wait = self.config.timeout + HEARTBEAT;
+                    refused_wait = self.config.timeout.max(TIMEOUT) + self.config.heartbeat;
                 }
                 DownReason::Refused
             }
@@ -279,7 +280,7 @@ impl Mesh {
     }
 
     /// A live peer is one no longer. Returns the name and address it had, for the event.
-    fn no_longer_live(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, SocketAddr)> {
+    fn no_longer_live(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
         for timer in [
             Timer::Heartbeat(id),
             Timer::Ping(id),
@@ -295,8 +296,8 @@ impl Mesh {
             peer.backoff.reset();
         }
         peer.addrs.restart_round();
-        peer.state = state;
         let shown = (peer.name.clone(), peer.shown_addr());
+        peer.state = state;
         self.live -= 1;
         self.roster ^= roster::share(&id);
         if !self.leaving {

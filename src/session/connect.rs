@@ -1,7 +1,7 @@
 //! Opening a TCP connection that a waker can interrupt, from a chosen source address.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
 use std::time::Instant;
 
@@ -9,29 +9,39 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
 use super::link::poll_until;
-use crate::config::{CONNECT_TIMEOUT, DialAddr, canonical};
+use crate::addr::{DialAddr, LocalIp};
+use crate::config::CONNECT_TIMEOUT;
 use crate::waker::Waker;
 
+/// What to connect to, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route<'a> {
+    pub(super) addr: &'a DialAddr,
+    /// A peer told the address, not the user.
+    pub(super) hearsay: bool,
+    /// Where the connection comes from, if it matters.
+    pub(super) source: Option<LocalIp>,
+}
+
 /// Resolves the address and connects to the first of its IP addresses that answers before the
-/// deadline. `interrupted` is asked after each wake and ends the attempt.
+/// deadline, in the order in which the system's resolver prefers them (RFC 6724). `interrupted` is
+/// asked after each wake and ends the attempt.
 ///
 /// # Errors
 /// What went wrong with the last IP address tried; `Interrupted` if the attempt was ended.
 pub(super) fn open(
-    addr: &DialAddr,
-    source: Option<IpAddr>,
+    route: Route<'_>,
     waker: &Waker,
     deadline: Instant,
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for addr in resolve(addr)? {
-        let addr = canonical(addr);
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address that may be dialled");
+    for addr in resolve(route.addr, route.hearsay)? {
         if interrupted() {
             return Err(ErrorKind::Interrupted.into());
         }
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        match open_one(addr, source, waker, deadline, &mut interrupted) {
+        match open_one(addr, route.source, waker, deadline, &mut interrupted) {
             Ok(stream) => return Ok((stream, addr)),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => last = error,
@@ -40,17 +50,24 @@ pub(super) fn open(
     Err(last)
 }
 
-fn resolve(addr: &DialAddr) -> io::Result<Vec<SocketAddr>> {
+/// The IP addresses of a name that a peer can be behind. A name that a peer told leads to this
+/// machine only if it says so: what else it leads to is for whoever owns it to decide, at any time.
+fn resolve(addr: &DialAddr, hearsay: bool) -> io::Result<Vec<SocketAddr>> {
     match addr {
         DialAddr::Socket(addr) => Ok(vec![*addr]),
-        // Blocks for as long as the system's resolver likes; on this thread that harms nobody.
-        DialAddr::Name { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+        DialAddr::Name { host, port } => {
+            let loopback_too = !hearsay || host.is_loopback();
+            // Blocks for as long as the system's resolver likes; on this thread that harms nobody.
+            let found = (host.as_str(), *port).to_socket_addrs()?.map(DialAddr::from);
+            let usable = found.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
+            Ok(usable.filter_map(|addr| addr.socket()).collect())
+        }
     }
 }
 
 fn open_one(
     addr: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<LocalIp>,
     waker: &Waker,
     deadline: Instant,
     interrupted: &mut impl FnMut() -> bool,
@@ -59,8 +76,8 @@ fn open_one(
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     // The address that we listen on is the one that peers know us by.
-    if let Some(source) = source.filter(|source| source.is_ipv4() == addr.is_ipv4()) {
-        bind(&socket, &SocketAddr::new(source, 0))?;
+    if let Some(source) = source.filter(|source| source.ip().is_ipv4() == addr.is_ipv4()) {
+        bind(&socket, &source.with_port(0))?;
     }
     match connect(&socket, &addr) {
         Ok(()) => return Ok(socket.into()),
@@ -86,6 +103,27 @@ fn open_one(
         }
         if Instant::now() >= deadline {
             return Err(io::Error::new(ErrorKind::TimedOut, "no answer to the connection attempt"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(addr: &str, hearsay: bool) -> Vec<SocketAddr> {
+        resolve(&addr.parse().unwrap(), hearsay).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_name_leads_to_this_machine_if_the_user_or_the_name_says_so() {
+        assert!(resolved("localhost:80", false).iter().all(|addr| addr.ip().is_loopback()));
+        assert_eq!(resolved("localhost:80", true), resolved("localhost:80", false));
+        // This machine's own name: hosts files often lead it to a loopback address.
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        if let Ok(own) = format!("{}:80", name.trim()).parse::<DialAddr>() {
+            let hearsay = resolve(&own, true).unwrap_or_default();
+            assert!(hearsay.iter().all(|addr| own.is_loopback() || !addr.ip().is_loopback()), "{hearsay:?}");
         }
     }
 }

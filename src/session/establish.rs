@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use super::connect::Route;
 use super::link::{Link, LinkError, Stream};
 use super::{Origin, Outgoing, Session, connect};
 use crate::config::HANDSHAKE_TIMEOUT;
@@ -65,10 +66,11 @@ impl Session {
                 let tls = self.context.tls.accept().map_err(tls_error)?;
                 (Link::new(socket, tls).map_err(io_error)?, remote, Some(admission))
             }
-            Origin::Dial { addr, expected } => {
+            Origin::Dial { addr, expected, hearsay } => {
                 let Self { context, outbox, stop, .. } = self;
                 let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
-                let opened = connect::open(&addr, context.source, &self.waker, deadline, interrupted);
+                let route = Route { addr: &addr, hearsay, source: context.source };
+                let opened = connect::open(route, &self.waker, deadline, interrupted);
                 let (socket, remote) = match opened {
                     Ok(opened) => opened,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {

@@ -18,7 +18,11 @@ fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
     let record = || {
         let mut id = [0; 32];
         id.fill_with(|| fastrand::u8(..));
-        PeerRecord { id: PeerId::from_bytes(id), addrs: addrs.to_vec(), connected: true }
+        PeerRecord {
+            id: PeerId::from_bytes(id),
+            addrs: addrs.iter().map(|&addr| addr.into()).collect(),
+            connected: true,
+        }
     };
     Message::Peers { records: (0..RECORDS_MAX).map(|_| record()).collect(), more }
 }

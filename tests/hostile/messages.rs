@@ -76,7 +76,7 @@ fn messages_that_claim_more_than_they_hold_end_the_session() {
     // 1,900 records without an address fit into a frame; so many are not allowed in one.
     let records: Vec<u8> = (0..1900_u16).flat_map(|_| [&[9; 32][..], &[0, 1]].concat()).collect();
     let list = [&[PEERS, 251][..], &1900_u16.to_le_bytes(), &records, &[0]].concat();
-    breach(&siege, &frame(&list), "list of peers has 1900 of at most 256");
+    breach(&siege, &frame(&list), "list of peers has 1900 of at most 60");
     // Text and list of 2^40 entries, a message cut off, text that is not UTF-8, no such message.
     breach(&siege, &frame(&[&[PING, 1][..], &HUGE, b"boo"].concat()), "malformed message");
     breach(&siege, &frame(&[&[PEERS][..], &HUGE].concat()), "malformed message");

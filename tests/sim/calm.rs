@@ -126,7 +126,7 @@ impl World {
                     })
                 };
                 peer.id == b.id
-                    && peer.addr == b.addr
+                    && peer.addrs.contains(&b.addr.into())
                     && (peer.state == PeerState::Dead || peer.state == PeerState::Up && connected())
             })
     }

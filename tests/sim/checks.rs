@@ -4,8 +4,8 @@ use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::{
     DIALS_IN_FLIGHT_MAX, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
 };
-use p2p_gossip::wire::{self, ADDRS_MAX, ByeReason, Message, PeerRecord};
-use p2p_gossip::{DownReason, Event, PeerId, PeerState};
+use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
+use p2p_gossip::{DialAddr, DownReason, Event, PeerId, PeerState};
 
 use super::clock::{MS, Micros, SECOND, micros};
 use super::net::{ConnId, Side};
@@ -46,11 +46,11 @@ impl World {
         let peer = shadow.peer(up.peer);
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if side == 0 {
-            shown.push(up.remote);
+            shown.push(up.remote.into());
         } else {
-            shown.push((up.remote.ip(), up.hello.listen_port).into());
+            shown.push(DialAddr::Socket((up.remote.ip(), up.hello.listen_port).into()));
         }
-        peer.first_hand.extend(shown.iter().filter(|addr| wire::is_dialable(addr)));
+        peer.first_hand.extend(shown.into_iter().filter(DialAddr::is_dialable));
     }
 
     /// After the mesh has taken it in: it is the one to send on, or was refused for a reason.
@@ -72,7 +72,7 @@ impl World {
         if session.is_dialled() {
             let conn = process.shadow.sessions[&session].conn;
             let addr = self.conns[conn].addr;
-            self.procs[proc].shadow.peer(peer).proven = Some(addr);
+            self.procs[proc].shadow.peer(peer).proven = Some(addr.into());
         }
     }
 
@@ -117,7 +117,13 @@ impl World {
 
     pub fn check_output(&mut self, proc: ProcId, output: &Output) {
         match output {
-            Output::Dial { session, addr, expected } => self.check_dial(proc, *session, addr, *expected),
+            Output::Dial { session, addr, expected, hearsay } => {
+                self.check_dial(proc, *session, addr, *expected);
+                // Nobody here is on loopback.
+                if *hearsay && addr.is_loopback() {
+                    self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
+                }
+            }
             Output::Send { session, message } => self.check_send(proc, *session, message),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
             Output::Probe { .. } => {}
@@ -153,8 +159,7 @@ impl World {
         if process.shadow.leaving {
             wrong.push((LEFT, "dials while it leaves".to_owned()));
         }
-        let socket = addr.socket();
-        if socket.is_some_and(|socket| !wire::is_dialable(&socket)) {
+        if !addr.is_dialable() {
             wrong.push((LIMITS, format!("dials {addr}, where nobody can be")));
         }
         match expected {
@@ -486,10 +491,10 @@ impl World {
             if info.id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));
             }
-            if peer.proven.is_some_and(|proven| proven != info.addr) {
+            if peer.proven.is_some() && peer.proven.as_ref() != info.addrs.first() {
                 return Err((
                     RUMOURS,
-                    format!("{} is proven at {:?}, not {}", info.id.short(), peer.proven, info.addr),
+                    format!("{} is proven at {:?}, not {:?}", info.id.short(), peer.proven, info.addrs),
                 ));
             }
             if peer.standing != Standing::Up {

@@ -47,6 +47,6 @@ impl World {
             4 => (self.slots[somebody].key, odd),
             _ => (self.slots[somebody].key, self.procs[proc].addr),
         };
-        PeerRecord { id, addrs: vec![addr], connected: self.rng.bool() }
+        PeerRecord { id, addrs: vec![addr.into()], connected: self.rng.bool() }
     }
 }

@@ -94,7 +94,7 @@ impl World {
             instance: self.rng.u64(..),
             name: String::new(),
             listen_port: addr.port(),
-            advertised: if self.rng.bool() { vec![addr] } else { Vec::new() },
+            advertised: if self.rng.bool() { vec![addr.into()] } else { Vec::new() },
             heartbeat_ms: config.heartbeat.as_millis() as u32,
         };
         let id = self.slots[self.scenario.key_of[slot]].key;
@@ -315,7 +315,7 @@ impl World {
             });
             self.check_output(proc, &output);
             match output {
-                Output::Dial { session, addr, expected } => match addr.socket() {
+                Output::Dial { session, addr, expected, .. } => match addr.socket() {
                     Some(addr) => self.dial(proc, session, addr, expected),
                     None => {
                         let reason = DialError::Failed("no such name".to_owned());

@@ -59,7 +59,8 @@ impl Puppet {
         session: SessionId,
         named: impl Iterator<Item = (PeerId, SocketAddr)>,
     ) -> Vec<Output> {
-        let record = |(id, addr)| PeerRecord { id, addrs: vec![addr], connected: true };
+        let record =
+            |(id, addr): (PeerId, SocketAddr)| PeerRecord { id, addrs: vec![addr.into()], connected: true };
         let message = Message::Peers { records: named.map(record).collect(), more: false };
         self.tell(Input::Received { session, message })
     }
@@ -79,7 +80,7 @@ impl Puppet {
             while let Some(Output::Dial { session, .. }) =
                 new.iter().position(|output| matches!(output, Output::Dial { .. })).map(|at| new.remove(at))
             {
-                all.push(Output::Dial { session, addr: addr(0).into(), expected: None });
+                all.push(Output::Dial { session, addr: addr(0).into(), expected: None, hearsay: false });
                 let reason = DialError::Failed("nobody is there".to_owned());
                 new.extend(self.tell(Input::DialFailed { session, reason }));
             }

@@ -1,11 +1,10 @@
 //! What one node should be doing, judged from outside by what goes in and comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use p2p_gossip::PeerId;
 use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, SessionId, roster_of};
+use p2p_gossip::{DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
 use super::net::{ConnId, Side};
@@ -34,9 +33,9 @@ pub struct PeerShadow {
     /// Since when it has been up without a session.
     pub sessionless_since: Option<Micros>,
     /// Addresses that it showed or said itself.
-    pub first_hand: BTreeSet<SocketAddr>,
+    pub first_hand: BTreeSet<DialAddr>,
     /// Where a handshake with it was completed last, unless somebody else was met there since.
-    pub proven: Option<SocketAddr>,
+    pub proven: Option<DialAddr>,
     /// When somebody last listed it as connected.
     pub listed_connected: Option<Micros>,
     /// Pings of it that were delivered, by the process that sent them.

@@ -12,7 +12,8 @@ use p2p_gossip::mesh::{
     SessionUp,
 };
 use p2p_gossip::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
-use p2p_gossip::{Config, Event, PeerId, PeerState};
+use p2p_gossip::addr::HostName;
+use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerState};
 
 const PEERS_MAX: usize = 12;
 
@@ -47,12 +48,24 @@ fn addr(host: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host % 16], port))
 }
 
+/// Sockets and names; some of this machine, of one link, or of nobody.
+fn dial_addr(host: u8, port: u16) -> DialAddr {
+    match host / 16 {
+        0 => DialAddr::Name { host: HostName::new("node.example").expect("a name"), port },
+        1 => DialAddr::Name { host: HostName::new("localhost").expect("a name"), port },
+        2 => DialAddr::Socket(([127, 0, 0, host % 16], port).into()),
+        3 => DialAddr::Socket(([0xfe80, 0, 0, 0, 0, 0, 0, u16::from(host % 16)], port).into()),
+        4 => DialAddr::Socket(([0, 0, 0, 0], port).into()),
+        _ => addr(host, port).into(),
+    }
+}
+
 fn hello(peer: u8, instance: u8) -> Hello {
     Hello {
         instance: (instance % 4).into(),
         name: String::new(),
         listen_port: 8080 * u16::from(peer % 2),
-        advertised: vec![addr(peer, 8080)],
+        advertised: vec![dial_addr(peer, 8080)],
         heartbeat_ms: u32::from(instance) * 1000,
     }
 }
@@ -168,7 +181,8 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, .. } => {
+                Output::Dial { session, expected, addr, hearsay } => {
+                    assert!(addr.is_dialable() && !(hearsay && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Some(id(0)), "no dial to oneself");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                 }
@@ -219,7 +233,7 @@ fn message(what: What) -> Message {
         What::Request => Message::PeersRequest,
         What::Peers { records, more } => {
             let record = |(n, addrs, connected): (u8, Vec<(u8, u16)>, bool)| {
-                let addrs = addrs.into_iter().take(4).map(|(host, port)| addr(host, port)).collect();
+                let addrs = addrs.into_iter().take(4).map(|(host, port)| dial_addr(host, port)).collect();
                 PeerRecord { id: id(n), addrs, connected }
             };
             Message::Peers { records: records.into_iter().map(record).collect(), more }
