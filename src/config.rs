@@ -167,12 +167,17 @@ impl Config {
 
     fn check_addresses(&self) -> Result<(), ConfigError> {
         if let Some(bind) = self.bind.filter(|bind| bind.lacks_scope()) {
-            return Err(ConfigError::NoScope(bind.ip().to_string()));
+            return Err(ConfigError::NoScope { addr: bind.to_string(), example: "fe80::1%eth0" });
         }
         if let Some(addr) = self.connect.iter().find(|addr| !addr.is_dialable()) {
             let lacks_scope = addr.socket().is_some_and(|addr| is_link_local(&addr) && addr.port() != 0);
             let addr = addr.to_string();
-            return Err(if lacks_scope { ConfigError::NoScope(addr) } else { ConfigError::Nowhere(addr) });
+            let example = "[fe80::1%eth0]:8080";
+            return Err(if lacks_scope {
+                ConfigError::NoScope { addr, example }
+            } else {
+                ConfigError::Nowhere(addr)
+            });
         }
         if self.advertise.len() > ADDRS_MAX {
             return Err(ConfigError::Advertised(self.advertise.len()));
@@ -251,8 +256,11 @@ pub enum ConfigError {
     #[error("nobody can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]
     Nowhere(String),
     /// A link-local address without the interface that it is behind.
-    #[error(
-        "the link-local address {0} needs the interface that it is behind, for example [fe80::1%eth0]:8080 (fe80::1%eth0 for an address of this machine)"
-    )]
-    NoScope(String),
+    #[error("the link-local address {addr} needs the interface that it is behind, for example {example}")]
+    NoScope {
+        /// The address.
+        addr: String,
+        /// How one is written there.
+        example: &'static str,
+    },
 }

@@ -251,8 +251,13 @@ fn log_report(report: &Report) {
         Report::TableFull { peer } => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
-                log::warn!(peer:% = peer.short(), suppressed; "table of peers is full; peer refused");
+                log::warn!(peer:% = peer.short(), suppressed;
+                    "table of peers is full (--max-peers); peer refused");
             }
+        }
+        Report::RefusedAsFull { peer, addr, retry_in } => {
+            log::warn!(peer:% = peer.short(), addr:% = addr, retry_in:% = format!("{retry_in:.0?}");
+                "refused: that peer's table of peers is full (its --max-peers)");
         }
         Report::HeldUp { gap } => {
             static LIMIT: LogLimit = LogLimit::new();

@@ -8,7 +8,7 @@ use super::PROGRAM;
 use super::verbs::Kind;
 
 /// Column in which the descriptions of the options begin.
-pub(super) const HELP_COLUMN: usize = 25;
+pub(super) const HELP_COLUMN: usize = 26;
 
 /// The help of the program as a whole, and of the arguments that start a node.
 pub(super) fn of_program(command: &CommandInfoWithArgs) -> String {
@@ -114,7 +114,7 @@ mod tests {
                     "{line}"
                 );
             }
-            assert!(printed(&["--help"]).contains(&format!("\n  {:<23}{}\n", verb.name(), verb.summary())));
+            assert!(printed(&["--help"]).contains(&format!("\n  {:<24}{}\n", verb.name(), verb.summary())));
         }
     }
 }

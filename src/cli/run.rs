@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::addr::LocalIp;
+use p2p_gossip::config::TIMEOUT_HEARTBEATS;
 use p2p_gossip::{Config, DialAddr};
 
-use super::values::{Output, parse_bind, parse_file, parse_name, parse_period, parse_port};
+use super::values::{
+    Output, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
+    parse_period, parse_port, parse_timeout,
+};
 use super::words::{Normal, from_argh, normalise};
 use super::{Action, PROGRAM, UsageError, help};
 
@@ -36,7 +40,7 @@ pub(crate) enum IdentitySource {
 /// The arguments as argh takes them. The help is made from these lines too, in this order.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct Arguments {
-    /// time between pings to every peer, e.g. 0.5 [default: 5]
+    /// time between pings to a peer, e.g. 0.5 [default: 5]
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_period))]
     period: Option<Duration>,
 
@@ -52,7 +56,7 @@ struct Arguments {
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     key: Option<PathBuf>,
 
-    /// PEM certificate of that key [default: made for the key]
+    /// PEM certificate of that key [default: made for it]
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     cert: Option<PathBuf>,
 
@@ -60,9 +64,29 @@ struct Arguments {
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
     bind: Option<LocalIp>,
 
+    /// be known at host:port as well; up to 4 times
+    #[argh(option, arg_name = "ADDR")]
+    advertise: Vec<DialAddr>,
+
     /// label that others see beside the id [default: none]
     #[argh(option, arg_name = "TEXT", from_str_fn(parse_name))]
     name: Option<String>,
+
+    /// know no more peers than this [default: 1024]
+    #[argh(option, arg_name = "N", from_str_fn(parse_max_peers))]
+    max_peers: Option<usize>,
+
+    /// time between signs of life [default: 1]
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_heartbeat))]
+    heartbeat: Option<Duration>,
+
+    /// silence that means death [default: 3 heartbeats]
+    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_timeout))]
+    timeout: Option<Duration>,
+
+    /// when to forget the dead, e.g. 30m or 7d [default: 24h]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_forget_after))]
+    forget_after: Option<Duration>,
 
     /// what stdout carries: text or json [default: text]
     #[argh(option, arg_name = "FORMAT")]
@@ -95,12 +119,18 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         }
     };
     let default = Config::default();
+    let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
     let config = Config {
         period: arguments.period.unwrap_or(default.period),
         port: arguments.port.unwrap_or(default.port),
         bind: arguments.bind,
         connect: arguments.connect,
+        advertise: arguments.advertise,
         name: arguments.name.unwrap_or_default(),
+        heartbeat,
+        timeout: arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS),
+        forget_after: arguments.forget_after.unwrap_or(default.forget_after),
+        peers_max: arguments.max_peers.unwrap_or(default.peers_max),
         ..default
     };
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
@@ -125,9 +155,11 @@ mod tests {
     #[test]
     fn every_option_arrives_in_either_form() {
         let apart = "--period 0.5 --port 0 --connect a.example:1 --connect [::1]:2 --key k --cert c \
-                     --bind ::1 --name bob --output json";
+                     --bind ::1 --name bob --output json --advertise b.example:3 --advertise [::2]:4 \
+                     --max-peers 7 --heartbeat 0.5 --timeout 2 --forget-after 30m";
         let joined = "--period=0.5 --port=0 --connect=a.example:1 --connect=[::1]:2 --key=k --cert=c \
-                      --bind=::1 --name=bob --output=json";
+                      --bind=::1 --name=bob --output=json --advertise=b.example:3 --advertise=[::2]:4 \
+                      --max-peers=7 --heartbeat=0.5 --timeout=2 --forget-after=30m";
         for line in [apart, joined] {
             let options = run(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
             assert_eq!(options.config.period, Duration::from_millis(500));
@@ -138,6 +170,73 @@ mod tests {
             assert_eq!(options.config.bind, Some("::1".parse().unwrap()));
             assert_eq!(options.config.name, "bob");
             assert_eq!(options.output, Output::Json);
+            let advertise: Vec<_> = options.config.advertise.iter().map(ToString::to_string).collect();
+            assert_eq!(advertise, ["b.example:3", "[::2]:4"]);
+            assert_eq!(options.config.peers_max, 7);
+            assert_eq!(options.config.heartbeat, Duration::from_millis(500));
+            assert_eq!(options.config.timeout, Duration::from_secs(2));
+            assert_eq!(options.config.forget_after, Duration::from_secs(30 * 60));
+        }
+    }
+
+    #[test]
+    fn the_timeout_goes_with_the_heartbeat() {
+        assert_eq!(run(&["--heartbeat", "5"]).unwrap().config.timeout, Duration::from_secs(15));
+        assert_eq!(run(&["--heartbeat", "0.1"]).unwrap().config.timeout, Duration::from_millis(300));
+        assert_eq!(run(&["--timeout", "2"]).unwrap().config.heartbeat, Duration::from_secs(1));
+        let message = error(&["--timeout", "1.9"]);
+        assert!(message.contains("the timeout is 1.9s with a heartbeat of 1s"), "{message}");
+        assert!(message.contains("from 2 (two heartbeats) to 3600 seconds"), "{message}");
+        let message = error(&["--heartbeat", "10", "--timeout", "15"]);
+        assert!(message.contains("from 20 (two heartbeats)"), "{message}");
+        for bad in ["0", "0.09", "20.1", "-1", "NaN"] {
+            assert!(error(&["--heartbeat", bad]).contains("from 0.1 to 20 seconds"));
+        }
+        assert!(error(&["--timeout", "3601"]).contains("to 3600 seconds"));
+    }
+
+    #[test]
+    fn times_to_forget_have_units() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
+            let config = run(&["--forget-after", text]).unwrap().config;
+            assert_eq!(config.forget_after, Duration::from_secs(seconds), "{text}");
+        }
+        for bad in ["", "d", "1.5h", "1w", "-1", "1 h", "1h30m", "+1"] {
+            let message = error(&["--forget-after", bad]);
+            assert!(message.contains("30m, 24h or 7d"), "{message}");
+        }
+        for bad in ["0", "0d", "366d", "99999999999999999999", "18446744073709551615d"] {
+            let message = error(&["--forget-after", bad]);
+            assert!(message.contains("from 1s to 365d"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_node_knows_somebody_and_says_where_it_can_be() {
+        for bad in ["0", "4097", "-1", "many", ""] {
+            let message = error(&["--max-peers", bad]);
+            assert!(message.contains("from 1 to 4096"), "{message}");
+        }
+        let five: Vec<&str> = ["--advertise", "a.example:1"].repeat(5);
+        assert!(error(&five).contains("5 addresses are advertised; at most 4"));
+        assert!(run(&five[..8]).is_ok());
+        assert!(error(&["--advertise", "a.example"]).contains("the port is missing"));
+        assert!(error(&["--advertise", "224.0.0.1:1"]).contains("nobody can be reached at 224.0.0.1:1"));
+        assert!(run(&["--advertise", "[fe80::1]:1"]).is_ok());
+    }
+
+    #[test]
+    fn link_local_addresses_need_their_interface() {
+        for line in [["--connect", "[fe80::1]:1"], ["--bind", "fe80::1"]] {
+            let message = error(&line);
+            assert!(message.contains("fe80::1") && message.contains("%eth0"), "{message}");
+        }
+        for line in [["--connect", "[fe80::1%nowhere0]:1"], ["--bind", "fe80::1%nowhere0"]] {
+            let message = error(&line);
+            assert!(message.contains("no network interface 'nowhere0'"), "{message}");
+        }
+        for line in [["--connect", "[fe80::1%1]:1"], ["--bind", "fe80::1%1"]] {
+            assert!(run(&line).is_ok());
         }
     }
 
@@ -190,6 +289,12 @@ mod tests {
         let line = |option: &str| *lines.iter().find(|line| line.contains(option)).unwrap();
         assert!(line("--period").contains(&format!("[default: {}]", default.period.as_secs())));
         assert!(line("--port").contains(&format!("[default: {}]", default.port)));
+        assert!(line("--max-peers").contains(&format!("[default: {}]", default.peers_max)));
+        assert!(line("--heartbeat").contains(&format!("[default: {}]", default.heartbeat.as_secs())));
+        assert!(line("--timeout").contains(&format!("[default: {TIMEOUT_HEARTBEATS} heartbeats]")));
+        let hours = default.forget_after.as_secs() / 3600;
+        assert!(line("--forget-after").contains(&format!("[default: {hours}h]")));
+        assert!(line("--advertise").contains(&format!("up to {} times", p2p_gossip::wire::ADDRS_MAX)));
         for line in &lines {
             assert!(line.chars().count() <= 80, "{line}");
         }

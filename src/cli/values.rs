@@ -7,7 +7,10 @@ use std::time::Duration;
 use argh::FromArgValue;
 use p2p_gossip::DialAddr;
 use p2p_gossip::addr::{DialAddrError, LocalIp};
-use p2p_gossip::config::{PERIOD_MAX, PERIOD_MIN, check_name};
+use p2p_gossip::config::{
+    FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN,
+    TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX, check_name,
+};
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
@@ -20,13 +23,52 @@ pub(crate) enum Output {
 }
 
 pub(super) fn parse_period(value: &str) -> Result<Duration, String> {
+    seconds_between(value, PERIOD_MIN, PERIOD_MAX)
+}
+
+pub(super) fn parse_heartbeat(value: &str) -> Result<Duration, String> {
+    seconds_between(value, HEARTBEAT_MIN, HEARTBEAT_MAX)
+}
+
+/// The lower limit depends on the heartbeat; [`Config::check`](p2p_gossip::Config::check) knows it.
+pub(super) fn parse_timeout(value: &str) -> Result<Duration, String> {
+    seconds_between(value, HEARTBEAT_MIN * TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX)
+}
+
+fn seconds_between(value: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let seconds: f64 =
         value.parse().map_err(|_| "it must be a number of seconds, for example 5 or 0.5".to_owned())?;
     // Negative, NaN and beyond what a Duration holds all fail here.
-    let period = Duration::try_from_secs_f64(seconds).ok();
-    period.filter(|period| (PERIOD_MIN..=PERIOD_MAX).contains(period)).ok_or_else(|| {
-        format!("it must be from {} to {} seconds", PERIOD_MIN.as_secs_f64(), PERIOD_MAX.as_secs())
-    })
+    let duration = Duration::try_from_secs_f64(seconds).ok();
+    duration
+        .filter(|duration| (min..=max).contains(duration))
+        .ok_or_else(|| format!("it must be from {} to {} seconds", min.as_secs_f64(), max.as_secs()))
+}
+
+/// A whole number of seconds, or of what the letter behind it stands for.
+pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {
+    const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 60 * 60), ('d', 24 * 60 * 60)];
+    let unit = UNITS.iter().find_map(|&(letter, seconds)| Some((value.strip_suffix(letter)?, seconds)));
+    let (count, unit) = unit.unwrap_or((value, 1));
+    let is_number = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
+    if !is_number {
+        return Err("it must be a whole number of seconds, or with a unit: 30m, 24h or 7d".to_owned());
+    }
+    let seconds = count.parse().ok().and_then(|count: u64| count.checked_mul(unit));
+    let after = Duration::from_secs(seconds.unwrap_or(u64::MAX));
+    if (FORGET_AFTER_MIN..=FORGET_AFTER_MAX).contains(&after) {
+        return Ok(after);
+    }
+    let days_max = FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60);
+    Err(format!("it must be from {}s to {days_max}d", FORGET_AFTER_MIN.as_secs()))
+}
+
+pub(super) fn parse_max_peers(value: &str) -> Result<usize, String> {
+    let digits_only = value.bytes().all(|b| b.is_ascii_digit());
+    let count = if digits_only { value.parse().ok() } else { None };
+    count
+        .filter(|count| (1..=PEERS_LIMIT).contains(count))
+        .ok_or_else(|| format!("it must be a whole number from 1 to {PEERS_LIMIT}"))
 }
 
 pub(super) fn parse_port(value: &str) -> Result<u16, String> {

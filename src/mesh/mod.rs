@@ -255,6 +255,15 @@ pub enum Report {
         /// Who.
         peer: PeerId,
     },
+    /// A peer's table is full of live peers, so it refused us.
+    RefusedAsFull {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        addr: SocketAddr,
+        /// Until we ask again.
+        retry_in: Duration,
+    },
     /// This node itself stood still; peers get that much more patience.
     HeldUp {
         /// For how long.

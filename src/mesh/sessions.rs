@@ -258,6 +258,10 @@ impl Mesh {
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
                     refused_wait = self.config.timeout.max(TIMEOUT) + self.config.heartbeat;
+                } else if said == ByeReason::Full
+                    && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
+                {
+                    self.report(Report::RefusedAsFull { peer: id, addr, retry_in: refused_wait });
                 }
                 DownReason::Refused
             }

@@ -19,6 +19,11 @@ fn help_and_version_go_to_stdout() {
             "--cert",
             "--bind",
             "--name",
+            "--advertise",
+            "--max-peers",
+            "--heartbeat",
+            "--timeout",
+            "--forget-after",
             "--output",
             "-h, --help",
         ] {
@@ -59,6 +64,16 @@ fn each_option_says_what_is_wrong_with_its_value() {
         ("--bind", &["localhost", "1.2.3", "[::1]", ""], "an IP address"),
         ("--bind", &["127.0.0.1:8080"], "the port is given with --port"),
         ("--bind", &["224.0.0.1"], "multicast"),
+        ("--bind", &["fe80::1%nowhere0"], "no network interface 'nowhere0'"),
+        ("--connect", &["[fe80::1%nowhere0]:1"], "no network interface 'nowhere0'"),
+        ("--advertise", &["127.1:1", "0x7f.1:1"], "neither an IP address nor a host name"),
+        ("--advertise", &["0.0.0.0:1"], "the unspecified address"),
+        ("--max-peers", &["0", "4097", "1.5", "", "-1"], "from 1 to 4096"),
+        ("--heartbeat", &["0", "0.09", "21", "-1"], "from 0.1 to 20 seconds"),
+        ("--heartbeat", &["fast", ""], "a number of seconds"),
+        ("--timeout", &["0", "3601"], "from 0.2 to 3600 seconds"),
+        ("--forget-after", &["soon", "", "1.5h", "1w"], "30m, 24h or 7d"),
+        ("--forget-after", &["0", "366d"], "from 1s to 365d"),
         ("--name", &[&long], "65 bytes; at most 64"),
         ("--name", &["a\u{1b}[31mb", "a\nb", "a\u{202e}b"], "control character"),
         ("--output", &["xml", "JSON", ""], "\"text\" or \"json\""),
@@ -86,6 +101,12 @@ fn arguments_that_make_no_sense_say_so() {
     assert_usage_error(&["--", "--port=1"], &["unexpected argument '--port=1'"]);
     assert_usage_error(&[""], &["unexpected argument ''"]);
     assert_usage_error(&["--cert", "cert.pem"], &["--cert needs --key"]);
+    assert_usage_error(&["--timeout=1.9"], &["timeout is 1.9s", "from 2 (two heartbeats) to 3600 seconds"]);
+    assert_usage_error(&["--connect=224.0.0.1:1"], &["nobody can be reached at 224.0.0.1:1"]);
+    assert_usage_error(&["--connect=[fe80::1]:1"], &["needs the interface", "[fe80::1%eth0]:8080"]);
+    assert_usage_error(&["--bind=fe80::1"], &["needs the interface", "fe80::1%eth0"]);
+    assert_usage_error(&["--heartbeat=5", "--timeout=9"], &["timeout is 9s", "heartbeat of 5s", "from 10"]);
+    assert_usage_error(&["--advertise=a.example:1"; 5], &["5 addresses are advertised; at most 4"]);
 }
 
 #[test]
