@@ -48,6 +48,8 @@ pub const PEERS_LIMIT: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes in the text of a ping.
 pub const PING_TEXT_BYTES_MAX: usize = 256;
+/// Bytes in a broadcast message: a line of text or a small document, not a file transfer.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// Wait for an answer to a TCP connection attempt. Short, as a fresh attempt finds a healed network
 /// sooner than the kernel's ever rarer retries of an old one.
@@ -69,13 +71,16 @@ pub const UNAUTHENTICATED_MAX: usize = 256;
 pub const BACKLOG: i32 = 1024;
 /// Frames waiting to be sent to one peer; more means that it is too slow.
 pub const OUTBOX_FRAMES: usize = 256;
+/// Frames waiting for one peer above which broadcast messages pass it by: whoever broadcasts faster
+/// than a peer reads must not take the room that heartbeats need, and so end the connection.
+pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
 /// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers.
 pub const INBOX_EVENTS: usize = 1024;
 /// Events waiting for the user; beyond it they are dropped and counted.
 pub const EVENTS_QUEUED: usize = 4096;
-/// Events waiting above which pings are dropped: whoever floods us with pings must not hide who comes
-/// and goes.
-pub const EVENTS_QUEUED_WITH_PINGS: usize = EVENTS_QUEUED / 2;
+/// Events waiting above which pings and messages are dropped: whoever floods us with them must not
+/// hide who comes and goes.
+pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
 /// Frames taken from one peer per second in the long run, and at once; who sends more is read
 /// more slowly. An honest peer sends a few.
 pub const FRAMES_PER_SECOND: u32 = 2000;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_PINGS};
+use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
 use p2p_gossip::text::{self, Escaped};
 use p2p_gossip::{DialAddr, Event, PeerId};
 
@@ -47,7 +47,7 @@ impl Console {
 
     /// Shows an event that happened now, unless stdout is too far behind.
     pub(crate) fn show(&mut self, event: Event) {
-        let is_surplus = matches!(event, Event::Ping { .. }) && self.queue.len() >= EVENTS_QUEUED_WITH_PINGS;
+        let is_surplus = event.is_traffic() && self.queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
         if is_surplus {
             self.losses.here += 1;
         } else if let Err(TrySendError::Full(_)) = self.queue.try_send((Timestamp::now(), event)) {
@@ -193,6 +193,11 @@ impl Printer {
                 self.who(out, *peer, name, addr);
                 let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
                 push(out, format_args!("#{seq:<4} {rtt:>8}  {}\n", Escaped(text)));
+            }
+            Event::Message { peer, name, addr, text } => {
+                self.begin(out, &time, "message", CYAN);
+                self.who(out, *peer, name, addr);
+                push(out, format_args!("{}\n", Escaped(text)));
             }
             Event::Stopped => {
                 self.begin(out, &time, "stopped", BOLD);
@@ -410,7 +415,7 @@ mod tests {
         let mut console = Console { queue, done: bounded(0).1, losses: Losses::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(ping("flood")));
         console.show(Event::Stopped);
-        assert_eq!(events.len(), EVENTS_QUEUED_WITH_PINGS + 1);
+        assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(Event::Stopped));
     }
 

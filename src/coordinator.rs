@@ -5,18 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use crate::config::{EVENTS_QUEUED_WITH_PINGS, LEAVE_FLUSH};
+use crate::config::LEAVE_FLUSH;
+use crate::delivery::{Delivery, Posting};
 use crate::log_limit::LogLimit;
 use crate::mesh::event::Event;
-use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, PeerInfo, Report, SessionId};
+use crate::mesh::status::PeerInfo;
+use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
 use crate::session::{self, Context, SessionEvent, SessionHandle};
+use crate::status::{Queues, Status};
+use crate::subscribers::Subscribers;
 use crate::text::Escaped;
-use crate::wire;
+use crate::wire::{self, Frame};
 
 /// Inbox events taken in one turn before timers are looked at.
 const BATCH_MAX: usize = 256;
@@ -33,6 +36,12 @@ pub(crate) enum Command {
     Leave,
     /// Tell who is known.
     Peers(Sender<Vec<PeerInfo>>),
+    /// Tell what the node is doing.
+    Status(Sender<Status>),
+    /// Tell this one, too, what happens.
+    Subscribe(Sender<Event>),
+    /// Send this frame to every peer that is connected now.
+    Broadcast(Frame, Sender<Delivery>),
 }
 
 #[derive(Debug)]
@@ -41,8 +50,7 @@ pub(crate) struct Coordinator {
     pub(crate) context: Arc<Context>,
     pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
     pub(crate) control: Receiver<Command>,
-    pub(crate) events: Sender<Event>,
-    pub(crate) events_dropped: Arc<AtomicU64>,
+    pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     /// When the last goodbyes must have been sent, once we leave.
     pub(crate) leave_by: Option<Instant>,
@@ -101,9 +109,16 @@ impl Coordinator {
         match turn {
             Turn::Timeout => {}
             Turn::Command(Command::Peers(reply)) => {
-                // Nobody waits for the answer any more if this fails.
                 let _ = reply.try_send(self.mesh.peers(now));
             }
+            // Nobody waits for an answer any more if sending it fails.
+            Turn::Command(Command::Status(reply)) => {
+                let _ = reply.try_send(self.status(now));
+            }
+            Turn::Command(Command::Broadcast(frame, reply)) => {
+                let _ = reply.try_send(self.broadcast(&frame));
+            }
+            Turn::Command(Command::Subscribe(queue)) => self.subscribers.add(queue),
             Turn::Command(Command::Leave) => {
                 if self.leave_by.is_none() {
                     self.leave_by = Some(now + LEAVE_FLUSH);
@@ -141,6 +156,7 @@ impl Coordinator {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, addr, expected, hearsay } => {
+                    self.context.counters.dials.one();
                     match session::dial(&self.context, session, addr, expected, hearsay) {
                         Ok(handle) => {
                             self.sessions.insert(session, handle);
@@ -186,15 +202,45 @@ impl Coordinator {
 
     /// A peer does not read what it is sent: its session ends, without waiting for it.
     fn too_slow(&mut self, session: SessionId) {
+        self.context.counters.peers_too_slow.one();
         self.sessions.remove(&session);
         let reason = DisconnectReason::Slow;
         self.mesh.handle(Instant::now(), Input::SessionDown { session, reason });
     }
 
-    fn notify(&self, event: Event) {
-        let is_surplus = matches!(event, Event::Ping { .. }) && self.events.len() >= EVENTS_QUEUED_WITH_PINGS;
-        if is_surplus || self.events.try_send(event).is_err() {
-            self.events_dropped.fetch_add(1, Ordering::Relaxed);
+    fn notify(&mut self, event: Event) {
+        self.subscribers.tell(event);
+    }
+
+    /// One encoding for all; nobody waits for a peer that is slow.
+    fn broadcast(&self, frame: &Frame) -> Delivery {
+        let mut posting = Posting::new(self.sessions.len());
+        if self.leave_by.is_none() {
+            let active = self.mesh.active_sessions();
+            for handle in active.filter_map(|(_, session)| self.sessions.get(&session)) {
+                match handle.offer(Arc::clone(frame), posting.receipt()) {
+                    Ok(()) => posting.reached(),
+                    Err(session::OutboxFull) => {
+                        self.context.counters.messages_missed.one();
+                        posting.missed();
+                    }
+                }
+            }
+        }
+        posting.finish()
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let outboxes = self.sessions.values().map(SessionHandle::backlog);
+        Status {
+            mesh: self.mesh.status(now),
+            totals: self.context.counters.totals(),
+            queues: Queues {
+                inbox: self.inbox.len(),
+                events: self.subscribers.backlog(),
+                outboxes: outboxes.clone().sum(),
+                outbox_longest: outboxes.max().unwrap_or(0),
+            },
         }
     }
 }
@@ -213,7 +259,7 @@ fn log_event(event: &Event) {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
                 members = *members; "peer left");
         }
-        Event::Listening { .. } | Event::Ping { .. } | Event::Stopped => {}
+        Event::Listening { .. } | Event::Ping { .. } | Event::Message { .. } | Event::Stopped => {}
     }
 }
 
@@ -275,6 +321,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, OUTBOX_FRAMES};
+    use crate::counters::Counters;
     use crate::identity::{Identity, PeerId};
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
@@ -289,23 +336,23 @@ mod tests {
         let hello = wire::encode(&Message::PeersRequest).unwrap();
         let coordinator = Coordinator {
             mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
-            context: Arc::new(Context { tls, hello, source: None, inbox: inbox_sender }),
+            context: Arc::new(Context {
+                tls,
+                hello,
+                source: None,
+                inbox: inbox_sender,
+                counters: Counters::default(),
+            }),
             inbox,
             control: bounded(1).1,
-            events,
-            events_dropped: Arc::default(),
+            subscribers: Subscribers::new(events, Arc::default()),
             sessions: BTreeMap::new(),
             leave_by: None,
         };
         (coordinator, seen)
     }
 
-    #[test]
-    fn a_peer_that_reads_nothing_is_given_up_when_its_outbox_is_full() {
-        let mut now = crate::some_moment();
-        let (mut coordinator, seen) = coordinator(now);
-        let (session, peer) = (SessionId::accepted(1), PeerId::from_bytes([7; 32]));
-        let (handle, _outbox) = session::stuck().unwrap();
+    fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle, now: Instant) {
         let hello = Hello {
             instance: 2,
             name: String::new(),
@@ -313,8 +360,18 @@ mod tests {
             advertised: Vec::new(),
             heartbeat_ms: 1000,
         };
-        let up = SessionUp { session, peer, hello, remote: ([127, 0, 0, 1], 4000).into() };
+        let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
+        let up = SessionUp { session, peer, hello, remote };
         coordinator.session_event(now, session, SessionEvent::Up(Box::new((up, Some(handle)))));
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_given_up_when_its_outbox_is_full() {
+        let mut now = crate::some_moment();
+        let (mut coordinator, seen) = coordinator(now);
+        let session = SessionId::accepted(1);
+        let (handle, _outbox) = session::stuck().unwrap();
+        up(&mut coordinator, session, handle, now);
         let mut rounds = 0;
         // It is alive: it sends heartbeats, it only doesn't read ours.
         while coordinator.sessions.contains_key(&session) {
@@ -331,5 +388,31 @@ mod tests {
             .filter_map(|event| if let Event::Down { reason, .. } = event { Some(reason) } else { None })
             .collect();
         assert_eq!(downs, [DownReason::Slow]);
+    }
+
+    #[test]
+    fn broadcasts_pass_by_a_peer_that_reads_nothing_and_leave_room_for_heartbeats() {
+        let now = crate::some_moment();
+        let (mut coordinator, seen) = coordinator(now);
+        let session = SessionId::accepted(1);
+        let (handle, outbox) = session::stuck().unwrap();
+        up(&mut coordinator, session, handle, now);
+        let frame = wire::encode(&Message::Broadcast { text: "hello".to_owned() }).unwrap();
+        let deliveries: Vec<Delivery> = (0..OUTBOX_FRAMES).map(|_| coordinator.broadcast(&frame)).collect();
+        let reached: usize = deliveries.iter().map(Delivery::reached).sum();
+        let missed: usize = deliveries.iter().map(Delivery::missed).sum();
+        assert_eq!(
+            (reached + missed, coordinator.status(now).queues.outbox_longest),
+            (OUTBOX_FRAMES, reached)
+        );
+        assert!(reached > 0 && reached <= OUTBOX_FRAMES / 2, "{reached}");
+        assert!(coordinator.sessions[&session].send(frame).is_ok());
+        assert!(seen.try_iter().all(|event| !matches!(event, Event::Down { .. })));
+        // Nothing was written.
+        assert!(deliveries.iter().all(|delivery| delivery.wait(Duration::ZERO) == 0));
+        // Whoever waits does not wait for a session that has ended.
+        drop(outbox);
+        coordinator.sessions.clear();
+        assert_eq!(deliveries[0].wait(Duration::from_secs(60)), 0);
     }
 }

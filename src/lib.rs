@@ -27,13 +27,16 @@
 //! | [`network_key`] | the secret of a closed network |
 //! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
 //! | [`wire`] | messages and their framing |
+//! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
-//! | `tls`, `waker`, `log_limit`, `files` | what those need |
+//! | `tls`, `waker`, `subscribers`, `log_limit`, `files` | what those need |
 
 pub mod addr;
 pub mod config;
 mod coordinator;
+pub mod counters;
+pub mod delivery;
 mod files;
 pub mod identity;
 mod listener;
@@ -42,6 +45,8 @@ pub mod mesh;
 pub mod network_key;
 mod node;
 mod session;
+pub mod status;
+mod subscribers;
 pub mod text;
 mod tls;
 mod waker;
@@ -51,9 +56,9 @@ pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
 pub use identity::{Identity, IdentityError, PeerId};
 pub use mesh::event::{DownReason, Event};
-pub use mesh::{PeerInfo, PeerState};
+pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
-pub use node::{Node, StartError};
+pub use node::{BroadcastError, Node, StartError};
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

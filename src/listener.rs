@@ -132,6 +132,7 @@ impl Accepting {
             }
             let started = connection.and_then(|(socket, remote)| {
                 accepted += 1;
+                self.context.counters.connections_accepted.one();
                 self.admit(SessionId::accepted(accepted), socket, remote)
             });
             match started {

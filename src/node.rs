@@ -10,13 +10,18 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::addr::{DialAddr, LocalIp};
-use crate::config::{Config, ConfigError, EVENTS_QUEUED, INBOX_EVENTS};
+use crate::config::{Config, ConfigError, INBOX_EVENTS, MESSAGE_BYTES_MAX};
 use crate::coordinator::{Command, Coordinator};
+use crate::counters::Counters;
+use crate::delivery::Delivery;
 use crate::identity::{Identity, PeerId};
 use crate::listener::{self, Listener};
+use crate::mesh::Mesh;
 use crate::mesh::event::Event;
-use crate::mesh::{Mesh, PeerInfo};
+use crate::mesh::status::PeerInfo;
 use crate::session::Context;
+use crate::status::Status;
+use crate::subscribers::{self, Subscribers};
 use crate::tls::Tls;
 use crate::wire::{self, ADDRS_MAX, Hello, Message};
 
@@ -78,6 +83,21 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
 }
 
+/// Why a message was not broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BroadcastError {
+    /// The message is too long.
+    #[error("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are allowed")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The node has left the mesh.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
 /// What the node tells of where it is: what the user says, then the one address that it listens on.
 fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAddr> {
     let listening = source.map(|ip| DialAddr::Socket(ip.with_port(port)));
@@ -111,16 +131,21 @@ impl Node {
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
-        let (events_sender, events) = bounded(EVENTS_QUEUED);
+        let (events_sender, events) = subscribers::queue();
         let events_dropped = Arc::new(AtomicU64::new(0));
-        let context = Arc::new(Context { tls: Tls::new(&identity)?, hello, source, inbox: inbox_sender });
+        let context = Arc::new(Context {
+            tls: Tls::new(&identity)?,
+            hello,
+            source,
+            inbox: inbox_sender,
+            counters: Counters::default(),
+        });
         let coordinator = Coordinator {
             mesh: Mesh::new(config, id, instance, fastrand::u64(..), Instant::now()),
             context: Arc::clone(&context),
             inbox,
             control: commands,
-            events: events_sender,
-            events_dropped: Arc::clone(&events_dropped),
+            subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
             sessions: std::collections::BTreeMap::new(),
             leave_by: None,
         };
@@ -151,7 +176,17 @@ impl Node {
         &self.events
     }
 
-    /// Events dropped so far because nobody took them in time.
+    /// Another queue of events, from now on, as bounded as the first; for as many readers as there
+    /// are. Dropping the receiver ends it.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<Event> {
+        let (queue, events) = subscribers::queue();
+        // Without a coordinator the channel is closed at once, as for every other reader.
+        let _ = self.control.send(Command::Subscribe(queue));
+        events
+    }
+
+    /// Events dropped so far because one of their readers did not take them in time.
     #[must_use]
     pub fn events_dropped(&self) -> u64 {
         self.events_dropped.load(Ordering::Relaxed)
@@ -160,11 +195,44 @@ impl Node {
     /// Everybody this node knows of, by id; empty once the node has stopped.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
+        self.ask(Command::Peers).unwrap_or_default()
+    }
+
+    /// What the node is doing now, and has done so far; `None` once it has stopped.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        self.ask(Command::Status)
+    }
+
+    /// Sends a message to every peer that is connected now, who are told [`Event::Message`]. The
+    /// messages of one sender arrive in order, each at most once: a peer that is lost meanwhile,
+    /// or reads too slowly, misses it.
+    ///
+    /// ```
+    /// # use p2p_gossip::{Config, Identity, Node};
+    /// # use std::time::Duration;
+    /// # let config = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+    /// let node = Node::start(config, Identity::generate()?)?;
+    /// let delivery = node.broadcast("hello")?;
+    /// // Nobody else is there yet.
+    /// assert_eq!((delivery.reached(), delivery.wait(Duration::from_secs(1))), (0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; it was sent to nobody.
+    pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
+        let text = text.into();
+        let bytes = text.len();
+        let frame =
+            wire::encode(&Message::Broadcast { text }).map_err(|_| BroadcastError::TooLong { bytes })?;
+        self.ask(|reply| Command::Broadcast(frame, reply)).ok_or(BroadcastError::Stopped)
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = bounded(1);
-        if self.control.send(Command::Peers(reply)).is_err() {
-            return Vec::new();
-        }
-        answer.recv().unwrap_or_default()
+        self.control.send(command(reply)).ok()?;
+        answer.recv().ok()
     }
 
     /// Says goodbye to all peers, waits at most half a second for that to be sent, and stops.

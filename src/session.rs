@@ -17,7 +17,9 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::addr::{DialAddr, LocalIp, canonical};
-use crate::config::{OUTBOX_FRAMES, SESSION_STACK_BYTES};
+use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
+use crate::counters::Counters;
+use crate::delivery::Receipt;
 use crate::identity::PeerId;
 use crate::listener::Admission;
 use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
@@ -35,6 +37,7 @@ pub(crate) struct Context {
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
+    pub(crate) counters: Counters,
 }
 
 /// What a session tells the coordinator. A session may block on that: it is TCP's backpressure.
@@ -55,6 +58,7 @@ pub(crate) enum SessionEvent {
 #[derive(Debug)]
 enum Outgoing {
     Frame(Frame),
+    Message(Frame, Receipt),
     Probe,
     Bye(ByeReason),
 }
@@ -74,6 +78,19 @@ impl SessionHandle {
     /// Queues a frame; never blocks.
     pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
         self.put(Outgoing::Frame(frame))
+    }
+
+    /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
+    pub(crate) fn offer(&self, frame: Frame, receipt: Receipt) -> Result<(), OutboxFull> {
+        match &self.outbox {
+            Some(outbox) if outbox.len() >= OUTBOX_FRAMES_WITH_MESSAGES => Err(OutboxFull),
+            _ => self.put(Outgoing::Message(frame, receipt)),
+        }
+    }
+
+    /// Frames waiting to be sent.
+    pub(crate) fn backlog(&self) -> usize {
+        self.outbox.as_ref().map_or(0, Sender::len)
     }
 
     /// Asks for `Quiet` after everything that has arrived by now; never blocks.
@@ -128,7 +145,9 @@ pub(crate) fn dial(
     let (handle, outbox) = handle_and_outbox(&waker);
     let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, hearsay });
     let name = format!("dial-{id}");
-    spawn(name, move || Session { context, id, waker, outbox, handle: None, stop: None }.run(origin))?;
+    spawn(name, move || {
+        Session { context, id, waker, outbox, handle: None, stop: None, unwritten: Vec::new() }.run(origin);
+    })?;
     Ok(handle)
 }
 
@@ -147,7 +166,8 @@ pub(crate) fn accept(
     let (handle, outbox) = handle_and_outbox(&waker);
     let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), admission };
-    let session = Session { context, id, waker, outbox, handle: Some(handle), stop: None };
+    let session =
+        Session { context, id, waker, outbox, handle: Some(handle), stop: None, unwritten: Vec::new() };
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
 
@@ -176,6 +196,8 @@ struct Session {
     handle: Option<SessionHandle>,
     /// The goodbye that ended a session before it was up.
     stop: Option<ByeReason>,
+    /// Of messages encrypted and not yet handed to the system.
+    unwritten: Vec<Receipt>,
 }
 
 /// Reports the end exactly once, at the latest when it is dropped.
@@ -221,17 +243,27 @@ impl Session {
         let (mut link, mut frames, up) = match self.establish(origin) {
             Ok(established) => established,
             Err(failure) => {
+                let counters = &self.context.counters;
                 match remote {
                     Some(remote) => {
+                        counters.handshakes_accepted_failed.one();
                         log_refused(remote, &failure);
                         ending.event = None;
                     }
-                    None => ending.report(SessionEvent::DialFailed(failure.into_dial_error())),
+                    None => {
+                        counters.handshakes_dialled_failed.one();
+                        ending.report(SessionEvent::DialFailed(failure.into_dial_error()));
+                    }
                 }
                 return;
             }
         };
         let (peer, remote) = (up.peer, up.remote);
+        if self.id.is_dialled() {
+            self.context.counters.handshakes_dialled_completed.one();
+        } else {
+            self.context.counters.handshakes_accepted_completed.one();
+        }
         log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let up = SessionEvent::Up(Box::new((up, self.handle.take())));

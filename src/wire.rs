@@ -15,7 +15,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use crate::addr::{DialAddr, HOST_BYTES_MAX, HostName};
-use crate::config::{NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
+use crate::config::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::identity::PeerId;
 
 /// Bytes in a message before the other side has said Hello: nobody earns a large buffer by connecting.
@@ -68,6 +68,11 @@ pub enum Message {
     Notice(Notice),
     /// Nothing follows; the sender reads on to the end, so that nothing under way is lost.
     Bye(ByeReason),
+    /// What the sender's user tells every peer that is connected now.
+    Broadcast {
+        /// At most [`MESSAGE_BYTES_MAX`] bytes.
+        text: String,
+    },
 }
 
 /// Who is speaking.
@@ -213,6 +218,7 @@ fn check(message: &Message) -> Result<(), WireError> {
             limit("advertised addresses", hello.advertised.len(), ADDRS_MAX)
         }
         Message::Ping { text, .. } => limit("ping text", text.len(), PING_TEXT_BYTES_MAX),
+        Message::Broadcast { text } => limit("message", text.len(), MESSAGE_BYTES_MAX),
         Message::Peers { records, .. } => {
             limit("list of peers", records.len(), RECORDS_MAX)?;
             records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
@@ -434,6 +440,7 @@ mod tests {
                 .prop_map(|(records, more)| Message::Peers { records, more }),
             any::<SocketAddr>().prop_map(|a| Message::Notice(Notice::KeyInUse(unscoped(a)))),
             bye_reason().prop_map(Message::Bye),
+            "\\PC{0,60}".prop_map(|text| Message::Broadcast { text }),
         ]
     }
 
@@ -525,6 +532,10 @@ mod tests {
         assert!(matches!(encode(&ping), Err(WireError::TooLong { what: "ping text", .. })));
         let bytes = bincode::encode_to_vec(&ping, format()).unwrap();
         assert!(matches!(decode(&bytes), Err(WireError::TooLong { what: "ping text", .. })));
+        let message = |bytes| Message::Broadcast { text: "x".repeat(bytes) };
+        assert!(encode(&message(MESSAGE_BYTES_MAX)).is_ok());
+        let bytes = bincode::encode_to_vec(message(MESSAGE_BYTES_MAX + 1), format()).unwrap();
+        assert!(matches!(decode(&bytes), Err(WireError::TooLong { what: "message", .. })));
     }
 
     #[test]

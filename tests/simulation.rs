@@ -7,13 +7,13 @@
 mod sim;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
 use p2p_gossip::mesh::{self, DisconnectReason, Input, SessionId};
 use p2p_gossip::wire::{ByeReason, Message};
-use p2p_gossip::{DownReason, Event};
+use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{SECOND, micros};
 use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, probes, told};
 use sim::scenario::{Action, Restart, Scenario};
@@ -340,6 +340,21 @@ fn a_long_list_of_strangers_does_not_make_a_storm_of_dials() {
     let later = dials(&node.wait(2 * ONE_SECOND));
     let most = (mesh::DIALS_BURST + 2 * mesh::DIALS_PER_SECOND) as usize;
     assert!(at_once + later > 0 && at_once + later <= most, "{} dials of at most {most}", at_once + later);
+}
+
+#[test]
+fn a_peer_that_only_others_can_reach_is_known_as_such() {
+    let mut node = Puppet::new(&[addr(3)]);
+    let joins = node.first_dial();
+    node.up(joins, id(3), 7);
+    let reached_by = |node: &Puppet| -> Vec<PeerId> {
+        let peers = node.mesh.peers(Instant::now());
+        peers.into_iter().find(|peer| peer.id == id(5)).map(|peer| peer.reached_by).unwrap_or_default()
+    };
+    node.list(joins, [(id(5), addr(5))].into_iter());
+    assert_eq!(reached_by(&node), [id(3)]);
+    node.up(SessionId::accepted(1), id(5), 7);
+    assert_eq!(reached_by(&node), []);
 }
 
 #[test]

@@ -76,6 +76,25 @@ pub enum Event {
     },
     /// The node has left the mesh; nothing follows.
     Stopped,
+    /// A peer's user told every peer something.
+    Message {
+        /// From whom.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// Where it listens, as far as known.
+        addr: DialAddr,
+        /// What it says.
+        text: String,
+    },
+}
+
+impl Event {
+    /// Whether it is what peers say, of which there may be any amount, and not who comes and goes.
+    #[must_use]
+    pub fn is_traffic(&self) -> bool {
+        matches!(self, Self::Ping { .. } | Self::Message { .. })
+    }
 }
 
 /// Why a connected peer counts as lost.
@@ -133,6 +152,9 @@ impl fmt::Display for Event {
                 write!(f, " {}", Escaped(text))
             }
             Self::Stopped => f.write_str("stopped"),
+            Self::Message { peer, name, addr, text } => {
+                write!(f, "message    {} {addr} {}", Who(peer, name), Escaped(text))
+            }
         }
     }
 }

@@ -120,7 +120,19 @@ impl Mesh {
         let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
         live.lists.asked = goes_on.then_some((at, why, frames + 1));
         self.has_list = true;
+        if frames == 0 {
+            // A new list says anew whom its sender is connected to.
+            for peer in self.peers.values_mut() {
+                peer.reached_by.remove(&from);
+            }
+        }
+        let connected: Vec<PeerId> = records.iter().filter(|r| r.connected).map(|r| r.id).collect();
         let news = records.into_iter().filter_map(|record| self.learn(now, remote, record, why)).count();
+        for id in connected {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.reported(from);
+            }
+        }
         if news > 0 {
             if let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) {
                 live.lists.interval = ASK_AGAIN_MIN;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::peer::Peer;
+use super::peer::{Peer, State};
 use super::timers::Timer;
 use super::{Mesh, Output, Report, Session, SessionId, millis};
 use crate::identity::PeerId;
@@ -66,7 +66,8 @@ impl Mesh {
         live.heartbeats.received += 1;
         let is_first = live.heartbeats.received == 1;
         if let Some(Echo { seq, held_us }) = echo {
-            live.heartbeats.echoed(now, seq, Duration::from_micros(held_us));
+            let rtt = live.heartbeats.echoed(now, seq, Duration::from_micros(held_us));
+            rtt.into_iter().for_each(|rtt| self.rtt.measured(rtt));
         }
         if is_first {
             // Echoed at once, so that the other side has a round-trip time from the beginning.
@@ -93,13 +94,23 @@ impl Mesh {
 
     pub(super) fn received_ping(&mut self, now: Instant, id: PeerId, seq: u64, text: String) {
         self.heard(now, &id);
-        let Some(peer) = self.peers.get(&id) else {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(live) = peer.live() {
-            let rtt_ms = live.heartbeats.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+        if let State::Live(live) = &peer.state {
+            let rtt_ms = live.heartbeats.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
+            peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Ping { peer: id, name, addr, seq, text, rtt_ms });
+        }
+    }
+
+    /// What the peer's user says, on whichever of its sessions: it was sent on one, so it comes once.
+    pub(super) fn received_broadcast(&mut self, now: Instant, id: PeerId, text: String) {
+        self.heard(now, &id);
+        if let Some(peer) = self.peers.get(&id).filter(|peer| peer.live().is_some()) {
+            let (name, addr) = (peer.name.clone(), peer.shown_addr());
+            self.notify(Event::Message { peer: id, name, addr, text });
         }
     }
 

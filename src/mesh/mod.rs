@@ -15,6 +15,7 @@
 //! | `addrs.rs`, `reach.rs` | where one peer is, and which of that means something to whom |
 //! | `lists.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
+//! | `status.rs` | what all that looks like from outside |
 
 mod addrs;
 pub mod backoff;
@@ -25,7 +26,9 @@ mod liveness;
 mod peer;
 mod reach;
 mod roster;
+mod rtt;
 mod sessions;
+pub mod status;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +48,7 @@ use timers::{Timer, Timers};
 pub use dialing::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use liveness::HELD_UP;
 pub use roster::roster_of;
+pub use rtt::{RTT_BUCKETS_US, RttHistogram};
 pub use sessions::{GRACE, SESSIONS_PER_PEER_MAX};
 
 /// Names one session, dialled or accepted, for ever.
@@ -271,40 +275,6 @@ pub enum Report {
     },
 }
 
-/// A peer as the mesh sees it now.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct PeerInfo {
-    /// Who.
-    pub id: PeerId,
-    /// Its self-declared name, empty if it has none.
-    pub name: String,
-    /// Where it listens, as far as known.
-    pub addr: DialAddr,
-    /// Every address known for it, best first.
-    pub addrs: Vec<DialAddr>,
-    /// Connected, lost, …
-    pub state: PeerState,
-    /// How long it has been in that state.
-    pub since: Duration,
-    /// Last measured round-trip time.
-    pub rtt: Option<Duration>,
-}
-
-/// What a peer is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PeerState {
-    /// Connected.
-    Up,
-    /// Lost, and redialled.
-    Dead,
-    /// Said goodbye.
-    Left,
-    /// Others speak of it; we have not met it.
-    Rumour,
-}
-
 /// One node's view of the mesh. See the module's documentation for how to drive it.
 #[derive(Debug)]
 pub struct Mesh {
@@ -322,6 +292,8 @@ pub struct Mesh {
     /// Digest of ourselves and all live peers.
     roster: u64,
     live: usize,
+    /// Every round-trip time measured.
+    rtt: RttHistogram,
     /// Since when membership has been changing, if it has.
     unsettled_since: Option<Instant>,
     /// Whether any list of peers has been received yet.
@@ -357,6 +329,7 @@ impl Mesh {
             outputs: VecDeque::new(),
             roster: roster_of([&id]),
             live: 0,
+            rtt: RttHistogram::default(),
             unsettled_since: None,
             has_list: false,
             leaving: false,
@@ -426,24 +399,6 @@ impl Mesh {
         self.roster
     }
 
-    /// Everybody known, by id.
-    #[must_use]
-    pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
-        let info = |(id, peer): (&PeerId, &Peer)| {
-            let (state, since) = peer.public_state();
-            PeerInfo {
-                id: *id,
-                name: peer.name.clone(),
-                addr: peer.shown_addr(),
-                addrs: peer.addrs.iter().cloned().collect(),
-                state,
-                since: now.saturating_duration_since(since),
-                rtt: peer.live().and_then(|live| live.heartbeats.rtt),
-            }
-        };
-        self.peers.iter().map(info).collect()
-    }
-
     /// The sessions that messages to live peers are sent on, for checks: at most one a peer.
     pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
         self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.live()?.active()?)))
@@ -469,6 +424,8 @@ impl Mesh {
         // is a member: nobody is heard of after "down".
         if let Message::Ping { seq, text } = message {
             self.received_ping(now, peer, seq, text);
+        } else if let Message::Broadcast { text } = message {
+            self.received_broadcast(now, peer, text);
         } else if !closing {
             self.heard(now, &peer);
             match message {
@@ -478,7 +435,7 @@ impl Mesh {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(notice),
-                Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } => {}
+                Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } | Message::Broadcast { .. } => {}
             }
         }
         self.pump_dials(now);

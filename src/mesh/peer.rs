@@ -1,18 +1,22 @@
 //! What the mesh knows of one other node.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::SessionId;
 use super::addrs::Addrs;
 use super::backoff::Backoff;
 use super::lists::ListExchange;
-use super::{PeerState, SessionId};
+use super::rtt::Rtt;
 use crate::addr::DialAddr;
 use crate::config::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
+use crate::identity::PeerId;
 
 /// Instances remembered as replaced; more restarts than that within one life are all news.
 pub(super) const REPLACED_MAX: usize = 8;
+/// Peers remembered to be connected to one that we can't reach: enough to see that it is us.
+const REACHED_BY_MAX: usize = 16;
 /// Heartbeats whose echo is awaited; older ones have lost their use for a round-trip time.
 const AWAITED_ECHOES_MAX: usize = 8;
 
@@ -28,8 +32,13 @@ pub(super) struct Peer {
     pub(super) replaced: VecDeque<u64>,
     pub(super) replaced_at: Option<Instant>,
     pub(super) backoff: Backoff,
-    /// Pings sent to it, ever.
+    /// Pings sent to it and received from it, ever.
     pub(super) pings_sent: u64,
+    pub(super) pings_received: u64,
+    /// How often it became live.
+    pub(super) ups: u64,
+    /// Who has last said to be connected to it, while we are not; at most [`REACHED_BY_MAX`].
+    pub(super) reached_by: BTreeSet<PeerId>,
     /// Told the user that its key is in use twice, or that somebody else answers at its address.
     pub(super) clone_reported: bool,
     pub(super) wrong_id_reported: bool,
@@ -94,7 +103,7 @@ pub(super) struct Heartbeats {
     /// Number and arrival of the last one received, until it has been echoed.
     pub(super) to_echo: Option<(u64, Instant)>,
     pub(super) received: u64,
-    pub(super) rtt: Option<Duration>,
+    pub(super) rtt: Rtt,
 }
 
 impl Heartbeats {
@@ -108,13 +117,13 @@ impl Heartbeats {
         self.sent
     }
 
-    /// An echo came back.
-    pub(super) fn echoed(&mut self, now: Instant, seq: u64, held: Duration) {
-        if let Some(at) = self.awaited.iter().position(|&(sent, _)| sent == seq)
-            && let Some((_, sent_at)) = self.awaited.drain(..=at).next_back()
-        {
-            self.rtt = Some(now.saturating_duration_since(sent_at).saturating_sub(held));
-        }
+    /// An echo came back. The round-trip time that it tells, if it is of a heartbeat awaited.
+    pub(super) fn echoed(&mut self, now: Instant, seq: u64, held: Duration) -> Option<Duration> {
+        let at = self.awaited.iter().position(|&(sent, _)| sent == seq)?;
+        let (_, sent_at) = self.awaited.drain(..=at).next_back()?;
+        let rtt = now.saturating_duration_since(sent_at).saturating_sub(held);
+        self.rtt.measured(rtt);
+        Some(rtt)
     }
 }
 
@@ -129,6 +138,9 @@ impl Peer {
             replaced_at: None,
             backoff: Backoff::default(),
             pings_sent: 0,
+            pings_received: 0,
+            ups: 0,
+            reached_by: BTreeSet::new(),
             clone_reported: false,
             wrong_id_reported: false,
             state: State::Rumour { failures: 0, since: now },
@@ -159,15 +171,6 @@ impl Peer {
         reachable && !self.addrs.is_empty()
     }
 
-    pub(super) fn public_state(&self) -> (PeerState, Instant) {
-        match &self.state {
-            State::Rumour { since, .. } => (PeerState::Rumour, *since),
-            State::Live(live) => (PeerState::Up, live.since),
-            State::Dead { since } => (PeerState::Dead, *since),
-            State::Left { since } => (PeerState::Left, *since),
-        }
-    }
-
     /// How long it has been out of reach.
     pub(super) fn outage(&self, now: Instant) -> Duration {
         match &self.state {
@@ -175,6 +178,13 @@ impl Peer {
                 now.saturating_duration_since(*since)
             }
             State::Live(_) => Duration::ZERO,
+        }
+    }
+
+    /// Somebody says that it is connected to this peer.
+    pub(super) fn reported(&mut self, by: PeerId) {
+        if self.live().is_none() && self.reached_by.len() < REACHED_BY_MAX {
+            self.reached_by.insert(by);
         }
     }
 

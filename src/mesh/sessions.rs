@@ -137,6 +137,8 @@ impl Mesh {
         let is_new = peer.live().is_none();
         if is_new {
             peer.state = State::Live(Box::new(Live::new(now, timeout)));
+            peer.ups += 1;
+            peer.reached_by.clear();
             self.live += 1;
             self.roster ^= roster::share(&id);
         }

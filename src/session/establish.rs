@@ -64,7 +64,7 @@ impl Session {
         let (mut link, remote, admission) = match origin {
             Origin::Accept { socket, remote, admission } => {
                 let tls = self.context.tls.accept().map_err(tls_error)?;
-                (Link::new(socket, tls).map_err(io_error)?, remote, Some(admission))
+                (Link::new(socket, tls, &self.context).map_err(io_error)?, remote, Some(admission))
             }
             Origin::Dial { addr, expected, hearsay } => {
                 let Self { context, outbox, stop, .. } = self;
@@ -79,7 +79,7 @@ impl Session {
                     Err(error) => return Err(Failure::Connect(error)),
                 };
                 let tls = self.context.tls.dial(expected).map_err(tls_error)?;
-                (Link::new(socket, tls).map_err(io_error)?, remote, None)
+                (Link::new(socket, tls, &self.context).map_err(io_error)?, remote, None)
             }
         };
         let mut frames = FrameReader::new();
@@ -175,7 +175,7 @@ fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> To
     loop {
         match outbox.try_recv() {
             Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
-            Ok(Outgoing::Frame(_) | Outgoing::Probe) => {}
+            Ok(Outgoing::Frame(_) | Outgoing::Message(..) | Outgoing::Probe) => {}
             Err(TryRecvError::Disconnected) => return Told::Vanish,
             Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
             Err(TryRecvError::Empty) => return Told::Nothing,

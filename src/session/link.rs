@@ -4,11 +4,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
+use super::Context;
 use crate::tls::Rejection;
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
@@ -48,18 +50,19 @@ pub(crate) enum Stream {
 pub(crate) struct Link {
     socket: TcpStream,
     tls: Connection,
+    context: Arc<Context>,
 }
 
 impl Link {
     /// Takes a connected socket over.
-    pub(crate) fn new(socket: TcpStream, tls: Connection) -> io::Result<Self> {
+    pub(crate) fn new(socket: TcpStream, tls: Connection, context: &Arc<Context>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         // Frames are small and written whole; waiting for more would only add latency.
         socket.set_nodelay(true)?;
         let mut tls = tls;
         // We bound what is queued ourselves, by whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls })
+        Ok(Self { socket, tls, context: Arc::clone(context) })
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -107,7 +110,10 @@ impl Link {
         while budget > 0 {
             match self.tls.read_tls(&mut self.socket) {
                 Ok(0) => return Ok(Stream::Ended),
-                Ok(read) => budget = budget.saturating_sub(read),
+                Ok(read) => {
+                    self.context.counters.bytes_received.add(read);
+                    budget = budget.saturating_sub(read);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
@@ -142,7 +148,7 @@ impl Link {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut self.socket) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(_) => {}
+                Ok(written) => self.context.counters.bytes_sent.add(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),

@@ -8,6 +8,7 @@ use super::link::{Link, LinkError, Stream};
 use super::pace::Pace;
 use super::{Ending, Outgoing, Session, SessionEvent};
 use crate::config::{LEAVE_FLUSH, LINGER, WRITE_STALL};
+use crate::delivery::Receipt;
 use crate::log_limit::LogLimit;
 use crate::mesh::DisconnectReason;
 use crate::wire::{self, ByeReason, FrameReader, Message};
@@ -59,6 +60,7 @@ impl Session {
             let mut next = None;
             while link.flush()? {
                 stalled_since = None;
+                self.acknowledge();
                 next = self.queue_batch(link)?;
                 if next.is_some() || !link.is_write_pending() {
                     break;
@@ -95,6 +97,7 @@ impl Session {
                         return self.protocol_error(link, frames, ending, stream, &"a second Hello");
                     }
                     Ok(Some(message)) => {
+                        self.context.counters.frames_received.one();
                         if ending.inbox.send((self.id, SessionEvent::Received(message))).is_err() {
                             return Ok(DisconnectReason::Closed);
                         }
@@ -138,21 +141,30 @@ impl Session {
     }
 
     /// Encrypts what waits in the outbox, up to a batch or to what is no frame.
-    fn queue_batch(&self, link: &mut Link) -> Result<Option<Next>, LinkError> {
+    fn queue_batch(&mut self, link: &mut Link) -> Result<Option<Next>, LinkError> {
         let mut bytes = 0;
         while bytes < WRITE_BATCH_BYTES {
-            match self.outbox.try_recv() {
-                Ok(Outgoing::Frame(frame)) => {
-                    bytes += frame.len();
-                    link.queue(&frame)?;
+            let frame = match self.outbox.try_recv() {
+                Ok(Outgoing::Frame(frame)) => frame,
+                Ok(Outgoing::Message(frame, receipt)) => {
+                    self.unwritten.push(receipt);
+                    frame
                 }
                 Ok(Outgoing::Probe) => return Ok(Some(Next::Probe)),
                 Ok(Outgoing::Bye(reason)) => return Ok(Some(Next::Bye(reason))),
                 Err(TryRecvError::Disconnected) => return Ok(Some(Next::Gone)),
                 Err(TryRecvError::Empty) => break,
-            }
+            };
+            bytes += frame.len();
+            link.queue(&frame)?;
+            self.context.counters.frames_sent.one();
         }
         Ok(None)
+    }
+
+    /// Everything that was queued has been handed to the system.
+    fn acknowledge(&mut self) {
+        self.unwritten.drain(..).for_each(Receipt::written);
     }
 
     /// Says goodbye, then takes in what the other side sent before it read that.
@@ -173,6 +185,7 @@ impl Session {
         let mut is_shut = false;
         loop {
             if link.flush()? && !is_shut {
+                self.acknowledge();
                 link.shutdown_write();
                 is_shut = true;
             }
@@ -216,6 +229,7 @@ impl Session {
         let mut is_last = false;
         loop {
             while link.flush()? {
+                self.acknowledge();
                 if is_last {
                     return Ok(());
                 }

@@ -1,0 +1,73 @@
+//! What the threads of a node have done so far, counted where it happens.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: usize) {
+        self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn one(&self) {
+        self.add(1);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Shared by all threads of a node.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        /// What a node has done since it started.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn totals(&self) -> Totals {
+                Totals { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted, whatever became of them.
+    connections_accepted,
+    /// Dials begun.
+    dials,
+    /// Dials that became a session.
+    handshakes_dialled_completed,
+    /// Dials that did not, for whatever reason.
+    handshakes_dialled_failed,
+    /// Accepted connections that became a session.
+    handshakes_accepted_completed,
+    /// Accepted connections that did not.
+    handshakes_accepted_failed,
+    /// Frames received on sessions that were up.
+    frames_received,
+    /// Frames sent on sessions that were up.
+    frames_sent,
+    /// Bytes received, TLS included.
+    bytes_received,
+    /// Bytes sent, TLS included.
+    bytes_sent,
+    /// Peers given up since they did not read what was sent to them.
+    peers_too_slow,
+    /// Broadcast messages that a peer did not get since it read too slowly.
+    messages_missed,
+}
