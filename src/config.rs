@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp, is_link_local};
+use crate::pin::ConnectAddr;
 use crate::text;
 use crate::wire::ADDRS_MAX;
 
@@ -105,11 +107,16 @@ pub struct Config {
     pub port: u16,
     /// Address to listen on and to dial from; `None` is every interface, IPv4 and IPv6.
     pub bind: Option<LocalIp>,
-    /// Peers to join through. Each is dialled until it answers, for as long as the node runs.
-    pub connect: Vec<DialAddr>,
+    /// Peers to join through. Each is dialled until it answers, for as long as the node runs; one
+    /// that is pinned until the right one answers.
+    pub connect: Vec<ConnectAddr>,
     /// Where others reach this node if that is not where it connects from: behind NAT or port
     /// mapping, or by a host name. At most [`ADDRS_MAX`]; told before the address that others see.
     pub advertise: Vec<DialAddr>,
+    /// Who may be a peer; can be changed while the node runs.
+    pub access: Access,
+    /// Whether the address of a known peer is closed to everybody else.
+    pub strict: bool,
     /// Label shown beside the id; declared by the node itself and authenticated by nobody.
     pub name: String,
     /// What our pings say.
@@ -132,6 +139,8 @@ impl Default for Config {
             bind: None,
             connect: Vec::new(),
             advertise: Vec::new(),
+            access: Access::default(),
+            strict: false,
             name: String::new(),
             ping_text: "ping".to_owned(),
             heartbeat: HEARTBEAT,
@@ -174,7 +183,8 @@ impl Config {
         if let Some(bind) = self.bind.filter(|bind| bind.lacks_scope()) {
             return Err(ConfigError::NoScope { addr: bind.to_string(), example: "fe80::1%eth0" });
         }
-        if let Some(addr) = self.connect.iter().find(|addr| !addr.is_dialable()) {
+        if let Some(addr) = self.connect.iter().map(|connect| &connect.addr).find(|addr| !addr.is_dialable())
+        {
             let lacks_scope = addr.socket().is_some_and(|addr| is_link_local(&addr) && addr.port() != 0);
             let addr = addr.to_string();
             let example = "[fe80::1%eth0]:8080";

@@ -237,15 +237,16 @@ fn count_members(members: usize) -> String {
     if members == 1 { "1 member".to_owned() } else { format!("{members} members") }
 }
 
-/// Who this node is and how the next one joins, to be copied as it stands.
+/// Who this node is and how the next one joins, to be copied as it stands. With the id in front of
+/// the address nobody else can take this node's place.
 fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
     };
     // Port 0, as this node may hold the default one of this machine.
-    let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {}", SocketAddr::new(ip, port));
-    let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {}", SocketAddr::new(ip, port));
+    let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {id}@{}", SocketAddr::new(ip, port));
+    let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {id}@{}", SocketAddr::new(ip, port));
     if addr.ip().is_unspecified() {
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
@@ -367,14 +368,14 @@ mod tests {
                 "\
 [::]:8080 (every interface)
           id         {id}
-          join with  p2p-gossip --port 0 --connect 127.0.0.1:8080
-          elsewhere  p2p-gossip --connect 192.0.2.7:8080
+          join with  p2p-gossip --port 0 --connect {id}@127.0.0.1:8080
+          elsewhere  p2p-gossip --connect {id}@192.0.2.7:8080
 "
             )
         );
         let mut out = String::new();
         listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan);
-        assert!(out.ends_with("join with  p2p-gossip --connect [2001:db8::7]:9\n"), "{out}");
+        assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
     }
 
     #[test]

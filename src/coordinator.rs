@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use crate::access::Access;
 use crate::config::LEAVE_FLUSH;
 use crate::delivery::{Delivery, Posting};
+use crate::identity::PeerId;
 use crate::log_limit::LogLimit;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
@@ -34,6 +36,8 @@ const MEMBERS: &str = "p2p_gossip::members";
 pub(crate) enum Command {
     /// Say goodbye and stop.
     Leave,
+    /// From now on these may be peers, and nobody else.
+    Access(Access),
     /// Tell who is known.
     Peers(Sender<Vec<PeerInfo>>),
     /// Tell what the node is doing.
@@ -119,6 +123,12 @@ impl Coordinator {
                 let _ = reply.try_send(self.broadcast(&frame));
             }
             Turn::Command(Command::Subscribe(queue)) => self.subscribers.add(queue),
+            Turn::Command(Command::Access(access)) => {
+                tell_oddity(&access, &self.mesh.id());
+                // Handshakes first: nobody is to slip in between the two.
+                self.context.tls.set_access(access.clone());
+                self.mesh.handle(now, Input::Access(access));
+            }
             Turn::Command(Command::Leave) => {
                 if self.leave_by.is_none() {
                     self.leave_by = Some(now + LEAVE_FLUSH);
@@ -245,6 +255,13 @@ impl Coordinator {
     }
 }
 
+/// Says what is probably a mistake in the lists.
+pub(crate) fn tell_oddity(access: &Access, own: &PeerId) {
+    if let Some(oddity) = access.oddity(own) {
+        log::warn!("{oddity}");
+    }
+}
+
 fn log_event(event: &Event) {
     match event {
         Event::Up { peer, name, addr, members } => {
@@ -279,9 +296,29 @@ fn log_report(report: &Report) {
         Report::ListNews { from, news } => {
             log::debug!(peer:% = from.short(), news = *news; "a list of peers brought news");
         }
-        Report::WrongId { addr, expected, found } => {
+        Report::WrongId { addr, expected, found, is_refused: false } => {
             log::warn!(addr:% = addr, expected:% = expected, found:% = found;
                 "another peer answers at a known address; it counts as a new peer");
+        }
+        Report::WrongId { addr, expected, found, is_refused: true } => {
+            log::warn!(addr:% = addr, expected:% = expected, found:% = found;
+                "another peer is at a known address; refused, as --strict asks");
+        }
+        Report::WrongPin { addr, pin, found } => {
+            log::error!(addr:% = addr, expected:% = pin, found:% = found;
+                "another peer than the pinned one answers; nothing was sent to it or stored; trying on");
+        }
+        Report::NotAdmitted { peer, addr, why } => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(peer:% = peer, addr:% = addr, reason:% = why, suppressed; "peer refused");
+            }
+        }
+        Report::TurnedAway { peer, reason } => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(peer:% = peer.short(), reason:% = reason.in_words(), suppressed; "peer turned us away");
+            }
         }
         Report::OurKeyInUse { addr } => {
             static LIMIT: LogLimit = LogLimit::new();
@@ -322,7 +359,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, OUTBOX_FRAMES};
     use crate::counters::Counters;
-    use crate::identity::{Identity, PeerId};
+    use crate::identity::Identity;
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
     use crate::tls::Tls;
@@ -332,7 +369,7 @@ mod tests {
         let identity = Identity::generate().unwrap();
         let (inbox_sender, inbox) = bounded(1);
         let (events, seen) = unbounded();
-        let tls = Tls::new(&identity).unwrap();
+        let tls = Tls::new(&identity, Access::default()).unwrap();
         let hello = wire::encode(&Message::PeersRequest).unwrap();
         let coordinator = Coordinator {
             mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),

@@ -25,6 +25,7 @@
 //! | [`config`] | [`Config`], and every limit and interval |
 //! | [`identity`] | key pair, certificate, [`PeerId`] |
 //! | [`network_key`] | the secret of a closed network |
+//! | [`pin`], [`access`] | who must be at an address; who may be a peer at all |
 //! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
 //! | [`wire`] | messages and their framing |
 //! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
@@ -32,6 +33,7 @@
 //! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
 //! | `tls`, `waker`, `subscribers`, `log_limit`, `files` | what those need |
 
+pub mod access;
 pub mod addr;
 pub mod config;
 mod coordinator;
@@ -44,6 +46,7 @@ mod log_limit;
 pub mod mesh;
 pub mod network_key;
 mod node;
+pub mod pin;
 mod session;
 pub mod status;
 mod subscribers;
@@ -52,6 +55,7 @@ mod tls;
 mod waker;
 pub mod wire;
 
+pub use access::Access;
 pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
 pub use identity::{Identity, IdentityError, PeerId};
@@ -59,6 +63,7 @@ pub use mesh::event::{DownReason, Event};
 pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
 pub use node::{BroadcastError, Node, StartError};
+pub use pin::{ConnectAddr, Pin};
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

@@ -13,9 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
-use p2p_gossip::{Identity, IdentityError, Node, StartError};
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use p2p_gossip::access::{AccessError, AccessSources};
+use p2p_gossip::{Config, Identity, IdentityError, Node, StartError};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{Action, IdentitySource, Options, PROGRAM, Verb};
 use crate::console::Console;
@@ -90,6 +90,8 @@ fn print(text: &str) -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("{error}{advice}", error = .0, advice = advice(.0))]
     Start(#[from] StartError),
     #[error("cannot start: {0}")]
@@ -122,8 +124,9 @@ fn run(options: Options) -> Result<(), Failure> {
         IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
     };
     // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
-    let signals = signals()?;
-    let node = Node::start(options.config, identity)?;
+    let signals = Signals::start(options.access.has_files())?;
+    let config = Config { access: options.access.read()?, ..options.config };
+    let node = Node::start(config, identity)?;
     let mut console = Console::start(options.output)?;
     let events = node.events().clone();
     loop {
@@ -132,7 +135,8 @@ fn run(options: Options) -> Result<(), Failure> {
                 console.show(event.map_err(|_| Failure::Died)?);
                 console.report_losses(node.events_dropped());
             }
-            recv(signals) -> _ => break,
+            recv(signals.stop) -> _ => break,
+            recv(signals.reload) -> _ => reload(&node, &options.access),
         }
     }
     log::info!("leaving the mesh; a second Ctrl-C ends at once");
@@ -146,22 +150,53 @@ fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first SIGINT or SIGTERM arrives on the channel; the next one ends the process at once, as
-/// if it had never been handled.
-fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (sender, receiver) = bounded(1);
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut is_leaving = false;
-        for signal in signals.forever() {
-            if is_leaving {
-                // Fails for signals that it does not know only.
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
-            }
-            is_leaving = true;
-            // Main is on its way out if nobody takes it.
-            let _ = sender.try_send(signal);
+/// Reads the lists again. What can't be read changes nothing.
+fn reload(node: &Node, sources: &AccessSources) {
+    match sources.read() {
+        Ok(access) => {
+            let allowed =
+                access.allow.as_ref().map_or_else(|| "everybody".to_owned(), |a| a.len().to_string());
+            log::info!(allowed:% = allowed, denied = access.deny.len(); "allow and deny lists read again");
+            node.set_access(access);
         }
-    })?;
-    Ok(receiver)
+        Err(error) => {
+            let reason = visible(&error.to_string());
+            log::error!(reason:% = reason; "the allow and deny lists stay as they were");
+        }
+    }
+}
+
+/// What the process is told by signals.
+struct Signals {
+    /// The first SIGINT or SIGTERM; the next one ends the process at once, as if it had never been
+    /// handled.
+    stop: Receiver<()>,
+    /// SIGHUP, once for however many came since it was last taken.
+    reload: Receiver<()>,
+}
+
+impl Signals {
+    /// With nothing to reload, SIGHUP keeps its meaning: the terminal is gone, and the process goes.
+    fn start(can_reload: bool) -> io::Result<Self> {
+        let wanted = [SIGINT, SIGTERM].into_iter().chain(can_reload.then_some(SIGHUP));
+        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+        let ((stopper, stop), (reloader, reload)) = (bounded(1), bounded(1));
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut is_leaving = false;
+            for signal in signals.forever() {
+                // Main is on its way out if nobody takes what is sent here.
+                if signal == SIGHUP {
+                    let _ = reloader.try_send(());
+                    continue;
+                }
+                if is_leaving {
+                    // Fails for signals that it does not know only.
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
+                is_leaving = true;
+                let _ = stopper.try_send(());
+            }
+        })?;
+        Ok(Self { stop, reload })
+    }
 }

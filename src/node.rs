@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp};
 use crate::config::{Config, ConfigError, INBOX_EVENTS, MESSAGE_BYTES_MAX};
-use crate::coordinator::{Command, Coordinator};
+use crate::coordinator::{Command, Coordinator, tell_oddity};
 use crate::counters::Counters;
 use crate::delivery::Delivery;
 use crate::identity::{Identity, PeerId};
@@ -115,6 +116,7 @@ impl Node {
     pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
         config.check()?;
         let id = identity.id();
+        tell_oddity(&config.access, &id);
         let socket = listener::listen(config.bind, config.port)
             .map_err(|(addr, source)| StartError::Listen { addr, source })?;
         let local_addr = socket.local_addr()?;
@@ -134,7 +136,7 @@ impl Node {
         let (events_sender, events) = subscribers::queue();
         let events_dropped = Arc::new(AtomicU64::new(0));
         let context = Arc::new(Context {
-            tls: Tls::new(&identity)?,
+            tls: Tls::new(&identity, config.access.clone())?,
             hello,
             source,
             inbox: inbox_sender,
@@ -233,6 +235,13 @@ impl Node {
         let (reply, answer) = bounded(1);
         self.control.send(command(reply)).ok()?;
         answer.recv().ok()
+    }
+
+    /// From now on these may be peers, and nobody else: sessions with others end at once, and who
+    /// is admitted again is met again.
+    pub fn set_access(&self, access: Access) {
+        // A node that has stopped has no peers.
+        let _ = self.control.send(Command::Access(access));
     }
 
     /// Says goodbye to all peers, waits at most half a second for that to be sent, and stops.

@@ -20,9 +20,9 @@ use crate::addr::{DialAddr, LocalIp, canonical};
 use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
 use crate::counters::Counters;
 use crate::delivery::Receipt;
-use crate::identity::PeerId;
 use crate::listener::Admission;
 use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
+use crate::pin::Expected;
 use crate::tls::Tls;
 use crate::waker::Waker;
 use crate::wire::{ByeReason, Frame, Message};
@@ -126,7 +126,7 @@ impl Drop for SessionHandle {
 
 /// How a session begins.
 enum Origin {
-    Dial { addr: DialAddr, expected: Option<PeerId>, hearsay: bool },
+    Dial { addr: DialAddr, expected: Expected, hearsay: bool },
     Accept { socket: TcpStream, remote: SocketAddr, admission: Admission },
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn dial(
     context: &Arc<Context>,
     id: SessionId,
     addr: DialAddr,
-    expected: Option<PeerId>,
+    expected: Expected,
     hearsay: bool,
 ) -> io::Result<SessionHandle> {
     let waker = Arc::new(Waker::new()?);

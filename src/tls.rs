@@ -4,7 +4,7 @@
 //! signature is checked, so whoever stored an id here could be fed somebody else's certificate.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,12 +15,14 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
+    AlertDescription, CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
     DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, ServerConnection,
     SignatureScheme,
 };
 
+use crate::access::{Access, Refusal};
 use crate::identity::{CertificateError, Identity, PeerId, provider};
+use crate::pin::Expected;
 
 /// ALPN protocol (RFC 7301): its number is the version of the wire format.
 pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
@@ -39,37 +41,53 @@ pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     certificate: Arc<SingleCertAndKey>,
-    server: Arc<ServerConfig>,
+    access: SharedAccess,
 }
 
+/// Who may be a peer now. Read at each handshake, so a change counts from the next one on.
+type SharedAccess = Arc<RwLock<Arc<Access>>>;
+
+/// One end of a connection that has not begun, and where its verifier says why it refused.
+pub(crate) type Unproven = (Connection, Arc<OnceLock<Rejection>>);
+
 impl Tls {
-    pub(crate) fn new(identity: &Identity) -> Result<Self, Error> {
+    pub(crate) fn new(identity: &Identity, access: Access) -> Result<Self, Error> {
         let provider = Arc::new(CryptoProvider {
             kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
             ..provider()
         });
         let certificate = Arc::new(SingleCertAndKey::from(identity.certified_key().as_ref().clone()));
-        let verifier = PeerVerifier::new(&provider, None);
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::clone(&certificate) as Arc<_>);
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed connection never asks the verifier, so there is none.
-        server.send_tls13_tickets = 0;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.max_early_data_size = 0;
-        Ok(Self { provider, certificate, server: Arc::new(server) })
+        let tls = Self { provider, certificate, access: Arc::new(RwLock::new(Arc::new(access))) };
+        // What the library does not like it says now, not to the first peer.
+        tls.accept()?;
+        Ok(tls)
+    }
+
+    /// From now on only these are let in.
+    pub(crate) fn set_access(&self, access: Access) {
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
     }
 
     /// The accepting end of a connection.
-    pub(crate) fn accept(&self) -> Result<Connection, Error> {
-        ServerConnection::new(Arc::clone(&self.server)).map(Connection::from)
+    pub(crate) fn accept(&self) -> Result<Unproven, Error> {
+        let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
+        let rejection = Arc::clone(&verifier.rejection);
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(&self.certificate) as Arc<_>);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A resumed connection never asks the verifier, so there is none.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        Ok((ServerConnection::new(Arc::new(config))?.into(), rejection))
     }
 
-    /// The dialling end of a connection, to `expected` if somebody is.
-    pub(crate) fn dial(&self, expected: Option<PeerId>) -> Result<Connection, Error> {
-        let verifier = PeerVerifier::new(&self.provider, expected);
+    /// The dialling end of a connection, to whoever is expected there.
+    pub(crate) fn dial(&self, expected: Expected) -> Result<Unproven, Error> {
+        let verifier = PeerVerifier::new(&self.provider, &self.access, expected);
+        let rejection = Arc::clone(&verifier.rejection);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -80,7 +98,7 @@ impl Tls {
         config.enable_sni = false;
         // Never sent: rustls wants a name, and names mean nothing here.
         let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
-        ClientConnection::new(Arc::new(config), name).map(Connection::from)
+        Ok((ClientConnection::new(Arc::new(config), name)?.into(), rejection))
     }
 }
 
@@ -108,16 +126,21 @@ pub(crate) fn authenticated_peer(tls: &Connection) -> Result<PeerId, Authenticat
 }
 
 /// Accepts any well-formed certificate whose key signed this handshake; the signature is the
-/// authentication (RFC 8446 section 4.4.3). Names, dates and issuers mean nothing here.
+/// authentication (RFC 8446 section 4.4.3). Names, dates and issuers mean nothing here; who is
+/// expected and who is admitted does, and is asked before we show or say anything.
 #[derive(Debug)]
 struct PeerVerifier {
     algorithms: WebPkiSupportedAlgorithms,
-    expected: Option<PeerId>,
+    access: SharedAccess,
+    expected: Expected,
+    /// For whoever drives the connection: TLS carries an alert to the other side, but no reason here.
+    rejection: Arc<OnceLock<Rejection>>,
 }
 
 impl PeerVerifier {
-    fn new(provider: &CryptoProvider, expected: Option<PeerId>) -> Self {
-        Self { algorithms: provider.signature_verification_algorithms, expected }
+    fn new(provider: &CryptoProvider, access: &SharedAccess, expected: Expected) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { algorithms, access: Arc::clone(access), expected, rejection: Arc::default() }
     }
 
     fn check(
@@ -125,14 +148,28 @@ impl PeerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<(), Error> {
+        self.judge(end_entity, intermediates).map_err(|rejection| {
+            let error = Error::InvalidCertificate(rejection.for_alert());
+            // There is one certificate to a connection, so this is the first.
+            let _ = self.rejection.set(rejection);
+            error
+        })
+    }
+
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Rejection> {
         if !intermediates.is_empty() {
-            return Err(Rejection::Chain.into());
+            return Err(Rejection::Chain);
         }
         let found = PeerId::of_certificate(end_entity).map_err(Rejection::Certificate)?;
-        match self.expected {
-            Some(expected) if expected != found => Err(Rejection::WrongId { expected, found }.into()),
-            _ => Ok(()),
+        if !self.expected.is_met_by(&found) {
+            return Err(Rejection::WrongId { expected: self.expected, found });
         }
+        let access = Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner));
+        access.check(&found).map_err(|why| Rejection::NotAdmitted { found, why })
     }
 
     fn check_signature(
@@ -153,7 +190,10 @@ impl PeerVerifier {
 pub(crate) enum Rejection {
     /// Somebody else answers at this address.
     #[error("expected peer {expected}, found {found}")]
-    WrongId { expected: PeerId, found: PeerId },
+    WrongId { expected: Expected, found: PeerId },
+    /// Our lists keep it out; it has not proven yet who it is.
+    #[error("peer {found} is refused: {why}")]
+    NotAdmitted { found: PeerId, why: Refusal },
     /// Peers present exactly one certificate.
     #[error("it sent a certificate chain; exactly one certificate is allowed")]
     Chain,
@@ -162,20 +202,20 @@ pub(crate) enum Rejection {
     Certificate(CertificateError),
 }
 
-impl From<Rejection> for Error {
-    fn from(rejection: Rejection) -> Self {
-        TlsCertificateError::Other(OtherError(Arc::new(rejection))).into()
+impl Rejection {
+    /// What makes rustls tell the other side the right thing: access_denied if it is not wanted,
+    /// certificate_unknown otherwise (RFC 8446 section 6.2).
+    fn for_alert(&self) -> TlsCertificateError {
+        match self {
+            Self::NotAdmitted { .. } => TlsCertificateError::ApplicationVerificationFailure,
+            other => TlsCertificateError::Other(OtherError(Arc::new(other.clone()))),
+        }
     }
 }
 
-impl Rejection {
-    /// The rejection inside a rustls error, if that is what it is.
-    pub(crate) fn of(error: &Error) -> Option<&Self> {
-        match error {
-            Error::InvalidCertificate(TlsCertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
-            _ => None,
-        }
-    }
+/// Whether the other side's verifier ended the connection because its lists keep us out.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    *error == Error::AlertReceived(AlertDescription::AccessDenied)
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -287,14 +327,14 @@ mod tests {
 
     fn node() -> (PeerId, Tls) {
         let identity = Identity::generate().unwrap();
-        (identity.id(), Tls::new(&identity).unwrap())
+        (identity.id(), Tls::new(&identity, Access::default()).unwrap())
     }
 
     /// A node that presents one identity's certificate and signs with another's key.
     fn thief(of: &Identity) -> Tls {
         let own = Identity::generate().unwrap().certified_key();
         let stolen = of.certified_key().cert.clone();
-        let mut tls = Tls::new(of).unwrap();
+        let mut tls = Tls::new(of, Access::default()).unwrap();
         let certificate = Arc::new(SingleCertAndKey::from(CertifiedKey::new(stolen, Arc::clone(&own.key))));
         tls.present(certificate);
         tls
@@ -306,23 +346,28 @@ mod tests {
         let other = Identity::generate().unwrap();
         let mut chain = identity.certified_key().cert.clone();
         chain.extend(other.certified_key().cert.clone());
-        let mut tls = Tls::new(&identity).unwrap();
+        let mut tls = Tls::new(&identity, Access::default()).unwrap();
         let key = Arc::clone(&identity.certified_key().key);
         tls.present(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
         tls
     }
 
     impl Tls {
+        fn dialler(&self, expected: Expected) -> Connection {
+            self.dial(expected).unwrap().0
+        }
+
+        fn acceptor(&self) -> Connection {
+            self.accept().unwrap().0
+        }
+
         fn present(&mut self, certificate: Arc<SingleCertAndKey>) {
-            let mut server = self.server.as_ref().clone();
-            server.cert_resolver = Arc::clone(&certificate) as Arc<_>;
-            self.server = Arc::new(server);
             self.certificate = certificate;
         }
 
         /// A dialler's configuration without our rules, to be bent.
         fn lax_client(&self) -> ClientConfig {
-            let verifier = PeerVerifier::new(&self.provider, None);
+            let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
             let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
                 .with_protocol_versions(&[&TLS13])
                 .unwrap()
@@ -341,7 +386,7 @@ mod tests {
     #[test]
     fn both_ends_learn_who_the_other_is() {
         let ((a_id, a), (b_id, b)) = (node(), node());
-        let (mut dialler, mut acceptor) = (a.dial(Some(b_id)).unwrap(), b.accept().unwrap());
+        let (mut dialler, mut acceptor) = (a.dialler(Expected::Peer(b_id)), b.acceptor());
         shake_hands(&mut dialler, &mut acceptor).unwrap();
         assert_eq!(authenticated_peer(&dialler), Ok(b_id));
         assert_eq!(authenticated_peer(&acceptor), Ok(a_id));
@@ -350,12 +395,64 @@ mod tests {
         assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
     }
 
+    /// Two ends of which one must refuse the other for a reason of its own, and what it tells the other.
+    fn refused(by: Unproven, mut other: Connection) -> (Rejection, AlertDescription) {
+        let (mut refusing, rejection) = by;
+        let ends = if matches!(refusing, Connection::Client(_)) {
+            [&mut refusing, &mut other]
+        } else {
+            [&mut other, &mut refusing]
+        };
+        let [dialler, acceptor] = ends;
+        shake_hands(dialler, acceptor).unwrap_err();
+        let mut alert = Vec::new();
+        refusing.write_tls(&mut alert).unwrap();
+        other.read_tls(&mut alert.as_slice()).unwrap();
+        let told = match other.process_new_packets() {
+            Err(Error::AlertReceived(alert)) => alert,
+            result => panic!("an alert was expected: {result:?}"),
+        };
+        (rejection.get().unwrap().clone(), told)
+    }
+
     #[test]
-    fn another_peer_than_the_expected_one_is_refused_by_name() {
+    fn another_peer_than_the_expected_one_is_refused_by_name_and_shown_nothing() {
         let ((_, a), (b_id, b), (c_id, _)) = (node(), node(), node());
-        let (mut dialler, mut acceptor) = (a.dial(Some(c_id)).unwrap(), b.accept().unwrap());
-        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
-        assert_eq!(Rejection::of(&error), Some(&Rejection::WrongId { expected: c_id, found: b_id }));
+        let pin = format!("{c_id}")[..20].parse().unwrap();
+        for expected in [Expected::Peer(c_id), Expected::Pinned(pin)] {
+            let mut acceptor = b.acceptor();
+            let (mut dialler, rejection) = a.dial(expected).unwrap();
+            shake_hands(&mut dialler, &mut acceptor).unwrap_err();
+            assert_eq!(rejection.get(), Some(&Rejection::WrongId { expected, found: b_id }));
+            assert!(acceptor.peer_certificates().is_none());
+            let (_, alert) = refused(a.dial(expected).unwrap(), b.acceptor());
+            assert_eq!(alert, AlertDescription::CertificateUnknown);
+        }
+        let pin = format!("{b_id}")[..20].parse().unwrap();
+        let (mut dialler, mut acceptor) = (a.dialler(Expected::Pinned(pin)), b.acceptor());
+        shake_hands(&mut dialler, &mut acceptor).unwrap();
+    }
+
+    #[test]
+    fn who_is_not_admitted_is_refused_in_both_roles_as_soon_as_the_lists_say_so() {
+        let ((_, a), (b_id, b)) = (node(), node());
+        let (denied, closed) = (
+            Access { deny: [b_id].into(), ..Access::default() },
+            Access { allow: Some([].into()), ..Access::default() },
+        );
+        for (access, why) in [(denied, Refusal::Denied), (closed, Refusal::NotAllowed)] {
+            let rejection = Rejection::NotAdmitted { found: b_id, why };
+            // The connection begins before the lists change.
+            let (dialling, accepting) = (a.dial(Expected::Peer(b_id)).unwrap(), a.accept().unwrap());
+            a.set_access(access);
+            assert_eq!(refused(dialling, b.acceptor()), (rejection.clone(), AlertDescription::AccessDenied));
+            assert_eq!(
+                refused(accepting, b.dialler(Expected::Anybody)),
+                (rejection, AlertDescription::AccessDenied)
+            );
+        }
+        a.set_access(Access::default());
+        shake_hands(&mut a.dialler(Expected::Anybody), &mut b.acceptor()).unwrap();
     }
 
     #[test]
@@ -363,7 +460,7 @@ mod tests {
         let victim = Identity::generate().unwrap();
         let (_, honest) = node();
         let (mut dialler, mut acceptor) =
-            (honest.dial(Some(victim.id())).unwrap(), thief(&victim).accept().unwrap());
+            (honest.dialler(Expected::Peer(victim.id())), thief(&victim).acceptor());
         let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
         assert_eq!(error, Error::InvalidCertificate(TlsCertificateError::BadSignature));
     }
@@ -372,7 +469,7 @@ mod tests {
     fn a_stolen_certificate_is_worth_nothing_to_who_dials() {
         let victim = Identity::generate().unwrap();
         let (_, honest) = node();
-        let (mut dialler, mut acceptor) = (thief(&victim).dial(None).unwrap(), honest.accept().unwrap());
+        let (mut dialler, mut acceptor) = (thief(&victim).dialler(Expected::Anybody), honest.acceptor());
         let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
         assert_eq!(error, Error::InvalidCertificate(TlsCertificateError::BadSignature));
         assert!(acceptor.is_handshaking());
@@ -381,12 +478,10 @@ mod tests {
     #[test]
     fn a_chain_of_certificates_is_refused_in_both_roles() {
         let (_, honest) = node();
-        let (mut dialler, mut acceptor) = (chained().dial(None).unwrap(), honest.accept().unwrap());
-        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
-        assert_eq!(Rejection::of(&error), Some(&Rejection::Chain));
-        let (mut dialler, mut acceptor) = (honest.dial(None).unwrap(), chained().accept().unwrap());
-        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
-        assert_eq!(Rejection::of(&error), Some(&Rejection::Chain));
+        let (rejection, _) = refused(honest.accept().unwrap(), chained().dialler(Expected::Anybody));
+        assert_eq!(rejection, Rejection::Chain);
+        let (rejection, _) = refused(honest.dial(Expected::Anybody).unwrap(), chained().acceptor());
+        assert_eq!(rejection, Rejection::Chain);
     }
 
     #[test]
@@ -394,7 +489,7 @@ mod tests {
         let ((_, a), (_, b)) = (node(), node());
         let mut config = a.lax_client();
         config.client_auth_cert_resolver = Arc::new(NoCertificate);
-        let (mut dialler, mut acceptor) = (connect(&Arc::new(config)), b.accept().unwrap());
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(config)), b.acceptor());
         let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
         assert_eq!(error, Error::NoCertificatesPresented);
     }
@@ -404,13 +499,13 @@ mod tests {
         let ((_, a), (_, b)) = (node(), node());
         let mut other = a.lax_client();
         other.alpn_protocols = vec![b"h2".to_vec()];
-        let (mut dialler, mut acceptor) = (connect(&Arc::new(other)), b.accept().unwrap());
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(other)), b.acceptor());
         let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
         assert_eq!(error, Error::NoApplicationProtocol);
 
         let mut silent = a.lax_client();
         silent.alpn_protocols.clear();
-        let (mut dialler, mut acceptor) = (connect(&Arc::new(silent)), b.accept().unwrap());
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(silent)), b.acceptor());
         shake_hands(&mut dialler, &mut acceptor).unwrap();
         assert_eq!(authenticated_peer(&acceptor), Err(AuthenticationError::Protocol));
     }
@@ -423,7 +518,7 @@ mod tests {
         config.enable_early_data = true;
         let config = Arc::new(config);
         for _ in 0..2 {
-            let (mut dialler, mut acceptor) = (connect(&config), b.accept().unwrap());
+            let (mut dialler, mut acceptor) = (connect(&config), b.acceptor());
             shake_hands(&mut dialler, &mut acceptor).unwrap();
             assert_eq!(acceptor.handshake_kind(), Some(HandshakeKind::Full));
         }

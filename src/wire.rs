@@ -137,6 +137,38 @@ pub enum ByeReason {
     OwnAddress,
     /// The sender's table of peers is full.
     Full,
+    /// The sender's user keeps the receiver out.
+    NotAdmitted,
+    /// The receiver is at the address of another peer, and the sender is strict about that.
+    AddressTaken,
+    /// The sender requires a network key, and the receiver has shown none.
+    NetworkKeyMissing,
+    /// The sender requires a network key, and the receiver has shown another.
+    NetworkKeyWrong,
+    /// The receiver has shown a network key, and the sender has none.
+    NetworkKeyUnknown,
+}
+
+impl ByeReason {
+    /// Why, as the receiver's user may read it after "peer".
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Leaving => "it leaves",
+            Self::Duplicate => "another connection to it goes on",
+            Self::Silent => "it heard nothing from us",
+            Self::Protocol => "it says that we broke the protocol",
+            Self::Replaced => "another process with our key took our place",
+            Self::Cloned => "another process uses our key",
+            Self::OwnAddress => "it is this node itself",
+            Self::Full => "its table of peers is full",
+            Self::NotAdmitted => "we are on its deny list, or not on its allow list",
+            Self::AddressTaken => "we are at the address of another peer that it knows, and it is strict",
+            Self::NetworkKeyMissing => "it requires a network key; start with --network-key",
+            Self::NetworkKeyWrong => "it holds another network key",
+            Self::NetworkKeyUnknown => "it holds no network key; this node requires one",
+        }
+    }
 }
 
 /// An encoded message, ready to be sent to any number of peers.
@@ -420,6 +452,11 @@ mod tests {
             Just(ByeReason::Cloned),
             Just(ByeReason::OwnAddress),
             Just(ByeReason::Full),
+            Just(ByeReason::NotAdmitted),
+            Just(ByeReason::AddressTaken),
+            Just(ByeReason::NetworkKeyMissing),
+            Just(ByeReason::NetworkKeyWrong),
+            Just(ByeReason::NetworkKeyUnknown),
         ]
     }
 

@@ -39,6 +39,10 @@ Environment:
              or by module: warn,p2p_gossip::session=debug [default: info]
   NO_COLOR   no colours if set to anything
 
+Signals:
+  SIGINT and SIGTERM leave the mesh; SIGHUP reads --allow-file and --deny-file
+  again, and applies them at once
+
 Exit codes:
   0  stopped by SIGINT (Ctrl-C) or SIGTERM; a verb: done
   1  failed: the port is in use, a file cannot be read, ...

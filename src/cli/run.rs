@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use p2p_gossip::access::AccessSources;
 use p2p_gossip::addr::LocalIp;
 use p2p_gossip::config::TIMEOUT_HEARTBEATS;
-use p2p_gossip::{Config, DialAddr};
+use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerId};
 
 use super::values::{
     Output, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
@@ -22,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) config: Config,
     /// Where the key and certificate come from.
     pub(crate) identity: IdentitySource,
+    /// Where the lists of who may be a peer come from.
+    pub(crate) access: AccessSources,
     /// What stdout carries.
     pub(crate) output: Output,
 }
@@ -48,9 +51,9 @@ struct Arguments {
     #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
     port: Option<u16>,
 
-    /// join through the peer at host:port; may be repeated
+    /// join through host:port, or ID@host:port; repeatable
     #[argh(option, arg_name = "ADDR")]
-    connect: Vec<DialAddr>,
+    connect: Vec<ConnectAddr>,
 
     /// PEM private key [default: a new one, in memory only]
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
@@ -59,6 +62,26 @@ struct Arguments {
     /// PEM certificate of that key [default: made for it]
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     cert: Option<PathBuf>,
+
+    /// accept this peer, and nobody unlisted; repeatable
+    #[argh(option, arg_name = "ID")]
+    allow: Vec<PeerId>,
+
+    /// the same for a file of ids, one a line; repeatable
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    allow_file: Vec<PathBuf>,
+
+    /// refuse this peer, whoever allows it; repeatable
+    #[argh(option, arg_name = "ID")]
+    deny: Vec<PeerId>,
+
+    /// the same for a file of ids, one a line; repeatable
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    deny_file: Vec<PathBuf>,
+
+    /// refuse new peers at the addresses of known ones
+    #[argh(switch)]
+    strict: bool,
 
     /// IP address to listen on [default: every interface]
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
@@ -126,6 +149,7 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         bind: arguments.bind,
         connect: arguments.connect,
         advertise: arguments.advertise,
+        strict: arguments.strict,
         name: arguments.name.unwrap_or_default(),
         heartbeat,
         timeout: arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS),
@@ -134,7 +158,13 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         ..default
     };
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
-    Ok(Options { config, identity, output: arguments.output.unwrap_or_default() })
+    let access = AccessSources {
+        allow: arguments.allow,
+        allow_files: arguments.allow_file,
+        deny: arguments.deny,
+        deny_files: arguments.deny_file,
+    };
+    Ok(Options { config, identity, access, output: arguments.output.unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -177,6 +207,41 @@ mod tests {
             assert_eq!(options.config.timeout, Duration::from_secs(2));
             assert_eq!(options.config.forget_after, Duration::from_secs(30 * 60));
         }
+    }
+
+    #[test]
+    fn who_may_be_a_peer_can_be_said_in_many_pieces() {
+        let (a, b) = (PeerId::from_bytes([0xaa; 32]), PeerId::from_bytes([0xbb; 32]));
+        let (a_text, b_text) = (a.to_string(), b.to_string().to_uppercase());
+        let pinned = format!("{}@a.example:1", &b_text[..16]);
+        let options = run(&[
+            "--allow",
+            &a_text,
+            "--allow",
+            &b_text,
+            "--allow-file=f",
+            "--allow-file",
+            "g",
+            "--deny",
+            &b_text,
+            "--deny-file",
+            "h",
+            "--strict",
+            "--connect",
+            &pinned,
+        ])
+        .unwrap();
+        let access = AccessSources {
+            allow: vec![a, b],
+            allow_files: vec!["f".into(), "g".into()],
+            deny: vec![b],
+            deny_files: vec!["h".into()],
+        };
+        assert_eq!(options.access, access);
+        assert!(options.config.strict && options.config.connect[0].pin.is_some_and(|pin| pin.matches(&b)));
+        assert!(!run(&[]).unwrap().config.strict);
+        assert_eq!(error(&["--strict=yes"]), "option --strict takes no value");
+        assert_eq!(error(&["--strict", "--strict"]), "option --strict is given more than once");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use argh::{CommandInfoWithArgs, EarlyExit, FlagInfo, FlagInfoKind, Optionality};
-use p2p_gossip::DialAddr;
+use p2p_gossip::ConnectAddr;
 
 use super::UsageError;
 use super::values::parse_port;
@@ -113,7 +113,7 @@ fn unexpected(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     let has = |long: &str| flags.iter().any(|flag| flag.long == long);
     if has("--port") && parse_port(argument).is_ok() {
         let _ = write!(message, "; did you mean --port {shown}?");
-    } else if has("--connect") && argument.parse::<DialAddr>().is_ok() {
+    } else if has("--connect") && argument.parse::<ConnectAddr>().is_ok() {
         let _ = write!(message, "; did you mean --connect {shown}?");
     } else if Kind::named(argument).is_some() {
         let _ = write!(message, "; a verb comes before all options");

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::peer::{Peer, State};
+use super::sessions::REFUSED_WAIT;
 use super::timers::Timer;
 use super::{DialError, Mesh, Output, Report, SessionId, millis};
 use crate::addr::DialAddr;
 use crate::identity::PeerId;
+use crate::pin::{ConnectAddr, Expected, Pin};
 
 /// Dials under way at once: enough to join quickly, few enough not to starve a small machine.
 pub const DIALS_IN_FLIGHT_MAX: usize = 16;
@@ -30,7 +32,7 @@ const SEED_WAIT: Duration = Duration::from_secs(1);
 pub(super) enum Target {
     /// A peer, at one of its addresses; nobody else will do.
     Peer(PeerId),
-    /// The `--connect` address with this index; whoever is there.
+    /// The `--connect` address with this index; whoever is there, unless somebody is pinned.
     Seed(usize),
 }
 
@@ -39,6 +41,8 @@ pub(super) enum Target {
 #[derive(Debug)]
 struct Seed {
     addr: DialAddr,
+    /// Who alone will do, if the user has said so.
+    pin: Option<Pin>,
     /// Who was there last.
     peer: Option<PeerId>,
     is_self: bool,
@@ -46,6 +50,8 @@ struct Seed {
     /// Since when nobody is, and whether the user has been told.
     since: Instant,
     reported: bool,
+    /// Told the user that somebody else than the pinned peer is there.
+    wrong_id_reported: bool,
 }
 
 #[derive(Debug)]
@@ -80,13 +86,25 @@ pub(super) struct Dialing {
 const TOKEN: u64 = 1_000_000;
 
 impl Dialing {
-    pub(super) fn new(connect: &[DialAddr], now: Instant) -> Self {
+    pub(super) fn new(connect: &[ConnectAddr], now: Instant) -> Self {
         let mut seeds: Vec<Seed> = Vec::new();
-        for addr in connect {
-            if seeds.iter().all(|seed| seed.addr != *addr) {
-                let (addr, backoff) = (addr.clone(), Backoff::default());
-                seeds.push(Seed { addr, peer: None, is_self: false, backoff, since: now, reported: false });
+        for ConnectAddr { pin, addr } in connect {
+            let is_same = |seed: &Seed| seed.addr == *addr && seed.pin == *pin;
+            // Without its pin an address would let in whom the pin keeps out.
+            let is_pinned = |other: &ConnectAddr| other.addr == *addr && other.pin.is_some();
+            if seeds.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
+                continue;
             }
+            seeds.push(Seed {
+                addr: addr.clone(),
+                pin: *pin,
+                peer: None,
+                is_self: false,
+                backoff: Backoff::default(),
+                since: now,
+                reported: false,
+                wrong_id_reported: false,
+            });
         }
         Self {
             seeds,
@@ -125,6 +143,11 @@ impl Dialing {
     /// Whether peers that nobody has met yet are being dialled.
     pub(super) fn is_exploring(&self) -> bool {
         !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
+    }
+
+    /// Whether the user has named this peer itself, not only an address.
+    pub(super) fn is_pinned(&self, id: &PeerId) -> bool {
+        self.seeds.iter().any(|seed| seed.pin.is_some_and(|pin| pin.matches(id)))
     }
 
     /// A `--connect` address leads to this node.
@@ -217,7 +240,7 @@ impl Mesh {
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
             }
-            let Some((addr, expected)) = self.address_of(target) else {
+            let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
             if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
@@ -267,6 +290,7 @@ impl Mesh {
             seed.peer = Some(id);
             seed.backoff.reset();
             seed.reported = false;
+            seed.wrong_id_reported = false;
         }
     }
 
@@ -278,6 +302,18 @@ impl Mesh {
                 seed.since = now;
                 let wait = self.random_between(SEED_WAIT, SEED_WAIT * 3 / 2);
                 self.timers.set_no_later(Timer::Dial(Target::Seed(index)), now + wait);
+            }
+        }
+    }
+
+    /// There is a reason to hope at all `--connect` addresses: they are dialled soon.
+    pub(super) fn seeds_again(&mut self, now: Instant) {
+        for index in 0..self.dialing.seeds.len() {
+            let target = Target::Seed(index);
+            if self.timers.is_set(Timer::Dial(target)) {
+                self.dialing.seeds[index].backoff.reset();
+                let soon = self.random_between(Duration::ZERO, millis(100));
+                self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
         }
     }
@@ -296,15 +332,48 @@ impl Mesh {
         let outage = now.saturating_duration_since(seed.since);
         let wait = seed.backoff.next(&mut self.rng, outage);
         let addr = seed.addr.clone();
-        let is_first = !std::mem::replace(&mut seed.reported, true);
         self.timers.set(Timer::Dial(Target::Seed(index)), now + wait);
-        if let DialError::Failed(detail) = reason {
-            if is_first {
-                self.report(Report::SeedUnreachable { addr, detail });
-            } else {
-                self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
+        let detail = match reason {
+            DialError::Failed(detail) => {
+                if !std::mem::replace(&mut seed.reported, true) {
+                    return self.report(Report::SeedUnreachable { addr, detail });
+                }
+                detail
             }
+            DialError::WrongId { found } => {
+                if let Some(pin) = seed.pin {
+                    if !std::mem::replace(&mut seed.wrong_id_reported, true) {
+                        return self.report(Report::WrongPin { addr, pin, found });
+                    }
+                } else {
+                    self.refuse_at_known_address(&addr, found);
+                }
+                format!("peer {} answered", found.short())
+            }
+            DialError::Cancelled => return,
+        };
+        self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
+    }
+
+    /// Somebody whose address this is not was found there, or says that it is its own; with
+    /// `strict` that comes to nothing. The user is told once, until the rightful peer is back.
+    pub(super) fn refuse_at_known_address(&mut self, addr: &DialAddr, found: PeerId) {
+        let Some(expected) = self.owner_of(addr, &found) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&expected)
+            && !std::mem::replace(&mut peer.wrong_id_reported, true)
+        {
+            self.report(Report::WrongId { addr: addr.clone(), expected, found, is_refused: true });
         }
+    }
+
+    /// The peer that was met at this address, unless the other one was met there, too.
+    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
+        if self.peers.get(other).is_some_and(|peer| peer.addrs.is_proven(addr)) {
+            return None;
+        }
+        self.peers.iter().find(|(_, peer)| peer.addrs.is_proven(addr)).map(|(id, _)| *id)
     }
 
     fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {
@@ -319,9 +388,16 @@ impl Mesh {
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
-                    peer.addrs.demote(&addr);
                     let is_first = !std::mem::replace(&mut peer.wrong_id_reported, true);
-                    self.somebody_else_at(now, &addr, id, found, is_first);
+                    let is_refused = self.config.strict && peer.addrs.is_proven(&addr);
+                    if is_first {
+                        let addr = addr.clone();
+                        self.report(Report::WrongId { addr, expected: id, found, is_refused });
+                    }
+                    // What is refused leaves the address as it was: its peer's.
+                    if !is_refused {
+                        self.somebody_else_at(now, &addr, id, found);
+                    }
                 } else {
                     peer.addrs.remove(&addr);
                     self.hint(now, found, addr.clone());
@@ -367,16 +443,9 @@ impl Mesh {
     }
 
     /// A known peer's address is somebody else's now: a peer of its own, to be met there.
-    fn somebody_else_at(
-        &mut self,
-        now: Instant,
-        addr: &DialAddr,
-        expected: PeerId,
-        found: PeerId,
-        is_first: bool,
-    ) {
-        if is_first {
-            self.report(Report::WrongId { addr: addr.clone(), expected, found });
+    fn somebody_else_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&expected) {
+            peer.addrs.demote(addr);
         }
         if !self.is_live(&found) && self.hear_of(now, found, [addr.clone()]) {
             let soon = self.random_between(millis(100), millis(300));
@@ -391,9 +460,12 @@ impl Mesh {
         id: PeerId,
         addrs: impl IntoIterator<Item = DialAddr>,
     ) -> bool {
-        if !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max {
+        let is_full = !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max;
+        if is_full || self.config.access.check(&id).is_err() {
             return false;
         }
+        let is_free = |addr: &DialAddr| !self.config.strict || self.owner_of(addr, &id).is_none();
+        let addrs: Vec<DialAddr> = addrs.into_iter().filter(is_free).collect();
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
         addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
         if peer.addrs.is_empty() && peer.instance.is_none() {
@@ -412,15 +484,25 @@ impl Mesh {
 
     fn is_wanted(&mut self, target: Target) -> bool {
         match target {
-            Target::Peer(id) => self.peers.get(&id).is_some_and(Peer::wants_dial),
+            Target::Peer(id) => {
+                let is_admitted = self.config.access.check(&id).is_ok();
+                is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
+            }
             Target::Seed(index) => {
                 let seed = &self.dialing.seeds[index];
                 if seed.is_self || seed.peer.is_some_and(|peer| self.is_live(&peer)) {
                     return false;
                 }
-                // Connected there by another way already?
-                let at_addr = |peer: &Peer| peer.live().is_some() && peer.addrs.is_proven(&seed.addr);
-                let there = self.peers.iter().find(|(_, peer)| at_addr(peer)).map(|(id, _)| *id);
+                // Connected by another way already? Who is pinned may be anywhere; who is not pinned,
+                // there.
+                let will_do = |(id, peer): &(&PeerId, &Peer)| {
+                    let is_it = match seed.pin {
+                        Some(pin) => pin.matches(id),
+                        None => peer.addrs.is_proven(&seed.addr),
+                    };
+                    is_it && peer.live().is_some()
+                };
+                let there = self.peers.iter().find(will_do).map(|(id, _)| *id);
                 if let Some(id) = there {
                     self.seed_reached(Some(target), id);
                 }
@@ -429,12 +511,32 @@ impl Mesh {
         }
     }
 
-    fn address_of(&mut self, target: Target) -> Option<(DialAddr, Option<PeerId>)> {
+    /// Where to dial, and who must be there.
+    fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
-            Target::Seed(index) => Some((self.dialing.seeds[index].addr.clone(), None)),
+            Target::Seed(index) => {
+                let seed = &self.dialing.seeds[index];
+                let owner = || self.owner_of(&seed.addr, &self.id).filter(|_| self.config.strict);
+                let expected = match seed.pin {
+                    Some(pin) => Expected::Pinned(pin),
+                    None => owner().map_or(Expected::Anybody, Expected::Peer),
+                };
+                let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
+                let seed = &mut self.dialing.seeds[index];
+                let addr = seed.addr.clone();
+                if let Some(why) = refusal {
+                    self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
+                    if !std::mem::replace(&mut seed.reported, true) {
+                        let detail = format!("peer {expected} is refused: {why}");
+                        self.report(Report::SeedUnreachable { addr, detail });
+                    }
+                    return None;
+                }
+                Some((addr, expected))
+            }
             Target::Peer(id) => {
                 let addr = self.peers.get_mut(&id)?.addrs.next_to_dial()?;
-                Some((addr, Some(id)))
+                Some((addr, Expected::Peer(id)))
             }
         }
     }

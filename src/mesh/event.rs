@@ -112,8 +112,11 @@ pub enum DownReason {
     Slow,
     /// It sent what the protocol does not allow.
     Protocol,
-    /// It refused us, for example because its table is full or our key is used twice.
+    /// It refused us, for example because its table is full, our key is used twice or its lists
+    /// keep us out.
     Refused,
+    /// Our own lists keep it out now.
+    Denied,
 }
 
 impl fmt::Display for DownReason {
@@ -125,6 +128,7 @@ impl fmt::Display for DownReason {
             Self::Slow => "slow",
             Self::Protocol => "protocol",
             Self::Refused => "refused",
+            Self::Denied => "denied",
         })
     }
 }

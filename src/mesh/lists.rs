@@ -66,6 +66,11 @@ impl ListExchange {
     pub(super) fn new(now: Instant) -> Self {
         Self { asked: None, asked_for: None, not_before: now, interval: ASK_AGAIN_MIN, answered: None }
     }
+
+    /// What the peer told before may be news now.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked_for = None;
+    }
 }
 
 impl Mesh {
@@ -214,7 +219,7 @@ impl Mesh {
             };
             let usable = |addr: &&DialAddr| reach::can_be_told_to(remote, addr);
             let addrs: Vec<DialAddr> = peer.addrs.first_hand().filter(usable).cloned().collect();
-            let is_useful = id != to && !addrs.is_empty();
+            let is_useful = id != to && !addrs.is_empty() && self.config.access.check(id).is_ok();
             is_useful.then_some(PeerRecord { id: *id, addrs, connected })
         };
         self.peers.iter().filter_map(record).collect()
@@ -223,7 +228,7 @@ impl Mesh {
     /// Takes one record of a list in. Something if it is news that is acted upon.
     fn learn(&mut self, now: Instant, remote: SocketAddr, record: PeerRecord, why: Why) -> Option<()> {
         let PeerRecord { id, addrs, connected } = record;
-        if id == self.id {
+        if id == self.id || self.config.access.check(&id).is_err() {
             return None;
         }
         let is_unknown = !self.peers.contains_key(&id);

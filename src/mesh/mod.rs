@@ -11,6 +11,7 @@
 //! | file | rule |
 //! |---|---|
 //! | `sessions.rs` | one active session a peer, restarts, keys used twice, leaving |
+//! | `admission.rs` | who may be a peer, when that changes; addresses that are somebody's |
 //! | `dialing.rs` | whom to dial, when, and how many at once |
 //! | `addrs.rs`, `reach.rs` | where one peer is, and which of that means something to whom |
 //! | `lists.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
@@ -18,6 +19,7 @@
 //! | `status.rs` | what all that looks like from outside |
 
 mod addrs;
+mod admission;
 pub mod backoff;
 mod dialing;
 pub mod event;
@@ -36,9 +38,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::access::{Access, Refusal};
 use crate::addr::DialAddr;
 use crate::config::Config;
 use crate::identity::PeerId;
+use crate::pin::{Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 use dialing::Dialing;
 use event::Event;
@@ -114,6 +118,8 @@ pub enum Input {
         /// Why.
         reason: DialError,
     },
+    /// From now on these may be peers, and nobody else.
+    Access(Access),
     /// The user wants to leave: say goodbye, then do nothing more.
     Leave,
 }
@@ -167,8 +173,8 @@ pub enum Output {
         session: SessionId,
         /// Where.
         addr: DialAddr,
-        /// Who must be there; anybody if `None`.
-        expected: Option<PeerId>,
+        /// Who must be there.
+        expected: Expected,
         /// A peer told the address, not the user: a name may not lead back to this machine, or a
         /// stranger could point us at our own services.
         hearsay: bool,
@@ -226,7 +232,7 @@ pub enum Report {
         /// Until the next attempt; `None` if there is none.
         retry_in: Option<Duration>,
     },
-    /// At a known peer's address somebody else answers: another key, so another peer.
+    /// At a known peer's address is somebody else: another key, so another peer.
     WrongId {
         /// Where.
         addr: DialAddr,
@@ -234,6 +240,34 @@ pub enum Report {
         expected: PeerId,
         /// Who claims to be there now.
         found: PeerId,
+        /// Whether that is why it is not let in, or it counts as a new peer.
+        is_refused: bool,
+    },
+    /// At a `--connect` address is another than the pinned peer. Nothing was sent or noted; it is
+    /// tried on.
+    WrongPin {
+        /// Where.
+        addr: DialAddr,
+        /// Who must be there.
+        pin: Pin,
+        /// Who claims to be there.
+        found: PeerId,
+    },
+    /// A peer came that the lists keep out, or was there when they changed.
+    NotAdmitted {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        addr: DialAddr,
+        /// Which list.
+        why: Refusal,
+    },
+    /// A peer turned us away.
+    TurnedAway {
+        /// Who.
+        peer: PeerId,
+        /// Why, by its own account.
+        reason: ByeReason,
     },
     /// Another process uses our key.
     OurKeyInUse {
@@ -348,6 +382,7 @@ impl Mesh {
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
             Input::Quiet { session } => self.session_quiet(now, session),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
+            Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
         }
     }

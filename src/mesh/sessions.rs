@@ -25,7 +25,7 @@ pub const SESSIONS_PER_PEER_MAX: usize = 4;
 /// A session that lasted this long ends the outage before it: the next backoff starts over.
 const STABLE: Duration = Duration::from_secs(5);
 /// Wait before dialling somebody who refused us.
-const REFUSED_WAIT: Duration = Duration::from_secs(60);
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
@@ -44,6 +44,9 @@ impl Mesh {
             self.refuse(up.session, ByeReason::Leaving);
         } else if up.peer == self.id {
             self.met_own_key(now, &up, target);
+        } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
+            self.refuse(up.session, reason);
+            self.retry_refused(now, target);
         } else if !self.make_room(&up.peer) {
             self.report(Report::TableFull { peer: up.peer });
             self.refuse(up.session, ByeReason::Full);
@@ -129,6 +132,12 @@ impl Mesh {
         let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
         let said = hello.advertised.iter().filter_map(|addr| reach::as_told_by(remote, addr.clone()));
         peer.addrs.claim(said.chain(from));
+        if let Some(addr) = &dialled {
+            self.tell_of_other_owner(addr, id);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if let Some(addr) = dialled {
             peer.prove(addr, remote);
         }
@@ -257,6 +266,7 @@ impl Mesh {
                 DownReason::Refused
             }
             DisconnectReason::Bye(said) => {
+                self.report(Report::TurnedAway { peer: id, reason: said });
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
                     refused_wait = self.config.timeout.max(TIMEOUT) + self.config.heartbeat;
@@ -264,6 +274,12 @@ impl Mesh {
                     && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
                 {
                     self.report(Report::RefusedAsFull { peer: id, addr, retry_in: refused_wait });
+                }
+                if said == ByeReason::NotAdmitted {
+                    // Until its user changes the lists again, which may be soon.
+                    self.down(now, id, DownReason::Refused);
+                    self.redial_later(now, id);
+                    return;
                 }
                 DownReason::Refused
             }
@@ -314,7 +330,7 @@ impl Mesh {
         Some(shown)
     }
 
-    fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
+    pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
         if let Some((name, addr)) = self.no_longer_live(now, id, State::Dead { since: now }) {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
         }
@@ -340,7 +356,7 @@ impl Mesh {
     }
 
     /// Says goodbye on all of a live peer's sessions.
-    fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
+    pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
         let live = self.peers.get_mut(id).and_then(Peer::live_mut);
         let sessions = live.map(|live| std::mem::take(&mut live.sessions));
         for session in sessions.into_iter().flatten() {

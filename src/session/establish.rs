@@ -13,7 +13,7 @@ use crate::config::HANDSHAKE_TIMEOUT;
 use crate::listener::Admission;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
-use crate::tls::{Rejection, authenticated_peer};
+use crate::tls::{Rejection, authenticated_peer, is_refusal};
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Why a session did not come up.
@@ -33,7 +33,7 @@ pub(super) enum Failure {
     Wire(#[from] wire::WireError),
     #[error("its first message was not a Hello")]
     NoHello,
-    #[error("it refused us ({0:?})")]
+    #[error("refused: {}", .0.in_words())]
     Refused(ByeReason),
     #[error("given up")]
     Cancelled,
@@ -43,13 +43,12 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn into_dial_error(self) -> DialError {
-        if let Self::Link(LinkError::Tls(error)) = &self
-            && let Some(Rejection::WrongId { found, .. }) = Rejection::of(error)
-        {
-            return DialError::WrongId { found: *found };
-        }
         match self {
             Self::Cancelled => DialError::Cancelled,
+            Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
+            Self::Link(LinkError::Tls(error)) if is_refusal(&error) => DialError::Failed(
+                "it refuses us: we are on its deny list, or not on its allow list".to_owned(),
+            ),
             other => DialError::Failed(other.to_string()),
         }
     }

@@ -4,14 +4,14 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
 use super::Context;
-use crate::tls::Rejection;
+use crate::tls::{Rejection, Unproven};
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
 
@@ -23,13 +23,11 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 pub(crate) enum LinkError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{}", in_words(.0))]
+    #[error("{0}")]
     Tls(#[from] rustls::Error),
-}
-
-/// A certificate that our verifier refused is inside an error that shows only its debug form.
-fn in_words(error: &rustls::Error) -> String {
-    Rejection::of(error).map_or_else(|| error.to_string(), ToString::to_string)
+    /// Our verifier did not accept the other side.
+    #[error("{0}")]
+    Rejected(Rejection),
 }
 
 /// What ended a wait.
@@ -50,19 +48,23 @@ pub(crate) enum Stream {
 pub(crate) struct Link {
     socket: TcpStream,
     tls: Connection,
+    rejection: Arc<OnceLock<Rejection>>,
     context: Arc<Context>,
 }
 
 impl Link {
     /// Takes a connected socket over.
-    pub(crate) fn new(socket: TcpStream, tls: Connection, context: &Arc<Context>) -> io::Result<Self> {
+    pub(crate) fn new(
+        socket: TcpStream,
+        (mut tls, rejection): Unproven,
+        context: &Arc<Context>,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         // Frames are small and written whole; waiting for more would only add latency.
         socket.set_nodelay(true)?;
-        let mut tls = tls;
         // We bound what is queued ourselves, by whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, context: Arc::clone(context) })
+        Ok(Self { socket, tls, rejection, context: Arc::clone(context) })
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -122,7 +124,10 @@ impl Link {
                 Ok(state) => state,
                 Err(error) => {
                     let _ = self.flush();
-                    return Err(error.into());
+                    return Err(match self.rejection.get() {
+                        Some(rejection) => LinkError::Rejected(rejection.clone()),
+                        None => error.into(),
+                    });
                 }
             };
             let plain = state.plaintext_bytes_to_read();

@@ -130,7 +130,7 @@ impl Session {
             if is_asked || link.wait(&self.waker, resume_at.is_none(), deadline)?.readable {
                 stream = match link.read(frames) {
                     Ok(stream) => stream,
-                    Err(error @ LinkError::Tls(_)) => {
+                    Err(error @ (LinkError::Tls(_) | LinkError::Rejected(_))) => {
                         return self.protocol_error(link, frames, ending, stream, &error);
                     }
                     // What came before the connection broke still counts, above all a Bye.

@@ -114,7 +114,7 @@ impl World {
 
     fn knows(&self, a: ProcId, b: ProcId) -> bool {
         let (a, b) = (&self.procs[a], &self.procs[b]);
-        a.config.connect.contains(&b.addr.into())
+        a.config.connect.iter().any(|seed| seed.addr == b.addr.into())
             || a.mesh.peers(a.clock.local(self.now)).iter().any(|peer| {
                 // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
                 let connected = || {

@@ -4,6 +4,7 @@ use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::{
     DIALS_IN_FLIGHT_MAX, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
 };
+use p2p_gossip::pin::{ConnectAddr, Expected};
 use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
 use p2p_gossip::{DialAddr, DownReason, Event, PeerId, PeerState};
 
@@ -17,6 +18,7 @@ pub const IDENTITY: &str = "1: one session a peer, never with oneself";
 pub const WHOLE: &str = "2: once faults stop, a full mesh in time, and it stays";
 pub const LIVENESS: &str = "3: dead after the timeout's silence, neither sooner nor later";
 pub const EVENTS: &str = "3: up, down and left take turns and count members";
+pub const ADMISSION: &str = "4: who is not admitted is no member, not dialled and not passed on";
 pub const LEFT: &str = "4: who left is not dialled";
 pub const RUMOURS: &str = "4: rumours never displace what is proven, and are not passed on";
 pub const LIMITS: &str = "5: every queue, table and rate within its limit";
@@ -118,7 +120,7 @@ impl World {
     pub fn check_output(&mut self, proc: ProcId, output: &Output) {
         match output {
             Output::Dial { session, addr, expected, hearsay } => {
-                self.check_dial(proc, *session, addr, *expected);
+                self.check_dial(proc, *session, addr, *expected, *hearsay);
                 // Nobody here is on loopback.
                 if *hearsay && addr.is_loopback() {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
@@ -141,7 +143,8 @@ impl World {
         proc: ProcId,
         session: SessionId,
         addr: &p2p_gossip::DialAddr,
-        expected: Option<PeerId>,
+        expected: Expected,
+        hearsay: bool,
     ) {
         self.stats.dials += 1;
         let (local, now) = (self.local(proc), self.now);
@@ -163,19 +166,24 @@ impl World {
             wrong.push((LIMITS, format!("dials {addr}, where nobody can be")));
         }
         match expected {
-            None => {
-                if !process.config.connect.contains(addr) {
-                    wrong.push((RUMOURS, format!("dials {addr} expecting nobody")));
+            Expected::Anybody | Expected::Pinned(_) => {
+                let pin = |seed: &ConnectAddr| seed.pin.map_or(Expected::Anybody, Expected::Pinned);
+                if !process.config.connect.iter().any(|seed| seed.addr == *addr && pin(seed) == expected) {
+                    wrong.push((RUMOURS, format!("dials {addr} expecting {expected}")));
                 }
             }
-            Some(id) if id == process.id => wrong.push((IDENTITY, "dials itself".to_owned())),
-            Some(id) => {
+            Expected::Peer(id) if id == process.id => wrong.push((IDENTITY, "dials itself".to_owned())),
+            Expected::Peer(id) => {
+                if let Err(why) = process.shadow.access.check(&id) {
+                    wrong.push((ADMISSION, format!("dials {}: {why}", id.short())));
+                }
                 if !process.mesh.open_sessions(&id).is_empty() {
                     wrong.push((IDENTITY, format!("dials {} while connected to it", id.short())));
                 }
                 let peer = process.shadow.peer(id);
                 let listed = peer.listed_connected.is_some_and(|at| at + SLACK > peer.since + LEFT_QUIET);
-                if peer.standing == Standing::Left && !listed {
+                // The user's own addresses are dialled whoever was there last.
+                if peer.standing == Standing::Left && !listed && hearsay {
                     wrong.push((LEFT, format!("dials {}, who left", id.short())));
                 }
                 peer.dials.retain(|&at| at + DIALS_WINDOW > now);
@@ -217,6 +225,7 @@ impl World {
             return Err("the one asking, or itself".to_owned());
         }
         let peer = process.shadow.peers.get(&record.id).ok_or("never met")?;
+        process.shadow.access.check(&record.id).map_err(|why| why.to_string())?;
         let connected = peer.standing == Standing::Up;
         if !matches!(peer.standing, Standing::Up | Standing::Down) {
             // A list may have told that a peer that left is back.
@@ -273,6 +282,8 @@ impl World {
                     wrong = Some((IDENTITY, "it met itself".to_owned()));
                 } else if shadow.is_up(peer) {
                     wrong = Some((EVENTS, format!("{} up twice", peer.short())));
+                } else if let Err(why) = shadow.access.check(peer) {
+                    wrong = Some((ADMISSION, format!("{} up: {why}", peer.short())));
                 }
                 shadow.set_standing(*peer, Standing::Up, now);
                 if *members != shadow.up + 1 {
@@ -393,6 +404,18 @@ impl World {
             if stayed(sender, receiver.id) && stayed(receiver, sender.id) && now > sent + SECOND {
                 self.violated(PINGS, format!("#{seq} from p{from} to p{to} on c{conn} was lost"));
             }
+        }
+    }
+
+    /// After a change of the lists: nobody whom they keep out is a member any more.
+    pub fn check_admission(&mut self, proc: ProcId) {
+        let process = &self.procs[proc];
+        let is_kept_out = |peer: &&p2p_gossip::PeerInfo| {
+            peer.state == PeerState::Up && process.shadow.access.check(&peer.id).is_err()
+        };
+        let peers = process.mesh.peers(process.clock.local(self.now));
+        if let Some(peer) = peers.iter().find(is_kept_out) {
+            self.violated(ADMISSION, format!("p{proc}: {} is still up", peer.id.short()));
         }
     }
 

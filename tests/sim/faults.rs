@@ -55,6 +55,10 @@ pub struct Faults {
     pub lies_per_list: usize,
     /// Processes that run another node's key.
     pub clones: u32,
+    /// Times that a node refuses some others for a while.
+    pub denials: u32,
+    /// Whether addresses of known peers are closed to others.
+    pub strict: bool,
     /// Most peers a node may know.
     pub peers_max: usize,
     /// Time between pings.
@@ -99,6 +103,8 @@ impl Default for Faults {
             liars: 0,
             lies_per_list: 20,
             clones: 0,
+            denials: 0,
+            strict: false,
             peers_max: p2p_gossip::config::PEERS_MAX,
             ping_period_ms: 1_000,
             chaos_ms: 20_000,
@@ -157,6 +163,14 @@ impl Faults {
         if rng.u32(..12) == 0 {
             faults.clones = 1;
         }
+        if rng.u32(..5) == 0 {
+            faults.denials = rng.u32(1..=3);
+        }
+        if rng.u32(..12) == 0 {
+            // A new key at an old address is what strictness keeps out for good.
+            faults.strict = true;
+            faults.new_key_permille = 0;
+        }
         faults
     }
 
@@ -189,6 +203,8 @@ impl Faults {
             late_joins,
             liars,
             clones,
+            denials,
+            strict,
             resent_permille,
             connect_refused_permille,
             connect_lost_permille,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use p2p_gossip::config::LEAVE_FLUSH;
 use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
 use p2p_gossip::wire::{self, Hello, Message};
-use p2p_gossip::{Config, DialAddr, PeerId};
+use p2p_gossip::{Access, Config, ConnectAddr, PeerId};
 
 use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
@@ -82,10 +82,17 @@ impl World {
         let off = i64::from(faults.clock_off_ppm);
         let clock = Clock::new(self.base, if off == 0 { 0 } else { [-off, 0, off][self.rng.usize(..3)] });
         let connect = self.scenario.connect[slot].iter();
-        let connect: Vec<DialAddr> = connect.map(|&other| self.slots[other].addr.into()).collect();
+        let connect: Vec<ConnectAddr> = connect
+            .map(|&other| {
+                let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
+                ConnectAddr { pin, addr: self.slots[other].addr.into() }
+            })
+            .collect();
         let config = Config {
             period: Duration::from_millis(faults.ping_period_ms),
             connect,
+            access: self.slots[slot].access.clone(),
+            strict: faults.strict,
             peers_max: faults.peers_max,
             ..Config::default()
         };
@@ -123,6 +130,7 @@ impl World {
             is_liar: self.scenario.liars.contains(&slot),
             shadow: Shadow::new(id, clock.elapsed(self.now)),
         });
+        self.procs[proc].shadow.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
         self.want_turn(proc, self.now);
     }
@@ -204,6 +212,22 @@ impl World {
         let at = now + self.rng.u64(0..=20 * MS);
         self.procs[proc].turn_at = None;
         self.want_turn(proc, at);
+    }
+
+    /// The slot refuses these from now on, and nobody else; also when it is started again.
+    pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
+        let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
+        let access = Access { deny, ..Access::default() };
+        if self.slots[slot].access == access {
+            return;
+        }
+        self.slots[slot].access = access.clone();
+        if let Some(proc) = self.slots[slot].proc {
+            self.procs[proc].shadow.access = access.clone();
+            self.feed(proc, Input::Access(access));
+            self.check_admission(proc);
+            self.want_turn(proc, self.now);
+        }
     }
 
     /// Something for a thread of this process: now, or when it runs again.

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId, SessionUp};
+use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{Hello, Message, PeerRecord};
-use p2p_gossip::{Config, DialAddr, Event, PeerId};
+use p2p_gossip::{Config, Event, PeerId};
 
 pub struct Puppet {
     pub mesh: Mesh,
@@ -26,9 +27,14 @@ pub fn addr(n: u8) -> SocketAddr {
 impl Puppet {
     /// Node 9, which joins through node 3 if asked to.
     pub fn new(connect: &[SocketAddr]) -> Self {
+        Self::with(Config {
+            connect: connect.iter().map(|addr| (*addr).into()).collect(),
+            ..Config::default()
+        })
+    }
+
+    pub fn with(config: Config) -> Self {
         let now = Instant::now();
-        let connect: Vec<DialAddr> = connect.iter().map(|addr| (*addr).into()).collect();
-        let config = Config { connect, ..Config::default() };
         Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
     }
 
@@ -38,6 +44,17 @@ impl Puppet {
     }
 
     pub fn up(&mut self, session: SessionId, peer: PeerId, instance: u64) -> Vec<Output> {
+        self.up_at(session, peer, instance, addr(peer.as_bytes()[0]))
+    }
+
+    /// The same from this address.
+    pub fn up_at(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        instance: u64,
+        remote: SocketAddr,
+    ) -> Vec<Output> {
         let hello = Hello {
             instance,
             name: String::new(),
@@ -45,7 +62,6 @@ impl Puppet {
             advertised: vec![],
             heartbeat_ms: 1000,
         };
-        let remote = addr(peer.as_bytes()[0]);
         self.tell(Input::SessionUp(SessionUp { session, peer, hello, remote }))
     }
 
@@ -80,13 +96,29 @@ impl Puppet {
             while let Some(Output::Dial { session, .. }) =
                 new.iter().position(|output| matches!(output, Output::Dial { .. })).map(|at| new.remove(at))
             {
-                all.push(Output::Dial { session, addr: addr(0).into(), expected: None, hearsay: false });
+                all.push(Output::Dial {
+                    session,
+                    addr: addr(0).into(),
+                    expected: Expected::Anybody,
+                    hearsay: false,
+                });
                 let reason = DialError::Failed("nobody is there".to_owned());
                 new.extend(self.tell(Input::DialFailed { session, reason }));
             }
             all.extend(new);
         }
         self.now = end;
+        all
+    }
+
+    /// Lets time pass until the mesh wants to dial; that and what came before.
+    pub fn wait_for_dial(&mut self) -> Vec<Output> {
+        let mut all = self.outputs();
+        while dials(&all) == 0 {
+            self.now = self.now.max(self.mesh.poll_timeout().expect("something is to come"));
+            self.mesh.handle_timeout(self.now);
+            all.extend(self.outputs());
+        }
         all
     }
 

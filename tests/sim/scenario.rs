@@ -44,6 +44,8 @@ pub enum Action {
     Reset(Slot),
     CloseOneSided(Slot),
     Stall(Slot, Micros),
+    /// The slot refuses these, and nobody else.
+    Deny(Slot, Vec<Slot>),
     /// All faults end.
     Calm,
 }
@@ -59,6 +61,8 @@ pub struct Scenario {
     /// Slots that lie, and slots that run another slot's key.
     pub liars: Vec<Slot>,
     pub key_of: Vec<Slot>,
+    /// Whether every `--connect` names the key that must be there.
+    pub pins: bool,
     pub script: Vec<(Micros, Action)>,
     /// How long the mesh is watched once it is whole.
     pub stay: Micros,
@@ -76,6 +80,7 @@ impl Scenario {
             connect: (0..nodes).map(|slot| if slot == 0 { vec![] } else { vec![0] }).collect(),
             liars: Vec::new(),
             key_of: (0..nodes).collect(),
+            pins: false,
             script,
             stay: 6_000 * MS,
         }
@@ -239,6 +244,13 @@ impl Scenario {
         for _ in 0..faults.stalls {
             let (at, slot) = (rng.u64(..chaos), rng.usize(..total));
             script.push((at, Action::Stall(slot, rng.u64(..=faults.stall_ms_max * MS))));
+        }
+        let mut rng = kind(13);
+        for _ in 0..faults.denials {
+            let (at, slot) = (rng.u64(..chaos), rng.usize(..total));
+            let denied = (0..total).filter(|&other| other != slot && rng.u32(..3) == 0).collect();
+            script.push((at, Action::Deny(slot, denied)));
+            script.push((at + rng.u64(..=faults.down_ms_max * MS), Action::Deny(slot, Vec::new())));
         }
         // What is to end later ends with the faults: Calm heals and resumes everything.
         script.retain(|(at, action)| *at < chaos || matches!(action, Action::Start(..)));

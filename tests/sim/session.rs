@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use p2p_gossip::PeerId;
 use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_FLUSH, LINGER, WRITE_STALL};
 use p2p_gossip::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
+use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{ByeReason, Hello, Message};
 
 use super::clock::{Micros, micros};
@@ -58,7 +59,7 @@ pub enum Limit {
 pub struct Thread {
     pub id: SessionId,
     pub stage: Stage,
-    pub expected: Option<PeerId>,
+    pub expected: Expected,
     pub outbox: VecDeque<Outgoing>,
     /// Whether the coordinator holds the other end of the outbox.
     pub handle: bool,
@@ -67,7 +68,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    pub fn new(id: SessionId, stage: Stage, expected: Option<PeerId>, now: Micros) -> Self {
+    pub fn new(id: SessionId, stage: Stage, expected: Expected, now: Micros) -> Self {
         Self { id, stage, expected, outbox: VecDeque::new(), handle: true, started: now, stalled_since: None }
     }
 
@@ -81,13 +82,7 @@ impl Thread {
 }
 
 impl World {
-    pub fn dial(
-        &mut self,
-        proc: ProcId,
-        id: SessionId,
-        addr: std::net::SocketAddr,
-        expected: Option<PeerId>,
-    ) {
+    pub fn dial(&mut self, proc: ProcId, id: SessionId, addr: std::net::SocketAddr, expected: Expected) {
         let thread = Thread::new(id, Stage::Connecting, expected, self.now);
         let conn = self.open_connection(proc, thread, addr);
         self.procs[proc].handles.insert(id, (conn, 0));
@@ -101,7 +96,8 @@ impl World {
         };
         self.procs[proc].accepted += 1;
         let id = SessionId::accepted(self.procs[proc].accepted);
-        self.conns[conn].ends[1].thread = Some(Thread::new(id, Stage::AwaitingClient, None, self.now));
+        self.conns[conn].ends[1].thread =
+            Some(Thread::new(id, Stage::AwaitingClient, Expected::Anybody, self.now));
         self.limit(conn, 1, Limit::Handshake, self.now + micros(HANDSHAKE_TIMEOUT));
     }
 
@@ -124,6 +120,12 @@ impl World {
     /// A dial ends without a session.
     fn fail(&mut self, conn: ConnId, why: &str) {
         self.end(conn, 0, Some(Report::DialFailed(DialError::Failed(why.to_owned()))));
+    }
+
+    /// Whether the process at this end lets the peer in, as its verifier does.
+    fn admits(&self, conn: ConnId, side: Side, peer: &PeerId) -> bool {
+        let proc = self.conns[conn].ends[side].proc;
+        proc.is_none_or(|proc| self.procs[proc].shadow.access.check(peer).is_ok())
     }
 
     fn stage(&self, conn: ConnId, side: Side) -> Option<Stage> {
@@ -191,9 +193,11 @@ impl World {
         let closed = Some(Report::Down(DisconnectReason::Closed));
         match (stage, packet) {
             (Stage::AwaitingServer, Packet::ServerHello(found)) => {
-                let expected = self.conns[conn].ends[0].thread.as_ref().and_then(|thread| thread.expected);
-                if expected.is_some_and(|expected| expected != found) {
+                let thread = self.conns[conn].ends[0].thread.as_ref();
+                if thread.is_some_and(|thread| !thread.expected.is_met_by(&found)) {
                     self.end(conn, 0, Some(Report::DialFailed(DialError::WrongId { found })));
+                } else if !self.admits(conn, 0, &found) {
+                    self.fail(conn, "refused by our own lists");
                 } else if let Some(proc) = self.conns[conn].ends[0].proc {
                     self.set_stage(conn, 0, Stage::AwaitingHello);
                     let (id, hello) = (self.procs[proc].id, Box::new(self.procs[proc].hello.clone()));
@@ -211,6 +215,9 @@ impl World {
                     self.set_stage(conn, 1, Stage::AwaitingFinished);
                     self.transmit(conn, 1, Packet::ServerHello(self.procs[proc].id));
                 }
+            }
+            (Stage::AwaitingFinished, Packet::Finished(peer, _)) if !self.admits(conn, 1, &peer) => {
+                self.end(conn, 1, None);
             }
             (Stage::AwaitingFinished, Packet::Finished(peer, hello)) => {
                 if let Some(proc) = self.conns[conn].ends[1].proc {

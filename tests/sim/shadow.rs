@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, SessionId, roster_of};
-use p2p_gossip::{DialAddr, PeerId};
+use p2p_gossip::pin::Expected;
+use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
 use super::net::{ConnId, Side};
@@ -79,7 +80,7 @@ pub struct Shadow {
     pub peers: BTreeMap<PeerId, PeerShadow>,
     pub sessions: BTreeMap<SessionId, SessionShadow>,
     /// Dials ordered and not yet answered, and of those the ones given up.
-    pub dials: BTreeMap<SessionId, Option<PeerId>>,
+    pub dials: BTreeMap<SessionId, Expected>,
     pub cancelled: BTreeSet<SessionId>,
     pub up: usize,
     pub roster: u64,
@@ -98,6 +99,8 @@ pub struct Shadow {
     /// Lost their last session in this turn, without the promise of another.
     pub must_be_down: Vec<PeerId>,
     pub leaving: bool,
+    /// Who may be a peer now.
+    pub access: Access,
 }
 
 impl Shadow {
@@ -119,6 +122,7 @@ impl Shadow {
             changed: BTreeSet::new(),
             must_be_down: Vec::new(),
             leaving: false,
+            access: Access::default(),
         }
     }
 

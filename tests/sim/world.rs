@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use p2p_gossip::PeerId;
+use p2p_gossip::{Access, PeerId};
 
 use super::calm::Calm;
 use super::clock::{Micros, SECOND};
@@ -41,6 +41,7 @@ pub struct SlotState {
     pub powered: bool,
     pub proc: Option<ProcId>,
     pub key: PeerId,
+    pub access: Access,
 }
 
 /// A broken invariant, and what came before.
@@ -171,7 +172,7 @@ impl World {
         for slot in 0..world.scenario.nodes {
             let addr = address(slot, 0);
             let key = world.make_key();
-            world.slots.push(SlotState { addr, powered: true, proc: None, key });
+            world.slots.push(SlotState { addr, powered: true, proc: None, key, access: Access::default() });
             world.at_addr.insert(addr, slot);
         }
         for index in 0..world.scenario.script.len() {
@@ -277,6 +278,7 @@ impl World {
                     self.block(conn, side, self.now + how_long);
                 }
             }
+            Action::Deny(slot, denied) => self.deny(slot, &denied),
             Action::Calm => self.become_calm(),
         }
     }
@@ -310,6 +312,9 @@ impl World {
         }
         for proc in 0..self.procs.len() {
             self.resume(proc);
+        }
+        for slot in 0..self.slots.len() {
+            self.deny(slot, &[]);
         }
         for slot in 0..self.slots.len() {
             // A machine whose process is gone answers, if only to say so.

@@ -13,7 +13,8 @@ use p2p_gossip::mesh::{
 };
 use p2p_gossip::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
 use p2p_gossip::addr::HostName;
-use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerState};
+use p2p_gossip::pin::Expected;
+use p2p_gossip::{Access, Config, DialAddr, Event, PeerId, PeerState};
 
 const PEERS_MAX: usize = 12;
 
@@ -26,6 +27,7 @@ enum Step {
     Receives { which: u8, what: What },
     Ends { which: u8, why: u8 },
     Quiet { which: u8 },
+    Access { denied: u8, allowed: Option<u8> },
     Leave,
 }
 
@@ -70,7 +72,7 @@ fn hello(peer: u8, instance: u8) -> Hello {
     }
 }
 
-const BYES: [ByeReason; 8] = [
+const BYES: [ByeReason; 13] = [
     ByeReason::Leaving,
     ByeReason::Duplicate,
     ByeReason::Silent,
@@ -79,25 +81,31 @@ const BYES: [ByeReason; 8] = [
     ByeReason::Cloned,
     ByeReason::OwnAddress,
     ByeReason::Full,
+    ByeReason::NotAdmitted,
+    ByeReason::AddressTaken,
+    ByeReason::NetworkKeyMissing,
+    ByeReason::NetworkKeyWrong,
+    ByeReason::NetworkKeyUnknown,
 ];
 
 struct Driver {
     mesh: Mesh,
     now: Instant,
     accepted: u64,
-    dials: BTreeMap<SessionId, Option<PeerId>>,
+    dials: BTreeMap<SessionId, Expected>,
+    access: Access,
     sessions: BTreeMap<SessionId, PeerId>,
     up: BTreeSet<PeerId>,
 }
 
 impl Driver {
-    fn new() -> Self {
+    fn new(is_strict: bool) -> Self {
         let now = Instant::now();
         let connect = vec![addr(1, 8080).into(), "nowhere.example:1".parse().expect("an address")];
-        let config = Config { connect, peers_max: PEERS_MAX, ..Config::default() };
+        let config = Config { connect, strict: is_strict, peers_max: PEERS_MAX, ..Config::default() };
         let mesh = Mesh::new(config, id(0), 0, 7, now);
         let (dials, sessions, up) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { mesh, now, accepted: 0, dials, sessions, up }
+        Self { mesh, now, accepted: 0, dials, access: Access::default(), sessions, up }
     }
 
     fn session(&self, which: u8) -> Option<SessionId> {
@@ -123,8 +131,10 @@ impl Driver {
             }
             Step::DialUp { which, peer, instance } => {
                 if let Some(session) = self.dial(which) {
-                    let expected = self.dials.remove(&session).flatten();
-                    let known = expected.and_then(|id_| (0..=255).find(|&n| id(n) == id_));
+                    let expected = self.dials.remove(&session).unwrap_or(Expected::Anybody);
+                    let known = (expected != Expected::Anybody)
+                        .then(|| (0..=255).find(|&n| expected.is_met_by(&id(n))))
+                        .flatten();
                     let peer = known.or(peer).unwrap_or(1);
                     self.comes_up(session, peer, instance, addr(peer, 8080));
                 }
@@ -148,10 +158,10 @@ impl Driver {
             Step::Ends { which, why } => {
                 if let Some(session) = self.session(which) {
                     self.sessions.remove(&session);
-                    let reason = match why % 11 {
-                        8 => DisconnectReason::Closed,
-                        9 => DisconnectReason::Protocol,
-                        10 => DisconnectReason::Slow,
+                    let reason = match why % 16 {
+                        13 => DisconnectReason::Closed,
+                        14 => DisconnectReason::Protocol,
+                        15 => DisconnectReason::Slow,
                         bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
                     };
                     self.feed(Input::SessionDown { session, reason });
@@ -161,6 +171,11 @@ impl Driver {
                 if let Some(session) = self.session(which) {
                     self.feed(Input::Quiet { session });
                 }
+            }
+            Step::Access { denied, allowed } => {
+                let some = |mask: u8| (1..9).filter(|n| mask >> (n - 1) & 1 == 1).map(id).collect();
+                self.access = Access { allow: allowed.map(some), deny: some(denied) };
+                self.feed(Input::Access(self.access.clone()));
             }
             Step::Leave => self.feed(Input::Leave),
         }
@@ -183,7 +198,7 @@ impl Driver {
             match output {
                 Output::Dial { session, expected, addr, hearsay } => {
                     assert!(addr.is_dialable() && !(hearsay && addr.is_loopback()), "dialled {addr}");
-                    assert!(session.is_dialled() && expected != Some(id(0)), "no dial to oneself");
+                    assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "no dial to oneself");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                 }
                 Output::Send { session, message } => {
@@ -216,6 +231,8 @@ impl Driver {
         assert!(peers.len() <= PEERS_MAX, "{} peers known", peers.len());
         for peer in &peers {
             assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
+            let is_admitted = self.access.check(&peer.id).is_ok();
+            assert!(is_admitted || peer.state != PeerState::Up, "a member that is kept out");
             let open = self.mesh.open_sessions(&peer.id);
             let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
             assert!(open.len() <= most, "{} sessions with one peer", open.len());
@@ -242,8 +259,9 @@ fn message(what: What) -> Message {
     }
 }
 
-fuzz_target!(|steps: Vec<Step>| {
-    let mut driver = Driver::new();
+fuzz_target!(|input: (bool, Vec<Step>)| {
+    let (is_strict, steps) = input;
+    let mut driver = Driver::new(is_strict);
     driver.carry_out();
     driver.check();
     for step in steps {

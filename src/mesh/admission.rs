@@ -1,0 +1,107 @@
+//! Who may be a peer: the lists of the user, and with `strict` the addresses of known peers.
+
+use std::time::{Duration, Instant};
+
+use super::dialing::Target;
+use super::event::DownReason;
+use super::peer::State;
+use super::timers::Timer;
+use super::{Mesh, Report, SessionUp, millis};
+use crate::access::{Access, Refusal};
+use crate::addr::DialAddr;
+use crate::identity::PeerId;
+use crate::wire::ByeReason;
+
+impl Mesh {
+    /// Whether a peer that has just been authenticated may be one, and what to tell it if not.
+    pub(super) fn check_admission(
+        &mut self,
+        up: &SessionUp,
+        dialled: Option<&DialAddr>,
+    ) -> Result<(), ByeReason> {
+        let SessionUp { session, peer, ref hello, remote } = *up;
+        if let Err(why) = self.config.access.check(&peer) {
+            self.report(Report::NotAdmitted { peer, addr: remote.into(), why });
+            return Err(ByeReason::NotAdmitted);
+        }
+        if self.config.strict && !self.dialing.is_pinned(&peer) {
+            let mut at = remote;
+            if !session.is_dialled() {
+                at.set_port(hello.listen_port);
+            }
+            let at = DialAddr::Socket(at);
+            let taken = |addr: &&DialAddr| self.owner_of(addr, &peer).is_some();
+            if let Some(addr) = dialled.into_iter().chain([&at]).find(taken) {
+                self.refuse_at_known_address(addr, peer);
+                return Err(ByeReason::AddressTaken);
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer was met where another had been met: the user is told once, until that one is back.
+    pub(super) fn tell_of_other_owner(&mut self, addr: &DialAddr, found: PeerId) {
+        if let Some(expected) = self.owner_of(addr, &found)
+            && let Some(peer) = self.peers.get_mut(&expected)
+            && !std::mem::replace(&mut peer.wrong_id_reported, true)
+        {
+            self.report(Report::WrongId { addr: addr.clone(), expected, found, is_refused: false });
+        }
+    }
+
+    /// The user has changed the lists: who is no longer admitted goes, who is again comes back.
+    pub(super) fn access_changed(&mut self, now: Instant, access: Access) {
+        self.config.access = access;
+        if self.leaving {
+            return;
+        }
+        let known: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in known {
+            match self.config.access.check(&id) {
+                Err(why) => self.shut_out(now, id, why),
+                Ok(()) => self.let_back_in(now, id),
+            }
+        }
+        self.seeds_again(now);
+        self.pump_dials(now);
+    }
+
+    fn shut_out(&mut self, now: Instant, id: PeerId, why: Refusal) {
+        for dial in self.dialing.cancel_to(&id) {
+            self.close(dial, ByeReason::NotAdmitted);
+        }
+        self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let addr = peer.shown_addr();
+        match peer.state {
+            State::Rumour { .. } => self.forget(id),
+            State::Live(_) => {
+                self.report(Report::NotAdmitted { peer: id, addr, why });
+                self.close_all(&id, ByeReason::NotAdmitted);
+                self.down(now, id, DownReason::Denied);
+            }
+            // Kept, so that it can be met again once it is admitted.
+            State::Dead { .. } | State::Left { .. } => {}
+        }
+    }
+
+    /// There is a reason to hope for everybody who is lost, and to ask for lists that brought nothing.
+    fn let_back_in(&mut self, now: Instant, id: PeerId) {
+        let target = Target::Peer(id);
+        let soon = self.random_between(Duration::ZERO, millis(100));
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        match &mut peer.state {
+            State::Dead { .. } => {
+                peer.backoff.reset();
+                peer.addrs.restart_round();
+                self.timers.set_no_later(Timer::Dial(target), now + soon);
+            }
+            State::Live(live) => live.lists.ask_anew(),
+            State::Left { .. } | State::Rumour { .. } => {}
+        }
+    }
+}
