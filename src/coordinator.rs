@@ -14,6 +14,7 @@ use crate::config::LEAVE_FLUSH;
 use crate::delivery::{Delivery, Posting};
 use crate::identity::PeerId;
 use crate::log_limit::LogLimit;
+use crate::memory::{Memory, wall_clock};
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
@@ -51,6 +52,8 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) mesh: Mesh,
+    /// Where its known peers are kept, if anywhere.
+    pub(crate) memory: Option<Memory>,
     pub(crate) context: Arc<Context>,
     pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
     pub(crate) control: Receiver<Command>,
@@ -82,10 +85,13 @@ impl Coordinator {
                 };
                 self.handle(Turn::Session(id, event));
             }
-            let now = Instant::now();
+            let now = self.now();
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh.handle_timeout(now);
                 self.carry_out();
+            }
+            if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
+                self.remember(now);
             }
         }
         self.notify(Event::Stopped);
@@ -96,7 +102,8 @@ impl Coordinator {
     }
 
     fn next_turn(&self) -> Turn {
-        let due = self.leave_by.or_else(|| self.mesh.poll_timeout());
+        let memory = self.memory.as_ref().map(Memory::due);
+        let due = self.leave_by.or_else(|| self.mesh.poll_timeout().into_iter().chain(memory).min());
         let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         select! {
             recv(self.inbox) -> event => match event {
@@ -109,7 +116,7 @@ impl Coordinator {
     }
 
     fn handle(&mut self, turn: Turn) {
-        let now = Instant::now();
+        let now = self.now();
         match turn {
             Turn::Timeout => {}
             Turn::Command(Command::Peers(reply)) => {
@@ -132,12 +139,28 @@ impl Coordinator {
             Turn::Command(Command::Leave) => {
                 if self.leave_by.is_none() {
                     self.leave_by = Some(now + LEAVE_FLUSH);
+                    // Who says goodbye from now on does so to a node that is leaving: when all stop
+                    // at once, each is to look for the others again.
+                    self.remember(now);
+                    self.memory = None;
                     self.mesh.handle(now, Input::Leave);
                 }
             }
             Turn::Session(id, event) => self.session_event(now, id, event),
         }
         self.carry_out();
+    }
+
+    /// Now, which the mesh learns by the clock on the wall as well.
+    fn now(&mut self) -> Instant {
+        self.mesh.tell_time(wall_clock());
+        Instant::now()
+    }
+
+    fn remember(&mut self, now: Instant) {
+        if let Some(memory) = &mut self.memory {
+            memory.remember(now, self.mesh.known_peers());
+        }
     }
 
     fn session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
@@ -199,6 +222,11 @@ impl Coordinator {
                     {
                         // There is no room for a goodbye.
                         self.sessions.remove(&session);
+                    }
+                }
+                Output::Remember => {
+                    if let Some(memory) = &mut self.memory {
+                        memory.changed(Instant::now());
                     }
                 }
                 Output::Notify(event) => {
@@ -320,6 +348,10 @@ fn log_report(report: &Report) {
                 log::warn!(peer:% = peer.short(), reason:% = reason.in_words(), suppressed; "peer turned us away");
             }
         }
+        Report::Recalled { peers, forgotten, surplus } => {
+            log::info!(peers = *peers, forgotten = *forgotten, surplus = *surplus;
+                "looking for known peers");
+        }
         Report::OurKeyInUse { addr } => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
@@ -373,6 +405,7 @@ mod tests {
         let hello = wire::encode(&Message::PeersRequest).unwrap();
         let coordinator = Coordinator {
             mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
+            memory: None,
             context: Arc::new(Context {
                 tls,
                 hello,

@@ -108,9 +108,33 @@ pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
     linked.and_then(|()| sync_directory_of(file))
 }
 
+/// Puts a file in the place of whatever has its name. Whatever happens, that name leads to the old
+/// file or to the new one, whole; to the new one for good once this returns.
+pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = write_temporary(file, bytes, mode)?;
+    if let Err(error) = fs::rename(&temporary, file) {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_directory_of(file)
+}
+
+/// Removes what [`create_new`] and [`replace`] of this file left behind when their process was
+/// killed. Nobody else may be about to use them.
+pub(crate) fn remove_temporaries(file: &Path) {
+    // A file that can't be removed is only in the way of the next one, which then says so.
+    let _ = fs::remove_file(temporary_of(file));
+}
+
 /// The user that this process acts as.
 pub(crate) fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Permission bits with which others could read or write, if there are any.
+pub(crate) fn open_to_others(metadata: &fs::Metadata) -> Option<u32> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    (mode & OTHERS != 0).then_some(mode)
 }
 
 /// Makes the names in a directory durable.
@@ -194,6 +218,20 @@ mod tests {
         assert_eq!(create_new(&link, b"two", PRIVATE).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&file).unwrap(), b"one");
         assert_eq!(names(directory.path()), ["link", "secret"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_behind_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("memory");
+        for left_behind in ["", "half of it"] {
+            fs::write(temporary_of(&file), left_behind).unwrap();
+            replace(&file, b"whole", PRIVATE).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"whole");
+        }
+        fs::write(temporary_of(&file), "half").unwrap();
+        remove_temporaries(&file);
+        assert_eq!(names(directory.path()), ["memory"]);
     }
 
     #[test]

@@ -26,6 +26,7 @@
 //! | [`identity`] | key pair, certificate, [`PeerId`] |
 //! | [`network_key`] | the secret of a closed network |
 //! | [`pin`], [`access`] | who must be at an address; who may be a peer at all |
+//! | `state`, `known_peers`, `memory` | what outlives a node: its key and the peers it knows |
 //! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
 //! | [`wire`] | messages and their framing |
 //! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
@@ -41,13 +42,16 @@ pub mod counters;
 pub mod delivery;
 mod files;
 pub mod identity;
+mod known_peers;
 mod listener;
 mod log_limit;
+mod memory;
 pub mod mesh;
 pub mod network_key;
 mod node;
 pub mod pin;
 mod session;
+mod state;
 pub mod status;
 mod subscribers;
 pub mod text;
@@ -59,11 +63,13 @@ pub use access::Access;
 pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
 pub use identity::{Identity, IdentityError, PeerId};
+pub use known_peers::KnownPeersError;
 pub use mesh::event::{DownReason, Event};
 pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
 pub use node::{BroadcastError, Node, StartError};
 pub use pin::{ConnectAddr, Pin};
+pub use state::{StateDir, StateError};
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

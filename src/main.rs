@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
 use p2p_gossip::access::{AccessError, AccessSources};
-use p2p_gossip::{Config, Identity, IdentityError, Node, StartError};
+use p2p_gossip::{Config, Identity, IdentityError, Node, StartError, StateDir, StateError};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{Action, IdentitySource, Options, PROGRAM, Verb};
@@ -92,6 +92,8 @@ enum Failure {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("{error}{advice}", error = .0, advice = advice(.0))]
     Start(#[from] StartError),
     #[error("cannot start: {0}")]
@@ -118,15 +120,22 @@ fn advice(error: &StartError) -> &'static str {
 }
 
 fn run(options: Options) -> Result<(), Failure> {
+    let state = options.state.as_deref().map(StateDir::open).transpose()?;
     let identity = match options.identity {
-        IdentitySource::Generated => Identity::generate()?,
+        IdentitySource::Default => match &state {
+            Some(state) => state.identity()?,
+            None => Identity::generate()?,
+        },
         IdentitySource::Key(key) => Identity::from_key_file(&key)?,
         IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
     };
     // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
     let signals = Signals::start(options.access.has_files())?;
     let config = Config { access: options.access.read()?, ..options.config };
-    let node = Node::start(config, identity)?;
+    let node = match state {
+        Some(state) => Node::start_with_state(config, identity, state)?,
+        None => Node::start(config, identity)?,
+    };
     let mut console = Console::start(options.output)?;
     let events = node.events().clone();
     loop {

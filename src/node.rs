@@ -17,10 +17,12 @@ use crate::counters::Counters;
 use crate::delivery::Delivery;
 use crate::identity::{Identity, PeerId};
 use crate::listener::{self, Listener};
+use crate::memory::{self, Writing, wall_clock};
 use crate::mesh::Mesh;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::session::Context;
+use crate::state::StateDir;
 use crate::status::Status;
 use crate::subscribers::{self, Subscribers};
 use crate::tls::Tls;
@@ -59,6 +61,8 @@ pub struct Node {
     control: Sender<Command>,
     listener: Listener,
     coordinator: Option<JoinHandle<()>>,
+    /// Its memory, if it has one.
+    writing: Option<Writing>,
 }
 
 /// Why a node did not start.
@@ -114,6 +118,19 @@ impl Node {
     /// # Errors
     /// The configuration makes no sense, or the system refuses the port, a thread or a descriptor.
     pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
+        Self::launch(config, identity, None)
+    }
+
+    /// The same, with a memory: the node looks for the peers known in the directory as well, and
+    /// keeps those that it meets there. The identity need not be the directory's.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with_state(config: Config, identity: Identity, state: StateDir) -> Result<Self, StartError> {
+        Self::launch(config, identity, Some(state))
+    }
+
+    fn launch(config: Config, identity: Identity, state: Option<StateDir>) -> Result<Self, StartError> {
         config.check()?;
         let id = identity.id();
         tell_oddity(&config.access, &id);
@@ -142,8 +159,20 @@ impl Node {
             inbox: inbox_sender,
             counters: Counters::default(),
         });
+        let now = Instant::now();
+        let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
+        let (memory, writing) = match state {
+            Some(state) => {
+                mesh.tell_time(wall_clock());
+                mesh.recall(now, state.known_peers().to_vec());
+                let (memory, writing) = memory::start(state, now)?;
+                (Some(memory), Some(writing))
+            }
+            None => (None, None),
+        };
         let coordinator = Coordinator {
-            mesh: Mesh::new(config, id, instance, fastrand::u64(..), Instant::now()),
+            mesh,
+            memory,
             context: Arc::clone(&context),
             inbox,
             control: commands,
@@ -156,7 +185,8 @@ impl Node {
         let coordinator = thread::Builder::new()
             .name("coordinator".to_owned())
             .spawn(move || coordinator.run(listening))?;
-        Ok(Self { id, local_addr, events, events_dropped, control, listener, coordinator: Some(coordinator) })
+        let coordinator = Some(coordinator);
+        Ok(Self { id, local_addr, events, events_dropped, control, listener, coordinator, writing })
     }
 
     /// This node's id.
@@ -244,7 +274,8 @@ impl Node {
         let _ = self.control.send(Command::Access(access));
     }
 
-    /// Says goodbye to all peers, waits at most half a second for that to be sent, and stops.
+    /// Says goodbye to all peers, waits at most half a second for that to be sent, and as long again
+    /// for the last news of known peers to be on disk, and stops.
     /// The last events stay readable on a clone of the receiver.
     pub fn shutdown(mut self) {
         self.stop();
@@ -257,6 +288,9 @@ impl Node {
         if let Some(coordinator) = self.coordinator.take() {
             // A panic in there has been reported by the panic hook.
             let _ = coordinator.join();
+        }
+        if let Some(writing) = self.writing.take() {
+            writing.finish();
         }
     }
 }

@@ -9,14 +9,18 @@ mod sim;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::config::{FORGET_AFTER, HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
-use p2p_gossip::mesh::{self, DialError, DisconnectReason, Input, Output, Report, SessionId};
+use p2p_gossip::mesh::{
+    self, DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime,
+};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{ByeReason, Message};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
 use sim::clock::{SECOND, micros};
-use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, probes, told};
+use sim::puppet::{
+    OWN_INSTANCE, Puppet, WALL, addr, asks_for_a_list, closes, dials, id, known, probes, told,
+};
 use sim::scenario::{Action, Restart, Scenario};
 use sim::world::{Outcome, World};
 
@@ -144,7 +148,7 @@ fn who_left_is_let_go_and_may_return() {
 
 #[test]
 fn a_new_key_at_an_old_address_is_a_new_peer() {
-    let new_key = Restart { new_key: true, new_address: false };
+    let new_key = Restart { new_key: true, ..Restart::SAME };
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_key))
@@ -153,7 +157,7 @@ fn a_new_key_at_an_old_address_is_a_new_peer() {
 
 #[test]
 fn an_old_key_at_a_new_address_is_the_same_peer() {
-    let new_address = Restart { new_key: false, new_address: true };
+    let new_address = Restart { new_address: true, ..Restart::SAME };
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_address))
@@ -577,4 +581,146 @@ fn a_pin_beats_what_a_strict_node_remembers() {
     let replacement = SessionId::accepted(1);
     node.up_at(replacement, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
     assert_eq!(node.mesh.open_sessions(&id(4)), [replacement]);
+}
+
+// Memory
+
+/// Whose key is known stays, is not told where to join, and knows whom it had met.
+const BY_MEMORY: Restart = Restart { no_connect: true, ..Restart::REMEMBERING };
+
+/// Every node can find every other, and does.
+fn becomes_one(scenario: Scenario) {
+    assert_eq!(run(scenario).islands, 1);
+}
+
+#[test]
+fn a_node_that_is_not_told_where_to_join_finds_its_mesh_by_memory() {
+    // Elsewhere, or the others would find it.
+    let elsewhere = Restart { new_address: true, ..BY_MEMORY };
+    for seed in 0..6 {
+        becomes_one(
+            Scenario::new(seed, 5)
+                .at_ms(4_000, Action::Kill(2))
+                .at_ms(9_000, Action::Start(2, elsewhere))
+                .calm_at_ms(9_000),
+        );
+    }
+}
+
+/// The one that stayed where it was knows the others, and tells where they are now.
+#[test]
+fn one_address_that_is_still_right_brings_back_the_whole_mesh() {
+    let moved = Restart { new_address: true, ..Restart::SAME };
+    let elsewhere = Restart { new_address: true, ..BY_MEMORY };
+    for seed in 0..6 {
+        let mut scenario = Scenario::new(seed, 5).at_ms(4_000, Action::Kill(4));
+        for slot in 1..4 {
+            scenario = scenario
+                .at_ms(5_000, Action::Kill(slot))
+                .at_ms(6_000 + slot as u64 * 100, Action::Start(slot, moved));
+        }
+        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).calm_at_ms(12_000));
+    }
+}
+
+#[test]
+fn a_whole_mesh_that_lost_power_needs_nobody_to_join_through() {
+    for seed in 0..4 {
+        let mut scenario = Scenario::new(seed, 6);
+        for slot in 0..6 {
+            scenario = scenario
+                .at_ms(5_000, Action::PowerOff(slot))
+                .at_ms(8_000 + slot as u64 * 50, Action::Start(slot, BY_MEMORY));
+        }
+        becomes_one(scenario.calm_at_ms(8_500));
+    }
+}
+
+/// Each remembers the others as they were when it left itself: whoever left first looks for the rest.
+#[test]
+fn a_whole_mesh_that_was_stopped_at_once_needs_nobody_to_join_through() {
+    for seed in 0..6 {
+        let mut scenario = Scenario::new(seed, 4);
+        for slot in 0..4 {
+            scenario = scenario
+                .at_ms(5_000 + seed * slot as u64, Action::Leave(slot))
+                .at_ms(8_000, Action::Start(slot, BY_MEMORY));
+        }
+        becomes_one(scenario.calm_at_ms(8_000));
+    }
+}
+
+#[test]
+fn a_known_peer_is_met_again_and_not_for_the_first_time() {
+    let mut node = Puppet::remembering(vec![known(3), known(4)]);
+    assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 7)));
+    node.list(SessionId::accepted(1), std::iter::empty());
+    // Both sides were apart, so what the second says is asked for as well: a stranger's is not.
+    assert!(asks_for_a_list(&node.up(SessionId::accepted(2), id(4), 7)));
+    assert!(!asks_for_a_list(&node.up(SessionId::accepted(3), id(5), 7)));
+    let memory = node.mesh.known_peers();
+    assert_eq!(memory[0].first_seen, known(3).first_seen);
+    assert_eq!((memory[0].last_seen, memory[2].first_seen), (WALL, WALL));
+}
+
+#[test]
+fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
+    let left = KnownPeer { left: true, ..known(3) };
+    let mut node = Puppet::remembering(vec![left]);
+    assert_eq!(dials(&node.wait(60 * ONE_SECOND)), 0);
+    assert!(node.mesh.known_peers()[0].left);
+    let mut node = Puppet::remembering(vec![KnownPeer { left: true, ..known(3) }]);
+    let session = SessionId::accepted(1);
+    assert!(asks_for_a_list(&node.up(session, id(4), 1)));
+    node.list(session, [(id(3), addr(3))].into_iter());
+    assert!(dials(&node.wait(ONE_SECOND)) > 0);
+}
+
+#[test]
+fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
+    let mut node = Puppet::remembering(vec![known(3), known(4)]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    let session = SessionId::accepted(2);
+    node.up(session, id(5), 1);
+    let answer = node.tell(Input::Received { session, message: Message::PeersRequest });
+    let told = answer.iter().find_map(|output| match output {
+        Output::Send { message: Message::Peers { records, .. }, .. } => Some(records.clone()),
+        _ => None,
+    });
+    let told = told.expect("an answer");
+    assert_eq!(told.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
+}
+
+#[test]
+fn who_was_not_seen_for_a_day_is_forgotten_and_so_is_oneself() {
+    let day = FORGET_AFTER.as_secs();
+    let old = KnownPeer { last_seen: UnixTime(WALL.0 - day - 1), ..known(3) };
+    let young = KnownPeer { last_seen: UnixTime(WALL.0 - day + 5), ..known(4) };
+    // A clock that was set back makes nobody old.
+    let ahead = KnownPeer { last_seen: UnixTime(WALL.0 + day * 9), ..known(5) };
+    let mut node = Puppet::remembering(vec![old, young, ahead, known(9)]);
+    let known = |node: &Puppet| node.mesh.known_peers().iter().map(|peer| peer.id).collect::<Vec<_>>();
+    assert_eq!(known(&node), [id(4), id(5)]);
+    let outputs = node.wait(6 * ONE_SECOND);
+    assert!(outputs.contains(&Output::Remember));
+    assert_eq!(known(&node), [id(5)]);
+}
+
+#[test]
+fn of_more_than_there_is_room_for_those_seen_last_are_looked_for() {
+    let seen = |n: u8| KnownPeer { last_seen: UnixTime(WALL.0 - 600 + u64::from(n)), ..known(n) };
+    let mut node = Puppet::with_peers_max(2);
+    node.recall((1..=5).map(seen).collect());
+    let known: Vec<_> = node.mesh.known_peers().iter().map(|peer| peer.id).collect();
+    assert_eq!(known, [id(4), id(5)]);
+}
+
+#[test]
+fn another_key_at_a_remembered_address_is_said_loudly() {
+    let mut node = Puppet::remembering(vec![known(3)]);
+    let session = node.next_dial();
+    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
+    let wrong = |output: &Output| matches!(output, Output::Report(mesh::Report::WrongId { .. }));
+    assert!(outputs.iter().any(wrong), "{outputs:?}");
+    assert_eq!(node.mesh.known_peers().len(), 1);
 }

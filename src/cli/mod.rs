@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 pub(crate) use run::{IdentitySource, Options};
-pub(crate) use values::Output;
+pub(crate) use values::{IdPrefix, Output};
 pub(crate) use verbs::{KeySource, Keygen, Verb};
 
 use crate::stdio::visible;

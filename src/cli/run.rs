@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) identity: IdentitySource,
     /// Where the lists of who may be a peer come from.
     pub(crate) access: AccessSources,
+    /// Where its key and the peers that it knows are kept, if anywhere.
+    pub(crate) state: Option<PathBuf>,
     /// What stdout carries.
     pub(crate) output: Output,
 }
@@ -32,8 +34,8 @@ pub(crate) struct Options {
 /// Where a node's key and certificate come from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IdentitySource {
-    /// Made at the start, gone at the end.
-    Generated,
+    /// From the state directory; without one made at the start and gone at the end.
+    Default,
     /// The key from a file, with a certificate made for it.
     Key(PathBuf),
     /// Both from files.
@@ -62,6 +64,10 @@ struct Arguments {
     /// PEM certificate of that key [default: made for it]
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     cert: Option<PathBuf>,
+
+    /// directory with key and known peers [default: none]
+    #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
+    state: Option<PathBuf>,
 
     /// accept this peer, and nobody unlisted; repeatable
     #[argh(option, arg_name = "ID")]
@@ -134,7 +140,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Action, UsageError> {
 
 fn check(arguments: Arguments) -> Result<Options, UsageError> {
     let identity = match (arguments.key, arguments.cert) {
-        (None, None) => IdentitySource::Generated,
+        (None, None) => IdentitySource::Default,
         (Some(key), None) => IdentitySource::Key(key),
         (Some(key), Some(cert)) => IdentitySource::KeyAndCertificate(key, cert),
         (None, Some(_)) => {
@@ -164,7 +170,8 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         deny: arguments.deny,
         deny_files: arguments.deny_file,
     };
-    Ok(Options { config, identity, access, output: arguments.output.unwrap_or_default() })
+    let state = arguments.state;
+    Ok(Options { config, identity, state, access, output: arguments.output.unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -178,16 +185,16 @@ mod tests {
         let options = run(&[]).unwrap();
         let default = Config::default();
         assert_eq!((options.config.period, options.config.port), (default.period, default.port));
-        assert_eq!(options.identity, IdentitySource::Generated);
+        assert_eq!((options.identity, options.state), (IdentitySource::Default, None));
         assert_eq!(options.output, Output::Text);
     }
 
     #[test]
     fn every_option_arrives_in_either_form() {
-        let apart = "--period 0.5 --port 0 --connect a.example:1 --connect [::1]:2 --key k --cert c \
+        let apart = "--period 0.5 --port 0 --connect a.example:1 --connect [::1]:2 --key k --cert c --state s \
                      --bind ::1 --name bob --output json --advertise b.example:3 --advertise [::2]:4 \
                      --max-peers 7 --heartbeat 0.5 --timeout 2 --forget-after 30m";
-        let joined = "--period=0.5 --port=0 --connect=a.example:1 --connect=[::1]:2 --key=k --cert=c \
+        let joined = "--period=0.5 --port=0 --connect=a.example:1 --connect=[::1]:2 --key=k --cert=c --state=s \
                       --bind=::1 --name=bob --output=json --advertise=b.example:3 --advertise=[::2]:4 \
                       --max-peers=7 --heartbeat=0.5 --timeout=2 --forget-after=30m";
         for line in [apart, joined] {
@@ -199,6 +206,7 @@ mod tests {
             assert_eq!(options.identity, IdentitySource::KeyAndCertificate("k".into(), "c".into()));
             assert_eq!(options.config.bind, Some("::1".parse().unwrap()));
             assert_eq!(options.config.name, "bob");
+            assert_eq!(options.state, Some("s".into()));
             assert_eq!(options.output, Output::Json);
             let advertise: Vec<_> = options.config.advertise.iter().map(ToString::to_string).collect();
             assert_eq!(advertise, ["b.example:3", "[::2]:4"]);

@@ -1,16 +1,17 @@
 //! How the values of options parse, and what is said of those that do not.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::FromArgValue;
-use p2p_gossip::DialAddr;
 use p2p_gossip::addr::{DialAddrError, LocalIp};
 use p2p_gossip::config::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN,
     TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX, check_name,
 };
+use p2p_gossip::{DialAddr, PeerId};
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
@@ -100,4 +101,33 @@ pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
 pub(super) fn parse_name(value: &str) -> Result<String, String> {
     check_name(value).map_err(|error| error.to_string())?;
     Ok(value.to_owned())
+}
+
+/// The beginning of a peer's id, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdPrefix(String);
+
+impl IdPrefix {
+    pub(crate) fn matches(&self, id: &PeerId) -> bool {
+        id.to_string().starts_with(&self.0)
+    }
+}
+
+impl fmt::Display for IdPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Fewer digits could be meant for another peer than the user thinks.
+const ID_DIGITS_MIN: usize = 8;
+const ID_DIGITS: usize = 64;
+
+pub(super) fn parse_id_prefix(value: &str) -> Result<IdPrefix, String> {
+    let is_hex = value.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_hex && (ID_DIGITS_MIN..=ID_DIGITS).contains(&value.len()) {
+        Ok(IdPrefix(value.to_ascii_lowercase()))
+    } else {
+        Err(format!("it must be from {ID_DIGITS_MIN} to {ID_DIGITS} hexadecimal digits of an id"))
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::values::parse_file;
+use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
 use super::words::{Normal, from_argh, normalise};
 use super::{Action, PROGRAM, UsageError, help};
 
@@ -15,6 +15,10 @@ pub(crate) enum Verb {
     Keygen(Keygen),
     /// Print the id of a key.
     Id(KeySource),
+    /// List the peers known in a state directory.
+    Peers(PathBuf, Output),
+    /// Remove one of them.
+    Forget(PathBuf, IdPrefix),
 }
 
 /// Where a key is whose id is wanted.
@@ -24,6 +28,8 @@ pub(crate) enum KeySource {
     Key(PathBuf),
     /// In this certificate.
     Certificate(PathBuf),
+    /// In this state directory.
+    State(PathBuf),
 }
 
 /// What keys to make, and where; at least one.
@@ -40,11 +46,13 @@ pub(crate) struct Keygen {
 pub(super) enum Kind {
     Keygen,
     Id,
+    Peers,
+    Forget,
 }
 
 impl Kind {
     /// In the order of the help.
-    pub(super) const ALL: &[Self] = &[Self::Keygen, Self::Id];
+    pub(super) const ALL: &[Self] = &[Self::Keygen, Self::Id, Self::Peers, Self::Forget];
 
     pub(super) fn named(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == word)
@@ -55,6 +63,8 @@ impl Kind {
         match self {
             Self::Keygen => "keygen",
             Self::Id => "id",
+            Self::Peers => "peers",
+            Self::Forget => "forget",
         }
     }
 
@@ -63,6 +73,8 @@ impl Kind {
         match self {
             Self::Keygen => "make the key of a node or of a network",
             Self::Id => "print the id of a key",
+            Self::Peers => "list the peers that a node knows",
+            Self::Forget => "make a node forget a peer",
         }
     }
 
@@ -74,6 +86,8 @@ impl Kind {
                  their owner only.\n"
             }
             Self::Id => "The id is the SHA-256 of the public key: of a node that runs with this key.\n",
+            Self::Peers => "Reads the memory of a node, which may be running.\n",
+            Self::Forget => "The node must not be running, or it would write the peer back.\n",
         }
     }
 
@@ -81,6 +95,8 @@ impl Kind {
     pub(super) fn parse(self, arguments: &[String]) -> Result<Action, UsageError> {
         match self {
             Self::Keygen => read(self, arguments, KeygenArguments::check),
+            Self::Peers => read(self, arguments, PeersArguments::check),
+            Self::Forget => read(self, arguments, ForgetArguments::check),
             Self::Id => read(self, arguments, IdArguments::check),
         }
     }
@@ -143,15 +159,56 @@ struct IdArguments {
     /// PEM certificate
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     cert: Option<PathBuf>,
+
+    /// state directory of a node
+    #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
+    state: Option<PathBuf>,
 }
 
 impl IdArguments {
     fn check(self) -> Result<Verb, UsageError> {
-        match (self.key, self.cert) {
-            (Some(key), None) => Ok(Verb::Id(KeySource::Key(key))),
-            (None, Some(cert)) => Ok(Verb::Id(KeySource::Certificate(cert))),
-            _ => Err(UsageError::new("id needs one of --key and --cert")),
+        match (self.key, self.cert, self.state) {
+            (Some(key), None, None) => Ok(Verb::Id(KeySource::Key(key))),
+            (None, Some(cert), None) => Ok(Verb::Id(KeySource::Certificate(cert))),
+            (None, None, Some(state)) => Ok(Verb::Id(KeySource::State(state))),
+            _ => Err(UsageError::new("id needs one of --key, --cert and --state")),
         }
+    }
+}
+
+/// Known peers.
+#[derive(Debug, FromArgs, ArgsInfo)]
+struct PeersArguments {
+    /// state directory of the node
+    #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
+    state: PathBuf,
+
+    /// text or json, one object a line [default: text]
+    #[argh(option, arg_name = "FORMAT")]
+    output: Option<Output>,
+}
+
+impl PeersArguments {
+    fn check(self) -> Result<Verb, UsageError> {
+        Ok(Verb::Peers(self.state, self.output.unwrap_or_default()))
+    }
+}
+
+/// A peer to forget.
+#[derive(Debug, FromArgs, ArgsInfo)]
+struct ForgetArguments {
+    /// state directory of the node
+    #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
+    state: PathBuf,
+
+    /// id of the peer, or at least its first 8 digits
+    #[argh(positional, arg_name = "ID", from_str_fn(parse_id_prefix))]
+    id: IdPrefix,
+}
+
+impl ForgetArguments {
+    fn check(self) -> Result<Verb, UsageError> {
+        Ok(Verb::Forget(self.state, self.id))
     }
 }
 
@@ -177,6 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_is_listed_and_forgotten_by_the_beginning_of_an_id() {
+        assert!(matches!(verb(&["peers", "--state=s"]), Ok(Verb::Peers(_, Output::Text))));
+        assert!(matches!(
+            verb(&["peers", "--output", "json", "--state=s"]),
+            Ok(Verb::Peers(_, Output::Json))
+        ));
+        assert_eq!(error(&["peers"]), "option --state is missing");
+        assert_eq!(error(&["peers", "--state=s", "x"]), "unexpected argument 'x'");
+        for line in [&["forget", "--state=s", "ABCDEF01"][..], &["forget", "ABCDEF01", "--state", "s"]] {
+            let Verb::Forget(state, prefix) = verb(line).unwrap() else { panic!("{line:?}") };
+            assert_eq!((state, prefix.to_string()), ("s".into(), "abcdef01".to_owned()));
+        }
+        assert_eq!(error(&["forget", "--state=s"]), "ID is missing");
+        assert_eq!(error(&["forget", "abcdef0123"]), "option --state is missing");
+        for bad in ["abcdef0", "abcdefgh", "", &"a".repeat(65)] {
+            let message = error(&["forget", "--state=s", bad]);
+            assert!(message.contains("from 8 to 64 hexadecimal digits"), "{message}");
+        }
+    }
+
+    #[test]
     fn an_id_has_one_source() {
         let source = |line: &[&str]| match verb(line).unwrap() {
             Verb::Id(source) => source,
@@ -184,8 +262,9 @@ mod tests {
         };
         assert_eq!(source(&["id", "--key", "k"]), KeySource::Key("k".into()));
         assert_eq!(source(&["id", "--cert=c"]), KeySource::Certificate("c".into()));
-        for line in [&["id"][..], &["id", "--key=k", "--cert=c"]] {
-            assert_eq!(error(line), "id needs one of --key and --cert");
+        assert_eq!(source(&["id", "--state=s"]), KeySource::State("s".into()));
+        for line in [&["id"][..], &["id", "--key=k", "--cert=c"], &["id", "--key=k", "--state=c"]] {
+            assert_eq!(error(line), "id needs one of --key, --cert and --state");
         }
         assert_eq!(error(&["id", "me"]), "unexpected argument 'me'");
     }

@@ -381,7 +381,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let was_met = peer.instance.is_some();
+        let was_met = peer.met.is_some();
         let mut detail = None;
         match reason {
             DialError::Failed(words) => detail = Some(words),
@@ -468,7 +468,7 @@ impl Mesh {
         let addrs: Vec<DialAddr> = addrs.into_iter().filter(is_free).collect();
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
         addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
-        if peer.addrs.is_empty() && peer.instance.is_none() {
+        if peer.addrs.is_empty() && peer.met.is_none() {
             self.peers.remove(&id);
             return false;
         }
@@ -478,7 +478,7 @@ impl Mesh {
     fn is_known(&self, target: Target) -> bool {
         match target {
             Target::Seed(_) => true,
-            Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| peer.instance.is_some()),
+            Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| peer.met.is_some()),
         }
     }
 

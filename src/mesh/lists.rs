@@ -37,7 +37,7 @@ const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
 /// A peer lost for longer is not passed on any more.
 const RECENT: Duration = Duration::from_secs(10 * 60);
 /// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
-const LEFT_QUIET: Duration = Duration::from_secs(10);
+pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
 /// Why a list was asked for, which decides how its news is acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,11 +209,12 @@ impl Mesh {
     }
 
     /// Whom we tell this peer of: who is connected, and who was a short while ago; only peers
-    /// proven to us, at addresses that they showed or claimed themselves.
+    /// proven to us in this life, at addresses that they showed or claimed themselves in it.
     fn records_for(&self, now: Instant, to: &PeerId, remote: SocketAddr) -> Vec<PeerRecord> {
         let record = |(id, peer): (&PeerId, &Peer)| {
             let connected = match &peer.state {
                 State::Live(_) => true,
+                State::Dead { .. } if peer.instance.is_none() => return None,
                 State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,
                 State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
             };
@@ -264,11 +265,12 @@ impl Mesh {
                 return false;
             }
             peer.state = State::Dead { since };
+            self.output(Output::Remember);
         }
         self.hear_of(now, id, addrs)
     }
 
-    fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: Why) -> Duration {
+    pub(super) fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: Why) -> Duration {
         let we_dial = self.id < id;
         let (low, high) = match (why, we_dial) {
             _ if !connected => (1000, 2000),

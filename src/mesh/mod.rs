@@ -17,6 +17,7 @@
 //! | `lists.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
 //! | `status.rs` | what all that looks like from outside |
+//! | `memory.rs` | peers known from an earlier life, and for the next one |
 
 mod addrs;
 mod admission;
@@ -25,6 +26,7 @@ mod dialing;
 pub mod event;
 mod lists;
 mod liveness;
+mod memory;
 mod peer;
 mod reach;
 mod roster;
@@ -51,6 +53,7 @@ use timers::{Timer, Timers};
 
 pub use dialing::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use liveness::HELD_UP;
+pub use memory::{KnownAddr, KnownPeer};
 pub use roster::roster_of;
 pub use rtt::{RTT_BUCKETS_US, RttHistogram};
 pub use sessions::{GRACE, SESSIONS_PER_PEER_MAX};
@@ -85,6 +88,11 @@ impl fmt::Display for SessionId {
         write!(f, "{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 >> 1)
     }
 }
+
+/// Wall-clock time in whole seconds since 1970 (UTC). Nothing is timed by it: it is told to the mesh
+/// from outside, for what is remembered and shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime(pub u64);
 
 /// What happened outside.
 #[derive(Clone, Debug)]
@@ -200,6 +208,8 @@ pub enum Output {
         /// What to say.
         reason: ByeReason,
     },
+    /// [`Mesh::known_peers`] is worth remembering anew, soon.
+    Remember,
     /// Tell the user.
     Notify(Event),
     /// Tell whoever reads the log.
@@ -269,6 +279,15 @@ pub enum Report {
         /// Why, by its own account.
         reason: ByeReason,
     },
+    /// Peers are known from an earlier life of this node, and looked for.
+    Recalled {
+        /// How many.
+        peers: usize,
+        /// How many were not seen for so long that they are forgotten.
+        forgotten: usize,
+        /// How many more the table of peers has no room for; they are forgotten too.
+        surplus: usize,
+    },
     /// Another process uses our key.
     OurKeyInUse {
         /// Where it is, or who says so.
@@ -333,6 +352,8 @@ pub struct Mesh {
     /// Whether any list of peers has been received yet.
     has_list: bool,
     leaving: bool,
+    /// What the clock on the wall says, as far as we were told.
+    wall: UnixTime,
     /// When the driver last called.
     last_turn: Instant,
 }
@@ -367,6 +388,7 @@ impl Mesh {
             unsettled_since: None,
             has_list: false,
             leaving: false,
+            wall: UnixTime::default(),
             last_turn: now,
         };
         mesh.dial_seeds(now);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::SessionId;
+use super::UnixTime;
 use super::addrs::Addrs;
 use super::backoff::Backoff;
 use super::lists::ListExchange;
@@ -31,6 +32,8 @@ pub(super) struct Peer {
     /// Earlier processes with the key, oldest first, and when the last of them was replaced.
     pub(super) replaced: VecDeque<u64>,
     pub(super) replaced_at: Option<Instant>,
+    /// When it was proven for the first and the last time, in this life or an earlier one.
+    pub(super) met: Option<Met>,
     pub(super) backoff: Backoff,
     /// Pings sent to it and received from it, ever.
     pub(super) pings_sent: u64,
@@ -43,6 +46,14 @@ pub(super) struct Peer {
     pub(super) clone_reported: bool,
     pub(super) wrong_id_reported: bool,
     pub(super) state: State,
+}
+
+/// When a peer was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) first: UnixTime,
+    /// When it was last connected; of a live peer, when it came up.
+    pub(super) last: UnixTime,
 }
 
 /// States carry what only they need.
@@ -136,6 +147,7 @@ impl Peer {
             instance: None,
             replaced: VecDeque::new(),
             replaced_at: None,
+            met: None,
             backoff: Backoff::default(),
             pings_sent: 0,
             pings_received: 0,
@@ -191,13 +203,13 @@ impl Peer {
     /// A dial to this address, which was answered there, has proven to lead to it. A host name is
     /// remembered only if it is the peer's own: the user's may mean many, and a stranger's may
     /// mean something else tomorrow.
-    pub(super) fn prove(&mut self, dialled: DialAddr, remote: SocketAddr) {
+    pub(super) fn prove(&mut self, dialled: DialAddr, remote: SocketAddr, at: UnixTime) {
         let is_own = self.addrs.first_hand().any(|addr| *addr == dialled);
         if dialled.socket().is_some() || is_own {
-            self.addrs.prove(dialled);
+            self.addrs.prove(dialled, at);
         } else {
             self.addrs.remove(&dialled);
-            self.addrs.prove(remote.into());
+            self.addrs.prove(remote.into(), at);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::dialing::{Finished, Target};
 use super::event::{DownReason, Event};
 use super::lists::Why;
-use super::peer::{Live, Peer, REPLACED_MAX, State, timeout_for};
+use super::peer::{Live, Met, Peer, REPLACED_MAX, State, timeout_for};
 use super::timers::Timer;
 use super::{DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, millis, reach, roster};
 use crate::addr::DialAddr;
@@ -110,7 +110,9 @@ impl Mesh {
 
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_live(&id) {
-            self.peers.remove(&id);
+            if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
+                self.output(Output::Remember);
+            }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.timers.cancel(Timer::Forget(id));
         }
@@ -122,7 +124,8 @@ impl Mesh {
         let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
         let we_decide = self.id < id;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
-        let was_known = peer.instance.is_some();
+        let was_known = peer.met.is_some();
+        peer.met.get_or_insert(Met { first: self.wall, last: self.wall }).last = self.wall;
         peer.name.clone_from(&hello.name);
         peer.instance = Some(hello.instance);
         peer.remote = Some((remote, session.is_dialled()));
@@ -139,7 +142,7 @@ impl Mesh {
             return;
         };
         if let Some(addr) = dialled {
-            peer.prove(addr, remote);
+            peer.prove(addr, remote, self.wall);
         }
         peer.addrs.restart_round();
 
@@ -185,6 +188,7 @@ impl Mesh {
             self.membership_changed(now);
             self.notify_up(id);
         }
+        self.output(Output::Remember);
         self.seed_reached(target, id);
         self.ask_on_meeting(id, now, if was_known && is_new { Why::Reconnect } else { Why::Join }, target);
     }
@@ -320,11 +324,15 @@ impl Mesh {
         peer.addrs.restart_round();
         let shown = (peer.name.clone(), peer.shown_addr());
         peer.state = state;
+        if let Some(met) = &mut peer.met {
+            met.last = self.wall;
+        }
         self.live -= 1;
         self.roster ^= roster::share(&id);
         if !self.leaving {
             self.timers.set(Timer::Forget(id), now + self.config.forget_after);
             self.membership_changed(now);
+            self.output(Output::Remember);
             self.seeds_lost(now, id);
         }
         Some(shown)

@@ -1,6 +1,6 @@
 //! The time after the last fault: within a limit the mesh is whole, and then it stays so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_gossip::PeerState;
 use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, HEARTBEAT, TIMEOUT};
@@ -243,6 +243,7 @@ impl World {
             virtual_time: self.now,
             healed_after: calm.whole_since.unwrap_or(self.now) - calm.since,
             heal_limit: calm.limit - calm.since,
+            islands: self.islands.values().collect::<BTreeSet<_>>().len(),
             stats: self.stats.clone(),
         })
     }

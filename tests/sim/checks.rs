@@ -128,7 +128,7 @@ impl World {
             }
             Output::Send { session, message } => self.check_send(proc, *session, message),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::Probe { .. } => {}
+            Output::Probe { .. } | Output::Remember => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::mesh::Report::WrongId { expected, .. } = report {

@@ -40,6 +40,8 @@ pub struct Faults {
     /// Of those that are started again: with a new key, at a new address; of a thousand.
     pub new_key_permille: u32,
     pub new_address_permille: u32,
+    /// Of those with their old key: that know whom they had met; half of these have no `--connect`.
+    pub memory_permille: u32,
     /// Machines that never come back, of a thousand.
     pub gone_permille: u32,
     /// Processes stopped as by SIGSTOP, and for how long at most.
@@ -94,6 +96,7 @@ impl Default for Faults {
             down_ms_max: 8_000,
             new_key_permille: 0,
             new_address_permille: 0,
+            memory_permille: 0,
             gone_permille: 0,
             pauses: 0,
             pause_ms_max: 8_000,
@@ -171,6 +174,10 @@ impl Faults {
             faults.strict = true;
             faults.new_key_permille = 0;
         }
+        // Drawn last, so that seeds of before memory tell what they told.
+        if rng.u32(..3) == 0 {
+            faults.memory_permille = rng.u32(..=1000);
+        }
         faults
     }
 
@@ -213,6 +220,7 @@ impl Faults {
             socket_frames,
             new_key_permille,
             new_address_permille,
+            memory_permille,
             gone_permille,
             thread_hop_us,
             latency_us,

@@ -81,7 +81,8 @@ impl World {
         let faults = &self.scenario.faults;
         let off = i64::from(faults.clock_off_ppm);
         let clock = Clock::new(self.base, if off == 0 { 0 } else { [-off, 0, off][self.rng.usize(..3)] });
-        let connect = self.scenario.connect[slot].iter();
+        let connect: &[Slot] = if restart.no_connect { &[] } else { &self.scenario.connect[slot] };
+        let connect = connect.iter();
         let connect: Vec<ConnectAddr> = connect
             .map(|&other| {
                 let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
@@ -106,7 +107,14 @@ impl World {
         };
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
-        let mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
+        let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
+        let mut shadow = Shadow::new(id, clock.elapsed(self.now));
+        mesh.tell_time(self.wall());
+        if restart.memory {
+            let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
+            shadow.recall(&known, self.wall(), self.now);
+            mesh.recall(clock.local(self.now), known);
+        }
         let proc = self.procs.len();
         self.note(|| format!("p{proc} starts at slot {slot} {addr} as {} {:?}", id.short(), config.connect));
         self.procs.push(Process {
@@ -128,7 +136,7 @@ impl World {
             conns: BTreeSet::new(),
             accepted: 0,
             is_liar: self.scenario.liars.contains(&slot),
-            shadow: Shadow::new(id, clock.elapsed(self.now)),
+            shadow,
         });
         self.procs[proc].shadow.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
@@ -269,6 +277,8 @@ impl World {
             self.session_event(proc, session, conn, side, report);
         }
         let local = self.procs[proc].clock.local(self.now);
+        let wall = self.wall();
+        self.procs[proc].mesh.tell_time(wall);
         if self.procs[proc].mesh.poll_timeout().is_some_and(|at| at <= local) {
             self.procs[proc].mesh.handle_timeout(local);
             self.carry_out(proc);
@@ -327,6 +337,8 @@ impl World {
 
     fn feed(&mut self, proc: ProcId, input: Input) {
         let local = self.procs[proc].clock.local(self.now);
+        let wall = self.wall();
+        self.procs[proc].mesh.tell_time(wall);
         self.procs[proc].mesh.handle(local, input);
         self.carry_out(proc);
     }
@@ -362,6 +374,11 @@ impl World {
                     if let Some(&(conn, side)) = self.procs[proc].handles.get(&session) {
                         self.put(conn, side, Outgoing::Probe);
                     }
+                }
+                Output::Remember => {
+                    let known = self.procs[proc].mesh.known_peers();
+                    let memory = &mut self.slots[self.procs[proc].slot].memory;
+                    memory[1] = std::mem::replace(&mut memory[0], known);
                 }
                 Output::Notify(_) | Output::Report(_) => {}
             }

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId, SessionUp};
+use p2p_gossip::mesh::{
+    DialError, DisconnectReason, Input, KnownAddr, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
+};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::{Config, Event, PeerId};
@@ -15,6 +17,20 @@ pub struct Puppet {
 }
 
 pub const OWN_INSTANCE: u64 = 1;
+/// What the clock on the wall says while a puppet runs.
+pub const WALL: UnixTime = UnixTime(1_769_860_800);
+
+/// A peer as it is remembered that was there when the memory ends, an hour ago.
+pub fn known(n: u8) -> KnownPeer {
+    KnownPeer {
+        id: id(n),
+        name: String::new(),
+        first_seen: UnixTime(WALL.0 - 100_000),
+        last_seen: UnixTime(WALL.0 - 3_600),
+        left: false,
+        addrs: vec![KnownAddr { addr: addr(n).into(), last_success: Some(UnixTime(WALL.0 - 3_600)) }],
+    }
+}
 
 pub fn id(n: u8) -> PeerId {
     PeerId::from_bytes([n; 32])
@@ -36,6 +52,39 @@ impl Puppet {
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
         Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
+    }
+
+    /// Node 9, which knows these from an earlier life.
+    pub fn remembering(known: Vec<KnownPeer>) -> Self {
+        let mut puppet = Self::new(&[]);
+        puppet.recall(known);
+        puppet
+    }
+
+    pub fn with_peers_max(peers_max: usize) -> Self {
+        let now = Instant::now();
+        let config = Config { peers_max, ..Config::default() };
+        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
+    }
+
+    pub fn recall(&mut self, known: Vec<KnownPeer>) {
+        self.mesh.tell_time(WALL);
+        self.mesh.recall(self.now, known);
+    }
+
+    /// Lets time pass until the mesh dials.
+    pub fn next_dial(&mut self) -> SessionId {
+        loop {
+            let dialled = self.outputs().into_iter().find_map(|output| match output {
+                Output::Dial { session, .. } => Some(session),
+                _ => None,
+            });
+            if let Some(session) = dialled {
+                return session;
+            }
+            self.now = self.mesh.poll_timeout().expect("something is to be done");
+            self.mesh.handle_timeout(self.now);
+        }
     }
 
     pub fn tell(&mut self, input: Input) -> Vec<Output> {

@@ -6,16 +6,22 @@ use super::faults::Faults;
 /// A place in the network that one process at a time runs at.
 pub type Slot = usize;
 
-/// Which key, and where, a process has that is started again.
+/// Which key, and where, a process has that is started again, and what it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restart {
     pub new_key: bool,
     pub new_address: bool,
+    /// It knows whom it had met before.
+    pub memory: bool,
+    /// It is not told whom to join through.
+    pub no_connect: bool,
 }
 
 impl Restart {
-    /// Same key, same address.
-    pub const SAME: Self = Self { new_key: false, new_address: false };
+    /// Same key, same address, nothing known but whom to join through.
+    pub const SAME: Self = Self { new_key: false, new_address: false, memory: false, no_connect: false };
+    /// The same, with its memory.
+    pub const REMEMBERING: Self = Self { memory: true, ..Self::SAME };
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +171,7 @@ impl Scenario {
         let restart = |rng: &mut fastrand::Rng| Restart {
             new_key: rng.u32(..1000) < faults.new_key_permille,
             new_address: rng.u32(..1000) < faults.new_address_permille,
+            ..Restart::SAME
         };
         let mut rng = kind(3);
         for _ in 0..faults.partitions {
@@ -251,6 +258,16 @@ impl Scenario {
             let denied = (0..total).filter(|&other| other != slot && rng.u32(..3) == 0).collect();
             script.push((at, Action::Deny(slot, denied)));
             script.push((at + rng.u64(..=faults.down_ms_max * MS), Action::Deny(slot, Vec::new())));
+        }
+        let mut rng = kind(14);
+        for (_, action) in &mut script {
+            if let Action::Start(_, restart) = action
+                && !restart.new_key
+                && rng.u32(..1000) < faults.memory_permille
+            {
+                restart.memory = true;
+                restart.no_connect = rng.bool();
+            }
         }
         // What is to end later ends with the faults: Calm heals and resumes everything.
         script.retain(|(at, action)| *at < chaos || matches!(action, Action::Start(..)));

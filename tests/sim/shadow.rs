@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, SessionId, roster_of};
+use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, UnixTime, roster_of};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::{Access, DialAddr, PeerId};
 
@@ -128,6 +128,16 @@ impl Shadow {
 
     pub fn peer(&mut self, id: PeerId) -> &mut PeerShadow {
         self.peers.entry(id).or_insert_with(PeerShadow::new)
+    }
+
+    /// The process begins with this memory: only that somebody left matters, as all others are
+    /// strangers that must be met again before they count.
+    pub fn recall(&mut self, known: &[KnownPeer], wall: UnixTime, now: Micros) {
+        for known in known.iter().filter(|known| known.left) {
+            let peer = self.peer(known.id);
+            peer.standing = Standing::Left;
+            peer.since = now.saturating_sub((wall.0 - known.last_seen.0) * SECOND);
+        }
     }
 
     pub fn is_up(&self, id: &PeerId) -> bool {

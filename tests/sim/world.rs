@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use p2p_gossip::mesh::{KnownPeer, UnixTime};
 use p2p_gossip::{Access, PeerId};
 
 use super::calm::Calm;
@@ -17,6 +18,8 @@ use super::session::Limit;
 
 /// Notes kept for whoever reads a failure.
 const LAST_NOTES: usize = 80;
+/// 2026-01-31, for whoever reads what is remembered.
+const WALL_AT_START: u64 = 1_769_860_800;
 /// How often what no event would show is looked at.
 const SAMPLE_EVERY: Micros = SECOND / 2;
 
@@ -42,6 +45,9 @@ pub struct SlotState {
     pub proc: Option<ProcId>,
     pub key: PeerId,
     pub access: Access,
+    /// What was remembered there last, and before that: the newer may not have been written yet
+    /// when the process is killed.
+    pub memory: [Vec<KnownPeer>; 2],
 }
 
 /// A broken invariant, and what came before.
@@ -107,6 +113,8 @@ pub struct Outcome {
     /// From the last fault until the mesh was whole, and what was allowed.
     pub healed_after: Micros,
     pub heal_limit: Micros,
+    /// Groups of nodes that had no way to find each other; each had to become whole for itself.
+    pub islands: usize,
     pub stats: Stats,
 }
 
@@ -172,7 +180,14 @@ impl World {
         for slot in 0..world.scenario.nodes {
             let addr = address(slot, 0);
             let key = world.make_key();
-            world.slots.push(SlotState { addr, powered: true, proc: None, key, access: Access::default() });
+            world.slots.push(SlotState {
+                addr,
+                powered: true,
+                proc: None,
+                key,
+                access: Access::default(),
+                memory: Default::default(),
+            });
             world.at_addr.insert(addr, slot);
         }
         for index in 0..world.scenario.script.len() {
@@ -321,6 +336,11 @@ impl World {
             self.slots[slot].powered = true;
         }
         self.resend_everything_blocked();
+    }
+
+    /// What the clocks on all walls say.
+    pub fn wall(&self) -> UnixTime {
+        UnixTime(WALL_AT_START + self.now / SECOND)
     }
 
     pub fn make_key(&mut self) -> PeerId {

@@ -219,7 +219,7 @@ impl Driver {
                 Output::Notify(Event::Ping { peer, .. }) => {
                     assert!(self.up.contains(&peer), "a ping of somebody who is not there");
                 }
-                Output::Close { .. } | Output::Notify(_) | Output::Report(_) => {}
+                Output::Close { .. } | Output::Remember | Output::Notify(_) | Output::Report(_) => {}
             }
         }
     }
