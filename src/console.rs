@@ -26,6 +26,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Console {
     queue: Sender<(Timestamp, Event)>,
+    shows_pings: bool,
     /// Closed when the thread has written everything.
     done: Receiver<()>,
     losses: Losses,
@@ -33,7 +34,7 @@ pub(crate) struct Console {
 
 impl Console {
     /// Starts the thread that writes to stdout.
-    pub(crate) fn start(output: Output) -> io::Result<Self> {
+    pub(crate) fn start(output: Output, shows_pings: bool) -> io::Result<Self> {
         let (queue, events) = bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
@@ -42,11 +43,14 @@ impl Console {
             let _finished: Sender<()> = finished;
             write_events(&events, &mut printer, &mut stdout);
         })?;
-        Ok(Self { queue, done, losses: Losses::default() })
+        Ok(Self { queue, shows_pings, done, losses: Losses::default() })
     }
 
     /// Shows an event that happened now, unless stdout is too far behind.
     pub(crate) fn show(&mut self, event: Event) {
+        if !self.shows(&event) {
+            return;
+        }
         let is_surplus = event.is_traffic() && self.queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
         if is_surplus {
             self.losses.here += 1;
@@ -57,11 +61,18 @@ impl Console {
 
     /// Shows the last event, waiting for room until the deadline.
     pub(crate) fn show_last(&mut self, event: Event, deadline: Instant) {
+        if !self.shows(&event) {
+            return;
+        }
         if let Err(SendTimeoutError::Timeout(_)) =
             self.queue.send_deadline((Timestamp::now(), event), deadline)
         {
             self.losses.here += 1;
         }
+    }
+
+    fn shows(&self, event: &Event) -> bool {
+        self.shows_pings || !matches!(event, Event::Ping { .. })
     }
 
     /// Says how many events are lost, if some are: here, and those that did not get as far.
@@ -413,7 +424,7 @@ mod tests {
     #[test]
     fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
         let (queue, events) = bounded(EVENTS_QUEUED);
-        let mut console = Console { queue, done: bounded(0).1, losses: Losses::default() };
+        let mut console = Console { queue, shows_pings: true, done: bounded(0).1, losses: Losses::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(ping("flood")));
         console.show(Event::Stopped);
         assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Subscribe(Sender<Event>),
     /// Send this frame to every peer that is connected now.
     Broadcast(Frame, Sender<Delivery>),
+    /// Tell when membership has settled.
+    WhenSettled(Sender<()>),
 }
 
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(crate) struct Coordinator {
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     /// When the last goodbyes must have been sent, once we leave.
     pub(crate) leave_by: Option<Instant>,
+    /// Who waits for membership to settle: one a waiting thread.
+    pub(crate) awaiting_calm: Vec<Sender<()>>,
 }
 
 enum Turn {
@@ -92,6 +96,11 @@ impl Coordinator {
             }
             if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
                 self.remember(now);
+            }
+            if !self.awaiting_calm.is_empty() && self.mesh.is_settled(now) {
+                for waiting in self.awaiting_calm.drain(..) {
+                    let _ = waiting.try_send(());
+                }
             }
         }
         self.notify(Event::Stopped);
@@ -136,6 +145,7 @@ impl Coordinator {
                 self.context.tls.set_access(access.clone());
                 self.mesh.handle(now, Input::Access(access));
             }
+            Turn::Command(Command::WhenSettled(reply)) => self.awaiting_calm.push(reply),
             Turn::Command(Command::Leave) => {
                 if self.leave_by.is_none() {
                     self.leave_by = Some(now + LEAVE_FLUSH);
@@ -418,6 +428,7 @@ mod tests {
             subscribers: Subscribers::new(events, Arc::default()),
             sessions: BTreeMap::new(),
             leave_by: None,
+            awaiting_calm: Vec::new(),
         };
         (coordinator, seen)
     }

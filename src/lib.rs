@@ -31,8 +31,9 @@
 //! | [`wire`] | messages and their framing |
 //! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
 //! | [`text`] | text from strangers, made safe to show |
-//! | `node`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
-//! | `tls`, `waker`, `subscribers`, `log_limit`, `files` | what those need |
+//! | `node`, `handle`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
+//! | [`log_limit`] | one cause must not fill the log |
+//! | `tls`, `waker`, `subscribers`, `files` | what those need |
 
 pub mod access;
 pub mod addr;
@@ -41,10 +42,11 @@ mod coordinator;
 pub mod counters;
 pub mod delivery;
 mod files;
+mod handle;
 pub mod identity;
 mod known_peers;
 mod listener;
-mod log_limit;
+pub mod log_limit;
 mod memory;
 pub mod mesh;
 pub mod network_key;
@@ -62,12 +64,13 @@ pub mod wire;
 pub use access::Access;
 pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
+pub use handle::{BroadcastError, NodeHandle};
 pub use identity::{Identity, IdentityError, PeerId};
 pub use known_peers::KnownPeersError;
 pub use mesh::event::{DownReason, Event};
 pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
-pub use node::{BroadcastError, Node, StartError};
+pub use node::{Node, StartError};
 pub use pin::{ConnectAddr, Pin};
 pub use state::{StateDir, StateError};
 

@@ -7,9 +7,22 @@ use std::time::{Duration, Instant};
 const LINES_MAX: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Limits the log lines of one cause; one of these, as a `static`, a call site.
+/// Limits the log lines of one cause: five in ten seconds. One of these, as a `static`, a call site.
+///
+/// ```
+/// use p2p_gossip::log_limit::LogLimit;
+/// static LIMIT: LogLimit = LogLimit::new();
+/// let written = (0..1000).filter_map(|_| LIMIT.check()).count();
+/// assert_eq!(written, 5);
+/// ```
 #[derive(Debug)]
-pub(crate) struct LogLimit(Mutex<Window>);
+pub struct LogLimit(Mutex<Window>);
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 #[derive(Debug)]
 struct Window {
@@ -19,12 +32,14 @@ struct Window {
 }
 
 impl LogLimit {
-    pub(crate) const fn new() -> Self {
+    /// Nothing has been written yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(Mutex::new(Window { began: None, lines: 0, suppressed: 0 }))
     }
 
     /// Whether to write the line, and how many were left out before it.
-    pub(crate) fn check(&self) -> Option<u64> {
+    pub fn check(&self) -> Option<u64> {
         self.check_at(Instant::now())
     }
 

@@ -4,22 +4,23 @@
 mod cli;
 mod console;
 mod logging;
+mod signals;
+mod stdin;
 mod stdio;
 mod verbs;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{never, select};
 use p2p_gossip::access::{AccessError, AccessSources};
 use p2p_gossip::{Config, Identity, IdentityError, Node, StartError, StateDir, StateError};
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::{Action, IdentitySource, Options, PROGRAM, Verb};
+use crate::cli::{Action, AfterStdin, IdentitySource, Options, PROGRAM, Verb};
 use crate::console::Console;
 use crate::logging::Logs;
+use crate::signals::Signals;
 use crate::stdio::visible;
 
 /// From the signal until the process is gone, whatever blocks.
@@ -98,6 +99,8 @@ enum Failure {
     Start(#[from] StartError),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    #[error("{0} of standard input could not be sent")]
+    Stdin(String),
     #[error("the node ended by itself; this is a bug")]
     Died,
 }
@@ -136,19 +139,31 @@ fn run(options: Options) -> Result<(), Failure> {
         Some(state) => Node::start_with_state(config, identity, state)?,
         None => Node::start(config, identity)?,
     };
-    let mut console = Console::start(options.output)?;
+    let mut console = Console::start(options.output, options.shows_pings)?;
     let events = node.events().clone();
+    let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+    let mut unsent = 0;
     loop {
         select! {
             recv(events) -> event => {
                 console.show(event.map_err(|_| Failure::Died)?);
                 console.report_losses(node.events_dropped());
             }
-            recv(signals.stop) -> _ => break,
             recv(signals.reload) -> _ => reload(&node, &options.access),
+            recv(stdin) -> outcome => {
+                stdin = never();
+                if options.stdin == Some(AfterStdin::Leave) {
+                    log::info!("leaving the mesh; standard input has ended");
+                    unsent = outcome.map_or(0, |outcome| outcome.faults);
+                    break;
+                }
+            }
+            recv(signals.stop) -> _ => {
+                log::info!("leaving the mesh; a second Ctrl-C ends at once");
+                break;
+            }
         }
     }
-    log::info!("leaving the mesh; a second Ctrl-C ends at once");
     let deadline = Instant::now() + LEAVE_MAX;
     node.shutdown();
     let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
@@ -156,7 +171,11 @@ fn run(options: Options) -> Result<(), Failure> {
         console.show_last(event, patience);
     }
     console.finish(patience);
-    Ok(())
+    match unsent {
+        0 => Ok(()),
+        1 => Err(Failure::Stdin("a line".to_owned())),
+        _ => Err(Failure::Stdin(format!("{unsent} lines"))),
+    }
 }
 
 /// Reads the lists again. What can't be read changes nothing.
@@ -172,40 +191,5 @@ fn reload(node: &Node, sources: &AccessSources) {
             let reason = visible(&error.to_string());
             log::error!(reason:% = reason; "the allow and deny lists stay as they were");
         }
-    }
-}
-
-/// What the process is told by signals.
-struct Signals {
-    /// The first SIGINT or SIGTERM; the next one ends the process at once, as if it had never been
-    /// handled.
-    stop: Receiver<()>,
-    /// SIGHUP, once for however many came since it was last taken.
-    reload: Receiver<()>,
-}
-
-impl Signals {
-    /// With nothing to reload, SIGHUP keeps its meaning: the terminal is gone, and the process goes.
-    fn start(can_reload: bool) -> io::Result<Self> {
-        let wanted = [SIGINT, SIGTERM].into_iter().chain(can_reload.then_some(SIGHUP));
-        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
-        let ((stopper, stop), (reloader, reload)) = (bounded(1), bounded(1));
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut is_leaving = false;
-            for signal in signals.forever() {
-                // Main is on its way out if nobody takes what is sent here.
-                if signal == SIGHUP {
-                    let _ = reloader.try_send(());
-                    continue;
-                }
-                if is_leaving {
-                    // Fails for signals that it does not know only.
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
-                }
-                is_leaving = true;
-                let _ = stopper.try_send(());
-            }
-        })?;
-        Ok(Self { stop, reload })
     }
 }

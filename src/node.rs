@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp};
-use crate::config::{Config, ConfigError, INBOX_EVENTS, MESSAGE_BYTES_MAX};
-use crate::coordinator::{Command, Coordinator, tell_oddity};
+use crate::config::{Config, ConfigError, INBOX_EVENTS};
+use crate::coordinator::{Coordinator, tell_oddity};
 use crate::counters::Counters;
 use crate::delivery::Delivery;
+use crate::handle::{BroadcastError, NodeHandle};
 use crate::identity::{Identity, PeerId};
 use crate::listener::{self, Listener};
 use crate::memory::{self, Writing, wall_clock};
@@ -58,7 +59,7 @@ pub struct Node {
     local_addr: SocketAddr,
     events: Receiver<Event>,
     events_dropped: Arc<AtomicU64>,
-    control: Sender<Command>,
+    handle: NodeHandle,
     listener: Listener,
     coordinator: Option<JoinHandle<()>>,
     /// Its memory, if it has one.
@@ -86,21 +87,6 @@ pub enum StartError {
     /// The TLS library refuses the identity.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
-}
-
-/// Why a message was not broadcast.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BroadcastError {
-    /// The message is too long.
-    #[error("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are allowed")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// The node has left the mesh.
-    #[error("the node has stopped")]
-    Stopped,
 }
 
 /// What the node tells of where it is: what the user says, then the one address that it listens on.
@@ -150,6 +136,7 @@ impl Node {
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
+        let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
         let events_dropped = Arc::new(AtomicU64::new(0));
         let context = Arc::new(Context {
@@ -179,6 +166,7 @@ impl Node {
             subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
             sessions: std::collections::BTreeMap::new(),
             leave_by: None,
+            awaiting_calm: Vec::new(),
         };
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };
@@ -186,7 +174,7 @@ impl Node {
             .name("coordinator".to_owned())
             .spawn(move || coordinator.run(listening))?;
         let coordinator = Some(coordinator);
-        Ok(Self { id, local_addr, events, events_dropped, control, listener, coordinator, writing })
+        Ok(Self { id, local_addr, events, events_dropped, handle, listener, coordinator, writing })
     }
 
     /// This node's id.
@@ -212,10 +200,7 @@ impl Node {
     /// are. Dropping the receiver ends it.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Event> {
-        let (queue, events) = subscribers::queue();
-        // Without a coordinator the channel is closed at once, as for every other reader.
-        let _ = self.control.send(Command::Subscribe(queue));
-        events
+        self.handle.subscribe()
     }
 
     /// Events dropped so far because one of their readers did not take them in time.
@@ -227,13 +212,13 @@ impl Node {
     /// Everybody this node knows of, by id; empty once the node has stopped.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
-        self.ask(Command::Peers).unwrap_or_default()
+        self.handle.peers()
     }
 
     /// What the node is doing now, and has done so far; `None` once it has stopped.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
-        self.ask(Command::Status)
+        self.handle.status()
     }
 
     /// Sends a message to every peer that is connected now, who are told [`Event::Message`]. The
@@ -252,26 +237,30 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; it was sent to nobody.
+    /// The message is longer than [`MESSAGE_BYTES_MAX`](crate::config::MESSAGE_BYTES_MAX), or the node has
+    /// stopped; it was sent to nobody.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
-        let text = text.into();
-        let bytes = text.len();
-        let frame =
-            wire::encode(&Message::Broadcast { text }).map_err(|_| BroadcastError::TooLong { bytes })?;
-        self.ask(|reply| Command::Broadcast(frame, reply)).ok_or(BroadcastError::Stopped)
+        self.handle.broadcast(text)
     }
 
-    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = bounded(1);
-        self.control.send(command(reply)).ok()?;
-        answer.recv().ok()
+    /// Waits until the mesh has settled: this node is connected to somebody, if it was given addresses
+    /// to join through or remembers peers, and has met, or tried to meet, everybody whom it heard of. What is broadcast
+    /// then reaches the whole mesh. Returns `false` if the node stops before that.
+    #[must_use]
+    pub fn wait_settled(&self) -> bool {
+        self.handle.wait_settled()
+    }
+
+    /// A handle for other threads, which may outlive the node.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
     }
 
     /// From now on these may be peers, and nobody else: sessions with others end at once, and who
     /// is admitted again is met again.
     pub fn set_access(&self, access: Access) {
-        // A node that has stopped has no peers.
-        let _ = self.control.send(Command::Access(access));
+        self.handle.set_access(access);
     }
 
     /// Says goodbye to all peers, waits at most half a second for that to be sent, and as long again
@@ -284,7 +273,7 @@ impl Node {
     fn stop(&mut self) {
         // Nobody new, then goodbye to everybody.
         self.listener.stop();
-        let _ = self.control.send(Command::Leave);
+        self.handle.leave();
         if let Some(coordinator) = self.coordinator.take() {
             // A panic in there has been reported by the panic hook.
             let _ = coordinator.join();

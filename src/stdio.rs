@@ -1,7 +1,7 @@
-//! Whole writes to stdout and stderr, and when to colour them.
+//! Reads and whole writes on the standard streams, and when to colour them.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Read, Write as _};
 use std::os::fd::AsFd;
 
 use p2p_gossip::text;
@@ -25,17 +25,29 @@ impl Stream {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for(PollFlags::OUT)?,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn wait_for_room(&self) -> io::Result<()> {
-        match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
+    fn wait_for(&self, what: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.0, what)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Read for Stream {
+    /// Waits for something to read, also where the stream is non-blocking.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for(PollFlags::IN)?,
+                outcome => return outcome,
+            }
         }
     }
 }

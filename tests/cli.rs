@@ -9,6 +9,7 @@ mod cli {
     mod addresses;
     mod keys;
     mod output;
+    mod stdin;
     mod streams;
     mod usage;
     mod verbs;

@@ -67,6 +67,36 @@ fn a_broadcast_reaches_every_peer_in_order() {
 }
 
 #[test]
+fn who_joins_and_waits_for_calm_reaches_everybody() {
+    let nodes = mesh(6);
+    for _ in 0..5 {
+        let joiner = start(&[&nodes[0]]);
+        assert!(joiner.wait_settled());
+        let delivery = joiner.broadcast("hello, all").unwrap();
+        assert_eq!((delivery.reached(), delivery.wait(PATIENCE)), (6, 6));
+    }
+    assert!(nodes[0].wait_settled(), "nobody to join through is nobody to wait for");
+}
+
+#[test]
+fn who_waits_for_calm_is_told_when_the_node_stops() {
+    let nobody = Config { port: 0, connect: vec!["127.0.0.1:9".parse().unwrap()], ..Config::default() };
+    let node = Node::start(nobody, Identity::generate().unwrap()).unwrap();
+    let handle = node.handle();
+    let waiting = std::thread::spawn({
+        let handle = handle.clone();
+        move || handle.wait_settled()
+    });
+    // The answer to a later question shows that the earlier one may wait.
+    assert!(!node.status().unwrap().mesh.is_joined);
+    node.shutdown();
+    assert!(!waiting.join().unwrap());
+    assert!(!handle.wait_settled() && handle.status().is_none() && handle.peers().is_empty());
+    assert_eq!(handle.broadcast("x").unwrap_err(), BroadcastError::Stopped);
+    assert_eq!(handle.subscribe().recv().ok(), None);
+}
+
+#[test]
 fn the_last_words_before_leaving_arrive() {
     let mut nodes = mesh(2);
     let leaver = nodes.pop().unwrap();

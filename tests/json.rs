@@ -5,19 +5,20 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use p2p_gossip::{DialAddr, DownReason, PeerId};
+use p2p_gossip::{Config, DialAddr, DownReason, Identity, Node, PeerId};
 use serde_json::Value;
 
 use support::process::Spec;
 use support::{Cluster, localhost};
 
 /// Fields of each event. Taking one away or renaming one breaks readers; adding one belongs here too.
-const FIELDS: [(&str, &[&str]); 6] = [
+const FIELDS: [(&str, &[&str]); 7] = [
     ("listening", &["time", "event", "id", "addr"]),
     ("up", &["time", "event", "peer", "name", "addr", "members"]),
     ("down", &["time", "event", "peer", "name", "addr", "reason", "members"]),
     ("left", &["time", "event", "peer", "name", "addr", "members"]),
     ("ping", &["time", "event", "peer", "name", "addr", "seq", "text", "rtt_ms"]),
+    ("message", &["time", "event", "peer", "name", "addr", "text"]),
     ("stopped", &["time", "event"]),
 ];
 
@@ -29,6 +30,10 @@ fn every_event_has_the_promised_fields() {
     cluster.wait_full_mesh(&nodes);
     // The first ping may come before a round trip was measured; both kinds are wanted.
     cluster.wait_pings(&nodes, 10, 0);
+    speak("hello", cluster.addr(nodes[0]));
+    cluster.wait_for("the message", &nodes[..1], |history| {
+        history.records().iter().any(|record| record.json["text"] == "hello").then_some(())
+    });
     let (killed, leaver) = (cluster.id(nodes[1]), cluster.id(nodes[2]));
     cluster.kill(nodes[1]);
     cluster.wait_down(&nodes[..1], killed, DownReason::Closed, 0);
@@ -47,6 +52,15 @@ fn every_event_has_the_promised_fields() {
         }
         (!missing.is_empty()).then(|| format!("never seen: {missing:?}"))
     });
+}
+
+/// Somebody else joins, tells everybody, and leaves.
+fn speak(text: &str, through: SocketAddr) {
+    let bind = Some("127.0.0.1".parse().expect("an address"));
+    let config = Config { port: 0, bind, connect: vec![through.into()], ..Config::default() };
+    let speaker = Node::start(config, Identity::generate().expect("a key")).expect("a node");
+    assert!(speaker.wait_settled());
+    assert!(speaker.broadcast(text).expect("a short message").reached() >= 1);
 }
 
 /// What is wrong with an event.

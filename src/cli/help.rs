@@ -9,6 +9,13 @@ use super::verbs::Kind;
 
 /// Column in which the descriptions of the options begin.
 pub(super) const HELP_COLUMN: usize = 26;
+/// What stands above the option with which a group begins; the first group needs nothing more.
+const HEADINGS: [(&str, &str); 4] = [
+    ("--allow", "Whom to let in:"),
+    ("--bind", "Network:"),
+    ("--output", "Input and output:"),
+    ("--version", "Other:"),
+];
 
 /// The help of the program as a whole, and of the arguments that start a node.
 pub(super) fn of_program(command: &CommandInfoWithArgs) -> String {
@@ -26,14 +33,14 @@ and every node knows who is alive.
 Usage: {PROGRAM} [OPTIONS]
        {PROGRAM} VERB [OPTIONS]
 
-Options:
-{options}
-Verbs, each with a --help of its own:
-{verbs}
 Examples:
   {PROGRAM} --period 5 --port 8080
   {PROGRAM} --period 3 --port 8081 --connect 127.0.0.1:8080
 
+Options:
+{options}
+Verbs, each with a --help of its own:
+{verbs}
 Environment:
   RUST_LOG   what is logged to stderr: error, warn, info, debug, trace or off,
              or by module: warn,p2p_gossip::session=debug [default: info]
@@ -44,7 +51,7 @@ Signals:
   again, and applies them at once
 
 Exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM; a verb: done
+  0  stopped by SIGINT (Ctrl-C), SIGTERM or the end of stdin; a verb: done
   1  failed: the port is in use, a file cannot be read, ...
   2  wrong usage
 ",
@@ -80,9 +87,15 @@ pub(super) fn of_verb(verb: Kind, command: &CommandInfoWithArgs) -> String {
 fn options(command: &CommandInfoWithArgs) -> String {
     let mut options = String::new();
     let mut line = |left: &str, right: &str| {
-        let _ = writeln!(options, "{left:<HELP_COLUMN$}{right}");
+        let _ = match right {
+            "" => writeln!(options, "{left}"),
+            _ => writeln!(options, "{left:<HELP_COLUMN$}{right}"),
+        };
     };
     for flag in command.flags {
+        if let Some((_, heading)) = HEADINGS.iter().find(|(first, _)| *first == flag.long) {
+            line(&format!("\n{heading}"), "");
+        }
         let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
         match flag.kind {
             FlagInfoKind::Option { arg_name } => {

@@ -10,7 +10,7 @@ use p2p_gossip::config::TIMEOUT_HEARTBEATS;
 use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerId};
 
 use super::values::{
-    Output, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
+    Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
     parse_period, parse_port, parse_timeout,
 };
 use super::words::{Normal, from_argh, normalise};
@@ -29,6 +29,19 @@ pub(crate) struct Options {
     pub(crate) state: Option<PathBuf>,
     /// What stdout carries.
     pub(crate) output: Output,
+    /// Whether stdout shows pings.
+    pub(crate) shows_pings: bool,
+    /// Whether the lines of stdin are messages, and what comes after the last one.
+    pub(crate) stdin: Option<AfterStdin>,
+}
+
+/// What a node does when its standard input has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterStdin {
+    /// It goes on.
+    Stay,
+    /// It leaves.
+    Leave,
 }
 
 /// Where a node's key and certificate come from.
@@ -121,6 +134,22 @@ struct Arguments {
     #[argh(option, arg_name = "FORMAT")]
     output: Option<Output>,
 
+    /// show pings on stdout: on or off [default: on]
+    #[argh(option, arg_name = "WHICH")]
+    pings: Option<Pings>,
+
+    /// the same as --pings off
+    #[argh(switch)]
+    quiet: bool,
+
+    /// send each line of stdin to every peer
+    #[argh(switch)]
+    stdin: bool,
+
+    /// leave when stdin has ended
+    #[argh(switch)]
+    exit_after_stdin: bool,
+
     /// print the version and exit
     #[argh(switch, short = 'V')]
     #[expect(dead_code, reason = "answered before argh sees the arguments; here for the help")]
@@ -147,6 +176,19 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
             return Err(UsageError::new("--cert needs --key with the private key of that certificate"));
         }
     };
+    let shows_pings = match (arguments.pings, arguments.quiet) {
+        (None | Some(Pings::Off), true) | (Some(Pings::Off), false) => false,
+        (None | Some(Pings::On), false) => true,
+        (Some(Pings::On), true) => {
+            return Err(UsageError::new("--quiet and --pings on contradict each other"));
+        }
+    };
+    let stdin = match (arguments.stdin, arguments.exit_after_stdin) {
+        (true, true) => Some(AfterStdin::Leave),
+        (true, false) => Some(AfterStdin::Stay),
+        (false, false) => None,
+        (false, true) => return Err(UsageError::new("--exit-after-stdin needs --stdin")),
+    };
     let default = Config::default();
     let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
     let config = Config {
@@ -170,8 +212,15 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         deny: arguments.deny,
         deny_files: arguments.deny_file,
     };
-    let state = arguments.state;
-    Ok(Options { config, identity, state, access, output: arguments.output.unwrap_or_default() })
+    Ok(Options {
+        config,
+        identity,
+        state: arguments.state,
+        access,
+        output: arguments.output.unwrap_or_default(),
+        shows_pings,
+        stdin,
+    })
 }
 
 #[cfg(test)]
@@ -250,6 +299,29 @@ mod tests {
         assert!(!run(&[]).unwrap().config.strict);
         assert_eq!(error(&["--strict=yes"]), "option --strict takes no value");
         assert_eq!(error(&["--strict", "--strict"]), "option --strict is given more than once");
+    }
+
+    #[test]
+    fn quiet_is_another_word_for_no_pings() {
+        for (line, shows_pings) in [
+            (&[][..], true),
+            (&["--pings=on"], true),
+            (&["--pings", "off"], false),
+            (&["--quiet"], false),
+            (&["--quiet", "--pings=off"], false),
+        ] {
+            assert_eq!(run(line).unwrap().shows_pings, shows_pings, "{line:?}");
+        }
+        assert_eq!(error(&["--quiet", "--pings=on"]), "--quiet and --pings on contradict each other");
+        assert!(error(&["--pings=some"]).contains("\"on\" or \"off\""));
+    }
+
+    #[test]
+    fn the_end_of_stdin_is_an_end_only_if_asked() {
+        assert_eq!(run(&[]).unwrap().stdin, None);
+        assert_eq!(run(&["--stdin"]).unwrap().stdin, Some(AfterStdin::Stay));
+        assert_eq!(run(&["--stdin", "--exit-after-stdin"]).unwrap().stdin, Some(AfterStdin::Leave));
+        assert_eq!(error(&["--exit-after-stdin"]), "--exit-after-stdin needs --stdin");
     }
 
     #[test]
@@ -359,7 +431,7 @@ mod tests {
             assert!(count.count() >= 1, "{}", flag.long);
         }
         let default = Config::default();
-        let line = |option: &str| *lines.iter().find(|line| line.contains(option)).unwrap();
+        let line = |option: &str| *lines.iter().find(|line| line.trim_start().starts_with(option)).unwrap();
         assert!(line("--period").contains(&format!("[default: {}]", default.period.as_secs())));
         assert!(line("--port").contains(&format!("[default: {}]", default.port)));
         assert!(line("--max-peers").contains(&format!("[default: {}]", default.peers_max)));
@@ -372,8 +444,9 @@ mod tests {
             assert!(line.chars().count() <= 80, "{line}");
         }
         // Every description starts in the same column.
-        let options = lines.iter().skip_while(|line| **line != "Options:").skip(1);
-        for line in options.take_while(|line| !line.is_empty()) {
+        let options = lines.iter().skip_while(|line| **line != "Options:");
+        let options = options.take_while(|line| !line.starts_with("Verbs"));
+        for line in options.filter(|line| line.starts_with(' ')) {
             assert!(line.is_char_boundary(HELP_COLUMN), "{line}");
             assert!(line[..HELP_COLUMN].ends_with(' ') && !line[HELP_COLUMN..].starts_with(' '), "{line}");
         }

@@ -23,6 +23,13 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Whether pings are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromArgValue)]
+pub(super) enum Pings {
+    On,
+    Off,
+}
+
 pub(super) fn parse_period(value: &str) -> Result<Duration, String> {
     seconds_between(value, PERIOD_MIN, PERIOD_MAX)
 }

@@ -71,6 +71,11 @@ impl ListExchange {
     pub(super) fn ask_anew(&mut self) {
         self.asked_for = None;
     }
+
+    /// Whether a request is under way that may still be answered.
+    fn is_answer_due(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|(at, ..)| now.saturating_duration_since(at) < ANSWER_WAIT)
+    }
 }
 
 impl Mesh {
@@ -197,12 +202,27 @@ impl Mesh {
         }
     }
 
+    /// Whether this node is connected to somebody, if it has anybody to look for, and has met, or
+    /// tried to meet, everybody whom it heard of. Whoever keeps telling of others delays that only
+    /// so long.
+    #[must_use]
+    pub fn is_settled(&self, now: Instant) -> bool {
+        let live = || self.peers.values().filter_map(Peer::live);
+        let is_untried = |peer: &Peer| matches!(peer.state, State::Rumour { failures: 0, .. });
+        let is_calm = !self.timers.is_set(Timer::Settled)
+            && !live().any(|live| live.lists.is_answer_due(now))
+            && !self.peers.values().any(is_untried);
+        let is_old = || live().any(|live| now.saturating_duration_since(live.since) >= SETTLE_MAX);
+        let is_lost = |peer: &Peer| matches!(peer.state, State::Dead { .. });
+        let is_found = self.live > 0 || self.is_joined() && !self.peers.values().any(is_lost);
+        is_found && (is_calm || is_old())
+    }
+
     fn ask(&mut self, now: Instant, id: PeerId, why: Why) {
         let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
             return;
         };
-        let pending = |(at, ..): (Instant, Why, usize)| now.saturating_duration_since(at) < ANSWER_WAIT;
-        if !live.lists.asked.is_some_and(pending) {
+        if !live.lists.is_answer_due(now) {
             live.lists.asked = Some((now, why, 0));
             self.send(&id, Message::PeersRequest);
         }

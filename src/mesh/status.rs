@@ -94,11 +94,17 @@ impl Mesh {
     pub fn status(&self, now: Instant) -> MeshStatus {
         MeshStatus {
             members: self.members(),
-            is_joined: self.live > 0 || self.config.connect.is_empty(),
+            is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
             rtt: self.rtt,
         }
+    }
+
+    /// Whether this node is where it was meant to be: connected to somebody, if it has addresses
+    /// to join through.
+    pub(super) fn is_joined(&self) -> bool {
+        self.live > 0 || self.config.connect.is_empty()
     }
 
     /// Everybody known, by id.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,16 @@ impl Node {
         let stdout = child.stdout.take().map(lines_of);
         let stderr = child.stderr.take().map(lines_of);
         Self { child, stdout, stderr }
+    }
+
+    /// The way to its standard input, which was asked to be a pipe.
+    pub(super) fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("a pipe that is still open")
+    }
+
+    /// The end of its standard input.
+    pub(super) fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// The next line on stdout.

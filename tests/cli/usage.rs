@@ -25,6 +25,10 @@ fn help_and_version_go_to_stdout() {
             "--timeout",
             "--forget-after",
             "--output",
+            "--pings",
+            "--quiet",
+            "--stdin",
+            "--exit-after-stdin",
             "-h, --help",
         ] {
             assert!(stdout.contains(option), "{option} is missing:\n{stdout}");

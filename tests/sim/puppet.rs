@@ -87,6 +87,10 @@ impl Puppet {
         }
     }
 
+    pub fn is_settled(&self) -> bool {
+        self.mesh.is_settled(self.now)
+    }
+
     pub fn tell(&mut self, input: Input) -> Vec<Output> {
         self.mesh.handle(self.now, input);
         self.outputs()

@@ -1,0 +1,99 @@
+//! A handle on a running node, for threads that look at it or send through it while somebody else
+//! decides when it stops.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::access::Access;
+use crate::config::MESSAGE_BYTES_MAX;
+use crate::coordinator::Command;
+use crate::delivery::Delivery;
+use crate::mesh::event::Event;
+use crate::mesh::status::PeerInfo;
+use crate::status::Status;
+use crate::subscribers;
+use crate::wire::{self, Message};
+
+/// A handle on a [`Node`](crate::Node), from [`Node::handle`](crate::Node::handle); cheap to clone.
+/// It does not keep the node running: once the node has stopped, there is nothing left to see.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    control: Sender<Command>,
+}
+
+/// Why a message was not broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BroadcastError {
+    /// The message is too long.
+    #[error("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are allowed")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The node has left the mesh.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl NodeHandle {
+    pub(crate) fn new(control: Sender<Command>) -> Self {
+        Self { control }
+    }
+
+    /// As [`Node::subscribe`](crate::Node::subscribe).
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<Event> {
+        let (queue, events) = subscribers::queue();
+        // Without a coordinator the channel is closed at once, as for every other reader.
+        let _ = self.control.send(Command::Subscribe(queue));
+        events
+    }
+
+    /// As [`Node::peers`](crate::Node::peers).
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.ask(Command::Peers).unwrap_or_default()
+    }
+
+    /// As [`Node::status`](crate::Node::status).
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        self.ask(Command::Status)
+    }
+
+    /// As [`Node::broadcast`](crate::Node::broadcast).
+    ///
+    /// # Errors
+    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; it was sent to nobody.
+    pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
+        let text = text.into();
+        let bytes = text.len();
+        let frame =
+            wire::encode(&Message::Broadcast { text }).map_err(|_| BroadcastError::TooLong { bytes })?;
+        self.ask(|reply| Command::Broadcast(frame, reply)).ok_or(BroadcastError::Stopped)
+    }
+
+    /// As [`Node::wait_settled`](crate::Node::wait_settled).
+    #[must_use]
+    pub fn wait_settled(&self) -> bool {
+        self.ask(Command::WhenSettled).is_some()
+    }
+
+    /// Does what only the coordinator can, and waits for its answer; `None` if there is none any more.
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = bounded(1);
+        self.control.send(command(reply)).ok()?;
+        answer.recv().ok()
+    }
+
+    /// As [`Node::set_access`](crate::Node::set_access).
+    pub fn set_access(&self, access: Access) {
+        // A node that has stopped has no peers.
+        let _ = self.control.send(Command::Access(access));
+    }
+
+    /// Has the node leave the mesh.
+    pub(crate) fn leave(&self) {
+        let _ = self.control.send(Command::Leave);
+    }
+}
