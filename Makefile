@@ -53,7 +53,7 @@ demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 # The simulator's own profile: optimised, with every check left in.
 sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1
 	$(CARGO) build --locked --quiet --profile sim --example sim
-	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
+	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
 
 # Coverage needs the nightly compiler; the fuzzer's package is kept apart from the program's.
 fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]

@@ -4,6 +4,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "sim/rules/mod.rs"]
+mod rules;
 mod sim;
 
 use std::net::SocketAddr;
@@ -379,7 +381,7 @@ fn reports(outputs: &[Output]) -> Vec<&Report> {
     outputs.iter().filter_map(|output| if let Output::Report(r) = output { Some(r) } else { None }).collect()
 }
 
-fn dialled(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
+fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
     let dial = |output: &Output| match output {
         Output::Dial { session, expected, .. } => Some((*session, *expected)),
         _ => None,
@@ -441,7 +443,7 @@ fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
     let mut node = Puppet::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
-    let (dial, _) = dialled(&node.wait_for_dial())[0];
+    let (dial, _) = dials_expecting(&node.wait_for_dial())[0];
     assert!(closes(&node.tell(Input::Access(denying(&[id(4)]))), dial));
     node.tell(Input::DialFailed { session: dial, reason: DialError::Cancelled });
     assert!(node.mesh.peers(std::time::Instant::now()).iter().all(|peer| peer.id != id(4)));
@@ -484,7 +486,7 @@ fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
     let (mut again, mut pinned, mut is_met) = (Vec::new(), 0, false);
     while pinned < 5 || !is_met {
         let outputs = node.wait_for_dial();
-        for (session, expected) in dialled(&outputs) {
+        for (session, expected) in dials_expecting(&outputs) {
             let is_pinned = expected == Expected::Pinned(pin.parse().unwrap());
             assert!(is_pinned || expected != Expected::Anybody);
             pinned += usize::from(is_pinned);
@@ -500,7 +502,7 @@ fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
     // Met by another way, it need not be dialled there any more.
     node.up(SessionId::accepted(2), id(3), 1);
     let outputs = node.wait(2 * ONE_SECOND);
-    assert!(!dialled(&outputs).iter().any(|(_, expected)| matches!(expected, Expected::Pinned(_))));
+    assert!(!dials_expecting(&outputs).iter().any(|(_, expected)| matches!(expected, Expected::Pinned(_))));
 }
 
 /// A node that has met node 3 at its `--connect` address and has lost it.
@@ -515,14 +517,14 @@ fn knows_where_node_3_was(strict: bool) -> Puppet {
 #[test]
 fn another_key_at_a_known_address_is_told_once_and_is_another_peer() {
     let mut node = knows_where_node_3_was(false);
-    let (session, expected) = dialled(&node.wait_for_dial())[0];
+    let (session, expected) = dials_expecting(&node.wait_for_dial())[0];
     assert_eq!(expected, Expected::Peer(id(3)));
     let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
     let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: false, .. });
     assert_eq!(reports(&outputs).iter().filter(wrong).count(), 1, "{outputs:?}");
     loop {
         let outputs = node.wait_for_dial();
-        let (session, expected) = dialled(&outputs)[0];
+        let (session, expected) = dials_expecting(&outputs)[0];
         if expected.is_met_by(&id(4)) {
             let outputs = node.up_at(session, id(4), 1, addr(3));
             assert_eq!(reports(&outputs).iter().filter(wrong).count(), 0, "{outputs:?}");
@@ -540,7 +542,7 @@ fn a_strict_node_dials_nobody_else_at_a_known_address() {
     let mut outputs = Vec::new();
     for _ in 0..10 {
         let new = node.wait_for_dial();
-        let (session, expected) = dialled(&new)[0];
+        let (session, expected) = dials_expecting(&new)[0];
         assert_eq!(expected, Expected::Peer(id(3)), "the --connect address is its, too");
         outputs.extend(new);
         outputs.extend(node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } }));
@@ -549,7 +551,7 @@ fn a_strict_node_dials_nobody_else_at_a_known_address() {
     assert_eq!(reports(&outputs).iter().filter(wrong).count(), 1);
     assert_eq!(node.mesh.peers(std::time::Instant::now()).len(), 1);
     // The rightful one comes back to where it was.
-    let (session, _) = dialled(&node.wait_for_dial())[0];
+    let (session, _) = dials_expecting(&node.wait_for_dial())[0];
     node.up(session, id(3), 2);
     assert_eq!(node.mesh.members(), 2);
 }
@@ -565,7 +567,7 @@ fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
     node.up(SessionId::accepted(2), id(5), 1);
     node.list(SessionId::accepted(2), [(id(4), addr(3))].into_iter());
     let outputs = node.wait(2 * ONE_SECOND);
-    assert!(dialled(&outputs).iter().all(|(_, expected)| *expected != Expected::Peer(id(4))));
+    assert!(dials_expecting(&outputs).iter().all(|(_, expected)| *expected != Expected::Peer(id(4))));
     assert!(!closes(&node.up(SessionId::accepted(3), id(4), 1), SessionId::accepted(3)));
     assert_eq!(node.mesh.members(), 3);
 }

@@ -210,6 +210,13 @@ impl World {
             self.violated(IDENTITY, format!("p{proc} sends on {session} after closing it"));
             return;
         }
+        // A list goes to whoever asked for it, on the session on which it asked.
+        let is_answer = matches!(message, Message::Peers { .. });
+        let older = process.mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
+        if !is_answer && older.contains(&session) {
+            self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));
+            return;
+        }
         if let Message::Peers { records, .. } = message {
             for record in records {
                 if let Err(why) = self.check_record(proc, peer, record) {

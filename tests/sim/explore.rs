@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
+//! STORY=changed-halves                       with either: the seed fills in this story
 //! ```
 
 // Its texts go to whoever runs it.
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sim::scenario::Scenario;
-use sim::world::World;
+use sim::stories::{STORIES, Story};
+use sim::world::{Violation, World};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| match value.parse() {
@@ -34,22 +36,43 @@ fn main() -> ExitCode {
         speed();
         return ExitCode::SUCCESS;
     }
+    let story = match std::env::var("STORY").unwrap_or_default().as_str() {
+        "" => None,
+        name => match STORIES.iter().find(|(story, _)| *story == name) {
+            Some((_, story)) => Some(*story),
+            None => panic!(
+                "STORY={name}: there are {:?}",
+                STORIES.iter().map(|(story, _)| story).collect::<Vec<_>>()
+            ),
+        },
+    };
     match number("SEED") {
-        Some(seed) => replay(seed),
-        None => explore(number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(1_000)),
+        Some(seed) => replay(seed, story),
+        None => explore(number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(1_000), story),
     }
 }
 
-fn replay(seed: u64) -> ExitCode {
-    let scenario = Scenario::random(seed);
+fn scenario(seed: u64, story: Option<Story>) -> Scenario {
+    story.map_or_else(|| Scenario::random(seed), |story| story(seed))
+}
+
+fn report(seed: u64, story: Option<Story>, violation: &Violation) -> String {
+    match story {
+        None => sim::shrink::report(seed).unwrap_or_default(),
+        Some(_) => format!("seed {seed}: invariant {} broken: {}", violation.invariant, violation.detail),
+    }
+}
+
+fn replay(seed: u64, story: Option<Story>) -> ExitCode {
+    let scenario = scenario(seed, story);
     println!("seed {seed}: {} nodes, faults: {}", scenario.nodes, scenario.faults.describe());
     match World::new(scenario).in_words(true).run() {
         Ok(outcome) => {
             println!("{outcome:#?}");
             ExitCode::SUCCESS
         }
-        Err(_) => {
-            println!("{}", sim::shrink::report(seed).unwrap_or_default());
+        Err(violation) => {
+            println!("{}", report(seed, story, &violation));
             ExitCode::FAILURE
         }
     }
@@ -71,18 +94,19 @@ struct Progress {
     done: AtomicU64,
     virtual_us: AtomicU64,
     failures: AtomicU64,
-    /// Slowest healing as a share of what was allowed, and its seed.
+    /// Slowest healing as a share of what was allowed, and its seed; and in microseconds.
     slowest: Mutex<(f64, u64)>,
+    longest: Mutex<(u64, u64)>,
 }
 
-fn explore(from: u64, seeds: u64) -> ExitCode {
+fn explore(from: u64, seeds: u64, story: Option<Story>) -> ExitCode {
     let jobs =
         number("JOBS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
     let progress = Progress::default();
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| work(&progress, from, seeds));
+            scope.spawn(|| work(&progress, from, seeds, story));
         }
         let mut shown = Instant::now();
         while progress.done.load(Ordering::Relaxed) < seeds {
@@ -98,14 +122,14 @@ fn explore(from: u64, seeds: u64) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn work(progress: &Progress, from: u64, seeds: u64) {
+fn work(progress: &Progress, from: u64, seeds: u64, story: Option<Story>) {
     loop {
         let index = progress.next.fetch_add(1, Ordering::Relaxed);
         if index >= seeds {
             return;
         }
         let seed = from + index;
-        let run = std::panic::catch_unwind(|| World::new(Scenario::random(seed)).run());
+        let run = std::panic::catch_unwind(|| World::new(scenario(seed, story)).run());
         match run {
             Ok(Ok(outcome)) => {
                 progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
@@ -114,12 +138,14 @@ fn work(progress: &Progress, from: u64, seeds: u64) {
                 if share > slowest.0 {
                     *slowest = (share, seed);
                 }
+                let mut longest = progress.longest.lock().unwrap();
+                *longest = (*longest).max((outcome.healed_after, seed));
             }
             Ok(Err(violation)) => {
                 // All are counted; the first few are told in full.
                 let told_in_full = if number("BRIEF").is_some() { 0 } else { 3 };
                 if progress.failures.fetch_add(1, Ordering::Relaxed) < told_in_full {
-                    println!("{}", sim::shrink::report(seed).unwrap_or_default());
+                    println!("{}", report(seed, story, &violation));
                 } else {
                     println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
                 }
@@ -137,12 +163,14 @@ fn show(progress: &Progress, begun: Instant) {
     let (done, real) = (progress.done.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
     let virtual_s = progress.virtual_us.load(Ordering::Relaxed) as f64 / 1e6;
     let (share, seed) = *progress.slowest.lock().unwrap();
+    let (longest, longest_seed) = *progress.longest.lock().unwrap();
     println!(
-        "{done} seeds, {:.0}/s, {:.1} virtual hours ({:.0} s a second), {} failures, slowest healing {:.0} % of its limit (seed {seed})",
+        "{done} seeds, {:.0}/s, {:.1} virtual hours ({:.0} s a second), {} failures, slowest healing {:.0} % of its limit (seed {seed}), {:.1} s (seed {longest_seed})",
         done as f64 / real,
         virtual_s / 3600.0,
         virtual_s / real,
         progress.failures.load(Ordering::Relaxed),
         share * 100.0,
+        longest as f64 / 1e6,
     );
 }

@@ -6,6 +6,7 @@
 //! | `clock.rs` | virtual time, and clocks that run fast or slow |
 //! | `faults.rs` | what may go wrong, as one struct |
 //! | `scenario.rs` | who starts when, and which fault happens when |
+//! | `stories.rs` | stories that leave a few words to a seed |
 //! | `world.rs` | the queue of events and everything that exists |
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
 //! | `session.rs` | what a session's thread does, as `src/session.rs` does it |
@@ -15,6 +16,7 @@
 //! | `checks.rs` | the invariants |
 //! | `calm.rs` | the time after the last fault: the mesh becomes whole, and stays whole |
 //! | `puppet.rs` | one mesh alone, for rules that many nodes would make up for |
+//! | `rules/` | (a part of the tests only) the rules one by one, on one mesh alone |
 //! | `shrink.rs` | the smallest set of faults that still fails |
 //! | `scale.rs` | what a full mesh of hundreds costs |
 
@@ -34,4 +36,5 @@ pub mod scenario;
 pub mod session;
 pub mod shadow;
 pub mod shrink;
+pub mod stories;
 pub mod world;

@@ -9,7 +9,7 @@ use p2p_gossip::mesh::{
 };
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{Hello, Message, PeerRecord};
-use p2p_gossip::{Config, Event, PeerId};
+use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 
 pub struct Puppet {
     pub mesh: Mesh,
@@ -108,14 +108,43 @@ impl Puppet {
         instance: u64,
         remote: SocketAddr,
     ) -> Vec<Output> {
-        let hello = Hello {
-            instance,
-            name: String::new(),
-            listen_port: 8080,
-            advertised: vec![],
-            heartbeat_ms: 1000,
-        };
+        self.up_as(session, peer, remote, Hello { instance, ..hello() })
+    }
+
+    /// The same with all that it says of itself.
+    pub fn up_as(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        remote: SocketAddr,
+        hello: Hello,
+    ) -> Vec<Output> {
         self.tell(Input::SessionUp(SessionUp { session, peer, hello, remote }))
+    }
+
+    /// A peer that others dial, up.
+    pub fn meets(&mut self, n: u8) -> SessionId {
+        let session = SessionId::accepted(1000 + u64::from(n));
+        self.up(session, id(n), 1);
+        session
+    }
+
+    pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
+        self.tell(Input::Received { session, message })
+    }
+
+    /// A heartbeat from a peer that knows others than we do, or not.
+    pub fn heartbeat(&mut self, session: SessionId, roster: u64) -> Vec<Output> {
+        self.receives(session, Message::Heartbeat { seq: 1, echo: None, roster })
+    }
+
+    pub fn fails(&mut self, session: SessionId) -> Vec<Output> {
+        let reason = DialError::Failed("nobody is there".to_owned());
+        self.tell(Input::DialFailed { session, reason })
+    }
+
+    pub fn finds(&mut self, session: SessionId, found: PeerId) -> Vec<Output> {
+        self.tell(Input::DialFailed { session, reason: DialError::WrongId { found } })
     }
 
     pub fn down(&mut self, session: SessionId, reason: DisconnectReason) -> Vec<Output> {
@@ -138,30 +167,46 @@ impl Puppet {
         std::iter::from_fn(|| self.mesh.poll_output()).collect()
     }
 
-    /// Lets time pass while nobody answers a dial; what the mesh wants meanwhile.
+    /// Lets time pass while every dial fails at once; what the mesh wants meanwhile.
     pub fn wait(&mut self, time: Duration) -> Vec<Output> {
+        let end = self.now + time;
+        let mut all = self.outputs();
+        let mut seen = all.len();
+        while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.mesh.handle_timeout(self.now);
+            all.extend(self.outputs());
+            while seen < all.len() {
+                if let Output::Dial { session, .. } = all[seen] {
+                    all.extend(self.fails(session));
+                }
+                seen += 1;
+            }
+        }
+        self.now = end;
+        all
+    }
+
+    /// Lets time pass while no dial comes to an end.
+    pub fn wait_in_vain(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.mesh.handle_timeout(self.now);
-            let mut new = self.outputs();
-            while let Some(Output::Dial { session, .. }) =
-                new.iter().position(|output| matches!(output, Output::Dial { .. })).map(|at| new.remove(at))
-            {
-                all.push(Output::Dial {
-                    session,
-                    addr: addr(0).into(),
-                    expected: Expected::Anybody,
-                    hearsay: false,
-                });
-                let reason = DialError::Failed("nobody is there".to_owned());
-                new.extend(self.tell(Input::DialFailed { session, reason }));
-            }
-            all.extend(new);
+            all.extend(self.outputs());
         }
         self.now = end;
         all
+    }
+
+    /// Time passes while the process stands still.
+    pub fn stand_still(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub fn info(&self, peer: PeerId) -> Option<PeerInfo> {
+        self.mesh.peers(self.now).into_iter().find(|info| info.id == peer)
     }
 
     /// Lets time pass until the mesh wants to dial; that and what came before.
@@ -184,6 +229,46 @@ impl Puppet {
         });
         dialled.expect("a --connect address is dialled at once")
     }
+}
+
+/// What a peer says of itself that listens at the usual port.
+pub fn hello() -> Hello {
+    Hello { instance: 1, name: String::new(), listen_port: 8080, advertised: vec![], heartbeat_ms: 1000 }
+}
+
+/// The dials among the outputs: which, where, and who must be there.
+pub fn dialled(outputs: &[Output]) -> Vec<(SessionId, DialAddr, Expected)> {
+    let dial = |output: &Output| match output {
+        Output::Dial { session, addr, expected, .. } => Some((*session, addr.clone(), *expected)),
+        _ => None,
+    };
+    outputs.iter().filter_map(dial).collect()
+}
+
+pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
+    dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
+}
+
+/// The messages among the outputs, and on which session.
+pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
+    let send = |output| match output {
+        &Output::Send { session, ref message } => Some((session, message)),
+        _ => None,
+    };
+    outputs.iter().filter_map(send).collect()
+}
+
+/// Whom the lists among the outputs name.
+pub fn listed(outputs: &[Output]) -> Vec<PeerRecord> {
+    let records = |(_, message): (SessionId, &Message)| match message {
+        Message::Peers { records, .. } => records.clone(),
+        _ => Vec::new(),
+    };
+    sent(outputs).into_iter().flat_map(records).collect()
+}
+
+pub fn requests(outputs: &[Output]) -> usize {
+    sent(outputs).iter().filter(|(_, message)| matches!(message, Message::PeersRequest)).count()
 }
 
 pub fn dials(outputs: &[Output]) -> usize {

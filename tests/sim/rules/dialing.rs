@@ -1,0 +1,92 @@
+//! Whom to dial, where, when, and how many at once.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use p2p_gossip::config::TIMEOUT;
+use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DisconnectReason, RUMOUR_FAILURES_MAX, SessionId};
+use p2p_gossip::pin::Expected;
+use p2p_gossip::wire::Hello;
+
+use super::{MINUTE, SECOND, ms, with_strangers};
+use crate::sim::puppet::{Puppet, addr, dialled, dials, dials_to, hello, id};
+
+#[test]
+fn strangers_leave_room_for_those_we_know() {
+    let mut node = Puppet::new(&[]);
+    let (session, known) = (node.meets(3), node.meets(5));
+    node.list(session, (20..60).map(|n| (id(n), addr(n))));
+    let strangers = dials(&node.wait_in_vain(ms(1)));
+    assert!(strangers > 0 && strangers < DIALS_IN_FLIGHT_MAX, "{strangers}");
+    node.down(known, DisconnectReason::Closed);
+    assert_eq!(dials_to(&node.wait_in_vain(SECOND), id(5)), 1);
+}
+
+#[test]
+fn a_dial_that_ends_makes_room_for_the_next() {
+    let (mut node, _, outputs) = with_strangers(30);
+    for (dial, ..) in dialled(&outputs) {
+        assert_eq!(dials(&node.fails(dial)), 1);
+    }
+}
+
+#[test]
+fn every_stranger_has_its_turn_however_many_there_are() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.list(session, (10..=255).map(|n| (id(n), addr(n))));
+    let outputs = node.wait(MINUTE);
+    let met: BTreeSet<u8> = (10..=255).filter(|&n| dials_to(&outputs, id(n)) > 0).collect();
+    assert_eq!(met.len(), 246);
+}
+
+#[test]
+fn one_address_is_dialled_for_one_at_a_time() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.list(session, (20..40).map(|n| (id(n), addr(7))));
+    assert_eq!(dials(&node.wait_in_vain(TIMEOUT - ms(1))), 1);
+}
+
+#[test]
+fn a_stranger_is_given_up_after_some_rounds_and_not_before() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.list(session, [(id(20), addr(20))].into_iter());
+    let outputs = node.wait(10 * MINUTE);
+    assert_eq!(dials_to(&outputs, id(20)), RUMOUR_FAILURES_MAX as usize);
+    assert!(node.info(id(20)).is_none());
+}
+
+#[test]
+fn who_answers_for_another_is_dialled_there_next() {
+    let (mut node, _, outputs) = with_strangers(40);
+    let (dial, at, _) = dialled(&outputs)[0].clone();
+    let found = (20..60).map(id).rfind(|peer| dials_to(&outputs, *peer) == 0).unwrap();
+    let next = dialled(&node.finds(dial, found));
+    assert_eq!((&next[0].1, next[0].2), (&at, Expected::Peer(found)));
+}
+
+#[test]
+fn where_somebody_else_answered_comes_last() {
+    let mut node = Puppet::new(&[addr(3)]);
+    let session = node.first_dial();
+    let says = Hello { advertised: vec![addr(33).into()], ..hello() };
+    node.up_as(session, id(3), addr(3), says);
+    assert_eq!(node.info(id(3)).unwrap().addrs[0], addr(3).into());
+    node.down(session, DisconnectReason::Closed);
+    let (dial, at, _) = dialled(&node.wait_for_dial())[0].clone();
+    assert_eq!(at, addr(3).into());
+    node.finds(dial, id(4));
+    assert_eq!(node.info(id(3)).unwrap().addrs[0], addr(33).into());
+}
+
+#[test]
+fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
+    let mut node = Puppet::new(&[]);
+    let session = SessionId::accepted(1);
+    node.up_at(session, id(3), 1, SocketAddr::from((addr(3).ip(), 40_000)));
+    node.down(session, DisconnectReason::Closed);
+    let (_, at, expected) = dialled(&node.wait_for_dial())[0].clone();
+    assert_eq!((at, expected), (addr(3).into(), Expected::Peer(id(3))));
+}

@@ -1,0 +1,131 @@
+//! What peers tell each other of third ones, and when.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use p2p_gossip::PeerId;
+use p2p_gossip::config::PEERS_LIMIT;
+use p2p_gossip::mesh::{DisconnectReason, Output, SessionId};
+use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
+
+use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
+use crate::sim::puppet::{Puppet, addr, dials_to, id, listed, requests, sent};
+
+#[test]
+fn loopback_addresses_are_told_on_loopback_only() {
+    let mut node = Puppet::new(&[]);
+    let local = |n: u8| SocketAddr::from(([127, 0, 0, n], 40_000));
+    node.up_at(SessionId::accepted(1), id(3), 1, local(3));
+    let [near, far] = [2, 3].map(SessionId::accepted);
+    node.up_at(near, id(4), 1, local(4));
+    node.up_at(far, id(5), 1, addr(5));
+    let names = |outputs: &[Output]| -> Vec<PeerId> { listed(outputs).into_iter().map(|r| r.id).collect() };
+    assert_eq!(names(&node.receives(near, Message::PeersRequest)), [id(3), id(5)]);
+    assert_eq!(names(&node.receives(far, Message::PeersRequest)), []);
+}
+
+#[test]
+fn the_dead_are_passed_on_for_a_while_as_not_connected() {
+    let (mut node, session) = joined();
+    let dead = node.meets(5);
+    let tells = |node: &mut Puppet, wait: Duration| -> Vec<(PeerId, bool)> {
+        with_heartbeats(node, session, None, wait);
+        let outputs = node.receives(session, Message::PeersRequest);
+        listed(&outputs).into_iter().map(|record| (record.id, record.connected)).collect()
+    };
+    assert_eq!(tells(&mut node, SECOND), [(id(5), true)]);
+    node.down(dead, DisconnectReason::Closed);
+    assert_eq!(tells(&mut node, 9 * MINUTE), [(id(5), false)]);
+    assert_eq!(tells(&mut node, 2 * MINUTE), []);
+}
+
+#[test]
+fn who_asks_too_often_is_not_answered() {
+    let (mut node, session) = joined();
+    let answers = |outputs: &[Output]| {
+        sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Peers { .. })).count()
+    };
+    let mut answered = 0;
+    for _ in 0..100 {
+        answered += answers(&node.receives(session, Message::PeersRequest));
+        node.wait(ms(10));
+    }
+    assert!((4..=6).contains(&answered), "{answered}");
+}
+
+#[test]
+fn an_answer_has_an_end_and_nobody_is_heard_who_was_not_asked() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    let frames = u8::try_from(PEERS_LIMIT.div_ceil(RECORDS_MAX)).unwrap();
+    for n in 20..30 + frames {
+        let record = PeerRecord { id: id(n), addrs: vec![addr(n).into()], connected: true };
+        node.receives(session, Message::Peers { records: vec![record], more: true });
+    }
+    let known = |node: &Puppet| (20..=255).filter(|&n| node.info(id(n)).is_some()).count();
+    assert_eq!(known(&node), usize::from(frames));
+    let (mut node, session) = joined();
+    node.list(session, [(id(20), addr(20))].into_iter());
+    assert_eq!(known(&node), 0);
+}
+
+#[test]
+fn who_has_nothing_new_to_tell_is_asked_ever_less_often_until_it_has() {
+    let (mut node, session) = joined();
+    let asked = asked_in_vain(&mut node, session, 77, 10 * MINUTE);
+    assert!((8..=20).contains(&asked), "{asked} times");
+    // Another roster is another reason.
+    assert!(asked_in_vain(&mut node, session, 78, 4 * SECOND) >= 2);
+    asked_in_vain(&mut node, session, 78, 10 * MINUTE);
+    while requests(&with_heartbeats(&mut node, session, Some(78), SECOND)) == 0 {}
+    // So is an answer that brought news.
+    node.list(session, [(id(20), addr(20))].into_iter());
+    assert!(asked_in_vain(&mut node, session, 78, 62 * SECOND) >= 2);
+}
+
+#[test]
+fn a_request_that_is_not_answered_is_repeated() {
+    let (mut node, session) = joined();
+    assert!(requests(&with_heartbeats(&mut node, session, Some(77), MINUTE)) >= 3);
+}
+
+#[test]
+fn of_two_that_hear_of_each_other_one_dials_and_the_other_waits() {
+    let both = || [(id(4), addr(4)), (id(12), addr(12))].into_iter();
+    let (mut node, session) = joined();
+    make_it_ask(&mut node, session, 77);
+    node.list(session, both());
+    let outputs = node.wait_in_vain(ms(600));
+    assert_eq!((dials_to(&outputs, id(4)), dials_to(&outputs, id(12))), (0, 1));
+    assert_eq!(dials_to(&node.wait_in_vain(SECOND), id(4)), 1);
+
+    let (mut node, session) = joined();
+    node.down(session, DisconnectReason::Closed);
+    let again = SessionId::accepted(1);
+    assert_eq!(requests(&node.up(again, id(3), 1)), 1);
+    node.list(again, both());
+    let outputs = node.wait_in_vain(ms(200));
+    assert_eq!((dials_to(&outputs, id(4)), dials_to(&outputs, id(12))), (0, 1));
+    assert_eq!(dials_to(&node.wait_in_vain(ms(500)), id(4)), 1);
+}
+
+#[test]
+fn rosters_are_compared_once_nobody_comes_or_goes_any_more() {
+    let (mut node, session) = joined();
+    let mut outputs = Vec::new();
+    for n in 20..28 {
+        node.meets(n);
+        outputs.extend(node.heartbeat(session, 77));
+        outputs.extend(node.wait(ms(200)));
+    }
+    assert_eq!(requests(&outputs), 0);
+    assert_eq!(requests(&with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
+}
+
+#[test]
+fn rosters_are_compared_some_time_although_strangers_are_dialled_without_end() {
+    let (mut node, session, _) = with_strangers(1);
+    let outputs = with_heartbeats(&mut node, session, Some(77), 10 * SECOND);
+    assert_eq!(requests(&outputs), 0, "a stranger that is being dialled may be the difference");
+    assert!(requests(&with_heartbeats(&mut node, session, Some(77), 10 * SECOND)) > 0);
+}

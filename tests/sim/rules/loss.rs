@@ -1,0 +1,178 @@
+//! Who is lost returns, who left may, and who leaves is quiet.
+
+use std::time::Duration;
+
+use p2p_gossip::Config;
+use p2p_gossip::config::TIMEOUT;
+use p2p_gossip::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
+use p2p_gossip::pin::Expected;
+use p2p_gossip::wire::{ByeReason, Message};
+
+use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbeats, with_strangers};
+use crate::sim::puppet::{Puppet, addr, dialled, dials, dials_to, id, sent};
+
+#[test]
+fn whoever_is_lost_is_dialled_again_and_again() {
+    let lost_by: [fn(&mut Puppet, SessionId); 6] = [
+        |node, session| drop(node.down(session, DisconnectReason::Closed)),
+        |node, session| drop(node.down(session, DisconnectReason::Protocol)),
+        |node, session| drop(node.down(session, DisconnectReason::Slow)),
+        |node, session| {
+            node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
+            node.wait_in_vain(GRACE - ms(1));
+        },
+        |node, _| drop(node.wait(TIMEOUT)),
+        |node, _| {
+            node.stand_still(10 * SECOND);
+            node.wait(TIMEOUT);
+        },
+    ];
+    for (which, is_lost) in lost_by.into_iter().enumerate() {
+        for dials_first in [false, true] {
+            let mut node = Puppet::new(&[]);
+            let mut session = node.meets(3);
+            if dials_first {
+                node.down(session, DisconnectReason::Closed);
+                (session, ..) = dialled(&node.wait_for_dial())[0].clone();
+                node.up(session, id(3), 1);
+            }
+            is_lost(&mut node, session);
+            let outputs = node.wait(10 * SECOND);
+            assert_eq!(node.mesh.members(), 1);
+            assert!(dials_to(&outputs, id(3)) >= 5, "way {which}, {dials_first}: {outputs:?}");
+        }
+    }
+}
+
+/// Dials in the second after a session that lasted so long, the last of many.
+fn dials_after_a_session_of(time: Duration) -> usize {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    node.wait(MINUTE);
+    let again = SessionId::accepted(1);
+    node.up(again, id(3), 1);
+    with_heartbeats(&mut node, again, None, time);
+    node.down(again, DisconnectReason::Closed);
+    dials_to(&node.wait(SECOND), id(3))
+}
+
+#[test]
+fn only_a_session_that_lasted_starts_the_backoff_over() {
+    assert!(dials_after_a_session_of(10 * SECOND) >= 2);
+    assert_eq!(dials_after_a_session_of(SECOND), 0);
+}
+
+#[test]
+fn a_connect_address_that_answered_starts_its_backoff_over() {
+    let mut node = Puppet::new(&[addr(3)]);
+    node.wait(MINUTE);
+    let (session, ..) = dialled(&node.wait_for_dial())[0].clone();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Closed);
+    let outputs = node.wait(4 * SECOND);
+    let seeds = dialled(&outputs).iter().filter(|(.., expected)| *expected == Expected::Anybody).count();
+    assert!(seeds >= 3, "{seeds}");
+}
+
+/// Whether a `--connect` address is dialled within some seconds.
+fn dials_anybody(node: &mut Puppet) -> bool {
+    let outputs = node.wait_in_vain(TIMEOUT - ms(1));
+    dialled(&outputs).iter().any(|(.., expected)| *expected == Expected::Anybody)
+}
+
+#[test]
+fn a_connect_address_is_not_dialled_while_its_peer_is_there() {
+    let mut node = Puppet::new(&[addr(3)]);
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Closed);
+    node.meets(3);
+    assert!(!dials_anybody(&mut node));
+}
+
+#[test]
+fn a_connect_address_is_not_dialled_where_a_peer_is_connected_by_another_way() {
+    let mut node = Puppet::new(&[addr(3)]);
+    let seed = node.first_dial();
+    node.fails(seed);
+    let list = node.meets(5);
+    node.list(list, [(id(3), addr(3))].into_iter());
+    let (session, _, expected) = dialled(&node.wait_for_dial())[0].clone();
+    assert_eq!(expected, Expected::Peer(id(3)));
+    node.up_at(session, id(3), 1, addr(3));
+    assert!(!dials_anybody(&mut node));
+}
+
+#[test]
+fn late_words_of_an_earlier_life_are_no_alarm_and_a_second_process_is_one() {
+    let mut node = Puppet::new(&[]);
+    let is_alarm = |report: &Report| matches!(report, Report::PeerKeyInUse { .. });
+    let [first, second, late, back, again] = [1, 2, 3, 4, 5].map(SessionId::accepted);
+    node.up(first, id(3), 1);
+    node.up(second, id(3), 2);
+    let outputs = node.up(late, id(3), 1);
+    assert!(says(&outputs, late, ByeReason::Replaced) && reports(&outputs, is_alarm) == 0, "{outputs:?}");
+    with_heartbeats(&mut node, second, None, TIMEOUT);
+    let outputs = node.up(back, id(3), 1);
+    assert!(says(&outputs, back, ByeReason::Cloned) && reports(&outputs, is_alarm) == 1, "{outputs:?}");
+    let notices = sent(&outputs);
+    assert!(matches!(notices[..], [(on, Message::Notice(_))] if on == second), "{notices:?}");
+    let outputs = node.up(again, id(3), 1);
+    assert!(says(&outputs, again, ByeReason::Cloned) && reports(&outputs, is_alarm) == 0, "{outputs:?}");
+}
+
+#[test]
+fn who_left_is_dialled_no_more_though_its_turn_was_to_come() {
+    let (mut node, _, outputs) = with_strangers(30);
+    let under_way = dialled(&outputs);
+    let waiting = (20..50).map(id).find(|peer| dials_to(&outputs, *peer) == 0).unwrap();
+    let session = SessionId::accepted(1);
+    node.up(session, waiting, 1);
+    node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
+    let mut later: Vec<Output> = under_way.into_iter().flat_map(|(dial, ..)| node.fails(dial)).collect();
+    later.extend(node.wait(MINUTE));
+    assert!(dials(&later) >= 18 && dials_to(&later, waiting) == 0);
+}
+
+#[test]
+fn lists_bring_who_left_back_once_news_of_its_goodbye_has_gone_round() {
+    let (mut node, session) = joined();
+    let left = node.meets(5);
+    node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
+    for (roster, is_dialled) in [(71, false), (72, true)] {
+        make_it_ask(&mut node, session, roster);
+        node.list(session, [(id(5), addr(5))].into_iter());
+        let outputs = with_heartbeats(&mut node, session, None, 2 * SECOND);
+        assert_eq!(dials_to(&outputs, id(5)) > 0, is_dialled);
+        with_heartbeats(&mut node, session, None, 10 * SECOND);
+    }
+}
+
+#[test]
+fn who_leaves_gives_up_its_dials_and_then_says_and_does_nothing() {
+    let mut node = Puppet::new(&[addr(3), addr(4)]);
+    let dial = node.first_dial();
+    let session = node.meets(5);
+    let outputs = node.tell(Input::Leave);
+    assert!(says(&outputs, dial, ByeReason::Leaving) && says(&outputs, session, ByeReason::Leaving));
+    assert_eq!(node.wait(10 * SECOND), []);
+    let late = SessionId::accepted(1);
+    assert_eq!(node.up(late, id(6), 1), [Output::Close { session: late, reason: ByeReason::Leaving }]);
+    assert_eq!(node.fails(dial), []);
+    assert_eq!(node.wait(MINUTE), []);
+}
+
+#[test]
+fn the_dead_are_forgotten_in_time_and_not_before() {
+    let forget_after = 100 * SECOND;
+    let mut node = Puppet::with(Config { forget_after, ..Config::default() });
+    let (dead, left) = (node.meets(3), node.meets(4));
+    node.down(dead, DisconnectReason::Closed);
+    node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
+    node.wait(forget_after - ms(1));
+    assert!(node.info(id(3)).is_some() && node.info(id(4)).is_some());
+    node.wait(ms(1));
+    assert!(node.info(id(3)).is_none() && node.info(id(4)).is_none());
+    assert_eq!(dials(&node.wait(10 * MINUTE)), 0);
+}

@@ -1,0 +1,126 @@
+//! One active session a peer, one arbiter a pair, one process a key, and a table with an end.
+
+use p2p_gossip::mesh::{DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId};
+use p2p_gossip::wire::ByeReason;
+use p2p_gossip::{Config, DownReason, Event, PeerId};
+
+use super::{SECOND, ms, says};
+use crate::sim::puppet::{Puppet, addr, closes, dialled, dials_to, id, sent, told};
+
+#[test]
+fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
+    let mut node = Puppet::new(&[]);
+    let older = node.meets(3);
+    let newest = SessionId::accepted(1);
+    assert!(!closes(&node.up(newest, id(3), 1), older));
+    assert_eq!(node.mesh.open_sessions(&id(3)), [older, newest]);
+    let outputs = node.wait(SECOND);
+    assert!(!sent(&outputs).is_empty() && sent(&outputs).iter().all(|(session, _)| *session == newest));
+}
+
+#[test]
+fn who_decides_takes_the_newest_session() {
+    let mut node = Puppet::new(&[]);
+    let older = node.meets(12);
+    let newest = SessionId::accepted(1);
+    assert!(says(&node.up(newest, id(12), 1), older, ByeReason::Duplicate));
+    assert_eq!(node.mesh.open_sessions(&id(12)), [newest]);
+}
+
+#[test]
+fn who_decides_gives_up_its_own_dial_and_who_does_not_goes_on() {
+    for (peer, we_decide) in [(12, true), (4, false)] {
+        let mut node = Puppet::new(&[]);
+        let list = node.meets(3);
+        node.list(list, [(id(peer), addr(peer))].into_iter());
+        let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
+        let accepted = SessionId::accepted(1);
+        let outputs = node.up(accepted, id(peer), 1);
+        assert_eq!(closes(&outputs, dial), we_decide);
+        // Its other end may have counted it already.
+        node.up(dial, id(peer), 1);
+        let open = node.mesh.open_sessions(&id(peer));
+        assert_eq!(open, if we_decide { vec![accepted] } else { vec![accepted, dial] });
+    }
+}
+
+#[test]
+fn more_sessions_than_two_dials_can_bring_are_not_kept() {
+    let mut node = Puppet::new(&[]);
+    let sessions: Vec<SessionId> = (1..=7).map(SessionId::accepted).collect();
+    for &session in &sessions {
+        node.up(session, id(3), 1);
+    }
+    assert_eq!(node.mesh.open_sessions(&id(3)), &sessions[7 - SESSIONS_PER_PEER_MAX..]);
+}
+
+#[test]
+fn a_duplicate_s_end_is_no_loss_unless_the_other_session_does_not_come() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    assert!(told(&node.down(session, DisconnectReason::Bye(ByeReason::Duplicate))).is_empty());
+    assert!(told(&node.wait_in_vain(GRACE - ms(1))).is_empty());
+    let outputs = node.wait_in_vain(ms(1));
+    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Closed, .. }]), "{outputs:?}");
+    assert_eq!(dials_to(&outputs, id(3)), 1);
+}
+
+#[test]
+fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
+    node.wait(GRACE / 2);
+    node.stand_still(10 * SECOND);
+    assert!(told(&node.wait_in_vain(ms(1))).is_empty());
+    assert!(told(&node.up(SessionId::accepted(1), id(3), 1)).is_empty());
+}
+
+#[test]
+fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    let mut outputs = node.down(session, DisconnectReason::Bye(ByeReason::Silent));
+    outputs.extend(node.wait_in_vain(ms(100)));
+    assert!(told(&outputs).is_empty(), "{outputs:?}");
+    let (dial, ..) = dialled(&outputs)[0].clone();
+    assert!(told(&node.up(dial, id(3), 1)).is_empty());
+    assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn a_full_table_lets_nobody_in_at_the_expense_of_the_living() {
+    let mut node = Puppet::with(Config { peers_max: 3, ..Config::default() });
+    for n in 3..6 {
+        node.meets(n);
+    }
+    let session = SessionId::accepted(1);
+    let outputs = node.up(session, id(6), 1);
+    assert_eq!(
+        outputs,
+        [
+            Output::Report(Report::TableFull { peer: id(6) }),
+            Output::Close { session, reason: ByeReason::Full }
+        ]
+    );
+    assert_eq!(node.mesh.members(), 4);
+    node.down(SessionId::accepted(1003), DisconnectReason::Closed);
+    assert!(!closes(&node.up(SessionId::accepted(2), id(6), 1), SessionId::accepted(2)));
+}
+
+#[test]
+fn room_is_made_by_rumours_first_then_by_who_left_then_by_the_dead() {
+    let mut node = Puppet::with(Config { peers_max: 4, ..Config::default() });
+    let (dead, left, alive) = (node.meets(3), node.meets(4), node.meets(5));
+    node.list(alive, std::iter::empty());
+    node.list(dead, (20..40).map(|n| (id(n), addr(n))));
+    node.down(dead, DisconnectReason::Closed);
+    node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
+    let known =
+        |node: &Puppet| -> Vec<PeerId> { (3..60).map(id).filter(|n| node.info(*n).is_some()).collect() };
+    assert_eq!(known(&node), [3, 4, 5, 20].map(id));
+    for (newcomer, left_over) in [(6, [3, 4, 5, 6]), (7, [3, 5, 6, 7]), (8, [5, 6, 7, 8])] {
+        node.meets(newcomer);
+        assert_eq!(known(&node), left_over.map(id));
+    }
+}

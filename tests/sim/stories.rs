@@ -1,0 +1,72 @@
+//! Stories with a few words left to a seed: who is where, when it happens, how the network is.
+
+use super::clock::{MS, Micros};
+use super::scenario::{Action, Restart, Scenario, Slot};
+
+/// What a seed makes of a story.
+pub type Story = fn(u64) -> Scenario;
+
+/// The stories, and the name by which the explorer runs each: `make sim STORY=name SEEDS=1000`.
+pub const STORIES: &[(&str, Story)] =
+    &[("changed-halves", changed_halves), ("strangers-apart", strangers_apart)];
+
+/// Eight nodes fall into halves. Each half gains a node that joins through it, and loses one: one by
+/// a kill, the other by a kill or a goodbye. Then the halves meet again.
+pub fn changed_halves(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut scenario = Scenario::new(seed, 10);
+    scenario.script.retain(|(_, action)| !matches!(action, Action::Start(8 | 9, _)));
+    let (here, there) = ([0, 1, 2, 3, 8], [4, 5, 6, 7, 9]);
+    // Some were told of one node, some of all that began.
+    for slot in 0..8 {
+        if rng.u32(..3) == 0 {
+            scenario.connect[slot] = (0..8).filter(|&other| other != slot).collect();
+        }
+    }
+    for (newcomer, side) in [(8, &here), (9, &there)] {
+        let through = side[rng.usize(..4)];
+        scenario.connect[newcomer] =
+            if rng.bool() { vec![through] } else { side.iter().copied().filter(|&s| s < 8).collect() };
+    }
+    vary_network(&mut scenario, &mut rng);
+    let split = 2_000;
+    let healed = split + rng.u64(4_000..60_000);
+    let between = |rng: &mut fastrand::Rng| rng.u64(split..healed);
+    let (lost_here, lost_there) = (here[rng.usize(..4)], there[rng.usize(..4)]);
+    let goodbye = rng.bool();
+    scenario = scenario
+        .split_ms(split, healed, &here, &there)
+        .at_ms(between(&mut rng), Action::Kill(lost_here))
+        .at_ms(between(&mut rng), if goodbye { Action::Leave(lost_there) } else { Action::Kill(lost_there) })
+        .at_ms(between(&mut rng), Action::Start(8, Restart::SAME))
+        .at_ms(between(&mut rng), Action::Start(9, Restart::SAME));
+    scenario.calm_at_ms(healed)
+}
+
+/// Two nodes, or two groups, that have never met can't reach each other, for seconds to minutes,
+/// while all others reach both. Then they can.
+pub fn strangers_apart(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let nodes = rng.usize(3..=8);
+    let mut scenario = Scenario::new(seed, nodes);
+    vary_network(&mut scenario, &mut rng);
+    let mut others: Vec<Slot> = (1..nodes).collect();
+    rng.shuffle(&mut others);
+    let left = others.split_off(others.len() - rng.usize(1..others.len()).min(2));
+    let right = others.split_off(others.len() - rng.usize(1..=others.len()).min(2));
+    let healed = [10_000, 60_000, 300_000][rng.usize(..3)] + rng.u64(..10_000);
+    scenario.split_ms(0, healed, &left, &right).calm_at_ms(healed)
+}
+
+fn vary_network(scenario: &mut Scenario, rng: &mut fastrand::Rng) {
+    let faults = &mut scenario.faults;
+    faults.latency_us = [50, 500, 20_000][rng.usize(..3)];
+    faults.jitter_us = faults.latency_us;
+    faults.thread_hop_us = [50, 5_000][rng.usize(..2)];
+    faults.resend_wait_ms_max = rng.u64(10..=2_000);
+    for (at, action) in &mut scenario.script {
+        if matches!(action, Action::Start(..)) {
+            *at += rng.u64(..200 * MS) as Micros;
+        }
+    }
+}
