@@ -56,7 +56,7 @@ Exit codes:
   2  wrong usage
 ",
         version = env!("CARGO_PKG_VERSION"),
-        options = options(command),
+        options = options(command, &HEADINGS),
     )
 }
 
@@ -80,11 +80,12 @@ pub(super) fn of_verb(verb: Kind, command: &CommandInfoWithArgs) -> String {
         name = verb.name(),
         summary = verb.summary(),
         details = verb.details(),
-        options = options(command),
+        options = options(command, &[]),
     )
 }
 
-fn options(command: &CommandInfoWithArgs) -> String {
+/// A line for each option, and above some of them a heading.
+fn options(command: &CommandInfoWithArgs, headings: &[(&str, &str)]) -> String {
     let mut options = String::new();
     let mut line = |left: &str, right: &str| {
         let _ = match right {
@@ -93,7 +94,7 @@ fn options(command: &CommandInfoWithArgs) -> String {
         };
     };
     for flag in command.flags {
-        if let Some((_, heading)) = HEADINGS.iter().find(|(first, _)| *first == flag.long) {
+        if let Some((_, heading)) = headings.iter().find(|(first, _)| *first == flag.long) {
             line(&format!("\n{heading}"), "");
         }
         let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
