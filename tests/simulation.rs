@@ -166,6 +166,62 @@ fn an_old_key_at_a_new_address_is_the_same_peer() {
         .calm_at_ms(4_000));
 }
 
+/// Their source address is the router's, and nobody answers there at the port that they listen on.
+#[test]
+fn nodes_behind_port_mappings_are_reached_where_they_say() {
+    for seed in 0..6 {
+        let mut scenario = Scenario::new(seed, 6);
+        scenario.mapped = vec![2, 4, 5];
+        let healed = run(scenario
+            .split_ms(3_000, 15_000, &[0, 2], &[1, 3, 4, 5])
+            .at_ms(5_000, Action::Kill(4))
+            .at_ms(6_000, Action::Start(4, Restart::SAME))
+            .calm_at_ms(15_000));
+        assert_eq!(healed.islands, 1);
+    }
+}
+
+/// It comes back at another address, without `--connect`; whoever had that in his is gone.
+#[test]
+fn a_node_that_moves_is_found_by_the_name_that_it_told() {
+    for seed in 0..6 {
+        let mut scenario = Scenario::new(seed, 5);
+        scenario.connect = vec![vec![], vec![0], vec![1], vec![1], vec![1]];
+        scenario.named = vec![0];
+        let moved = Restart { new_address: true, ..Restart::SAME };
+        let healed = run(scenario
+            .at_ms(4_000, Action::Kill(0))
+            .at_ms(4_000, Action::Kill(1))
+            .at_ms(5_000, Action::Start(0, moved))
+            .calm_at_ms(5_000));
+        assert_eq!(healed.islands, 1);
+    }
+}
+
+/// A tenth of a second, one and ten: each is dead by its own measure, and none before.
+#[test]
+fn nodes_with_different_heartbeats_take_nobody_for_dead_too_soon() {
+    for seed in 0..4 {
+        let mut scenario = Scenario::new(seed, 6).with(|faults| faults.ping_period_ms = 3_600_000);
+        scenario.rhythm = vec![
+            (200, 600),
+            (1_000, 3_000),
+            (10_000, 30_000),
+            (10_000, 30_000),
+            (1_000, 3_000),
+            (100, 5_000),
+        ];
+        scenario.stay = 200 * SECOND;
+        run(scenario
+            .at_ms(20_000, Action::PowerOff(0))
+            .at_ms(20_000, Action::PowerOff(2))
+            .at_ms(20_000, Action::PowerOff(4))
+            .at_ms(80_000, Action::Start(0, Restart::SAME))
+            .at_ms(80_000, Action::Start(2, Restart::SAME))
+            .calm_at_ms(80_000));
+    }
+}
+
 #[test]
 fn a_liar_fills_no_table_and_parts_nobody() {
     let mut scenario = Scenario::new(1, 6).with(|faults| {

@@ -273,7 +273,8 @@ impl Mesh {
                 self.report(Report::TurnedAway { peer: id, reason: said });
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
-                    refused_wait = self.config.timeout.max(TIMEOUT) + self.config.heartbeat;
+                    let silence = self.peers.get(&id).and_then(Peer::live).map(|live| live.timeout);
+                    refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
                 } else if said == ByeReason::Full
                     && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
                 {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2p_gossip::PeerState;
-use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, HEARTBEAT, TIMEOUT};
+use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::mesh::backoff::CAP;
+use p2p_gossip::{DialAddr, PeerState};
 
 use super::checks::{PINGS, WHOLE};
 use super::clock::{MS, Micros, SECOND, micros};
@@ -19,7 +19,9 @@ const BEYOND_BACKOFF: Micros = 2 * SECOND;
 /// Who has to learn of another from a third, once that one is back itself: membership settles for
 /// 0.25 s, rosters differ for 0.5 s, at worst a heartbeat later; the list brings a dial after 1.5 s.
 /// Twice, as the third may itself have to learn.
-const LEARNED_FROM_OTHERS: Micros = 2 * (SECOND / 4 + SECOND + SECOND / 2 + 3 * SECOND / 2);
+fn learned_from_others(heartbeat: Micros) -> Micros {
+    2 * (SECOND / 4 + heartbeat + SECOND / 2 + 3 * SECOND / 2)
+}
 
 /// With a liar among them it takes longer: rosters are not compared before 15 s while rumours are
 /// being dialled, and a peer not met yet is looked for at four addresses, 3 s each, true or not.
@@ -40,12 +42,13 @@ pub struct Calm {
 impl World {
     pub fn become_calm(&mut self) {
         self.end_faults();
-        let mut limit = self.obstacles_gone_at() + micros(CAP) + BEYOND_BACKOFF;
+        // Who was taken for an earlier life of its own asks again after the silence that ends that.
+        let mut limit = self.obstacles_gone_at() + (micros(CAP) + BEYOND_BACKOFF).max(self.longest_silence());
         if !self.waits_only_until_whole {
             self.islands = self.find_islands();
         }
         if !self.all_know_each_other() {
-            limit += LEARNED_FROM_OTHERS;
+            limit += learned_from_others(self.longest_heartbeat());
         }
         if !self.scenario.liars.is_empty() {
             let slots = 12;
@@ -63,7 +66,7 @@ impl World {
         for conn in &self.conns {
             let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
             let half_open = conn.ends[0].open != conn.ends[1].open;
-            let (silent, late) = (micros(TIMEOUT + HEARTBEAT), self.scenario.faults.resend_wait_ms_max * MS);
+            let (silent, late) = (self.longest_silence(), self.scenario.faults.resend_wait_ms_max * MS);
             for (side, end) in conn.ends.iter().enumerate() {
                 if end.thread.is_none() && !conn.ways[side].queue.is_empty() {
                     // Late words of a process that is gone: whoever hears them believes them for a while.
@@ -75,13 +78,24 @@ impl World {
                 let until = match thread.stage {
                     Stage::Connecting => thread.started + micros(CONNECT_TIMEOUT),
                     _ if thread.is_handshaking() => thread.started + micros(HANDSHAKE_TIMEOUT),
-                    Stage::Up if stalled || half_open || conn.rough => self.now + micros(TIMEOUT + HEARTBEAT),
+                    Stage::Up if stalled || half_open || conn.rough => self.now + silent,
                     _ => self.now,
                 };
                 gone = gone.max(until);
             }
         }
         gone
+    }
+
+    fn longest_heartbeat(&self) -> Micros {
+        self.scenario.rhythm.iter().map(|(heartbeat_ms, _)| heartbeat_ms * MS).max().unwrap_or(0)
+    }
+
+    /// Until a silence is noticed: the longest timeout, or three of the slowest heartbeats; and one
+    /// heartbeat more.
+    fn longest_silence(&self) -> Micros {
+        let timeout = self.scenario.rhythm.iter().map(|(_, timeout_ms)| timeout_ms * MS).max().unwrap_or(0);
+        timeout.max(3 * self.longest_heartbeat()) + self.longest_heartbeat()
     }
 
     /// Nodes that can find each other: somebody knows where somebody is. After moves some may not,
@@ -114,7 +128,8 @@ impl World {
 
     fn knows(&self, a: ProcId, b: ProcId) -> bool {
         let (a, b) = (&self.procs[a], &self.procs[b]);
-        a.config.connect.iter().any(|seed| seed.addr == b.addr.into())
+        let leads_there = |addr: &DialAddr| self.resolve(addr) == Some(b.addr);
+        a.config.connect.iter().any(|seed| leads_there(&seed.addr))
             || a.mesh.peers(a.clock.local(self.now)).iter().any(|peer| {
                 // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
                 let connected = || {
@@ -126,7 +141,7 @@ impl World {
                     })
                 };
                 peer.id == b.id
-                    && peer.addrs.contains(&b.addr.into())
+                    && peer.addrs.iter().any(leads_there)
                     && (peer.state == PeerState::Dead || peer.state == PeerState::Up && connected())
             })
     }

@@ -1,6 +1,5 @@
 //! The invariants of the design, checked against everything that goes in and comes out.
 
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::{
     DIALS_IN_FLIGHT_MAX, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
 };
@@ -11,7 +10,7 @@ use p2p_gossip::{DialAddr, DownReason, Event, PeerId, PeerState};
 use super::clock::{MS, Micros, SECOND, micros};
 use super::net::{ConnId, Side};
 use super::process::ProcId;
-use super::shadow::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, SessionShadow, Standing, grace};
+use super::shadow::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, PeerShadow, SessionShadow, Standing, grace};
 use super::world::World;
 
 pub const IDENTITY: &str = "1: one session a peer, never with oneself";
@@ -35,15 +34,18 @@ impl World {
     }
 
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
-        let timeout_is_ours = up.hello.heartbeat_ms as u128 * 3 <= TIMEOUT.as_millis();
-        assert!(timeout_is_ours, "the simulator knows one timeout only");
+        // As the design has it: our timeout, or three of its heartbeats, but no more than a minute.
+        let theirs = (3 * u64::from(up.hello.heartbeat_ms) * MS).min(60 * SECOND);
+        let timeout = micros(self.procs[proc].config.timeout).max(theirs);
         let shadow = &mut self.procs[proc].shadow;
-        shadow.dials.remove(&up.session);
+        let dialled = shadow.dials.remove(&up.session);
         shadow.changed.insert(up.peer);
         let open = !shadow.cancelled.contains(&up.session);
         shadow.sessions.insert(up.session, SessionShadow { peer: up.peer, conn, side, open });
         if open {
             shadow.newest = Some((up.peer, up.session));
+            shadow.newest_dialled = dialled;
+            shadow.newest_timeout = timeout;
         }
         let peer = shadow.peer(up.peer);
         let mut shown: Vec<_> = up.hello.advertised.clone();
@@ -66,6 +68,7 @@ impl World {
             return;
         }
         process.shadow.heard(peer, local);
+        process.shadow.peer(peer).timeout = process.shadow.newest_timeout;
         if process.mesh.open_sessions(&peer).last() != Some(&session) {
             let open = process.mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
@@ -73,8 +76,13 @@ impl World {
         }
         if session.is_dialled() {
             let conn = process.shadow.sessions[&session].conn;
-            let addr = self.conns[conn].addr;
-            self.procs[proc].shadow.peer(peer).proven = Some(addr.into());
+            let reached = DialAddr::from(self.conns[conn].addr);
+            let shadow = &mut self.procs[proc].shadow;
+            let dialled = shadow.newest_dialled.take();
+            let peer = shadow.peer(peer);
+            // A name counts if the peer says that it is its own.
+            let own = dialled.filter(|addr| peer.first_hand.contains(addr));
+            peer.proven = [reached].into_iter().chain(own).collect();
         }
     }
 
@@ -132,7 +140,7 @@ impl World {
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::mesh::Report::WrongId { expected, .. } = report {
-                    self.procs[proc].shadow.peer(*expected).proven = None;
+                    self.procs[proc].shadow.peer(*expected).proven.clear();
                 }
             }
         }
@@ -150,7 +158,7 @@ impl World {
         let (local, now) = (self.local(proc), self.now);
         let process = &mut self.procs[proc];
         self.trace.mix(&session);
-        process.shadow.dials.insert(session, expected);
+        process.shadow.dials.insert(session, addr.clone());
         let mut wrong = Vec::new();
         if !process.shadow.take_token(local) {
             wrong.push((LIMITS, "more dials a second than allowed".to_owned()));
@@ -356,9 +364,11 @@ impl World {
         if reason != DownReason::Timeout {
             return None;
         }
-        let silence = local - shadow.peers.get(&peer)?.heard;
-        let least = micros(TIMEOUT) + shadow.least_patience(&peer);
-        let most = micros(TIMEOUT + HEARTBEAT) + shadow.patience(&peer) + SLACK;
+        let &PeerShadow { heard, timeout, .. } = shadow.peers.get(&peer)?;
+        let silence = local - heard;
+        let least = timeout + shadow.least_patience(&peer);
+        let heartbeat = micros(self.procs[proc].config.heartbeat);
+        let most = timeout + heartbeat + shadow.patience(&peer) + SLACK;
         if silence < least {
             let detail = format!("{} dead after {silence} of at least {least} µs", peer.short());
             return Some((LIVENESS, detail));
@@ -521,7 +531,8 @@ impl World {
             if info.id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));
             }
-            if peer.proven.is_some() && peer.proven.as_ref() != info.addrs.first() {
+            let best = info.addrs.first();
+            if !peer.proven.is_empty() && !best.is_some_and(|best| peer.proven.contains(best)) {
                 return Err((
                     RUMOURS,
                     format!("{} is proven at {:?}, not {:?}", info.id.short(), peer.proven, info.addrs),
@@ -531,7 +542,8 @@ impl World {
                 continue;
             }
             let silence = local.saturating_sub(peer.heard);
-            let most = micros(TIMEOUT + HEARTBEAT) + process.shadow.patience(&info.id) + SLACK;
+            let heartbeat = micros(process.config.heartbeat);
+            let most = peer.timeout + heartbeat + process.shadow.patience(&info.id) + SLACK;
             // Without a session the grace decides, below.
             if silence > most && peer.sessionless_since.is_none() {
                 return Err((
@@ -550,7 +562,7 @@ impl World {
         for id in forgotten {
             let peer = shadow.peer(id);
             peer.standing = Standing::Stranger;
-            peer.proven = None;
+            peer.proven.clear();
         }
         Ok(())
     }

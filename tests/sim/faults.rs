@@ -61,6 +61,12 @@ pub struct Faults {
     pub denials: u32,
     /// Whether addresses of known peers are closed to others.
     pub strict: bool,
+    /// Nodes behind a port mapping; with a host name, and of a thousand look-ups those that fail.
+    pub mapped: u32,
+    pub named: u32,
+    pub lookup_lost_permille: u32,
+    /// Nodes whose heartbeat and timeout differ from the others'.
+    pub rhythms: u32,
     /// Most peers a node may know.
     pub peers_max: usize,
     /// Time between pings.
@@ -108,6 +114,10 @@ impl Default for Faults {
             clones: 0,
             denials: 0,
             strict: false,
+            mapped: 0,
+            named: 0,
+            lookup_lost_permille: 0,
+            rhythms: 0,
             peers_max: p2p_gossip::config::PEERS_MAX,
             ping_period_ms: 1_000,
             chaos_ms: 20_000,
@@ -178,6 +188,16 @@ impl Faults {
         if rng.u32(..3) == 0 {
             faults.memory_permille = rng.u32(..=1000);
         }
+        if rng.u32(..4) == 0 {
+            faults.mapped = rng.u32(1..=3);
+        }
+        if rng.u32(..4) == 0 {
+            faults.named = rng.u32(1..=4);
+            faults.lookup_lost_permille = rng.u32(..300);
+        }
+        if rng.u32(..5) == 0 {
+            faults.rhythms = rng.u32(1..=3);
+        }
         faults
     }
 
@@ -212,6 +232,10 @@ impl Faults {
             clones,
             denials,
             strict,
+            mapped,
+            named,
+            lookup_lost_permille,
+            rhythms,
             resent_permille,
             connect_refused_permille,
             connect_lost_permille,

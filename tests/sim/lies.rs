@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::PeerId;
 use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::{DialAddr, PeerId};
 
 use super::process::ProcId;
 use super::world::World;
@@ -32,6 +32,16 @@ impl World {
         }
     }
 
+    /// Where there are names, liars use them: of others, of nobody, of whoever looks them up.
+    fn lying_name(&mut self) -> Option<DialAddr> {
+        if self.scenario.named.is_empty() || self.rng.bool() {
+            return None;
+        }
+        let somebody = self.rng.choice(self.scenario.named.clone()).and_then(|slot| self.name(slot));
+        let odd = ["nobody.example:8080", "localhost:8080", "x.localhost:1"];
+        if self.rng.bool() { somebody } else { odd[self.rng.usize(..odd.len())].parse().ok() }
+    }
+
     fn lie(&mut self, proc: ProcId) -> PeerRecord {
         let somebody = self.rng.usize(..self.slots.len());
         let nobody = PeerId::from_bytes(std::array::from_fn(|_| self.rng.u8(..)));
@@ -47,6 +57,7 @@ impl World {
             4 => (self.slots[somebody].key, odd),
             _ => (self.slots[somebody].key, self.procs[proc].addr),
         };
-        PeerRecord { id, addrs: vec![addr.into()], connected: self.rng.bool() }
+        let addr = self.lying_name().unwrap_or(addr.into());
+        PeerRecord { id, addrs: vec![addr], connected: self.rng.bool() }
     }
 }

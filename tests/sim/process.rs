@@ -8,7 +8,7 @@ use std::time::Duration;
 use p2p_gossip::config::LEAVE_FLUSH;
 use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
 use p2p_gossip::wire::{self, Hello, Message};
-use p2p_gossip::{Access, Config, ConnectAddr, PeerId};
+use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, PeerId};
 
 use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
@@ -86,10 +86,13 @@ impl World {
         let connect: Vec<ConnectAddr> = connect
             .map(|&other| {
                 let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
-                ConnectAddr { pin, addr: self.slots[other].addr.into() }
+                ConnectAddr { pin, addr: self.name(other).unwrap_or(self.slots[other].addr.into()) }
             })
             .collect();
+        let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
         let config = Config {
+            heartbeat: Duration::from_millis(heartbeat_ms),
+            timeout: Duration::from_millis(timeout_ms),
             period: Duration::from_millis(faults.ping_period_ms),
             connect,
             access: self.slots[slot].access.clone(),
@@ -101,14 +104,14 @@ impl World {
         let hello = Hello {
             instance: self.rng.u64(..),
             name: String::new(),
-            listen_port: addr.port(),
-            advertised: if self.rng.bool() { vec![addr.into()] } else { Vec::new() },
-            heartbeat_ms: config.heartbeat.as_millis() as u32,
+            listen_port: self.slots[slot].listen_port,
+            advertised: self.advertised(slot),
+            heartbeat_ms: heartbeat_ms as u32,
         };
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
-        let mut shadow = Shadow::new(id, clock.elapsed(self.now));
+        let mut shadow = Shadow::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
         mesh.tell_time(self.wall());
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
@@ -141,6 +144,18 @@ impl World {
         self.procs[proc].shadow.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
         self.want_turn(proc, self.now);
+    }
+
+    /// What a node says of where it is: its name, what others need, sometimes what they see anyway.
+    fn advertised(&mut self, slot: Slot) -> Vec<DialAddr> {
+        let wants_to = self.rng.bool();
+        let addr = self.slots[slot].addr;
+        let is_mapped = addr.port() != self.slots[slot].listen_port;
+        match self.name(slot) {
+            Some(name) => vec![name],
+            _ if is_mapped || wants_to => vec![addr.into()],
+            _ => Vec::new(),
+        }
     }
 
     /// The process is gone; its kernel closes what it had open, unless the machine is gone, too.
@@ -351,7 +366,7 @@ impl World {
             });
             self.check_output(proc, &output);
             match output {
-                Output::Dial { session, addr, expected, .. } => match addr.socket() {
+                Output::Dial { session, addr, expected, .. } => match self.look_up(&addr) {
                     Some(addr) => self.dial(proc, session, addr, expected),
                     None => {
                         let reason = DialError::Failed("no such name".to_owned());
@@ -383,6 +398,16 @@ impl World {
                 Output::Notify(_) | Output::Report(_) => {}
             }
         }
+    }
+
+    /// What a session's thread learns from its resolver.
+    fn look_up(&mut self, addr: &DialAddr) -> Option<SocketAddr> {
+        let lost_permille = self.scenario.faults.lookup_lost_permille;
+        let asks = addr.socket().is_none() && lost_permille > 0 && !self.calm;
+        if asks && self.rng.u32(..1000) < lost_permille {
+            return None;
+        }
+        self.resolve(addr)
     }
 
     fn send(&mut self, proc: ProcId, session: SessionId, mut message: Message) {

@@ -69,6 +69,12 @@ pub struct Scenario {
     pub key_of: Vec<Slot>,
     /// Whether every `--connect` names the key that must be there.
     pub pins: bool,
+    /// Slots behind a router that maps a port to them: nobody reaches the port that they listen on.
+    pub mapped: Vec<Slot>,
+    /// Slots that have a host name, are dialled by it, and tell it to others.
+    pub named: Vec<Slot>,
+    /// Heartbeat and timeout of each slot, in milliseconds.
+    pub rhythm: Vec<(u64, u64)>,
     pub script: Vec<(Micros, Action)>,
     /// How long the mesh is watched once it is whole.
     pub stay: Micros,
@@ -87,6 +93,9 @@ impl Scenario {
             liars: Vec::new(),
             key_of: (0..nodes).collect(),
             pins: false,
+            mapped: Vec::new(),
+            named: Vec::new(),
+            rhythm: vec![(1_000, 3_000); nodes],
             script,
             stay: 6_000 * MS,
         }
@@ -157,6 +166,16 @@ impl Scenario {
             let at = rng.u64(..chaos);
             scenario.script.retain(|(_, action)| *action != Action::Start(slot, Restart::SAME));
             scenario.script.push((at, Action::Start(slot, Restart::SAME)));
+        }
+
+        let mut rng = kind(21);
+        scenario.mapped = (0..faults.mapped).map(|_| rng.usize(..total)).collect();
+        let mut rng = kind(22);
+        scenario.named = (0..faults.named).map(|_| rng.usize(..total)).collect();
+        let mut rng = kind(23);
+        for _ in 0..faults.rhythms {
+            let rhythms = [(200, 600), (200, 2_000), (500, 1_000), (3_000, 9_000), (10_000, 30_000)];
+            scenario.rhythm[rng.usize(..total)] = rhythms[rng.usize(..rhythms.len())];
         }
 
         let mut script = Vec::new();

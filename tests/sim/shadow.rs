@@ -4,15 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, UnixTime, roster_of};
-use p2p_gossip::pin::Expected;
 use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
 use super::net::{ConnId, Side};
 use super::process::ProcId;
-
-/// Longest time between two timers of a node with a live peer: its heartbeat, on a slow clock.
-const TIMER_EVERY: Micros = SECOND + SECOND / 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -35,8 +31,11 @@ pub struct PeerShadow {
     pub sessionless_since: Option<Micros>,
     /// Addresses that it showed or said itself.
     pub first_hand: BTreeSet<DialAddr>,
-    /// Where a handshake with it was completed last, unless somebody else was met there since.
-    pub proven: Option<DialAddr>,
+    /// Where a handshake with it was completed last, unless somebody else was met there since; one
+    /// of these: if a name was dialled, it or what was found behind it.
+    pub proven: Vec<DialAddr>,
+    /// Silence after which it is dead.
+    pub timeout: Micros,
     /// When somebody last listed it as connected.
     pub listed_connected: Option<Micros>,
     /// Pings of it that were delivered, by the process that sent them.
@@ -55,7 +54,8 @@ impl PeerShadow {
             surely_held_at_heard: 0,
             sessionless_since: None,
             first_hand: BTreeSet::new(),
-            proven: None,
+            proven: Vec::new(),
+            timeout: 0,
             listed_connected: None,
             delivered: BTreeMap::new(),
             dials: Vec::new(),
@@ -80,7 +80,7 @@ pub struct Shadow {
     pub peers: BTreeMap<PeerId, PeerShadow>,
     pub sessions: BTreeMap<SessionId, SessionShadow>,
     /// Dials ordered and not yet answered, and of those the ones given up.
-    pub dials: BTreeMap<SessionId, Expected>,
+    pub dials: BTreeMap<SessionId, DialAddr>,
     pub cancelled: BTreeSet<SessionId>,
     pub up: usize,
     pub roster: u64,
@@ -92,8 +92,13 @@ pub struct Shadow {
     refilled: Micros,
     /// Where the input that is being handled came from.
     pub input_from: Option<(ConnId, Side)>,
-    /// Session that has just come up and not been refused.
+    /// Session that has just come up and not been refused, what was dialled for it, and the silence
+    /// after which its peer is dead.
     pub newest: Option<(PeerId, SessionId)>,
+    pub newest_dialled: Option<DialAddr>,
+    pub newest_timeout: Micros,
+    /// Longest time between two timers of a node with a live peer: its heartbeat, on a slow clock.
+    timer_every: Micros,
     /// Peers whose sessions came or went in this turn.
     pub changed: BTreeSet<PeerId>,
     /// Lost their last session in this turn, without the promise of another.
@@ -104,7 +109,7 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    pub fn new(id: PeerId, now: Micros) -> Self {
+    pub fn new(id: PeerId, now: Micros, heartbeat: Micros) -> Self {
         Self {
             id,
             peers: BTreeMap::new(),
@@ -119,6 +124,9 @@ impl Shadow {
             refilled: now,
             input_from: None,
             newest: None,
+            newest_dialled: None,
+            newest_timeout: 0,
+            timer_every: heartbeat + heartbeat / 20,
             changed: BTreeSet::new(),
             must_be_down: Vec::new(),
             leaving: false,
@@ -147,7 +155,7 @@ impl Shadow {
     /// The process stood still for that long, on its own clock.
     pub fn held_up(&mut self, held: Micros) {
         self.held += held;
-        let sure = held.saturating_sub(TIMER_EVERY);
+        let sure = held.saturating_sub(self.timer_every);
         if Duration::from_micros(sure) >= HELD_UP {
             self.surely_held += sure;
         }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use p2p_gossip::mesh::{KnownPeer, UnixTime};
-use p2p_gossip::{Access, PeerId};
+use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::calm::Calm;
 use super::clock::{Micros, SECOND};
@@ -38,9 +38,16 @@ pub enum Event {
     Sample,
 }
 
+/// The port that every node listens on, and the one that a router maps to it.
+const PORT: u16 = 8080;
+const MAPPED_PORT: u16 = 17_000;
+
 #[derive(Debug)]
 pub struct SlotState {
+    /// Where others reach it.
     pub addr: SocketAddr,
+    /// Where it listens, as it knows: not the port above if a router is in between.
+    pub listen_port: u16,
     pub powered: bool,
     pub proc: Option<ProcId>,
     pub key: PeerId,
@@ -178,10 +185,11 @@ impl World {
             scenario,
         };
         for slot in 0..world.scenario.nodes {
-            let addr = address(slot, 0);
+            let addr = world.address(slot, 0);
             let key = world.make_key();
             world.slots.push(SlotState {
                 addr,
+                listen_port: PORT,
                 powered: true,
                 proc: None,
                 key,
@@ -362,9 +370,31 @@ impl World {
             std::net::IpAddr::V4(ip) => ip.octets(),
             std::net::IpAddr::V6(_) => [0; 4],
         };
-        let addr = address(slot, octets[1] + 1);
+        let addr = self.address(slot, octets[1] + 1);
         self.slots[slot].addr = addr;
         self.at_addr.insert(addr, slot);
+    }
+
+    /// Where a slot is after it has moved that often.
+    fn address(&self, slot: Slot, moves: u8) -> SocketAddr {
+        let port = if self.scenario.mapped.contains(&slot) { MAPPED_PORT } else { PORT };
+        SocketAddr::from(([10, moves, (slot >> 8) as u8, slot as u8], port))
+    }
+
+    /// The host name of a slot that has one, with its port.
+    pub fn name(&self, slot: Slot) -> Option<DialAddr> {
+        let name = format!("n{slot}.example:{}", self.slots[slot].addr.port());
+        self.scenario.named.contains(&slot).then(|| name.parse().unwrap())
+    }
+
+    /// What an address leads to now, for whoever asks the virtual name server.
+    pub fn resolve(&self, addr: &DialAddr) -> Option<SocketAddr> {
+        let DialAddr::Name { host, port } = addr else {
+            return addr.socket();
+        };
+        let slot: Slot = host.as_str().strip_prefix('n')?.strip_suffix(".example")?.parse().ok()?;
+        let named = self.scenario.named.contains(&slot);
+        named.then(|| SocketAddr::new(self.slots[slot].addr.ip(), *port))
     }
 
     pub fn schedule(&mut self, at: Micros, event: Event) {
@@ -392,9 +422,4 @@ impl World {
             self.violation = Some(Violation { invariant, detail, at: self.now, last_notes });
         }
     }
-}
-
-/// Where a slot is after it has moved that often.
-fn address(slot: Slot, moves: u8) -> SocketAddr {
-    SocketAddr::from(([10, moves, (slot >> 8) as u8, slot as u8], 8080))
 }

@@ -18,6 +18,9 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 const PREFIX: &str = "p2pfault";
 /// Every node listens here, on the address of its own. Below the range that source ports come from.
 const PORT: u16 = 7000;
+/// The link behind a router: its own end, and the node that it hides.
+const ROUTER_INSIDE: &str = "10.78.0.1";
+const HIDDEN: &str = "10.78.0.2";
 /// The chain in which packets on their way between the nodes may vanish.
 const BRIDGE_CHAIN: &str = "bridge faults forward";
 /// The chain in which a node's own kernel may refuse to send.
@@ -128,6 +131,47 @@ impl Network {
         run(&["ip", "-n", &self.namespace(node), "-batch", "-"], command).expect("the fault can be imposed");
     }
 
+    /// Puts `hidden` behind `router`: off the bridge, onto a link of their own, with a source address
+    /// that the router replaces by its own. Others reach it at this port of the router, which
+    /// becomes the port that it listens on. `None` where the kernel can't do that.
+    pub(crate) fn hide(&self, hidden: usize, router: usize, mapped_port: u16) -> Option<()> {
+        let (inside, outside) = (self.namespace(hidden), self.namespace(router));
+        self.ip(hidden, "link set eth0 down");
+        self.ip(router, &format!("link add in0 type veth peer name in0 netns {inside}"));
+        for (node, ip) in [(router, ROUTER_INSIDE), (hidden, HIDDEN)] {
+            self.ip(node, &format!("addr add {ip}/24 dev in0\nlink set in0 up"));
+        }
+        self.ip(hidden, &format!("route add default via {ROUTER_INSIDE}"));
+        let forward = ["ip", "netns", "exec", &outside, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
+        let rules = format!(
+            "add table ip mapping\n\
+             add chain ip mapping in {{ type nat hook prerouting priority -100; }}\n\
+             add rule ip mapping in iifname eth0 tcp dport {mapped_port} dnat to {HIDDEN}:{PORT}\n\
+             add chain ip mapping out {{ type nat hook postrouting priority 100; }}\n\
+             add rule ip mapping out oifname eth0 masquerade\n"
+        );
+        match run(&forward, "").and_then(|_| self.nft(&outside, &rules)) {
+            Ok(()) => Some(()),
+            Err(error) => skip(&format!("the kernel maps no ports: {error}")),
+        }
+    }
+
+    /// The number of the node's interface on the bridge, as it sees it.
+    pub(crate) fn interface_index(&self, node: usize) -> u32 {
+        let shown = run(&["ip", "-n", &self.namespace(node), "-o", "link", "show", "dev", "eth0"], "");
+        let shown = shown.expect("interfaces can be listed");
+        let text = String::from_utf8_lossy(&shown.stdout);
+        text.split(':').next().and_then(|index| index.parse().ok()).expect("a number comes first")
+    }
+
+    /// TCP connections of the node that are established, as its kernel sees them.
+    pub(crate) fn connections(&self, node: usize) -> usize {
+        let namespace = self.namespace(node);
+        let command = ["ip", "netns", "exec", &namespace, "ss", "-Htn", "state", "established"];
+        let listed = run(&command, "").expect("connections can be listed");
+        String::from_utf8_lossy(&listed.stdout).lines().count()
+    }
+
     /// Ends the node's TCP connections to these others, as far as the node's own kernel is concerned.
     pub(crate) fn cut_connections(&self, node: usize, others: &[usize]) {
         let namespace = self.namespace(node);
@@ -154,6 +198,12 @@ impl Drop for Network {
 /// Where node 1, 2, … listens. The same in every network: none of them knows of another.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, u8::try_from(node).expect("a small network")], PORT))
+}
+
+/// Where a node listens once it has been given IPv6.
+pub(crate) fn addr6(node: usize) -> SocketAddr {
+    let node = u16::try_from(node).expect("a small network");
+    SocketAddr::from(([0xfd77, 0, 0, 0, 0, 0, 0, node], PORT))
 }
 
 fn mac(node: usize) -> String {
@@ -187,7 +237,7 @@ fn ips(nodes: &[usize]) -> String {
 }
 
 /// Past the test harness, which would swallow what a test that passes prints.
-fn skip(why: &str) -> Option<Network> {
+fn skip<T>(why: &str) -> Option<T> {
     let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
     None
 }

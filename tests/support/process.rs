@@ -33,6 +33,8 @@ pub(crate) struct Spec {
     pub(crate) format: &'static str,
     /// Network namespace to run in, if not in the test's own.
     pub(crate) namespace: Option<String>,
+    /// Further arguments, in the order in which they were added.
+    pub(crate) args: Vec<String>,
 }
 
 impl Spec {
@@ -49,6 +51,7 @@ impl Spec {
             limits: None,
             format: "json",
             namespace: None,
+            args: Vec::new(),
         }
     }
 
@@ -90,6 +93,12 @@ impl Spec {
         Self { format: "text", ..self }
     }
 
+    /// Further arguments of the program, as they would be typed.
+    pub(crate) fn with_args(mut self, args: &str) -> Self {
+        self.args.extend(args.split_whitespace().map(str::to_owned));
+        self
+    }
+
     /// Runs in this network namespace.
     pub(crate) fn with_namespace(self, namespace: String) -> Self {
         Self { namespace: Some(namespace), ..self }
@@ -117,6 +126,7 @@ impl Spec {
         for addr in &self.connect {
             command.args(["--connect", &addr.to_string()]);
         }
+        command.args(&self.args);
         if let Some(key) = &self.key {
             command.args([OsStr::new("--key"), key.as_os_str()]);
         }
