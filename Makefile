@@ -9,6 +9,10 @@ ONCE ?=
 # Time for each target of the fuzzer.
 SECONDS ?= 60
 
+# Cargo's profile for the benchmark, and what it measures.
+BENCH_PROFILE ?= bench
+export QUICK ONLY MARKDOWN BUILD PROGRAM
+
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
 # Cargo's own setting, so that a shared target directory works here too.
@@ -21,10 +25,10 @@ ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures
 IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo sim fuzz install uninstall clean tools
+.PHONY: help build test check demo sim fuzz bench bench-peers install uninstall clean tools
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 build: tools ## build the program for use: target/release/p2p-gossip
 	$(CARGO) build --release --locked
@@ -54,6 +58,13 @@ demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1
 	$(CARGO) build --locked --quiet --profile sim --example sim
 	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
+
+# Real figures need the release build and a machine with nothing else to do; another profile is for work on the benchmark.
+bench: tools ## measure against what TLS alone costs: make bench [QUICK=1] [N="8 64"] [ONLY=idle,join] [MARKDOWN=1] [BUILD=1]
+	@$(CARGO) bench --locked --quiet --profile $(BENCH_PROFILE) --bench bench -- figures
+
+bench-peers: tools ## measure beside Serf and NATS, if they are installed: make bench-peers [QUICK=1] [N="8 32"] [MARKDOWN=1]
+	@$(CARGO) bench --locked --quiet --profile $(BENCH_PROFILE) --bench bench -- peers
 
 # Coverage needs the nightly compiler; the fuzzer's package is kept apart from the program's.
 fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]

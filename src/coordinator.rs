@@ -22,7 +22,7 @@ use crate::session::{self, Context, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
 use crate::subscribers::Subscribers;
 use crate::text::Escaped;
-use crate::wire::{self, Frame};
+use crate::wire::{self, Frame, Message};
 
 /// Inbox events taken in one turn before timers are looked at.
 const BATCH_MAX: usize = 256;
@@ -210,15 +210,7 @@ impl Coordinator {
                         }
                     }
                 }
-                Output::Send { session, message } => match wire::encode(&message) {
-                    Ok(frame) => {
-                        let sent = self.sessions.get(&session).map(|handle| handle.send(frame));
-                        if let Some(Err(session::OutboxFull)) = sent {
-                            self.too_slow(session);
-                        }
-                    }
-                    Err(error) => log::error!(session:% = session, reason:% = error; "message not sent"),
-                },
+                Output::Send { session, message } => self.send(session, &message),
                 Output::Probe { session } => {
                     if let Some(Err(session::OutboxFull)) =
                         self.sessions.get(&session).map(SessionHandle::probe)
@@ -245,6 +237,21 @@ impl Coordinator {
                 }
                 Output::Report(report) => log_report(&report),
             }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, message: &Message) {
+        if let Message::Ping { seq, .. } = message {
+            log::trace!(session:% = session, ping = *seq; "sending a ping");
+        }
+        match wire::encode(message) {
+            Ok(frame) => {
+                let sent = self.sessions.get(&session).map(|handle| handle.send(frame));
+                if let Some(Err(session::OutboxFull)) = sent {
+                    self.too_slow(session);
+                }
+            }
+            Err(error) => log::error!(session:% = session, reason:% = error; "message not sent"),
         }
     }
 
@@ -405,7 +412,7 @@ mod tests {
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
     use crate::tls::Tls;
-    use crate::wire::{Hello, Message};
+    use crate::wire::Hello;
 
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();

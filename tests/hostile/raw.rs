@@ -4,63 +4,13 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use p2p_gossip::PeerId;
 use p2p_gossip::wire::{self, ByeReason, FrameReader, Hello, Message};
-use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::version::TLS13;
-use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, DistinguishedName, ServerConfig,
-    ServerConnection, SignatureScheme,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection};
 
 use crate::support::DEADLINE;
-
-pub(super) const ALPN: &[u8] = b"p2p-gossip/1";
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
-/// What a raw peer shows and signs with; the two need not belong together.
-pub(super) struct Credentials {
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: KeyPair,
-}
-
-impl Credentials {
-    pub(super) fn new() -> Self {
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let certificate = CertificateParams::default().self_signed(&key).unwrap();
-        Self { chain: vec![certificate.der().clone()], key }
-    }
-
-    pub(super) fn id(&self) -> PeerId {
-        PeerId::of_certificate(&self.chain[0]).unwrap()
-    }
-
-    fn resolver(&self) -> Arc<SingleCertAndKey> {
-        let der = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
-        let signer = aws_lc_rs::sign::any_supported_type(&der).unwrap();
-        Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain.clone(), signer)))
-    }
-}
-
-/// The configuration of a dialler that trusts everybody, to be bent further.
-pub(super) fn client_config(me: &Credentials) -> ClientConfig {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_client_cert_resolver(me.resolver());
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config
-}
+use crate::support::credentials::server_config;
+pub(super) use crate::support::credentials::{Credentials, client_config};
 
 /// A dialler's TLS connection that has not sent anything yet.
 pub(super) fn client(config: impl Into<Arc<ClientConfig>>) -> ClientConnection {
@@ -113,13 +63,7 @@ impl Raw {
 
     /// Takes over a connection that a node has dialled.
     pub(super) fn accept(socket: TcpStream, me: &Credentials) -> Self {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_client_cert_verifier(Arc::new(Anybody))
-            .with_cert_resolver(me.resolver());
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Self::new(socket, ServerConnection::new(Arc::new(config)).unwrap().into())
+        Self::new(socket, ServerConnection::new(Arc::new(server_config(me))).unwrap().into())
     }
 
     pub(super) fn shake_hands(&mut self) -> io::Result<()> {
@@ -235,83 +179,4 @@ pub(super) fn hello(name: &str) -> Hello {
 pub(super) fn frame(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
     [&length.to_be_bytes()[..], body].concat()
-}
-
-/// Trusts everybody.
-#[derive(Debug)]
-struct Anybody;
-
-const SCHEMES: [SignatureScheme; 3] =
-    [SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-impl ClientCertVerifier for Anybody {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
 }

@@ -7,6 +7,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod credentials;
 pub(crate) mod history;
 pub(crate) mod netns;
 pub(crate) mod process;

@@ -106,7 +106,7 @@ impl Spec {
 
     /// Whatever prepares the program's surroundings becomes the program in the end, so the
     /// process id stays the node's.
-    fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(namespace) = &self.namespace {
             words.extend(["ip", "netns", "exec", namespace].map(OsString::from));

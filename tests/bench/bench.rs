@@ -1,0 +1,79 @@
+//! `make bench` and `make bench-peers`: real release processes on loopback, each figure beside a
+//! floor, or another program, measured in the same run. Nothing here passes or fails by a time.
+//!
+//! The environment: `QUICK=1` for fewer sizes and repetitions, `N="8 64"` for these sizes, `ONLY=idle,join`
+//! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown,
+//! `PROGRAM=…` for another build than Cargo's.
+
+// Counts become figures: nothing here needs the last bits of a 64-bit number.
+#![allow(clippy::cast_precision_loss)]
+
+mod clock;
+mod cluster;
+mod contender;
+#[path = "../support/credentials.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use the rest")]
+mod credentials;
+mod figures;
+mod floor;
+mod keeper;
+mod machine;
+mod measure;
+#[path = "../support/netns.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use the rest")]
+mod netns;
+mod network;
+mod options;
+mod peers;
+#[path = "../support/process.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use the rest")]
+mod process;
+mod procfs;
+mod report;
+mod stop;
+mod table;
+mod traffic;
+
+use std::env;
+use std::process::ExitCode;
+
+use options::Options;
+use stop::{Signals, Stop};
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        Some(contender::embedded::ROLE) => contender::embedded::run(arguments.drain(1..)),
+        Some(floor::MEMORY_ROLE) => floor::print_session_bytes(),
+        // Cargo says so when it is asked for benchmarks, and not when it runs everything as tests.
+        _ if !arguments.iter().any(|argument| argument == "--bench") => {
+            println!("nothing is measured here; make bench does that");
+            Ok(())
+        }
+        _ => bench(&arguments).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &[String]) -> Result<(), Stop> {
+    let options = Options::from_environment()?;
+    let isolation = network::isolate();
+    let signals = Signals::catch()?;
+    let report = if arguments.iter().any(|argument| argument == "peers") {
+        peers::run(&options, &signals)
+    } else {
+        figures::run(&options, &signals)
+    };
+    report.map(|mut report| {
+        if let Err(shared) = isolation {
+            report.note(shared);
+        }
+        println!("{}", report.show(options.markdown));
+    })
+}

@@ -1,0 +1,337 @@
+//! The running nodes of one program: started, listened to by one thread that never parses more than
+//! it must, and killed at the end.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock;
+use crate::contender::{Contender, Ear, Heard, Plan};
+use crate::keeper::Keeper;
+use crate::procfs::{self, Memory};
+use crate::stop::{Signals, Stop};
+
+/// Lines of each node kept to explain a failure.
+const TAIL_LINES: usize = 6;
+/// Nodes shown when something failed.
+const NODES_SHOWN: usize = 4;
+
+/// Something that a node said, and when it was read.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) node: usize,
+    pub(crate) at: Duration,
+    pub(crate) heard: Heard,
+}
+
+struct Node {
+    child: Child,
+    stdout: Source<ChildStdout>,
+    stderr: Source<ChildStderr>,
+    ear: Box<dyn Ear>,
+    /// What the others call it, and where they join.
+    ready: Option<(String, String)>,
+    /// Whom it sees.
+    view: BTreeSet<String>,
+    tail: VecDeque<String>,
+    running: bool,
+}
+
+pub(crate) struct Cluster<'a> {
+    contender: &'a dyn Contender,
+    signals: &'a Signals,
+    nodes: Vec<Node>,
+    /// Pings sent and received, if they are of interest.
+    pub(crate) pings: Option<Vec<Record>>,
+    /// Losses reported so far, by all together.
+    pub(crate) losses: usize,
+    /// When the last thing was read.
+    last_heard: Duration,
+    dir: tempfile::TempDir,
+    // Last, as dropping it waits for the group's end.
+    keeper: Keeper,
+}
+
+impl<'a> Cluster<'a> {
+    pub(crate) fn new(contender: &'a dyn Contender, signals: &'a Signals) -> Result<Self, Stop> {
+        let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
+        let keeper = Keeper::start()?;
+        let last_heard = clock::now();
+        Ok(Self { contender, signals, nodes: Vec::new(), pings: None, losses: 0, last_heard, dir, keeper })
+    }
+
+    /// Starts one node, without waiting for anything.
+    pub(crate) fn spawn(&mut self, join: Option<&str>) -> Result<usize, Stop> {
+        let plan = Plan { index: self.nodes.len(), join, dir: self.dir.path() };
+        let mut command = self.contender.command(&plan)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.keeper.adopt(&mut command);
+        let mut child = command
+            .spawn()
+            .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.contender.name())))?;
+        let stdout = Source::new(child.stdout.take());
+        let stderr = Source::new(child.stderr.take());
+        self.nodes.push(Node {
+            child,
+            stdout,
+            stderr,
+            ear: self.contender.ear(&plan),
+            ready: None,
+            view: BTreeSet::new(),
+            tail: VecDeque::new(),
+            running: true,
+        });
+        Ok(plan.index)
+    }
+
+    /// Starts the first node, and once it listens all others at once, through the first.
+    /// The time at which the last of them saw all others.
+    pub(crate) fn form(&mut self, count: usize, patience: Duration) -> Result<Duration, Stop> {
+        let deadline = clock::now() + patience;
+        let first = self.spawn(None)?;
+        self.until("the first node to listen", deadline, |cluster| cluster.nodes[first].ready.is_some())?;
+        let join = self.join_address(first).to_owned();
+        for _ in 1..count {
+            self.spawn(Some(&join))?;
+        }
+        self.until_whole(deadline)
+    }
+
+    pub(crate) fn until_whole(&mut self, deadline: Duration) -> Result<Duration, Stop> {
+        self.until("every node to see every other", deadline, |cluster| {
+            let count = cluster.running().count();
+            cluster.running().all(|node| cluster.nodes[node].view.len() + 1 == count)
+        })
+    }
+
+    /// Waits until no running node sees this one any more; when the last of them said so.
+    pub(crate) fn until_lost(&mut self, node: usize, deadline: Duration) -> Result<Duration, Stop> {
+        let id = self.id(node).to_owned();
+        self.until("every other node to notice the loss", deadline, |cluster| {
+            let mut others = cluster.running().filter(|&other| other != node);
+            others.all(|other| !cluster.nodes[other].view.contains(&id))
+        })
+    }
+
+    /// Reads what the nodes say until it is so; when the decisive word was read.
+    pub(crate) fn until(
+        &mut self,
+        awaited: &str,
+        deadline: Duration,
+        mut is_so: impl FnMut(&Self) -> bool,
+    ) -> Result<Duration, Stop> {
+        while !is_so(self) {
+            let left = deadline.saturating_sub(clock::now());
+            if left.is_zero() {
+                return Err(self.failure(&format!("waited in vain for {awaited}")));
+            }
+            self.listen(left)?;
+        }
+        Ok(self.last_heard)
+    }
+
+    /// Only reads what the nodes say, for so long.
+    pub(crate) fn listen_for(&mut self, time: Duration) -> Result<(), Stop> {
+        let end = clock::now() + time;
+        loop {
+            let left = end.saturating_sub(clock::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.listen(left)?;
+        }
+    }
+
+    /// One wait for news from anybody.
+    fn listen(&mut self, timeout: Duration) -> Result<(), Stop> {
+        self.signals.check()?;
+        let ready: Vec<bool> = {
+            let signals = self.signals.fd();
+            let sources = self.nodes.iter().flat_map(|node| [node.stdout.fd(), node.stderr.fd()]);
+            // Closed ones stay in the list so that places are known; the signals' place is the last.
+            let fds = sources.map(|fd| fd.unwrap_or(signals.as_fd())).chain([signals.as_fd()]);
+            let mut fds: Vec<PollFd<'_>> =
+                fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            match poll(&mut fds, Some(&timespec(timeout))) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+        };
+        self.signals.check()?;
+        for (node, ready) in ready.chunks_exact(2).enumerate() {
+            if ready[0] {
+                let lines = self.nodes[node].stdout.lines();
+                self.take(node, lines);
+            }
+            if ready[1] {
+                let lines = self.nodes[node].stderr.lines();
+                self.take(node, lines);
+            }
+            if self.nodes[node].running && self.nodes[node].stdout.pipe.is_none() {
+                return Err(self.failure(&format!("node {} ended by itself", node + 1)));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: usize, lines: Vec<String>) {
+        let now = clock::now();
+        let node = &mut self.nodes[at];
+        for line in lines {
+            match node.ear.hear(&line) {
+                Some(Heard::Ready { id, join }) => node.ready = Some((id, join)),
+                Some(Heard::Up(peer)) => {
+                    node.view.insert(peer);
+                }
+                Some(Heard::Down(peer)) => {
+                    if node.view.remove(&peer) && node.running {
+                        self.losses += 1;
+                    }
+                }
+                Some(heard @ (Heard::Ping { .. } | Heard::Sent { .. })) => {
+                    if let Some(pings) = &mut self.pings {
+                        pings.push(Record { node: at, at: now, heard });
+                    }
+                    continue;
+                }
+                None => {
+                    if node.tail.len() == TAIL_LINES {
+                        node.tail.pop_front();
+                    }
+                    node.tail.push_back(line);
+                    continue;
+                }
+            }
+            self.last_heard = now;
+        }
+    }
+
+    fn failure(&self, what: &str) -> Stop {
+        let mut text = format!("{}: {what}", self.contender.name());
+        let incomplete = |node: &&Node| node.running && node.view.len() + 1 < self.running().count();
+        let unhappy: Vec<&Node> = self.nodes.iter().filter(incomplete).collect();
+        for node in unhappy.iter().take(NODES_SHOWN) {
+            text += &format!("\n  a node that sees {} others:", node.view.len());
+            node.tail.iter().for_each(|line| text += &format!("\n    {line}"));
+        }
+        if unhappy.len() > NODES_SHOWN {
+            text += &format!("\n  and {} more", unhappy.len() - NODES_SHOWN);
+        }
+        Stop::Failed(text)
+    }
+
+    /// Ends a node without warning, even a stopped one. When.
+    pub(crate) fn kill(&mut self, node: usize) -> Result<Duration, Stop> {
+        self.nodes[node].running = false;
+        let at = clock::now();
+        self.nodes[node].child.kill()?;
+        self.nodes[node].child.wait()?;
+        Ok(at)
+    }
+
+    /// Lets a node stand still. When.
+    pub(crate) fn stop(&mut self, node: usize) -> Result<Duration, Stop> {
+        let at = clock::now();
+        kill_process(Pid::from_child(&self.nodes[node].child), Signal::STOP).map_err(io::Error::from)?;
+        Ok(at)
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|&node| self.nodes[node].running)
+    }
+
+    pub(crate) fn id(&self, node: usize) -> &str {
+        self.nodes[node].ready.as_ref().map_or("", |(id, _)| id)
+    }
+
+    pub(crate) fn join_address(&self, node: usize) -> &str {
+        self.nodes[node].ready.as_ref().map_or("", |(_, join)| join)
+    }
+
+    /// How many others this node sees.
+    pub(crate) fn seen_by(&self, node: usize) -> usize {
+        self.nodes[node].view.len()
+    }
+
+    /// CPU time of one node so far.
+    pub(crate) fn cpu_of(&self, node: usize) -> Result<Duration, Stop> {
+        Ok(procfs::cpu(self.nodes[node].child.id())?)
+    }
+
+    /// CPU time of all running nodes so far.
+    pub(crate) fn cpu(&self) -> Result<Duration, Stop> {
+        self.running().map(|node| self.cpu_of(node)).sum()
+    }
+
+    /// Times that a thread of a running node has gone to sleep so far.
+    pub(crate) fn sleeps(&self) -> Result<u64, Stop> {
+        let sleeps = |node: usize| procfs::sleeps(self.nodes[node].child.id()).map_err(Stop::from);
+        self.running().map(sleeps).sum()
+    }
+
+    /// Memory of each running node.
+    pub(crate) fn memory(&self) -> Result<Vec<Memory>, Stop> {
+        let memory = |node: usize| procfs::memory(self.nodes[node].child.id()).map_err(Stop::from);
+        self.running().map(memory).collect()
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        // All at once: nobody is to spend time on the others' deaths.
+        for node in &mut self.nodes {
+            let _ = node.child.kill();
+        }
+        for node in &mut self.nodes {
+            let _ = node.child.wait();
+        }
+    }
+}
+
+/// A pipe from a node, and the part of a line that has come through it.
+struct Source<P> {
+    pipe: Option<P>,
+    partial: Vec<u8>,
+}
+
+impl<P: io::Read + std::os::fd::AsFd> Source<P> {
+    fn new(pipe: Option<P>) -> Self {
+        Self { pipe, partial: Vec::new() }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(|pipe| pipe.as_fd())
+    }
+
+    /// The lines that one read brings; it does not wait where poll found something.
+    fn lines(&mut self) -> Vec<String> {
+        let mut chunk = [0; 64 * 1024];
+        let Some(pipe) = &mut self.pipe else {
+            return Vec::new();
+        };
+        match pipe.by_ref().read(&mut chunk) {
+            Ok(read) if read > 0 => self.partial.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => self.pipe = None,
+        }
+        let Some(end) = self.partial.iter().rposition(|&byte| byte == b'\n') else {
+            return Vec::new();
+        };
+        let rest = self.partial.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.partial, rest);
+        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}

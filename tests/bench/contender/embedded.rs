@@ -1,0 +1,151 @@
+//! A node embedded in this program, which knows when each of its pings was sent.
+//!
+//! The program itself does not tell, so for the time that a ping takes every other node of the mesh
+//! is one of these; the rest, where the time of arrival is taken, is the program for use. The
+//! moment of sending is the one at which the coordinator logs the ping that it is about to encode.
+
+use std::io::{self, Write as _};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, select, unbounded};
+use log::kv::{Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use p2p_gossip::{Config, Identity, Node};
+
+use super::ours::{Events, Ours};
+use super::{Contender, Ear, Heard, Plan};
+use crate::clock;
+
+/// The argument that makes this program such a node; the period and where to join follow.
+pub(crate) const ROLE: &str = "embedded-node";
+
+/// Every second node of a mesh is embedded, from the second on.
+pub(crate) struct EverySecond(pub(crate) Ours);
+
+impl EverySecond {
+    /// Whether that node tells when it sends.
+    pub(crate) fn is_embedded(index: usize) -> bool {
+        index % 2 == 1
+    }
+}
+
+impl Contender for EverySecond {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn version(&self) -> Result<String, String> {
+        self.0.version()
+    }
+
+    fn command(&self, plan: &Plan<'_>) -> io::Result<Command> {
+        if !Self::is_embedded(plan.index) {
+            return self.0.command(plan);
+        }
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(ROLE).arg(self.0.period_s.to_string()).args(plan.join);
+        Ok(command)
+    }
+
+    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear> {
+        if Self::is_embedded(plan.index) { Box::new(EventsAndSent) } else { self.0.ear(plan) }
+    }
+}
+
+/// Events as the program writes them, and lines `sent PEER SEQ NANOSECONDS`.
+struct EventsAndSent;
+
+impl Ear for EventsAndSent {
+    fn hear(&mut self, line: &str) -> Option<Heard> {
+        let Some(sent) = line.strip_prefix("sent ") else {
+            return Events.hear(line);
+        };
+        let mut words = sent.split(' ');
+        let peer = words.next()?.to_owned();
+        let seq = words.next()?.parse().ok()?;
+        let at = Duration::from_nanos(words.next()?.parse().ok()?);
+        Some(Heard::Sent { peer, seq, at })
+    }
+}
+
+/// Such a node's whole life: until its stdout is closed or it is killed.
+pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
+    let period = Duration::from_secs_f64(arguments.next().ok_or("the period is missing")?.parse()?);
+    let connect = arguments.map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>()?;
+    let bind = Some(std::net::Ipv4Addr::LOCALHOST.into());
+    let config = Config { period, connect, port: 0, bind, ..Config::default() };
+    let (sender, sent) = unbounded();
+    log::set_boxed_logger(Box::new(Watch { sent: sender, sessions: Mutex::default() }))?;
+    log::set_max_level(LevelFilter::Trace);
+    let node = Node::start(config, Identity::generate()?)?;
+    let events = node.events().clone();
+    loop {
+        let line = select! {
+            recv(events) -> event => serde_json::to_string(&event?)?,
+            recv(sent) -> line => line?,
+        };
+        // Whole lines, at once: whoever reads them takes the time.
+        io::stdout().write_all(format!("{line}\n").as_bytes())?;
+    }
+}
+
+/// Takes the times of pings out of what the node logs.
+struct Watch {
+    sent: Sender<String>,
+    /// Whose session is whose.
+    sessions: Mutex<std::collections::BTreeMap<String, String>>,
+}
+
+impl Log for Watch {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let target = metadata.target();
+        (target == "p2p_gossip::coordinator" && metadata.level() == Level::Trace)
+            || (target == "p2p_gossip::session" && metadata.level() == Level::Debug)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let now = clock::now();
+        let mut pairs = Pairs::default();
+        if record.key_values().visit(&mut pairs).is_err() {
+            return;
+        }
+        let (Some(session), mut sessions) =
+            (pairs.session, self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+        else {
+            return;
+        };
+        if let Some(peer) = pairs.peer {
+            sessions.insert(session, peer);
+        } else if let (Some(seq), Some(peer)) = (pairs.ping, sessions.get(&session)) {
+            // The receiver is gone if the node is about to end.
+            let _ = self.sent.send(format!("sent {peer} {seq} {}", now.as_nanos()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[derive(Default)]
+struct Pairs {
+    session: Option<String>,
+    peer: Option<String>,
+    /// The ping's number, if the message is one.
+    ping: Option<u64>,
+}
+
+impl<'kvs> VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        match key.as_str() {
+            "session" => self.session = Some(value.to_string()),
+            "peer" => self.peer = Some(value.to_string()),
+            "ping" => self.ping = value.to_u64(),
+            _ => {}
+        }
+        Ok(())
+    }
+}

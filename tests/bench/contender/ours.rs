@@ -1,0 +1,95 @@
+//! Our own program, as it was built for use.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use p2p_gossip::Event;
+
+use super::{Contender, Ear, Heard, Plan, ask_version};
+use crate::process::Spec;
+
+/// A period so long that after the first pings, half a second after each meeting, only heartbeats go.
+const NO_PINGS_S: f64 = 86_400.0;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Ours {
+    pub(crate) program: PathBuf,
+    pub(crate) period_s: f64,
+    /// Period of the first node, if it pings at another one.
+    pub(crate) first_period_s: Option<f64>,
+    /// Namespaces and addresses of the nodes, by index, if not all on loopback.
+    pub(crate) places: Vec<(String, SocketAddr)>,
+}
+
+impl Ours {
+    pub(crate) fn quiet(program: PathBuf) -> Self {
+        Self { program, period_s: NO_PINGS_S, first_period_s: None, places: Vec::new() }
+    }
+
+    pub(crate) fn with_period(self, period_s: f64) -> Self {
+        Self { period_s, ..self }
+    }
+
+    pub(crate) fn with_first_period(self, period_s: f64) -> Self {
+        Self { first_period_s: Some(period_s), ..self }
+    }
+
+    pub(crate) fn with_places(self, places: Vec<(String, SocketAddr)>) -> Self {
+        Self { places, ..self }
+    }
+}
+
+impl Contender for Ours {
+    fn name(&self) -> String {
+        "p2p-gossip".to_owned()
+    }
+
+    fn version(&self) -> Result<String, String> {
+        ask_version(&self.program.to_string_lossy(), "--version", "none; make build makes it")
+    }
+
+    fn command(&self, plan: &Plan<'_>) -> io::Result<Command> {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (namespace, bind) = match self.places.get(plan.index) {
+            Some((namespace, addr)) => (Some(namespace.clone()), *addr),
+            None => (None, loopback),
+        };
+        // Warnings are what a quiet machine has in its journal; events go to stdout in any case.
+        let spec = Spec { namespace, ..Spec::named(plan.name()) };
+        let period_s = self.first_period_s.filter(|_| plan.index == 0).unwrap_or(self.period_s);
+        let mut spec = spec.with_bind(bind).with_period(period_s).with_log("warn");
+        if let Some(join) = plan.join {
+            spec = spec.with_connect(join.parse().map_err(io::Error::other)?);
+        }
+        Ok(spec.command(&self.program))
+    }
+
+    fn ear(&self, _: &Plan<'_>) -> Box<dyn Ear> {
+        Box::new(Events)
+    }
+}
+
+/// `--output json`.
+pub(crate) struct Events;
+
+impl Ear for Events {
+    fn hear(&mut self, line: &str) -> Option<Heard> {
+        if !line.starts_with('{') {
+            return None;
+        }
+        Some(match serde_json::from_str(line).ok()? {
+            Event::Listening { id, addr: mut reached } => {
+                if reached.ip().is_unspecified() {
+                    reached.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                }
+                Heard::Ready { id: id.to_string(), join: reached.to_string() }
+            }
+            Event::Up { peer, .. } => Heard::Up(peer.to_string()),
+            Event::Down { peer, .. } | Event::Left { peer, .. } => Heard::Down(peer.to_string()),
+            Event::Ping { peer, seq, .. } => Heard::Ping { peer: peer.to_string(), seq },
+            _ => return None,
+        })
+    }
+}

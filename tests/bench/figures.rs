@@ -1,0 +1,436 @@
+//! `make bench`: our program beside its floors.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use p2p_gossip::config::{FRAMES_PER_SECOND, HEARTBEAT, PERIOD_DEFAULT, TIMEOUT};
+
+use crate::clock::{self, median};
+use crate::cluster::Cluster;
+use crate::contender::Contender as _;
+use crate::contender::ours::Ours;
+use crate::floor::{self, Handshake, OneRecord, Throughput};
+use crate::machine::cores;
+use crate::measure::{self, Death, MemoryANode, pairs};
+use crate::options::Options;
+use crate::procfs;
+use crate::report::{Report, progress};
+use crate::stop::{Signals, Stop};
+use crate::table::{NOTHING, bytes, ratio, time};
+use crate::traffic;
+
+/// What is measured, and what it has come to so far.
+struct Run<'a> {
+    options: &'a Options,
+    signals: &'a Signals,
+    ours: Ours,
+    floors: Floors,
+    report: Report,
+    /// Memory of a node by number of nodes.
+    memory: Vec<(usize, MemoryANode)>,
+}
+
+struct Floors {
+    handshake: Handshake,
+    record: OneRecord,
+    /// CPU seconds of a record where nothing is warm.
+    cold_record_s: f64,
+    throughput: Throughput,
+    session_bytes: f64,
+}
+
+impl Floors {
+    fn measure(quick: bool) -> Result<Self, Stop> {
+        progress("floors: TLS alone");
+        let (handshakes, records, time_ms) = if quick { (200, 4000, 500) } else { (1000, 20_000, 2000) };
+        Ok(Self {
+            handshake: floor::handshake(handshakes)?,
+            record: floor::record(records)?,
+            cold_record_s: floor::cold_record(records / 10)?,
+            throughput: floor::throughput(Duration::from_millis(time_ms))?,
+            session_bytes: floor::session_bytes()?,
+        })
+    }
+
+    fn explain(&self) -> String {
+        let Self { handshake, record, cold_record_s, throughput, session_bytes } = self;
+        format!(
+            "Floors, measured in this run with TLS alone between two threads over loopback: one mutual handshake {} of CPU \
+             and {} of time, both ends together; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way, \
+             worst {} of {}; \
+             {:.0} frames a second in batches; {} a connection's end with its thread.",
+            time(handshake.cpu_s),
+            time(handshake.wall_s),
+            time(record.cpu_s),
+            time(*cold_record_s),
+            time(record.way_s.p50),
+            time(record.way_s.max),
+            record.way_s.count,
+            throughput.frames_per_s,
+            bytes(*session_bytes),
+        )
+    }
+}
+
+/// Measures all that was asked for.
+pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
+    let ours = Ours::quiet(options.program.clone());
+    let version = ours.version().map_err(Stop::Failed)?;
+    let mut report = Report::new(&[version], &["figure", "nodes", "ours", "floor", "ratio", "reach"]);
+    let floors = Floors::measure(options.quick)?;
+    report.note(floors.explain());
+    let mut run = Run { options, signals, ours, floors, report, memory: Vec::new() };
+    if options.wants("formation") {
+        run.start_alone()?;
+    }
+    if ["formation", "join", "idle", "memory", "death"].iter().any(|figure| options.wants(figure)) {
+        for count in options.sizes() {
+            run.size(count)?;
+        }
+    }
+    run.session_memory();
+    if options.wants("latency") {
+        run.latency()?;
+    }
+    if options.wants("throughput") {
+        run.throughput()?;
+    }
+    if options.wants("heal") {
+        run.heal()?;
+    }
+    run.program()?;
+    Ok(run.report)
+}
+
+impl Run<'_> {
+    fn row(&mut self, cells: impl Into<Vec<String>>) {
+        self.report.table.row(cells);
+    }
+
+    /// What every node costs before it meets anybody.
+    fn start_alone(&mut self) -> Result<(), Stop> {
+        let mut costs = Vec::new();
+        for _ in 0..5 {
+            let mut cluster = Cluster::new(&self.ours, self.signals)?;
+            let began = clock::now();
+            let ready = cluster.form(1, measure::PATIENCE)?;
+            costs.push(((ready - began).as_secs_f64(), cluster.cpu()?.as_secs_f64()));
+        }
+        let of = |part: fn(&(f64, f64)) -> f64| time(median(&costs.iter().map(part).collect::<Vec<_>>()));
+        let (wall, cpu) = (of(|cost| cost.0), of(|cost| cost.1));
+        self.row(["start until it listens, wall".to_owned(), "1".to_owned(), wall]);
+        self.row(["start until it listens, CPU".to_owned(), "1".to_owned(), cpu]);
+        Ok(())
+    }
+
+    /// Everything that is measured at each size.
+    fn size(&mut self, count: usize) -> Result<(), Stop> {
+        progress(&format!("{count} nodes: formation"));
+        let ours = self.ours.clone();
+        let rounds = if self.options.wants("formation") { self.options.rounds_of_short() } else { 1 };
+        let formed = measure::formation(&ours, self.signals, count, rounds);
+        let what = format!("formation of {count} nodes");
+        let Some((mut cluster, formation)) = self.report.or_note(&what, formed)? else {
+            return Ok(());
+        };
+        if self.options.wants("formation") {
+            self.formation(count, formation);
+        }
+        if self.options.wants("idle") {
+            progress(&format!("{count} nodes: idle"));
+            let (window, rounds) = (self.options.window(), self.options.rounds());
+            let idle = measure::idle(&mut cluster, window, rounds);
+            if let Some(idle) = self.report.or_note(&format!("idle, {count} nodes"), idle)? {
+                self.idle(count, idle);
+            }
+        }
+        if self.options.wants("memory") {
+            let memory = measure::memory(&cluster)?;
+            self.memory(count, memory);
+        }
+        // Nobody has died so far.
+        self.row([
+            "declared dead though alive".to_owned(),
+            count.to_string(),
+            cluster.losses.to_string(),
+            "0".to_owned(),
+            NOTHING.to_owned(),
+            "0".to_owned(),
+        ]);
+        if self.options.wants("death") || self.options.wants("join") {
+            progress(&format!("{count} nodes: deaths and joins"));
+            let done = self.deaths_and_joins(&mut cluster, count);
+            self.report.or_note(&format!("deaths and joins, {count} nodes"), done)?;
+        }
+        Ok(())
+    }
+
+    fn formation(&mut self, count: usize, formation: measure::Formation) {
+        let cpu_floor = pairs(count) * self.floors.handshake.cpu_s;
+        let wall_floor = cpu_floor / f64::from(cores());
+        let n = count.to_string();
+        self.row([
+            "formation, wall".to_owned(),
+            n.clone(),
+            time(formation.wall_s),
+            time(wall_floor),
+            ratio(formation.wall_s, wall_floor),
+            if matches!(count, 32 | 100) { "Serf's".to_owned() } else { NOTHING.to_owned() },
+        ]);
+        self.row([
+            "formation, CPU".to_owned(),
+            n.clone(),
+            time(formation.cpu_s),
+            time(cpu_floor),
+            ratio(formation.cpu_s, cpu_floor),
+            if count == 64 { "≤ 1.5".to_owned() } else { NOTHING.to_owned() },
+        ]);
+        self.row([
+            "formation, CPU a pair".to_owned(),
+            n.clone(),
+            time(formation.cpu_s / pairs(count)),
+            time(self.floors.handshake.cpu_s),
+            ratio(formation.cpu_s, cpu_floor),
+            "same at all N, ± 20 %".to_owned(),
+        ]);
+        self.row([
+            "formation, connections a pair".to_owned(),
+            n,
+            format!("{:.3}", formation.connections_a_pair),
+            "1".to_owned(),
+            ratio(formation.connections_a_pair, 1.0),
+            "≤ 1.1".to_owned(),
+        ]);
+    }
+
+    fn idle(&mut self, count: usize, idle: measure::Idle) {
+        let record = self.floors.record;
+        // Each node hears a heartbeat of each other one in an interval, and sends it one.
+        let messages_a_node = (count - 1) as f64 / HEARTBEAT.as_secs_f64();
+        let (cpu, wakeups) = (idle.cpu_a_node / messages_a_node, idle.wakeups_a_node / messages_a_node);
+        let n = count.to_string();
+        self.row([
+            "idle, CPU a node".to_owned(),
+            n.clone(),
+            format!("{:.3} %", idle.cpu_a_node * 100.0),
+            format!("{:.3} %", messages_a_node * record.cpu_s * 100.0),
+            ratio(cpu, record.cpu_s),
+            if count == 32 { "Serf's".to_owned() } else { NOTHING.to_owned() },
+        ]);
+        self.row([
+            "idle, CPU a delivered message".to_owned(),
+            n.clone(),
+            time(cpu),
+            time(record.cpu_s),
+            ratio(cpu, record.cpu_s),
+            if count == 64 { "≤ 2.0".to_owned() } else { NOTHING.to_owned() },
+        ]);
+        let cold = self.floors.cold_record_s;
+        self.row([
+            "idle, the same ÷ a record now and then".to_owned(),
+            n.clone(),
+            time(cpu),
+            time(cold),
+            ratio(cpu, cold),
+        ]);
+        self.row([
+            "idle, wake-ups a delivered message".to_owned(),
+            n,
+            format!("{wakeups:.2}"),
+            format!("{:.2}", record.wakeups),
+            ratio(wakeups, record.wakeups),
+        ]);
+    }
+
+    fn memory(&mut self, count: usize, memory: MemoryANode) {
+        let n = count.to_string();
+        let reach = if count == 32 { "≤ 9 MB" } else { NOTHING };
+        let nothing = || NOTHING.to_owned();
+        self.row([
+            "memory a node, RSS".to_owned(),
+            n.clone(),
+            bytes(memory.rss),
+            nothing(),
+            nothing(),
+            reach.to_owned(),
+        ]);
+        self.row(["memory a node, PSS".to_owned(), n, bytes(memory.pss)]);
+        self.memory.push((count, memory));
+    }
+
+    /// What one more session takes, by the difference between the smallest and the largest mesh.
+    fn session_memory(&mut self) {
+        let (Some(&(few, little)), Some(&(many, much))) = (self.memory.first(), self.memory.last()) else {
+            return;
+        };
+        if few < many {
+            let session = (much.rss - little.rss) / (many - few) as f64;
+            let floor = self.floors.session_bytes;
+            self.row([
+                "memory a session".to_owned(),
+                format!("{few} … {many}"),
+                bytes(session),
+                bytes(floor),
+                ratio(session, floor),
+                "≤ 1.20".to_owned(),
+            ]);
+        }
+    }
+
+    fn deaths_and_joins(&mut self, cluster: &mut Cluster<'_>, count: usize) -> Result<(), Stop> {
+        let (mut closed, mut joins, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..self.options.rounds_of_short() {
+            closed.push(measure::death(cluster, Death::Closed)?);
+            joins.push(measure::join(cluster)?);
+        }
+        let nothing = || NOTHING.to_owned();
+        let n = count.to_string();
+        if self.options.wants("join") {
+            let floor = (count - 1) as f64 * self.floors.handshake.wall_s;
+            let took = median(&joins);
+            self.row(["join of one more".to_owned(), n.clone(), time(took), time(floor), ratio(took, floor)]);
+        }
+        if self.options.wants("death") {
+            let reach = if count == 100 { "≤ 100 ms" } else { NOTHING };
+            let took = time(median(&closed));
+            self.row(["death, closed".to_owned(), n.clone(), took, nothing(), nothing(), reach.to_owned()]);
+            for _ in 0..self.options.rounds() {
+                silent.push(measure::death(cluster, Death::Silent)?);
+                measure::join(cluster)?;
+            }
+            let (took, floor) = (median(&silent), TIMEOUT.as_secs_f64());
+            let reach = if count == 100 { "≤ timeout + 0.3 s" } else { NOTHING };
+            self.row([
+                "death, silent".to_owned(),
+                n,
+                time(took),
+                time(floor),
+                ratio(took, floor),
+                reach.to_owned(),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn latency(&mut self) -> Result<(), Stop> {
+        let count = self.options.size_for_latency();
+        progress(&format!("{count} nodes: latency of pings"));
+        let ours = self.ours.clone().with_period(PERIOD_DEFAULT.as_secs_f64());
+        let window = if self.options.quick { 2 } else { 6 } * PERIOD_DEFAULT;
+        let spread = traffic::latency(ours, self.signals, count, window);
+        let Some(spread) = self.report.or_note("latency", spread)? else {
+            return Ok(());
+        };
+        let floor = self.floors.record.way_s;
+        let parts = [
+            ("p50", spread.p50, floor.p50, NOTHING),
+            ("p99", spread.p99, floor.p99, if count == 64 { "≤ 5" } else { NOTHING }),
+            ("max", spread.max, floor.max, NOTHING),
+        ];
+        for (part, ours, floor, reach) in parts {
+            let (what, n) = (format!("ping latency, {part}"), count.to_string());
+            self.row([what, n, time(ours), time(floor), ratio(ours, floor), reach.to_owned()]);
+        }
+        self.report.note(format!(
+            "Ping latency: {} pings, from the coordinator's decision to send until the event is read from the receiver's \
+             stdout; every node pings every other each {} s.",
+            spread.count,
+            PERIOD_DEFAULT.as_secs()
+        ));
+        Ok(())
+    }
+
+    fn throughput(&mut self) -> Result<(), Stop> {
+        progress("throughput");
+        let window = self.options.window();
+        let floor = self.floors.throughput;
+        let taken = traffic::flood(&self.ours, self.signals, window);
+        if let Some(taken) = self.report.or_note("throughput", taken)? {
+            self.row([
+                "frames a second taken from one peer".to_owned(),
+                "2".to_owned(),
+                format!("{:.0}", taken.frames_per_s),
+                format!("{:.0}", floor.frames_per_s),
+                ratio(taken.frames_per_s, floor.frames_per_s),
+                format!("limit {FRAMES_PER_SECOND}"),
+            ]);
+            self.row([
+                "CPU a frame taken and shown".to_owned(),
+                "2".to_owned(),
+                time(taken.cpu_s),
+                time(floor.cpu_s),
+                ratio(taken.cpu_s, floor.cpu_s),
+            ]);
+        }
+        let shown = traffic::fan(self.ours.clone(), self.signals, window);
+        if let Some((shown, asked)) = self.report.or_note("throughput to many", shown)? {
+            let what = format!("pings a second, 1 → {}", traffic::FAN - 1);
+            let floor = format!("{:.0}", floor.frames_per_s);
+            let count = traffic::FAN.to_string();
+            self.row([
+                what,
+                count,
+                format!("{shown:.0}"),
+                floor,
+                NOTHING.to_owned(),
+                format!("asked {asked:.0}"),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) -> Result<(), Stop> {
+        progress("healing of a partition");
+        let (partition, rounds) = (self.options.partition(), self.options.rounds());
+        let healed = traffic::heal(&self.ours, self.signals, partition, rounds);
+        match self.report.or_note("heal", healed)? {
+            Some(Some(took)) => {
+                let what = format!("heal, 4|4 for {} s", partition.as_secs());
+                let nothing = || NOTHING.to_owned();
+                self.row([
+                    what,
+                    traffic::SPLIT.to_string(),
+                    time(took),
+                    nothing(),
+                    nothing(),
+                    "≤ 1 s".to_owned(),
+                ]);
+            }
+            Some(None) => self.report.note("heal: skipped; it needs root, iproute2 and nftables"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The program itself.
+    fn program(&mut self) -> Result<(), Stop> {
+        let size = fs::metadata(&self.options.program)?.len() as f64;
+        self.row(["size of the program".to_owned(), NOTHING.to_owned(), bytes(size)]);
+        if self.options.build {
+            progress("a clean release build");
+            let built = build();
+            if let Some((cpu, wall)) = self.report.or_note("build", built)? {
+                self.row(["clean release build, CPU".to_owned(), NOTHING.to_owned(), time(cpu)]);
+                self.row(["clean release build, wall".to_owned(), NOTHING.to_owned(), time(wall)]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// CPU and wall seconds of a release build into an empty directory.
+fn build() -> Result<(f64, f64), Stop> {
+    let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let (cpu, began) = (procfs::ended_children_cpu()?, clock::now());
+    let mut command = Command::new(cargo);
+    // Without a network: whatever it needs was there to build this.
+    command.args(["build", "--release", "--locked", "--offline", "--quiet", "--target-dir"]).arg(dir.path());
+    let status = command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(Stop::Failed(format!("cargo build: {status}")));
+    }
+    let cpu = procfs::ended_children_cpu()? - cpu;
+    Ok((cpu.as_secs_f64(), (clock::now() - began).as_secs_f64()))
+}

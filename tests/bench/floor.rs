@@ -1,0 +1,332 @@
+//! The floors: what TLS alone costs on this machine now, with the same keys, suites and provider,
+//! between two threads of one process over loopback, without anything of ours around it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use p2p_gossip::config::SESSION_STACK_BYTES;
+use p2p_gossip::wire::{self, Echo, Message};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::server::NoServerSessionStorage;
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionCommon, ServerConfig, ServerConnection, SideData, StreamOwned,
+};
+
+use crate::clock::{self, Spread};
+use crate::credentials::{Credentials, client_config, server_config};
+use crate::procfs;
+use crate::stop::Stop;
+
+/// The argument that makes this program the process whose memory is the floor of sessions.
+pub(crate) const MEMORY_ROLE: &str = "floor-memory";
+/// Connections in that process.
+const MEMORY_PAIRS: u32 = 128;
+
+/// What every floor has in common: configurations made once, without resumption, as ours are.
+struct Tls {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    listener: TcpListener,
+}
+
+type Client = StreamOwned<ClientConnection, TcpStream>;
+type Server = StreamOwned<ServerConnection, TcpStream>;
+
+impl Tls {
+    fn new() -> io::Result<Self> {
+        let mut client = client_config(&Credentials::new());
+        client.resumption = Resumption::disabled();
+        client.enable_sni = false;
+        let mut server = server_config(&Credentials::new());
+        server.send_tls13_tickets = 0;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), listener })
+    }
+
+    fn dial(&self) -> io::Result<Client> {
+        let socket = TcpStream::connect(self.listener.local_addr()?)?;
+        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+        let tls = ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)?;
+        shake_hands(tls, socket)
+    }
+
+    fn accept(&self) -> io::Result<Server> {
+        let (socket, _) = self.listener.accept()?;
+        let tls = ServerConnection::new(Arc::clone(&self.server)).map_err(io::Error::other)?;
+        shake_hands(tls, socket)
+    }
+
+    /// Both ends of a connection, the accepting one in the hands of a thread.
+    fn pair<T: Send>(
+        &self,
+        server: impl FnOnce(Server) -> io::Result<T> + Send,
+        client: impl FnOnce(Client) -> io::Result<()>,
+    ) -> io::Result<T> {
+        thread::scope(|scope| {
+            let served = scope.spawn(|| server(self.accept()?));
+            client(self.dial()?)?;
+            served.join().map_err(|_| io::Error::other("the accepting end panicked"))?
+        })
+    }
+}
+
+fn shake_hands<C, S>(mut tls: C, mut socket: TcpStream) -> io::Result<StreamOwned<C, TcpStream>>
+where
+    C: std::ops::DerefMut<Target = ConnectionCommon<S>>,
+    S: SideData,
+{
+    socket.set_nodelay(true)?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut socket)?;
+    }
+    while tls.wants_write() {
+        tls.write_tls(&mut socket)?;
+    }
+    Ok(StreamOwned::new(tls, socket))
+}
+
+/// One mutual handshake, both ends together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handshake {
+    pub(crate) cpu_s: f64,
+    /// From the call of connect until both ends are done.
+    pub(crate) wall_s: f64,
+}
+
+pub(crate) fn handshake(count: u32) -> Result<Handshake, Stop> {
+    let tls = Tls::new()?;
+    let run = |count: u32| -> io::Result<()> {
+        thread::scope(|scope| {
+            let served =
+                scope.spawn(|| -> io::Result<()> { (0..count).try_for_each(|_| tls.accept().map(drop)) });
+            for _ in 0..count {
+                wait_end(tls.dial()?)?;
+            }
+            served.join().map_err(|_| io::Error::other("the accepting end panicked"))?
+        })
+    };
+    // Warms up what is made once only.
+    run(count.div_ceil(10))?;
+    let (cpu, began) = (procfs::own_cpu()?, clock::now());
+    run(count)?;
+    let wall_s = (clock::now() - began).as_secs_f64() / f64::from(count);
+    let cpu_s = (procfs::own_cpu()? - cpu).as_secs_f64() / f64::from(count);
+    Ok(Handshake { cpu_s, wall_s })
+}
+
+/// The accepting end closes when it is done.
+fn wait_end(mut client: Client) -> io::Result<()> {
+    match client.sock.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(io::Error::other("nothing was to be sent")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// One record of a heartbeat's size, encrypted, written, read and decrypted by a thread that slept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OneRecord {
+    pub(crate) cpu_s: f64,
+    /// Wake-ups of threads.
+    pub(crate) wakeups: f64,
+    /// From before it is encrypted until it is decrypted, in seconds.
+    pub(crate) way_s: Spread,
+}
+
+pub(crate) fn record(count: u32) -> Result<OneRecord, Stop> {
+    let tls = Tls::new()?;
+    let frame = heartbeat()?;
+    // The time of sending goes around TLS: both ends share the memory.
+    let sent = AtomicU64::new(0);
+    let play = |stream: &mut dyn Duplex, begins: bool| -> io::Result<Vec<f64>> {
+        let mut times = Vec::new();
+        let mut buffer = vec![0; frame.len()];
+        if begins {
+            send(stream, &frame, &sent)?;
+        }
+        for turn in 0..count {
+            stream.read_exact(&mut buffer)?;
+            times.push(nanoseconds().saturating_sub(sent.load(Ordering::SeqCst)) as f64 / 1e9);
+            if !(begins && turn + 1 == count) {
+                send(stream, &frame, &sent)?;
+            }
+        }
+        Ok(times)
+    };
+    let mut times = Vec::new();
+    let (mut cpu, mut sleeps) = (Duration::ZERO, 0);
+    let own = std::process::id();
+    let others = tls.pair(
+        |mut server| {
+            let times = play(&mut server, false)?;
+            // Before this thread's own sleeps are forgotten with it.
+            Ok((times, procfs::own_cpu()?, procfs::sleeps(own)?))
+        },
+        |mut client| {
+            (cpu, sleeps) = (procfs::own_cpu()?, procfs::sleeps(own)?);
+            times = play(&mut client, true)?;
+            Ok(())
+        },
+    )?;
+    let (server_times, cpu_after, sleeps_after) = others;
+    times.extend(server_times);
+    let records = f64::from(count) * 2.0;
+    let way_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
+    let cpu_s = cpu_after.saturating_sub(cpu).as_secs_f64() / records;
+    Ok(OneRecord { cpu_s, wakeups: sleeps_after.saturating_sub(sleeps) as f64 / records, way_s })
+}
+
+/// CPU time of the same record where nothing is warm: so many connections, a thread asleep on each, and
+/// a record for one of them now and then, as heartbeats come in a mesh.
+pub(crate) fn cold_record(count: u32) -> Result<f64, Stop> {
+    const CONNECTIONS: u32 = 64;
+    const PAUSE: Duration = Duration::from_millis(2);
+    let tls = Tls::new()?;
+    let frame = heartbeat()?;
+    let length = frame.len();
+    let cpu = thread::scope(|scope| -> io::Result<Duration> {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let accepted = scope.spawn(|| -> io::Result<()> {
+                let (mut server, mut buffer) = (tls.accept()?, vec![0; length]);
+                while server.read_exact(&mut buffer).is_ok() {}
+                Ok(())
+            });
+            clients.push((tls.dial()?, accepted));
+        }
+        let cpu = procfs::own_cpu()?;
+        for turn in 0..count {
+            // Spreads the records, as their number is what counts and not how fast they go.
+            thread::sleep(PAUSE);
+            let client = &mut clients[(turn % CONNECTIONS) as usize].0;
+            client.write_all(&frame)?;
+            client.flush()?;
+        }
+        thread::sleep(PAUSE);
+        let cpu = procfs::own_cpu()?.saturating_sub(cpu);
+        // A client that is dropped ends its accepting end.
+        clients.into_iter().try_for_each(|(client, accepted)| {
+            drop(client);
+            accepted.join().map_err(|_| io::Error::other("the accepting end panicked"))?
+        })?;
+        Ok(cpu)
+    })?;
+    Ok(cpu.as_secs_f64() / f64::from(count))
+}
+
+trait Duplex: Read + Write {}
+impl<T: Read + Write> Duplex for T {}
+
+fn send(stream: &mut dyn Duplex, frame: &[u8], sent: &AtomicU64) -> io::Result<()> {
+    sent.store(nanoseconds(), Ordering::SeqCst);
+    stream.write_all(frame)?;
+    stream.flush()
+}
+
+fn nanoseconds() -> u64 {
+    u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The frame that goes over every link every second.
+pub(crate) fn heartbeat() -> io::Result<wire::Frame> {
+    let echo = Some(Echo { seq: 100, held_us: 500_000 });
+    wire::encode(&Message::Heartbeat { seq: 100, echo, roster: u64::MAX / 3 }).map_err(io::Error::other)
+}
+
+/// A ping as the program sends it.
+pub(crate) fn ping(seq: u64) -> io::Result<wire::Frame> {
+    wire::encode(&Message::Ping { seq, text: "ping".to_owned() }).map_err(io::Error::other)
+}
+
+/// Frames of a ping's size one way, a record each, as many to a system call as fit into 16 KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Throughput {
+    pub(crate) frames_per_s: f64,
+    /// Of both ends together.
+    pub(crate) cpu_s: f64,
+}
+
+pub(crate) fn throughput(time: Duration) -> Result<Throughput, Stop> {
+    const BATCH_BYTES: usize = 16 * 1024;
+    let tls = Tls::new()?;
+    let frame = ping(100)?;
+    let (cpu, began) = (procfs::own_cpu()?, clock::now());
+    let mut sent = 0_u64;
+    let received = tls.pair(
+        |mut server| io::copy(&mut server, &mut io::sink()),
+        |mut client| {
+            while clock::now() - began < time {
+                for _ in 0..BATCH_BYTES.div_ceil(frame.len()) {
+                    client.conn.writer().write_all(&frame)?;
+                    sent += 1;
+                }
+                client.flush()?;
+            }
+            client.conn.send_close_notify();
+            client.flush()
+        },
+    )?;
+    if received != sent * frame.len() as u64 {
+        return Err(Stop::Failed(format!("{sent} frames were sent, {received} bytes came")));
+    }
+    let took_s = (clock::now() - began).as_secs_f64();
+    let cpu_s = (procfs::own_cpu()? - cpu).as_secs_f64() / sent as f64;
+    Ok(Throughput { frames_per_s: sent as f64 / took_s, cpu_s })
+}
+
+/// Bytes that one end of a connection takes: rustls and a thread asleep. Half of them dialled, half
+/// accepted; the handshake ran on the thread, as with us, and has left its traces on the stack.
+pub(crate) fn session_bytes() -> Result<f64, Stop> {
+    let output = Command::new(std::env::current_exe()?).arg(MEMORY_ROLE).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().map_err(|_| {
+        Stop::Failed(format!("the memory floor: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    })
+}
+
+/// The process that [`session_bytes`] asks.
+pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
+    let tls = Arc::new(Tls::new()?);
+    let own = std::process::id();
+    let (done, finished) = crossbeam_channel::unbounded::<io::Result<()>>();
+    let start = |count: u32| -> io::Result<()> {
+        for is_client in (0..count).flat_map(|_| [true, false]) {
+            let (tls, done) = (Arc::clone(&tls), done.clone());
+            thread::Builder::new().stack_size(SESSION_STACK_BYTES).spawn(move || {
+                let run = || -> io::Result<()> {
+                    if is_client { idle(tls.dial()?, &done) } else { idle(tls.accept()?, &done) }
+                };
+                if let Err(error) = run() {
+                    let _ = done.send(Err(error));
+                }
+            })?;
+        }
+        (0..2 * count).try_for_each(|_| finished.recv().map_err(io::Error::other)?)
+    };
+    // What is there once only is there before the first look.
+    start(4)?;
+    let before = procfs::memory(own)?.rss;
+    start(MEMORY_PAIRS)?;
+    let after = procfs::memory(own)?.rss;
+    println!("{}", (after - before) as f64 / f64::from(2 * MEMORY_PAIRS));
+    // The threads still wait; the process's end is theirs.
+    Ok(())
+}
+
+/// Says one heartbeat, hears one, then waits for ever for another.
+fn idle(mut stream: impl Duplex, done: &crossbeam_channel::Sender<io::Result<()>>) -> io::Result<()> {
+    let frame = heartbeat()?;
+    let mut buffer = vec![0; frame.len()];
+    stream.write_all(&frame)?;
+    stream.read_exact(&mut buffer)?;
+    let _ = done.send(Ok(()));
+    stream.read_exact(&mut buffer)
+}

@@ -1,0 +1,89 @@
+//! What whoever runs the benchmark asked for, in the environment.
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::stop::Stop;
+
+/// The figures by which a part of the whole can be asked for.
+pub(crate) const FIGURES: [&str; 8] =
+    ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal"];
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) program: PathBuf,
+    pub(crate) quick: bool,
+    pub(crate) markdown: bool,
+    pub(crate) build: bool,
+    sizes: Option<Vec<usize>>,
+    only: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn from_environment() -> Result<Self, Stop> {
+        let word = |name: &str| env::var(name).unwrap_or_default();
+        let is_set = |name: &str| !matches!(word(name).as_str(), "" | "0");
+        let program = word("PROGRAM");
+        let program = if program.is_empty() { env!("CARGO_BIN_EXE_p2p-gossip") } else { &program };
+        let only: Vec<String> =
+            word("ONLY").split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if let Some(unknown) = only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
+            let known = FIGURES.join(", ");
+            return Err(Stop::Failed(format!("ONLY names figures: {known}; {unknown:?} is none")));
+        }
+        let sizes = word("N");
+        let sizes = sizes.split([',', ' ']).filter(|size| !size.is_empty()).map(|size| match size.parse() {
+            Ok(count) if (4..=200).contains(&count) => Ok(count),
+            _ => Err(Stop::Failed(format!("N is numbers of nodes, each from 4 to 200; {size:?} is none"))),
+        });
+        let sizes = sizes.collect::<Result<Vec<usize>, Stop>>()?;
+        Ok(Self {
+            program: program.into(),
+            quick: is_set("QUICK"),
+            markdown: is_set("MARKDOWN"),
+            build: is_set("BUILD"),
+            sizes: (!sizes.is_empty()).then_some(sizes),
+            only,
+        })
+    }
+
+    pub(crate) fn wants(&self, figure: &str) -> bool {
+        debug_assert!(FIGURES.contains(&figure));
+        self.only.is_empty() || self.only.iter().any(|name| name == figure)
+    }
+
+    /// Numbers of nodes.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.sizes.clone().unwrap_or_else(|| if self.quick { vec![8, 32] } else { vec![8, 32, 64, 100] })
+    }
+
+    /// The number of nodes of a figure that is taken at one only.
+    pub(crate) fn size_for_latency(&self) -> usize {
+        match &self.sizes {
+            Some(sizes) => sizes[sizes.len() - 1],
+            None if self.quick => 32,
+            None => 64,
+        }
+    }
+
+    /// How often a figure is taken.
+    pub(crate) fn rounds(&self) -> usize {
+        if self.quick { 1 } else { 3 }
+    }
+
+    /// How often one is taken that costs little.
+    pub(crate) fn rounds_of_short(&self) -> usize {
+        3
+    }
+
+    /// How long CPU time is watched.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs(if self.quick { 5 } else { 10 })
+    }
+
+    /// How long the halves of a mesh do not hear of each other.
+    pub(crate) fn partition(&self) -> Duration {
+        Duration::from_secs(if self.quick { 10 } else { 30 })
+    }
+}

@@ -1,0 +1,109 @@
+//! `make bench-peers`: our program beside others that do the like, in the same run.
+//!
+//! All are measured by the same code: started in the same way, heard through their own words on
+//! stdout or stderr, killed and stopped alike. How each is set up is said where it is
+//! (`contender/`). What they do differs: Serf's members share one key and keep no connections;
+//! NATS's routes are mutual TLS from a common authority, a full mesh like ours.
+
+use crate::clock::median;
+use crate::contender::Contender;
+use crate::contender::nats::Nats;
+use crate::contender::ours::Ours;
+use crate::contender::serf::Serf;
+use crate::measure::{self, Death, PATIENCE};
+use crate::options::Options;
+use crate::report::{Report, progress};
+use crate::stop::{Signals, Stop};
+use crate::table::{NOTHING, bytes, time};
+
+/// What is measured of each, in the order of the table.
+const FIGURES: [&str; 10] = [
+    "formation, wall",
+    "formation, CPU",
+    "formation, TCP connections a pair",
+    "idle, CPU a node",
+    "idle, wake-ups a second of a node",
+    "memory a node, RSS",
+    "memory a node, PSS",
+    "join of one more",
+    "death, closed",
+    "death, silent",
+];
+
+type Cells = [String; FIGURES.len()];
+
+/// Measures all that are installed.
+pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
+    let nats = Nats::new().map_err(|error| Stop::Failed(format!("a certificate authority: {error}")))?;
+    let all: [Box<dyn Contender>; 3] =
+        [Box::new(Ours::quiet(options.program.clone())), Box::new(Serf), Box::new(nats)];
+    let (mut found, mut versions, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for contender in &all {
+        match contender.version() {
+            Ok(version) => {
+                found.push(contender.as_ref());
+                versions.push(version);
+            }
+            Err(why) => missing.push(format!("{} was not found: {why}", contender.name())),
+        }
+    }
+    let names: Vec<String> = found.iter().map(|contender| contender.name()).collect();
+    let headings: Vec<&str> =
+        ["figure", "nodes"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let mut report = Report::new(&versions, &headings);
+    missing.into_iter().for_each(|note| report.note(note));
+    for count in options.sizes() {
+        let mut columns: Vec<Cells> = Vec::new();
+        for contender in &found {
+            progress(&format!("{count} nodes: {}", contender.name()));
+            let mut cells = std::array::from_fn(|_| NOTHING.to_owned());
+            let measured = measure(*contender, options, signals, count, &mut cells);
+            report.or_note(&format!("{} at {count} nodes", contender.name()), measured)?;
+            columns.push(cells);
+        }
+        for (at, figure) in FIGURES.iter().enumerate() {
+            let cells = columns.iter().map(|cells| cells[at].clone());
+            let row: Vec<String> =
+                [(*figure).to_owned(), count.to_string()].into_iter().chain(cells).collect();
+            report.table.row(row);
+        }
+    }
+    report.note(
+        "Serf: default profile, one shared AES key, no connections between members. NATS: routes with mutual TLS; its pings \
+         are set to our heartbeat and timeout, without which a silent server is noticed after minutes.",
+    );
+    Ok(report)
+}
+
+/// Fills in what can be had, in the order in which it is measured.
+fn measure(
+    contender: &dyn Contender,
+    options: &Options,
+    signals: &Signals,
+    count: usize,
+    cells: &mut Cells,
+) -> Result<(), Stop> {
+    let [wall, cpu, connections, idle_cpu, wakeups, rss, pss, joining, closed, silent] = cells;
+    *wall = format!("not in {} s", PATIENCE.as_secs());
+    let (mut cluster, formation) = measure::formation(contender, signals, count, options.rounds())?;
+    *wall = time(formation.wall_s);
+    *cpu = time(formation.cpu_s);
+    *connections = format!("{:.2}", formation.connections_a_pair);
+    let idle = measure::idle(&mut cluster, options.window(), options.rounds())?;
+    *idle_cpu = format!("{:.3} %", idle.cpu_a_node * 100.0);
+    *wakeups = format!("{:.0}", idle.wakeups_a_node);
+    let memory = measure::memory(&cluster)?;
+    *rss = bytes(memory.rss);
+    *pss = bytes(memory.pss);
+    for (death, cell) in [(Death::Closed, closed), (Death::Silent, silent)] {
+        let (mut deaths, mut joins) = (Vec::new(), Vec::new());
+        *cell = format!("not in {} s", PATIENCE.as_secs());
+        for _ in 0..options.rounds() {
+            deaths.push(measure::death(&mut cluster, death)?);
+            joins.push(measure::join(&mut cluster)?);
+        }
+        *cell = time(median(&deaths));
+        *joining = time(median(&joins));
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What the kernel says of processes: CPU time, memory, switches, connections.
+
+use std::time::Duration;
+use std::{fs, io};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+
+/// User and system time of a process so far, its ended threads included, to the nanosecond.
+/// (`/proc/PID/stat` counts in hundredths of a second, more than a small node uses in all.)
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid))?;
+    Ok(clock_gettime(clock)?.into())
+}
+
+/// Elsewhere another process's clock cannot be read.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+pub(crate) fn cpu(_: u32) -> io::Result<Duration> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The same of this process.
+pub(crate) fn own_cpu() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// Of all children of this process that have ended and been waited for, and their children.
+pub(crate) fn ended_children_cpu() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(micros).unwrap_or_default()))
+}
+
+/// How often the threads that a process has now have gone to sleep of their own accord, each of
+/// which ended with a wake-up.
+pub(crate) fn sleeps(pid: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may have ended since it was listed.
+        if let Ok(status) = fs::read_to_string(task?.path().join("status")) {
+            sum += field(&status, "voluntary_ctxt_switches:").unwrap_or_default();
+        }
+    }
+    Ok(sum)
+}
+
+/// Memory of one process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All that is in memory for it.
+    pub(crate) rss: u64,
+    /// The same, with what is shared (the program's code, above all) divided by who shares it.
+    pub(crate) pss: u64,
+}
+
+pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kib = |name| field(&text, name).ok_or_else(|| io::Error::other(format!("smaps_rollup: no {name}")));
+    Ok(Memory { rss: kib("Rss:")? * 1024, pss: kib("Pss:")? * 1024 })
+}
+
+/// TCP connections accepted so far in this process's network.
+pub(crate) fn connections_accepted() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/net/snmp")?;
+    let mut tcp = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (names, values) = (tcp.next().unwrap_or_default(), tcp.next().unwrap_or_default());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    let value = pairs.find(|(name, _)| *name == "PassiveOpens").and_then(|(_, value)| value.parse().ok());
+    value.ok_or_else(|| io::Error::other("/proc/self/net/snmp: no PassiveOpens"))
+}
+
+/// The number after a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}

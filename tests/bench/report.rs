@@ -1,0 +1,61 @@
+//! What a run has to say: where it ran, the table, and what the table cannot show.
+
+use std::fmt::Write as _;
+
+use crate::machine;
+use crate::stop::Stop;
+use crate::table::Table;
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    head: Vec<String>,
+    pub(crate) table: Table,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(versions: &[String], headings: &[&str]) -> Self {
+        let head = machine::describe(versions);
+        let mut report = Self { head, table: Table::new(headings), notes: Vec::new() };
+        if let Some(disturbance) = machine::disturbance() {
+            report.note(disturbance);
+        }
+        report
+    }
+
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// What was measured, or a note why there is nothing; only the wish to stop ends the run.
+    pub(crate) fn or_note<T>(&mut self, what: &str, measured: Result<T, Stop>) -> Result<Option<T>, Stop> {
+        match measured {
+            Ok(measured) => Ok(Some(measured)),
+            Err(Stop::Asked) => Err(Stop::Asked),
+            Err(Stop::Failed(why)) => {
+                eprintln!("  {why}");
+                self.note(format!("{what}: {why}"));
+                Ok(None)
+            }
+        }
+    }
+
+    pub(crate) fn show(&self, markdown: bool) -> String {
+        let mut text = String::from("\n");
+        for line in &self.head {
+            let _ = writeln!(text, "{line}{}", if markdown { "  " } else { "" });
+        }
+        text.push('\n');
+        text += &if markdown { self.table.markdown() } else { self.table.text() };
+        text.push('\n');
+        for note in &self.notes {
+            let _ = writeln!(text, "- {note}");
+        }
+        text
+    }
+}
+
+/// Says on stderr what is being measured now.
+pub(crate) fn progress(what: &str) {
+    eprintln!("· {what}");
+}

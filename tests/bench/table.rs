@@ -1,0 +1,94 @@
+//! What is printed in the end: one table, aligned for a terminal or as Markdown.
+
+use std::fmt::Write as _;
+
+/// Stands where there is nothing to say.
+pub(crate) const NOTHING: &str = "–";
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row, filled up with what stands for nothing.
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let mut cells = cells.into();
+        cells.resize(self.rows[0].len(), NOTHING.to_owned());
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let widths = self.widths();
+        let rule = widths.iter().map(|&width| "─".repeat(width)).collect::<Vec<_>>().join("  ");
+        let mut text = String::new();
+        for (at, row) in self.rows.iter().enumerate() {
+            let line = Self::padded(row, &widths).join("  ");
+            let _ = writeln!(text, "{}", line.trim_end());
+            if at == 0 {
+                let _ = writeln!(text, "{rule}");
+            }
+        }
+        text
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let widths = self.widths();
+        let mut text = String::new();
+        for (at, row) in self.rows.iter().enumerate() {
+            let _ = writeln!(text, "| {} |", Self::padded(row, &widths).join(" | "));
+            if at == 0 {
+                let rule = |(at, &width): (usize, &usize)| {
+                    if at == 0 { "-".repeat(width) } else { "-".repeat(width - 1) + ":" }
+                };
+                let _ = writeln!(
+                    text,
+                    "| {} |",
+                    widths.iter().enumerate().map(rule).collect::<Vec<_>>().join(" | ")
+                );
+            }
+        }
+        text
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max();
+        // A rule of Markdown takes two.
+        (0..self.rows[0].len()).map(|column| width(column).unwrap_or_default().max(2)).collect()
+    }
+
+    /// The first column to the left, figures to the right.
+    fn padded(row: &[String], widths: &[usize]) -> Vec<String> {
+        let pad = |(at, (cell, &width)): (usize, (&String, &usize))| {
+            if at == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        };
+        row.iter().zip(widths).enumerate().map(pad).collect()
+    }
+}
+
+/// A time in seconds, in the unit in which it reads well.
+pub(crate) fn time(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return NOTHING.to_owned();
+    }
+    match seconds {
+        s if s >= 9.995 => format!("{s:.1} s"),
+        s if s >= 0.9995 => format!("{s:.2} s"),
+        s if s >= 0.009_995 => format!("{:.0} ms", s * 1e3),
+        s if s >= 0.000_999_5 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.1} µs", s * 1e6),
+    }
+}
+
+pub(crate) fn bytes(bytes: f64) -> String {
+    if bytes >= 1e6 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} kB", bytes / 1e3) }
+}
+
+pub(crate) fn ratio(value: f64, floor: f64) -> String {
+    let ratio = value / floor;
+    if ratio.is_finite() { format!("{ratio:.2}") } else { NOTHING.to_owned() }
+}

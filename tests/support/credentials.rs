@@ -1,0 +1,167 @@
+//! A key, its certificate, and TLS without our rules around them: both ends trust everybody who
+//! proves to have the key shown.
+
+use std::sync::Arc;
+
+use p2p_gossip::PeerId;
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
+    SignatureScheme,
+};
+
+/// The protocol's name in TLS.
+pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
+
+/// What a raw peer shows and signs with; the two need not belong together.
+pub(crate) struct Credentials {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: KeyPair,
+}
+
+impl Credentials {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).expect("the system has randomness");
+        let certificate = CertificateParams::default().self_signed(&key).expect("the key can sign");
+        Self { chain: vec![certificate.der().clone()], key }
+    }
+
+    pub(crate) fn id(&self) -> PeerId {
+        PeerId::of_certificate(&self.chain[0]).expect("a certificate of our making")
+    }
+
+    fn resolver(&self) -> Arc<SingleCertAndKey> {
+        let der = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key of our making");
+        let signer = aws_lc_rs::sign::any_supported_type(&der).expect("a kind of key that TLS knows");
+        Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain.clone(), signer)))
+    }
+}
+
+/// The configuration of a dialler that trusts everybody, to be bent further.
+pub(crate) fn client_config(me: &Credentials) -> ClientConfig {
+    let provider = provider();
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider knows TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody::new(&provider)))
+        .with_client_cert_resolver(me.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
+}
+
+/// The same for the accepting end.
+pub(crate) fn server_config(me: &Credentials) -> ServerConfig {
+    let provider = provider();
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider knows TLS 1.3")
+        .with_client_cert_verifier(Arc::new(Anybody::new(&provider)))
+        .with_cert_resolver(me.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Trusts everybody whose key signed the handshake.
+#[derive(Debug)]
+struct Anybody(WebPkiSupportedAlgorithms);
+
+const SCHEMES: [SignatureScheme; 3] =
+    [SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
+
+impl Anybody {
+    fn new(provider: &CryptoProvider) -> Self {
+        Self(provider.signature_verification_algorithms)
+    }
+
+    fn check(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
