@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
         Some(contender::embedded::ROLE) => contender::embedded::run(arguments.drain(1..)),
+        Some(contender::embedded::BROADCAST_ROLE) => contender::embedded::broadcast(arguments.drain(1..)),
         Some(floor::MEMORY_ROLE) => floor::print_session_bytes(),
         // Cargo says so when it is asked for benchmarks, and not when it runs everything as tests.
         _ if !arguments.iter().any(|argument| argument == "--bench") => {

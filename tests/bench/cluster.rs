@@ -48,6 +48,8 @@ pub(crate) struct Cluster<'a> {
     nodes: Vec<Node>,
     /// Pings sent and received, if they are of interest.
     pub(crate) pings: Option<Vec<Record>>,
+    /// Broadcast messages received so far, by all together.
+    pub(crate) messages: usize,
     /// Losses reported so far, by all together.
     pub(crate) losses: usize,
     /// When the last thing was read.
@@ -62,7 +64,17 @@ impl<'a> Cluster<'a> {
         let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
         let keeper = Keeper::start()?;
         let last_heard = clock::now();
-        Ok(Self { contender, signals, nodes: Vec::new(), pings: None, losses: 0, last_heard, dir, keeper })
+        Ok(Self {
+            contender,
+            signals,
+            nodes: Vec::new(),
+            pings: None,
+            messages: 0,
+            losses: 0,
+            last_heard,
+            dir,
+            keeper,
+        })
     }
 
     /// Starts one node, without waiting for anything.
@@ -193,6 +205,10 @@ impl<'a> Cluster<'a> {
                     if node.view.remove(&peer) && node.running {
                         self.losses += 1;
                     }
+                }
+                Some(Heard::Message) => {
+                    self.messages += 1;
+                    continue;
                 }
                 Some(heard @ (Heard::Ping { .. } | Heard::Sent { .. })) => {
                     if let Some(pings) = &mut self.pings {

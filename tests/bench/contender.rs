@@ -48,6 +48,8 @@ pub(crate) enum Heard {
         /// The sender's count of pings to it.
         seq: u64,
     },
+    /// It received a broadcast message.
+    Message,
     /// It sent a ping at that time of the common clock.
     Sent {
         /// To whom: the beginning of an id.

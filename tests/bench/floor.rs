@@ -19,6 +19,7 @@ use rustls::{
 };
 
 use crate::clock::{self, Spread};
+use crate::contender::embedded::TEXT;
 use crate::credentials::{Credentials, client_config, server_config};
 use crate::procfs;
 use crate::stop::Stop;
@@ -236,17 +237,17 @@ fn nanoseconds() -> u64 {
 }
 
 /// The frame that goes over every link every second.
-pub(crate) fn heartbeat() -> io::Result<wire::Frame> {
+fn heartbeat() -> io::Result<wire::Frame> {
     let echo = Some(Echo { seq: 100, held_us: 500_000 });
     wire::encode(&Message::Heartbeat { seq: 100, echo, roster: u64::MAX / 3 }).map_err(io::Error::other)
 }
 
-/// A ping as the program sends it.
-pub(crate) fn ping(seq: u64) -> io::Result<wire::Frame> {
-    wire::encode(&Message::Ping { seq, text: "ping".to_owned() }).map_err(io::Error::other)
+/// A short broadcast message.
+fn message() -> io::Result<wire::Frame> {
+    wire::encode(&Message::Broadcast { text: TEXT.to_owned() }).map_err(io::Error::other)
 }
 
-/// Frames of a ping's size one way, a record each, as many to a system call as fit into 16 KiB.
+/// Frames of a short message one way, a record each, as many to a system call as fit into 16 KiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Throughput {
     pub(crate) frames_per_s: f64,
@@ -257,7 +258,7 @@ pub(crate) struct Throughput {
 pub(crate) fn throughput(time: Duration) -> Result<Throughput, Stop> {
     const BATCH_BYTES: usize = 16 * 1024;
     let tls = Tls::new()?;
-    let frame = ping(100)?;
+    let frame = message()?;
     let (cpu, began) = (procfs::own_cpu()?, clock::now());
     let mut sent = 0_u64;
     let received = tls.pair(

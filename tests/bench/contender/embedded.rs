@@ -1,10 +1,13 @@
-//! A node embedded in this program, which knows when each of its pings was sent.
+//! A node embedded in this program: one that knows when each of its pings was sent, or that
+//! broadcasts as fast as it can.
 //!
 //! The program itself does not tell, so for the time that a ping takes every other node of the mesh
 //! is one of these; the rest, where the time of arrival is taken, is the program for use. The
 //! moment of sending is the one at which the coordinator logs the ping that it is about to encode.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,14 +15,22 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, select, unbounded};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use p2p_gossip::{Config, Identity, Node};
+use p2p_gossip::config::OUTBOX_FRAMES_WITH_MESSAGES;
+use p2p_gossip::{Config, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
 use super::{Contender, Ear, Heard, Plan};
 use crate::clock;
 
-/// The argument that makes this program such a node; the period and where to join follow.
+/// The argument that makes this program such a node that tells when it pings; the period and where
+/// to join follow.
 pub(crate) const ROLE: &str = "embedded-node";
+/// The same for one that broadcasts; the number of nodes follows.
+pub(crate) const BROADCAST_ROLE: &str = "broadcasting-node";
+/// Messages that may wait to be written: half of what may wait for one peer before a message passes it by.
+const BROADCASTS_UNDER_WAY: usize = OUTBOX_FRAMES_WITH_MESSAGES / 2;
+/// What is broadcast.
+pub(crate) const TEXT: &str = "ping";
 
 /// Every second node of a mesh is embedded, from the second on.
 pub(crate) struct EverySecond(pub(crate) Ours);
@@ -70,12 +81,67 @@ impl Ear for EventsAndSent {
     }
 }
 
-/// Such a node's whole life: until its stdout is closed or it is killed.
+/// The first node of a mesh of so many broadcasts.
+pub(crate) struct OneBroadcasts {
+    pub(crate) ours: Ours,
+    pub(crate) count: usize,
+}
+
+impl OneBroadcasts {
+    pub(crate) const SENDER: usize = 0;
+}
+
+impl Contender for OneBroadcasts {
+    fn name(&self) -> String {
+        self.ours.name()
+    }
+
+    fn version(&self) -> Result<String, String> {
+        self.ours.version()
+    }
+
+    fn command(&self, plan: &Plan<'_>) -> io::Result<Command> {
+        if plan.index != Self::SENDER {
+            return self.ours.command(plan);
+        }
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([BROADCAST_ROLE, &self.count.to_string()]);
+        Ok(command)
+    }
+
+    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear> {
+        self.ours.ear(plan)
+    }
+}
+
+/// The whole life of a node that broadcasts, once all others are there, until it is killed.
+pub(crate) fn broadcast(
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let count: usize = arguments.next().ok_or("the number of nodes is missing")?.parse()?;
+    let node = Node::start(on_loopback(), Identity::generate()?)?;
+    for event in node.events() {
+        io::stdout().write_all(format!("{}\n", serde_json::to_string(&event)?).as_bytes())?;
+        if matches!(event, Event::Up { members, .. } if members == count) {
+            break;
+        }
+    }
+    let mut under_way = VecDeque::new();
+    loop {
+        // Events that nobody takes any more are dropped.
+        under_way.push_back(node.broadcast(TEXT)?);
+        if under_way.len() > BROADCASTS_UNDER_WAY {
+            let oldest = under_way.pop_front().expect("not empty");
+            let _ = oldest.wait(Duration::from_secs(1));
+        }
+    }
+}
+
+/// The whole life of a node that tells when it pings, until it is killed.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
     let period = Duration::from_secs_f64(arguments.next().ok_or("the period is missing")?.parse()?);
     let connect = arguments.map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>()?;
-    let bind = Some(std::net::Ipv4Addr::LOCALHOST.into());
-    let config = Config { period, connect, port: 0, bind, ..Config::default() };
+    let config = Config { period, connect, ..on_loopback() };
     let (sender, sent) = unbounded();
     log::set_boxed_logger(Box::new(Watch { sent: sender, sessions: Mutex::default() }))?;
     log::set_max_level(LevelFilter::Trace);
@@ -89,6 +155,10 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box
         // Whole lines, at once: whoever reads them takes the time.
         io::stdout().write_all(format!("{line}\n").as_bytes())?;
     }
+}
+
+fn on_loopback() -> Config {
+    Config { port: 0, bind: Some(IpAddr::from(Ipv4Addr::LOCALHOST).into()), ..Config::default() }
 }
 
 /// Takes the times of pings out of what the node logs.
