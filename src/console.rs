@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySen
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
-use p2p_gossip::text::{self, Escaped};
+use p2p_gossip::text::Escaped;
 use p2p_gossip::{DialAddr, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
+use crate::event_json;
 use crate::stdio::{Stream, is_coloured};
 
 /// Bytes collected before they are written, while more events wait.
@@ -46,27 +47,25 @@ impl Console {
         Ok(Self { queue, shows_pings, done, losses: Losses::default() })
     }
 
-    /// Shows an event that happened now, unless stdout is too far behind.
-    pub(crate) fn show(&mut self, event: Event) {
+    /// Shows an event that happened at this time, unless stdout is too far behind.
+    pub(crate) fn show(&mut self, time: Timestamp, event: Event) {
         if !self.shows(&event) {
             return;
         }
         let is_surplus = event.is_traffic() && self.queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
         if is_surplus {
             self.losses.here += 1;
-        } else if let Err(TrySendError::Full(_)) = self.queue.try_send((Timestamp::now(), event)) {
+        } else if let Err(TrySendError::Full(_)) = self.queue.try_send((time, event)) {
             self.losses.here += 1;
         }
     }
 
     /// Shows the last event, waiting for room until the deadline.
-    pub(crate) fn show_last(&mut self, event: Event, deadline: Instant) {
+    pub(crate) fn show_last(&mut self, time: Timestamp, event: Event, deadline: Instant) {
         if !self.shows(&event) {
             return;
         }
-        if let Err(SendTimeoutError::Timeout(_)) =
-            self.queue.send_deadline((Timestamp::now(), event), deadline)
-        {
+        if let Err(SendTimeoutError::Timeout(_)) = self.queue.send_deadline((time, event), deadline) {
             self.losses.here += 1;
         }
     }
@@ -173,7 +172,7 @@ impl Printer {
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
         match self.output {
             Output::Text => self.print_text(out, time, event),
-            Output::Json => print_json(out, time, event),
+            Output::Json => event_json::print(out, time, event),
         }
     }
 
@@ -288,34 +287,10 @@ fn lan_address() -> Option<IpAddr> {
     })
 }
 
-/// One JSON object a line. What a terminal would act on is written as `\u` escapes, which mean the
-/// same to a program and nothing to a terminal that shows the line.
-fn print_json(out: &mut String, time: Timestamp, event: &Event) {
-    let object = match serde_json::to_string(event) {
-        Ok(object) => object,
-        Err(error) => {
-            log::error!(reason:% = error; "an event cannot be shown as JSON; this is a bug");
-            return;
-        }
-    };
-    push(out, format_args!("{{\"time\":\"{time:.3}\","));
-    // All that may need an escape is inside strings: JSON itself is made of plain ASCII.
-    for c in object.chars().skip(1) {
-        if text::is_unsafe(c) {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                push(out, format_args!("\\u{unit:04x}"));
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out.push('\n');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2p_gossip::DownReason;
+    use p2p_gossip::{DownReason, text};
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
 
@@ -425,8 +400,8 @@ mod tests {
     fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
         let (queue, events) = bounded(EVENTS_QUEUED);
         let mut console = Console { queue, shows_pings: true, done: bounded(0).1, losses: Losses::default() };
-        (0..2 * EVENTS_QUEUED).for_each(|_| console.show(ping("flood")));
-        console.show(Event::Stopped);
+        (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
+        console.show(time(), Event::Stopped);
         assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(Event::Stopped));
     }

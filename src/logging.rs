@@ -76,6 +76,11 @@ impl Logs {
         let _ = self.queue.try_send(Job::Line(line.into_bytes()));
     }
 
+    /// Writes lines that the user asked for, which the logs leave in one piece.
+    pub(crate) fn show(&self, lines: &str) {
+        let _ = self.queue.try_send(Job::Line(lines.as_bytes().to_vec()));
+    }
+
     /// Waits until everything queued so far is written, but not longer than this.
     pub(crate) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 /// One queue for each thing that a signal asks for.
 pub(crate) struct Signals {
@@ -13,30 +13,36 @@ pub(crate) struct Signals {
     pub(crate) stop: Receiver<()>,
     /// SIGHUP, once for however many came since it was last taken.
     pub(crate) reload: Receiver<()>,
+    /// SIGUSR1, once for however many came since it was last taken.
+    pub(crate) table: Receiver<()>,
 }
 
 impl Signals {
     /// With nothing to reload, SIGHUP keeps its meaning: the terminal is gone, and the process goes.
     pub(crate) fn start(can_reload: bool) -> io::Result<Self> {
-        let wanted = [SIGINT, SIGTERM].into_iter().chain(can_reload.then_some(SIGHUP));
+        let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(can_reload.then_some(SIGHUP));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         let ((stopper, stop), (reloader, reload)) = (bounded(1), bounded(1));
+        let (tabler, table) = bounded(1);
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut is_leaving = false;
             for signal in signals.forever() {
                 // Main is on its way out if nobody takes what is sent here.
-                if signal == SIGHUP {
-                    let _ = reloader.try_send(());
-                    continue;
-                }
-                if is_leaving {
-                    // Fails for signals that it does not know only.
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
-                }
-                is_leaving = true;
-                let _ = stopper.try_send(());
+                let asked = match signal {
+                    SIGHUP => &reloader,
+                    SIGUSR1 => &tabler,
+                    _ => {
+                        if is_leaving {
+                            // Fails for signals that it does not know only.
+                            let _ = signal_hook::low_level::emulate_default_handler(signal);
+                        }
+                        is_leaving = true;
+                        &stopper
+                    }
+                };
+                let _ = asked.try_send(());
             }
         })?;
-        Ok(Self { stop, reload })
+        Ok(Self { stop, reload, table })
     }
 }

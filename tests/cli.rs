@@ -7,7 +7,9 @@ mod cli {
     mod program;
 
     mod addresses;
+    mod hooks;
     mod keys;
+    mod members;
     mod output;
     mod stdin;
     mod streams;

@@ -48,7 +48,7 @@ Environment:
 
 Signals:
   SIGINT and SIGTERM leave the mesh; SIGHUP reads --allow-file and --deny-file
-  again, and applies them at once
+  again, and applies them at once; SIGUSR1 shows on stderr who is known
 
 Exit codes:
   0  stopped by SIGINT (Ctrl-C), SIGTERM or the end of stdin; a verb: done

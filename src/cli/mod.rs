@@ -19,7 +19,7 @@ mod words;
 use std::ffi::OsString;
 use std::fmt;
 
-pub(crate) use run::{AfterStdin, IdentitySource, Options};
+pub(crate) use run::{AfterStdin, IdentitySource, OnEvent, Options};
 pub(crate) use values::{IdPrefix, Output};
 pub(crate) use verbs::{KeySource, Keygen, Verb};
 

@@ -33,6 +33,17 @@ pub(crate) struct Options {
     pub(crate) shows_pings: bool,
     /// Whether the lines of stdin are messages, and what comes after the last one.
     pub(crate) stdin: Option<AfterStdin>,
+    /// What is run for events.
+    pub(crate) on_event: Option<OnEvent>,
+}
+
+/// A program to run for events.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OnEvent {
+    /// A path, or a name to look for in PATH.
+    pub(crate) program: PathBuf,
+    /// Whether it is run for pings as well.
+    pub(crate) with_pings: bool,
 }
 
 /// What a node does when its standard input has ended.
@@ -150,6 +161,14 @@ struct Arguments {
     #[argh(switch)]
     exit_after_stdin: bool,
 
+    /// run this for up, down, left and message
+    #[argh(option, arg_name = "PROGRAM", from_str_fn(parse_file))]
+    on_event: Option<PathBuf>,
+
+    /// run it for ping, too
+    #[argh(switch)]
+    on_event_pings: bool,
+
     /// print the version and exit
     #[argh(switch, short = 'V')]
     #[expect(dead_code, reason = "answered before argh sees the arguments; here for the help")]
@@ -189,6 +208,11 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         (false, false) => None,
         (false, true) => return Err(UsageError::new("--exit-after-stdin needs --stdin")),
     };
+    let with_pings = arguments.on_event_pings;
+    let on_event = arguments.on_event.map(|program| OnEvent { program, with_pings });
+    if with_pings && on_event.is_none() {
+        return Err(UsageError::new("--on-event-pings needs --on-event"));
+    }
     let default = Config::default();
     let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
     let config = Config {
@@ -220,6 +244,7 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         output: arguments.output.unwrap_or_default(),
         shows_pings,
         stdin,
+        on_event,
     })
 }
 
@@ -314,6 +339,18 @@ mod tests {
         }
         assert_eq!(error(&["--quiet", "--pings=on"]), "--quiet and --pings on contradict each other");
         assert!(error(&["--pings=some"]).contains("\"on\" or \"off\""));
+    }
+
+    #[test]
+    fn a_program_is_run_for_pings_only_if_asked() {
+        assert_eq!(run(&[]).unwrap().on_event, None);
+        for (line, with_pings) in
+            [(&["--on-event=p"][..], false), (&["--on-event-pings", "--on-event", "p"], true)]
+        {
+            let on_event = OnEvent { program: "p".into(), with_pings };
+            assert_eq!(run(line).unwrap().on_event, Some(on_event));
+        }
+        assert_eq!(error(&["--on-event-pings"]), "--on-event-pings needs --on-event");
     }
 
     #[test]

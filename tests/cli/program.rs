@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -264,6 +264,23 @@ impl Files {
         let path = self.path(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A shell script that can be run. Another process writes it: a child that another test starts
+    /// just now would inherit a file that is open for writing, and such a file cannot be run.
+    pub(super) fn script(&self, name: &str, lines: &str) -> String {
+        let path = self.path(name);
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("install(1) is there");
+        let mut stdin = install.stdin.take().unwrap();
+        stdin.write_all(format!("#!/bin/sh\n{lines}\n").as_bytes()).unwrap();
+        drop(stdin);
+        assert!(install.wait().unwrap().success(), "the script cannot be written");
         path.to_str().unwrap().to_owned()
     }
 

@@ -29,6 +29,8 @@ fn help_and_version_go_to_stdout() {
             "--quiet",
             "--stdin",
             "--exit-after-stdin",
+            "--on-event",
+            "--on-event-pings",
             "-h, --help",
         ] {
             assert!(stdout.contains(option), "{option} is missing:\n{stdout}");

@@ -1,0 +1,152 @@
+//! Runs a node: its events go to stdout and to whoever else asked for them, signals and the end of
+//! standard input end it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{never, select};
+use jiff::Timestamp;
+use p2p_gossip::access::{AccessError, AccessSources};
+use p2p_gossip::{Config, Identity, IdentityError, Node, StartError, StateDir, StateError};
+
+use crate::cli::{AfterStdin, IdentitySource, Options};
+use crate::console::Console;
+use crate::hooks::{HookError, Hooks};
+use crate::logging::Logs;
+use crate::members;
+use crate::signals::Signals;
+use crate::stdin;
+use crate::stdio::visible;
+
+/// From the signal until the process is gone, whatever blocks.
+const LEAVE_MAX: Duration = Duration::from_millis(900);
+/// For a stdout that is slow to take the last events.
+const CONSOLE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Why the program ends with exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{error}{advice}", error = .0, advice = advice(.0))]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error("{0} of standard input could not be sent")]
+    Stdin(String),
+    #[error("the node ended by itself; this is a bug")]
+    Died,
+}
+
+/// What a user can do about it.
+fn advice(error: &StartError) -> &'static str {
+    let StartError::Listen { source, .. } = error else { return "" };
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: choose another --port, or 0 for any free one"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege: choose a --port from 1024 to 65535, or 0 for any free one"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has that address: choose another --bind, or leave it out for every interface"
+        }
+        _ => "",
+    }
+}
+
+/// Runs until a signal, the end of standard input, or a failure.
+pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
+    let state = options.state.as_deref().map(StateDir::open).transpose()?;
+    let identity = match options.identity {
+        IdentitySource::Default => match &state {
+            Some(state) => state.identity()?,
+            None => Identity::generate()?,
+        },
+        IdentitySource::Key(key) => Identity::from_key_file(&key)?,
+        IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
+    };
+    // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
+    let signals = Signals::start(options.access.has_files())?;
+    let config = Config { access: options.access.read()?, ..options.config };
+    let mut hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
+    let node = match state {
+        Some(state) => Node::start_with_state(config, identity, state)?,
+        None => Node::start(config, identity)?,
+    };
+    let mut console = Console::start(options.output, options.shows_pings)?;
+    let events = node.events().clone();
+    let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+    let mut unsent = 0;
+    loop {
+        select! {
+            recv(events) -> event => {
+                let (time, event) = (Timestamp::now(), event.map_err(|_| Failure::Died)?);
+                if let Some(hooks) = &mut hooks {
+                    hooks.offer(time, &event);
+                }
+                console.show(time, event);
+                console.report_losses(node.events_dropped());
+            }
+            recv(signals.table) -> _ => {
+                if let Some(status) = node.status() {
+                    logs.show(&members::table(node.id(), &status));
+                }
+            }
+            recv(signals.reload) -> _ => reload(&node, &options.access),
+            recv(stdin) -> outcome => {
+                stdin = never();
+                if options.stdin == Some(AfterStdin::Leave) {
+                    log::info!("leaving the mesh; standard input has ended");
+                    unsent = outcome.map_or(0, |outcome| outcome.faults);
+                    break;
+                }
+            }
+            recv(signals.stop) -> _ => {
+                log::info!("leaving the mesh; a second Ctrl-C ends at once");
+                break;
+            }
+        }
+    }
+    let deadline = Instant::now() + LEAVE_MAX;
+    node.shutdown();
+    let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
+    for event in events.try_iter() {
+        let time = Timestamp::now();
+        if let Some(hooks) = &mut hooks {
+            hooks.offer(time, &event);
+        }
+        console.show_last(time, event, patience);
+    }
+    if let Some(hooks) = hooks {
+        hooks.finish(deadline);
+    }
+    console.finish(patience);
+    match unsent {
+        0 => Ok(()),
+        1 => Err(Failure::Stdin("a line".to_owned())),
+        _ => Err(Failure::Stdin(format!("{unsent} lines"))),
+    }
+}
+
+/// Reads the lists again. What can't be read changes nothing.
+fn reload(node: &Node, sources: &AccessSources) {
+    match sources.read() {
+        Ok(access) => {
+            let allowed =
+                access.allow.as_ref().map_or_else(|| "everybody".to_owned(), |a| a.len().to_string());
+            log::info!(allowed:% = allowed, denied = access.deny.len(); "allow and deny lists read again");
+            node.set_access(access);
+        }
+        Err(error) => {
+            let reason = visible(&error.to_string());
+            log::error!(reason:% = reason; "the allow and deny lists stay as they were");
+        }
+    }
+}
