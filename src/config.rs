@@ -65,7 +65,7 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const LEAVE_FLUSH: Duration = Duration::from_millis(500);
 /// From a change among the known peers until it is handed over to be written: a mesh that forms
 /// changes many times a second.
-pub const REMEMBER_DELAY: Duration = Duration::from_secs(1);
+pub const REMEMBER_DELAY: Duration = Duration::from_millis(500);
 /// Between two times at which the known peers are written though none has come or gone: when they
 /// were last seen has changed, and is all that a killed node has to tell who is long gone.
 pub const REMEMBER_EVERY: Duration = Duration::from_secs(10 * 60);

@@ -341,12 +341,12 @@ fn log_report(report: &Report) {
         Report::ListNews { from, news } => {
             log::debug!(peer:% = from.short(), news = *news; "a list of peers brought news");
         }
-        Report::WrongId { addr, expected, found, is_refused: false } => {
-            log::warn!(addr:% = addr, expected:% = expected, found:% = found;
+        Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
+            log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found;
                 "another peer answers at a known address; it counts as a new peer");
         }
-        Report::WrongId { addr, expected, found, is_refused: true } => {
-            log::warn!(addr:% = addr, expected:% = expected, found:% = found;
+        Report::WrongId { addr, expected, first_seen, found, is_refused: true } => {
+            log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found;
                 "another peer is at a known address; refused, as --strict asks");
         }
         Report::WrongPin { addr, pin, found } => {

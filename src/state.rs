@@ -172,6 +172,8 @@ fn lock(directory: &Path) -> Result<File, StateError> {
     options.read(true).write(true).create(true).truncate(false).mode(files::PRIVATE);
     options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     let mut file = options.open(&path).map_err(failed)?;
+    // Whatever the mask says: the next start must be able to open it.
+    let _ = file.set_permissions(fs::Permissions::from_mode(files::PRIVATE));
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {

@@ -21,7 +21,7 @@ use p2p_gossip::wire::{ByeReason, Message};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
 use sim::clock::{SECOND, micros};
 use sim::puppet::{
-    OWN_INSTANCE, Puppet, WALL, addr, asks_for_a_list, closes, dials, id, known, probes, told,
+    OWN_INSTANCE, Puppet, WALL, addr, asks_for_a_list, closes, dialled, dials, id, known, probes, told,
 };
 use sim::scenario::{Action, Restart, Scenario};
 use sim::world::{Outcome, World};
@@ -767,7 +767,7 @@ fn who_was_not_seen_for_a_day_is_forgotten_and_so_is_oneself() {
 #[test]
 fn of_more_than_there_is_room_for_those_seen_last_are_looked_for() {
     let seen = |n: u8| KnownPeer { last_seen: UnixTime(WALL.0 - 600 + u64::from(n)), ..known(n) };
-    let mut node = Puppet::with_peers_max(2);
+    let mut node = Puppet::with(Config { peers_max: 2, ..Config::default() });
     node.recall((1..=5).map(seen).collect());
     let known: Vec<_> = node.mesh.known_peers().iter().map(|peer| peer.id).collect();
     assert_eq!(known, [id(4), id(5)]);
@@ -776,10 +776,12 @@ fn of_more_than_there_is_room_for_those_seen_last_are_looked_for() {
 #[test]
 fn another_key_at_a_remembered_address_is_said_loudly() {
     let mut node = Puppet::remembering(vec![known(3)]);
-    let session = node.next_dial();
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
     let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
-    let wrong = |output: &Output| matches!(output, Output::Report(mesh::Report::WrongId { .. }));
-    assert!(outputs.iter().any(wrong), "{outputs:?}");
+    let since = known(3).first_seen;
+    let wrong =
+        |report: &&Report| matches!(report, Report::WrongId { first_seen, .. } if *first_seen == since);
+    assert!(reports(&outputs).into_iter().any(|report| wrong(&report)), "{outputs:?}");
     assert_eq!(node.mesh.known_peers().len(), 1);
 }
 
@@ -802,7 +804,7 @@ fn a_node_is_settled_alone_only_if_it_knows_nobody() {
     assert!(Puppet::new(&[]).is_settled());
     let mut node = Puppet::remembering(vec![known(3)]);
     assert!(!node.is_settled(), "it looks for somebody");
-    let session = node.next_dial();
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
     node.up(session, id(3), 3);
     node.list(session, std::iter::empty());
     node.wait(ONE_SECOND / 2);
@@ -825,4 +827,14 @@ fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
         node.tell(Input::Received { session, message });
     }
     panic!("never settled");
+}
+
+#[test]
+fn a_strict_node_is_strict_about_what_it_remembers() {
+    let mut node = Puppet::with(Config { strict: true, ..Config::default() });
+    node.recall(vec![known(3)]);
+    let stranger = SessionId::accepted(1);
+    let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
+    let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
+    assert!(outputs.contains(&close), "{outputs:?}");
 }

@@ -81,6 +81,13 @@ impl Addrs {
         self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
     }
 
+    /// Whether the peer was reached at this address the last time that anybody was met there, in this
+    /// life or an earlier one.
+    pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
+        let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;
+        self.entries.iter().any(|entry| was(entry) && entry.addr == *addr)
+    }
+
     /// The address for the next dial. A round goes through all that the peer ever showed or said
     /// itself and one of those that others told: a liar's addresses must not keep the good ones waiting.
     pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
@@ -280,6 +287,7 @@ mod tests {
         addrs.demote(&addr(1));
         assert_eq!(all(&addrs), [addr(2), addr(1)]);
         assert_eq!(first_hand(&addrs), [addr(2)]);
+        assert!(addrs.was_proven(&addr(2)) && !addrs.was_proven(&addr(1)));
     }
 
     #[test]
@@ -320,6 +328,7 @@ mod tests {
         addrs.recall(vec![known(1, None), known(2, Some(5)), known(3, Some(9)), known(4, None)]);
         assert_eq!(all(&addrs), [3, 2, 1, 4].map(addr));
         assert!(first_hand(&addrs).is_empty());
+        assert!(addrs.was_proven(&addr(3)) && !addrs.is_proven(&addr(3)) && !addrs.was_proven(&addr(1)));
         assert_eq!(addrs.known()[..2], [known(3, Some(9)), known(2, Some(5))]);
         // What the peer says now comes first; a success stays known.
         addrs.claim([addr(2), addr(9)]);

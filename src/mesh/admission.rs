@@ -41,11 +41,8 @@ impl Mesh {
 
     /// A peer was met where another had been met: the user is told once, until that one is back.
     pub(super) fn tell_of_other_owner(&mut self, addr: &DialAddr, found: PeerId) {
-        if let Some(expected) = self.owner_of(addr, &found)
-            && let Some(peer) = self.peers.get_mut(&expected)
-            && !std::mem::replace(&mut peer.wrong_id_reported, true)
-        {
-            self.report(Report::WrongId { addr: addr.clone(), expected, found, is_refused: false });
+        if let Some(expected) = self.owner_of(addr, &found) {
+            self.tell_wrong_id(addr, expected, found, false);
         }
     }
 

@@ -361,19 +361,32 @@ impl Mesh {
         let Some(expected) = self.owner_of(addr, &found) else {
             return;
         };
+        self.tell_wrong_id(addr, expected, found, true);
+    }
+
+    /// At a peer's address is somebody else: the user is told once, until that peer is back.
+    pub(super) fn tell_wrong_id(
+        &mut self,
+        addr: &DialAddr,
+        expected: PeerId,
+        found: PeerId,
+        is_refused: bool,
+    ) {
+        let wall = self.wall;
         if let Some(peer) = self.peers.get_mut(&expected)
             && !std::mem::replace(&mut peer.wrong_id_reported, true)
         {
-            self.report(Report::WrongId { addr: addr.clone(), expected, found, is_refused: true });
+            let (addr, first_seen) = (addr.clone(), peer.met.map_or(wall, |met| met.first));
+            self.report(Report::WrongId { addr, expected, first_seen, found, is_refused });
         }
     }
 
     /// The peer that was met at this address, unless the other one was met there, too.
     pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
-        if self.peers.get(other).is_some_and(|peer| peer.addrs.is_proven(addr)) {
+        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
             return None;
         }
-        self.peers.iter().find(|(_, peer)| peer.addrs.is_proven(addr)).map(|(id, _)| *id)
+        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
     }
 
     fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {
@@ -388,12 +401,8 @@ impl Mesh {
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
-                    let is_first = !std::mem::replace(&mut peer.wrong_id_reported, true);
-                    let is_refused = self.config.strict && peer.addrs.is_proven(&addr);
-                    if is_first {
-                        let addr = addr.clone();
-                        self.report(Report::WrongId { addr, expected: id, found, is_refused });
-                    }
+                    let is_refused = self.config.strict && peer.addrs.was_proven(&addr);
+                    self.tell_wrong_id(&addr, id, found, is_refused);
                     // What is refused leaves the address as it was: its peer's.
                     if !is_refused {
                         self.somebody_else_at(now, &addr, id, found);
@@ -498,6 +507,8 @@ impl Mesh {
                 let will_do = |(id, peer): &(&PeerId, &Peer)| {
                     let is_it = match seed.pin {
                         Some(pin) => pin.matches(id),
+                        // A strict node takes nobody else for it who was ever met there.
+                        None if self.config.strict => peer.addrs.was_proven(&seed.addr),
                         None => peer.addrs.is_proven(&seed.addr),
                     };
                     is_it && peer.live().is_some()

@@ -248,6 +248,8 @@ pub enum Report {
         addr: DialAddr,
         /// Who was there before.
         expected: PeerId,
+        /// When that one was met for the first time.
+        first_seen: UnixTime,
         /// Who claims to be there now.
         found: PeerId,
         /// Whether that is why it is not let in, or it counts as a new peer.

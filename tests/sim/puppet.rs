@@ -61,30 +61,9 @@ impl Puppet {
         puppet
     }
 
-    pub fn with_peers_max(peers_max: usize) -> Self {
-        let now = Instant::now();
-        let config = Config { peers_max, ..Config::default() };
-        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
-    }
-
     pub fn recall(&mut self, known: Vec<KnownPeer>) {
         self.mesh.tell_time(WALL);
         self.mesh.recall(self.now, known);
-    }
-
-    /// Lets time pass until the mesh dials.
-    pub fn next_dial(&mut self) -> SessionId {
-        loop {
-            let dialled = self.outputs().into_iter().find_map(|output| match output {
-                Output::Dial { session, .. } => Some(session),
-                _ => None,
-            });
-            if let Some(session) = dialled {
-                return session;
-            }
-            self.now = self.mesh.poll_timeout().expect("something is to be done");
-            self.mesh.handle_timeout(self.now);
-        }
     }
 
     pub fn is_settled(&self) -> bool {
