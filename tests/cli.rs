@@ -11,6 +11,7 @@ mod cli {
     mod keys;
     mod members;
     mod output;
+    mod state;
     mod stdin;
     mod streams;
     mod usage;

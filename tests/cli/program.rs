@@ -20,7 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A clean stop takes less than a second; this leaves room for a busy machine.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(10);
 /// The user for what root must not try itself: somebody whom nobody else is.
-const NOBODY_ELSE: u32 = 54_321;
+pub(super) const NOBODY_ELSE: u32 = 54_321;
 
 pub(super) const ED25519: &str = include_str!("../keys/ed25519.pem");
 pub(super) const ED25519_CERT: &str = include_str!("../keys/ed25519_cert.pem");
@@ -196,6 +196,10 @@ impl Node {
 
     pub(super) fn stderr_so_far(&self) -> Vec<String> {
         self.stderr.as_ref().map(|lines| lines.try_iter().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(super) fn signal(&self, signal: Signal) {

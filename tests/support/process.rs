@@ -23,6 +23,7 @@ pub(crate) struct Spec {
     pub(crate) port: u16,
     pub(crate) connect: Vec<SocketAddr>,
     pub(crate) key: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// `RUST_LOG` of the node.
     pub(crate) log: String,
     /// Whether a Ctrl-C in the terminal passes the node by.
@@ -46,6 +47,7 @@ impl Spec {
             port: 0,
             connect: Vec::new(),
             key: None,
+            state: None,
             log: "debug".to_owned(),
             own_group: false,
             limits: None,
@@ -71,6 +73,10 @@ impl Spec {
 
     pub(crate) fn with_key(self, key: &Path) -> Self {
         Self { key: Some(key.to_owned()), ..self }
+    }
+
+    pub(crate) fn with_state(self, state: &Path) -> Self {
+        Self { state: Some(state.to_owned()), ..self }
     }
 
     pub(crate) fn with_log(self, log: impl Into<String>) -> Self {
@@ -129,6 +135,9 @@ impl Spec {
         command.args(&self.args);
         if let Some(key) = &self.key {
             command.args([OsStr::new("--key"), key.as_os_str()]);
+        }
+        if let Some(state) = &self.state {
+            command.args([OsStr::new("--state"), state.as_os_str()]);
         }
         command.env("RUST_LOG", &self.log);
         if self.own_group {

@@ -1,0 +1,73 @@
+//! A state directory as the tests see it: through `p2p-gossip peers`, as a user would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use p2p_gossip::PeerId;
+use serde_json::Value;
+
+use crate::support::DEADLINE;
+
+/// State directories of one test, removed with it.
+pub(super) struct Store(tempfile::TempDir);
+
+impl Store {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The directory of a node; made by the node.
+    pub(super) fn of(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+pub(super) fn program(args: &[&str], state: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
+    command.arg(args[0]).arg("--state").arg(state).args(&args[1..]);
+    command.output().expect("binary starts")
+}
+
+/// Who is known in the directory. It must be whole at any moment.
+#[track_caller]
+pub(super) fn known(state: &Path) -> Vec<Value> {
+    let output = program(&["peers", "--output", "json"], state);
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub(super) fn ids(known: &[Value]) -> Vec<PeerId> {
+    let mut ids: Vec<PeerId> =
+        known.iter().map(|peer| peer["id"].as_str().unwrap().parse().unwrap()).collect();
+    ids.sort();
+    ids
+}
+
+/// Waits until what is known in the directory is as wanted.
+#[track_caller]
+pub(super) fn wait_until_known(state: &Path, awaited: &str, mut wanted: impl FnMut(&[Value]) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let known = known(state);
+        if wanted(&known) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited for {awaited}, but known is {known:?}");
+        // Nobody tells when a file changes.
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until these are known and, at last word, have not left.
+#[track_caller]
+pub(super) fn wait_until_all_known(state: &Path, peers: &[PeerId]) {
+    wait_until_known(state, &format!("{peers:?}"), |known| {
+        let there =
+            |id: &PeerId| known.iter().any(|peer| peer["id"] == id.to_string() && peer["left"] == false);
+        peers.iter().all(there)
+    });
+}
