@@ -120,6 +120,8 @@ fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
     let mut siege = Siege::of(Spec::named("victim").with_limits("ulimit -n 64"));
     let crowd = silent(siege.addr(), 200);
     siege.wait_log("cannot accept connections");
+    // The silent had all the time of a handshake left.
+    siege.wait_log("the oldest gave way");
     siege.newcomer_joins();
     let lines = siege.log_count("cannot accept connections");
     assert!(lines <= 30, "{lines} lines for one cause");
@@ -145,6 +147,8 @@ fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
     let mut siege = Siege::of(Spec::named("victim").with_limits(limits));
     let crowd = silent(siege.addr(), 100);
     siege.wait_log("cannot accept connections");
+    // The silent had all the time of a handshake left.
+    siege.wait_log("the oldest gave way");
     siege.newcomer_joins();
     drop(crowd);
     siege.lift();
