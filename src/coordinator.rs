@@ -14,6 +14,7 @@ use crate::config::LEAVE_FLUSH;
 use crate::delivery::{Delivery, Posting};
 use crate::identity::PeerId;
 use crate::log_limit::LogLimit;
+use crate::member_log::MemberLog;
 use crate::memory::{Memory, wall_clock};
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
@@ -28,6 +29,9 @@ use crate::wire::{self, Frame, Message};
 const BATCH_MAX: usize = 256;
 /// Wait when nothing is due at all.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Lines at once for what may befall every peer of a large mesh in the same moment.
+const REPORTS_AT_ONCE: u32 = 128;
 
 /// Log target of membership changes, so that whoever sees them on stdout can leave them out.
 const MEMBERS: &str = "p2p_gossip::members";
@@ -61,6 +65,7 @@ pub(crate) struct Coordinator {
     pub(crate) control: Receiver<Command>,
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
+    pub(crate) member_log: MemberLog,
     /// When the last goodbyes must have been sent, once we leave.
     pub(crate) leave_by: Option<Instant>,
     /// Who waits for membership to settle: one a waiting thread.
@@ -232,7 +237,12 @@ impl Coordinator {
                     }
                 }
                 Output::Notify(event) => {
-                    log_event(&event);
+                    if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
+                        if suppressed > 0 {
+                            log::warn!(target: MEMBERS, suppressed; "some came and went without a line here");
+                        }
+                        log_event(&event);
+                    }
                     self.notify(event);
                 }
                 Output::Report(report) => log_report(&report),
@@ -251,7 +261,7 @@ impl Coordinator {
                     self.too_slow(session);
                 }
             }
-            Err(error) => log::error!(session:% = session, reason:% = error; "message not sent"),
+            Err(error) => log_unsendable(session, &error),
         }
     }
 
@@ -325,10 +335,21 @@ fn log_event(event: &Event) {
     }
 }
 
+fn log_unsendable(session: SessionId, error: &wire::WireError) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(suppressed) = LIMIT.check() {
+        log::error!(session:% = session, reason:% = error, suppressed; "message not sent");
+    }
+}
+
 fn log_report(report: &Report) {
     match report {
         Report::SeedUnreachable { addr, detail } => {
-            log::warn!(addr:% = addr, reason:% = Escaped(detail); "cannot join through this address yet; trying on");
+            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(addr:% = addr, reason:% = Escaped(detail), suppressed;
+                    "cannot join through this address yet; trying on");
+            }
         }
         Report::SeedIsSelf { addr } => {
             log::warn!(addr:% = addr; "this address is our own; not connecting to it");
@@ -342,16 +363,25 @@ fn log_report(report: &Report) {
             log::debug!(peer:% = from.short(), news = *news; "a list of peers brought news");
         }
         Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
-            log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found;
-                "another peer answers at a known address; it counts as a new peer");
+            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found, suppressed;
+                    "another peer answers at a known address; it counts as a new peer");
+            }
         }
         Report::WrongId { addr, expected, first_seen, found, is_refused: true } => {
-            log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found;
-                "another peer is at a known address; refused, as --strict asks");
+            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found, suppressed;
+                    "another peer is at a known address; refused, as --strict asks");
+            }
         }
         Report::WrongPin { addr, pin, found } => {
-            log::error!(addr:% = addr, expected:% = pin, found:% = found;
-                "another peer than the pinned one answers; nothing was sent to it or stored; trying on");
+            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
+            if let Some(suppressed) = LIMIT.check() {
+                log::error!(addr:% = addr, expected:% = pin, found:% = found, suppressed;
+                    "another peer than the pinned one answers; nothing was sent to it or stored; trying on");
+            }
         }
         Report::NotAdmitted { peer, addr, why } => {
             static LIMIT: LogLimit = LogLimit::new();
@@ -377,8 +407,11 @@ fn log_report(report: &Report) {
             }
         }
         Report::PeerKeyInUse { peer, addr } => {
-            log::error!(peer:% = peer, addr:% = addr;
-                "two processes use one key; refused the one that was there before");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::error!(peer:% = peer, addr:% = addr, suppressed;
+                    "two processes use one key; refused the one that was there before");
+            }
         }
         Report::TableFull { peer } => {
             static LIMIT: LogLimit = LogLimit::new();
@@ -406,7 +439,7 @@ mod tests {
     use crossbeam_channel::{bounded, unbounded};
 
     use super::*;
-    use crate::config::{Config, OUTBOX_FRAMES};
+    use crate::config::{Config, OUTBOX_FRAMES, PEERS_MAX};
     use crate::counters::Counters;
     use crate::identity::Identity;
     use crate::mesh::SessionUp;
@@ -434,6 +467,7 @@ mod tests {
             control: bounded(1).1,
             subscribers: Subscribers::new(events, Arc::default()),
             sessions: BTreeMap::new(),
+            member_log: MemberLog::new(PEERS_MAX),
             leave_by: None,
             awaiting_calm: Vec::new(),
         };

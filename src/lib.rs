@@ -32,7 +32,7 @@
 //! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `handle`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
-//! | [`log_limit`] | one cause must not fill the log |
+//! | [`log_limit`], `member_log` | one cause must not fill the log |
 //! | `tls`, `waker`, `subscribers`, `files` | what those need |
 
 pub mod access;
@@ -47,6 +47,7 @@ pub mod identity;
 mod known_peers;
 mod listener;
 pub mod log_limit;
+mod member_log;
 mod memory;
 pub mod mesh;
 pub mod network_key;

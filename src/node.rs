@@ -18,6 +18,7 @@ use crate::delivery::Delivery;
 use crate::handle::{BroadcastError, NodeHandle};
 use crate::identity::{Identity, PeerId};
 use crate::listener::{self, Listener};
+use crate::member_log::MemberLog;
 use crate::memory::{self, Writing, wall_clock};
 use crate::mesh::Mesh;
 use crate::mesh::event::Event;
@@ -147,6 +148,7 @@ impl Node {
             counters: Counters::default(),
         });
         let now = Instant::now();
+        let member_log = MemberLog::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         let (memory, writing) = match state {
             Some(state) => {
@@ -165,6 +167,7 @@ impl Node {
             control: commands,
             subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
             sessions: std::collections::BTreeMap::new(),
+            member_log,
             leave_by: None,
             awaiting_calm: Vec::new(),
         };
