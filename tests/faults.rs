@@ -13,7 +13,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::{DownReason, PeerId};
+use jiff::Timestamp;
+use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::{DownReason, Event, PeerId};
 
 use support::history::{History, Member};
 use support::netns::{Network, addr, drop_dials, drop_from_to, partition, random_loss};
@@ -107,6 +109,36 @@ impl World {
         });
     }
 
+    /// Checks that nobody was given up for silence before the timeout, and says when that was: from
+    /// the last sign of life shown to the loss, by the clock of whoever saw both.
+    #[track_caller]
+    fn check_silences(&self, story: &str, mark: usize) {
+        let mut silences_s = self.cluster.wait_for("the history", &[], |history| {
+            let mut last_sign = BTreeMap::new();
+            let mut silences_s = Vec::new();
+            for (at, record) in history.records().iter().enumerate() {
+                let time = || -> Timestamp { record.json["time"].as_str().unwrap().parse().unwrap() };
+                match record.event {
+                    // The fault may come before the first ping.
+                    Event::Up { peer, .. } | Event::Ping { peer, .. } => {
+                        last_sign.insert((record.member, peer), time());
+                    }
+                    Event::Down { peer, reason: DownReason::Timeout, .. } if at >= mark => {
+                        let silence = time().duration_since(last_sign[&(record.member, peer)]);
+                        silences_s.push(silence.as_secs_f64());
+                    }
+                    _ => {}
+                }
+            }
+            Some(silences_s)
+        });
+        silences_s.sort_by(f64::total_cmp);
+        let (first, last) = (silences_s[0], silences_s[silences_s.len() - 1]);
+        println!("{story}: dead after {first:.2} s (soonest) to {last:.2} s (latest) of silence");
+        // What was shown late makes a silence look shorter than it was, but hardly by so much.
+        assert!(first >= (TIMEOUT - HEARTBEAT).as_secs_f64(), "declared dead after {first} s of silence");
+    }
+
     fn id_in(&self, history: &History, node: usize) -> PeerId {
         history.listening(self.member(node)).expect("it listens").0
     }
@@ -156,6 +188,7 @@ fn a_mesh_split_in_half_for_ten_seconds_heals() {
 
     world.network.lift();
     world.heals("4|4 partition", &world.nodes, Instant::now());
+    world.check_silences("4|4 partition", mark);
     world.check_losses(&Losses::mutual(here, there), mark);
 }
 
@@ -213,6 +246,7 @@ fn an_isolated_node_returns() {
     world.wait_split(alone, others, mark);
     world.network.lift();
     world.heals("isolated node", &world.nodes, Instant::now());
+    world.check_silences("isolated node", mark);
     world.check_losses(&Losses::mutual(alone, others), mark);
 }
 
@@ -225,6 +259,7 @@ fn a_node_whose_interface_goes_down_returns_when_it_is_up() {
     world.wait_split(alone, others, mark);
     world.network.ip(5, "link set eth0 up");
     world.heals("interface down and up", &world.nodes, Instant::now());
+    world.check_silences("interface down and up", mark);
     world.check_losses(&Losses::mutual(alone, others), mark);
 }
 
@@ -258,6 +293,7 @@ fn both_sides_of_a_partition_gain_a_node_and_lose_one() {
     world.network.lift();
     let all = [here_now, there_now].concat();
     world.heals("partition with changes on both sides", &all, Instant::now());
+    world.check_silences("partition with changes on both sides", mark);
     let losses = Losses::mutual(here, there).and(&[1, 3, 4], &[2], &[DownReason::Closed]);
     world.check_losses(&losses, mark);
     world.cluster.check(&all, |history| {
