@@ -10,9 +10,12 @@ mod hostile {
     mod siege;
 
     mod handshake;
+    mod identity;
     mod keys;
     mod lists;
     mod messages;
+    mod offer;
     mod resources;
+    mod sloth;
     mod text;
 }

@@ -68,6 +68,10 @@ fn a_thousand_invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
     for addrs in [&nowhere[..], &[trap_addr], &[own], &[trap_addr]] {
         raw.send(&list_of(addrs, true)).unwrap();
     }
+    // A hundred thousand more, all of them there: the list ends where lists have to end.
+    for _ in 0..100_000 / RECORDS_MAX {
+        raw.send(&list_of(&[trap_addr], true)).unwrap();
+    }
     raw.send(&list_of(&[], false)).unwrap();
     let counted = thread::spawn(move || {
         // The test ends this by a connection of its own; the victim says its ClientHello first.

@@ -109,7 +109,7 @@ fn half_a_hello_and_an_end_costs_nothing() {
     let whole = wire::encode(&Message::Hello(hello("half"))).unwrap();
     raw.send_bytes(&whole[..whole.len() / 2]).unwrap();
     raw.tls.send_close_notify();
-    raw.send_bytes(&[]).unwrap();
+    raw.flush().unwrap();
     raw.socket.shutdown(std::net::Shutdown::Write).unwrap();
     raw.wait_end();
     // Not at the deadline: until then the thread would spin on a socket that is at its end.
@@ -164,6 +164,19 @@ fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
         over.store(true, Ordering::SeqCst);
         calm.unwrap();
     });
+    siege.lift();
+}
+
+#[test]
+fn a_peer_that_renews_its_keys_without_end_is_sent_away() {
+    let siege = Siege::begin();
+    let me = Credentials::new();
+    let mut raw = Raw::join(siege.addr(), &me);
+    siege.wait_up(me.id());
+    // Each asks for a key of the node's in return.
+    while raw.tls.refresh_traffic_keys().is_ok() && raw.flush().is_ok() {}
+    raw.wait_end();
+    siege.wait_log("peer misbehaved: TooManyKeyUpdateRequests");
     siege.lift();
 }
 

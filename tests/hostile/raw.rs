@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use p2p_gossip::wire::{self, ByeReason, FrameReader, Hello, Message};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::support::DEADLINE;
-use crate::support::credentials::server_config;
-pub(super) use crate::support::credentials::{Credentials, client_config};
+pub(super) use crate::support::credentials::{
+    Credentials, client_config, client_config_with, provider, server_config,
+};
 
 /// A dialler's TLS connection that has not sent anything yet.
 pub(super) fn client(config: impl Into<Arc<ClientConfig>>) -> ClientConnection {
@@ -63,7 +64,23 @@ impl Raw {
 
     /// Takes over a connection that a node has dialled.
     pub(super) fn accept(socket: TcpStream, me: &Credentials) -> Self {
-        Self::new(socket, ServerConnection::new(Arc::new(server_config(me))).unwrap().into())
+        Self::accept_with(socket, server_config(me))
+    }
+
+    /// The same with a configuration of the test's making.
+    pub(super) fn accept_with(socket: TcpStream, config: ServerConfig) -> Self {
+        Self::new(socket, ServerConnection::new(Arc::new(config)).unwrap().into())
+    }
+
+    /// Sends bytes before the handshake, as far as a ticket from an earlier session allows it.
+    pub(super) fn send_early(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Connection::Client(client) = &mut self.tls else { panic!("only a dialler can be early") };
+        let mut early = client.early_data().ok_or(io::ErrorKind::Unsupported)?;
+        early.write_all(bytes)
+    }
+
+    pub(super) fn is_early_data_accepted(&self) -> bool {
+        matches!(&self.tls, Connection::Client(client) if client.is_early_data_accepted())
     }
 
     pub(super) fn shake_hands(&mut self) -> io::Result<()> {
@@ -102,7 +119,7 @@ impl Raw {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.socket)?;
         }

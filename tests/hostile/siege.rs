@@ -134,6 +134,12 @@ impl Siege {
         self.wait_given_back();
     }
 
+    /// Checks that the victim's memory is, during the attack, within what may stay behind after it.
+    pub(super) fn within_bounds(&self) {
+        let now = Resources::of(self.cluster.pid(self.victim));
+        assert!(now.rss_kib <= self.before.rss_kib + RSS_LEFT_KIB, "before {:?}, now {now:?}", self.before);
+    }
+
     /// Waits until the victim holds no more than before the attack.
     pub(super) fn wait_given_back(&self) {
         let pid = self.cluster.pid(self.victim);

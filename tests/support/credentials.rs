@@ -45,7 +45,11 @@ impl Credentials {
 
 /// The configuration of a dialler that trusts everybody, to be bent further.
 pub(crate) fn client_config(me: &Credentials) -> ClientConfig {
-    let provider = provider();
+    client_config_with(provider(), me)
+}
+
+/// The same with another provider of cryptography.
+pub(crate) fn client_config_with(provider: Arc<CryptoProvider>, me: &Credentials) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider knows TLS 1.3")
@@ -56,7 +60,7 @@ pub(crate) fn client_config(me: &Credentials) -> ClientConfig {
     config
 }
 
-/// The same for the accepting end.
+/// The configuration of an acceptor that trusts everybody.
 pub(crate) fn server_config(me: &Credentials) -> ServerConfig {
     let provider = provider();
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -68,7 +72,7 @@ pub(crate) fn server_config(me: &Credentials) -> ServerConfig {
     config
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
