@@ -200,7 +200,7 @@ impl Run<'_> {
             format!("{:.3}", formation.connections_a_pair),
             "1".to_owned(),
             ratio(formation.connections_a_pair, 1.0),
-            "≤ 1.1".to_owned(),
+            if count >= 64 { "≤ 1.1".to_owned() } else { NOTHING.to_owned() },
         ]);
     }
 

@@ -40,7 +40,9 @@ impl Table {
         let widths = self.widths();
         let mut text = String::new();
         for (at, row) in self.rows.iter().enumerate() {
-            let _ = writeln!(text, "| {} |", Self::padded(row, &widths).join(" | "));
+            let cells: Vec<String> =
+                Self::padded(row, &widths).iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
             if at == 0 {
                 let rule = |(at, &width): (usize, &usize)| {
                     if at == 0 { "-".repeat(width) } else { "-".repeat(width - 1) + ":" }
