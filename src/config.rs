@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp, is_link_local};
+use crate::network_key::NetworkKey;
 use crate::pin::ConnectAddr;
 use crate::text;
 use crate::wire::ADDRS_MAX;
@@ -46,6 +47,8 @@ pub const PEERS_MAX: usize = 1024;
 /// Most peers that may be asked for: four thousand threads are the end of what a machine does well.
 pub const PEERS_LIMIT: usize = 4096;
 
+/// Network keys at once: the one in use, and the one before or after it.
+pub const NETWORK_KEYS_MAX: usize = 2;
 /// Bytes in a node's name: one label, not a document.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes in the text of a ping.
@@ -130,6 +133,9 @@ pub struct Config {
     pub access: Access,
     /// Whether the address of a known peer is closed to everybody else.
     pub strict: bool,
+    /// The keys of a closed network: all are accepted, the first is proven. None: the network is open.
+    /// At most [`NETWORK_KEYS_MAX`].
+    pub network_keys: Vec<NetworkKey>,
     /// Label shown beside the id; declared by the node itself and authenticated by nobody.
     pub name: String,
     /// What our pings say.
@@ -154,6 +160,7 @@ impl Default for Config {
             advertise: Vec::new(),
             access: Access::default(),
             strict: false,
+            network_keys: Vec::new(),
             name: String::new(),
             ping_text: "ping".to_owned(),
             heartbeat: HEARTBEAT,
@@ -188,6 +195,9 @@ impl Config {
         }
         if self.peers_max == 0 || self.peers_max > PEERS_LIMIT {
             return Err(ConfigError::PeersMax(self.peers_max));
+        }
+        if self.network_keys.len() > NETWORK_KEYS_MAX {
+            return Err(ConfigError::NetworkKeys(self.network_keys.len()));
         }
         self.check_addresses()
     }
@@ -242,6 +252,9 @@ pub enum ConfigError {
     /// The ping period is out of range.
     #[error("the period is {0:?}; it must be from 0.01 seconds to 86400 (a day)")]
     Period(Duration),
+    /// There are more network keys than a change of keys needs.
+    #[error("there are {0} network keys; at most {NETWORK_KEYS_MAX} are accepted, the one to prove first")]
+    NetworkKeys(usize),
     /// The name is too long.
     #[error("the name has {0} bytes; at most {NAME_BYTES_MAX} are allowed")]
     NameLength(usize),

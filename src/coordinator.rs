@@ -444,21 +444,33 @@ mod tests {
     use crate::identity::Identity;
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
+    use crate::session::Greeting;
     use crate::tls::Tls;
     use crate::wire::Hello;
+
+    fn hello() -> Hello {
+        Hello {
+            instance: 2,
+            name: String::new(),
+            listen_port: 0,
+            advertised: Vec::new(),
+            heartbeat_ms: 1000,
+            proof: None,
+        }
+    }
 
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();
         let (inbox_sender, inbox) = bounded(1);
         let (events, seen) = unbounded();
         let tls = Tls::new(&identity, Access::default()).unwrap();
-        let hello = wire::encode(&Message::PeersRequest).unwrap();
+        let greeting = Greeting::new(hello(), Vec::new());
         let coordinator = Coordinator {
             mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
             memory: None,
             context: Arc::new(Context {
                 tls,
-                hello,
+                greeting,
                 source: None,
                 inbox: inbox_sender,
                 counters: Counters::default(),
@@ -475,13 +487,7 @@ mod tests {
     }
 
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle, now: Instant) {
-        let hello = Hello {
-            instance: 2,
-            name: String::new(),
-            listen_port: 0,
-            advertised: Vec::new(),
-            heartbeat_ms: 1000,
-        };
+        let hello = hello();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
         let up = SessionUp { session, peer, hello, remote };
         coordinator.session_event(now, session, SessionEvent::Up(Box::new((up, Some(handle)))));

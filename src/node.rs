@@ -23,12 +23,12 @@ use crate::memory::{self, Writing, wall_clock};
 use crate::mesh::Mesh;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
-use crate::session::Context;
+use crate::session::{Context, Greeting};
 use crate::state::StateDir;
 use crate::status::Status;
 use crate::subscribers::{self, Subscribers};
 use crate::tls::Tls;
-use crate::wire::{self, ADDRS_MAX, Hello, Message};
+use crate::wire::{ADDRS_MAX, Hello};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -117,7 +117,7 @@ impl Node {
         Self::launch(config, identity, Some(state))
     }
 
-    fn launch(config: Config, identity: Identity, state: Option<StateDir>) -> Result<Self, StartError> {
+    fn launch(mut config: Config, identity: Identity, state: Option<StateDir>) -> Result<Self, StartError> {
         config.check()?;
         let id = identity.id();
         tell_oddity(&config.access, &id);
@@ -126,14 +126,16 @@ impl Node {
         let local_addr = socket.local_addr()?;
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
-        let hello = Message::Hello(Hello {
+        let hello = Hello {
             instance,
             name: config.name.clone(),
             listen_port: local_addr.port(),
             advertised: advertised(&config, source, local_addr.port()),
             heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        });
-        let hello = wire::encode(&hello).map_err(io::Error::other)?;
+            proof: None,
+        };
+        // Nobody else needs them.
+        let greeting = Greeting::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
@@ -142,7 +144,7 @@ impl Node {
         let events_dropped = Arc::new(AtomicU64::new(0));
         let context = Arc::new(Context {
             tls: Tls::new(&identity, config.access.clone())?,
-            hello,
+            greeting,
             source,
             inbox: inbox_sender,
             counters: Counters::default(),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{never, select};
 use jiff::Timestamp;
 use p2p_gossip::access::{AccessError, AccessSources};
-use p2p_gossip::{Config, Identity, IdentityError, Node, StartError, StateDir, StateError};
+use p2p_gossip::network_key::NetworkKeyError;
+use p2p_gossip::{Config, Identity, IdentityError, NetworkKey, Node, StartError, StateDir, StateError};
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
 use crate::console::Console;
@@ -30,6 +31,8 @@ pub(crate) enum Failure {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    NetworkKey(#[from] NetworkKeyError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error("{error}{advice}", error = .0, advice = advice(.0))]
@@ -74,7 +77,9 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     };
     // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
     let signals = Signals::start(options.access.has_files())?;
-    let config = Config { access: options.access.read()?, ..options.config };
+    let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
+    let network_keys = network_keys.collect::<Result<_, _>>()?;
+    let config = Config { access: options.access.read()?, network_keys, ..options.config };
     let mut hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
     let node = match state {
         Some(state) => Node::start_with_state(config, identity, state)?,

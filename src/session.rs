@@ -5,6 +5,7 @@
 
 mod connect;
 mod establish;
+mod greeting;
 mod link;
 mod pace;
 mod relay;
@@ -27,13 +28,13 @@ use crate::tls::Tls;
 use crate::waker::Waker;
 use crate::wire::{ByeReason, Frame, Message};
 use establish::log_refused;
+pub(crate) use greeting::Greeting;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) tls: Tls,
-    /// Our Hello, encoded once.
-    pub(crate) hello: Frame,
+    pub(crate) greeting: Greeting,
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,

@@ -88,6 +88,8 @@ pub struct Hello {
     pub advertised: Vec<DialAddr>,
     /// The sender's heartbeat interval in milliseconds; its silence is judged by it.
     pub heartbeat_ms: u32,
+    /// Proves that the sender holds a network key; see `session/greeting.rs`.
+    pub proof: Option<[u8; 32]>,
 }
 
 /// Lets the receiver compute a round-trip time without an immediate reply:
@@ -431,13 +433,15 @@ mod tests {
 
     fn hello() -> impl Strategy<Value = Hello> {
         let advertised = vec(dial_addr(), 0..=ADDRS_MAX);
-        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, any::<u32>()).prop_map(
-            |(instance, name, listen_port, advertised, heartbeat_ms)| Hello {
+        let proof = proptest::option::of(any::<[u8; 32]>());
+        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, any::<u32>(), proof).prop_map(
+            |(instance, name, listen_port, advertised, heartbeat_ms, proof)| Hello {
                 instance,
                 name,
                 listen_port,
                 advertised,
                 heartbeat_ms,
+                proof,
             },
         )
     }
@@ -591,8 +595,8 @@ mod tests {
 
     /// The encoding of an address as part of a Hello, which is what peers see.
     fn with_address(encoded: &[u8]) -> Result<DialAddr, WireError> {
-        // Hello of instance 0, without a name, of port 0, with one address and a heartbeat of 0 ms.
-        let bytes = [&[0, 0, 0, 0, 1][..], encoded, &[0]].concat();
+        // Hello of instance 0, without a name, of port 0, with one address, a heartbeat of 0 ms and no proof.
+        let bytes = [&[0, 0, 0, 0, 1][..], encoded, &[0, 0]].concat();
         decode(&bytes).map(|message| match message {
             Message::Hello(hello) => hello.advertised[0].clone(),
             other => panic!("{other:?}"),
@@ -620,6 +624,7 @@ mod tests {
             listen_port: 0,
             advertised: vec!["[fe80::1%7]:80".parse().unwrap()],
             heartbeat_ms: 0,
+            proof: None,
         };
         let frame = encode(&Message::Hello(hello)).unwrap();
         let Message::Hello(hello) = decode(&frame[LENGTH_BYTES..]).unwrap() else { panic!() };

@@ -14,6 +14,7 @@ mod hostile {
     mod keys;
     mod lists;
     mod messages;
+    mod middle;
     mod offer;
     mod resources;
     mod sloth;

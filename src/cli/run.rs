@@ -6,8 +6,8 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::access::AccessSources;
 use p2p_gossip::addr::LocalIp;
-use p2p_gossip::config::TIMEOUT_HEARTBEATS;
-use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerId};
+use p2p_gossip::config::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
+use p2p_gossip::{Config, ConfigError, ConnectAddr, DialAddr, PeerId};
 
 use super::values::{
     Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) access: AccessSources,
     /// Where its key and the peers that it knows are kept, if anywhere.
     pub(crate) state: Option<PathBuf>,
+    /// Files of network keys; the first one's is to be proven.
+    pub(crate) network_keys: Vec<PathBuf>,
     /// What stdout carries.
     pub(crate) output: Output,
     /// Whether stdout shows pings.
@@ -112,6 +114,10 @@ struct Arguments {
     /// refuse new peers at the addresses of known ones
     #[argh(switch)]
     strict: bool,
+
+    /// secret of a closed network; twice to change it
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    network_key: Vec<PathBuf>,
 
     /// IP address to listen on [default: every interface]
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
@@ -236,11 +242,16 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         deny: arguments.deny,
         deny_files: arguments.deny_file,
     };
+    let network_keys = arguments.network_key;
+    if network_keys.len() > NETWORK_KEYS_MAX {
+        return Err(UsageError::new(ConfigError::NetworkKeys(network_keys.len()).to_string()));
+    }
     Ok(Options {
         config,
         identity,
         state: arguments.state,
         access,
+        network_keys,
         output: arguments.output.unwrap_or_default(),
         shows_pings,
         stdin,

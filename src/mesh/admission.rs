@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::dialing::Target;
 use super::event::DownReason;
-use super::peer::State;
+use super::peer::{Met, State};
 use super::timers::Timer;
 use super::{Mesh, Report, SessionUp, millis};
 use crate::access::{Access, Refusal};
@@ -30,19 +30,38 @@ impl Mesh {
                 at.set_port(hello.listen_port);
             }
             let at = DialAddr::Socket(at);
-            let taken = |addr: &&DialAddr| self.owner_of(addr, &peer).is_some();
-            if let Some(addr) = dialled.into_iter().chain([&at]).find(taken) {
-                self.refuse_at_known_address(addr, peer);
-                return Err(ByeReason::AddressTaken);
+            for addr in dialled.into_iter().chain([&at]) {
+                if let Some(owner) = self.owner_of(addr, &peer) {
+                    self.tell_wrong_id(addr, owner, peer, true);
+                    return Err(ByeReason::AddressTaken);
+                }
             }
         }
         Ok(())
     }
 
-    /// A peer was met where another had been met: the user is told once, until that one is back.
-    pub(super) fn tell_of_other_owner(&mut self, addr: &DialAddr, found: PeerId) {
-        if let Some(expected) = self.owner_of(addr, &found) {
-            self.tell_wrong_id(addr, expected, found, false);
+    /// The peer that was met at this address, unless the other one was met there, too.
+    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
+        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
+            return None;
+        }
+        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
+    }
+
+    /// At a known peer's address is somebody else: the user is told once, until that peer is back.
+    pub(super) fn tell_wrong_id(
+        &mut self,
+        addr: &DialAddr,
+        expected: PeerId,
+        found: PeerId,
+        is_refused: bool,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&expected)
+            && let Some(Met { first, .. }) = peer.met
+            && !std::mem::replace(&mut peer.wrong_id_reported, true)
+        {
+            let (addr, first_seen) = (addr.clone(), first);
+            self.report(Report::WrongId { addr, expected, first_seen, found, is_refused });
         }
     }
 

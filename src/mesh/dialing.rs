@@ -346,47 +346,15 @@ impl Mesh {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
                 } else {
-                    self.refuse_at_known_address(&addr, found);
+                    if let Some(owner) = self.owner_of(&addr, &found) {
+                        self.tell_wrong_id(&addr, owner, found, true);
+                    }
                 }
                 format!("peer {} answered", found.short())
             }
             DialError::Cancelled => return,
         };
         self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
-    }
-
-    /// Somebody whose address this is not was found there, or says that it is its own; with
-    /// `strict` that comes to nothing. The user is told once, until the rightful peer is back.
-    pub(super) fn refuse_at_known_address(&mut self, addr: &DialAddr, found: PeerId) {
-        let Some(expected) = self.owner_of(addr, &found) else {
-            return;
-        };
-        self.tell_wrong_id(addr, expected, found, true);
-    }
-
-    /// At a peer's address is somebody else: the user is told once, until that peer is back.
-    pub(super) fn tell_wrong_id(
-        &mut self,
-        addr: &DialAddr,
-        expected: PeerId,
-        found: PeerId,
-        is_refused: bool,
-    ) {
-        let wall = self.wall;
-        if let Some(peer) = self.peers.get_mut(&expected)
-            && !std::mem::replace(&mut peer.wrong_id_reported, true)
-        {
-            let (addr, first_seen) = (addr.clone(), peer.met.map_or(wall, |met| met.first));
-            self.report(Report::WrongId { addr, expected, first_seen, found, is_refused });
-        }
-    }
-
-    /// The peer that was met at this address, unless the other one was met there, too.
-    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
-        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
-            return None;
-        }
-        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
     }
 
     fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {

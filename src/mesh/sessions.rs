@@ -135,8 +135,10 @@ impl Mesh {
         let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
         let said = hello.advertised.iter().filter_map(|addr| reach::as_told_by(remote, addr.clone()));
         peer.addrs.claim(said.chain(from));
-        if let Some(addr) = &dialled {
-            self.tell_of_other_owner(addr, id);
+        if let Some(addr) = &dialled
+            && let Some(owner) = self.owner_of(addr, &id)
+        {
+            self.tell_wrong_id(addr, owner, id, false);
         }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

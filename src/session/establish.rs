@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connect::Route;
+use super::greeting::{GreetingError, Mismatch};
 use super::link::{Link, LinkError, Stream};
 use super::{Origin, Outgoing, Session, connect};
-use crate::config::HANDSHAKE_TIMEOUT;
+use crate::config::{HANDSHAKE_TIMEOUT, LINGER};
 use crate::listener::Admission;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
@@ -35,6 +37,10 @@ pub(super) enum Failure {
     NoHello,
     #[error("refused: {}", .0.in_words())]
     Refused(ByeReason),
+    #[error("{0}")]
+    Greeting(#[from] GreetingError),
+    #[error("{0}")]
+    NetworkKey(Mismatch),
     #[error("given up")]
     Cancelled,
     #[error("too many unfinished handshakes; the oldest gave way")]
@@ -86,20 +92,29 @@ impl Session {
             self.step(&mut link, &mut frames, deadline, admission.as_ref())?;
         }
         let peer = authenticated_peer(link.tls())?;
-        link.queue(&self.context.hello)?;
+        // Who dialled speaks first: a stranger who comes here learns nothing without a proof.
+        let context = Arc::clone(&self.context);
+        if admission.is_none() {
+            link.queue(&context.greeting.hello(link.tls(), None)?)?;
+        }
         let hello = loop {
-            let hello_sent = link.flush()?;
             match frames.next_message()? {
-                Some(Message::Hello(hello)) if hello_sent => break hello,
-                Some(Message::Hello(hello)) => {
-                    self.finish_writing(&mut link, &mut frames, deadline, admission.as_ref())?;
-                    break hello;
-                }
+                Some(Message::Hello(hello)) => break hello,
                 Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
                 Some(_) => return Err(Failure::NoHello),
                 None => self.step(&mut link, &mut frames, deadline, admission.as_ref())?,
             }
         };
+        match context.greeting.check(link.tls(), &hello) {
+            Ok(key) if admission.is_some() => link.queue(&context.greeting.hello(link.tls(), key)?)?,
+            Ok(_) => {}
+            Err(mismatch) => {
+                let deadline = deadline.min(Instant::now() + LINGER);
+                self.turn_away(&mut link, mismatch.reason(), deadline, admission.as_ref())?;
+                return Err(Failure::NetworkKey(mismatch));
+            }
+        }
+        self.finish_writing(&mut link, &mut frames, deadline, admission.as_ref())?;
         frames.after_hello();
         if let Some(admission) = admission
             && !admission.authenticated()
@@ -121,6 +136,35 @@ impl Session {
             self.step(link, frames, deadline, admission)?;
         }
         Ok(())
+    }
+
+    /// Says why the other side is not let in, and waits until it has read that.
+    fn turn_away(
+        &mut self,
+        link: &mut Link,
+        reason: ByeReason,
+        deadline: Instant,
+        admission: Option<&Admission>,
+    ) -> Result<(), Failure> {
+        link.queue(&wire::encode(&Message::Bye(reason))?)?;
+        link.close_notify();
+        let mut is_shut = false;
+        loop {
+            if link.flush()? && !is_shut {
+                link.shutdown_write();
+                is_shut = true;
+            }
+            let ready = link.wait(&self.waker, true, Some(deadline))?;
+            let is_unwanted = admission.is_some_and(Admission::is_evicted)
+                || told_to_stop(&self.outbox, &mut self.stop) == Told::Vanish;
+            if is_unwanted || Instant::now() >= deadline {
+                return Ok(());
+            }
+            // What it still says means nothing any more.
+            if ready.readable && link.read(&mut FrameReader::new())? == Stream::Ended {
+                return Ok(());
+            }
+        }
     }
 
     /// One round of writing, waiting and reading before the session is up.

@@ -427,6 +427,9 @@ impl World {
     /// After a change of the lists: nobody whom they keep out is a member any more.
     pub fn check_admission(&mut self, proc: ProcId) {
         let process = &self.procs[proc];
+        if process.shadow.leaving {
+            return;
+        }
         let is_kept_out = |peer: &&p2p_gossip::PeerInfo| {
             peer.state == PeerState::Up && process.shadow.access.check(&peer.id).is_err()
         };

@@ -107,6 +107,7 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: heartbeat_ms as u32,
+            proof: None,
         };
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
@@ -241,11 +242,14 @@ impl World {
     pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
         let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
         let access = Access { deny, ..Access::default() };
-        if self.slots[slot].access == access {
+        let running = self.slots[slot].proc;
+        // A process that stands still hears no signal.
+        let is_deaf = running.is_some_and(|proc| self.procs[proc].paused);
+        if self.slots[slot].access == access || is_deaf {
             return;
         }
         self.slots[slot].access = access.clone();
-        if let Some(proc) = self.slots[slot].proc {
+        if let Some(proc) = running {
             self.procs[proc].shadow.access = access.clone();
             self.feed(proc, Input::Access(access));
             self.check_admission(proc);

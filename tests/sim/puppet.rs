@@ -212,7 +212,14 @@ impl Puppet {
 
 /// What a peer says of itself that listens at the usual port.
 pub fn hello() -> Hello {
-    Hello { instance: 1, name: String::new(), listen_port: 8080, advertised: vec![], heartbeat_ms: 1000 }
+    Hello {
+        instance: 1,
+        name: String::new(),
+        listen_port: 8080,
+        advertised: vec![],
+        heartbeat_ms: 1000,
+        proof: None,
+    }
 }
 
 /// The dials among the outputs: which, where, and who must be there.

@@ -107,6 +107,11 @@ impl History {
         self.accounts[member.0].ended
     }
 
+    /// What the member said on stderr.
+    pub(crate) fn log(&self, member: Member) -> &[String] {
+        &self.accounts[member.0].log
+    }
+
     pub(crate) fn log_mentions(&self, member: Member, text: &str) -> bool {
         self.accounts[member.0].log.iter().any(|line| line.contains(text))
     }

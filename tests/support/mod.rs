@@ -158,6 +158,18 @@ impl Cluster {
         file
     }
 
+    /// Where a file of this name would be, in a directory of this cluster's own.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.keys.path().join(name)
+    }
+
+    /// A file of the test's own.
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+        let file = self.path(name);
+        std::fs::write(&file, content).expect("a file can be written");
+        file
+    }
+
     /// How the member was started, with the address where it listened: what starts it again.
     pub(crate) fn spec_in_place(&self, member: Member) -> Spec {
         let spec = self.processes[member.index()].0.clone();
@@ -303,8 +315,13 @@ impl Cluster {
 
     /// Asks the member to leave, and waits until it has ended.
     pub(crate) fn terminate(&mut self, member: Member) -> ExitStatus {
+        self.end_by(member, Signal::TERM)
+    }
+
+    /// Sends a signal that ends the member, and waits until it has ended.
+    pub(crate) fn end_by(&mut self, member: Member, signal: Signal) -> ExitStatus {
         self.journal.lock().dismiss(member);
-        self.signal(member, Signal::TERM);
+        self.signal(member, signal);
         self.wait_for("it to end", &[member], |history| history.has_ended(member).then_some(()));
         let status = self.processes[member.index()].1.wait_until(Instant::now() + DEADLINE);
         status.expect("the member is our child").expect("it closed its stdout but does not end")

@@ -35,7 +35,7 @@ pub(crate) struct Spec {
     /// Network namespace to run in, if not in the test's own.
     pub(crate) namespace: Option<String>,
     /// Further arguments, in the order in which they were added.
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Vec<OsString>,
 }
 
 impl Spec {
@@ -101,13 +101,25 @@ impl Spec {
 
     /// Further arguments of the program, as they would be typed.
     pub(crate) fn with_args(mut self, args: &str) -> Self {
-        self.args.extend(args.split_whitespace().map(str::to_owned));
+        self.args.extend(args.split_whitespace().map(OsString::from));
         self
     }
 
     /// Runs in this network namespace.
     pub(crate) fn with_namespace(self, namespace: String) -> Self {
         Self { namespace: Some(namespace), ..self }
+    }
+
+    /// With an option that has no field here, and its value.
+    pub(crate) fn with_option(mut self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        self.args.extend([option.into(), value.as_ref().to_owned()]);
+        self
+    }
+
+    /// With an option that has no value.
+    pub(crate) fn with_switch(mut self, option: &str) -> Self {
+        self.args.push(option.into());
+        self
     }
 
     /// Whatever prepares the program's surroundings becomes the program in the end, so the

@@ -69,6 +69,7 @@ fn hello(peer: u8, instance: u8) -> Hello {
         listen_port: 8080 * u16::from(peer % 2),
         advertised: vec![dial_addr(peer, 8080)],
         heartbeat_ms: u32::from(instance) * 1000,
+        proof: None,
     }
 }
 
