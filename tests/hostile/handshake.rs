@@ -11,7 +11,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 
-use super::raw::{Credentials, Ending, Raw, client, client_config, hello, wait_closed};
+use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_config, wait_closed};
 use super::siege::Siege;
 use crate::support::localhost;
 use crate::support::process::Spec;
@@ -162,6 +162,39 @@ fn a_stolen_certificate_is_worth_nothing_to_who_is_dialled() {
         assert!(raw.shake_hands().is_err(), "the victim took the thief for the owner");
     }
     siege.wait_log("BadSignature");
+    siege.lift();
+}
+
+#[test]
+fn who_is_dialled_is_judged_by_the_same_rules() {
+    let trap = TcpListener::bind(localhost()).unwrap();
+    let siege = Siege::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let mut chained = Credentials::new();
+    chained.chain.extend(Credentials::new().chain);
+    let speaking = |me: &Credentials, protocols: &[&[u8]]| {
+        let mut config = server_config(me);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        config
+    };
+    let me = Credentials::new();
+    let rows = [
+        (speaking(&me, &[]), "does not speak p2p-gossip/1"),
+        (speaking(&me, &[b"h2"]), "NoApplicationProtocol"),
+        (server_config(&chained), "exactly one certificate"),
+        (server_config(&with_rsa_key(1024)), "RSA key is out of range"),
+        (server_config(&with_rsa_key(16_384)), "RSA key is out of range"),
+    ];
+    for (config, logged) in rows {
+        let before = siege.log_count(logged);
+        // What the victim had dialled before may be of another row.
+        while siege.log_count(logged) == before {
+            let mut raw = Raw::accept_with(trap.accept().unwrap().0, config.clone());
+            let _ = raw.shake_hands().and_then(|()| raw.send(&Message::Hello(hello("trap"))));
+            raw.wait_end();
+        }
+    }
+    nobody_came(&siege);
+    drop(trap);
     siege.lift();
 }
 
