@@ -336,3 +336,55 @@ fn a_strict_node_keeps_a_known_address_for_its_peer() {
         came.then(|| "the strict node counted the new one as a member".to_owned())
     });
 }
+
+/// The README's recipe, command by command, but for the names of the hosts.
+#[test]
+fn the_recipe_for_a_closed_network_of_three_hosts_works() {
+    let readme = include_str!("../README.md");
+    let list = readme.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
+    let shown: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(shown.len() == 3 && shown.iter().all(|id| id.parse::<PeerId>().is_ok()), "{shown:?}");
+
+    let mut cluster = Cluster::new();
+    let hosts = ["alpha", "beta", "gamma"];
+    let (network, state) = (cluster.path("network.key"), |name: &str| format!("{name}-state"));
+    let verb = |args: &[&Path]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_p2p-gossip")).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let word = Path::new;
+    verb(&[word("keygen"), word("--network"), &network]);
+    let mut lines = String::new();
+    for name in hosts {
+        let (key, cert) = (cluster.path(&format!("{name}.key")), cluster.path(&format!("{name}.crt")));
+        verb(&[word("keygen"), word("--key"), &key, word("--cert"), &cert]);
+        let id = verb(&[word("id"), word("--key"), &key]);
+        lines += &format!("{id}   # {name}\n");
+    }
+    let allowed = cluster.file("allowed", &lines);
+    let places = hosts.map(|_| own_addr());
+    let members: Vec<Member> = hosts
+        .iter()
+        .zip(places)
+        .map(|(name, place)| {
+            let spec = Spec::named(*name)
+                .with_bind(place)
+                .with_key(&cluster.path(&format!("{name}.key")))
+                .with_option("--cert", cluster.path(&format!("{name}.crt")))
+                .with_option("--allow-file", &allowed)
+                .with_option("--network-key", &network)
+                .with_switch("--strict")
+                .with_option("--state", cluster.path(&state(name)));
+            places.iter().fold(spec, |spec, place| spec.with_connect(*place))
+        })
+        .collect::<Vec<Spec>>()
+        .into_iter()
+        .map(|spec| cluster.start(spec))
+        .collect();
+    cluster.wait_full_mesh(&members);
+    let stranger = cluster.start(spec("stranger").with_connect(places[0]));
+    let stranger_id = cluster.id(stranger).to_string();
+    wait_log(&cluster, members[0], &["refused", &stranger_id, "not on the allow list"]);
+    members.iter().for_each(|&member| never_met(&cluster, member, stranger));
+}
