@@ -36,8 +36,19 @@ const DIRECTORY_MODE: u32 = 0o700;
 pub struct StateDir {
     path: PathBuf,
     known: Vec<KnownPeer>,
-    /// Locked; the system unlocks it when the process ends, however it ends.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The locked file. The system unlocks it when the process ends, however it ends.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it does not do if another thread is just starting a program: until that has
+        // begun, it has the file open as well.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl StateDir {
@@ -165,7 +176,7 @@ fn checked(path: &Path) -> Result<PathBuf, StateError> {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, StateError> {
+fn lock(directory: &Path) -> Result<Lock, StateError> {
     let path = directory.join(LOCK);
     let failed = |source| StateError::Lock { path: path.clone(), source };
     let mut options = OpenOptions::new();
@@ -188,7 +199,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
     // For whoever meets the lock; a full disk is no reason not to go on.
     let _ = file.set_len(0).and_then(|()| file.rewind());
     let _ = writeln!(file, "{}", std::process::id());
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Why a state directory can't be used.

@@ -2,10 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use p2p_gossip::{Config, Event, Identity, Node, StateDir};
+use p2p_gossip::{Config, Event, Identity, Node, StateDir, StateError};
 
 use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
 use crate::support::process::Spec;
@@ -173,6 +174,21 @@ fn when_a_peer_was_first_seen_outlives_many_restarts_of_both() {
     );
 }
 
+/// Opens a directory that a node in this process has just stopped using: on a busy machine its disk
+/// may take longer than a node waits for it.
+fn open(state: &Path) -> StateDir {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match StateDir::open(state) {
+            Ok(directory) => return directory,
+            Err(StateError::InUse { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[test]
 fn a_program_that_embeds_a_node_has_the_same_memory() {
     let store = Store::new();
@@ -180,7 +196,7 @@ fn a_program_that_embeds_a_node_has_the_same_memory() {
     let loopback = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
     let other = Node::start(loopback.clone(), Identity::generate().unwrap()).unwrap();
     let meet = |connect: Vec<p2p_gossip::pin::ConnectAddr>| {
-        let directory = StateDir::open(&state).unwrap();
+        let directory = open(&state);
         let identity = directory.identity().unwrap();
         let config = Config { connect, ..loopback.clone() };
         let node = Node::start_with_state(config, identity, directory).unwrap();
@@ -195,7 +211,7 @@ fn a_program_that_embeds_a_node_has_the_same_memory() {
     };
     let first = meet(vec![other.local_addr().into()]);
     assert_eq!(meet(Vec::new()), first);
-    let mut directory = StateDir::open(&state).unwrap();
+    let mut directory = open(&state);
     assert!(directory.forget(&other.id()).unwrap() && !directory.forget(&other.id()).unwrap());
     assert!(directory.known_peers().is_empty() && known(&state).is_empty());
 }
