@@ -15,6 +15,8 @@ export QUICK ONLY MARKDOWN BUILD PROGRAM
 
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
+# A unit below /usr or /usr/local is found by systemd without further ado.
+UNIT_DIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 # Cargo's own setting, so that a shared target directory works here too.
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
@@ -80,6 +82,7 @@ fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
 install: build ## build, and install to $(DESTDIR)$(PREFIX)/bin
 	install -d '$(BIN_DIR)'
 	install -m 755 '$(CARGO_TARGET_DIR)/release/$(BINARY)' '$(BIN_DIR)/$(BINARY)'
+	$(MAKE) install-files
 
 uninstall: ## remove what install put there
 	rm -f '$(BIN_DIR)/$(BINARY)'

@@ -15,6 +15,7 @@ use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, Record};
 
 use crate::cli::PROGRAM;
+use crate::journal;
 use crate::stdio::{Stream, is_coloured, visible};
 
 /// Lines waiting for stderr; beyond it they are dropped and counted.
@@ -28,6 +29,8 @@ const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 #[derive(Debug)]
 pub(crate) struct Logs {
     queue: Sender<Job>,
+    /// Whether each line begins with its priority.
+    is_journal: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +50,8 @@ impl Logs {
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_jobs(&jobs, &mut stderr, &counted))?;
-        let logs = Self { queue: queue.clone() };
+        let is_journal = journal::reads(io::stderr());
+        let logs = Self { queue: queue.clone(), is_journal };
 
         let is_on_screen = io::stdout().is_terminal() && io::stderr().is_terminal();
         let (filter, complaint) = match env::var("RUST_LOG") {
@@ -62,7 +66,7 @@ impl Logs {
             .parse_filters(&filter)
             .target(Target::Pipe(Box::new(Lines { queue, dropped })))
             .write_style(style)
-            .format(format_record)
+            .format(if is_journal { format_for_journal } else { format_record })
             .try_init()
             .map_err(io::Error::other)?;
         std::panic::set_hook(Box::new(log_panic));
@@ -71,7 +75,8 @@ impl Logs {
 
     /// Writes one line for the user, whatever RUST_LOG says.
     pub(crate) fn say(&self, message: &str) {
-        let line = format!("{PROGRAM}: {}\n", visible(message));
+        let prefix = if self.is_journal { journal::prefix(Level::Error) } else { "" };
+        let line = format!("{prefix}{PROGRAM}: {}\n", visible(message));
         // A queue that is full means that nobody reads stderr.
         let _ = self.queue.try_send(Job::Line(line.into_bytes()));
     }
@@ -172,6 +177,15 @@ fn format_record(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let level = record.level();
     write!(out, "{time} {style}{level:<5}{style:#} ")?;
     if level >= Level::Debug {
+        write!(out, "{}: ", record.target())?;
+    }
+    writeln!(out, "{}", line_of(record))
+}
+
+/// The same without a time stamp, and with the level as the journal reads it.
+fn format_for_journal(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    write!(out, "{}", journal::prefix(record.level()))?;
+    if record.level() >= Level::Debug {
         write!(out, "{}: ", record.target())?;
     }
     writeln!(out, "{}", line_of(record))

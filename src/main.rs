@@ -5,12 +5,14 @@ mod cli;
 mod console;
 mod event_json;
 mod hooks;
+mod journal;
 mod logging;
 mod members;
 mod run;
 mod signals;
 mod stdin;
 mod stdio;
+mod systemd;
 mod verbs;
 
 use std::io::{self, Write as _};

@@ -18,6 +18,7 @@ use crate::members;
 use crate::signals::Signals;
 use crate::stdin;
 use crate::stdio::visible;
+use crate::systemd::{self, Systemd};
 
 /// From the signal until the process is gone, whatever blocks.
 const LEAVE_MAX: Duration = Duration::from_millis(900);
@@ -76,7 +77,7 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
         IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
     };
     // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
-    let signals = Signals::start(options.access.has_files())?;
+    let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
     let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
     let network_keys = network_keys.collect::<Result<_, _>>()?;
     let config = Config { access: options.access.read()?, network_keys, ..options.config };
@@ -88,6 +89,7 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let mut console = Console::start(options.output, options.shows_pings)?;
     let events = node.events().clone();
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+    let systemd = Systemd::start(&node)?;
     let mut unsent = 0;
     loop {
         select! {
@@ -95,6 +97,9 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
                 let (time, event) = (Timestamp::now(), event.map_err(|_| Failure::Died)?);
                 if let Some(hooks) = &mut hooks {
                     hooks.offer(time, &event);
+                }
+                if let Some(systemd) = &systemd {
+                    systemd.take_note(&event);
                 }
                 console.show(time, event);
                 console.report_losses(node.events_dropped());
@@ -104,7 +109,11 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
                     logs.show(&members::table(node.id(), &status));
                 }
             }
-            recv(signals.reload) -> _ => reload(&node, &options.access),
+            recv(signals.reload) -> _ => {
+                systemd.iter().for_each(Systemd::reloading);
+                reload(&node, &options.access);
+                systemd.iter().for_each(Systemd::reloaded);
+            }
             recv(stdin) -> outcome => {
                 stdin = never();
                 if options.stdin == Some(AfterStdin::Leave) {
@@ -120,6 +129,9 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
         }
     }
     let deadline = Instant::now() + LEAVE_MAX;
+    if let Some(systemd) = systemd {
+        systemd.stopping();
+    }
     node.shutdown();
     let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
     for event in events.try_iter() {

@@ -18,7 +18,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// With nothing to reload, SIGHUP keeps its meaning: the terminal is gone, and the process goes.
+    /// With nothing to reload and nobody who asks for it like that, SIGHUP keeps its meaning: the
+    /// terminal is gone, and the process goes.
     pub(crate) fn start(can_reload: bool) -> io::Result<Self> {
         let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(can_reload.then_some(SIGHUP));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;

@@ -14,6 +14,7 @@ mod cli {
     mod state;
     mod stdin;
     mod streams;
+    mod systemd;
     mod usage;
     mod verbs;
 }
