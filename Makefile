@@ -15,6 +15,10 @@ export QUICK ONLY MARKDOWN BUILD PROGRAM
 
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
+MAN_DIR = $(DESTDIR)$(PREFIX)/share/man/man1
+BASH_DIR = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_DIR = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISH_DIR = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 # A unit below /usr or /usr/local is found by systemd without further ado.
 UNIT_DIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 # Cargo's own setting, so that a shared target directory works here too.
@@ -27,7 +31,7 @@ ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures
 IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo sim fuzz bench bench-peers install uninstall clean tools
+.PHONY: help build test check demo sim fuzz bench bench-peers dist install install-files uninstall clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -79,13 +83,27 @@ fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
 			-max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
 	done
 
-install: build ## build, and install to $(DESTDIR)$(PREFIX)/bin
+# A test holds what is kept there to the options.
+dist: tools ## write the completions and the options of the manual page anew
+	P2P_GOSSIP_WRITE_DIST=1 $(CARGO) test --locked --quiet --bin $(BINARY) cli::dist
+
+install: build ## build, and install below $(DESTDIR)$(PREFIX): program, manual, completions, systemd unit
 	install -d '$(BIN_DIR)'
 	install -m 755 '$(CARGO_TARGET_DIR)/release/$(BINARY)' '$(BIN_DIR)/$(BINARY)'
-	$(MAKE) install-files
+	@$(MAKE) --no-print-directory install-files
+
+install-files:
+	install -d '$(MAN_DIR)' '$(BASH_DIR)' '$(ZSH_DIR)' '$(FISH_DIR)' '$(UNIT_DIR)'
+	install -m 644 src/dist/$(BINARY).1 '$(MAN_DIR)/$(BINARY).1'
+	install -m 644 src/dist/$(BINARY).bash '$(BASH_DIR)/$(BINARY)'
+	install -m 644 src/dist/_$(BINARY) '$(ZSH_DIR)/_$(BINARY)'
+	install -m 644 src/dist/$(BINARY).fish '$(FISH_DIR)/$(BINARY).fish'
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' src/dist/$(BINARY).service > '$(UNIT_DIR)/$(BINARY).service'
+	chmod 644 '$(UNIT_DIR)/$(BINARY).service'
 
 uninstall: ## remove what install put there
-	rm -f '$(BIN_DIR)/$(BINARY)'
+	rm -f '$(BIN_DIR)/$(BINARY)' '$(MAN_DIR)/$(BINARY).1' '$(BASH_DIR)/$(BINARY)' '$(ZSH_DIR)/_$(BINARY)' \
+		'$(FISH_DIR)/$(BINARY).fish' '$(UNIT_DIR)/$(BINARY).service'
 
 clean: ## remove what was built
 	$(CARGO) clean

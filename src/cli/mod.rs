@@ -9,7 +9,10 @@
 //! | `values.rs` | how single values parse |
 //! | `words.rs` | arguments as argh takes them, and what is wrong with them |
 //! | `help.rs` | the help texts |
+//! | `dist.rs` | completions and manual page: held to the options by a test |
 
+#[cfg(test)]
+mod dist;
 mod help;
 mod run;
 mod values;

@@ -181,6 +181,12 @@ struct Arguments {
     version: bool,
 }
 
+/// What argh knows of the arguments.
+#[cfg(test)]
+pub(super) fn info() -> argh::CommandInfoWithArgs {
+    Arguments::get_args_info()
+}
+
 /// Reads a command line without a verb.
 pub(super) fn parse(arguments: &[String]) -> Result<Action, UsageError> {
     let words = match normalise(&Arguments::get_args_info(), arguments)? {

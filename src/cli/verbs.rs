@@ -91,6 +91,17 @@ impl Kind {
         }
     }
 
+    /// What argh knows of the verb's arguments.
+    #[cfg(test)]
+    pub(super) fn info(self) -> argh::CommandInfoWithArgs {
+        match self {
+            Self::Keygen => KeygenArguments::get_args_info(),
+            Self::Id => IdArguments::get_args_info(),
+            Self::Peers => PeersArguments::get_args_info(),
+            Self::Forget => ForgetArguments::get_args_info(),
+        }
+    }
+
     /// Reads what follows the verb.
     pub(super) fn parse(self, arguments: &[String]) -> Result<Action, UsageError> {
         match self {

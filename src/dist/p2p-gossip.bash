@@ -1,0 +1,44 @@
+# bash completion for p2p-gossip, made by `make dist`
+_p2p_gossip() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} options
+    # bash takes --option=value for three words.
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    COMPREPLY=()
+    case $previous in
+    --allow-file | --cert | --deny-file | --key | --network | --network-key | --on-event)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    --state)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+        return
+        ;;
+    --output)
+        mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current")
+        return
+        ;;
+    --pings)
+        mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
+        return
+        ;;
+    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --max-peers | --name | --period | --port | --timeout) return ;;
+    esac
+    case ${COMP_WORDS[1]} in
+    keygen) options='--key --cert --network --help' ;;
+    id) options='--key --cert --state --help' ;;
+    peers) options='--state --output --help' ;;
+    forget) options='--state --help' ;;
+    *)
+        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --on-event --on-event-pings --version --help'
+        ((COMP_CWORD > 1)) || options+=' keygen id peers forget'
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+}
+complete -F _p2p_gossip p2p-gossip
