@@ -11,7 +11,7 @@ mod sim;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::config::{FORGET_AFTER, HEARTBEAT, TIMEOUT};
+use p2p_gossip::config::{CONNECT_TIMEOUT, FORGET_AFTER, HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
 use p2p_gossip::mesh::{
     self, DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime,
@@ -24,6 +24,7 @@ use sim::puppet::{
     OWN_INSTANCE, Puppet, WALL, addr, asks_for_a_list, closes, dialled, dials, id, known, probes, told,
 };
 use sim::scenario::{Action, Restart, Scenario};
+use sim::stories;
 use sim::world::{Outcome, World};
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -85,6 +86,22 @@ fn a_partition_heals_within_the_backoff() {
             .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
             .calm_at_ms(30_000));
         assert!(healed.healed_after <= healed.heal_limit);
+    }
+}
+
+/// Once, with real processes, it took 52 s; the simulator has never seen it take longer than this.
+#[test]
+fn halves_that_have_changed_while_apart_heal_as_soon_as_others() {
+    for seed in 0..25 {
+        let healed = run(stories::changed_halves(seed));
+        assert!(healed.healed_after <= micros(CONNECT_TIMEOUT + CAP) + 2 * SECOND, "seed {seed}: {healed:?}");
+    }
+}
+
+#[test]
+fn who_has_never_met_is_found_soon_after_the_way_is_free() {
+    for seed in 0..25 {
+        run(stories::strangers_apart(seed));
     }
 }
 

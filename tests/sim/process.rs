@@ -394,6 +394,7 @@ impl World {
                         self.put(conn, side, Outgoing::Probe);
                     }
                 }
+                Output::Remember if self.nobody_remembers => {}
                 Output::Remember => {
                     let known = self.procs[proc].mesh.known_peers();
                     let memory = &mut self.slots[self.procs[proc].slot].memory;
@@ -421,6 +422,7 @@ impl World {
         }
         self.trace.mix(&session);
         self.stats.messages += 1;
+        self.stats.lists += u64::from(matches!(message, Message::Peers { more: false, .. }));
         if self.count_bytes || matches!(message, Message::Peers { .. }) {
             match wire::encode(&message) {
                 Ok(frame) => self.stats.bytes += frame.len() as u64,

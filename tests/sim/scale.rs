@@ -9,6 +9,7 @@ pub struct Cost {
     pub nodes: usize,
     pub whole_after: Micros,
     pub messages_per_node: f64,
+    pub lists_per_node: f64,
     pub bytes_per_node: f64,
     pub dials_per_node: f64,
     pub handshakes_per_pair: f64,
@@ -35,6 +36,7 @@ pub fn formation(seed: u64, nodes: usize, spread: Micros) -> Cost {
                 nodes,
                 whole_after: outcome.healed_after + spread,
                 messages_per_node: per_node(outcome.stats.messages),
+                lists_per_node: per_node(outcome.stats.lists),
                 bytes_per_node: per_node(outcome.stats.bytes),
                 dials_per_node: per_node(outcome.stats.dials),
                 handshakes_per_pair: outcome.stats.handshakes as f64 / pairs,
@@ -46,20 +48,21 @@ pub fn formation(seed: u64, nodes: usize, spread: Micros) -> Cost {
 
 pub fn table() {
     println!(
-        "| nodes | start within, s | whole after, s | handshakes a pair | dials a node | messages a node | KiB sent a node |"
+        "| nodes | start within, s | whole after, s | handshakes a pair | dials a node | messages a node | lists sent a node | KiB sent a node |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     let most = std::env::var("SCALE").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 1).unwrap_or(500);
     for nodes in [8, 50, 100, 200, 500].into_iter().filter(|&nodes| nodes <= most) {
         for spread in [100 * MS, 10 * SECOND] {
             let cost = formation(1, nodes, spread);
             println!(
-                "| {nodes} | {:.1} | {:.2} | {:.3} | {:.1} | {:.0} | {:.0} |",
+                "| {nodes} | {:.1} | {:.2} | {:.3} | {:.1} | {:.0} | {:.1} | {:.0} |",
                 spread as f64 / 1e6,
                 cost.whole_after as f64 / 1e6,
                 cost.handshakes_per_pair,
                 cost.dials_per_node,
                 cost.messages_per_node,
+                cost.lists_per_node,
                 cost.bytes_per_node / 1024.0,
             );
         }

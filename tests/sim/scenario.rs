@@ -56,6 +56,13 @@ pub enum Action {
     Calm,
 }
 
+impl Action {
+    /// Whether a process starts with what an earlier one knew.
+    pub fn remembers(&self) -> bool {
+        matches!(self, Self::Start(_, restart) if restart.memory)
+    }
+}
+
 /// One run: a story that its seed tells the same way every time.
 #[derive(Clone, Debug)]
 pub struct Scenario {

@@ -105,6 +105,7 @@ impl Hasher for Trace {
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     pub messages: u64,
+    pub lists: u64,
     pub bytes: u64,
     pub dials: u64,
     pub handshakes: u64,
@@ -144,6 +145,8 @@ pub struct World {
     /// When somebody last saw a peer come or go.
     pub last_change: Micros,
     pub count_bytes: bool,
+    /// No process of this story starts with what an earlier one knew.
+    pub nobody_remembers: bool,
     /// The run is over as soon as the mesh is whole.
     pub waits_only_until_whole: bool,
     pub stats: Stats,
@@ -170,6 +173,7 @@ impl World {
             islands: BTreeMap::new(),
             last_change: 0,
             count_bytes: false,
+            nobody_remembers: !scenario.script.iter().any(|(_, action)| action.remembers()),
             waits_only_until_whole: false,
             stats: Stats::default(),
             trace: Trace {
