@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use p2p_gossip::config::TIMEOUT;
-use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DisconnectReason, RUMOUR_FAILURES_MAX, SessionId};
+use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DisconnectReason, SessionId};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::Hello;
 
@@ -54,7 +54,7 @@ fn a_stranger_is_given_up_after_some_rounds_and_not_before() {
     let session = node.meets(3);
     node.list(session, [(id(20), addr(20))].into_iter());
     let outputs = node.wait(10 * MINUTE);
-    assert_eq!(dials_to(&outputs, id(20)), RUMOUR_FAILURES_MAX as usize);
+    assert_eq!(dials_to(&outputs, id(20)), 5);
     assert!(node.info(id(20)).is_none());
 }
 
@@ -79,6 +79,17 @@ fn where_somebody_else_answered_comes_last() {
     assert_eq!(at, addr(3).into());
     node.finds(dial, id(4));
     assert_eq!(node.info(id(3)).unwrap().addrs[0], addr(33).into());
+}
+
+#[test]
+fn whoever_answers_where_a_peer_was_is_dialled_as_well() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
+    node.finds(dial, id(4));
+    let outputs = node.wait(SECOND);
+    assert!(dials_to(&outputs, id(4)) > 0 && dials_to(&outputs, id(3)) > 0, "{outputs:?}");
 }
 
 #[test]
