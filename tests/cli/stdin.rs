@@ -1,5 +1,6 @@
 //! Lines of standard input as messages to every peer, and what is shown of those that arrive.
 
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::process::Stdio;
 use p2p_gossip::config::MESSAGE_BYTES_MAX;
 use rustix::process::Signal;
 
-use super::program::{Node, STOP_MAX, addr_of, assert_usage_error, program};
+use super::program::{Files, Node, STOP_MAX, addr_of, assert_usage_error, program};
 
 /// A node on loopback that says what it is told to.
 fn speaker(args: &[&str], input: &[u8]) -> Node {
@@ -102,6 +103,45 @@ fn a_line_that_is_no_message_is_named_skipped_and_counted() {
     }
     let last = stderr.last().unwrap();
     assert_eq!(last, "p2p-gossip: 2 lines of standard input could not be sent");
+    first.stop();
+}
+
+#[test]
+fn a_peer_that_stands_still_holds_up_the_others_only_so_long() {
+    let first = Node::start(&[]);
+    let addr = addr_of(&first.event("listening"));
+    let still = Node::start(&["--connect", &addr]);
+    first.event("up");
+    // More than a connection holds that nobody reads from.
+    const LINES: usize = 4000;
+    let files = Files::new();
+    let lines: String = (0..LINES).map(|n| format!("{n} {}\n", "x".repeat(MESSAGE_BYTES_MAX - 10))).collect();
+    let input = fs::File::open(files.private("lines", &lines)).unwrap();
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--connect", &addr, "--stdin", "--exit-after-stdin"]);
+    command.env("RUST_LOG", "warn").stdin(Stdio::from(input));
+    let mut speaker = Node::spawn(&mut command);
+    // The first line went to both.
+    assert!(heard(&still).starts_with("0 "));
+    still.signal(Signal::STOP);
+    let (status, _, stderr) = speaker.wait();
+    assert_eq!(status.code(), Some(0), "{stderr:?}");
+    let is_lost = |line: &String| line.contains("peer down") && line.contains("reason=timeout");
+    assert!(stderr.iter().any(is_lost), "it was to stand in the way: {stderr:?}");
+    let mut last = None;
+    loop {
+        let event: serde_json::Value = serde_json::from_str(&first.line()).unwrap();
+        if event["event"] == "message" {
+            let text = event["text"].as_str().unwrap();
+            let number: usize = text.split(' ').next().unwrap().parse().unwrap();
+            assert!(last < Some(number), "{number} after {last:?}");
+            last = Some(number);
+        } else if event["event"] == "left" {
+            break;
+        }
+    }
+    // A busy machine may have shown less than all of it, but not next to nothing.
+    assert!(last > Some(LINES / 2), "{last:?}");
     first.stop();
 }
 
