@@ -46,6 +46,7 @@ test: tools ## run all tests
 check: tools ## check format, lints, documentation, and what the design rules out
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --bin $(BINARY) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	@tree=$$($(CARGO) tree --locked -e normal --target all --prefix none) || exit 1; \
 	if printf '%s\n' "$$tree" | grep -E '^($(ASYNC_RUNTIMES)) '; then \

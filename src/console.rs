@@ -34,12 +34,12 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Starts the thread that writes to stdout.
-    pub(crate) fn start(output: Output, shows_pings: bool) -> io::Result<Self> {
+    /// Starts the thread that writes to stdout; the first lines say where the page is.
+    pub(crate) fn start(output: Output, shows_pings: bool, page: Option<String>) -> io::Result<Self> {
         let (queue, events) = bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
-        let mut printer = Printer::new(output, is_coloured(&io::stdout()));
+        let mut printer = Printer::new(output, is_coloured(&io::stdout()), page);
         thread::Builder::new().name("console".to_owned()).spawn(move || {
             let _finished: Sender<()> = finished;
             write_events(&events, &mut printer, &mut stdout);
@@ -150,6 +150,7 @@ struct Printer {
     zone: TimeZone,
     name_width: usize,
     addr_width: usize,
+    page: Option<String>,
 }
 
 /// Widths up to which a column grows; a longer value shifts its own line only.
@@ -164,15 +165,15 @@ const CYAN: &str = "\x1b[36m";
 const RESET: &str = "\x1b[0m";
 
 impl Printer {
-    fn new(output: Output, is_coloured: bool) -> Self {
+    fn new(output: Output, is_coloured: bool, page: Option<String>) -> Self {
         let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
-        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len() }
+        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), page }
     }
 
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
         match self.output {
             Output::Text => self.print_text(out, time, event),
-            Output::Json => event_json::print(out, time, event),
+            Output::Json => event_json::print(out, time, event, self.page.as_deref()),
         }
     }
 
@@ -181,7 +182,7 @@ impl Printer {
         match event {
             Event::Listening { id, addr } => {
                 self.begin(out, &time, "listening", BOLD);
-                listening(out, *id, *addr, lan_address());
+                listening(out, *id, *addr, lan_address(), self.page.as_deref());
             }
             Event::Up { peer, name, addr, members } => {
                 self.begin(out, &time, "up", GREEN);
@@ -249,7 +250,7 @@ fn count_members(members: usize) -> String {
 
 /// Who this node is and how the next one joins, to be copied as it stands. With the id in front of
 /// the address nobody else can take this node's place.
-fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>) {
+fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, page: Option<&str>) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
@@ -269,6 +270,9 @@ fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>
         row(out, "id", &id.to_string());
         let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
         row(out, "join with", &command);
+    }
+    if let Some(page) = page {
+        row(out, "page", page);
     }
 }
 
@@ -299,7 +303,7 @@ mod tests {
     }
 
     fn printer(output: Output, is_coloured: bool) -> Printer {
-        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured) }
+        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, None) }
     }
 
     fn time() -> Timestamp {
@@ -346,7 +350,7 @@ mod tests {
     fn the_first_lines_tell_how_to_join() {
         let mut out = String::new();
         let lan = Some("192.0.2.7".parse().unwrap());
-        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan);
+        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan, Some("http://127.0.0.1:9090/"));
         let id = "ab".repeat(32);
         assert_eq!(
             out,
@@ -356,11 +360,12 @@ mod tests {
           id         {id}
           join with  p2p-gossip --port 0 --connect {id}@127.0.0.1:8080
           elsewhere  p2p-gossip --connect {id}@192.0.2.7:8080
+          page       http://127.0.0.1:9090/
 "
             )
         );
         let mut out = String::new();
-        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan);
+        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, None);
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
     }
 
@@ -382,6 +387,10 @@ mod tests {
         assert_eq!(line, wanted + "\n");
         let stopped = shown(&mut printer(Output::Json, false), &Event::Stopped);
         assert_eq!(stopped, "{\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"stopped\"}\n");
+        let listening = Event::Listening { id: ID, addr: "127.0.0.1:8081".parse().unwrap() };
+        let mut with_page = Printer::new(Output::Json, false, Some("http://127.0.0.1:9090/".to_owned()));
+        assert!(shown(&mut with_page, &listening).ends_with(",\"http\":\"http://127.0.0.1:9090/\"}\n"));
+        assert!(shown(&mut with_page, &up("bob")).ends_with(",\"members\":2}\n"));
     }
 
     #[test]

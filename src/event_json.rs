@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use p2p_gossip::{Event, text};
 
-/// One JSON object and a line feed. What a terminal would act on is written as `\u` escapes, which
-/// mean the same to a program and nothing to a terminal that shows the line.
-pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event) {
+/// One JSON object and a line feed. The event of a node that listens says where its page is, too, if
+/// it has one.
+pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Option<&str>) {
     let object = match serde_json::to_string(event) {
         Ok(object) => object,
         Err(error) => {
@@ -17,8 +17,18 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event) {
     };
     // Writing into a String does not fail.
     let _ = write!(out, "{{\"time\":\"{}\",", Time(time));
-    // All that may need an escape is inside strings: JSON itself is made of plain ASCII.
-    for c in object.chars().skip(1) {
+    escape(out, &object[1..object.len() - 1]);
+    if let (Event::Listening { .. }, Some(page)) = (event, page) {
+        let _ = write!(out, ",\"http\":\"{page}\"");
+    }
+    out.push_str("}\n");
+}
+
+/// Writes JSON with what a terminal would act on as `\u` escapes, which mean the same to a program and
+/// nothing to a terminal that shows it. All that may need one is inside strings: JSON itself is made
+/// of plain ASCII.
+pub(crate) fn escape(out: &mut String, json: &str) {
+    for c in json.chars() {
         if text::is_unsafe(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(out, "\\u{unit:04x}");
@@ -27,7 +37,6 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event) {
             out.push(c);
         }
     }
-    out.push('\n');
 }
 
 /// UTC with milliseconds, as in the objects.

@@ -1,6 +1,8 @@
 //! A handle on a running node, for threads that look at it or send through it while somebody else
 //! decides when it stops.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::access::Access;
@@ -59,6 +61,15 @@ impl NodeHandle {
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.ask(Command::Status)
+    }
+
+    /// The same, or `None` if the node does not answer within this time; for whoever must not wait
+    /// for a node that is held up.
+    #[must_use]
+    pub fn status_within(&self, patience: Duration) -> Option<Status> {
+        let (reply, answer) = bounded(1);
+        self.control.send(Command::Status(reply)).ok()?;
+        answer.recv_timeout(patience).ok()
     }
 
     /// As [`Node::broadcast`](crate::Node::broadcast).

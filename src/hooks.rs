@@ -169,7 +169,7 @@ impl Runner {
 
     fn run_for(&mut self, time: Timestamp, event: &Event, facts: &Facts) -> io::Result<Ended> {
         let mut line = String::new();
-        event_json::print(&mut line, time, event);
+        event_json::print(&mut line, time, event, None);
         let mut command = Command::new(&self.program.0);
         for (name, _) in env::vars_os().filter(|(name, _)| is_ours(name)) {
             command.env_remove(name);

@@ -5,6 +5,8 @@ mod cli;
 mod console;
 mod event_json;
 mod hooks;
+#[cfg_attr(not(feature = "http"), path = "http/absent.rs")]
+mod http;
 mod journal;
 mod logging;
 mod members;

@@ -2,6 +2,7 @@
 //! standard input end it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select};
@@ -13,6 +14,7 @@ use p2p_gossip::{Config, Identity, IdentityError, NetworkKey, Node, StartError, 
 use crate::cli::{AfterStdin, IdentitySource, Options};
 use crate::console::Console;
 use crate::hooks::{HookError, Hooks};
+use crate::http;
 use crate::logging::Logs;
 use crate::members;
 use crate::signals::Signals;
@@ -40,6 +42,8 @@ pub(crate) enum Failure {
     Start(#[from] StartError),
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error("cannot serve HTTP on {addr}: {source}{advice}", advice = http_advice(source))]
+    Http { addr: SocketAddr, source: io::Error },
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("{0} of standard input could not be sent")]
@@ -65,6 +69,20 @@ fn advice(error: &StartError) -> &'static str {
     }
 }
 
+/// The same for the server of `--http`.
+fn http_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: choose another port for --http, or 0 for any free one"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege: choose a port for --http from 1024 to 65535, or 0 for any free one"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        _ => "",
+    }
+}
+
 /// Runs until a signal, the end of standard input, or a failure.
 pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let state = options.state.as_deref().map(StateDir::open).transpose()?;
@@ -82,11 +100,15 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let network_keys = network_keys.collect::<Result<_, _>>()?;
     let config = Config { access: options.access.read()?, network_keys, ..options.config };
     let mut hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
+    let open = |addr| http::Socket::open(addr).map_err(|source| Failure::Http { addr, source });
+    let http = options.http.map(open).transpose()?;
     let node = match state {
-        Some(state) => Node::start_with_state(config, identity, state)?,
-        None => Node::start(config, identity)?,
+        Some(state) => Node::start_with_state(config.clone(), identity, state)?,
+        None => Node::start(config.clone(), identity)?,
     };
-    let mut console = Console::start(options.output, options.shows_pings)?;
+    let page = http.as_ref().map(http::Socket::url);
+    let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
+    let mut console = Console::start(options.output, options.shows_pings, page)?;
     let events = node.events().clone();
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
     let systemd = Systemd::start(&node)?;
@@ -100,6 +122,9 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
                 }
                 if let Some(systemd) = &systemd {
                     systemd.take_note(&event);
+                }
+                if let Some(http) = &http {
+                    http.tell(time, &event);
                 }
                 console.show(time, event);
                 console.report_losses(node.events_dropped());
@@ -139,10 +164,16 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
         if let Some(hooks) = &mut hooks {
             hooks.offer(time, &event);
         }
+        if let Some(http) = &http {
+            http.tell(time, &event);
+        }
         console.show_last(time, event, patience);
     }
     if let Some(hooks) = hooks {
         hooks.finish(deadline);
+    }
+    if let Some(http) = http {
+        http.finish(patience);
     }
     console.finish(patience);
     match unsent {

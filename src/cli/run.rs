@@ -1,5 +1,6 @@
 //! The arguments that start a node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use p2p_gossip::config::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{Config, ConfigError, ConnectAddr, DialAddr, PeerId};
 
 use super::values::{
-    Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_max_peers, parse_name,
-    parse_period, parse_port, parse_timeout,
+    Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_http, parse_max_peers,
+    parse_name, parse_period, parse_port, parse_timeout,
 };
 use super::words::{Normal, from_argh, normalise};
 use super::{Action, PROGRAM, UsageError, help};
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) stdin: Option<AfterStdin>,
     /// What is run for events.
     pub(crate) on_event: Option<OnEvent>,
+    /// Where to serve the page and what belongs to it.
+    pub(crate) http: Option<SocketAddr>,
 }
 
 /// A program to run for events.
@@ -175,6 +178,10 @@ struct Arguments {
     #[argh(switch)]
     on_event_pings: bool,
 
+    /// serve a page about the mesh and metrics there
+    #[argh(option, arg_name = "ADDR", from_str_fn(parse_http))]
+    http: Option<SocketAddr>,
+
     /// print the version and exit
     #[argh(switch, short = 'V')]
     #[expect(dead_code, reason = "answered before argh sees the arguments; here for the help")]
@@ -262,6 +269,7 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         shows_pings,
         stdin,
         on_event,
+        http: arguments.http,
     })
 }
 
@@ -306,6 +314,46 @@ mod tests {
             assert_eq!(options.config.timeout, Duration::from_secs(2));
             assert_eq!(options.config.forget_after, Duration::from_secs(30 * 60));
         }
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn the_page_is_for_this_machine_unless_an_address_is_given() {
+        let http = |value| run(&["--http", value]).unwrap().http.unwrap().to_string();
+        for (value, addr) in [
+            ("9090", "127.0.0.1:9090"),
+            (":9090", "127.0.0.1:9090"),
+            ("0", "127.0.0.1:0"),
+            ("localhost:9090", "127.0.0.1:9090"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("192.0.2.7:9090", "192.0.2.7:9090"),
+            ("[::1]:9090", "[::1]:9090"),
+        ] {
+            assert_eq!(http(value), addr);
+        }
+        for bad in [
+            "",
+            ":",
+            "65536",
+            "-1",
+            "+80",
+            "127.0.0.1",
+            "::1:80",
+            "[::1]",
+            "example.org:80",
+            "http://localhost:80",
+        ] {
+            let message = error(&["--http", bad]);
+            assert!(message.contains("'--http'") && message.contains("9090 or 192.0.2.7:9090"), "{message}");
+        }
+        assert!(error(&["--http", "224.0.0.1:80"]).contains("multicast"));
+        assert!(run(&[]).unwrap().http.is_none());
+    }
+
+    #[cfg(not(feature = "http"))]
+    #[test]
+    fn a_build_without_http_says_so() {
+        assert!(error(&["--http", "9090"]).contains("this build has no HTTP"));
     }
 
     #[test]

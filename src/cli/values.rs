@@ -1,7 +1,7 @@
 //! How the values of options parse, and what is said of those that do not.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +85,29 @@ pub(super) fn parse_port(value: &str) -> Result<u16, String> {
     port.ok_or_else(|| "it must be a whole number from 0 to 65535".to_owned())
 }
 
+/// A port of this machine's loopback, or one of an address of its own.
+pub(super) fn parse_http(value: &str) -> Result<SocketAddr, String> {
+    if cfg!(not(feature = "http")) {
+        return Err("this build has no HTTP (the feature http was left out)".to_owned());
+    }
+    let port = value.strip_prefix("localhost:").or(value.strip_prefix(':')).unwrap_or(value);
+    let addr = match parse_port(port) {
+        Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        Err(_) => value.parse().map_err(|_| {
+            "it must be a port, or an IP address of this machine and a port: 9090 or 192.0.2.7:9090"
+                .to_owned()
+        })?,
+    };
+    if is_for_many(addr.ip()) {
+        return Err("nobody can connect to a multicast or broadcast address".to_owned());
+    }
+    Ok(addr)
+}
+
+fn is_for_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
+}
+
 pub(super) fn parse_file(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("the file name is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
 }
@@ -98,8 +121,7 @@ pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
             format!("it must be an IP address, for example 192.0.2.7 or 2001:db8::7{advice}")
         }
     })?;
-    let is_broadcast = matches!(bind.ip(), IpAddr::V4(v4) if v4.is_broadcast());
-    if bind.ip().is_multicast() || is_broadcast {
+    if is_for_many(bind.ip()) {
         return Err("nobody can connect to a multicast or broadcast address".to_owned());
     }
     Ok(bind)

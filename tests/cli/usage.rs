@@ -90,6 +90,10 @@ fn each_option_says_what_is_wrong_with_its_value() {
         ("--forget-after", &["0", "366d"], "from 1s to 365d"),
         ("--name", &[&long], "65 bytes; at most 64"),
         ("--name", &["a\u{1b}[31mb", "a\nb", "a\u{202e}b"], "control character"),
+        #[cfg(feature = "http")]
+        ("--http", &["", "65536", "127.0.0.1", "::1:80", "example.org:80"], "9090 or 192.0.2.7:9090"),
+        #[cfg(not(feature = "http"))]
+        ("--http", &["9090"], "this build has no HTTP"),
         ("--output", &["xml", "JSON", ""], "\"text\" or \"json\""),
     ];
     for (option, values, needle) in rows {

@@ -1,0 +1,280 @@
+//! Heads of HTTP requests: read under one deadline, within a size, and checked.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Bytes in the head of a request: browsers send a tenth of this.
+pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Fields in the head of a request.
+const FIELDS_MAX: usize = 64;
+
+/// What is asked for, as far as anybody here looks at it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Only the head of the answer is wanted.
+    pub(super) is_head: bool,
+    /// Without the query.
+    pub(super) path: String,
+    /// Without its question mark.
+    pub(super) query: String,
+    /// Whom the client believes to speak to: `Host`, or the address in the request line.
+    pub(super) host: Option<String>,
+    pub(super) accept: String,
+    pub(super) last_event_id: String,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is none.
+    Malformed(&'static str),
+    /// The head does not fit.
+    TooLarge,
+    /// The head did not come in time.
+    TooSlow,
+    /// It wants to change something.
+    Method,
+    /// An HTTP that we do not speak.
+    Version,
+    /// Nobody waits for an answer.
+    Gone,
+}
+
+/// Reads the head of a request; a body is left unread.
+pub(super) fn read(mut socket: &TcpStream, deadline: Instant) -> Result<Request, Refusal> {
+    let mut head = [0; HEAD_BYTES_MAX];
+    let mut len = 0;
+    loop {
+        let count = match read_some(&mut socket, &mut head[len..], deadline) {
+            Ok(0) => return Err(Refusal::Gone),
+            Ok(count) => count,
+            Err(error) if is_timeout(&error) => return Err(Refusal::TooSlow),
+            Err(_) => return Err(Refusal::Gone),
+        };
+        // A head ends with a line.
+        let may_be_complete = head[len..len + count].contains(&b'\n');
+        len += count;
+        if may_be_complete && let Some(request) = parse(&head[..len])? {
+            return Ok(request);
+        }
+        if len == head.len() {
+            return Err(Refusal::TooLarge);
+        }
+    }
+}
+
+/// One read that is over by the deadline.
+pub(super) fn read_some(socket: &mut &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        socket.set_read_timeout(Some(time_left(deadline)?))?;
+        match socket.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::TimedOut`] when there is none.
+pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// The system says `WouldBlock` when a socket's time is over.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
+
+/// The request in these bytes; `None` if its head is not all there.
+fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    match head.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
+        Err(httparse::Error::Version) => return Err(Refusal::Version),
+        Err(_) => return Err(Refusal::Malformed("this is not an HTTP request")),
+    }
+    let is_head = match head.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(Refusal::Method),
+    };
+    let field = |name: &str| {
+        let mut values = head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        (
+            values.next().map(|field| String::from_utf8_lossy(field.value).into_owned()),
+            values.next().is_some(),
+        )
+    };
+    let (host, has_two_hosts) = field("host");
+    // RFC 9112 section 3.2.
+    if has_two_hosts || (host.is_none() && head.version == Some(1)) {
+        return Err(Refusal::Malformed("a request has one Host field"));
+    }
+    let (authority, target) = split_target(head.path.unwrap_or_default())
+        .ok_or(Refusal::Malformed("the request names neither a path nor a URL"))?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Ok(Some(Request {
+        is_head,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        host: authority.map(ToOwned::to_owned).or(host),
+        accept: field("accept").0.unwrap_or_default(),
+        last_event_id: field("last-event-id").0.unwrap_or_default(),
+    }))
+}
+
+/// A request names a path, or to a proxy a whole URL, which any server has to understand as well.
+fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
+    if target.starts_with('/') {
+        return Some((None, target));
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") {
+        return None;
+    }
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(at);
+    Some((Some(authority), if path.is_empty() { "/" } else { path }))
+}
+
+/// Whether a `Host` is this machine's own loopback. A page from elsewhere that had its own name
+/// resolve to 127.0.0.1 (DNS rebinding) could otherwise read all that is served here.
+pub(super) fn is_loopback_host(host: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let (ip, port) = if let Some(rest) = host.strip_prefix('[') {
+        let Some((ip, port)) = rest.split_once(']') else { return false };
+        (
+            ip.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+            port.strip_prefix(':').or(port.is_empty().then_some("")),
+        )
+    } else {
+        let (name, port) = host.split_once(':').unwrap_or((host, ""));
+        let is_localhost = name.eq_ignore_ascii_case("localhost");
+        let ip = if is_localhost { Some(Ipv4Addr::LOCALHOST) } else { name.parse().ok() };
+        (ip.map(IpAddr::from), Some(port))
+    };
+    ip.is_some_and(|ip| ip.to_canonical().is_loopback()) && port.is_some_and(is_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn parsed(head: &str) -> Result<Option<Request>, Refusal> {
+        parse(head.as_bytes())
+    }
+
+    #[test]
+    fn a_request_is_what_it_asks_for() {
+        let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nlast-event-id: 7\r\n\r\nbody";
+        let request = parsed(head).unwrap().unwrap();
+        assert_eq!((request.path.as_str(), request.query.as_str()), ("/events", "recent=5&x"));
+        assert_eq!((request.host.as_deref(), request.is_head), (Some("localhost:9"), false));
+        assert_eq!((request.accept.as_str(), request.last_event_id.as_str()), ("text/html", "7"));
+        assert!(parsed("HEAD / HTTP/1.0\r\n\r\n").unwrap().unwrap().is_head);
+        for end in 0..head.find("body").unwrap() {
+            assert_eq!(parsed(&head[..end]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_whole_url_names_the_host_as_well() {
+        let request =
+            parsed("GET http://evil.example/peers?x HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap().unwrap();
+        assert_eq!((request.host.as_deref(), request.path.as_str()), (Some("evil.example"), "/peers"));
+        let request = parsed("GET http://localhost HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().unwrap();
+        assert_eq!((request.host.as_deref(), request.path.as_str()), (Some("localhost"), "/"));
+        for target in ["*", "peers", "ftp://a/", "localhost:80"] {
+            let refused = parsed(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{target}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let malformed = [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "\x16\x03\x01\x02\n\n",
+            "GET /\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        ];
+        for head in malformed {
+            let refused = parsed(head);
+            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{head:?}: {refused:?}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get"] {
+            assert_eq!(parsed(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")), Err(Refusal::Method));
+        }
+        assert_eq!(parsed("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Err(Refusal::Version));
+        let fields = "X: y\r\n".repeat(FIELDS_MAX + 1);
+        assert_eq!(parsed(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn only_loopback_is_a_loopback_host() {
+        for host in [
+            "localhost",
+            "LocalHost:9090",
+            "127.0.0.1",
+            "127.0.0.1:9090",
+            "127.3.2.1:1",
+            "[::1]",
+            "[::1]:9090",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "192.0.2.1:9090",
+            "[2001:db8::1]",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]:x",
+            "localhost:80:80",
+            "localhost@evil.example",
+            "127.1",
+            "2130706433",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_head_has_a_size_and_a_time() {
+        let long = Instant::now() + Duration::from_secs(60);
+        let (mut client, server) = pair();
+        let endless = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; HEAD_BYTES_MAX]].concat();
+        client.write_all(&endless[..HEAD_BYTES_MAX]).unwrap();
+        assert_eq!(read(&server, long), Err(Refusal::TooLarge));
+
+        let (mut client, server) = pair();
+        client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert_eq!(read(&server, Instant::now() + Duration::from_millis(50)), Err(Refusal::TooSlow));
+        assert_eq!(read(&server, Instant::now()), Err(Refusal::TooSlow));
+
+        let (client, server) = pair();
+        drop(client);
+        assert_eq!(read(&server, long), Err(Refusal::Gone));
+    }
+}

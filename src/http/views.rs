@@ -1,0 +1,157 @@
+//! The JSON of `/status` and `/peers`. Fields may be added within a version; taking one away, or
+//! changing what one means, makes a new version.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use p2p_gossip::counters::Totals;
+use p2p_gossip::status::{Queues, Status};
+use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
+use serde::{Serialize, Serializer};
+
+use super::site::About;
+use crate::event_json::{Time, escape};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct StatusView<'a> {
+    version: u32,
+    time: String,
+    node: NodeView<'a>,
+    members: usize,
+    joined: bool,
+    peers: States,
+    dials_in_flight: usize,
+    totals: Totals,
+    queues: Queues,
+}
+
+#[derive(Serialize)]
+struct NodeView<'a> {
+    id: PeerId,
+    name: &'a str,
+    addr: String,
+    program: &'static str,
+    started: String,
+    period_s: f64,
+    heartbeat_s: f64,
+    timeout_s: f64,
+}
+
+/// Peers by state.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct States {
+    pub(super) up: usize,
+    pub(super) dead: usize,
+    pub(super) left: usize,
+    pub(super) rumour: usize,
+}
+
+impl States {
+    pub(super) fn of(peers: &[PeerInfo]) -> Self {
+        let count = |state| peers.iter().filter(|peer| peer.state == state).count();
+        Self {
+            up: count(PeerState::Up),
+            dead: count(PeerState::Dead),
+            left: count(PeerState::Left),
+            rumour: count(PeerState::Rumour),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PeersView<'a> {
+    version: u32,
+    time: String,
+    peers: Vec<PeerView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PeerView<'a> {
+    id: PeerId,
+    name: &'a str,
+    addr: &'a DialAddr,
+    addrs: &'a [DialAddr],
+    state: &'static str,
+    since_s: f64,
+    #[serde(serialize_with = "milliseconds")]
+    rtt_ms: Option<Duration>,
+    #[serde(serialize_with = "milliseconds")]
+    rtt_min_ms: Option<Duration>,
+    #[serde(serialize_with = "milliseconds")]
+    rtt_mean_ms: Option<Duration>,
+    pings_received: u64,
+    pings_sent: u64,
+    reconnects: u64,
+    silence_s: Option<f64>,
+    reached_by: &'a [PeerId],
+}
+
+impl<'a> From<&'a PeerInfo> for PeerView<'a> {
+    fn from(peer: &'a PeerInfo) -> Self {
+        Self {
+            id: peer.id,
+            name: &peer.name,
+            addr: &peer.addr,
+            addrs: &peer.addrs,
+            state: peer.state.word(),
+            since_s: seconds(peer.since),
+            rtt_ms: peer.rtt,
+            rtt_min_ms: peer.rtt_min,
+            rtt_mean_ms: peer.rtt_mean,
+            pings_received: peer.pings_received,
+            pings_sent: peer.pings_sent,
+            reconnects: peer.reconnects,
+            silence_s: peer.silence.map(seconds),
+            reached_by: &peer.reached_by,
+        }
+    }
+}
+
+/// To the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// To the microsecond.
+fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3).serialize(serializer)
+}
+
+pub(super) fn status(about: &About, status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
+    let view = StatusView {
+        version: VERSION,
+        time: Time(now).to_string(),
+        node: NodeView {
+            id: about.id,
+            name: &about.name,
+            addr: about.addr.to_string(),
+            program: concat!("p2p-gossip ", env!("CARGO_PKG_VERSION")),
+            started: Time(about.started).to_string(),
+            period_s: seconds(about.period),
+            heartbeat_s: seconds(about.heartbeat),
+            timeout_s: seconds(about.timeout),
+        },
+        members: status.mesh.members,
+        joined: status.mesh.is_joined,
+        peers: States::of(&status.mesh.peers),
+        dials_in_flight: status.mesh.dials_in_flight,
+        totals: status.totals,
+        queues: status.queues,
+    };
+    serde_json::to_string(&view).map(|json| line(&json))
+}
+
+pub(super) fn peers(status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
+    let peers = status.mesh.peers.iter().map(PeerView::from).collect();
+    serde_json::to_string(&PeersView { version: VERSION, time: Time(now).to_string(), peers })
+        .map(|json| line(&json))
+}
+
+fn line(json: &str) -> String {
+    let mut line = String::with_capacity(json.len() + 1);
+    escape(&mut line, json);
+    line.push('\n');
+    line
+}

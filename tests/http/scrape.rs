@@ -1,0 +1,188 @@
+//! `/metrics`, as the tools of Prometheus see it. Those parts need Debian's package prometheus.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::client::{get, get_with, page_of, plain, send, wait_until, with_page};
+use crate::support::{Cluster, DEADLINE, own_addr};
+
+const OPENMETRICS: &str = "Accept: application/openmetrics-text; version=1.0.0\r\n";
+
+/// Whether a tool is there; if not, whoever runs the tests is told.
+pub(super) fn has(tool: &str, package: &str) -> bool {
+    let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_err() {
+        let why = format!("{tool} is not installed; Debian has it in the package {package}");
+        let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
+    }
+    found.is_ok()
+}
+
+#[test]
+fn both_formats_hold_together() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("a"), [plain("b")]);
+    cluster.wait_full_mesh(&nodes);
+    let page = page_of(&cluster, nodes[0]);
+    wait_until(page, "/metrics", |reply| !reply.body.contains("p2p_gossip_rtt_seconds_count 0"));
+    for (fields, is_openmetrics) in [(OPENMETRICS, true), ("", false)] {
+        let reply = get_with(page, "/metrics", fields);
+        let content_type = reply.field("content-type").unwrap();
+        assert_eq!(content_type.starts_with("application/openmetrics-text; version=1.0.0"), is_openmetrics);
+        assert_eq!(reply.body.ends_with("\n# EOF\n"), is_openmetrics);
+
+        let mut families: Vec<&str> = Vec::new();
+        let mut bucket = 0_u64;
+        for line in reply.body.lines().filter(|line| *line != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(!families.contains(&name), "{name} twice");
+                assert!(kind != "counter" || name.ends_with("_total") != is_openmetrics, "{line}");
+                families.push(name);
+            } else if !line.starts_with('#') {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let name = series.split('{').next().unwrap();
+                assert!(name.starts_with(families.last().unwrap()), "{line} is in the wrong family");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                if name == "p2p_gossip_rtt_seconds_bucket" {
+                    let value = value.parse().unwrap();
+                    assert!(value >= bucket, "{line}: fewer than in the bucket before");
+                    bucket = value;
+                }
+            }
+        }
+        let count = format!("p2p_gossip_rtt_seconds_count {bucket}");
+        assert!(bucket > 0 && reply.body.lines().any(|line| line == count), "{}", reply.body);
+        for line in ["p2p_gossip_members 2", "p2p_gossip_joined 1", "p2p_gossip_peers{state=\"up\"} 1"] {
+            assert!(reply.body.lines().any(|found| found == line), "{line} is missing:\n{}", reply.body);
+        }
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_say() {
+    if !has("promtool", "prometheus") {
+        return;
+    }
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("a"), [plain("b")]);
+    cluster.wait_full_mesh(&nodes);
+    let metrics = get(page_of(&cluster, nodes[0]), "/metrics").body;
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// The YAML of the README that has this in it.
+fn example(needle: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let mut blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(needle)).expect("the README has that example").to_owned()
+}
+
+#[test]
+fn the_examples_of_the_readme_are_valid() {
+    if !has("promtool", "prometheus") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, needle) in [("config", "scrape_configs:"), ("rules", "alert:")] {
+        let file = dir.path().join("p2p-gossip.yml");
+        fs::write(&file, example(needle)).unwrap();
+        let mut promtool = Command::new("promtool");
+        // The files of rules that a configuration names are not there.
+        let flags: &[&str] = if kind == "config" { &["--syntax-only"] } else { &[] };
+        let output = promtool.args(["check", kind]).args(flags).arg(&file).output().unwrap();
+        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+struct Prometheus(Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it_and_the_alert_of_the_readme_fires() {
+    if !has("prometheus", "prometheus") {
+        return;
+    }
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
+    cluster.wait_full_mesh(&nodes);
+    let page = page_of(&cluster, nodes[0]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.yml");
+    // Nobody waits minutes in a test.
+    fs::write(&rules, example("alert:").replace("for: 1m", "for: 0s").replace("for: 5m", "for: 0s")).unwrap();
+    let config = format!(
+        "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
+         rule_files: ['{}']\n\
+         scrape_configs: [{{ job_name: p2p-gossip, static_configs: [{{ targets: ['{page}'] }}] }}]\n",
+        rules.display()
+    );
+    fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+    let web = own_addr();
+    let prometheus = Command::new("prometheus")
+        .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+        .arg(format!("--web.listen-address={web}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _prometheus = Prometheus(prometheus);
+
+    let ask = |path: &str, what: &str, is_awaited: &dyn Fn(&Value) -> bool| {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {web}\r\nConnection: close\r\n\r\n");
+            // Until it listens there is no answer.
+            let is_there = std::net::TcpStream::connect(web).is_ok();
+            let body = if is_there { send(web, head.as_bytes()).body } else { String::new() };
+            // Long answers come in chunks, each after its size.
+            let json = body.find('{').zip(body.rfind('}')).map(|(from, to)| &body[from..=to]);
+            let json = json.and_then(|json| serde_json::from_str::<Value>(json).ok());
+            if json.as_ref().is_some_and(is_awaited) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {body}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let value = |json: &Value| json["data"]["result"][0]["value"][1].clone();
+    ask("/api/v1/query?query=p2p_gossip_members", "members", &|json| value(json) == "3");
+    ask("/api/v1/query?query=up", "the target", &|json| value(json) == "1");
+    ask("/api/v1/query?query=p2p_gossip_rtt_seconds_count", "round-trip times", &|json| {
+        value(json).as_str().is_some_and(|count| count != "0")
+    });
+    // Only OpenMetrics knows units: this is what was spoken.
+    ask("/api/v1/targets/metadata?metric=p2p_gossip_rtt_seconds", "its unit", &|json| {
+        json["data"][0]["unit"] == "seconds" && json["data"][0]["type"] == "histogram"
+    });
+    cluster.kill(nodes[2]);
+    ask("/api/v1/alerts", "an alert", &|json| {
+        let alerts = json["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        alerts
+            .iter()
+            .any(|alert| alert["state"] == "firing" && alert["labels"]["alertname"] == "P2pGossipPeerDead")
+    });
+}
