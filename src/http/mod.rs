@@ -250,7 +250,7 @@ mod tests {
             held.push((client, place));
         }
         let ask = || {
-            let mut client = TcpStream::connect(addr).unwrap();
+            let client = TcpStream::connect(addr).unwrap();
             accepting.admit(accepting.listener.accept().unwrap().0).unwrap();
             // Nothing is sent before the answer: a refusal does not wait for the question.
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -39,6 +39,8 @@ struct Seat {
     /// Counts starts, so that late words of a killed process are known as such.
     run: u32,
     listening: Option<(PeerId, SocketAddr)>,
+    /// Where its page is, if it has one.
+    page: Option<String>,
     /// Peers that are up by its account.
     view: BTreeSet<PeerId>,
     /// When it lost whom, for those it has not got back.
@@ -102,6 +104,11 @@ impl Cluster {
         self.seats[node].listening.map(|(_, addr)| addr)
     }
 
+    /// Where the page of the first node is.
+    pub(crate) fn page(&self) -> Option<&str> {
+        self.seats[0].page.as_deref()
+    }
+
     /// Process ids of the running nodes, by name.
     pub(crate) fn pids(&self) -> String {
         let pid = |seat: &Seat| seat.process.as_ref().map(|p| format!("{} {}", seat.name, p.pid()));
@@ -132,6 +139,9 @@ impl Cluster {
             .with_log(self.log.as_deref().unwrap_or("info"));
         if let Some(join) = join {
             spec = spec.with_connect(join);
+        }
+        if node == 0 {
+            spec = spec.with_args("--http 0");
         }
         *seat = Seat { run: seat.run + 1, ..Seat::new(seat.name.clone(), seat.key.clone()) };
         let run = seat.run;
@@ -284,8 +294,9 @@ impl Cluster {
             return Ok(Heard::Word);
         }
         match output {
-            Output::Event { event, .. } => {
+            Output::Event { json, event } => {
                 seat.apply(&event, at);
+                seat.page = json["http"].as_str().map(ToOwned::to_owned).or(seat.page.take());
                 if node == 0 || !first_only || !matches!(event, Event::Ping { .. }) {
                     self.screen.line(node, &seat.name, &event.to_string())?;
                 }
@@ -325,6 +336,7 @@ impl Seat {
             process: None,
             run: 0,
             listening: None,
+            page: None,
             view: BTreeSet::new(),
             lost: BTreeMap::new(),
             pinged_by: BTreeSet::new(),

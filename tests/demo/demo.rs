@@ -80,6 +80,9 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
     let started = Instant::now();
     cluster.start(0, None)?;
     let join = cluster.until(&format!("{first} to listen"), |cluster| cluster.addr(0))?;
+    if let Some(page) = cluster.page().map(ToOwned::to_owned) {
+        cluster.screen.remark(&format!("Watch it in a browser: {page}"))?;
+    }
     for &node in &all[1..] {
         cluster.start(node, Some(join))?;
     }
@@ -130,6 +133,9 @@ fn linger(cluster: &mut Cluster) -> Result<(), Stop> {
     let pids = cluster.pids();
     cluster.screen.heading("Running until Ctrl-C. Try it yourself, in another terminal:")?;
     cluster.screen.remark(&format!("kill, kill -9, kill -STOP and kill -CONT any of: {pids}"))?;
+    if let Some(page) = cluster.page().map(ToOwned::to_owned) {
+        cluster.screen.remark(&format!("and see what becomes of it in a browser: {page}"))?;
+    }
     cluster.watch()
 }
 
