@@ -178,7 +178,7 @@ struct Arguments {
     #[argh(switch)]
     on_event_pings: bool,
 
-    /// serve a page about the mesh and metrics there
+    /// serve a page and metrics on a port or IP:port
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_http))]
     http: Option<SocketAddr>,
 

@@ -30,6 +30,7 @@ complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forge
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l exit-after-stdin -d 'leave when stdin has ended'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l on-event -r -F -d 'run this for up, down, left and message'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l on-event-pings -d 'run it for ping, too'
+complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l http -x -d 'serve a page and metrics on a port or IP:port'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -s V -l version -d 'print the version and exit'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from keygen' -l key -r -F -d 'file for a new private key of a node'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from keygen' -l cert -r -F -d 'file for that key\'s certificate'
