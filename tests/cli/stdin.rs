@@ -182,8 +182,9 @@ fn quiet_hides_pings_and_nothing_else() {
         talker.stdin().write_all(b"psst\n").unwrap();
         let events: Vec<String> =
             std::iter::repeat_with(|| quiet.line()).take_while(|line| !line.contains("\"psst\"")).collect();
+        // The first talker may have been met by then, or not.
         assert!(
-            events.len() >= 2 && events.iter().all(|line| line.contains("\"event\":\"up\"")),
+            !events.is_empty() && events.iter().all(|line| line.contains("\"event\":\"up\"")),
             "{events:?}"
         );
         quiet.stop();
