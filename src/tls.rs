@@ -11,8 +11,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ServerConfig};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{
     AlertDescription, CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
@@ -23,9 +23,15 @@ use rustls::{
 use crate::access::{Access, Refusal};
 use crate::identity::{CertificateError, Identity, PeerId, provider};
 use crate::pin::Expected;
+use crate::text::Escaped;
 
 /// ALPN protocol (RFC 7301): its number is the version of the wire format.
 pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
+/// What all versions begin with.
+const ALPN_FAMILY: &[u8] = b"p2p-gossip/";
+/// Protocols of a stranger that are shown, and bytes of each: a line of the log is to hold them.
+const OFFERED_SHOWN_MAX: usize = 4;
+const OFFERED_BYTES_SHOWN_MAX: usize = 32;
 
 /// Signatures accepted in the handshake, which decides the kinds of key that can be used.
 pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
@@ -72,10 +78,11 @@ impl Tls {
     pub(crate) fn accept(&self) -> Result<Unproven, Error> {
         let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
         let rejection = Arc::clone(&verifier.rejection);
+        let (certificate, noted) = (Arc::clone(&self.certificate), Arc::clone(&rejection));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::clone(&self.certificate) as Arc<_>);
+            .with_cert_resolver(Arc::new(OfferReader { certificate, rejection: noted }));
         config.alpn_protocols = vec![ALPN.to_vec()];
         // A resumed connection never asks the verifier, so there is none.
         config.send_tls13_tickets = 0;
@@ -185,9 +192,69 @@ impl PeerVerifier {
     }
 }
 
-/// Why a certificate was not accepted.
+/// Presents our certificate, and looks at what the other side offers to speak: rustls refuses it
+/// without saying what it was.
+#[derive(Debug)]
+struct OfferReader {
+    certificate: Arc<SingleCertAndKey>,
+    rejection: Arc<OnceLock<Rejection>>,
+}
+
+impl ResolvesServerCert for OfferReader {
+    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(mut offered) = client_hello.alpn()
+            && let Err(offer) = Offer::judge(&mut offered)
+        {
+            let _ = self.rejection.set(Rejection::Protocol(offer));
+        }
+        self.certificate.resolve(client_hello)
+    }
+}
+
+/// What somebody offers to speak who does not offer our protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Of our protocol in other versions, or else of whatever else: the first few, made safe to show.
+    shown: Vec<String>,
+    is_other_version: bool,
+}
+
+impl Offer {
+    fn judge(offered: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Self> {
+        let (mut versions, mut others) = (Vec::new(), Vec::new());
+        for protocol in offered {
+            if protocol == ALPN {
+                return Ok(());
+            }
+            let list = if protocol.starts_with(ALPN_FAMILY) { &mut versions } else { &mut others };
+            if list.len() < OFFERED_SHOWN_MAX {
+                let shown = &protocol[..protocol.len().min(OFFERED_BYTES_SHOWN_MAX)];
+                list.push(Escaped(&String::from_utf8_lossy(shown)).to_string());
+            }
+        }
+        let is_other_version = !versions.is_empty();
+        Err(Self { shown: if is_other_version { versions } else { others }, is_other_version })
+    }
+}
+
+impl fmt::Display for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = String::from_utf8_lossy(ALPN);
+        let theirs = self.shown.join(", ");
+        if self.is_other_version {
+            write!(f, "it speaks another version of the protocol: {theirs}; this node speaks {ours}")
+        } else {
+            write!(f, "it does not speak {ours}, but {theirs}")
+        }
+    }
+}
+
+/// Why the other side was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rejection {
+    /// It offers to speak, but not what we do.
+    #[error("{0}")]
+    Protocol(Offer),
     /// Somebody else answers at this address.
     #[error("expected peer {expected}, found {found}")]
     WrongId { expected: Expected, found: PeerId },
@@ -213,9 +280,19 @@ impl Rejection {
     }
 }
 
-/// Whether the other side's verifier ended the connection because its lists keep us out.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    *error == Error::AlertReceived(AlertDescription::AccessDenied)
+/// What the other side's alert means for our user, where that is more than its name.
+pub(crate) fn refusal(error: &Error) -> Option<String> {
+    match error {
+        Error::AlertReceived(AlertDescription::AccessDenied) => {
+            Some("it refuses us: we are on its deny list, or not on its allow list".to_owned())
+        }
+        // TLS does not tell us which: the other side's log does.
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(format!(
+            "it speaks another version of the protocol, or something else; this node speaks {}",
+            String::from_utf8_lossy(ALPN)
+        )),
+        _ => None,
+    }
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -300,7 +377,6 @@ impl fmt::Debug for Tls {
 
 #[cfg(test)]
 mod tests {
-    use rustls::sign::CertifiedKey;
     use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
     use super::*;
@@ -497,11 +573,31 @@ mod tests {
     #[test]
     fn who_speaks_another_protocol_or_names_none_is_refused() {
         let ((_, a), (_, b)) = (node(), node());
-        let mut other = a.lax_client();
-        other.alpn_protocols = vec![b"h2".to_vec()];
-        let (mut dialler, mut acceptor) = (connect(&Arc::new(other)), b.acceptor());
-        let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
-        assert_eq!(error, Error::NoApplicationProtocol);
+        let many: Vec<String> = (2..=99).map(|version| format!("p2p-gossip/{version}")).collect();
+        for (offered, said) in [
+            (vec!["h2", "http/1.1"], "it does not speak p2p-gossip/1, but h2, http/1.1"),
+            (
+                vec!["h2", "p2p-gossip/2"],
+                "it speaks another version of the protocol: p2p-gossip/2; this node speaks p2p-gossip/1",
+            ),
+            (
+                many.iter().map(String::as_str).collect(),
+                "it speaks another version of the protocol: p2p-gossip/2, p2p-gossip/3, p2p-gossip/4, \
+                 p2p-gossip/5; this node speaks p2p-gossip/1",
+            ),
+            (vec!["\u{1b}[2J"], "it does not speak p2p-gossip/1, but \\u{1b}[2J"),
+        ] {
+            let mut other = a.lax_client();
+            other.alpn_protocols = offered.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+            let (rejection, alert) = refused(b.accept().unwrap(), connect(&Arc::new(other)));
+            assert_eq!(rejection.to_string(), said);
+            assert_eq!(alert, AlertDescription::NoApplicationProtocol);
+        }
+        // Who speaks ours as well is welcome, whatever else it speaks.
+        let mut newer = a.lax_client();
+        newer.alpn_protocols.insert(0, b"p2p-gossip/2".to_vec());
+        let (mut dialler, mut acceptor) = (connect(&Arc::new(newer)), b.acceptor());
+        shake_hands(&mut dialler, &mut acceptor).unwrap();
 
         let mut silent = a.lax_client();
         silent.alpn_protocols.clear();
