@@ -327,10 +327,11 @@ function showNumbers() {
 }
 
 function summary() {
-  const { dead, up } = status.peers;
+  const { dead, up, rumour } = status.peers;
   if (!status.joined) return "Not joined yet: no --connect address answers";
   if (!up) return dead ? `Alone: ${count(dead, "peer")} dead` : "Alone so far";
-  return `${count(status.members, "member")}${dead ? `, ${dead} dead` : ", all links up"}`;
+  const trouble = [dead && `${dead} dead`, rumour && `${rumour} not met yet`].filter(Boolean);
+  return [count(status.members, "member"), ...(trouble.length ? trouble : ["all links up"])].join(", ");
 }
 
 function show() {
