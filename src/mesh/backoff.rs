@@ -72,6 +72,13 @@ mod tests {
     }
 
     #[test]
+    fn waits_for_the_same_are_spread() {
+        let at_the_cap = waits(20, Duration::ZERO).split_off(4);
+        let spread = at_the_cap.iter().max().zip(at_the_cap.iter().min()).map(|(most, least)| *most - *least);
+        assert!(spread > Some(CAP / 10), "{at_the_cap:?}");
+    }
+
+    #[test]
     fn what_is_long_gone_is_dialled_rarely() {
         let last = |outage| waits(20, outage).pop();
         assert!(last(LONG_OUTAGE) > Some(CAP) && last(LONG_OUTAGE) <= Some(CAP_LONG));

@@ -412,7 +412,9 @@ impl Mesh {
                 *failures += 1;
             }
             if *failures >= RUMOUR_FAILURES_MAX || peer.addrs.is_empty() {
+                let reached_by = std::mem::take(&mut peer.reached_by);
                 self.forget(id);
+                self.ask_again_soon(now, &reached_by);
                 return None;
             }
         }

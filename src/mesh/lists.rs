@@ -7,6 +7,7 @@
 //! - everybody else compares rosters once membership has settled, and asks only on a difference.
 //!   Of two nodes that learn of each other like that, the smaller id dials and the other waits.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -178,6 +179,18 @@ impl Mesh {
         lists.not_before = now + lists.interval;
         lists.interval = (lists.interval * 2).min(ASK_AGAIN_MAX);
         self.ask(now, id, Why::Roster);
+    }
+
+    /// A stranger was looked for in vain whom these are connected to. One of them is asked again soon:
+    /// once the way is free, the stranger must not be out of reach until the longest wait is over.
+    pub(super) fn ask_again_soon(&mut self, now: Instant, reached_by: &BTreeSet<PeerId>) {
+        let live: Vec<PeerId> = reached_by.iter().filter(|id| self.is_live(id)).copied().collect();
+        if let Some(id) = self.rng.choice(live)
+            && let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut)
+        {
+            live.lists.interval = ASK_AGAIN_MIN;
+            live.lists.not_before = live.lists.not_before.min(now + ASK_AGAIN_MIN);
+        }
     }
 
     /// Somebody came or went.

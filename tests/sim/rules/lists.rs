@@ -9,7 +9,7 @@ use p2p_gossip::mesh::{DisconnectReason, Output, SessionId};
 use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
 
 use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
-use crate::sim::puppet::{Puppet, addr, dials_to, id, listed, requests, sent};
+use crate::sim::puppet::{Puppet, addr, dialled, dials_to, id, listed, requests, sent};
 
 #[test]
 fn loopback_addresses_are_told_on_loopback_only() {
@@ -81,6 +81,27 @@ fn who_has_nothing_new_to_tell_is_asked_ever_less_often_until_it_has() {
     // So is an answer that brought news.
     node.list(session, [(id(20), addr(20))].into_iter());
     assert!(asked_in_vain(&mut node, session, 78, 62 * SECOND) >= 2);
+}
+
+#[test]
+fn who_was_looked_for_in_vain_is_heard_of_again_soon_from_those_who_reach_it() {
+    let (mut node, session) = joined();
+    make_it_ask(&mut node, session, 77);
+    node.list(session, [(id(20), addr(20))].into_iter());
+    let mut asked = 0;
+    while node.info(id(20)).is_some() {
+        // Nobody answers a dial, which takes its time, and the list goes on naming the stranger.
+        let outputs = with_heartbeats(&mut node, session, Some(77), 2 * SECOND);
+        for (dial, ..) in dialled(&outputs) {
+            node.fails(dial);
+        }
+        if requests(&outputs) > 0 {
+            asked += 1;
+            node.list(session, [(id(20), addr(20))].into_iter());
+        }
+    }
+    assert!(asked >= 3, "{asked}: so the next wait would be long");
+    assert_eq!(requests(&with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use p2p_gossip::Config;
 use p2p_gossip::config::TIMEOUT;
 use p2p_gossip::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbeats, with_strangers};
-use crate::sim::puppet::{Puppet, addr, dialled, dials, dials_to, id, sent};
+use crate::sim::puppet::{Puppet, addr, closes, dialled, dials, dials_to, id, sent, told};
 
 #[test]
 fn whoever_is_lost_is_dialled_again_and_again() {
@@ -133,6 +133,15 @@ fn who_left_is_dialled_no_more_though_its_turn_was_to_come() {
     let mut later: Vec<Output> = under_way.into_iter().flat_map(|(dial, ..)| node.fails(dial)).collect();
     later.extend(node.wait(MINUTE));
     assert!(dials(&later) >= 18 && dials_to(&later, waiting) == 0);
+}
+
+#[test]
+fn who_leaves_leaves_with_all_its_sessions() {
+    let mut node = Puppet::new(&[]);
+    let (older, newest) = (node.meets(3), SessionId::accepted(1));
+    node.up(newest, id(3), 1);
+    let outputs = node.down(older, DisconnectReason::Bye(ByeReason::Leaving));
+    assert!(matches!(told(&outputs)[..], [Event::Left { .. }]) && closes(&outputs, newest), "{outputs:?}");
 }
 
 #[test]
