@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 pub(crate) mod history;
 pub(crate) mod netns;
 pub(crate) mod process;
+pub(crate) mod site;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -36,19 +36,7 @@ pub(crate) struct Network {
 impl Network {
     /// A network for that many nodes; without one the reason is told to whoever runs the tests.
     pub(crate) fn new(size: usize) -> Option<Self> {
-        static SWEEP: Once = Once::new();
-        if !geteuid().is_root() {
-            return skip("network namespaces need root");
-        }
-        for tool in [["ip", "-V"], ["nft", "-v"], ["ss", "-V"]] {
-            if let Err(error) = run(&tool, "") {
-                return skip(&format!("{error}; Debian has it in the package iproute2 or nftables"));
-            }
-        }
-        SWEEP.call_once(remove_stale);
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let count = NEXT.fetch_add(1, Ordering::Relaxed);
-        let network = Self { tag: format!("{PREFIX}-{}-{count}", std::process::id()), size };
+        let network = Self { tag: claim()?, size };
         match network.build() {
             Ok(()) => Some(network),
             Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
@@ -195,6 +183,24 @@ impl Drop for Network {
     }
 }
 
+/// A beginning for the names of namespaces that nobody else uses; without what they need the reason
+/// is told to whoever runs the tests.
+pub(crate) fn claim() -> Option<String> {
+    static SWEEP: Once = Once::new();
+    if !geteuid().is_root() {
+        return skip("network namespaces need root");
+    }
+    for tool in [["ip", "-V"], ["nft", "-v"], ["ss", "-V"]] {
+        if let Err(error) = run(&tool, "") {
+            return skip(&format!("{error}; Debian has it in the package iproute2 or nftables"));
+        }
+    }
+    SWEEP.call_once(remove_stale);
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    Some(format!("{PREFIX}-{}-{count}", std::process::id()))
+}
+
 /// Where node 1, 2, … listens. The same in every network: none of them knows of another.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, u8::try_from(node).expect("a small network")], PORT))
@@ -237,7 +243,7 @@ fn ips(nodes: &[usize]) -> String {
 }
 
 /// Past the test harness, which would swallow what a test that passes prints.
-fn skip<T>(why: &str) -> Option<T> {
+pub(crate) fn skip<T>(why: &str) -> Option<T> {
     let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
     None
 }
@@ -268,7 +274,7 @@ fn remove_stale() {
 }
 
 /// Runs a command with this input; whatever it complains of is the error.
-fn run(command: &[&str], input: &str) -> io::Result<Output> {
+pub(crate) fn run(command: &[&str], input: &str) -> io::Result<Output> {
     let mut child = Command::new(command[0])
         .args(&command[1..])
         .stdin(Stdio::piped())

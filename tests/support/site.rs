@@ -1,0 +1,205 @@
+//! Hosts on two subnets with a router between them, and one behind a gate that hides it: a network as
+//! people have it, of namespaces.
+//!
+//! ```text
+//!   a1 a2 ── 10.81.1.0/24 ── router ── 10.81.2.0/24 ── b1 b2 gate ── 192.168.81.0/24 ── c1
+//!            fd81:1::/64               fd81:2::/64           10.81.2.254:17000 leads to c1
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::netns::{claim, run, skip};
+
+/// Every node listens here.
+pub(crate) const PORT: u16 = 7000;
+/// Where the hidden host is reached from outside.
+pub(crate) const GATE: &str = "10.81.2.254:17000";
+
+const ROUTER: &str = "router";
+const GATE_NAME: &str = "gate";
+const INSIDE: &str = "192.168.81";
+
+/// A host on one of the subnets, 1 or 2, by the last part of its address there.
+struct Place {
+    name: &'static str,
+    subnet: u8,
+    last: u8,
+}
+
+const PLACES: [Place; 5] = [
+    Place { name: "a1", subnet: 1, last: 11 },
+    Place { name: "a2", subnet: 1, last: 12 },
+    Place { name: "b1", subnet: 2, last: 11 },
+    Place { name: "b2", subnet: 2, last: 12 },
+    Place { name: GATE_NAME, subnet: 2, last: 254 },
+];
+
+/// The hosts that nodes can run on; the last is the hidden one.
+pub(crate) const HOSTS: [&str; 5] = ["a1", "a2", "b1", "b2", "c1"];
+
+/// The namespaces of one such network. Removed when dropped, which must be after the nodes in them.
+#[derive(Debug)]
+pub(crate) struct Site {
+    tag: String,
+}
+
+impl Site {
+    /// Without such a network the reason is told to whoever runs the tests.
+    pub(crate) fn new() -> Option<Self> {
+        let site = Self { tag: claim()? };
+        match site.build() {
+            Ok(()) => Some(site),
+            Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
+        }
+    }
+
+    fn build(&self) -> io::Result<()> {
+        let add: String = self.names().map(|name| format!("netns add {name}\n")).collect();
+        run(&["ip", "-batch", "-"], &add)?;
+        for subnet in [1, 2] {
+            self.try_ip(
+                ROUTER,
+                &format!(
+                    "link add lan{subnet} type bridge\n\
+                     addr add 10.81.{subnet}.1/24 dev lan{subnet}\n\
+                     addr add fd81:{subnet}::1/64 dev lan{subnet} nodad\n\
+                     link set lan{subnet} up\n"
+                ),
+            )?;
+        }
+        for Place { name, subnet, last } in PLACES {
+            let namespace = self.namespace(name);
+            self.try_ip(
+                ROUTER,
+                &format!(
+                    "link add {name} type veth peer name eth0 netns {namespace}\n\
+                     link set {name} master lan{subnet} up\n"
+                ),
+            )?;
+            self.try_ip(
+                name,
+                &format!(
+                    "link set lo up\naddr add 10.81.{subnet}.{last}/24 dev eth0\n\
+                     addr add fd81:{subnet}::{last}/64 dev eth0 nodad\nlink set eth0 up\n"
+                ),
+            )?;
+            self.route(name, subnet)?;
+        }
+        let inside = self.namespace("c1");
+        self.try_ip(
+            GATE_NAME,
+            &format!(
+                "link add in0 type veth peer name eth0 netns {inside}\n\
+                 addr add {INSIDE}.1/24 dev in0\nlink set in0 up\n"
+            ),
+        )?;
+        self.try_ip(
+            "c1",
+            &format!(
+                "link set lo up\naddr add {INSIDE}.2/24 dev eth0\nlink set eth0 up\n\
+                 route add default via {INSIDE}.1\n"
+            ),
+        )?;
+        self.forward(ROUTER, true)?;
+        self.forward(GATE_NAME, true)?;
+        let rules = format!(
+            "add table ip mapping\n\
+             add chain ip mapping in {{ type nat hook prerouting priority -100; }}\n\
+             add rule ip mapping in iifname eth0 tcp dport 17000 dnat to {INSIDE}.2:{PORT}\n\
+             add chain ip mapping out {{ type nat hook postrouting priority 100; }}\n\
+             add rule ip mapping out oifname eth0 masquerade\n"
+        );
+        run(&["ip", "netns", "exec", &self.namespace(GATE_NAME), "nft", "-f", "-"], &rules).map(drop)
+    }
+
+    /// What is not on its subnet is reached through the router.
+    fn route(&self, host: &str, subnet: u8) -> io::Result<()> {
+        let routes =
+            format!("route add default via 10.81.{subnet}.1\nroute add default via fd81:{subnet}::1\n");
+        self.try_ip(host, &routes)
+    }
+
+    fn forward(&self, host: &str, is_on: bool) -> io::Result<()> {
+        let switches: String = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+            .map(|switch| format!("echo {} > /proc/sys/net/{switch};", u8::from(is_on)))
+            .concat();
+        run(&["ip", "netns", "exec", &self.namespace(host), "sh", "-ec", &switches], "").map(drop)
+    }
+
+    fn try_ip(&self, host: &str, commands: &str) -> io::Result<()> {
+        run(&["ip", "-n", &self.namespace(host), "-batch", "-"], commands).map(drop)
+    }
+
+    fn ip(&self, host: &str, commands: &str) {
+        self.try_ip(host, commands).expect("the network can be changed");
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        let hosts = PLACES.iter().map(|place| place.name).chain([ROUTER, "c1"]);
+        hosts.map(|host| self.namespace(host)).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The namespace that a host is.
+    pub(crate) fn namespace(&self, host: &str) -> String {
+        format!("{}-{host}", self.tag)
+    }
+
+    /// The host's cable is out: nothing of it is heard, and its addresses' routes are gone.
+    pub(crate) fn unplug(&self, host: &str) {
+        self.ip(host, "link set eth0 down");
+    }
+
+    /// The host's network comes up again as at a start of the system.
+    pub(crate) fn plug_in(&self, host: &str) {
+        self.ip(host, "link set eth0 up");
+        if host == "c1" {
+            self.ip(host, &format!("route replace default via {INSIDE}.1"));
+            return;
+        }
+        let Place { subnet, last, .. } = place(host);
+        // IPv6 addresses go with the link, and so do the routes.
+        self.ip(
+            host,
+            &format!(
+                "addr replace fd81:{subnet}::{last}/64 dev eth0 nodad\n\
+                 route replace default via 10.81.{subnet}.1\nroute replace default via fd81:{subnet}::1\n"
+            ),
+        );
+    }
+
+    /// The router stops, or goes on. Each subnet's switch is another device.
+    pub(crate) fn set_router(&self, is_on: bool) {
+        self.forward(ROUTER, is_on).expect("the router can be switched");
+    }
+
+    /// From now on the host has IPv6 only.
+    pub(crate) fn drop_ipv4(&self, host: &str) {
+        let Place { subnet, last, .. } = place(host);
+        self.ip(host, &format!("addr del 10.81.{subnet}.{last}/24 dev eth0"));
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let delete: String = self.names().map(|name| format!("netns delete {name}\n")).collect();
+        // What could not be built cannot be removed either; the rest must go all the same.
+        let _ = run(&["ip", "-force", "-batch", "-"], &delete);
+    }
+}
+
+fn place(host: &str) -> &'static Place {
+    PLACES.iter().find(|place| place.name == host).expect("a host on a subnet")
+}
+
+/// Where a host on a subnet listens.
+pub(crate) fn addr(host: &str) -> SocketAddr {
+    let Place { subnet, last, .. } = place(host);
+    SocketAddr::from(([10, 81, *subnet, *last], PORT))
+}
+
+/// The same with IPv6.
+pub(crate) fn addr6(host: &str) -> SocketAddr {
+    let Place { subnet, last, .. } = place(host);
+    format!("[fd81:{subnet}::{last}]:{PORT}").parse().expect("an address")
+}
