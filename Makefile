@@ -13,6 +13,10 @@ SECONDS ?= 60
 BENCH_PROFILE ?= bench
 export QUICK ONLY MARKDOWN BUILD PROGRAM
 
+# The static program: for which target, and MINIMAL=1 for one without what can be left out.
+STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+MINIMAL ?=
+
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
 MAN_DIR = $(DESTDIR)$(PREFIX)/share/man/man1
@@ -25,13 +29,21 @@ UNIT_DIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 
+# No path of the building machine gets into the program: one build is like another, byte for byte.
+CARGO_HOME ?= $(HOME)/.cargo
+REMAP_PATHS = --remap-path-prefix=$(CURDIR)=/p2p-gossip --remap-path-prefix=$(CARGO_HOME)=/cargo
+STATIC_DIR = $(CARGO_TARGET_DIR)/static
+STATIC = $(STATIC_DIR)/$(BINARY)$(if $(MINIMAL),-minimal)
+# Where there is nothing else there is no /dev/urandom: whichever package wants random numbers asks the kernel.
+STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
+
 # The shipped program is synchronous: none of these may be among its packages.
 ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures-executor
 # The mesh is a pure state machine: time and randomness are its arguments, and nothing in it blocks.
 IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo sim fuzz bench bench-peers dist install install-files uninstall clean tools
+.PHONY: help build static test test-static test-hosts check deny demo sim fuzz bench bench-peers dist install install-files uninstall clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -39,9 +51,22 @@ help: ## list the targets
 build: tools ## build the program for use: target/release/p2p-gossip
 	$(CARGO) build --release --locked
 
+# A target of its own keeps the flags from the build scripts and macros, which are no programs to ship. glibc is linked
+# in unless STATIC_TARGET names another C library: x86_64-unknown-linux-musl, where rustup has installed that.
+static: tools ## build a program that needs no file but itself: make static [MINIMAL=1] [STATIC_TARGET=…]
+	RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
+		--target '$(STATIC_TARGET)' --target-dir '$(STATIC_DIR)' $(if $(MINIMAL),--no-default-features)
+	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
+
+test-static: static ## run the static program where there is nothing else; needs root
+	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test static
+
 # Those of network faults need root, iproute2 and nftables, and skip themselves otherwise.
 test: tools ## run all tests
 	$(CARGO) test --locked
+
+test-hosts: tools ## run several hosts on a network of two subnets and a NAT; needs root
+	$(CARGO) test --locked --test hosts
 
 check: tools ## check format, lints, documentation, and what the design rules out
 	$(CARGO) fmt --check
@@ -55,6 +80,13 @@ check: tools ## check format, lints, documentation, and what the design rules ou
 	@if grep -rnE '$(IO_AND_CLOCKS)' src/mesh; then \
 		echo 'check: src/mesh must stay free of I/O, clocks and unseeded randomness' >&2; exit 1; \
 	fi
+
+# By deny.toml. Known vulnerabilities come from a database that is fetched: "make deny CHECKS=advisories".
+CHECKS ?= licenses bans sources
+deny: tools ## check what the dependencies may be; needs cargo-deny
+	@$(CARGO) deny --version >/dev/null 2>&1 || { \
+		echo 'make: cargo-deny is missing: cargo install --locked cargo-deny' >&2; exit 1; }
+	$(CARGO) deny --locked check $(CHECKS)
 
 # The dev profile: its packages are optimised all the same, and it spares a stranger the link-time optimisation.
 demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
@@ -58,11 +59,22 @@ fn resolve(addr: &DialAddr, hearsay: bool) -> io::Result<Vec<SocketAddr>> {
         DialAddr::Name { host, port } => {
             let loopback_too = !hearsay || host.is_loopback();
             // Blocks for as long as the system's resolver likes; on this thread that harms nobody.
-            let found = (host.as_str(), *port).to_socket_addrs()?.map(DialAddr::from);
+            let found = (host.as_str(), *port).to_socket_addrs().map_err(not_found)?.map(DialAddr::from);
             let usable = found.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
             Ok(usable.filter_map(|addr| addr.socket()).collect())
         }
     }
+}
+
+/// The error of a lookup, or that there is nobody to ask: what a bare system's C library says of that
+/// ("temporary failure") does not help.
+fn not_found(error: io::Error) -> io::Error {
+    let is_bare = ["/etc/resolv.conf", "/etc/hosts"].iter().all(|file| !Path::new(file).exists());
+    if is_bare {
+        let why = "no name can be looked up here, as there is no /etc/resolv.conf; use the IP address";
+        return io::Error::new(error.kind(), why);
+    }
+    error
 }
 
 fn open_one(

@@ -34,6 +34,8 @@ pub(crate) struct Spec {
     pub(crate) format: &'static str,
     /// Network namespace to run in, if not in the test's own.
     pub(crate) namespace: Option<String>,
+    /// Directory that is all the node sees of the file system; the program is `/p2p-gossip` in it.
+    pub(crate) root: Option<PathBuf>,
     /// Further arguments, in the order in which they were added.
     pub(crate) args: Vec<OsString>,
 }
@@ -53,6 +55,7 @@ impl Spec {
             limits: None,
             format: "json",
             namespace: None,
+            root: None,
             args: Vec::new(),
         }
     }
@@ -110,6 +113,11 @@ impl Spec {
         Self { namespace: Some(namespace), ..self }
     }
 
+    /// Runs as `/p2p-gossip` with this directory as its root, which needs root's rights.
+    pub(crate) fn with_root(self, root: &Path) -> Self {
+        Self { root: Some(root.to_owned()), ..self }
+    }
+
     /// With an option that has no field here, and its value.
     pub(crate) fn with_option(mut self, option: &str, value: impl AsRef<OsStr>) -> Self {
         self.args.extend([option.into(), value.as_ref().to_owned()]);
@@ -133,7 +141,10 @@ impl Spec {
             let script = format!("{limits} && exec \"$0\" \"$@\"");
             words.extend(["sh", "-c", &script].map(OsString::from));
         }
-        words.push(program.into());
+        match &self.root {
+            Some(root) => words.extend(["chroot".into(), root.into(), "/p2p-gossip".into()]),
+            None => words.push(program.into()),
+        }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command.args(["--output", self.format, "--name", &self.name]);
