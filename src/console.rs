@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
+use p2p_gossip::queue;
 use p2p_gossip::text::Escaped;
 use p2p_gossip::{DialAddr, Event, PeerId};
 
@@ -26,7 +27,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// reader.
 #[derive(Debug)]
 pub(crate) struct Console {
-    queue: Sender<(Timestamp, Event)>,
+    queue: queue::Sender<(Timestamp, Event)>,
     shows_pings: bool,
     /// Closed when the thread has written everything.
     done: Receiver<()>,
@@ -36,7 +37,7 @@ pub(crate) struct Console {
 impl Console {
     /// Starts the thread that writes to stdout; the first lines say where the page is.
     pub(crate) fn start(output: Output, shows_pings: bool, page: Option<String>) -> io::Result<Self> {
-        let (queue, events) = bounded(EVENTS_QUEUED);
+        let (queue, events) = queue::bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
         let mut printer = Printer::new(output, is_coloured(&io::stdout()), page);
@@ -60,13 +61,11 @@ impl Console {
         }
     }
 
-    /// Shows the last event, waiting for room until the deadline.
-    pub(crate) fn show_last(&mut self, time: Timestamp, event: Event, deadline: Instant) {
-        if !self.shows(&event) {
-            return;
-        }
-        if let Err(SendTimeoutError::Timeout(_)) = self.queue.send_deadline((time, event), deadline) {
-            self.losses.here += 1;
+    /// Shows one of the last events, which were bounded in number by the queue that they come from.
+    pub(crate) fn show_last(&mut self, time: Timestamp, event: Event) {
+        if self.shows(&event) {
+            // The thread that writes ends only when this end is dropped.
+            let _ = self.queue.send_past_limit((time, event));
         }
     }
 
@@ -407,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
-        let (queue, events) = bounded(EVENTS_QUEUED);
+        let (queue, events) = queue::bounded(EVENTS_QUEUED);
         let mut console = Console { queue, shows_pings: true, done: bounded(0).1, losses: Losses::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
         console.show(time(), Event::Stopped);

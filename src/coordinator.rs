@@ -19,6 +19,7 @@ use crate::memory::{Memory, wall_clock};
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
+use crate::queue;
 use crate::session::{self, Context, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
 use crate::subscribers::Subscribers;
@@ -48,7 +49,7 @@ pub(crate) enum Command {
     /// Tell what the node is doing.
     Status(Sender<Status>),
     /// Tell this one, too, what happens.
-    Subscribe(Sender<Event>),
+    Subscribe(queue::Sender<Event>),
     /// Send this frame to every peer that is connected now.
     Broadcast(Frame, Sender<Delivery>),
     /// Tell when membership has settled.
@@ -436,7 +437,7 @@ fn log_report(report: &Report) {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{bounded, unbounded};
+    use crossbeam_channel::bounded;
 
     use super::*;
     use crate::config::{Config, OUTBOX_FRAMES, PEERS_MAX};
@@ -462,7 +463,7 @@ mod tests {
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();
         let (inbox_sender, inbox) = bounded(1);
-        let (events, seen) = unbounded();
+        let (events, seen) = queue::bounded(usize::MAX);
         let tls = Tls::new(&identity, Access::default()).unwrap();
         let greeting = Greeting::new(hello(), Vec::new());
         let coordinator = Coordinator {

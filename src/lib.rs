@@ -170,6 +170,7 @@ pub mod mesh;
 pub mod network_key;
 mod node;
 pub mod pin;
+pub mod queue;
 mod session;
 mod state;
 pub mod status;

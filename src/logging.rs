@@ -19,7 +19,7 @@ use crate::journal;
 use crate::stdio::{Stream, is_coloured, visible};
 
 /// Lines waiting for stderr; beyond it they are dropped and counted.
-const LINES_QUEUED: usize = 4096;
+const LINES_QUEUED: usize = 1024;
 /// What is logged unless RUST_LOG says otherwise.
 const FILTER_DEFAULT: &str = "info";
 /// The same where stdout is on the same screen: it shows who comes and goes already.

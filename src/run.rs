@@ -167,7 +167,7 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
         if let Some(http) = &http {
             http.tell(time, &event);
         }
-        console.show_last(time, event, patience);
+        console.show_last(time, event);
     }
     if let Some(hooks) = hooks {
         hooks.finish(deadline);

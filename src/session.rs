@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::addr::{DialAddr, LocalIp, canonical};
 use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
@@ -24,6 +24,7 @@ use crate::delivery::Receipt;
 use crate::listener::Admission;
 use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
 use crate::pin::Expected;
+use crate::queue;
 use crate::tls::Tls;
 use crate::waker::Waker;
 use crate::wire::{ByeReason, Frame, Message};
@@ -67,7 +68,7 @@ enum Outgoing {
 /// The coordinator's end of a session. Dropping it ends the session without a word.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
-    outbox: Option<Sender<Outgoing>>,
+    outbox: Option<queue::Sender<Outgoing>>,
     waker: Arc<Waker>,
 }
 
@@ -91,7 +92,7 @@ impl SessionHandle {
 
     /// Frames waiting to be sent.
     pub(crate) fn backlog(&self) -> usize {
-        self.outbox.as_ref().map_or(0, Sender::len)
+        self.outbox.as_ref().map_or(0, queue::Sender::len)
     }
 
     /// Asks for `Quiet` after everything that has arrived by now; never blocks.
@@ -179,7 +180,7 @@ pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
 }
 
 fn handle_and_outbox(waker: &Arc<Waker>) -> (SessionHandle, Receiver<Outgoing>) {
-    let (sender, receiver) = bounded(OUTBOX_FRAMES);
+    let (sender, receiver) = queue::bounded(OUTBOX_FRAMES);
     (SessionHandle { outbox: Some(sender), waker: Arc::clone(waker) }, receiver)
 }
 

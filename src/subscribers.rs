@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, TrySendError};
 
 use crate::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
 use crate::mesh::event::Event;
+use crate::queue::{Sender, bounded};
 
 #[derive(Debug)]
 pub(crate) struct Subscribers {

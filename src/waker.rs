@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{read, write};
 
@@ -11,6 +12,8 @@ pub(crate) struct Waker {
     wait: OwnedFd,
     /// The writing end, if it isn't the same descriptor.
     wake: Option<OwnedFd>,
+    /// Whether a wake has been written that the thread has not cleared; further ones cost no system call.
+    is_pending: AtomicBool,
 }
 
 impl Waker {
@@ -20,7 +23,7 @@ impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let wait = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { wait, wake: None })
+        Ok(Self { wait, wake: None, is_pending: AtomicBool::new(false) })
     }
 
     /// # Errors
@@ -32,11 +35,14 @@ impl Waker {
         rustix::io::ioctl_fionbio(&wake, true)?;
         rustix::io::fcntl_setfd(&wait, rustix::io::FdFlags::CLOEXEC)?;
         rustix::io::fcntl_setfd(&wake, rustix::io::FdFlags::CLOEXEC)?;
-        Ok(Self { wait, wake: Some(wake) })
+        Ok(Self { wait, wake: Some(wake), is_pending: AtomicBool::new(false) })
     }
 
     /// Ends the wait, now or when it begins.
     pub(crate) fn wake(&self) {
+        if self.is_pending.swap(true, Ordering::AcqRel) {
+            return;
+        }
         // An eventfd takes eight bytes, a pipe any. A full one has woken the thread already.
         let _ = write(self.wake.as_ref().unwrap_or(&self.wait), &1_u64.to_ne_bytes());
     }
@@ -50,6 +56,8 @@ impl Waker {
     pub(crate) fn clear(&self) {
         let mut sink = [0; 64];
         while matches!(read(&self.wait, &mut sink), Ok(n) if n == sink.len()) {}
+        // Last: a wake that came before this wrote nothing, and its work is looked for after this.
+        self.is_pending.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -74,5 +82,7 @@ mod tests {
         assert!(is_awake(&waker));
         waker.clear();
         assert!(!is_awake(&waker));
+        waker.wake();
+        assert!(is_awake(&waker));
     }
 }

@@ -110,7 +110,10 @@ impl Link {
         let buffer = frames.buffer();
         let mut budget = READ_BYTES_MAX;
         while budget > 0 {
-            match self.tls.read_tls(&mut self.socket) {
+            let mut socket = Socket { stream: &self.socket, is_drained: false };
+            let read = self.tls.read_tls(&mut socket);
+            let is_drained = socket.is_drained;
+            match read {
                 Ok(0) => return Ok(Stream::Ended),
                 Ok(read) => {
                     self.context.counters.bytes_received.add(read);
@@ -138,6 +141,9 @@ impl Link {
             }
             if state.peer_has_closed() {
                 return Ok(Stream::Ended);
+            }
+            if is_drained {
+                break;
             }
         }
         Ok(Stream::Open)
@@ -175,6 +181,20 @@ impl Link {
     /// Whether the other end is not yet authenticated.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
+    }
+}
+
+/// Notes whether a read emptied the socket, which spares the one that would only say so.
+struct Socket<'a> {
+    stream: &'a TcpStream,
+    is_drained: bool,
+}
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.is_drained = read < buffer.len();
+        Ok(read)
     }
 }
 
