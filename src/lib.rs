@@ -150,7 +150,7 @@
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `handle`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
 //! | [`log_limit`], `member_log` | one cause must not fill the log |
-//! | `tls`, `waker`, `subscribers`, `files` | what those need |
+//! | `tls`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
 pub mod access;
 pub mod addr;
@@ -172,6 +172,7 @@ mod node;
 pub mod pin;
 pub mod queue;
 mod session;
+mod socket;
 mod state;
 pub mod status;
 mod subscribers;

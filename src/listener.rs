@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::sockopt;
 
 use crate::addr::LocalIp;
 use crate::config::{BACKLOG, UNAUTHENTICATED_MAX};
 use crate::log_limit::LogLimit;
 use crate::mesh::SessionId;
 use crate::session::{self, Context};
+use crate::socket;
 use crate::waker::Waker;
 
 /// Wait after a failed accept: when descriptors run out, trying at once would burn a whole core.
@@ -48,8 +48,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 }
 
 fn open(addr: SocketAddr) -> io::Result<TcpListener> {
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket::tcp(&addr)?;
     if addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, !addr.ip().is_unspecified())?;
     }

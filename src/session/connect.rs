@@ -7,11 +7,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+use rustix::net::{bind, connect, sockopt};
 
 use super::link::poll_until;
 use crate::addr::{DialAddr, LocalIp};
 use crate::config::CONNECT_TIMEOUT;
+use crate::socket;
 use crate::waker::Waker;
 
 /// What to connect to, and how.
@@ -84,9 +85,8 @@ fn open_one(
     deadline: Instant,
     interrupted: &mut impl FnMut() -> bool,
 ) -> io::Result<TcpStream> {
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = socket::tcp(&addr)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
     // The address that we listen on is the one that peers know us by.
     if let Some(source) = source.filter(|source| source.ip().is_ipv4() == addr.is_ipv4()) {
         bind(&socket, &source.with_port(0))?;
