@@ -31,7 +31,8 @@ export CARGO_TARGET_DIR
 
 # No path of the building machine gets into the program: one build is like another, byte for byte.
 CARGO_HOME ?= $(HOME)/.cargo
-REMAP_PATHS = --remap-path-prefix=$(CURDIR)=/p2p-gossip --remap-path-prefix=$(CARGO_HOME)=/cargo
+REMAP_PATHS = --remap-path-prefix=$(CURDIR)=/p2p-gossip --remap-path-prefix=$(CARGO_HOME)=/cargo \
+	--remap-path-prefix=$(abspath $(CARGO_TARGET_DIR))=/target
 STATIC_DIR = $(CARGO_TARGET_DIR)/static
 STATIC = $(STATIC_DIR)/$(BINARY)$(if $(MINIMAL),-minimal)
 # Where there is nothing else there is no /dev/urandom: whichever package wants random numbers asks the kernel.
@@ -43,13 +44,13 @@ ASYNC_RUNTIMES := tokio|async-std|smol|mio|async-io|async-executor|hyper|futures
 IO_AND_CLOCKS := Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b|\bthread::|\bfs::|\bio::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\(
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test test-static test-hosts check deny demo sim fuzz bench bench-peers dist install install-files uninstall clean tools
+.PHONY: help build static test test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers dist install install-program install-files uninstall deb test-deb notices clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 build: tools ## build the program for use: target/release/p2p-gossip
-	$(CARGO) build --release --locked
+	RUSTFLAGS="$$RUSTFLAGS $(REMAP_PATHS)" $(CARGO) build --release --locked
 
 # A target of its own keeps the flags from the build scripts and macros, which are no programs to ship. glibc is linked
 # in unless STATIC_TARGET names another C library: x86_64-unknown-linux-musl, where rustup has installed that.
@@ -80,6 +81,16 @@ check: tools ## check format, lints, documentation, and what the design rules ou
 	@if grep -rnE '$(IO_AND_CLOCKS)' src/mesh; then \
 		echo 'check: src/mesh must stay free of I/O, clocks and unseeded randomness' >&2; exit 1; \
 	fi
+
+# What is committed, in two places whose names differ in every way, from nothing.
+reproducible: tools ## build the static program twice, in different places, and compare: takes a while
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	for place in "$$work/a" "$$work/another/place"; do \
+		mkdir -p "$$place" && git archive HEAD | tar -x -C "$$place" && \
+		$(MAKE) -C "$$place" static CARGO_TARGET_DIR="$$place/target" || exit 1; \
+	done && \
+	cmp "$$work/a/target/static/$(BINARY)" "$$work/another/place/target/static/$(BINARY)" && \
+	sha256sum "$$work/a/target/static/$(BINARY)" && echo 'make: both builds are the same'
 
 # By deny.toml. Known vulnerabilities come from a database that is fetched: "make deny CHECKS=advisories".
 CHECKS ?= licenses bans sources
@@ -121,9 +132,11 @@ dist: tools ## write the completions and the options of the manual page anew
 	P2P_GOSSIP_WRITE_DIST=1 $(CARGO) test --locked --quiet --bin $(BINARY) cli::dist
 
 install: build ## build, and install below $(DESTDIR)$(PREFIX): program, manual, completions, systemd unit
+	@$(MAKE) --no-print-directory install-program install-files
+
+install-program:
 	install -d '$(BIN_DIR)'
 	install -m 755 '$(CARGO_TARGET_DIR)/release/$(BINARY)' '$(BIN_DIR)/$(BINARY)'
-	@$(MAKE) --no-print-directory install-files
 
 install-files:
 	install -d '$(MAN_DIR)' '$(BASH_DIR)' '$(ZSH_DIR)' '$(FISH_DIR)' '$(UNIT_DIR)'
@@ -137,6 +150,22 @@ install-files:
 uninstall: ## remove what install put there
 	rm -f '$(BIN_DIR)/$(BINARY)' '$(MAN_DIR)/$(BINARY).1' '$(BASH_DIR)/$(BINARY)' '$(ZSH_DIR)/_$(BINARY)' \
 		'$(FISH_DIR)/$(BINARY).fish' '$(UNIT_DIR)/$(BINARY).service'
+
+# The maintainer is whoever makes the package, for those who use it.
+DEB_MAINTAINER ?= p2p-gossip contributors <p2p-gossip@packages.invalid>
+DEB_DIR = $(CARGO_TARGET_DIR)/debian
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+deb: build ## make a Debian package: target/debian/p2p-gossip_VERSION_ARCH.deb
+	rm -rf '$(DEB_DIR)/tree'
+	$(MAKE) --no-print-directory install-program install-files DESTDIR='$(DEB_DIR)/tree' PREFIX=/usr \
+		ZSH_DIR='$(DEB_DIR)/tree/usr/share/zsh/vendor-completions'
+	CARGO='$(CARGO)' src/dist/deb/build '$(DEB_DIR)/tree' '$(DEB_MAINTAINER)' '$(VERSION)' '$(DEB_DIR)'
+
+test-deb: deb ## check the package, and install, run, upgrade and purge it in a directory; needs root and lintian
+	tests/deb/run '$(DEB_DIR)/p2p-gossip_$(VERSION)_'*.deb
+
+notices: tools ## print the packages in the program, their licences, and the notices that those ask to pass on
+	@CARGO='$(CARGO)' src/dist/notices
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 //! What is installed beside the program: completions in the shells that they are for, the manual
-//! page, and the rules of the Makefile that put all that in its place. What a machine lacks is
-//! skipped, and said.
+//! page, the file for a container, and the rules of the Makefile that put all that in its place. What
+//! a machine lacks is skipped, and said.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![cfg(unix)]
 
@@ -113,6 +113,14 @@ fn the_manual_page_has_no_faults() {
         assert!(plain.contains(option.trim_end_matches([',', ';', '.'])), "{option} is missing:\n{plain}");
     }
     assert!(plain.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_container_file_has_no_faults() {
+    if !is_missing("hadolint") {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
+        assert_eq!(output_of(Command::new("hadolint").arg(file)), "");
+    }
 }
 
 /// The files below a directory.
