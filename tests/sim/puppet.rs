@@ -14,7 +14,12 @@ use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 pub struct Puppet {
     pub mesh: Mesh,
     now: Instant,
+    /// Turns at this moment.
+    turns: u32,
 }
+
+/// Turns at one moment that no mesh needs.
+const TURNS_MAX: u32 = 10_000;
 
 pub const OWN_INSTANCE: u64 = 1;
 /// What the clock on the wall says while a puppet runs.
@@ -51,7 +56,7 @@ impl Puppet {
 
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
-        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now }
+        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0 }
     }
 
     /// Node 9, which knows these from an earlier life.
@@ -146,14 +151,21 @@ impl Puppet {
         std::iter::from_fn(|| self.mesh.poll_output()).collect()
     }
 
+    /// Time comes to what is due next.
+    fn turn(&mut self, at: Instant) {
+        self.turns = if at > self.now { 0 } else { self.turns + 1 };
+        assert!(self.turns < TURNS_MAX, "the mesh always wants something more at the same moment");
+        self.now = self.now.max(at);
+        self.mesh.handle_timeout(self.now);
+    }
+
     /// Lets time pass while every dial fails at once; what the mesh wants meanwhile.
     pub fn wait(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
         let mut seen = all.len();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
-            self.now = self.now.max(at);
-            self.mesh.handle_timeout(self.now);
+            self.turn(at);
             all.extend(self.outputs());
             while seen < all.len() {
                 if let Output::Dial { session, .. } = all[seen] {
@@ -171,8 +183,7 @@ impl Puppet {
         let end = self.now + time;
         let mut all = self.outputs();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
-            self.now = self.now.max(at);
-            self.mesh.handle_timeout(self.now);
+            self.turn(at);
             all.extend(self.outputs());
         }
         self.now = end;
