@@ -38,7 +38,10 @@ impl Empty {
     fn root(&self, name: &str) -> PathBuf {
         let root = self.dir.path().join(name);
         fs::create_dir(&root).unwrap();
-        fs::copy(&self.program, root.join("p2p-gossip")).unwrap();
+        // Not by this process: a child that another test starts meanwhile would hold the file open for
+        // writing, and a program that is being written can't be run.
+        let copied = Command::new("cp").arg(&self.program).arg(root.join("p2p-gossip")).status().unwrap();
+        assert!(copied.success());
         root
     }
 }
