@@ -375,6 +375,9 @@ impl Mesh {
                     if !is_refused {
                         self.somebody_else_at(now, &addr, id, found);
                     }
+                } else if was_met {
+                    // Our own key, by whichever process: its peer may come back there.
+                    peer.addrs.demote(&addr);
                 } else {
                     peer.addrs.remove(&addr);
                     self.hint(now, found, addr.clone());

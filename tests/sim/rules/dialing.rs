@@ -101,3 +101,16 @@ fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
     let (_, at, expected) = dialled(&node.wait_for_dial())[0].clone();
     assert_eq!((at, expected), (addr(3).into(), Expected::Peer(id(3))));
 }
+
+/// Found by seed 3053389: with its one address gone, it was never dialled again.
+#[test]
+fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    let outputs = node.wait_in_vain(SECOND);
+    let dials = dialled(&outputs);
+    assert_eq!(dials_to(&outputs, id(3)), 1);
+    node.finds(dials[0].0, id(9));
+    assert!(dials_to(&node.wait(MINUTE), id(3)) > 1);
+}
