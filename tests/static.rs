@@ -8,12 +8,14 @@
 mod support;
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
+use support::netns::skip;
 use support::process::Spec;
-use support::{Cluster, stays_whole};
+use support::{Cluster, own_addr, stays_whole};
 
 /// Directories that hold the static program and nothing else.
 struct Empty {
@@ -46,10 +48,28 @@ impl Empty {
     }
 }
 
-/// Past the test harness, which would swallow what a test that passes prints.
-fn skip<T>(why: &str) -> Option<T> {
-    let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
-    None
+/// A DNS server on an address of loopback that answers every name with 127.0.0.1; where it is.
+fn dns_server() -> Option<IpAddr> {
+    let ip = own_addr().ip();
+    let socket = match UdpSocket::bind((ip, 53)) {
+        Ok(socket) => socket,
+        Err(error) => return skip(&format!("no server can be at the port of DNS: {error}")),
+    };
+    // Ends with the process; it waits and does nothing else.
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            // A header of 12 bytes; the name, up to an empty label; type and class, of two bytes each.
+            let name = query[12..length].iter().position(|&byte| byte == 0).unwrap();
+            let question = &query[12..12 + name + 5];
+            let is_ipv4 = question[name + 1..] == [0, 1, 0, 1];
+            let header = [query[0], query[1], 0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0];
+            let answer: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
+            let answer = if is_ipv4 { answer } else { &[] };
+            socket.send_to(&[&header, question, answer].concat(), from).unwrap();
+        }
+    });
+    Some(ip)
 }
 
 /// Runs the program to its end in its root.
@@ -123,19 +143,33 @@ fn a_name_without_a_resolver_is_told_and_harms_nobody() {
     stays_whole(&cluster, &[first, second]);
 }
 
-/// With the two files that a resolver needs names work, and nothing else is asked for: a C library
-/// that is linked in must not look for parts of itself.
+/// With the files that a resolver needs names work, and nothing else is asked for: a C library that is
+/// linked in must not look for parts of itself.
 #[test]
 fn a_name_in_the_file_of_hosts_is_found() {
     let Some(empty) = Empty::new() else { return };
+    // As systemd has it: of what stands here, only files and DNS are built in.
+    let sources = "hosts: mymachines resolve files myhostname dns\n";
+    meets_by_name(&empty, &[("hosts", "127.0.0.1 peer.example\n"), ("nsswitch.conf", sources)]);
+}
+
+#[test]
+fn a_name_that_a_dns_server_knows_is_found() {
+    let Some(empty) = Empty::new() else { return };
+    let Some(server) = dns_server() else { return };
+    meets_by_name(&empty, &[("resolv.conf", &format!("nameserver {server}\n"))]);
+}
+
+/// Two nodes, of which one knows the other by name, with these files in its /etc.
+fn meets_by_name(empty: &Empty, files: &[(&str, &str)]) {
     let root = empty.root("named");
     fs::create_dir(root.join("etc")).unwrap();
-    fs::write(root.join("etc/hosts"), "127.0.0.1 peer.example\n").unwrap();
-    // As systemd has it: of what stands here, only files and DNS are built in.
-    fs::write(root.join("etc/nsswitch.conf"), "hosts: mymachines resolve files myhostname dns\n").unwrap();
+    for (name, content) in files {
+        fs::write(root.join("etc").join(name), content).unwrap();
+    }
     let mut cluster = Cluster::new();
-    let first =
-        cluster.start(Spec::named("first").with_root(&empty.root("first")).with_args("--bind 127.0.0.1"));
+    let spec = Spec::named("first").with_root(&empty.root("first"));
+    let first = cluster.start(spec.with_args("--bind 127.0.0.1"));
     let join = format!("--bind 127.0.0.1 --connect peer.example:{}", cluster.addr(first).port());
     let second = cluster.start(Spec::named("second").with_root(&root).with_args(&join));
     cluster.wait_full_mesh(&[first, second]);
