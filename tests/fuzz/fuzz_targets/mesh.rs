@@ -97,6 +97,7 @@ struct Driver {
     access: Access,
     sessions: BTreeMap<SessionId, PeerId>,
     up: BTreeSet<PeerId>,
+    is_leaving: bool,
 }
 
 impl Driver {
@@ -106,7 +107,7 @@ impl Driver {
         let config = Config { connect, strict: is_strict, peers_max: PEERS_MAX, ..Config::default() };
         let mesh = Mesh::new(config, id(0), 0, 7, now);
         let (dials, sessions, up) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { mesh, now, accepted: 0, dials, access: Access::default(), sessions, up }
+        Self { mesh, now, accepted: 0, dials, access: Access::default(), sessions, up, is_leaving: false }
     }
 
     fn session(&self, which: u8) -> Option<SessionId> {
@@ -178,7 +179,10 @@ impl Driver {
                 self.access = Access { allow: allowed.map(some), deny: some(denied) };
                 self.feed(Input::Access(self.access.clone()));
             }
-            Step::Leave => self.feed(Input::Leave),
+            Step::Leave => {
+                self.is_leaving = true;
+                self.feed(Input::Leave);
+            }
         }
         self.carry_out();
         self.check();
@@ -201,9 +205,11 @@ impl Driver {
                     assert!(addr.is_dialable() && !(hearsay && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "no dial to oneself");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
+                    assert!(!self.is_leaving, "dialled after the goodbye");
                 }
                 Output::Send { session, message } => {
                     assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
+                    assert!(!self.is_leaving, "sent after the goodbye");
                     p2p_gossip::wire::encode(&message).expect("what is sent can be sent");
                 }
                 Output::Probe { session } => {
@@ -233,7 +239,8 @@ impl Driver {
         for peer in &peers {
             assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
             let is_admitted = self.access.check(&peer.id).is_ok();
-            assert!(is_admitted || peer.state != PeerState::Up, "a member that is kept out");
+            // Who leaves has said its goodbyes already.
+            assert!(self.is_leaving || is_admitted || peer.state != PeerState::Up, "a member that is kept out");
             let open = self.mesh.open_sessions(&peer.id);
             let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
             assert!(open.len() <= most, "{} sessions with one peer", open.len());
