@@ -100,7 +100,8 @@ fn halves_that_have_changed_while_apart_heal_as_soon_as_others() {
 
 #[test]
 fn who_has_never_met_is_found_soon_after_the_way_is_free() {
-    for seed in 0..25 {
+    // The last took 10.5 s, as long as nobody was asked about who had been looked for in vain.
+    for seed in (0..25).chain([7_436]) {
         let found = run(stories::strangers_apart(seed));
         assert!(found.healed_after <= micros(CONNECT_TIMEOUT + CAP) + 2 * SECOND, "seed {seed}: {found:?}");
     }
