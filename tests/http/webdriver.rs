@@ -22,6 +22,32 @@ pub(super) struct Browser {
     _profile: tempfile::TempDir,
 }
 
+/// Starts of the driver before it is given up.
+const STARTS_MAX: usize = 5;
+
+/// The driver, and the port that it listens on. It takes a port of IPv4 and then wants the same one
+/// of IPv6, which somebody else may have: then it ends.
+fn start_driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(driver.stdout.take().unwrap());
+    let port = stdout.lines().map_while(Result::ok).find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    if port.is_none() {
+        // Its output has ended, and so has it, or it soon does.
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
+}
+
 impl Browser {
     /// `None`, and a word to whoever runs the tests, if there is no browser to be had.
     pub(super) fn start() -> Option<Self> {
@@ -29,23 +55,10 @@ impl Browser {
             return None;
         }
         let profile = tempfile::tempdir().unwrap();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(driver.stdout.take().unwrap());
+        let (driver, port) = (0..STARTS_MAX).find_map(|_| start_driver()).expect("chromedriver starts");
         // From here on an early return ends the driver.
-        let mut browser =
-            Self { driver, addr: ([127, 0, 0, 1], 0).into(), session: String::new(), _profile: profile };
-        let port = stdout.lines().map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse().ok()
-        });
-        browser.addr.set_port(port.expect("chromedriver says where it listens"));
+        let addr = ([127, 0, 0, 1], port).into();
+        let mut browser = Self { driver, addr, session: String::new(), _profile: profile };
         let profile = format!("--user-data-dir={}", browser._profile.path().display());
         let args = [
             "--headless=new",

@@ -1,7 +1,7 @@
 //! The invariants of the design, checked against everything that goes in and comes out.
 
 use p2p_gossip::mesh::{
-    DIALS_IN_FLIGHT_MAX, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
 };
 use p2p_gossip::pin::{ConnectAddr, Expected};
 use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
@@ -99,6 +99,18 @@ impl World {
             for record in records.iter().filter(|record| record.connected) {
                 shadow.peer(record.id).listed_connected = Some(now);
             }
+        }
+    }
+
+    pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
+        let process = &mut self.procs[proc];
+        let at = process.shadow.dials.remove(&session);
+        if let (Some(at), DialError::WrongId { found }) = (at, reason)
+            && *found == process.id
+        {
+            // Where its own key answers it looks for others last.
+            let there = process.shadow.peers.values_mut().filter(|peer| peer.proven.contains(&at));
+            there.for_each(|peer| peer.proven.clear());
         }
     }
 

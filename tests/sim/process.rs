@@ -332,7 +332,10 @@ impl World {
             }
             Report::Quiet => Input::Quiet { session },
             Report::Down(reason) => Input::SessionDown { session, reason },
-            Report::DialFailed(reason) => Input::DialFailed { session, reason },
+            Report::DialFailed(reason) => {
+                self.saw_dial_failed(proc, session, &reason);
+                Input::DialFailed { session, reason }
+            }
         };
         self.note(|| {
             let shown = format!("{input:?}");
