@@ -187,10 +187,11 @@ impl Dialing {
         None
     }
 
+    /// A dial that was given up does not count: nothing comes of it, however late it ends.
     fn is_ready_or_in_flight(&self, target: Target) -> bool {
         self.ready_known.contains(&target)
             || self.ready_rumoured.contains(&target)
-            || self.in_flight.values().any(|dial| dial.target == target)
+            || self.in_flight.values().any(|dial| dial.target == target && !dial.cancelled)
     }
 
     /// Takes a token for one dial, or says how long until there is one.

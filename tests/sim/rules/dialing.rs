@@ -114,3 +114,21 @@ fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
     node.finds(dials[0].0, id(9));
     assert!(dials_to(&node.wait(MINUTE), id(3)) > 1);
 }
+
+/// Found by seed 6001927: its turn came while the dial that had been given up was still under way,
+/// and never again.
+#[test]
+fn a_dial_given_up_does_not_stand_in_for_the_next() {
+    let mut node = Puppet::new(&[]);
+    let session = node.meets(3);
+    let outputs = node.list(session, [(id(20), addr(20))].into_iter());
+    let outputs = [outputs, node.wait_in_vain(ms(1))].concat();
+    let (given_up, ..) = dialled(&outputs)[0];
+    // It comes by itself, so its dial is given up, and is lost before that has ended.
+    let accepted = node.meets(20);
+    node.down(accepted, DisconnectReason::Closed);
+    assert_eq!(dials_to(&node.wait_in_vain(SECOND), id(20)), 0);
+    node.up(given_up, id(20), 1);
+    node.down(given_up, DisconnectReason::Closed);
+    assert!(dials_to(&node.wait(MINUTE), id(20)) > 0);
+}
