@@ -113,13 +113,14 @@ impl Mesh {
         self.peers.iter().map(|(id, peer)| self.peer_info(now, *id, peer)).collect()
     }
 
+    /// What [`Mesh::peers`] tells, as far as it costs nothing: everybody known, by id, with its state and
+    /// where it is dialled first.
+    pub fn standings(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {
+        self.peers.iter().map(|(id, peer)| (*id, standing(peer).0, peer.addrs.iter().next()))
+    }
+
     fn peer_info(&self, now: Instant, id: PeerId, peer: &Peer) -> PeerInfo {
-        let (state, since) = match &peer.state {
-            State::Rumour { since, .. } => (PeerState::Rumour, *since),
-            State::Live(live) => (PeerState::Up, live.since),
-            State::Dead { since } => (PeerState::Dead, *since),
-            State::Left { since } => (PeerState::Left, *since),
-        };
+        let (state, since) = standing(peer);
         let rtt = peer.live().map(|live| &live.heartbeats.rtt);
         PeerInfo {
             id,
@@ -137,5 +138,15 @@ impl Mesh {
             silence: peer.live().map(|live| now.saturating_duration_since(live.heard)),
             reached_by: peer.reached_by.iter().filter(|id| self.is_live(id)).copied().collect(),
         }
+    }
+}
+
+/// The state that a user sees, and since when.
+fn standing(peer: &Peer) -> (PeerState, Instant) {
+    match &peer.state {
+        State::Rumour { since, .. } => (PeerState::Rumour, *since),
+        State::Live(live) => (PeerState::Up, live.since),
+        State::Dead { since } => (PeerState::Dead, *since),
+        State::Left { since } => (PeerState::Left, *since),
     }
 }

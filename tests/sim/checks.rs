@@ -514,43 +514,45 @@ impl World {
         Ok(())
     }
 
-    /// What no input or output would show: a peer that should be dead by now, tables too large.
-    pub fn sample(&mut self) {
+    /// Also those that no input comes to any more: their peers should be dead by now.
+    pub fn check_all_states(&mut self) {
         for proc in 0..self.procs.len() {
-            if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].shadow.leaving {
-                continue;
-            }
-            if let Err((invariant, detail)) = self.sample_one(proc) {
-                self.violated(invariant, format!("p{proc}: {detail}"));
-            }
+            self.check_state(proc);
         }
     }
 
-    fn sample_one(&mut self, proc: ProcId) -> Result<(), (&'static str, String)> {
+    /// What no output would show: a peer that should be dead by now, tables too large, the proven displaced.
+    pub fn check_state(&mut self, proc: ProcId) {
+        if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].shadow.leaving {
+            return;
+        }
+        if let Err((invariant, detail)) = self.state_is_sound(proc) {
+            self.violated(invariant, format!("p{proc}: {detail}"));
+        }
+    }
+
+    fn state_is_sound(&mut self, proc: ProcId) -> Result<(), (&'static str, String)> {
         let local = self.local(proc);
         let now = self.now;
         let process = &self.procs[proc];
-        let peers = process.mesh.peers(process.clock.local(self.now));
-        if peers.len() > process.config.peers_max {
-            return Err((LIMITS, format!("{} peers known", peers.len())));
-        }
+        let mut known = 0;
         let mut forgotten = Vec::new();
-        for info in &peers {
-            let Some(peer) = process.shadow.peers.get(&info.id) else {
-                continue;
-            };
-            if info.state == PeerState::Rumour && peer.standing != Standing::Stranger {
-                forgotten.push(info.id);
-                continue;
-            }
-            if info.id == process.id {
+        for (id, state, best) in process.mesh.standings() {
+            known += 1;
+            if id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));
             }
-            let best = info.addrs.first();
+            let Some(peer) = process.shadow.peers.get(&id) else {
+                continue;
+            };
+            if state == PeerState::Rumour && peer.standing != Standing::Stranger {
+                forgotten.push(id);
+                continue;
+            }
             if !peer.proven.is_empty() && !best.is_some_and(|best| peer.proven.contains(best)) {
                 return Err((
                     RUMOURS,
-                    format!("{} is proven at {:?}, not {:?}", info.id.short(), peer.proven, info.addrs),
+                    format!("{} is proven at {:?}, but {best:?} comes first", id.short(), peer.proven),
                 ));
             }
             if peer.standing != Standing::Up {
@@ -558,20 +560,20 @@ impl World {
             }
             let silence = local.saturating_sub(peer.heard);
             let heartbeat = micros(process.config.heartbeat);
-            let most = peer.timeout + heartbeat + process.shadow.patience(&info.id) + SLACK;
+            let most = peer.timeout + heartbeat + process.shadow.patience(&id) + SLACK;
             // Without a session the grace decides, below.
             if silence > most && peer.sessionless_since.is_none() {
-                return Err((
-                    LIVENESS,
-                    format!("{} still up after {silence} µs of silence", info.id.short()),
-                ));
+                return Err((LIVENESS, format!("{} still up after {silence} µs of silence", id.short())));
             }
-            let held = process.shadow.patience(&info.id) * 101 / 100;
+            let held = process.shadow.patience(&id) * 101 / 100;
             if peer.sessionless_since.is_some_and(|since| since + grace() * 102 / 100 + held + SLACK < now)
-                && process.shadow.open_sessions(&info.id).next().is_none()
+                && process.shadow.open_sessions(&id).next().is_none()
             {
-                return Err((LIVENESS, format!("{} still up without a session", info.id.short())));
+                return Err((LIVENESS, format!("{} still up without a session", id.short())));
             }
+        }
+        if known > process.config.peers_max {
+            return Err((LIMITS, format!("{known} peers known")));
         }
         let shadow = &mut self.procs[proc].shadow;
         for id in forgotten {

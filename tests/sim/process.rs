@@ -301,6 +301,7 @@ impl World {
         if self.procs[proc].mesh.poll_timeout().is_some_and(|at| at <= local) {
             self.procs[proc].mesh.handle_timeout(local);
             self.carry_out(proc);
+            self.check_state(proc);
         }
         self.check_after_turn(proc);
         let process = &self.procs[proc];
@@ -355,6 +356,7 @@ impl World {
             self.drop_handle(conn, side);
         }
         self.procs[proc].shadow.input_from = None;
+        self.check_state(proc);
     }
 
     fn feed(&mut self, proc: ProcId, input: Input) {

@@ -253,7 +253,7 @@ impl World {
             Event::Sample => {
                 // Whether the mesh is whole is asked ten times as often.
                 if self.now.is_multiple_of(SAMPLE_EVERY) || !self.calm {
-                    self.sample();
+                    self.check_all_states();
                 }
                 self.watch_calm();
                 self.schedule(
