@@ -16,6 +16,7 @@ export QUICK ONLY MARKDOWN BUILD PROGRAM
 # The static program: for which target, and MINIMAL=1 for one that is small above all.
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 MINIMAL ?=
+MINIMAL_OPT_LEVEL ?= s
 
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
@@ -55,7 +56,7 @@ build: tools ## build the program for use: target/release/p2p-gossip
 # A target of its own keeps the flags from the build scripts and macros, which are no programs to ship. glibc is linked
 # in unless STATIC_TARGET names another C library: x86_64-unknown-linux-musl, where rustup has installed that.
 static: tools ## build a program that needs no file but itself: make static [MINIMAL=1] [STATIC_TARGET=…]
-	$(if $(MINIMAL),CARGO_PROFILE_RELEASE_OPT_LEVEL=s )RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
+	$(if $(MINIMAL),CARGO_PROFILE_RELEASE_OPT_LEVEL=$(MINIMAL_OPT_LEVEL) )RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
 		--target '$(STATIC_TARGET)' --target-dir '$(STATIC_DIR)' $(if $(MINIMAL),--no-default-features)
 	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
 
