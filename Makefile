@@ -63,9 +63,11 @@ static: tools ## build a program that needs no file but itself: make static [MIN
 test-static: static ## run the static program where there is nothing else; needs root
 	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test static
 
-# Those of network faults need root, iproute2 and nftables, and skip themselves otherwise.
+# Those of network faults need root, iproute2 and nftables, and skip themselves otherwise. Most of their time the
+# tests wait for nodes that wait for each other: two for each core.
+RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 test: tools ## run all tests
-	$(CARGO) test --locked
+	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked
 
 test-hosts: tools ## run several hosts on a network of two subnets and a NAT; needs root
 	$(CARGO) test --locked --test hosts
