@@ -16,6 +16,7 @@ use p2p_gossip::{DialAddr, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::event_json;
+use crate::local_time;
 use crate::stdio::{Stream, is_coloured};
 
 /// Bytes collected before they are written, while more events wait.
@@ -165,7 +166,7 @@ const RESET: &str = "\x1b[0m";
 
 impl Printer {
     fn new(output: Output, is_coloured: bool, page: Option<String>) -> Self {
-        let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+        let zone = if output == Output::Text { local_time::zone() } else { TimeZone::UTC };
         Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), page }
     }
 

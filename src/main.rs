@@ -8,6 +8,7 @@ mod hooks;
 #[cfg_attr(not(feature = "http"), path = "http/absent.rs")]
 mod http;
 mod journal;
+mod local_time;
 mod logging;
 mod members;
 mod run;

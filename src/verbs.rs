@@ -13,6 +13,7 @@ use p2p_gossip::text::Escaped;
 use p2p_gossip::{Identity, IdentityError, NetworkKey, PeerId, StateDir, StateError};
 
 use crate::cli::{IdPrefix, KeySource, Keygen, Output, Verb};
+use crate::local_time;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,7 @@ fn keygen(keys: &Keygen) -> Result<String, VerbError> {
 fn peers(mut known: Vec<KnownPeer>, output: Output) -> Result<String, VerbError> {
     known.sort_by_key(|peer| (std::cmp::Reverse(peer.last_seen), peer.id));
     match output {
-        Output::Text => Ok(table(&known, &TimeZone::try_system().unwrap_or(TimeZone::UTC))),
+        Output::Text => Ok(table(&known, &local_time::zone())),
         Output::Json => {
             let mut lines = String::new();
             for peer in &known {
