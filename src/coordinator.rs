@@ -20,7 +20,7 @@ use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
 use crate::queue;
-use crate::session::{self, Context, SessionEvent, SessionHandle};
+use crate::session::{self, Context, Heartbeat, Received, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
 use crate::subscribers::Subscribers;
 use crate::text::Escaped;
@@ -63,6 +63,8 @@ pub(crate) struct Coordinator {
     pub(crate) memory: Option<Memory>,
     pub(crate) context: Arc<Context>,
     pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
+    /// What came without waking this thread; goes before whatever did.
+    pub(crate) routine: Receiver<Received>,
     pub(crate) control: Receiver<Command>,
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
@@ -71,6 +73,14 @@ pub(crate) struct Coordinator {
     pub(crate) leave_by: Option<Instant>,
     /// Who waits for membership to settle: one a waiting thread.
     pub(crate) awaiting_calm: Vec<Sender<()>>,
+}
+
+/// When a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Now,
+    /// When its session does something anyway.
+    Next,
 }
 
 enum Turn {
@@ -83,7 +93,7 @@ impl Coordinator {
     /// Runs until the node has left the mesh.
     pub(crate) fn run(mut self, listening: Event) {
         self.notify(listening);
-        self.carry_out();
+        self.carry_out(Instant::now());
         while !self.is_done() {
             let turn = self.next_turn();
             self.handle(turn);
@@ -96,9 +106,10 @@ impl Coordinator {
                 self.handle(Turn::Session(id, event));
             }
             let now = self.now();
+            self.take_routine(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh.handle_timeout(now);
-                self.carry_out();
+                self.carry_out(now);
             }
             if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
                 self.remember(now);
@@ -132,6 +143,7 @@ impl Coordinator {
 
     fn handle(&mut self, turn: Turn) {
         let now = self.now();
+        self.take_routine(now);
         match turn {
             Turn::Timeout => {}
             Turn::Command(Command::Peers(reply)) => {
@@ -164,7 +176,18 @@ impl Coordinator {
             }
             Turn::Session(id, event) => self.session_event(now, id, event),
         }
-        self.carry_out();
+        self.carry_out(now);
+    }
+
+    fn take_routine(&mut self, now: Instant) {
+        // No more than are there now: others come meanwhile, and may come for ever.
+        for _ in 0..self.routine.len() {
+            let Ok(Received { session, message, arrived }) = self.routine.try_recv() else {
+                return;
+            };
+            self.mesh.handle(now, Input::Received { session, message, arrived });
+            self.carry_out(now);
+        }
     }
 
     /// Now, which the mesh learns by the clock on the wall as well.
@@ -188,7 +211,7 @@ impl Coordinator {
                 }
                 Input::SessionUp(up)
             }
-            SessionEvent::Received(message) => Input::Received { session, message },
+            SessionEvent::Received(message, arrived) => Input::Received { session, message, arrived },
             SessionEvent::Quiet => Input::Quiet { session },
             SessionEvent::Down(reason) => Input::SessionDown { session, reason },
             SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
@@ -201,7 +224,8 @@ impl Coordinator {
         }
     }
 
-    fn carry_out(&mut self) {
+    /// Does what the mesh wants, which it has decided at that time.
+    fn carry_out(&mut self, decided: Instant) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, addr, expected, hearsay } => {
@@ -216,7 +240,8 @@ impl Coordinator {
                         }
                     }
                 }
-                Output::Send { session, message } => self.send(session, &message),
+                Output::Send { session, message } => self.send(session, &message, decided, When::Now),
+                Output::Post { session, message } => self.send(session, &message, decided, When::Next),
                 Output::Probe { session } => {
                     if let Some(Err(session::OutboxFull)) =
                         self.sessions.get(&session).map(SessionHandle::probe)
@@ -251,18 +276,27 @@ impl Coordinator {
         }
     }
 
-    fn send(&mut self, session: SessionId, message: &Message) {
+    fn send(&mut self, session: SessionId, message: &Message, decided: Instant, when: When) {
         if let Message::Ping { seq, .. } = message {
             log::trace!(session:% = session, ping = *seq; "sending a ping");
         }
-        match wire::encode(message) {
-            Ok(frame) => {
-                let sent = self.sessions.get(&session).map(|handle| handle.send(frame));
-                if let Some(Err(session::OutboxFull)) = sent {
-                    self.too_slow(session);
-                }
+        let Some(handle) = self.sessions.get(&session) else {
+            return;
+        };
+        let sent = if let Message::Heartbeat { seq, echo, roster } = *message {
+            let heartbeat = Heartbeat { seq, echo, roster, decided };
+            match when {
+                When::Now => handle.beat(heartbeat),
+                When::Next => handle.post(heartbeat),
             }
-            Err(error) => log_unsendable(session, &error),
+        } else {
+            match wire::encode(message) {
+                Ok(frame) => handle.send(frame),
+                Err(error) => return log_unsendable(session, &error),
+            }
+        };
+        if let Err(session::OutboxFull) = sent {
+            self.too_slow(session);
         }
     }
 
@@ -302,7 +336,7 @@ impl Coordinator {
             mesh: self.mesh.status(now),
             totals: self.context.counters.totals(),
             queues: Queues {
-                inbox: self.inbox.len(),
+                inbox: self.inbox.len() + self.routine.len(),
                 events: self.subscribers.backlog(),
                 outboxes: outboxes.clone().sum(),
                 outbox_longest: outboxes.max().unwrap_or(0),
@@ -463,6 +497,7 @@ mod tests {
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();
         let (inbox_sender, inbox) = bounded(1);
+        let (routine_sender, routine) = queue::bounded(1);
         let (events, seen) = queue::bounded(usize::MAX);
         let tls = Tls::new(&identity, Access::default()).unwrap();
         let greeting = Greeting::new(hello(), Vec::new());
@@ -474,9 +509,11 @@ mod tests {
                 greeting,
                 source: None,
                 inbox: inbox_sender,
+                routine: routine_sender,
                 counters: Counters::default(),
             }),
             inbox,
+            routine,
             control: bounded(1).1,
             subscribers: Subscribers::new(events, Arc::default()),
             sessions: BTreeMap::new(),
@@ -508,9 +545,9 @@ mod tests {
             rounds += 1;
             assert!(rounds <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
             let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
-            coordinator.session_event(now, session, SessionEvent::Received(message));
+            coordinator.session_event(now, session, SessionEvent::Received(message, now));
             coordinator.mesh.handle_timeout(now);
-            coordinator.carry_out();
+            coordinator.carry_out(now);
         }
         let downs: Vec<DownReason> = seen
             .try_iter()

@@ -23,6 +23,7 @@ use crate::memory::{self, Writing, wall_clock};
 use crate::mesh::Mesh;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
+use crate::queue;
 use crate::session::{Context, Greeting};
 use crate::state::StateDir;
 use crate::status::Status;
@@ -138,6 +139,7 @@ impl Node {
         let greeting = Greeting::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
+        let (routine_sender, routine) = queue::bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
@@ -147,6 +149,7 @@ impl Node {
             greeting,
             source,
             inbox: inbox_sender,
+            routine: routine_sender,
             counters: Counters::default(),
         });
         let now = Instant::now();
@@ -166,6 +169,7 @@ impl Node {
             memory,
             context: Arc::clone(&context),
             inbox,
+            routine,
             control: commands,
             subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
             sessions: std::collections::BTreeMap::new(),

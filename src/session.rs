@@ -9,27 +9,30 @@ mod greeting;
 mod link;
 mod pace;
 mod relay;
+mod waits;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::addr::{DialAddr, LocalIp, canonical};
-use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
+use crate::config::{HANDSHAKE_STACK_BYTES, OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
 use crate::counters::Counters;
 use crate::delivery::Receipt;
 use crate::listener::Admission;
-use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
+use crate::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
 use crate::pin::Expected;
 use crate::queue;
 use crate::tls::Tls;
 use crate::waker::Waker;
-use crate::wire::{ByeReason, Frame, Message};
+use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
+use waits::Waits;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) struct Context {
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
+    /// For what the coordinator need not be woken for.
+    pub(crate) routine: queue::Sender<Received>,
     pub(crate) counters: Counters,
 }
 
@@ -47,8 +52,8 @@ pub(crate) struct Context {
 pub(crate) enum SessionEvent {
     /// Authenticated, and both sides have said Hello; with the handle, unless whoever dialled has it.
     Up(Box<(SessionUp, Option<SessionHandle>)>),
-    /// A message arrived.
-    Received(Message),
+    /// A message arrived, at that time.
+    Received(Message, Instant),
     /// Whatever had arrived when it was probed has been reported.
     Quiet,
     /// It was up and has ended; nothing follows.
@@ -57,9 +62,28 @@ pub(crate) enum SessionEvent {
     DialFailed(DialError),
 }
 
+/// A [`Routine`] message that arrived.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) session: SessionId,
+    pub(crate) message: Message,
+    pub(crate) arrived: Instant,
+}
+
+/// A heartbeat that is to be sent.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) seq: u64,
+    pub(crate) echo: Option<Echo>,
+    pub(crate) roster: u64,
+    /// When the mesh decided to send it, and counted until when it held what it echoes.
+    pub(crate) decided: Instant,
+}
+
 #[derive(Debug)]
 enum Outgoing {
     Frame(Frame),
+    Heartbeat(Heartbeat),
     Message(Frame, Receipt),
     Probe,
     Bye(ByeReason),
@@ -80,6 +104,16 @@ impl SessionHandle {
     /// Queues a frame; never blocks.
     pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
         self.put(Outgoing::Frame(frame))
+    }
+
+    /// Queues a heartbeat; never blocks.
+    pub(crate) fn beat(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
+        self.put(Outgoing::Heartbeat(heartbeat))
+    }
+
+    /// Queues a heartbeat that goes out when the thread wakes for another reason; never blocks.
+    pub(crate) fn post(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
+        self.leave(Outgoing::Heartbeat(heartbeat)).map(drop)
     }
 
     /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
@@ -106,14 +140,19 @@ impl SessionHandle {
     }
 
     fn put(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
+        if self.leave(outgoing)? {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether somebody is there who will take it.
+    fn leave(&self, outgoing: Outgoing) -> Result<bool, OutboxFull> {
         match self.outbox.as_ref().map(|outbox| outbox.try_send(outgoing)) {
             Some(Err(TrySendError::Full(_))) => Err(OutboxFull),
             // A session that has ended has said so, or is about to.
-            Some(Err(TrySendError::Disconnected(_))) | None => Ok(()),
-            Some(Ok(())) => {
-                self.waker.wake();
-                Ok(())
-            }
+            Some(Err(TrySendError::Disconnected(_))) | None => Ok(false),
+            Some(Ok(())) => Ok(true),
         }
     }
 }
@@ -148,7 +187,7 @@ pub(crate) fn dial(
     let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, hearsay });
     let name = format!("dial-{id}");
     spawn(name, move || {
-        Session { context, id, waker, outbox, handle: None, stop: None, unwritten: Vec::new() }.run(origin);
+        Session::new(context, id, waker, outbox, None).run(origin);
     })?;
     Ok(handle)
 }
@@ -168,8 +207,7 @@ pub(crate) fn accept(
     let (handle, outbox) = handle_and_outbox(&waker);
     let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), admission };
-    let session =
-        Session { context, id, waker, outbox, handle: Some(handle), stop: None, unwritten: Vec::new() };
+    let session = Session::new(context, id, waker, outbox, Some(handle));
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
 
@@ -200,6 +238,8 @@ struct Session {
     stop: Option<ByeReason>,
     /// Of messages encrypted and not yet handed to the system.
     unwritten: Vec<Receipt>,
+    waits: Waits,
+    routine: Routine,
 }
 
 /// Reports the end exactly once, at the latest when it is dropped.
@@ -233,6 +273,17 @@ impl Drop for Ending<'_> {
 }
 
 impl Session {
+    fn new(
+        context: Arc<Context>,
+        id: SessionId,
+        waker: Arc<Waker>,
+        outbox: Receiver<Outgoing>,
+        handle: Option<SessionHandle>,
+    ) -> Self {
+        let (waits, routine) = Default::default();
+        Self { context, id, waker, outbox, handle, stop: None, unwritten: Vec::new(), waits, routine }
+    }
+
     fn run(mut self, origin: Origin) {
         let inbox = self.context.inbox.clone();
         let panicked = DialError::Failed("the session's thread panicked".to_owned());
@@ -242,7 +293,8 @@ impl Session {
             Origin::Accept { remote, .. } => Some(*remote),
             Origin::Dial { .. } => None,
         };
-        let (mut link, mut frames, up) = match self.establish(origin) {
+        let established = stacker::grow(HANDSHAKE_STACK_BYTES, || self.establish(origin));
+        let (mut link, mut frames, up) = match established {
             Ok(established) => established,
             Err(failure) => {
                 let counters = &self.context.counters;

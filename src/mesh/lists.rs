@@ -1,8 +1,8 @@
 //! Exchange of peer lists, and the roster check that keeps a full mesh full whatever was missed.
 //!
 //! Who asks whom, and when, decides how often dials cross, and each crossing costs a handshake:
-//! - who joins asks the peers it joins through, and dials everybody listed. The lists of one peer
-//!   name only those who came before, so of two joiners exactly one learns of the other;
+//! - who joins asks the peers it joins through, and dials everybody listed. It is told only of those
+//!   who came before it, whoever has come meanwhile, so of two joiners exactly one learns of the other;
 //! - who meets a lost peer again asks at once, both sides: that heals a split;
 //! - everybody else compares rosters once membership has settled, and asks only on a difference.
 //!   Of two nodes that learn of each other like that, the smaller id dials and the other waits.
@@ -37,6 +37,8 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
 /// A peer lost for longer is not passed on any more.
 const RECENT: Duration = Duration::from_secs(10 * 60);
+/// Who asks for the first time, so soon after it came, is joining.
+const JOINING: Duration = Duration::from_secs(2);
 /// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
@@ -99,8 +101,10 @@ impl Mesh {
         if live.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
             return;
         }
-        live.lists.answered = Some(now);
-        let mut records = self.records_for(now, &id, remote);
+        let is_first = live.lists.answered.replace(now).is_none();
+        let is_joining = is_first && now.saturating_duration_since(live.since) < JOINING;
+        let before = is_joining.then_some(live.order);
+        let mut records = self.records_for(now, &id, remote, before);
         loop {
             let rest = records.split_off(records.len().min(RECORDS_MAX));
             let more = !rest.is_empty();
@@ -211,6 +215,7 @@ impl Mesh {
         let live: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.live().is_some()).map(|(id, _)| *id).collect();
         for id in live {
+            self.schedule_heartbeat(now, id);
             self.send_heartbeat(now, id);
         }
     }
@@ -237,15 +242,23 @@ impl Mesh {
         };
         if !live.lists.is_answer_due(now) {
             live.lists.asked = Some((now, why, 0));
-            self.send(&id, Message::PeersRequest);
+            self.send(now, &id, Message::PeersRequest);
         }
     }
 
-    /// Whom we tell this peer of: who is connected, and who was a short while ago; only peers
-    /// proven to us in this life, at addresses that they showed or claimed themselves in it.
-    fn records_for(&self, now: Instant, to: &PeerId, remote: SocketAddr) -> Vec<PeerRecord> {
+    /// Whom we tell this peer of: who is connected, and came `before` that one if there is one, and who was
+    /// a short while ago; only peers proven to us in this life, at addresses that they showed or claimed
+    /// themselves in it.
+    fn records_for(
+        &self,
+        now: Instant,
+        to: &PeerId,
+        remote: SocketAddr,
+        before: Option<u64>,
+    ) -> Vec<PeerRecord> {
         let record = |(id, peer): (&PeerId, &Peer)| {
             let connected = match &peer.state {
+                State::Live(live) if before.is_some_and(|before| live.order > before) => return None,
                 State::Live(_) => true,
                 State::Dead { .. } if peer.instance.is_none() => return None,
                 State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,

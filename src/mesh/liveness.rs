@@ -1,11 +1,16 @@
 //! Heartbeats, pings, and the silence that means death.
+//!
+//! Waking up costs more than what is said then. So heartbeats go out at a few moments of their interval,
+//! all that are due together; what says nothing new is taken in when there is something else to do; and of
+//! each pair one leads, the smaller id, while the other's heartbeat lies ready to go out as soon as the
+//! leader's arrives.
 
 use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::peer::{Peer, State};
 use super::timers::Timer;
-use super::{Mesh, Output, Report, Session, SessionId, millis};
+use super::{Mesh, Output, Report, Session, SessionId, backoff, millis};
 use crate::identity::PeerId;
 use crate::wire::{Echo, Message};
 
@@ -15,63 +20,181 @@ pub const HELD_UP: Duration = Duration::from_millis(100);
 /// Standing still for so long is worth a line in the log.
 const HELD_UP_REPORTED: Duration = Duration::from_millis(500);
 
+/// Moments in an interval at which heartbeats are sent.
+const BEATS: u32 = 8;
+/// The first ping goes out as soon as there is a round-trip time to show beside it, or after this.
+const FIRST_PING_WAIT: Duration = Duration::from_millis(1500);
+
+/// Tells routine heartbeats of one session, which can wait until their mesh is called for another
+/// reason, from those that it should hear of at once.
+#[derive(Debug, Default)]
+pub struct Routine {
+    roster: Option<u64>,
+    has_echo: bool,
+}
+
+/// A heartbeat that arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beat {
+    pub(super) seq: u64,
+    pub(super) echo: Option<Echo>,
+    pub(super) roster: u64,
+    pub(super) arrived: Instant,
+}
+
+impl Routine {
+    /// Whether this message, the session's next, says no more than the heartbeat before it: that its
+    /// sender lives. It may be handed over late, but before anything that came after it.
+    pub fn is_routine(&mut self, message: &Message) -> bool {
+        let Message::Heartbeat { roster, echo, .. } = message else {
+            return false;
+        };
+        // The first round-trip time is awaited by the first ping.
+        let has_news = echo.is_some() && !self.has_echo || self.roster != Some(*roster);
+        self.has_echo |= echo.is_some();
+        self.roster = Some(*roster);
+        !has_news
+    }
+}
+
 impl Mesh {
-    /// A peer has become live. The first heartbeats go out soon, so that the first ping already
-    /// knows a round-trip time, but not at the same instant from everybody.
+    /// A peer has become live. While a mesh forms there is enough to do: heartbeats begin once membership
+    /// has settled, or when they must.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
-        let heartbeat = self.random_between(millis(20), millis(120)).min(self.config.heartbeat);
-        let ping = self.random_between(millis(150), millis(450)).min(self.config.period);
-        self.timers.set(Timer::Heartbeat(id), now + heartbeat);
-        self.timers.set(Timer::Ping(id), now + ping);
+        let first = self.beat_before(now + self.config.heartbeat);
+        self.timers.set(Timer::Heartbeat(id), first);
+        self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
+    }
+
+    /// Some time in the second half of the next interval, so that not all peers have the same moment.
+    pub(super) fn schedule_heartbeat(&mut self, now: Instant, id: PeerId) {
+        let interval = self.config.heartbeat;
+        let wait = self.random_between(interval / 2, interval);
+        let at = self.beat_before(now + wait);
+        self.timers.set(Timer::Heartbeat(id), at);
+    }
+
+    /// The last moment for heartbeats that is not after this one. They are counted from the beginning of
+    /// this mesh, so that nodes do not all have the same.
+    fn beat_before(&self, at: Instant) -> Instant {
+        let beat = (self.config.heartbeat / BEATS).as_nanos().max(1);
+        let past = at.saturating_duration_since(self.started).as_nanos() % beat;
+        at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
     /// A message came from the peer, whatever it says.
-    pub(super) fn heard(&mut self, now: Instant, id: &PeerId) {
+    pub(super) fn heard(&mut self, arrived: Instant, id: &PeerId) {
+        // For as long as this node stood still since then, nobody was silent.
+        let stood_still = self.stood_still.filter(|(_, until)| arrived < *until);
+        let heard = stood_still.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
         if let Some(live) = self.peers.get_mut(id).and_then(Peer::live_mut) {
-            live.heard = live.heard.max(now);
+            live.heard = live.heard.max(heard);
             live.is_probed = false;
         }
     }
 
-    pub(super) fn send_heartbeat(&mut self, now: Instant, id: PeerId) {
-        let roster = self.roster;
+    /// It is time for a heartbeat, or to lay one ready for the leader's next.
+    pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
+        let (we_lead, interval) = (self.id < id, self.config.heartbeat);
+        let next = self.beat_before(now + interval);
+        self.timers.set(Timer::Heartbeat(id), next);
         let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
             return;
         };
-        self.timers.set(Timer::Heartbeat(id), now + self.config.heartbeat);
-        if live.active().is_none() {
-            return;
+        let heartbeats = &mut live.heartbeats;
+        match heartbeats.last_heard.map(|at| at + interval) {
+            Some(expected) if !we_lead && !heartbeats.is_ready && now < expected => {
+                if let Some((session, message)) = self.next_heartbeat(now, id) {
+                    self.output(Output::Post { session, message });
+                    self.set_ready(id, true);
+                    // If the leader's does not come, it goes without.
+                    self.timers.set(Timer::Heartbeat(id), expected + interval / BEATS);
+                }
+            }
+            _ => {
+                // What still lies ready goes out with it.
+                heartbeats.is_ready = false;
+                self.send_heartbeat(now, id);
+            }
         }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, now: Instant, id: PeerId) {
+        if let Some((_, message)) = self.next_heartbeat(now, id) {
+            self.send(now, &id, message);
+        }
+    }
+
+    /// Something is sent to the peer at once: what lay ready for its next heartbeat goes out with that, and
+    /// something else must.
+    pub(super) fn sending(&mut self, now: Instant, id: &PeerId) {
+        if self.set_ready(*id, false) {
+            self.timers.set_no_later(Timer::Heartbeat(*id), now);
+        }
+    }
+
+    /// Whether a heartbeat lies ready on the peer's session, from now on; and whether one did.
+    pub(super) fn set_ready(&mut self, id: PeerId, is_ready: bool) -> bool {
+        let live = self.peers.get_mut(&id).and_then(Peer::live_mut);
+        live.is_some_and(|live| std::mem::replace(&mut live.heartbeats.is_ready, is_ready))
+    }
+
+    fn next_heartbeat(&mut self, now: Instant, id: PeerId) -> Option<(SessionId, Message)> {
+        let roster = self.roster;
+        let live = self.peers.get_mut(&id).and_then(Peer::live_mut)?;
+        let session = live.active()?;
         let echo = live.heartbeats.to_echo.take().map(|(seq, at)| {
             let held = now.saturating_duration_since(at).as_micros();
             Echo { seq, held_us: u64::try_from(held).unwrap_or(u64::MAX) }
         });
         let seq = live.heartbeats.send(now);
-        self.send(&id, Message::Heartbeat { seq, echo, roster });
+        Some((session, Message::Heartbeat { seq, echo, roster }))
+    }
+
+    /// The leader's heartbeat has arrived: ours has gone out then, if it lay ready, or goes now, unless the
+    /// last one is not long ago.
+    fn follow(&mut self, now: Instant, id: PeerId, arrived: Instant) {
+        let half = self.config.heartbeat / 2;
+        let next = self.beat_before(arrived + half);
+        if self.set_ready(id, false) {
+            self.timers.set(Timer::Heartbeat(id), next);
+            return;
+        }
+        let live = self.peers.get(&id).and_then(Peer::live);
+        if live.is_some_and(|live| live.heartbeats.last_sent.is_none_or(|at| now >= at + half)) {
+            self.send_heartbeat(now, id);
+        }
+        self.timers.set_no_later(Timer::Heartbeat(id), next);
     }
 
     pub(super) fn received_heartbeat(
         &mut self,
         now: Instant,
         id: PeerId,
-        seq: u64,
-        echo: Option<Echo>,
-        roster: u64,
+        Beat { seq, echo, roster, arrived }: Beat,
     ) {
         let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
             return;
         };
         live.roster = Some(roster);
-        live.heartbeats.to_echo = Some((seq, now));
+        live.heartbeats.to_echo = Some((seq, arrived));
+        live.heartbeats.last_heard = Some(arrived);
         live.heartbeats.received += 1;
         let is_first = live.heartbeats.received == 1;
         if let Some(Echo { seq, held_us }) = echo {
-            let rtt = live.heartbeats.echoed(now, seq, Duration::from_micros(held_us));
+            let rtt = live.heartbeats.echoed(arrived, seq, Duration::from_micros(held_us));
             rtt.into_iter().for_each(|rtt| self.rtt.measured(rtt));
+            if rtt.is_some() && !live.is_pinged {
+                let soon = self.random_between(Duration::ZERO, millis(100));
+                self.timers.set_no_later(Timer::Ping(id), now + soon);
+            }
         }
         if is_first {
             // Echoed at once, so that the other side has a round-trip time from the beginning.
             self.send_heartbeat(now, id);
+        }
+        if id < self.id {
+            self.follow(now, id, arrived);
         }
         self.compare_rosters(now, id, roster);
     }
@@ -81,19 +204,24 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(live) = peer.live() else {
+        let Some(live) = peer.live_mut() else {
             return;
         };
-        self.timers.set(Timer::Ping(id), now + self.config.period);
-        if live.active().is_some() {
+        let is_first = !std::mem::replace(&mut live.is_pinged, true);
+        let has_session = live.active().is_some();
+        // Who met at the same time does not ping at the same time for ever.
+        let period = self.config.period;
+        let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
+        self.timers.set(Timer::Ping(id), now + wait);
+        if has_session {
             peer.pings_sent += 1;
             let seq = peer.pings_sent;
-            self.send(&id, Message::Ping { seq, text });
+            self.send(now, &id, Message::Ping { seq, text });
         }
     }
 
-    pub(super) fn received_ping(&mut self, now: Instant, id: PeerId, seq: u64, text: String) {
-        self.heard(now, &id);
+    pub(super) fn received_ping(&mut self, arrived: Instant, id: PeerId, seq: u64, text: String) {
+        self.heard(arrived, &id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -106,8 +234,8 @@ impl Mesh {
     }
 
     /// What the peer's user says, on whichever of its sessions: it was sent on one, so it comes once.
-    pub(super) fn received_broadcast(&mut self, now: Instant, id: PeerId, text: String) {
-        self.heard(now, &id);
+    pub(super) fn received_broadcast(&mut self, arrived: Instant, id: PeerId, text: String) {
+        self.heard(arrived, &id);
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.live().is_some()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });
@@ -122,7 +250,10 @@ impl Mesh {
         let dead_at = live.heard + live.timeout;
         if now < dead_at {
             live.is_probed = false;
-            self.timers.set(Timer::Silence(id), dead_at);
+            // Most have spoken by then, and are looked at when heartbeats are sent anyway; who has not,
+            // once more when its time is up.
+            let beat = self.beat_before(dead_at);
+            self.timers.set(Timer::Silence(id), if now < beat { beat } else { dead_at });
         } else if let Some(session) = live.active() {
             if std::mem::replace(&mut live.is_probed, true) {
                 self.silent(now, id);
@@ -155,10 +286,12 @@ impl Mesh {
         let Some(due) = self.timers.next() else {
             return;
         };
-        let gap = now.saturating_duration_since(due.max(last_turn));
+        let from = due.max(last_turn);
+        let gap = now.saturating_duration_since(from);
         if gap < HELD_UP {
             return;
         }
+        self.stood_still = Some((from, now));
         let mut graces = Vec::new();
         for (id, peer) in &mut self.peers {
             if let Some(live) = peer.live_mut() {

@@ -48,11 +48,12 @@ use crate::pin::{Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 use dialing::Dialing;
 use event::Event;
+use liveness::Beat;
 use peer::Peer;
 use timers::{Timer, Timers};
 
 pub use dialing::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
-pub use liveness::HELD_UP;
+pub use liveness::{HELD_UP, Routine};
 pub use memory::{KnownAddr, KnownPeer};
 pub use roster::roster_of;
 pub use rtt::{RTT_BUCKETS_US, RttHistogram};
@@ -106,6 +107,8 @@ pub enum Input {
         session: SessionId,
         /// What.
         message: Message,
+        /// When: not after now, but before if it is [`Routine`].
+        arrived: Instant,
     },
     /// A session that was up has ended; nothing more comes from it.
     SessionDown {
@@ -189,6 +192,14 @@ pub enum Output {
     },
     /// Send on a session that is up.
     Send {
+        /// On which session.
+        session: SessionId,
+        /// What.
+        message: Message,
+    },
+    /// Send on a session that is up, together with what is sent on it next or as soon as something arrives
+    /// on it, whichever comes first; no earlier.
+    Post {
         /// On which session.
         session: SessionId,
         /// What.
@@ -347,6 +358,8 @@ pub struct Mesh {
     /// Digest of ourselves and all live peers.
     roster: u64,
     live: usize,
+    /// How many ever came up.
+    came: u64,
     /// Every round-trip time measured.
     rtt: RttHistogram,
     /// Since when membership has been changing, if it has.
@@ -356,8 +369,11 @@ pub struct Mesh {
     leaving: bool,
     /// What the clock on the wall says, as far as we were told.
     wall: UnixTime,
+    started: Instant,
     /// When the driver last called.
     last_turn: Instant,
+    /// From when until when this node was last held up.
+    stood_still: Option<(Instant, Instant)>,
 }
 
 /// A session that came up and has not ended.
@@ -386,12 +402,15 @@ impl Mesh {
             outputs: VecDeque::new(),
             roster: roster_of([&id]),
             live: 0,
+            came: 0,
             rtt: RttHistogram::default(),
             unsettled_since: None,
             has_list: false,
             leaving: false,
             wall: UnixTime::default(),
+            started: now,
             last_turn: now,
+            stood_still: None,
         };
         mesh.dial_seeds(now);
         mesh
@@ -402,7 +421,7 @@ impl Mesh {
         self.notice_gap(now);
         match input {
             Input::SessionUp(up) => self.session_up(now, up),
-            Input::Received { session, message } => self.received(now, session, message),
+            Input::Received { session, message, arrived } => self.received(now, session, message, arrived),
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
             Input::Quiet { session } => self.session_quiet(now, session),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
@@ -417,7 +436,7 @@ impl Mesh {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Dial(target) => self.dial_due(now, target),
-                Timer::Heartbeat(peer) => self.send_heartbeat(now, peer),
+                Timer::Heartbeat(peer) => self.heartbeat_due(now, peer),
                 Timer::Ping(peer) => self.send_ping(now, peer),
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_over(now, peer),
@@ -475,21 +494,21 @@ impl Mesh {
         self.dialing.in_flight()
     }
 
-    fn received(&mut self, now: Instant, session: SessionId, message: Message) {
+    fn received(&mut self, now: Instant, session: SessionId, message: Message, arrived: Instant) {
         let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
             return;
         };
         // After a goodbye only what the application sent still counts, and only while the peer
         // is a member: nobody is heard of after "down".
         if let Message::Ping { seq, text } = message {
-            self.received_ping(now, peer, seq, text);
+            self.received_ping(arrived, peer, seq, text);
         } else if let Message::Broadcast { text } = message {
-            self.received_broadcast(now, peer, text);
+            self.received_broadcast(arrived, peer, text);
         } else if !closing {
-            self.heard(now, &peer);
+            self.heard(arrived, &peer);
             match message {
                 Message::Heartbeat { seq, echo, roster } => {
-                    self.received_heartbeat(now, peer, seq, echo, roster);
+                    self.received_heartbeat(now, peer, Beat { seq, echo, roster, arrived });
                 }
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
@@ -513,9 +532,10 @@ impl Mesh {
     }
 
     /// Sends on the peer's active session, if it has one.
-    fn send(&mut self, peer: &PeerId, message: Message) {
+    fn send(&mut self, now: Instant, peer: &PeerId, message: Message) {
         let active = self.peers.get(peer).and_then(Peer::live).and_then(peer::Live::active);
         if let Some(session) = active {
+            self.sending(now, peer);
             self.output(Output::Send { session, message });
         }
     }

@@ -72,6 +72,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) since: Instant,
+    /// Its place among all that ever came up.
+    pub(super) order: u64,
     /// Sessions in the order in which they came up; we send on the last.
     pub(super) sessions: Vec<SessionId>,
     /// When the peer was last heard, moved on by the time for which we were held up ourselves.
@@ -81,20 +83,24 @@ pub(super) struct Live {
     /// Silence after which it is dead, by its own heartbeat interval.
     pub(super) timeout: Duration,
     pub(super) heartbeats: Heartbeats,
+    /// Whether it has been sent a ping since it became live.
+    pub(super) is_pinged: bool,
     /// Last roster it told.
     pub(super) roster: Option<u64>,
     pub(super) lists: ListExchange,
 }
 
 impl Live {
-    pub(super) fn new(now: Instant, timeout: Duration) -> Self {
+    pub(super) fn new(now: Instant, order: u64, timeout: Duration) -> Self {
         Self {
             since: now,
+            order,
             sessions: Vec::new(),
             heard: now,
             is_probed: false,
             timeout,
             heartbeats: Heartbeats::default(),
+            is_pinged: false,
             roster: None,
             lists: ListExchange::new(now),
         }
@@ -114,6 +120,11 @@ pub(super) struct Heartbeats {
     /// Number and arrival of the last one received, until it has been echoed.
     pub(super) to_echo: Option<(u64, Instant)>,
     pub(super) received: u64,
+    /// When the last one arrived, and when the last one was sent or laid ready.
+    pub(super) last_heard: Option<Instant>,
+    pub(super) last_sent: Option<Instant>,
+    /// Whether one lies ready on the peer's session until the peer's own arrives.
+    pub(super) is_ready: bool,
     pub(super) rtt: Rtt,
 }
 
@@ -121,6 +132,7 @@ impl Heartbeats {
     /// The number of the next heartbeat, which is sent now.
     pub(super) fn send(&mut self, now: Instant) -> u64 {
         self.sent += 1;
+        self.last_sent = Some(now);
         if self.awaited.len() == AWAITED_ECHOES_MAX {
             self.awaited.pop_front();
         }
@@ -129,10 +141,10 @@ impl Heartbeats {
     }
 
     /// An echo came back. The round-trip time that it tells, if it is of a heartbeat awaited.
-    pub(super) fn echoed(&mut self, now: Instant, seq: u64, held: Duration) -> Option<Duration> {
+    pub(super) fn echoed(&mut self, arrived: Instant, seq: u64, held: Duration) -> Option<Duration> {
         let at = self.awaited.iter().position(|&(sent, _)| sent == seq)?;
         let (_, sent_at) = self.awaited.drain(..=at).next_back()?;
-        let rtt = now.saturating_duration_since(sent_at).saturating_sub(held);
+        let rtt = arrived.saturating_duration_since(sent_at).saturating_sub(held);
         self.rtt.measured(rtt);
         Some(rtt)
     }

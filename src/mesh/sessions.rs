@@ -150,7 +150,8 @@ impl Mesh {
 
         let is_new = peer.live().is_none();
         if is_new {
-            peer.state = State::Live(Box::new(Live::new(now, timeout)));
+            self.came += 1;
+            peer.state = State::Live(Box::new(Live::new(now, self.came, timeout)));
             peer.ups += 1;
             peer.reached_by.clear();
             self.live += 1;
@@ -162,6 +163,7 @@ impl Mesh {
         live.heard = now;
         live.is_probed = false;
         live.timeout = timeout;
+        live.heartbeats.is_ready = false;
         let surplus: Vec<SessionId> = if we_decide {
             std::mem::take(&mut live.sessions)
         } else if live.sessions.len() == SESSIONS_PER_PEER_MAX {
@@ -218,7 +220,7 @@ impl Mesh {
             if !std::mem::replace(&mut peer.clone_reported, true) {
                 self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
                 let notice = Notice::KeyInUse(up.remote);
-                self.send(&up.peer, crate::wire::Message::Notice(notice));
+                self.send(now, &up.peer, crate::wire::Message::Notice(notice));
             }
             self.refuse(up.session, ByeReason::Cloned);
             return false;

@@ -68,6 +68,7 @@ impl Session {
         let io_error = |error| Failure::Link(LinkError::Io(error));
         let (mut link, remote, admission) = match origin {
             Origin::Accept { socket, remote, admission } => {
+                socket.set_nonblocking(true).map_err(io_error)?;
                 let tls = self.context.tls.accept().map_err(tls_error)?;
                 (Link::new(socket, tls, &self.context).map_err(io_error)?, remote, Some(admission))
             }
@@ -192,8 +193,9 @@ impl Session {
             return Err(Failure::Deadline);
         }
         if ready.readable {
+            // What is to be answered goes out with what comes next: who dialled proves itself and says
+            // Hello in one segment.
             let stream = link.read(frames)?;
-            link.flush()?;
             // What arrived with the end may still be the Hello, or the reason for the end; half of
             // it is neither, and a socket at its end would end every wait for the rest at once.
             if stream == Stream::Ended && !frames.has_message() {
@@ -218,7 +220,7 @@ fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> To
     loop {
         match outbox.try_recv() {
             Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
-            Ok(Outgoing::Frame(_) | Outgoing::Message(..) | Outgoing::Probe) => {}
+            Ok(Outgoing::Frame(_) | Outgoing::Heartbeat(_) | Outgoing::Message(..) | Outgoing::Probe) => {}
             Err(TryRecvError::Disconnected) => return Told::Vanish,
             Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
             Err(TryRecvError::Empty) => return Told::Nothing,

@@ -53,13 +53,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes a connected socket over.
+    /// Takes over a connected socket, which does not block.
     pub(crate) fn new(
         socket: TcpStream,
         (mut tls, rejection): Unproven,
         context: &Arc<Context>,
     ) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
         // Frames are small and written whole; waiting for more would only add latency.
         socket.set_nodelay(true)?;
         // We bound what is queued ourselves, by whole frames.

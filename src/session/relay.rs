@@ -1,16 +1,17 @@
 //! A session that is up: frames both ways, and the goodbyes at its end.
 
+use std::io;
 use std::time::Instant;
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{SendError, TryRecvError, TrySendError};
 
 use super::link::{Link, LinkError, Stream};
 use super::pace::Pace;
-use super::{Ending, Outgoing, Session, SessionEvent};
+use super::{Ending, Heartbeat, Outgoing, Received, Session, SessionEvent};
 use crate::config::{LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::delivery::Receipt;
 use crate::log_limit::LogLimit;
-use crate::mesh::DisconnectReason;
+use crate::mesh::{DisconnectReason, SessionId};
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Bytes encrypted before the socket is asked to take them, several frames to a system call.
@@ -48,7 +49,8 @@ impl Session {
         frames: &mut FrameReader,
         ending: &mut Ending<'_>,
     ) -> Result<DisconnectReason, LinkError> {
-        let mut pace = Pace::new(Instant::now());
+        let mut arrived = Instant::now();
+        let mut pace = Pace::new(arrived);
         let mut stalled_since = None;
         let mut probe = Probe::Idle;
         let mut stream = Stream::Open;
@@ -98,7 +100,7 @@ impl Session {
                     }
                     Ok(Some(message)) => {
                         self.context.counters.frames_received.one();
-                        if ending.inbox.send((self.id, SessionEvent::Received(message))).is_err() {
+                        if self.hand_over(ending, message, arrived).is_err() {
                             return Ok(DisconnectReason::Closed);
                         }
                     }
@@ -136,8 +138,30 @@ impl Session {
                     // What came before the connection broke still counts, above all a Bye.
                     Err(LinkError::Io(_)) => Stream::Ended,
                 };
+                arrived = Instant::now();
             }
         }
+    }
+
+    /// Tells the coordinator of a message, without waking it if it is routine.
+    fn hand_over(
+        &mut self,
+        ending: &Ending<'_>,
+        mut message: Message,
+        arrived: Instant,
+    ) -> Result<(), SendError<(SessionId, SessionEvent)>> {
+        self.waits.received(&mut message);
+        if self.routine.is_routine(&message) {
+            let received = Received { session: self.id, message, arrived };
+            match self.context.routine.try_send(received) {
+                Ok(()) => return Ok(()),
+                // Nobody has looked for long: whoever must be woken is, and this session waits.
+                Err(TrySendError::Full(received) | TrySendError::Disconnected(received)) => {
+                    message = received.message;
+                }
+            }
+        }
+        ending.inbox.send((self.id, SessionEvent::Received(message, arrived)))
     }
 
     /// Encrypts what waits in the outbox, up to a batch or to what is no frame.
@@ -146,6 +170,10 @@ impl Session {
         while bytes < WRITE_BATCH_BYTES {
             let frame = match self.outbox.try_recv() {
                 Ok(Outgoing::Frame(frame)) => frame,
+                Ok(Outgoing::Heartbeat(Heartbeat { seq, echo, roster, decided })) => {
+                    let echo = self.waits.sending(seq, echo, decided, Instant::now());
+                    wire::encode(&Message::Heartbeat { seq, echo, roster }).map_err(io::Error::other)?
+                }
                 Ok(Outgoing::Message(frame, receipt)) => {
                     self.unwritten.push(receipt);
                     frame
@@ -196,7 +224,7 @@ impl Session {
                 match frames.next_message() {
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => return Ok(()),
                     Ok(Some(message)) => {
-                        if ending.inbox.send((self.id, SessionEvent::Received(message))).is_err() {
+                        if self.hand_over(ending, message, Instant::now()).is_err() {
                             return Ok(());
                         }
                     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::config::SESSION_STACK_BYTES;
+use p2p_gossip::config::HANDSHAKE_STACK_BYTES;
 use p2p_gossip::wire::{self, Echo, Message};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -284,7 +284,7 @@ pub(crate) fn throughput(time: Duration) -> Result<Throughput, Stop> {
 }
 
 /// Bytes that one end of a connection takes: rustls and a thread asleep. Half of them dialled, half
-/// accepted; the handshake ran on the thread, as with us, and has left its traces on the stack.
+/// accepted; the handshake ran on the thread, and has left its traces on the stack.
 pub(crate) fn session_bytes() -> Result<f64, Stop> {
     let output = Command::new(std::env::current_exe()?).arg(MEMORY_ROLE).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -301,7 +301,7 @@ pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
     let start = |count: u32| -> io::Result<()> {
         for is_client in (0..count).flat_map(|_| [true, false]) {
             let (tls, done) = (Arc::clone(&tls), done.clone());
-            thread::Builder::new().stack_size(SESSION_STACK_BYTES).spawn(move || {
+            thread::Builder::new().stack_size(HANDSHAKE_STACK_BYTES).spawn(move || {
                 let run = || -> io::Result<()> {
                     if is_client { idle(tls.dial()?, &done) } else { idle(tls.accept()?, &done) }
                 };

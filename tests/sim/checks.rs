@@ -1,7 +1,8 @@
 //! The invariants of the design, checked against everything that goes in and comes out.
 
 use p2p_gossip::mesh::{
-    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Output, SESSIONS_PER_PEER_MAX, SessionId,
+    SessionUp,
 };
 use p2p_gossip::pin::{ConnectAddr, Expected};
 use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
@@ -10,7 +11,9 @@ use p2p_gossip::{DialAddr, DownReason, Event, PeerId, PeerState};
 use super::clock::{MS, Micros, SECOND, micros};
 use super::net::{ConnId, Side};
 use super::process::ProcId;
-use super::shadow::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, PeerShadow, SessionShadow, Standing, grace};
+use super::shadow::{
+    DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, Moment, PeerShadow, SessionShadow, Standing, grace,
+};
 use super::world::World;
 
 pub const IDENTITY: &str = "1: one session a peer, never with oneself";
@@ -59,7 +62,7 @@ impl World {
 
     /// After the mesh has taken it in: it is the one to send on, or was refused for a reason.
     pub fn check_newest(&mut self, proc: ProcId) {
-        let local = self.local(proc);
+        let moment = self.moment(proc);
         let Some((peer, session)) = self.procs[proc].shadow.newest.take() else {
             return;
         };
@@ -67,7 +70,7 @@ impl World {
         if !process.shadow.sessions.get(&session).is_some_and(|s| s.open) {
             return;
         }
-        process.shadow.heard(peer, local);
+        process.shadow.heard(peer, moment);
         process.shadow.peer(peer).timeout = process.shadow.newest_timeout;
         if process.mesh.open_sessions(&peer).last() != Some(&session) {
             let open = process.mesh.open_sessions(&peer).to_vec();
@@ -86,18 +89,26 @@ impl World {
         }
     }
 
-    pub fn saw_message(&mut self, proc: ProcId, session: SessionId, message: &Message) {
-        let (local, now) = (self.local(proc), self.now);
+    /// This process's now.
+    pub fn moment(&self, proc: ProcId) -> Moment {
+        let process = &self.procs[proc];
+        process.shadow.moment(self.now, process.clock.elapsed(self.now))
+    }
+
+    pub fn saw_received(&mut self, proc: ProcId, moment: Moment, input: &Input) {
+        let Input::Received { session, message, .. } = input else {
+            return;
+        };
         let shadow = &mut self.procs[proc].shadow;
-        let Some(&SessionShadow { peer, open, .. }) = shadow.sessions.get(&session) else {
+        let Some(&SessionShadow { peer, open, .. }) = shadow.sessions.get(session) else {
             return;
         };
         if open || matches!(message, Message::Ping { .. }) {
-            shadow.heard(peer, local);
+            shadow.heard(peer, moment);
         }
         if let Message::Peers { records, .. } = message {
             for record in records.iter().filter(|record| record.connected) {
-                shadow.peer(record.id).listed_connected = Some(now);
+                shadow.peer(record.id).listed_connected = Some(moment.at);
             }
         }
     }
@@ -115,7 +126,7 @@ impl World {
     }
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
-        let (local, now) = (self.local(proc), self.now);
+        let (moment, now) = (self.moment(proc), self.now);
         let shadow = &mut self.procs[proc].shadow;
         let Some(ended) = shadow.sessions.remove(&session) else {
             return;
@@ -125,7 +136,7 @@ impl World {
             return;
         }
         if let DisconnectReason::Bye(_) = reason {
-            shadow.heard(ended.peer, local);
+            shadow.heard(ended.peer, moment);
         }
         let promised = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
         if shadow.is_up(&ended.peer) {
@@ -146,7 +157,9 @@ impl World {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
                 }
             }
-            Output::Send { session, message } => self.check_send(proc, *session, message),
+            Output::Send { session, message } | Output::Post { session, message } => {
+                self.check_send(proc, *session, message);
+            }
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
             Output::Probe { .. } | Output::Remember => {}
             Output::Notify(event) => self.check_event(proc, event),

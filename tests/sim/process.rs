@@ -14,7 +14,7 @@ use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::scenario::{Restart, Slot};
 use super::session::{Limit, Outgoing, Report};
-use super::shadow::Shadow;
+use super::shadow::{Moment, Shadow};
 use super::world::{Event, World};
 
 pub type ProcId = usize;
@@ -48,6 +48,8 @@ pub struct Process {
     pub leave_by: Option<Micros>,
     pub turn_at: Option<Micros>,
     pub inbox: VecDeque<(SessionId, ConnId, Side, Report)>,
+    /// Heartbeats that nobody is woken for, and when they arrived.
+    pub routine: VecDeque<(Moment, SessionId, ConnId, Side, Message)>,
     /// The coordinator's ends of outboxes.
     pub handles: BTreeMap<SessionId, (ConnId, Side)>,
     /// Sockets that the kernel would close.
@@ -136,6 +138,7 @@ impl World {
             leave_by: None,
             turn_at: None,
             inbox: VecDeque::new(),
+            routine: VecDeque::new(),
             handles: BTreeMap::new(),
             conns: BTreeSet::new(),
             accepted: 0,
@@ -167,6 +170,7 @@ impl World {
         process.paused = false;
         process.deferred.clear();
         process.inbox.clear();
+        process.routine.clear();
         process.handles.clear();
         let conns = std::mem::take(&mut process.conns);
         self.slots[process.slot].proc = None;
@@ -192,6 +196,7 @@ impl World {
         for (conn, _) in self.procs[proc].conns.clone() {
             self.conns[conn].rough = true;
         }
+        self.take_routine(proc);
         self.feed(proc, Input::Leave);
         self.want_turn(proc, leave_by);
     }
@@ -251,6 +256,7 @@ impl World {
         self.slots[slot].access = access.clone();
         if let Some(proc) = running {
             self.procs[proc].shadow.access = access.clone();
+            self.take_routine(proc);
             self.feed(proc, Input::Access(access));
             self.check_admission(proc);
             self.want_turn(proc, self.now);
@@ -293,8 +299,10 @@ impl World {
             let Some((session, conn, side, report)) = self.procs[proc].inbox.pop_front() else {
                 break;
             };
+            self.take_routine(proc);
             self.session_event(proc, session, conn, side, report);
         }
+        self.take_routine(proc);
         let local = self.procs[proc].clock.local(self.now);
         let wall = self.wall();
         self.procs[proc].mesh.tell_time(wall);
@@ -319,6 +327,20 @@ impl World {
         }
     }
 
+    /// What came without a hurry, as of when it came.
+    fn take_routine(&mut self, proc: ProcId) {
+        while let Some((moment, session, conn, side, message)) = self.procs[proc].routine.pop_front() {
+            self.procs[proc].shadow.input_from = Some((conn, side));
+            self.note(|| format!("p{proc} ← {session} c{conn} of {} µs: {message:?}", moment.at));
+            let arrived = self.procs[proc].clock.local(moment.at);
+            let input = Input::Received { session, message, arrived };
+            self.saw_received(proc, moment, &input);
+            self.feed(proc, input);
+            self.procs[proc].shadow.input_from = None;
+            self.check_state(proc);
+        }
+    }
+
     fn session_event(&mut self, proc: ProcId, session: SessionId, conn: ConnId, side: Side, report: Report) {
         self.procs[proc].shadow.input_from = Some((conn, side));
         let input = match report {
@@ -328,8 +350,8 @@ impl World {
                 Input::SessionUp(*up)
             }
             Report::Received(message) => {
-                self.saw_message(proc, session, &message);
-                Input::Received { session, message }
+                let arrived = self.procs[proc].clock.local(self.now);
+                Input::Received { session, message, arrived }
             }
             Report::Quiet => Input::Quiet { session },
             Report::Down(reason) => Input::SessionDown { session, reason },
@@ -338,6 +360,7 @@ impl World {
                 Input::DialFailed { session, reason }
             }
         };
+        self.saw_received(proc, self.moment(proc), &input);
         self.note(|| {
             let shown = format!("{input:?}");
             format!("p{proc} ← {} c{conn} {}", session, shown.chars().take(230).collect::<String>())
@@ -383,7 +406,8 @@ impl World {
                         self.procs[proc].mesh.handle(local, Input::DialFailed { session, reason });
                     }
                 },
-                Output::Send { session, message } => self.send(proc, session, message),
+                Output::Send { session, message } => self.send(proc, session, message, true),
+                Output::Post { session, message } => self.send(proc, session, message, false),
                 Output::Close { session, reason } => {
                     self.trace.mix(&session);
                     if let Some(&(conn, side)) = self.procs[proc].handles.get(&session)
@@ -420,7 +444,8 @@ impl World {
         self.resolve(addr)
     }
 
-    fn send(&mut self, proc: ProcId, session: SessionId, mut message: Message) {
+    /// Now, or when something else happens on the session.
+    fn send(&mut self, proc: ProcId, session: SessionId, mut message: Message, now: bool) {
         if self.procs[proc].is_liar {
             let message = &mut message;
             self.distort(proc, message);
@@ -440,7 +465,10 @@ impl World {
         if let Message::Ping { seq, .. } = message {
             self.conns[conn].pings[side].push_back((seq, self.now));
         }
-        if !self.put(conn, side, Outgoing::Message(message)) {
+        let outgoing = Outgoing::Message(message);
+        let has_room =
+            if now { self.put(conn, side, outgoing) } else { self.lay_ready(conn, side, outgoing) };
+        if !has_room {
             // Too slow: the session ends, without waiting for it.
             self.procs[proc].handles.remove(&session);
             self.conns[conn].rough = true;

@@ -71,6 +71,10 @@ impl Puppet {
         self.mesh.recall(self.now, known);
     }
 
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
     pub fn is_settled(&self) -> bool {
         self.mesh.is_settled(self.now)
     }
@@ -114,7 +118,8 @@ impl Puppet {
     }
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
-        self.tell(Input::Received { session, message })
+        let arrived = self.now;
+        self.tell(Input::Received { session, message, arrived })
     }
 
     /// A heartbeat from a peer that knows others than we do, or not.
@@ -143,8 +148,7 @@ impl Puppet {
     ) -> Vec<Output> {
         let record =
             |(id, addr): (PeerId, SocketAddr)| PeerRecord { id, addrs: vec![addr.into()], connected: true };
-        let message = Message::Peers { records: named.map(record).collect(), more: false };
-        self.tell(Input::Received { session, message })
+        self.receives(session, Message::Peers { records: named.map(record).collect(), more: false })
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -246,7 +250,16 @@ pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
     dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
 }
 
-/// The messages among the outputs, and on which session.
+/// What is laid ready among the outputs, and on which session.
+pub fn posted(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
+    let post = |output| match output {
+        &Output::Post { session, ref message } => Some((session, message)),
+        _ => None,
+    };
+    outputs.iter().filter_map(post).collect()
+}
+
+/// The messages among the outputs that are sent at once, and on which session.
 pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     let send = |output| match output {
         &Output::Send { session, ref message } => Some((session, message)),

@@ -15,8 +15,9 @@ pub struct Cost {
     pub handshakes_per_pair: f64,
 }
 
-/// `nodes` nodes start within `spread` and join through the first; measured until the mesh is whole.
-pub fn formation(seed: u64, nodes: usize, spread: Micros) -> Cost {
+/// `nodes` nodes start within `spread` and join through the first; measured until the mesh is whole. On a
+/// machine that is busy with that, threads tell each other things up to `hop` later.
+pub fn formation(seed: u64, nodes: usize, spread: Micros, hop: Micros) -> Cost {
     let mut scenario = Scenario::new(seed, nodes);
     let mut rng = fastrand::Rng::with_seed(seed);
     scenario.script = (0..nodes)
@@ -25,6 +26,7 @@ pub fn formation(seed: u64, nodes: usize, spread: Micros) -> Cost {
     scenario.script.push((spread, Action::Calm));
     scenario.stay = 0;
     scenario.faults.ping_period_ms = 5_000;
+    scenario.faults.thread_hop_us = hop;
     let mut world = World::new(scenario);
     world.count_bytes = true;
     world.waits_only_until_whole = true;
@@ -54,7 +56,7 @@ pub fn table() {
     let most = std::env::var("SCALE").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 1).unwrap_or(500);
     for nodes in [8, 50, 100, 200, 500].into_iter().filter(|&nodes| nodes <= most) {
         for spread in [100 * MS, 10 * SECOND] {
-            let cost = formation(1, nodes, spread);
+            let cost = formation(1, nodes, spread, 0);
             println!(
                 "| {nodes} | {:.1} | {:.2} | {:.3} | {:.1} | {:.0} | {:.1} | {:.0} |",
                 spread as f64 / 1e6,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_FLUSH, LINGER, WRITE_STALL};
-use p2p_gossip::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
+use p2p_gossip::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::{ByeReason, Hello, Message};
 
@@ -64,12 +64,22 @@ pub struct Thread {
     /// Whether the coordinator holds the other end of the outbox.
     pub handle: bool,
     pub started: Micros,
+    routine: Routine,
     stalled_since: Option<Micros>,
 }
 
 impl Thread {
     pub fn new(id: SessionId, stage: Stage, expected: Expected, now: Micros) -> Self {
-        Self { id, stage, expected, outbox: VecDeque::new(), handle: true, started: now, stalled_since: None }
+        Self {
+            id,
+            stage,
+            expected,
+            outbox: VecDeque::new(),
+            handle: true,
+            started: now,
+            routine: Routine::default(),
+            stalled_since: None,
+        }
     }
 
     pub fn is_connecting(&self) -> bool {
@@ -147,6 +157,20 @@ impl World {
             let hop = self.scenario.faults.thread_hop_us;
             let at = self.now + if hop == 0 { 0 } else { self.rng.u64(0..=hop) };
             self.want_turn(proc, at);
+        }
+    }
+
+    /// Tells the coordinator what has arrived, without waking it if it is routine.
+    fn received(&mut self, conn: ConnId, side: Side, message: Message) {
+        let end = &mut self.conns[conn].ends[side];
+        if let (Some(proc), Some(thread)) = (end.proc, &mut end.thread)
+            && thread.routine.is_routine(&message)
+        {
+            let id = thread.id;
+            let moment = self.moment(proc);
+            self.procs[proc].routine.push_back((moment, id, conn, side, message));
+        } else {
+            self.report(conn, side, Report::Received(message));
         }
     }
 
@@ -231,7 +255,8 @@ impl World {
             }
             (Stage::AwaitingClient | Stage::AwaitingFinished, _) => self.end(conn, side, None),
             (Stage::Up | Stage::Lingering, Packet::Message(message)) => {
-                self.report(conn, side, Report::Received(message));
+                self.received(conn, side, message);
+                self.pump(conn, side);
             }
             (Stage::Up, Packet::Bye(reason)) => {
                 self.report(conn, side, Report::Down(DisconnectReason::Bye(reason)));
@@ -294,7 +319,20 @@ impl World {
         }
     }
 
-    /// The coordinator puts something into an outbox. Whether there was room.
+    /// The coordinator leaves something in the outbox of a session that is up. Whether there was room.
+    pub fn lay_ready(&mut self, conn: ConnId, side: Side, outgoing: Outgoing) -> bool {
+        let most = self.scenario.faults.outbox_frames;
+        let Some(thread) = &mut self.conns[conn].ends[side].thread else {
+            return true;
+        };
+        let has_room = thread.outbox.len() < most;
+        if has_room && !thread.is_handshaking() {
+            thread.outbox.push_back(outgoing);
+        }
+        has_room
+    }
+
+    /// The coordinator puts something into an outbox, and wakes the thread. Whether there was room.
     pub fn put(&mut self, conn: ConnId, side: Side, outgoing: Outgoing) -> bool {
         let most = self.scenario.faults.outbox_frames;
         let Some(thread) = &mut self.conns[conn].ends[side].thread else {

@@ -19,6 +19,15 @@ pub enum Standing {
     Left,
 }
 
+/// A moment, on a process's own clock as well, and how long it had been held up by then.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub at: Micros,
+    local: Micros,
+    held: Micros,
+    surely_held: Micros,
+}
+
 #[derive(Debug)]
 pub struct PeerShadow {
     pub standing: Standing,
@@ -161,12 +170,18 @@ impl Shadow {
         }
     }
 
-    pub fn heard(&mut self, id: PeerId, local: Micros) {
-        let (held, surely) = (self.held, self.surely_held);
+    pub fn moment(&self, at: Micros, local: Micros) -> Moment {
+        Moment { at, local, held: self.held, surely_held: self.surely_held }
+    }
+
+    /// News may be late, and older than what was heard meanwhile.
+    pub fn heard(&mut self, id: PeerId, moment: Moment) {
         let peer = self.peer(id);
-        peer.heard = local;
-        peer.held_at_heard = held;
-        peer.surely_held_at_heard = surely;
+        if moment.local >= peer.heard {
+            peer.heard = moment.local;
+            peer.held_at_heard = moment.held;
+            peer.surely_held_at_heard = moment.surely_held;
+        }
     }
 
     /// One more dial; whether that is allowed.

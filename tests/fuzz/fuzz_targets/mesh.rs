@@ -154,7 +154,8 @@ impl Driver {
             }
             Step::Receives { which, what } => {
                 if let Some(session) = self.session(which) {
-                    self.feed(Input::Received { session, message: message(what) });
+                    let arrived = self.now;
+                    self.feed(Input::Received { session, message: message(what), arrived });
                 }
             }
             Step::Ends { which, why } => {
@@ -207,7 +208,7 @@ impl Driver {
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                     assert!(!self.is_leaving, "dialled after the goodbye");
                 }
-                Output::Send { session, message } => {
+                Output::Send { session, message } | Output::Post { session, message } => {
                     assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
                     assert!(!self.is_leaving, "sent after the goodbye");
                     p2p_gossip::wire::encode(&message).expect("what is sent can be sent");

@@ -11,6 +11,8 @@ use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
 use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
 use crate::sim::puppet::{Puppet, addr, dialled, dials_to, id, listed, requests, sent};
 
+const LONGER_THAN_JOINING: Duration = Duration::from_millis(2_100);
+
 #[test]
 fn loopback_addresses_are_told_on_loopback_only() {
     let mut node = Puppet::new(&[]);
@@ -20,8 +22,32 @@ fn loopback_addresses_are_told_on_loopback_only() {
     node.up_at(near, id(4), 1, local(4));
     node.up_at(far, id(5), 1, addr(5));
     let names = |outputs: &[Output]| -> Vec<PeerId> { listed(outputs).into_iter().map(|r| r.id).collect() };
+    node.wait(LONGER_THAN_JOINING);
     assert_eq!(names(&node.receives(near, Message::PeersRequest)), [id(3), id(5)]);
     assert_eq!(names(&node.receives(far, Message::PeersRequest)), []);
+}
+
+#[test]
+fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
+    let mut node = Puppet::new(&[]);
+    let [first, second, third] = [3, 4, 5].map(|n| node.meets(n));
+    let mut told = |session| -> Vec<PeerId> {
+        node.wait(ms(300));
+        let outputs = node.receives(session, Message::PeersRequest);
+        listed(&outputs).into_iter().map(|record| record.id).collect()
+    };
+    // Of two that join at once one is to dial the other, however late they ask.
+    assert_eq!(told(first), []);
+    assert_eq!(told(third), [id(3), id(4)]);
+    assert_eq!(told(second), [id(3)]);
+    assert_eq!(told(second), [id(3), id(5)]);
+    assert_eq!(told(first), [id(4), id(5)]);
+
+    // Who asks for the first time when it is no longer new misses somebody.
+    let mut node = Puppet::new(&[]);
+    let [early, _] = [3, 4].map(|n| node.meets(n));
+    node.wait(LONGER_THAN_JOINING);
+    assert_eq!(listed(&node.receives(early, Message::PeersRequest)).len(), 1);
 }
 
 #[test]
@@ -33,7 +59,7 @@ fn the_dead_are_passed_on_for_a_while_as_not_connected() {
         let outputs = node.receives(session, Message::PeersRequest);
         listed(&outputs).into_iter().map(|record| (record.id, record.connected)).collect()
     };
-    assert_eq!(tells(&mut node, SECOND), [(id(5), true)]);
+    assert_eq!(tells(&mut node, LONGER_THAN_JOINING), [(id(5), true)]);
     node.down(dead, DisconnectReason::Closed);
     assert_eq!(tells(&mut node, 9 * MINUTE), [(id(5), false)]);
     assert_eq!(tells(&mut node, 2 * MINUTE), []);

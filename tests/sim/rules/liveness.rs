@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use p2p_gossip::Event;
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::mesh::{Output, SessionId};
+use p2p_gossip::mesh::{Input, Output, Routine, SessionId};
 use p2p_gossip::wire::{Echo, Hello, Message};
 
 use super::{MINUTE, SECOND, joined, ms, with_heartbeats};
-use crate::sim::puppet::{Puppet, addr, hello, id, sent, told};
+use crate::sim::puppet::{Puppet, addr, hello, id, posted, sent, told};
 
 #[test]
 fn whatever_a_peer_says_it_is_alive() {
@@ -22,12 +22,19 @@ fn whatever_a_peer_says_it_is_alive() {
     assert!(told(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
 }
 
+/// How many heartbeats are sent at once, and how many are laid ready for the peer's.
+fn beats(outputs: &[Output]) -> (usize, usize) {
+    let count = |messages: Vec<(SessionId, &Message)>| {
+        messages.iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. })).count()
+    };
+    (count(sent(outputs)), count(posted(outputs)))
+}
+
 #[test]
 fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
-    let (mut node, session) = joined();
-    let beats = |outputs: &[Output]| {
-        sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. })).count()
-    };
+    let mut node = Puppet::new(&[]);
+    // Node 9 leads.
+    let session = node.meets(12);
     let outputs = node.heartbeat(session, 0);
     let echo = |(_, message): &(SessionId, &Message)| {
         matches!(message, Message::Heartbeat { echo: Some(Echo { seq: 1, .. }), .. })
@@ -35,7 +42,126 @@ fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
     assert_eq!(sent(&outputs).iter().filter(|beat| echo(beat)).count(), 1, "{outputs:?}");
     node.wait(SECOND);
     let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
-    assert!((20..=21).contains(&beats(&outputs)), "{}", beats(&outputs));
+    let (at_once, ready) = beats(&outputs);
+    assert!((20..=21).contains(&at_once) && ready == 0, "{at_once}, {ready}");
+}
+
+#[test]
+fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_otherwise() {
+    let (mut node, session) = joined();
+    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    assert_eq!(beats(&with_heartbeats(&mut node, session, None, 20 * HEARTBEAT)), (0, 20));
+}
+
+#[test]
+fn a_leader_that_is_late_is_not_waited_for() {
+    let (mut node, session) = joined();
+    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    node.heartbeat(session, node.mesh.roster());
+    let alone = HEARTBEAT + HEARTBEAT / 8;
+    assert_eq!(beats(&node.wait(alone - ms(1))), (0, 1));
+    assert_eq!(beats(&node.wait(ms(2))), (1, 0));
+    assert_eq!(beats(&node.wait(HEARTBEAT)), (1, 0));
+    // It is there again: what it says is answered at once, as nothing was ready.
+    node.wait(HEARTBEAT / 2 + ms(10));
+    let outputs = node.heartbeat(session, node.mesh.roster());
+    assert_eq!(beats(&outputs).0 + beats(&node.wait(HEARTBEAT / 2)).0, 1);
+    assert_eq!(beats(&with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
+}
+
+#[test]
+fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
+    let (mut node, session) = joined();
+    let mut outputs = Vec::new();
+    for _ in 0..1000 {
+        let roster = node.mesh.roster();
+        outputs.extend(node.heartbeat(session, roster));
+        outputs.extend(node.wait(ms(10)));
+    }
+    let (at_once, ready) = beats(&outputs);
+    assert!(at_once <= 3 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
+}
+
+#[test]
+fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_ready() {
+    let (mut node, session) = joined();
+    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    for _ in 0..30 {
+        let roster = node.mesh.roster();
+        assert_eq!(beats(&node.heartbeat(session, roster)).0, 0, "nothing was ready");
+        let outputs = node.wait(SECOND);
+        let pings =
+            sent(&outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count();
+        // One for the leader's heartbeat, and one instead of each that went out before.
+        assert!((1..=1 + pings).contains(&beats(&outputs).1), "{outputs:?}");
+    }
+}
+
+#[test]
+fn on_a_new_session_nothing_is_ready_yet() {
+    let (mut node, session) = joined();
+    with_heartbeats(&mut node, session, None, 3 * SECOND);
+    let roster = node.mesh.roster();
+    node.heartbeat(session, roster);
+    assert_eq!(beats(&node.wait(HEARTBEAT * 9 / 10)), (0, 1));
+    let newer = SessionId::accepted(77);
+    node.up(newer, id(3), 1);
+    let roster = node.mesh.roster();
+    let mut outputs = node.heartbeat(newer, roster);
+    outputs.extend(node.wait(HEARTBEAT * 9 / 10));
+    let sessions: Vec<SessionId> = posted(&outputs).iter().map(|(session, _)| *session).collect();
+    assert_eq!((sessions, beats(&outputs).0), (vec![newer], 0), "{outputs:?}");
+}
+
+#[test]
+fn the_first_ping_goes_out_with_the_first_round_trip_time_or_after_a_while() {
+    let pings = |outputs: &[Output]| {
+        sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
+    };
+    let (mut node, session) = joined();
+    let seq = loop {
+        let outputs = node.wait(ms(1));
+        assert_eq!(pings(&outputs), 0);
+        if let Some((_, Message::Heartbeat { seq, .. })) = sent(&outputs).first() {
+            break *seq;
+        }
+    };
+    let echo = Some(Echo { seq, held_us: 0 });
+    node.receives(session, Message::Heartbeat { seq: 1, echo, roster: 0 });
+    assert_eq!(pings(&node.wait(ms(100))), 1);
+
+    let (mut node, _) = joined();
+    assert_eq!(pings(&node.wait(ms(1_499))), 0);
+    assert_eq!(pings(&node.wait(ms(2))), 1);
+}
+
+#[test]
+fn only_a_heartbeat_that_says_nothing_new_is_routine() {
+    let mut routine = Routine::default();
+    let mut is_routine = |echo: bool, roster| {
+        let echo = echo.then_some(Echo { seq: 1, held_us: 0 });
+        routine.is_routine(&Message::Heartbeat { seq: 1, echo, roster })
+    };
+    // The first, and the first that brings a round-trip time.
+    assert_eq!([is_routine(false, 1), is_routine(false, 1), is_routine(true, 1)], [false, true, false]);
+    assert_eq!([is_routine(true, 1), is_routine(true, 2), is_routine(false, 2)], [true, false, true]);
+    assert!(!routine.is_routine(&Message::Ping { seq: 1, text: String::new() }));
+    assert!(!routine.is_routine(&Message::PeersRequest));
+}
+
+#[test]
+fn a_node_that_stood_still_counts_what_had_come_before_as_of_then() {
+    let (mut node, session) = joined();
+    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    let arrived = node.now();
+    // The heartbeat was not told before the node stood still, and its silence begins after that.
+    node.stand_still(TIMEOUT + SECOND);
+    let (seq, echo, roster) = (9, None, node.mesh.roster());
+    node.tell(Input::Received { session, message: Message::Heartbeat { seq, echo, roster }, arrived });
+    node.wait(TIMEOUT - HEARTBEAT);
+    assert_eq!(node.mesh.members(), 2);
+    node.wait(2 * HEARTBEAT + ms(200));
+    assert_eq!(node.mesh.members(), 1);
 }
 
 #[test]
