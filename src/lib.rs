@@ -178,6 +178,7 @@ pub mod status;
 mod subscribers;
 pub mod text;
 mod tls;
+mod token_bucket;
 mod waker;
 pub mod wire;
 

@@ -11,6 +11,7 @@ use super::{DialError, Mesh, Output, Report, SessionId, millis};
 use crate::addr::DialAddr;
 use crate::identity::PeerId;
 use crate::pin::{ConnectAddr, Expected, Pin};
+use crate::token_bucket::TokenBucket;
 
 /// Dials under way at once: enough to join quickly, few enough not to starve a small machine.
 pub const DIALS_IN_FLIGHT_MAX: usize = 16;
@@ -78,12 +79,8 @@ pub(super) struct Dialing {
     ready_known: VecDeque<Target>,
     ready_rumoured: VecDeque<Target>,
     dialled: u64,
-    /// Token bucket, in millionths of a dial.
-    tokens: u64,
-    refilled: Instant,
+    starts: TokenBucket,
 }
-
-const TOKEN: u64 = 1_000_000;
 
 impl Dialing {
     pub(super) fn new(connect: &[ConnectAddr], now: Instant) -> Self {
@@ -112,8 +109,7 @@ impl Dialing {
             ready_known: VecDeque::new(),
             ready_rumoured: VecDeque::new(),
             dialled: 0,
-            tokens: u64::from(DIALS_BURST) * TOKEN,
-            refilled: now,
+            starts: TokenBucket::new(DIALS_BURST, DIALS_PER_SECOND, now),
         }
     }
 
@@ -193,22 +189,6 @@ impl Dialing {
             || self.ready_rumoured.contains(&target)
             || self.in_flight.values().any(|dial| dial.target == target && !dial.cancelled)
     }
-
-    /// Takes a token for one dial, or says how long until there is one.
-    fn take_token(&mut self, now: Instant) -> Result<(), Duration> {
-        let elapsed = now.saturating_duration_since(self.refilled);
-        self.refilled = now;
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let refill = micros.saturating_mul(DIALS_PER_SECOND.into());
-        self.tokens = self.tokens.saturating_add(refill).min(u64::from(DIALS_BURST) * TOKEN);
-        match self.tokens.checked_sub(TOKEN) {
-            Some(left) => {
-                self.tokens = left;
-                Ok(())
-            }
-            None => Err(Duration::from_micros((TOKEN - self.tokens) / u64::from(DIALS_PER_SECOND) + 1)),
-        }
-    }
 }
 
 impl Mesh {
@@ -237,7 +217,7 @@ impl Mesh {
             if !self.is_wanted(target) {
                 continue;
             }
-            if let Err(wait) = self.dialing.take_token(now) {
+            if let Err(wait) = self.dialing.starts.take(now) {
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
             }

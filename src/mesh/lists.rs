@@ -18,10 +18,15 @@ use super::{Mesh, Output, Report, SessionId, millis, reach};
 use crate::addr::DialAddr;
 use crate::config::PEERS_LIMIT;
 use crate::identity::PeerId;
+use crate::token_bucket::TokenBucket;
 use crate::wire::{Message, PeerRecord, RECORDS_MAX};
 
 /// Membership unchanged for this long is settled: rosters are compared.
 const SETTLE: Duration = Duration::from_millis(250);
+/// So many are told the roster as soon as it has settled: in a large mesh enough to find that somebody knows
+/// others, while on a starved machine that is busy forming it, where it seems to settle again and again, all
+/// would be more messages than all others together.
+const TOLD_AT_ONCE_MAX: usize = 8;
 /// Membership that never stops changing is taken as it is after this long.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// A difference of rosters that lasts this long is real: both sides had time to settle.
@@ -31,6 +36,10 @@ const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// A request unanswered for this long may be repeated.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// Lists asked for because of rosters, at once and a second in the long run: while hundreds come and go all
+/// rosters differ, and each list is as long as the mesh is large.
+const ROSTER_QUESTIONS_BURST: u32 = 8;
+const ROSTER_QUESTIONS_PER_SECOND: u32 = 4;
 /// One peer's requests are answered no more often than this.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
@@ -51,6 +60,10 @@ pub(super) enum Why {
     Reconnect,
     /// The other side knows other members than we do.
     Roster,
+}
+
+pub(super) fn roster_questions(now: Instant) -> TokenBucket {
+    TokenBucket::new(ROSTER_QUESTIONS_BURST, ROSTER_QUESTIONS_PER_SECOND, now)
 }
 
 /// Requests and answers between us and one live peer.
@@ -166,18 +179,29 @@ impl Mesh {
     /// A difference of rosters has had its time to go away.
     pub(super) fn check_roster(&mut self, now: Instant, id: PeerId) {
         let (ours, is_settled) = (self.roster, !self.timers.is_set(Timer::Settled));
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(live) = self.peers.get(&id).and_then(Peer::live) else {
             return;
         };
         let Some(theirs) = live.roster.filter(|&theirs| theirs != ours && is_settled) else {
             return;
         };
-        let lists = &mut live.lists;
-        if lists.asked_for != Some(theirs) {
-            lists.interval = ASK_AGAIN_MIN;
-        } else if now < lists.not_before {
+        let is_new = live.lists.asked_for != Some(theirs);
+        if live.lists.is_answer_due(now) || !is_new && now < live.lists.not_before {
             // The next heartbeat brings the difference up again.
             return;
+        }
+        if let Err(wait) = self.roster_questions.take(now) {
+            // Most differences are gone by the time that one of them has been asked about. Whose turn comes
+            // next is left to chance, lest it always be the same.
+            let wait = self.random_between(wait, wait + ROSTER_PATIENCE);
+            return self.timers.set(Timer::RosterCheck(id), now + wait);
+        }
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        let lists = &mut live.lists;
+        if is_new {
+            lists.interval = ASK_AGAIN_MIN;
         }
         lists.asked_for = Some(theirs);
         lists.not_before = now + lists.interval;
@@ -203,8 +227,8 @@ impl Mesh {
         self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
     }
 
-    /// Membership has not changed for a while: all peers are told our roster, now rather than
-    /// with the next heartbeat, so that a difference shows within moments.
+    /// Membership has not changed for a while: some peers are told our roster now, rather than with the
+    /// next heartbeat, so that a difference shows within moments.
     pub(super) fn settled(&mut self, now: Instant) {
         let since = self.unsettled_since.unwrap_or(now);
         if self.dialing.is_exploring() && now < since + SETTLE_MAX {
@@ -214,7 +238,10 @@ impl Mesh {
         self.unsettled_since = None;
         let live: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.live().is_some()).map(|(id, _)| *id).collect();
-        for id in live {
+        for &id in &live {
+            self.ping_if_due(now, id);
+        }
+        for id in self.rng.choose_multiple(live, TOLD_AT_ONCE_MAX) {
             self.schedule_heartbeat(now, id);
             self.send_heartbeat(now, id);
         }

@@ -22,8 +22,11 @@ const HELD_UP_REPORTED: Duration = Duration::from_millis(500);
 
 /// Moments in an interval at which heartbeats are sent.
 const BEATS: u32 = 8;
-/// The first ping goes out as soon as there is a round-trip time to show beside it, or after this.
-const FIRST_PING_WAIT: Duration = Duration::from_millis(1500);
+/// The first ping goes out once membership has settled and there is a round-trip time to show beside it,
+/// or after this.
+const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
+/// Between two first pings, on average: a mesh that has just formed does not ping all its links at once.
+const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 /// Tells routine heartbeats of one session, which can wait until their mesh is called for another
 /// reason, from those that it should hear of at once.
@@ -181,22 +184,33 @@ impl Mesh {
         live.heartbeats.last_heard = Some(arrived);
         live.heartbeats.received += 1;
         let is_first = live.heartbeats.received == 1;
+        let is_settled = !self.timers.is_set(Timer::Settled);
         if let Some(Echo { seq, held_us }) = echo {
             let rtt = live.heartbeats.echoed(arrived, seq, Duration::from_micros(held_us));
             rtt.into_iter().for_each(|rtt| self.rtt.measured(rtt));
-            if rtt.is_some() && !live.is_pinged {
-                let soon = self.random_between(Duration::ZERO, millis(100));
-                self.timers.set_no_later(Timer::Ping(id), now + soon);
+            if rtt.is_some() && is_settled {
+                self.ping_if_due(now, id);
             }
-        }
-        if is_first {
-            // Echoed at once, so that the other side has a round-trip time from the beginning.
-            self.send_heartbeat(now, id);
         }
         if id < self.id {
             self.follow(now, id, arrived);
+        } else if is_first && is_settled {
+            // Echoed at once, so that the other side has a round-trip time from the beginning.
+            self.send_heartbeat(now, id);
         }
         self.compare_rosters(now, id, roster);
+    }
+
+    /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
+    /// longer if there are many others to ping.
+    pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
+        let live = self.peers.get(&id).and_then(Peer::live);
+        if live.is_some_and(|live| !live.is_pinged && live.heartbeats.rtt.last.is_some()) {
+            let others = u32::try_from(self.live).unwrap_or(u32::MAX);
+            let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
+            let soon = self.random_between(Duration::ZERO, longest);
+            self.timers.set_no_later(Timer::Ping(id), now + soon);
+        }
     }
 
     pub(super) fn send_ping(&mut self, now: Instant, id: PeerId) {

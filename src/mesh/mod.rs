@@ -45,6 +45,7 @@ use crate::addr::DialAddr;
 use crate::config::Config;
 use crate::identity::PeerId;
 use crate::pin::{Expected, Pin};
+use crate::token_bucket::TokenBucket;
 use crate::wire::{ByeReason, Hello, Message};
 use dialing::Dialing;
 use event::Event;
@@ -362,6 +363,8 @@ pub struct Mesh {
     came: u64,
     /// Every round-trip time measured.
     rtt: RttHistogram,
+    /// Lists asked for because of rosters.
+    roster_questions: TokenBucket,
     /// Since when membership has been changing, if it has.
     unsettled_since: Option<Instant>,
     /// Whether any list of peers has been received yet.
@@ -404,6 +407,7 @@ impl Mesh {
             live: 0,
             came: 0,
             rtt: RttHistogram::default(),
+            roster_questions: lists::roster_questions(now),
             unsettled_since: None,
             has_list: false,
             leaving: false,

@@ -3,43 +3,27 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{FRAMES_BURST, FRAMES_PER_SECOND};
+use crate::token_bucket::TokenBucket;
+
+/// A tenth of a second's worth is taken at a time, lest the thread wake for each frame.
+const REST: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// Frames that may be taken at once, in millionths.
-    tokens: u64,
-    refilled: Instant,
-}
-
-const TOKEN: u64 = 1_000_000;
+pub(super) struct Pace(TokenBucket);
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: u64::from(FRAMES_BURST) * TOKEN, refilled: now }
+        Self(TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now))
     }
 
     /// Lets one frame in, or says when the next one may come.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Instant> {
-        if self.tokens < TOKEN {
-            let elapsed = now.saturating_duration_since(self.refilled).as_micros();
-            let micros = u64::try_from(elapsed).unwrap_or(u64::MAX);
-            let refill = micros.saturating_mul(FRAMES_PER_SECOND.into());
-            self.tokens = self.tokens.saturating_add(refill).min(u64::from(FRAMES_BURST) * TOKEN);
-            self.refilled = now;
-        }
-        match self.tokens.checked_sub(TOKEN) {
-            Some(left) => {
-                self.tokens = left;
-                Ok(())
-            }
-            // A tenth of a second's worth at a time, lest the thread wake for each frame.
-            None => Err(now + Duration::from_millis(100)),
-        }
+        self.0.take(now).map_err(|_| now + REST)
     }
 
     /// The frame that was let in was not there.
     pub(super) fn take_back(&mut self) {
-        self.tokens += TOKEN;
+        self.0.give_back();
     }
 }
 

@@ -66,6 +66,23 @@ fn the_dead_are_passed_on_for_a_while_as_not_connected() {
 }
 
 #[test]
+fn differing_rosters_are_asked_about_at_a_limited_rate_however_many_differ() {
+    let mut node = Puppet::new(&[]);
+    let sessions: Vec<SessionId> = (20..120).map(|n| node.meets(n)).collect();
+    node.wait(SECOND);
+    let mut asked = 0;
+    for second in 0..20 {
+        for (&session, other) in sessions.iter().zip(1..) {
+            // Each tells another roster, and each a new one each time.
+            asked += requests(&node.heartbeat(session, 1000 * second + other));
+        }
+        asked += requests(&node.wait_in_vain(SECOND));
+    }
+    // 8 at once and 4 a second; nobody answers, and after five seconds all may be asked again.
+    assert!((60..=88).contains(&asked), "{asked}");
+}
+
+#[test]
 fn who_asks_too_often_is_not_answered() {
     let (mut node, session) = joined();
     let answers = |outputs: &[Output]| {

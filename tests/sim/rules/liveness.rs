@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use p2p_gossip::Event;
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::mesh::{Input, Output, Routine, SessionId};
 use p2p_gossip::wire::{Echo, Hello, Message};
+use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, ms, with_heartbeats};
 use crate::sim::puppet::{Puppet, addr, hello, id, posted, sent, told};
@@ -30,11 +30,20 @@ fn beats(outputs: &[Output]) -> (usize, usize) {
     (count(sent(outputs)), count(posted(outputs)))
 }
 
+/// Node 9, which has met node 3, the leader of the two, and has nothing to say but heartbeats.
+fn following() -> (Puppet, SessionId) {
+    let mut node = Puppet::with(Config { period: 60 * MINUTE, ..Config::default() });
+    let session = node.meets(3);
+    node.list(session, std::iter::empty());
+    (node, session)
+}
+
 #[test]
 fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
     let mut node = Puppet::new(&[]);
-    // Node 9 leads.
+    // Node 9 leads. Once nobody has come for a while it speaks first.
     let session = node.meets(12);
+    assert_eq!(beats(&node.wait(ms(300))), (1, 0));
     let outputs = node.heartbeat(session, 0);
     let echo = |(_, message): &(SessionId, &Message)| {
         matches!(message, Message::Heartbeat { echo: Some(Echo { seq: 1, .. }), .. })
@@ -48,14 +57,16 @@ fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
 
 #[test]
 fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_otherwise() {
-    let (mut node, session) = joined();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
-    assert_eq!(beats(&with_heartbeats(&mut node, session, None, 20 * HEARTBEAT)), (0, 20));
+    let (mut node, session) = following();
+    // The first ping has gone out by then, though no round-trip time is known.
+    with_heartbeats(&mut node, session, None, 6 * SECOND);
+    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
+    assert_eq!(beats(&outputs), (0, 20), "{outputs:?}");
 }
 
 #[test]
 fn a_leader_that_is_late_is_not_waited_for() {
-    let (mut node, session) = joined();
+    let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     node.heartbeat(session, node.mesh.roster());
     let alone = HEARTBEAT + HEARTBEAT / 8;
@@ -71,7 +82,7 @@ fn a_leader_that_is_late_is_not_waited_for() {
 
 #[test]
 fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
-    let (mut node, session) = joined();
+    let (mut node, session) = following();
     let mut outputs = Vec::new();
     for _ in 0..1000 {
         let roster = node.mesh.roster();
@@ -99,7 +110,7 @@ fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_rea
 
 #[test]
 fn on_a_new_session_nothing_is_ready_yet() {
-    let (mut node, session) = joined();
+    let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 3 * SECOND);
     let roster = node.mesh.roster();
     node.heartbeat(session, roster);
@@ -114,7 +125,7 @@ fn on_a_new_session_nothing_is_ready_yet() {
 }
 
 #[test]
-fn the_first_ping_goes_out_with_the_first_round_trip_time_or_after_a_while() {
+fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or_after_a_while() {
     let pings = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
     };
@@ -130,9 +141,23 @@ fn the_first_ping_goes_out_with_the_first_round_trip_time_or_after_a_while() {
     node.receives(session, Message::Heartbeat { seq: 1, echo, roster: 0 });
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
-    let (mut node, _) = joined();
-    assert_eq!(pings(&node.wait(ms(1_499))), 0);
-    assert_eq!(pings(&node.wait(ms(2))), 1);
+    // With newcomers all the time nothing settles.
+    let (mut node, session) = joined();
+    let mut outputs = Vec::new();
+    for n in 0..24 {
+        node.up(SessionId::accepted(3_000 + u64::from(n)), id(20 + n), 1);
+        let seq = sent(&outputs).iter().find_map(|(to, message)| match message {
+            Message::Heartbeat { seq, .. } if *to == session => Some(*seq),
+            _ => None,
+        });
+        let echo = seq.map(|seq| Echo { seq, held_us: 0 });
+        outputs.extend(node.receives(session, Message::Heartbeat { seq: n.into(), echo, roster: 0 }));
+        outputs.extend(node.wait(ms(200)));
+    }
+    assert_eq!(pings(&outputs), 0);
+    assert!(node.info(id(3)).unwrap().rtt.is_some());
+    // 25 peers: within a quarter of a second after that.
+    assert_eq!(pings(&node.wait(ms(300 + 250))), 1);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
     let mut node = Puppet::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
-    node.wait(GRACE / 2);
+    node.wait(GRACE / 4);
     node.stand_still(10 * SECOND);
     assert!(told(&node.wait_in_vain(ms(1))).is_empty());
     assert!(told(&node.up(SessionId::accepted(1), id(3), 1)).is_empty());
