@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
+use p2p_gossip::config::EVENTS_QUEUED;
 use p2p_gossip::queue;
 use p2p_gossip::text::Escaped;
 use p2p_gossip::{DialAddr, Event, PeerId};
@@ -36,12 +36,12 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Starts the thread that writes to stdout; the first lines say where the page is.
-    pub(crate) fn start(output: Output, shows_pings: bool, page: Option<String>) -> io::Result<Self> {
+    /// Starts the thread that writes to stdout; the first lines say how to get here.
+    pub(crate) fn start(output: Output, shows_pings: bool, ways: Ways) -> io::Result<Self> {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
-        let mut printer = Printer::new(output, is_coloured(&io::stdout()), page);
+        let mut printer = Printer::new(output, is_coloured(&io::stdout()), ways);
         thread::Builder::new().name("console".to_owned()).spawn(move || {
             let _finished: Sender<()> = finished;
             write_events(&events, &mut printer, &mut stdout);
@@ -54,10 +54,8 @@ impl Console {
         if !self.shows(&event) {
             return;
         }
-        let is_surplus = event.is_traffic() && self.queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
-        if is_surplus {
-            self.losses.here += 1;
-        } else if let Err(TrySendError::Full(_)) = self.queue.try_send((time, event)) {
+        let is_traffic = event.is_traffic();
+        if let Err(TrySendError::Full(_)) = self.queue.offer((time, event), is_traffic) {
             self.losses.here += 1;
         }
     }
@@ -150,7 +148,16 @@ struct Printer {
     zone: TimeZone,
     name_width: usize,
     addr_width: usize,
-    page: Option<String>,
+    ways: Ways,
+}
+
+/// Ways to this node, beside the address that it listens on.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Where its page is.
+    pub(crate) page: Option<String>,
+    /// Where others reach it by its user's word.
+    pub(crate) advertised: Option<DialAddr>,
 }
 
 /// Widths up to which a column grows; a longer value shifts its own line only.
@@ -165,15 +172,15 @@ const CYAN: &str = "\x1b[36m";
 const RESET: &str = "\x1b[0m";
 
 impl Printer {
-    fn new(output: Output, is_coloured: bool, page: Option<String>) -> Self {
+    fn new(output: Output, is_coloured: bool, ways: Ways) -> Self {
         let zone = if output == Output::Text { local_time::zone() } else { TimeZone::UTC };
-        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), page }
+        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), ways }
     }
 
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
         match self.output {
             Output::Text => self.print_text(out, time, event),
-            Output::Json => event_json::print(out, time, event, self.page.as_deref()),
+            Output::Json => event_json::print(out, time, event, self.ways.page.as_deref()),
         }
     }
 
@@ -182,7 +189,7 @@ impl Printer {
         match event {
             Event::Listening { id, addr } => {
                 self.begin(out, &time, "listening", BOLD);
-                listening(out, *id, *addr, lan_address(), self.page.as_deref());
+                listening(out, *id, *addr, lan_address(), &self.ways);
             }
             Event::Up { peer, name, addr, members } => {
                 self.begin(out, &time, "up", GREEN);
@@ -250,7 +257,7 @@ fn count_members(members: usize) -> String {
 
 /// Who this node is and how the next one joins, to be copied as it stands. With the id in front of
 /// the address nobody else can take this node's place.
-fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, page: Option<&str>) {
+fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, ways: &Ways) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
@@ -262,7 +269,7 @@ fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
         row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
-        if let Some(ip) = lan {
+        if let Some(ip) = lan.filter(|_| ways.advertised.is_none()) {
             row(out, "elsewhere", &from_elsewhere(ip));
         }
     } else {
@@ -271,7 +278,10 @@ fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>
         let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
         row(out, "join with", &command);
     }
-    if let Some(page) = page {
+    if let Some(advertised) = &ways.advertised {
+        row(out, "elsewhere", &format!("{PROGRAM} --connect {id}@{advertised}"));
+    }
+    if let Some(page) = &ways.page {
         row(out, "page", page);
     }
 }
@@ -294,6 +304,7 @@ fn lan_address() -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use p2p_gossip::config::EVENTS_QUEUED_WITH_TRAFFIC;
     use p2p_gossip::{DownReason, text};
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
@@ -303,7 +314,7 @@ mod tests {
     }
 
     fn printer(output: Output, is_coloured: bool) -> Printer {
-        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, None) }
+        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, Ways::default()) }
     }
 
     fn time() -> Timestamp {
@@ -346,11 +357,15 @@ mod tests {
         );
     }
 
+    fn with_page() -> Ways {
+        Ways { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None }
+    }
+
     #[test]
     fn the_first_lines_tell_how_to_join() {
         let mut out = String::new();
         let lan = Some("192.0.2.7".parse().unwrap());
-        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan, Some("http://127.0.0.1:9090/"));
+        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan, &with_page());
         let id = "ab".repeat(32);
         assert_eq!(
             out,
@@ -365,8 +380,17 @@ mod tests {
             )
         );
         let mut out = String::new();
-        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, None);
+        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &Ways::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
+        // What its user says wins over what the machine looks like from inside.
+        let ways = Ways { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
+        for addr in ["[::]:9", "192.0.2.7:9"] {
+            let mut out = String::new();
+            listening(&mut out, ID, addr.parse().unwrap(), lan, &ways);
+            let last = out.lines().last().unwrap();
+            assert_eq!(last.trim(), format!("elsewhere  p2p-gossip --connect {id}@mesh.example:17000"));
+            assert_eq!(out.matches("elsewhere").count(), 1, "{out}");
+        }
     }
 
     #[test]
@@ -388,7 +412,7 @@ mod tests {
         let stopped = shown(&mut printer(Output::Json, false), &Event::Stopped);
         assert_eq!(stopped, "{\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"stopped\"}\n");
         let listening = Event::Listening { id: ID, addr: "127.0.0.1:8081".parse().unwrap() };
-        let mut with_page = Printer::new(Output::Json, false, Some("http://127.0.0.1:9090/".to_owned()));
+        let mut with_page = Printer::new(Output::Json, false, with_page());
         assert!(shown(&mut with_page, &listening).ends_with(",\"http\":\"http://127.0.0.1:9090/\"}\n"));
         assert!(shown(&mut with_page, &up("bob")).ends_with(",\"members\":2}\n"));
     }

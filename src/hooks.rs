@@ -16,8 +16,9 @@ use std::os::unix::process::CommandExt as _;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::Timestamp;
 use p2p_gossip::Event;
-use p2p_gossip::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
+use p2p_gossip::config::EVENTS_QUEUED;
 use p2p_gossip::log_limit::LogLimit;
+use p2p_gossip::queue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -78,7 +79,7 @@ impl Program {
 /// The way to the program.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    queue: Sender<(Timestamp, Event)>,
+    queue: queue::Sender<(Timestamp, Event)>,
     with_pings: bool,
     lost: u64,
     /// Takes the time by which everything has to be over.
@@ -94,7 +95,7 @@ impl Hooks {
     /// There is no such program, or no thread for it.
     pub(crate) fn start(on_event: &OnEvent) -> Result<Self, HookError> {
         let program = Program::find(&on_event.program)?;
-        let (queue, jobs) = bounded(EVENTS_QUEUED);
+        let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
         let ((stop, stopped), (finished, done)) = (bounded(1), bounded(0));
         thread::Builder::new().name("hooks".to_owned()).spawn(move || {
             let _finished: Sender<()> = finished;
@@ -114,9 +115,8 @@ impl Hooks {
         if !is_wanted {
             return;
         }
-        let is_surplus = event.is_traffic() && self.queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
-        let is_full = || matches!(self.queue.try_send((time, event.clone())), Err(TrySendError::Full(_)));
-        if is_surplus || is_full() {
+        let offered = self.queue.offer((time, event.clone()), event.is_traffic());
+        if let Err(TrySendError::Full(_)) = offered {
             self.lost += 1;
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
@@ -298,6 +298,7 @@ impl Facts {
 mod tests {
     use super::*;
     use p2p_gossip::PeerId;
+    use p2p_gossip::config::EVENTS_QUEUED_WITH_TRAFFIC;
 
     fn ping(text: &str) -> Event {
         let peer = PeerId::from_bytes([0xab; 32]);
@@ -326,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_messages_leaves_room_for_who_comes_and_goes() {
-        let (queue, jobs) = bounded(EVENTS_QUEUED);
+        let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
         let (stop, done) = (bounded(1).0, bounded(0).1);
         let mut hooks = Hooks { queue, with_pings: false, lost: 0, stop, done };
         let time = Timestamp::UNIX_EPOCH;

@@ -11,8 +11,9 @@
 //!  listener     ── blocking accept() ── spawns ──▶ session threads (accepted)
 //!  coordinator  ── owns the Mesh: membership, timers, reconnection ── spawns ──▶ session threads (dialled)
 //!  session #n   ── TLS handshake → Hello → relays frames both ways until closed
-//!        inbox:  bounded; a session may block on it, which is TCP's backpressure
-//!        outbox: bounded, one a session; full means that the peer is too slow, and its session ends
+//!        inbox:   bounded; a session may block on it, which is TCP's backpressure
+//!        routine: beside it, for heartbeats that say nothing new: wakes nobody, and is taken first
+//!        outbox:  bounded, one a session; full means that the peer is too slow, and its session ends
 //! ```
 //!
 //! The blocking direction is one-way (session → coordinator), so there is no cycle to deadlock in.

@@ -31,6 +31,18 @@ impl<T> Sender<T> {
         self.send_past_limit(value)
     }
 
+    /// As [`Sender::try_send`], but of what gives way only half of the queue may be full: a flood of it must
+    /// not hide the rest.
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`].
+    pub fn offer(&self, value: T, gives_way: bool) -> Result<(), TrySendError<T>> {
+        if gives_way && self.inner.len() >= self.capacity / 2 {
+            return Err(TrySendError::Full(value));
+        }
+        self.try_send(value)
+    }
+
     /// Puts one more in whether there is room or not, for the last ones.
     ///
     /// # Errors
@@ -64,6 +76,17 @@ mod tests {
         assert_eq!((receiver.try_recv(), sender.try_send(4)), (Ok(1), Ok(())));
         assert_eq!((sender.send_past_limit(5), sender.len()), (Ok(()), 3));
         assert_eq!(sender.try_send(6), Err(TrySendError::Full(6)));
+    }
+
+    #[test]
+    fn what_gives_way_takes_half_of_the_room() {
+        let (sender, receiver) = bounded(4);
+        assert_eq!((sender.offer(1, true), sender.offer(2, true)), (Ok(()), Ok(())));
+        assert_eq!(sender.offer(3, true), Err(TrySendError::Full(3)));
+        assert_eq!((sender.offer(4, false), sender.offer(5, false)), (Ok(()), Ok(())));
+        assert_eq!(sender.offer(6, false), Err(TrySendError::Full(6)));
+        drop(receiver);
+        assert_eq!(sender.offer(7, false), Err(TrySendError::Disconnected(7)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use p2p_gossip::network_key::NetworkKeyError;
 use p2p_gossip::{Config, Identity, IdentityError, NetworkKey, Node, StartError, StateDir, StateError};
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
-use crate::console::Console;
+use crate::console::{Console, Ways};
 use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
@@ -108,7 +108,8 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     };
     let page = http.as_ref().map(http::Socket::url);
     let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
-    let mut console = Console::start(options.output, options.shows_pings, page)?;
+    let ways = Ways { page, advertised: config.advertise.first().cloned() };
+    let mut console = Console::start(options.output, options.shows_pings, ways)?;
     let events = node.events().clone();
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
     let systemd = Systemd::start(&node)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, TrySendError};
 
-use crate::config::{EVENTS_QUEUED, EVENTS_QUEUED_WITH_TRAFFIC};
+use crate::config::EVENTS_QUEUED;
 use crate::mesh::event::Event;
 use crate::queue::{Sender, bounded};
 
@@ -36,8 +36,8 @@ impl Subscribers {
     pub(crate) fn tell(&mut self, event: Event) {
         let Self { queues, dropped } = self;
         let tell = |queue: &Sender<Event>, event: Event| {
-            let is_surplus = event.is_traffic() && queue.len() >= EVENTS_QUEUED_WITH_TRAFFIC;
-            let outcome = if is_surplus { Err(TrySendError::Full(event)) } else { queue.try_send(event) };
+            let is_traffic = event.is_traffic();
+            let outcome = queue.offer(event, is_traffic);
             if let Err(TrySendError::Full(_)) = outcome {
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -62,6 +62,7 @@ impl Subscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EVENTS_QUEUED_WITH_TRAFFIC;
     use crate::identity::PeerId;
 
     fn message() -> Event {

@@ -280,18 +280,21 @@ impl Rejection {
     }
 }
 
-/// What the other side's alert means for our user, where that is more than its name.
-pub(crate) fn refusal(error: &Error) -> Option<String> {
+/// What went wrong, for our user: the other side's alert says more than its name where we know what another
+/// node means by it. TLS does not tell which of two it is; the other side's log does.
+pub(crate) fn in_words(error: &Error) -> String {
     match error {
         Error::AlertReceived(AlertDescription::AccessDenied) => {
-            Some("it refuses us: we are on its deny list, or not on its allow list".to_owned())
+            "it refuses us: we are on its deny list, or not on its allow list".to_owned()
         }
-        // TLS does not tell us which: the other side's log does.
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(format!(
+        Error::AlertReceived(AlertDescription::CertificateUnknown) => {
+            "it refuses us: it expects somebody else here, or does not accept our certificate".to_owned()
+        }
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => format!(
             "it speaks another version of the protocol, or something else; this node speaks {}",
             String::from_utf8_lossy(ALPN)
-        )),
-        _ => None,
+        ),
+        other => other.to_string(),
     }
 }
 

@@ -11,18 +11,13 @@ mod sim;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::config::{CONNECT_TIMEOUT, FORGET_AFTER, HEARTBEAT, TIMEOUT};
+use p2p_gossip::config::{CONNECT_TIMEOUT, HEARTBEAT};
 use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
-use p2p_gossip::mesh::{
-    self, DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime,
-};
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::{ByeReason, Message};
-use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
+use p2p_gossip::mesh::{self, DisconnectReason, Input, SessionId};
+use p2p_gossip::wire::ByeReason;
+use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
-use sim::puppet::{
-    OWN_INSTANCE, Puppet, WALL, addr, asks_for_a_list, closes, dialled, dials, id, known, probes, told,
-};
+use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, told};
 use sim::scenario::{Action, Restart, Scenario};
 use sim::stories;
 use sim::world::{Outcome, World};
@@ -299,50 +294,6 @@ fn a_restart_is_told_as_down_and_up() {
     );
 }
 
-/// A live peer whose silence is up, and the session that was asked for what may lie there unread.
-fn silent_for_its_timeout() -> (Puppet, SessionId) {
-    let mut node = Puppet::new(&[]);
-    let session = SessionId::accepted(1);
-    node.up(session, id(3), 1);
-    assert!(!probes(&node.wait(TIMEOUT - ONE_SECOND / 10), session));
-    assert!(probes(&node.wait(ONE_SECOND / 5), session));
-    (node, session)
-}
-
-#[test]
-fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
-    let (mut node, session) = silent_for_its_timeout();
-    let outputs = node.tell(Input::Quiet { session });
-    let events = told(&outputs);
-    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
-    assert!(closes(&outputs, session));
-}
-
-#[test]
-fn a_heartbeat_that_lay_unread_saves_its_sender() {
-    let (mut node, session) = silent_for_its_timeout();
-    let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
-    node.receives(session, message);
-    assert!(told(&node.tell(Input::Quiet { session })).is_empty());
-    assert!(told(&node.wait(TIMEOUT - ONE_SECOND / 10)).is_empty());
-}
-
-#[test]
-fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
-    let (mut node, _) = silent_for_its_timeout();
-    assert!(told(&node.wait(HEARTBEAT * 4 / 5)).is_empty());
-    let events = told(&node.wait(HEARTBEAT / 5));
-    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
-}
-
-/// Found by seed 149911.
-#[test]
-fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
-    let (mut node, session) = silent_for_its_timeout();
-    assert!(closes(&node.tell(Input::Leave), session));
-    assert!(node.tell(Input::Quiet { session }).is_empty());
-}
-
 /// Found by seed 1027623: two leave at the same moment, and each hears of the other.
 #[test]
 fn who_leaves_says_nothing_more_though_others_leave_as_well() {
@@ -450,22 +401,6 @@ fn every_event_of_a_life_is_told_in_turn() {
     assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
 }
 
-fn denying(denied: &[PeerId]) -> Access {
-    Access { deny: denied.iter().copied().collect(), ..Access::default() }
-}
-
-fn reports(outputs: &[Output]) -> Vec<&Report> {
-    outputs.iter().filter_map(|output| if let Output::Report(r) = output { Some(r) } else { None }).collect()
-}
-
-fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
-    let dial = |output: &Output| match output {
-        Output::Dial { session, expected, .. } => Some((*session, *expected)),
-        _ => None,
-    };
-    outputs.iter().filter_map(dial).collect()
-}
-
 #[test]
 fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() {
     for seed in 0..6 {
@@ -479,186 +414,12 @@ fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() 
 }
 
 #[test]
-fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
-    let mut node = Puppet::new(&[]);
-    let session = SessionId::accepted(1);
-    node.up(session, id(3), 1);
-    let outputs = node.tell(Input::Access(denying(&[id(3)])));
-    let close = Output::Close { session, reason: ByeReason::NotAdmitted };
-    assert!(outputs.contains(&close), "{outputs:?}");
-    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Denied, .. }]), "{outputs:?}");
-    node.down(session, DisconnectReason::Closed);
-    let mut quiet = node.wait(600 * ONE_SECOND);
-    // Not even if somebody says where it is, or if its handshake was faster than the list.
-    let other = SessionId::accepted(2);
-    quiet.extend(node.up(other, id(4), 1));
-    quiet.extend(node.list(other, [(id(3), addr(5))].into_iter()));
-    quiet.extend(node.wait(2 * ONE_SECOND));
-    let late = SessionId::accepted(3);
-    quiet.extend(node.up(late, id(3), 1));
-    assert!(closes(&quiet, late));
-    assert_eq!(dials(&quiet), 0, "{quiet:?}");
-    assert_eq!(node.mesh.members(), 2);
-    node.tell(Input::Access(Access::default()));
-    assert!(dials(&node.wait(ONE_SECOND / 5)) > 0);
-}
-
-#[test]
-fn who_is_denied_is_not_passed_on() {
-    let mut node = Puppet::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    node.up(SessionId::accepted(2), id(4), 1);
-    node.tell(Input::Access(denying(&[id(3)])));
-    let outputs = node.receives(SessionId::accepted(2), Message::PeersRequest);
-    let empty = |output: &Output| matches!(output, Output::Send { message: Message::Peers { records, .. }, .. } if records.is_empty());
-    assert!(outputs.iter().any(empty), "{outputs:?}");
-}
-
-#[test]
-fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
-    let mut node = Puppet::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
-    let (dial, _) = dials_expecting(&node.wait_for_dial())[0];
-    assert!(closes(&node.tell(Input::Access(denying(&[id(4)]))), dial));
-    node.tell(Input::DialFailed { session: dial, reason: DialError::Cancelled });
-    assert!(node.mesh.peers(std::time::Instant::now()).iter().all(|peer| peer.id != id(4)));
-}
-
-#[test]
-fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too() {
-    let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
-    let access = Access { allow: Some([id(4)].into()), ..Access::default() };
-    let mut node = Puppet::with(Config { connect: vec![pinned], access, ..Config::default() });
-    let outputs = node.wait(300 * ONE_SECOND);
-    assert_eq!(dials(&outputs), 0);
-    assert!(matches!(reports(&outputs)[..], [Report::SeedUnreachable { .. }]), "{outputs:?}");
-    node.tell(Input::Access(Access::default()));
-    assert!(dials(&node.wait(ONE_SECOND)) > 0);
-}
-
-#[test]
 fn a_pinned_mesh_forms_like_any_other() {
     for seed in 0..4 {
         let mut scenario = Scenario::new(seed, 6).calm_at_ms(3_000);
         scenario.pins = true;
         run(scenario);
     }
-}
-
-#[test]
-fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
-    let pin = format!("{}", id(3))[..16].to_owned();
-    let connect = format!("{pin}@{}", addr(3)).parse().unwrap();
-    let mut node = Puppet::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
-    let wrong = DialError::WrongId { found: id(4) };
-    let first = node.first_dial();
-    let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
-    assert!(matches!(reports(&told)[..], [Report::WrongPin { found, .. }] if *found == id(4)), "{told:?}");
-    assert!(node.mesh.peers(std::time::Instant::now()).is_empty(), "nothing is noted");
-    // Somebody else who is met there, because others say so, doesn't count.
-    node.up(SessionId::accepted(1), id(5), 1);
-    node.list(SessionId::accepted(1), [(id(4), addr(3))].into_iter());
-    let (mut again, mut pinned, mut is_met) = (Vec::new(), 0, false);
-    while pinned < 5 || !is_met {
-        let outputs = node.wait_for_dial();
-        for (session, expected) in dials_expecting(&outputs) {
-            let is_pinned = expected == Expected::Pinned(pin.parse().unwrap());
-            assert!(is_pinned || expected != Expected::Anybody);
-            pinned += usize::from(is_pinned);
-            if expected == Expected::Peer(id(4)) && !is_met {
-                node.up_at(session, id(4), 1, addr(3));
-                is_met = true;
-            } else {
-                again.extend(node.tell(Input::DialFailed { session, reason: wrong.clone() }));
-            }
-        }
-    }
-    assert!(!reports(&again).iter().any(|report| matches!(report, Report::WrongPin { .. })));
-    // Met by another way, it need not be dialled there any more.
-    node.up(SessionId::accepted(2), id(3), 1);
-    let outputs = node.wait(2 * ONE_SECOND);
-    assert!(!dials_expecting(&outputs).iter().any(|(_, expected)| matches!(expected, Expected::Pinned(_))));
-}
-
-/// A node that has met node 3 at its `--connect` address and has lost it.
-fn knows_where_node_3_was(strict: bool) -> Puppet {
-    let mut node = Puppet::with(Config { connect: vec![addr(3).into()], strict, ..Config::default() });
-    let session = node.first_dial();
-    node.up(session, id(3), 1);
-    node.down(session, DisconnectReason::Closed);
-    node
-}
-
-#[test]
-fn another_key_at_a_known_address_is_told_once_and_is_another_peer() {
-    let mut node = knows_where_node_3_was(false);
-    let (session, expected) = dials_expecting(&node.wait_for_dial())[0];
-    assert_eq!(expected, Expected::Peer(id(3)));
-    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
-    let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: false, .. });
-    assert_eq!(reports(&outputs).iter().filter(wrong).count(), 1, "{outputs:?}");
-    loop {
-        let outputs = node.wait_for_dial();
-        let (session, expected) = dials_expecting(&outputs)[0];
-        if expected.is_met_by(&id(4)) {
-            let outputs = node.up_at(session, id(4), 1, addr(3));
-            assert_eq!(reports(&outputs).iter().filter(wrong).count(), 0, "{outputs:?}");
-            break;
-        }
-        node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
-    }
-    let peers = node.mesh.peers(std::time::Instant::now());
-    assert_eq!(peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [id(3), id(4)]);
-}
-
-#[test]
-fn a_strict_node_dials_nobody_else_at_a_known_address() {
-    let mut node = knows_where_node_3_was(true);
-    let mut outputs = Vec::new();
-    for _ in 0..10 {
-        let new = node.wait_for_dial();
-        let (session, expected) = dials_expecting(&new)[0];
-        assert_eq!(expected, Expected::Peer(id(3)), "the --connect address is its, too");
-        outputs.extend(new);
-        outputs.extend(node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } }));
-    }
-    let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: true, .. });
-    assert_eq!(reports(&outputs).iter().filter(wrong).count(), 1);
-    assert_eq!(node.mesh.peers(std::time::Instant::now()).len(), 1);
-    // The rightful one comes back to where it was.
-    let (session, _) = dials_expecting(&node.wait_for_dial())[0];
-    node.up(session, id(3), 2);
-    assert_eq!(node.mesh.members(), 2);
-}
-
-#[test]
-fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
-    let mut node = knows_where_node_3_was(true);
-    let stranger = SessionId::accepted(1);
-    let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
-    let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
-    assert!(outputs.contains(&close), "{outputs:?}");
-    // From elsewhere it is welcome, and lists can't lead us to it there.
-    node.up(SessionId::accepted(2), id(5), 1);
-    node.list(SessionId::accepted(2), [(id(4), addr(3))].into_iter());
-    let outputs = node.wait(2 * ONE_SECOND);
-    assert!(dials_expecting(&outputs).iter().all(|(_, expected)| *expected != Expected::Peer(id(4))));
-    assert!(!closes(&node.up(SessionId::accepted(3), id(4), 1), SessionId::accepted(3)));
-    assert_eq!(node.mesh.members(), 3);
-}
-
-#[test]
-fn a_pin_beats_what_a_strict_node_remembers() {
-    let pinned = format!("{}@{}", id(4), addr(3)).parse().unwrap();
-    let connect = vec![format!("{}@{}", id(3), addr(3)).parse().unwrap(), pinned];
-    let mut node = Puppet::with(Config { connect, strict: true, ..Config::default() });
-    let session = node.first_dial();
-    node.up(session, id(3), 1);
-    node.down(session, DisconnectReason::Closed);
-    let replacement = SessionId::accepted(1);
-    node.up_at(replacement, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
-    assert_eq!(node.mesh.open_sessions(&id(4)), [replacement]);
 }
 
 // Memory
@@ -726,135 +487,4 @@ fn a_whole_mesh_that_was_stopped_at_once_needs_nobody_to_join_through() {
         }
         becomes_one(scenario.calm_at_ms(8_000));
     }
-}
-
-#[test]
-fn a_known_peer_is_met_again_and_not_for_the_first_time() {
-    let mut node = Puppet::remembering(vec![known(3), known(4)]);
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 7)));
-    node.list(SessionId::accepted(1), std::iter::empty());
-    // Both sides were apart, so what the second says is asked for as well: a stranger's is not.
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(2), id(4), 7)));
-    assert!(!asks_for_a_list(&node.up(SessionId::accepted(3), id(5), 7)));
-    let memory = node.mesh.known_peers();
-    assert_eq!(memory[0].first_seen, known(3).first_seen);
-    assert_eq!((memory[0].last_seen, memory[2].first_seen), (WALL, WALL));
-}
-
-#[test]
-fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
-    let left = KnownPeer { left: true, ..known(3) };
-    let mut node = Puppet::remembering(vec![left]);
-    assert_eq!(dials(&node.wait(60 * ONE_SECOND)), 0);
-    assert!(node.mesh.known_peers()[0].left);
-    let mut node = Puppet::remembering(vec![KnownPeer { left: true, ..known(3) }]);
-    let session = SessionId::accepted(1);
-    assert!(asks_for_a_list(&node.up(session, id(4), 1)));
-    node.list(session, [(id(3), addr(3))].into_iter());
-    assert!(dials(&node.wait(ONE_SECOND)) > 0);
-}
-
-#[test]
-fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
-    let mut node = Puppet::remembering(vec![known(3), known(4)]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    let session = SessionId::accepted(2);
-    node.up(session, id(5), 1);
-    let answer = node.receives(session, Message::PeersRequest);
-    let told = answer.iter().find_map(|output| match output {
-        Output::Send { message: Message::Peers { records, .. }, .. } => Some(records.clone()),
-        _ => None,
-    });
-    let told = told.expect("an answer");
-    assert_eq!(told.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
-}
-
-#[test]
-fn who_was_not_seen_for_a_day_is_forgotten_and_so_is_oneself() {
-    let day = FORGET_AFTER.as_secs();
-    let old = KnownPeer { last_seen: UnixTime(WALL.0 - day - 1), ..known(3) };
-    let young = KnownPeer { last_seen: UnixTime(WALL.0 - day + 5), ..known(4) };
-    // A clock that was set back makes nobody old.
-    let ahead = KnownPeer { last_seen: UnixTime(WALL.0 + day * 9), ..known(5) };
-    let mut node = Puppet::remembering(vec![old, young, ahead, known(9)]);
-    let known = |node: &Puppet| node.mesh.known_peers().iter().map(|peer| peer.id).collect::<Vec<_>>();
-    assert_eq!(known(&node), [id(4), id(5)]);
-    let outputs = node.wait(6 * ONE_SECOND);
-    assert!(outputs.contains(&Output::Remember));
-    assert_eq!(known(&node), [id(5)]);
-}
-
-#[test]
-fn of_more_than_there_is_room_for_those_seen_last_are_looked_for() {
-    let seen = |n: u8| KnownPeer { last_seen: UnixTime(WALL.0 - 600 + u64::from(n)), ..known(n) };
-    let mut node = Puppet::with(Config { peers_max: 2, ..Config::default() });
-    node.recall((1..=5).map(seen).collect());
-    let known: Vec<_> = node.mesh.known_peers().iter().map(|peer| peer.id).collect();
-    assert_eq!(known, [id(4), id(5)]);
-}
-
-#[test]
-fn another_key_at_a_remembered_address_is_said_loudly() {
-    let mut node = Puppet::remembering(vec![known(3)]);
-    let (session, ..) = dialled(&node.wait_for_dial())[0];
-    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
-    let since = known(3).first_seen;
-    let wrong =
-        |report: &&Report| matches!(report, Report::WrongId { first_seen, .. } if *first_seen == since);
-    assert!(reports(&outputs).into_iter().any(|report| wrong(&report)), "{outputs:?}");
-    assert_eq!(node.mesh.known_peers().len(), 1);
-}
-
-#[test]
-fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
-    let mut node = Puppet::new(&[addr(3)]);
-    assert!(!node.is_settled(), "it has nobody yet");
-    let session = node.first_dial();
-    node.up(session, id(3), 3);
-    node.wait(ONE_SECOND);
-    assert!(!node.is_settled(), "the list is not there yet");
-    node.list(session, [(id(4), addr(4))].into_iter());
-    assert!(!node.is_settled(), "it was told of somebody");
-    node.wait(ONE_SECOND / 2);
-    assert!(node.is_settled(), "nobody is there");
-}
-
-#[test]
-fn a_node_is_settled_alone_only_if_it_knows_nobody() {
-    assert!(Puppet::new(&[]).is_settled());
-    let mut node = Puppet::remembering(vec![known(3)]);
-    assert!(!node.is_settled(), "it looks for somebody");
-    let (session, ..) = dialled(&node.wait_for_dial())[0];
-    node.up(session, id(3), 3);
-    node.list(session, std::iter::empty());
-    node.wait(ONE_SECOND / 2);
-    assert!(node.is_settled());
-}
-
-#[test]
-fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
-    let mut node = Puppet::new(&[addr(3)]);
-    let session = node.first_dial();
-    node.up(session, id(3), 3);
-    // A list that never comes, and new members all the time.
-    for n in 10..250 {
-        if node.is_settled() {
-            return;
-        }
-        node.wait(ONE_SECOND / 10);
-        node.up(SessionId::accepted(u64::from(n)), id(n), u64::from(n));
-        let message = Message::Heartbeat { seq: u64::from(n), echo: None, roster: 0 };
-        node.receives(session, message);
-    }
-    panic!("never settled");
-}
-
-#[test]
-fn a_strict_node_is_strict_about_what_it_remembers() {
-    let mut node = Puppet::with(Config { strict: true, ..Config::default() });
-    node.recall(vec![known(3)]);
-    let stranger = SessionId::accepted(1);
-    let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
-    let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
-    assert!(outputs.contains(&close), "{outputs:?}");
 }

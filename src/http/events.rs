@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use jiff::Timestamp;
-use p2p_gossip::Event;
+use p2p_gossip::{Event, queue};
 use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::response::{EVENT_STREAM, OK, Response, write_all};
@@ -57,7 +57,7 @@ struct State {
 /// A stream as the hub knows it.
 #[derive(Debug)]
 struct Listed {
-    queue: Sender<Arc<str>>,
+    queue: queue::Sender<Arc<str>>,
     /// Dies with the stream.
     life: Weak<()>,
 }
@@ -141,7 +141,7 @@ impl Hub {
             Since::After(number) => state.kept.iter().filter(|(kept, _)| *kept > number).count(),
         };
         let earlier = state.kept.iter().skip(state.kept.len() - count).map(|(_, frame)| &**frame).collect();
-        let (queue, events) = bounded(QUEUED_MAX);
+        let (queue, events) = queue::bounded(QUEUED_MAX);
         let life = Arc::new(());
         state.streams.push(Listed { queue, life: Arc::downgrade(&life) });
         Some(Stream { earlier, events, _life: life, _open: open })

@@ -15,7 +15,7 @@ use crate::config::{HANDSHAKE_TIMEOUT, LINGER};
 use crate::listener::Admission;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
-use crate::tls::{Rejection, authenticated_peer, refusal};
+use crate::tls::{Rejection, authenticated_peer};
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Why a session did not come up.
@@ -52,9 +52,6 @@ impl Failure {
         match self {
             Self::Cancelled => DialError::Cancelled,
             Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
-            Self::Link(LinkError::Tls(error)) => {
-                DialError::Failed(refusal(&error).unwrap_or_else(|| error.to_string()))
-            }
             other => DialError::Failed(other.to_string()),
         }
     }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
 use super::Context;
-use crate::tls::{Rejection, Unproven};
+use crate::tls::{Rejection, Unproven, in_words};
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
 
@@ -23,7 +23,7 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 pub(crate) enum LinkError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Tls(#[from] rustls::Error),
     /// Our verifier did not accept the other side.
     #[error("{0}")]

@@ -10,7 +10,7 @@ use crate::clock::{self, median};
 use crate::cluster::Cluster;
 use crate::contender::Contender as _;
 use crate::contender::ours::Ours;
-use crate::floor::{self, Handshake, OneRecord, Throughput};
+use crate::floor::{self, ColdRecord, Handshake, OneRecord, Throughput};
 use crate::machine::cores;
 use crate::measure::{self, Death, MemoryANode, pairs};
 use crate::options::Options;
@@ -34,8 +34,7 @@ struct Run<'a> {
 struct Floors {
     handshake: Handshake,
     record: OneRecord,
-    /// CPU seconds of a record where nothing is warm.
-    cold_record_s: f64,
+    cold_record: ColdRecord,
     throughput: Throughput,
     session_bytes: f64,
 }
@@ -47,24 +46,25 @@ impl Floors {
         Ok(Self {
             handshake: floor::handshake(handshakes)?,
             record: floor::record(records)?,
-            cold_record_s: floor::cold_record(records / 10)?,
+            cold_record: floor::cold_record(records / 10)?,
             throughput: floor::throughput(Duration::from_millis(time_ms))?,
             session_bytes: floor::session_bytes()?,
         })
     }
 
     fn explain(&self) -> String {
-        let Self { handshake, record, cold_record_s, throughput, session_bytes } = self;
+        let Self { handshake, record, cold_record, throughput, session_bytes } = self;
         format!(
             "Floors, measured in this run with TLS alone between two threads over loopback: one mutual handshake {} of CPU \
-             and {} of time, both ends together; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way, \
-             worst {} of {}; \
+             and {} of time, both ends together; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way \
+             in a row and {} now and then, worst {} of {}; \
              {:.0} frames a second in batches; {} a connection's end with its thread.",
             time(handshake.cpu_s),
             time(handshake.wall_s),
             time(record.cpu_s),
-            time(*cold_record_s),
+            time(cold_record.cpu_s),
             time(record.way_s.p50),
+            time(cold_record.way_s.p50),
             time(record.way_s.max),
             record.way_s.count,
             throughput.frames_per_s,
@@ -226,7 +226,7 @@ impl Run<'_> {
             ratio(cpu, record.cpu_s),
             if count == 64 { "≤ 2.0".to_owned() } else { NOTHING.to_owned() },
         ]);
-        let cold = self.floors.cold_record_s;
+        let cold = self.floors.cold_record.cpu_s;
         self.row([
             "idle, the same ÷ a record now and then".to_owned(),
             n.clone(),
@@ -331,6 +331,11 @@ impl Run<'_> {
         for (part, ours, floor, reach) in parts {
             let (what, n) = (format!("ping latency, {part}"), count.to_string());
             self.row([what, n, time(ours), time(floor), ratio(ours, floor), reach.to_owned()]);
+        }
+        let cold = self.floors.cold_record.way_s;
+        for (part, ours, cold) in [("p50", spread.p50, cold.p50), ("p99", spread.p99, cold.p99)] {
+            let what = format!("ping latency, {part} ÷ a record now and then");
+            self.row([what, count.to_string(), time(ours), time(cold), ratio(ours, cold)]);
         }
         self.report.note(format!(
             "Ping latency: {} pings, from the coordinator's decision to send until the event is read from the receiver's \

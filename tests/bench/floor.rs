@@ -185,21 +185,33 @@ pub(crate) fn record(count: u32) -> Result<OneRecord, Stop> {
     Ok(OneRecord { cpu_s, wakeups: sleeps_after.saturating_sub(sleeps) as f64 / records, way_s })
 }
 
-/// CPU time of the same record where nothing is warm: so many connections, a thread asleep on each, and
-/// a record for one of them now and then, as heartbeats come in a mesh.
-pub(crate) fn cold_record(count: u32) -> Result<f64, Stop> {
+/// The same record where nothing is warm.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColdRecord {
+    pub(crate) cpu_s: f64,
+    /// From before it is encrypted until it is decrypted, in seconds.
+    pub(crate) way_s: Spread,
+}
+
+/// So many connections, a thread asleep on each, and a record for one of them now and then, as heartbeats
+/// and pings come in a mesh.
+pub(crate) fn cold_record(count: u32) -> Result<ColdRecord, Stop> {
     const CONNECTIONS: u32 = 64;
     const PAUSE: Duration = Duration::from_millis(2);
     let tls = Tls::new()?;
     let frame = heartbeat()?;
     let length = frame.len();
+    let sent = AtomicU64::new(0);
+    let mut times = Vec::new();
     let cpu = thread::scope(|scope| -> io::Result<Duration> {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
-            let accepted = scope.spawn(|| -> io::Result<()> {
-                let (mut server, mut buffer) = (tls.accept()?, vec![0; length]);
-                while server.read_exact(&mut buffer).is_ok() {}
-                Ok(())
+            let accepted = scope.spawn(|| -> io::Result<Vec<f64>> {
+                let (mut server, mut buffer, mut times) = (tls.accept()?, vec![0; length], Vec::new());
+                while server.read_exact(&mut buffer).is_ok() {
+                    times.push(nanoseconds().saturating_sub(sent.load(Ordering::SeqCst)) as f64 / 1e9);
+                }
+                Ok(times)
             });
             clients.push((tls.dial()?, accepted));
         }
@@ -208,19 +220,20 @@ pub(crate) fn cold_record(count: u32) -> Result<f64, Stop> {
             // Spreads the records, as their number is what counts and not how fast they go.
             thread::sleep(PAUSE);
             let client = &mut clients[(turn % CONNECTIONS) as usize].0;
-            client.write_all(&frame)?;
-            client.flush()?;
+            send(client, &frame, &sent)?;
         }
         thread::sleep(PAUSE);
         let cpu = procfs::own_cpu()?.saturating_sub(cpu);
         // A client that is dropped ends its accepting end.
         clients.into_iter().try_for_each(|(client, accepted)| {
             drop(client);
-            accepted.join().map_err(|_| io::Error::other("the accepting end panicked"))?
+            times.extend(accepted.join().map_err(|_| io::Error::other("the accepting end panicked"))??);
+            Ok::<(), io::Error>(())
         })?;
         Ok(cpu)
     })?;
-    Ok(cpu.as_secs_f64() / f64::from(count))
+    let way_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
+    Ok(ColdRecord { cpu_s: cpu.as_secs_f64() / f64::from(count), way_s })
 }
 
 trait Duplex: Read + Write {}

@@ -5,7 +5,11 @@ mod dialing;
 mod lists;
 mod liveness;
 mod loss;
+mod memory;
 mod sessions;
+mod settled;
+mod silence;
+mod trust;
 
 use std::time::Duration;
 
@@ -78,4 +82,9 @@ pub(crate) fn reports(outputs: &[Output], wanted: impl Fn(&Report) -> bool) -> u
 
 pub(crate) fn says(outputs: &[Output], session: SessionId, reason: ByeReason) -> bool {
     outputs.contains(&Output::Close { session, reason })
+}
+
+/// What is told to whoever reads the log.
+pub(crate) fn reported(outputs: &[Output]) -> Vec<&Report> {
+    outputs.iter().filter_map(|output| if let Output::Report(r) = output { Some(r) } else { None }).collect()
 }

@@ -1,0 +1,51 @@
+//! When a node has met everybody.
+
+use p2p_gossip::mesh::SessionId;
+use p2p_gossip::wire::Message;
+
+use super::SECOND;
+use crate::sim::puppet::{Puppet, addr, dialled, id, known};
+
+#[test]
+fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
+    let mut node = Puppet::new(&[addr(3)]);
+    assert!(!node.is_settled(), "it has nobody yet");
+    let session = node.first_dial();
+    node.up(session, id(3), 3);
+    node.wait(SECOND);
+    assert!(!node.is_settled(), "the list is not there yet");
+    node.list(session, [(id(4), addr(4))].into_iter());
+    assert!(!node.is_settled(), "it was told of somebody");
+    node.wait(SECOND / 2);
+    assert!(node.is_settled(), "nobody is there");
+}
+
+#[test]
+fn a_node_is_settled_alone_only_if_it_knows_nobody() {
+    assert!(Puppet::new(&[]).is_settled());
+    let mut node = Puppet::remembering(vec![known(3)]);
+    assert!(!node.is_settled(), "it looks for somebody");
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
+    node.up(session, id(3), 3);
+    node.list(session, std::iter::empty());
+    node.wait(SECOND / 2);
+    assert!(node.is_settled());
+}
+
+#[test]
+fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
+    let mut node = Puppet::new(&[addr(3)]);
+    let session = node.first_dial();
+    node.up(session, id(3), 3);
+    // A list that never comes, and new members all the time.
+    for n in 10..250 {
+        if node.is_settled() {
+            return;
+        }
+        node.wait(SECOND / 10);
+        node.up(SessionId::accepted(u64::from(n)), id(n), u64::from(n));
+        let message = Message::Heartbeat { seq: u64::from(n), echo: None, roster: 0 };
+        node.receives(session, message);
+    }
+    panic!("never settled");
+}

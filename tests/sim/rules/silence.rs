@@ -1,0 +1,53 @@
+//! What is left unread when a peer's silence is up.
+
+use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::mesh::{Input, SessionId};
+use p2p_gossip::wire::Message;
+use p2p_gossip::{DownReason, Event};
+
+use super::SECOND;
+use crate::sim::puppet::{Puppet, closes, id, probes, told};
+
+/// A live peer whose silence is up, and the session that was asked for what may lie there unread.
+fn silent_for_its_timeout() -> (Puppet, SessionId) {
+    let mut node = Puppet::new(&[]);
+    let session = SessionId::accepted(1);
+    node.up(session, id(3), 1);
+    assert!(!probes(&node.wait(TIMEOUT - SECOND / 10), session));
+    assert!(probes(&node.wait(SECOND / 5), session));
+    (node, session)
+}
+
+#[test]
+fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
+    let (mut node, session) = silent_for_its_timeout();
+    let outputs = node.tell(Input::Quiet { session });
+    let events = told(&outputs);
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+    assert!(closes(&outputs, session));
+}
+
+#[test]
+fn a_heartbeat_that_lay_unread_saves_its_sender() {
+    let (mut node, session) = silent_for_its_timeout();
+    let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
+    node.receives(session, message);
+    assert!(told(&node.tell(Input::Quiet { session })).is_empty());
+    assert!(told(&node.wait(TIMEOUT - SECOND / 10)).is_empty());
+}
+
+#[test]
+fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
+    let (mut node, _) = silent_for_its_timeout();
+    assert!(told(&node.wait(HEARTBEAT * 4 / 5)).is_empty());
+    let events = told(&node.wait(HEARTBEAT / 5));
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+}
+
+/// Found by seed 149911.
+#[test]
+fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
+    let (mut node, session) = silent_for_its_timeout();
+    assert!(closes(&node.tell(Input::Leave), session));
+    assert!(node.tell(Input::Quiet { session }).is_empty());
+}

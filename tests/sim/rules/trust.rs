@@ -1,0 +1,207 @@
+//! Who may be a peer: lists, pins, and addresses that are somebody's.
+
+use std::net::SocketAddr;
+
+use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId};
+use p2p_gossip::pin::Expected;
+use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
+
+use super::{SECOND, reported};
+use crate::sim::puppet::{Puppet, addr, closes, dials, id, known, told};
+
+fn denying(denied: &[PeerId]) -> Access {
+    Access { deny: denied.iter().copied().collect(), ..Access::default() }
+}
+
+fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
+    let dial = |output: &Output| match output {
+        Output::Dial { session, expected, .. } => Some((*session, *expected)),
+        _ => None,
+    };
+    outputs.iter().filter_map(dial).collect()
+}
+
+#[test]
+fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
+    let mut node = Puppet::new(&[]);
+    let session = SessionId::accepted(1);
+    node.up(session, id(3), 1);
+    let outputs = node.tell(Input::Access(denying(&[id(3)])));
+    let close = Output::Close { session, reason: ByeReason::NotAdmitted };
+    assert!(outputs.contains(&close), "{outputs:?}");
+    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Denied, .. }]), "{outputs:?}");
+    node.down(session, DisconnectReason::Closed);
+    let mut quiet = node.wait(600 * SECOND);
+    // Not even if somebody says where it is, or if its handshake was faster than the list.
+    let other = SessionId::accepted(2);
+    quiet.extend(node.up(other, id(4), 1));
+    quiet.extend(node.list(other, [(id(3), addr(5))].into_iter()));
+    quiet.extend(node.wait(2 * SECOND));
+    let late = SessionId::accepted(3);
+    quiet.extend(node.up(late, id(3), 1));
+    assert!(closes(&quiet, late));
+    assert_eq!(dials(&quiet), 0, "{quiet:?}");
+    assert_eq!(node.mesh.members(), 2);
+    node.tell(Input::Access(Access::default()));
+    assert!(dials(&node.wait(SECOND / 5)) > 0);
+}
+
+#[test]
+fn who_is_denied_is_not_passed_on() {
+    let mut node = Puppet::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.up(SessionId::accepted(2), id(4), 1);
+    node.tell(Input::Access(denying(&[id(3)])));
+    let outputs = node.receives(SessionId::accepted(2), Message::PeersRequest);
+    let empty = |output: &Output| matches!(output, Output::Send { message: Message::Peers { records, .. }, .. } if records.is_empty());
+    assert!(outputs.iter().any(empty), "{outputs:?}");
+}
+
+#[test]
+fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
+    let mut node = Puppet::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
+    let (dial, _) = dials_expecting(&node.wait_for_dial())[0];
+    assert!(closes(&node.tell(Input::Access(denying(&[id(4)]))), dial));
+    node.tell(Input::DialFailed { session: dial, reason: DialError::Cancelled });
+    assert!(node.mesh.peers(std::time::Instant::now()).iter().all(|peer| peer.id != id(4)));
+}
+
+#[test]
+fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too() {
+    let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
+    let access = Access { allow: Some([id(4)].into()), ..Access::default() };
+    let mut node = Puppet::with(Config { connect: vec![pinned], access, ..Config::default() });
+    let outputs = node.wait(300 * SECOND);
+    assert_eq!(dials(&outputs), 0);
+    assert!(matches!(reported(&outputs)[..], [Report::SeedUnreachable { .. }]), "{outputs:?}");
+    node.tell(Input::Access(Access::default()));
+    assert!(dials(&node.wait(SECOND)) > 0);
+}
+
+#[test]
+fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
+    let pin = format!("{}", id(3))[..16].to_owned();
+    let connect = format!("{pin}@{}", addr(3)).parse().unwrap();
+    let mut node = Puppet::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
+    let wrong = DialError::WrongId { found: id(4) };
+    let first = node.first_dial();
+    let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
+    assert!(matches!(reported(&told)[..], [Report::WrongPin { found, .. }] if *found == id(4)), "{told:?}");
+    assert!(node.mesh.peers(std::time::Instant::now()).is_empty(), "nothing is noted");
+    // Somebody else who is met there, because others say so, doesn't count.
+    node.up(SessionId::accepted(1), id(5), 1);
+    node.list(SessionId::accepted(1), [(id(4), addr(3))].into_iter());
+    let (mut again, mut pinned, mut is_met) = (Vec::new(), 0, false);
+    while pinned < 5 || !is_met {
+        let outputs = node.wait_for_dial();
+        for (session, expected) in dials_expecting(&outputs) {
+            let is_pinned = expected == Expected::Pinned(pin.parse().unwrap());
+            assert!(is_pinned || expected != Expected::Anybody);
+            pinned += usize::from(is_pinned);
+            if expected == Expected::Peer(id(4)) && !is_met {
+                node.up_at(session, id(4), 1, addr(3));
+                is_met = true;
+            } else {
+                again.extend(node.tell(Input::DialFailed { session, reason: wrong.clone() }));
+            }
+        }
+    }
+    assert!(!reported(&again).iter().any(|report| matches!(report, Report::WrongPin { .. })));
+    // Met by another way, it need not be dialled there any more.
+    node.up(SessionId::accepted(2), id(3), 1);
+    let outputs = node.wait(2 * SECOND);
+    assert!(!dials_expecting(&outputs).iter().any(|(_, expected)| matches!(expected, Expected::Pinned(_))));
+}
+
+/// A node that has met node 3 at its `--connect` address and has lost it.
+fn knows_where_node_3_was(strict: bool) -> Puppet {
+    let mut node = Puppet::with(Config { connect: vec![addr(3).into()], strict, ..Config::default() });
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Closed);
+    node
+}
+
+#[test]
+fn another_key_at_a_known_address_is_told_once_and_is_another_peer() {
+    let mut node = knows_where_node_3_was(false);
+    let (session, expected) = dials_expecting(&node.wait_for_dial())[0];
+    assert_eq!(expected, Expected::Peer(id(3)));
+    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
+    let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: false, .. });
+    assert_eq!(reported(&outputs).iter().filter(wrong).count(), 1, "{outputs:?}");
+    loop {
+        let outputs = node.wait_for_dial();
+        let (session, expected) = dials_expecting(&outputs)[0];
+        if expected.is_met_by(&id(4)) {
+            let outputs = node.up_at(session, id(4), 1, addr(3));
+            assert_eq!(reported(&outputs).iter().filter(wrong).count(), 0, "{outputs:?}");
+            break;
+        }
+        node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
+    }
+    let peers = node.mesh.peers(std::time::Instant::now());
+    assert_eq!(peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [id(3), id(4)]);
+}
+
+#[test]
+fn a_strict_node_dials_nobody_else_at_a_known_address() {
+    let mut node = knows_where_node_3_was(true);
+    let mut outputs = Vec::new();
+    for _ in 0..10 {
+        let new = node.wait_for_dial();
+        let (session, expected) = dials_expecting(&new)[0];
+        assert_eq!(expected, Expected::Peer(id(3)), "the --connect address is its, too");
+        outputs.extend(new);
+        outputs.extend(node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } }));
+    }
+    let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: true, .. });
+    assert_eq!(reported(&outputs).iter().filter(wrong).count(), 1);
+    assert_eq!(node.mesh.peers(std::time::Instant::now()).len(), 1);
+    // The rightful one comes back to where it was.
+    let (session, _) = dials_expecting(&node.wait_for_dial())[0];
+    node.up(session, id(3), 2);
+    assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
+    let mut node = knows_where_node_3_was(true);
+    let stranger = SessionId::accepted(1);
+    let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
+    let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
+    assert!(outputs.contains(&close), "{outputs:?}");
+    // From elsewhere it is welcome, and lists can't lead us to it there.
+    node.up(SessionId::accepted(2), id(5), 1);
+    node.list(SessionId::accepted(2), [(id(4), addr(3))].into_iter());
+    let outputs = node.wait(2 * SECOND);
+    assert!(dials_expecting(&outputs).iter().all(|(_, expected)| *expected != Expected::Peer(id(4))));
+    assert!(!closes(&node.up(SessionId::accepted(3), id(4), 1), SessionId::accepted(3)));
+    assert_eq!(node.mesh.members(), 3);
+}
+
+#[test]
+fn a_pin_beats_what_a_strict_node_remembers() {
+    let pinned = format!("{}@{}", id(4), addr(3)).parse().unwrap();
+    let connect = vec![format!("{}@{}", id(3), addr(3)).parse().unwrap(), pinned];
+    let mut node = Puppet::with(Config { connect, strict: true, ..Config::default() });
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Closed);
+    let replacement = SessionId::accepted(1);
+    node.up_at(replacement, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
+    assert_eq!(node.mesh.open_sessions(&id(4)), [replacement]);
+}
+
+#[test]
+fn a_strict_node_is_strict_about_what_it_remembers() {
+    let mut node = Puppet::with(Config { strict: true, ..Config::default() });
+    node.recall(vec![known(3)]);
+    let stranger = SessionId::accepted(1);
+    let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
+    let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
+    assert!(outputs.contains(&close), "{outputs:?}");
+}
