@@ -22,6 +22,8 @@ const HELD_UP_REPORTED: Duration = Duration::from_millis(500);
 
 /// Moments in an interval at which heartbeats are sent.
 const BEATS: u32 = 8;
+/// What was laid ready more recently than this may have missed the leader's heartbeat: two threads do that.
+const LAID_READY: Duration = Duration::from_millis(10);
 /// The first ping goes out once membership has settled and there is a round-trip time to show beside it,
 /// or after this.
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
@@ -159,15 +161,17 @@ impl Mesh {
     fn follow(&mut self, now: Instant, id: PeerId, arrived: Instant) {
         let half = self.config.heartbeat / 2;
         let next = self.beat_before(arrived + half);
-        if self.set_ready(id, false) {
-            self.timers.set(Timer::Heartbeat(id), next);
-            return;
-        }
-        let live = self.peers.get(&id).and_then(Peer::live);
-        if live.is_some_and(|live| live.heartbeats.last_sent.is_none_or(|at| now >= at + half)) {
+        let was_ready = self.set_ready(id, false);
+        let last_sent = self.peers.get(&id).and_then(Peer::live).and_then(|live| live.heartbeats.last_sent);
+        let is_answered = |at: Instant| if was_ready { at + LAID_READY <= arrived } else { now < at + half };
+        if !last_sent.is_some_and(is_answered) {
             self.send_heartbeat(now, id);
         }
-        self.timers.set_no_later(Timer::Heartbeat(id), next);
+        if was_ready {
+            self.timers.set(Timer::Heartbeat(id), next);
+        } else {
+            self.timers.set_no_later(Timer::Heartbeat(id), next);
+        }
     }
 
     pub(super) fn received_heartbeat(

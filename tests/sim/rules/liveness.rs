@@ -56,6 +56,17 @@ fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
 }
 
 #[test]
+fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_in_time() {
+    let mut node = Puppet::new(&[]);
+    for n in 10..60 {
+        node.meets(n);
+    }
+    assert_eq!(beats(&node.wait(ms(300))), (8, 0));
+    let (at_once, _) = beats(&node.wait(HEARTBEAT));
+    assert!((50..=58).contains(&at_once), "{at_once}");
+}
+
+#[test]
 fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_otherwise() {
     let (mut node, session) = following();
     // The first ping has gone out by then, though no round-trip time is known.
@@ -81,6 +92,21 @@ fn a_leader_that_is_late_is_not_waited_for() {
 }
 
 #[test]
+fn what_was_laid_ready_only_just_now_may_have_missed_the_leader_s_heartbeat() {
+    let (mut node, session) = following();
+    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    let roster = node.mesh.roster();
+    node.heartbeat(session, roster);
+    for late in [false, true] {
+        while beats(&node.wait(ms(1))).1 == 0 {}
+        if late {
+            node.wait(ms(10));
+        }
+        assert_eq!(beats(&node.heartbeat(session, roster)).0, usize::from(!late));
+    }
+}
+
+#[test]
 fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
     let (mut node, session) = following();
     let mut outputs = Vec::new();
@@ -90,7 +116,8 @@ fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
         outputs.extend(node.wait(ms(10)));
     }
     let (at_once, ready) = beats(&outputs);
-    assert!(at_once <= 3 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
+    // What was laid ready a moment ago may have missed it, and is sent once more then.
+    assert!(at_once <= 21 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
 }
 
 #[test]
