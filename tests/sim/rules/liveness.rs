@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::mesh::{Input, Output, Routine, SessionId};
+use p2p_gossip::mesh::{Input, Output, Report, Routine, SessionId};
 use p2p_gossip::wire::{Echo, Hello, Message};
 use p2p_gossip::{Config, Event};
 
-use super::{MINUTE, SECOND, joined, ms, with_heartbeats};
-use crate::sim::puppet::{Puppet, addr, hello, id, posted, sent, told};
+use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
+use crate::sim::puppet::{Puppet, addr, hello, id, posted, probes, sent, told};
 
 #[test]
 fn whatever_a_peer_says_it_is_alive() {
@@ -202,18 +202,22 @@ fn only_a_heartbeat_that_says_nothing_new_is_routine() {
 }
 
 #[test]
-fn a_node_that_stood_still_counts_what_had_come_before_as_of_then() {
+fn time_that_a_node_stood_still_is_no_silence_of_whom_it_had_heard_before_and_not_been_told_of() {
     let (mut node, session) = joined();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
-    // The heartbeat was not told before the node stood still, and its silence begins after that.
-    node.stand_still(TIMEOUT + SECOND);
+    let still = ms(1_500);
+    node.stand_still(still);
     let (seq, echo, roster) = (9, None, node.mesh.roster());
-    node.tell(Input::Received { session, message: Message::Heartbeat { seq, echo, roster }, arrived });
-    node.wait(TIMEOUT - HEARTBEAT);
-    assert_eq!(node.mesh.members(), 2);
-    node.wait(2 * HEARTBEAT + ms(200));
-    assert_eq!(node.mesh.members(), 1);
+    let message = Message::Heartbeat { seq, echo, roster };
+    let outputs = node.tell(Input::Received { session, message, arrived });
+    let gap = reported(&outputs).into_iter().find_map(|report| match report {
+        Report::HeldUp { gap } => Some(*gap),
+        _ => None,
+    });
+    let silent_at = TIMEOUT + gap.unwrap();
+    assert!(!probes(&node.wait(silent_at - still - ms(1)), session));
+    assert!(probes(&node.wait(ms(2)), session));
 }
 
 #[test]
