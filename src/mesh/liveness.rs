@@ -139,7 +139,7 @@ impl Mesh {
     }
 
     /// Whether a heartbeat lies ready on the peer's session, from now on; and whether one did.
-    pub(super) fn set_ready(&mut self, id: PeerId, is_ready: bool) -> bool {
+    fn set_ready(&mut self, id: PeerId, is_ready: bool) -> bool {
         let live = self.peers.get_mut(&id).and_then(Peer::live_mut);
         live.is_some_and(|live| std::mem::replace(&mut live.heartbeats.is_ready, is_ready))
     }
