@@ -479,7 +479,7 @@ mod tests {
     use crate::identity::Identity;
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
-    use crate::session::Greeting;
+    use crate::session::{Greeting, Stacks};
     use crate::tls::Tls;
     use crate::wire::Hello;
 
@@ -507,6 +507,7 @@ mod tests {
             context: Arc::new(Context {
                 tls,
                 greeting,
+                stacks: Stacks::default(),
                 source: None,
                 inbox: inbox_sender,
                 routine: routine_sender,

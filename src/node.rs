@@ -24,7 +24,7 @@ use crate::mesh::Mesh;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::queue;
-use crate::session::{Context, Greeting};
+use crate::session::{Context, Greeting, Stacks};
 use crate::state::StateDir;
 use crate::status::Status;
 use crate::subscribers::{self, Subscribers};
@@ -147,6 +147,7 @@ impl Node {
         let context = Arc::new(Context {
             tls: Tls::new(&identity, config.access.clone())?,
             greeting,
+            stacks: Stacks::default(),
             source,
             inbox: inbox_sender,
             routine: routine_sender,

@@ -9,6 +9,7 @@ mod greeting;
 mod link;
 mod pace;
 mod relay;
+mod stacks;
 mod waits;
 
 use std::io;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::addr::{DialAddr, LocalIp, canonical};
-use crate::config::{HANDSHAKE_STACK_BYTES, OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES, SESSION_STACK_BYTES};
+use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES};
 use crate::counters::Counters;
 use crate::delivery::Receipt;
 use crate::listener::Admission;
@@ -32,6 +33,7 @@ use crate::waker::Waker;
 use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
+pub(crate) use stacks::Stacks;
 use waits::Waits;
 
 /// What all sessions of a node share.
@@ -39,6 +41,7 @@ use waits::Waits;
 pub(crate) struct Context {
     pub(crate) tls: Tls,
     pub(crate) greeting: Greeting,
+    pub(crate) stacks: Stacks,
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
@@ -224,7 +227,7 @@ fn handle_and_outbox(waker: &Arc<Waker>) -> (SessionHandle, Receiver<Outgoing>) 
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // Not joined: a thread may be inside the system's resolver for as long as that likes.
-    thread::Builder::new().name(name).stack_size(SESSION_STACK_BYTES).spawn(body).map(drop)
+    thread::Builder::new().name(name).stack_size(stacks::OWN_BYTES).spawn(body).map(drop)
 }
 
 struct Session {
@@ -293,7 +296,7 @@ impl Session {
             Origin::Accept { remote, .. } => Some(*remote),
             Origin::Dial { .. } => None,
         };
-        let established = stacker::grow(HANDSHAKE_STACK_BYTES, || self.establish(origin));
+        let established = self.establish(origin);
         let (mut link, mut frames, up) = match established {
             Ok(established) => established,
             Err(failure) => {

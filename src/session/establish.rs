@@ -1,7 +1,7 @@
 //! From nothing to a session: connection, TLS handshake, Hello both ways, under one absolute deadline.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::config::{HANDSHAKE_TIMEOUT, LINGER};
 use crate::listener::Admission;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
-use crate::tls::{Rejection, authenticated_peer};
+use crate::tls::{Rejection, Tls, Unproven, authenticated_peer};
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Why a session did not come up.
@@ -59,15 +59,15 @@ impl Failure {
 
 impl Session {
     /// Everything until both sides have said Hello, under one absolute deadline.
-    pub(super) fn establish(&mut self, origin: Origin) -> Result<(Link, FrameReader, SessionUp), Failure> {
+    pub(super) fn establish(
+        &mut self,
+        origin: Origin,
+    ) -> Result<(Box<Link>, FrameReader, SessionUp), Failure> {
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let tls_error = |error| Failure::Link(LinkError::Tls(error));
-        let io_error = |error| Failure::Link(LinkError::Io(error));
         let (mut link, remote, admission) = match origin {
             Origin::Accept { socket, remote, admission } => {
-                socket.set_nonblocking(true).map_err(io_error)?;
-                let tls = self.context.tls.accept().map_err(tls_error)?;
-                (Link::new(socket, tls, &self.context).map_err(io_error)?, remote, Some(admission))
+                socket.set_nonblocking(true).map_err(LinkError::Io)?;
+                (self.begin(socket, Tls::accept)?, remote, Some(admission))
             }
             Origin::Dial { addr, expected, hearsay } => {
                 let Self { context, outbox, stop, .. } = self;
@@ -81,8 +81,7 @@ impl Session {
                     }
                     Err(error) => return Err(Failure::Connect(error)),
                 };
-                let tls = self.context.tls.dial(expected).map_err(tls_error)?;
-                (Link::new(socket, tls, &self.context).map_err(io_error)?, remote, None)
+                (self.begin(socket, |tls| tls.dial(expected))?, remote, None)
             }
         };
         let mut frames = FrameReader::new();
@@ -121,6 +120,16 @@ impl Session {
         }
         let up = SessionUp { session: self.id, peer, hello, remote };
         Ok((link, frames, up))
+    }
+
+    /// TLS on a socket that is connected and does not block.
+    fn begin(
+        &self,
+        socket: TcpStream,
+        start: impl FnOnce(&Tls) -> Result<Unproven, rustls::Error>,
+    ) -> Result<Box<Link>, LinkError> {
+        let context = &self.context;
+        context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, context)?)))?
     }
 
     fn finish_writing(
@@ -192,7 +201,8 @@ impl Session {
         if ready.readable {
             // What is to be answered goes out with what comes next: who dialled proves itself and says
             // Hello in one segment.
-            let stream = link.read(frames)?;
+            let reading = || link.read(frames);
+            let stream = self.context.stacks.run(reading).map_err(LinkError::Io)??;
             // What arrived with the end may still be the Hello, or the reason for the end; half of
             // it is neither, and a socket at its end would end every wait for the rest at once.
             if stream == Stream::Ended && !frames.has_message() {
