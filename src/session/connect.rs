@@ -89,6 +89,7 @@ fn open_one(
     rustix::io::ioctl_fionbio(&socket, true)?;
     // The address that we listen on is the one that peers know us by.
     if let Some(source) = source.filter(|source| source.ip().is_ipv4() == addr.is_ipv4()) {
+        socket::choose_port_late(&socket);
         bind(&socket, &source.with_port(0))?;
     }
     match connect(&socket, &addr) {
