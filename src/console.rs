@@ -24,20 +24,25 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Between two log lines that say how many events were dropped.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// The way to stdout: a queue and the thread that writes what is in it, and alone may wait for a
-/// reader.
+/// The way to stdout: a queue, to the thread that writes what is in it and alone may wait for a reader.
 #[derive(Debug)]
 pub(crate) struct Console {
     queue: queue::Sender<(Timestamp, Event)>,
     shows_pings: bool,
-    /// Closed when the thread has written everything.
-    done: Receiver<()>,
     losses: Losses,
 }
 
+/// The end of that thread.
+#[derive(Debug)]
+pub(crate) struct ConsoleEnd {
+    /// Closed when the thread has written everything.
+    done: Receiver<()>,
+}
+
 impl Console {
-    /// Starts the thread that writes to stdout; the first lines say how to get here.
-    pub(crate) fn start(output: Output, shows_pings: bool, ways: Ways) -> io::Result<Self> {
+    /// Starts the thread that writes to stdout; the first lines say how to get here. It ends when everything
+    /// that was shown is written and the console is dropped.
+    pub(crate) fn start(output: Output, shows_pings: bool, ways: Ways) -> io::Result<(Self, ConsoleEnd)> {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
@@ -46,56 +51,49 @@ impl Console {
             let _finished: Sender<()> = finished;
             write_events(&events, &mut printer, &mut stdout);
         })?;
-        Ok(Self { queue, shows_pings, done, losses: Losses::default() })
+        Ok((Self { queue, shows_pings, losses: Losses::default() }, ConsoleEnd { done }))
     }
 
-    /// Shows an event that happened at this time, unless stdout is too far behind.
+    /// Shows an event that happened at this time, unless stdout is too far behind; never blocks.
     pub(crate) fn show(&mut self, time: Timestamp, event: Event) {
-        if !self.shows(&event) {
+        if !self.shows_pings && matches!(event, Event::Ping { .. }) {
             return;
         }
         let is_traffic = event.is_traffic();
-        if let Err(TrySendError::Full(_)) = self.queue.offer((time, event), is_traffic) {
-            self.losses.here += 1;
+        let shown = if event == Event::Stopped {
+            self.queue.send_past_limit((time, event))
+        } else {
+            self.queue.offer((time, event), is_traffic)
+        };
+        if let Err(TrySendError::Full(_)) = shown {
+            self.losses.count += 1;
         }
-    }
-
-    /// Shows one of the last events, which were bounded in number by the queue that they come from.
-    pub(crate) fn show_last(&mut self, time: Timestamp, event: Event) {
-        if self.shows(&event) {
-            // The thread that writes ends only when this end is dropped.
-            let _ = self.queue.send_past_limit((time, event));
-        }
-    }
-
-    fn shows(&self, event: &Event) -> bool {
-        self.shows_pings || !matches!(event, Event::Ping { .. })
-    }
-
-    /// Says how many events are lost, if some are: here, and those that did not get as far.
-    pub(crate) fn report_losses(&mut self, dropped_by_node: u64) {
-        self.losses.in_node = dropped_by_node;
         if let Some(lost) = self.losses.due(Instant::now()) {
             log::warn!(lost; "stdout is not being read; events are lost");
         }
     }
+}
 
-    /// Waits until everything is written, but not longer than until the deadline: a blocked
-    /// stdout is left alone.
-    pub(crate) fn finish(self, deadline: Instant) {
-        drop(self.queue);
-        let _ = self.done.recv_deadline(deadline);
+impl Drop for Console {
+    fn drop(&mut self) {
         if let Some(lost) = self.losses.unreported() {
             log::warn!(lost; "stdout was not read to the end; events are lost");
         }
     }
 }
 
+impl ConsoleEnd {
+    /// Waits until everything is written, but not longer than until the deadline: a blocked
+    /// stdout is left alone.
+    pub(crate) fn wait(self, deadline: Instant) {
+        let _ = self.done.recv_deadline(deadline);
+    }
+}
+
 /// Lost events, and how many of them the user knows of.
 #[derive(Debug, Default)]
 struct Losses {
-    here: u64,
-    in_node: u64,
+    count: u64,
     reported: u64,
     reported_at: Option<Instant>,
 }
@@ -103,14 +101,15 @@ struct Losses {
 impl Losses {
     /// All of them, if the user does not know that number yet.
     fn unreported(&self) -> Option<u64> {
-        let lost = self.here + self.in_node;
-        (lost != self.reported).then_some(lost)
+        (self.count != self.reported).then_some(self.count)
     }
 
     /// The same, but not so soon after the last time.
     fn due(&mut self, now: Instant) -> Option<u64> {
-        let is_recent = self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY);
-        let lost = self.unreported().filter(|_| !is_recent)?;
+        let lost = self.unreported()?;
+        if self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY) {
+            return None;
+        }
         (self.reported, self.reported_at) = (lost, Some(now));
         Some(lost)
     }
@@ -119,7 +118,7 @@ impl Losses {
 fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, stdout: &mut Stream) {
     let mut batch = String::new();
     let mut is_broken = false;
-    while let Ok((time, event)) = events.recv() {
+    while let Ok((time, event)) = queue::wait(events) {
         printer.print(&mut batch, time, &event);
         while batch.len() < BATCH_BYTES_MAX {
             match events.try_recv() {
@@ -432,11 +431,11 @@ mod tests {
     #[test]
     fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let mut console = Console { queue, shows_pings: true, done: bounded(0).1, losses: Losses::default() };
+        let mut console = Console { queue, shows_pings: true, losses: Losses::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
-        console.show(time(), Event::Stopped);
+        console.show(time(), up("bob"));
         assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
-        assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(Event::Stopped));
+        assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(up("bob")));
     }
 
     #[test]
@@ -444,9 +443,9 @@ mod tests {
         let mut losses = Losses::default();
         let start = Instant::now();
         assert_eq!(losses.due(start), None);
-        losses.here = 3;
+        losses.count = 3;
         assert_eq!(losses.due(start), Some(3));
-        losses.in_node = 2;
+        losses.count = 5;
         assert_eq!(losses.due(start + REPORT_EVERY / 2), None);
         assert_eq!(losses.due(start + REPORT_EVERY), Some(5));
         assert_eq!(losses.due(start + REPORT_EVERY * 2), None);

@@ -22,7 +22,7 @@ use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, Sess
 use crate::queue;
 use crate::session::{self, Context, Heartbeat, Received, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
-use crate::subscribers::Subscribers;
+use crate::subscribers::{Observer, Subscribers};
 use crate::text::Escaped;
 use crate::wire::{self, Frame, Message};
 
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Status(Sender<Status>),
     /// Tell this one, too, what happens.
     Subscribe(queue::Sender<Event>),
+    /// Tell this one instead of the first queue, beginning with what waits there.
+    Observe(Observer, Receiver<Event>),
     /// Send this frame to every peer that is connected now.
     Broadcast(Frame, Sender<Delivery>),
     /// Tell when membership has settled.
@@ -157,6 +159,9 @@ impl Coordinator {
                 let _ = reply.try_send(self.broadcast(&frame));
             }
             Turn::Command(Command::Subscribe(queue)) => self.subscribers.add(queue),
+            Turn::Command(Command::Observe(observer, waiting)) => {
+                self.subscribers.observe(observer, &waiting);
+            }
             Turn::Command(Command::Access(access)) => {
                 tell_oddity(&access, &self.mesh.id());
                 // Handshakes first: nobody is to slip in between the two.

@@ -12,7 +12,7 @@ use crate::delivery::Delivery;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::status::Status;
-use crate::subscribers;
+use crate::subscribers::{self, Observer};
 use crate::wire::{self, Message};
 
 /// A handle on a [`Node`](crate::Node), from [`Node::handle`](crate::Node::handle); cheap to clone.
@@ -101,6 +101,12 @@ impl NodeHandle {
     pub fn set_access(&self, access: Access) {
         // A node that has stopped has no peers.
         let _ = self.control.send(Command::Access(access));
+    }
+
+    /// As [`Node::observe`](crate::Node::observe), for whom those events wait.
+    pub(crate) fn observe(&self, observer: Observer, waiting: Receiver<Event>) {
+        // A node that has stopped has nothing more to tell.
+        let _ = self.control.send(Command::Observe(observer, waiting));
     }
 
     /// Has the node leave the mesh.

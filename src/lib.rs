@@ -7,7 +7,7 @@
 //! # Threads
 //!
 //! ```text
-//!  your program ── Node::start ── takes Events from a channel ── Node::shutdown
+//!  your program ── Node::start ── takes Events from a channel, or observes them ── Node::shutdown
 //!  listener     ── blocking accept() ── spawns ──▶ session threads (accepted)
 //!  coordinator  ── owns the Mesh: membership, timers, reconnection ── spawns ──▶ session threads (dialled)
 //!  session #n   ── TLS handshake → Hello → relays frames both ways until closed

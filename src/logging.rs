@@ -14,6 +14,8 @@ use env_logger::fmt::{Formatter, Target, WriteStyle};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, Record};
 
+use p2p_gossip::queue;
+
 use crate::cli::PROGRAM;
 use crate::journal;
 use crate::stdio::{Stream, is_coloured, visible};
@@ -103,7 +105,7 @@ impl Drop for Logs {
 }
 
 fn write_jobs(jobs: &Receiver<Job>, stderr: &mut Stream, dropped: &AtomicU64) {
-    for job in jobs {
+    while let Ok(job) = queue::wait(jobs) {
         // There is no place left to report a failing stderr to.
         match job {
             Job::Line(line) => {

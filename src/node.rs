@@ -27,7 +27,7 @@ use crate::queue;
 use crate::session::{Context, Greeting, Stacks};
 use crate::state::StateDir;
 use crate::status::Status;
-use crate::subscribers::{self, Subscribers};
+use crate::subscribers::{self, Observer, Subscribers};
 use crate::tls::Tls;
 use crate::wire::{ADDRS_MAX, Hello};
 
@@ -211,6 +211,32 @@ impl Node {
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Event> {
         self.handle.subscribe()
+    }
+
+    /// Has this called with every event from now on, beginning with those that wait in [`Node::events`], where
+    /// nothing comes any more. It takes the place of an earlier one.
+    ///
+    /// That is quicker than a queue by the time that a thread takes to wake up, but happens on the thread that
+    /// all of the node waits for. So it must return at once, and hand over to another thread what may take
+    /// longer; a panic in it ends the node.
+    ///
+    /// ```
+    /// # use p2p_gossip::{Config, Event, Identity, Node};
+    /// # let config = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+    /// let (sender, alarms) = std::sync::mpsc::channel();
+    /// let node = Node::start(config, Identity::generate()?)?;
+    /// node.observe(move |event| {
+    ///     if let Event::Down { name, .. } = event {
+    ///         let _ = sender.send(name);
+    ///     }
+    /// });
+    /// node.shutdown();
+    /// // The closure goes with the node, and the sender with the closure.
+    /// assert!(alarms.recv().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn observe(&self, observer: impl FnMut(Event) + Send + 'static) {
+        self.handle.observe(Observer(Box::new(observer)), self.events.clone());
     }
 
     /// Events dropped so far because one of their readers did not take them in time.

@@ -3,7 +3,7 @@
 //! crossbeam's bounded channel claims and touches all of its places when it is made: 12 KB for each
 //! session's outbox and 0.6 MB for each queue of events, which are empty nearly always.
 
-use crossbeam_channel::{Receiver, TrySendError, unbounded};
+use crossbeam_channel::{Receiver, RecvError, Select, TrySendError, unbounded};
 
 /// The sending end. For one thread; with several, each may put one more in than there is room for.
 #[derive(Debug)]
@@ -17,6 +17,17 @@ pub struct Sender<T> {
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (inner, receiver) = unbounded();
     (Sender { inner, capacity }, receiver)
+}
+
+/// Waits for the next one. [`Receiver::recv`] first spins and yields its core several times, which for a
+/// thread that is woken now and then, on a machine with more to do, is as much work as all the rest.
+///
+/// # Errors
+/// The queue is empty and no sender is left.
+pub fn wait<T>(receiver: &Receiver<T>) -> Result<T, RecvError> {
+    let mut select = Select::new();
+    select.recv(receiver);
+    select.select().recv(receiver)
 }
 
 impl<T> Sender<T> {

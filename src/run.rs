@@ -5,11 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{never, select};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::Timestamp;
 use p2p_gossip::access::{AccessError, AccessSources};
+use p2p_gossip::config::EVENTS_QUEUED;
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::network_key::NetworkKeyError;
-use p2p_gossip::{Config, Identity, IdentityError, NetworkKey, Node, StartError, StateDir, StateError};
+use p2p_gossip::{
+    Config, Event, Identity, IdentityError, NetworkKey, Node, StartError, StateDir, StateError, queue,
+};
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
 use crate::console::{Console, Ways};
@@ -109,27 +113,39 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let page = http.as_ref().map(http::Socket::url);
     let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
     let ways = Ways { page, advertised: config.advertise.first().cloned() };
-    let mut console = Console::start(options.output, options.shows_pings, ways)?;
-    let events = node.events().clone();
+    let (mut console, written) = Console::start(options.output, options.shows_pings, ways)?;
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
     let systemd = Systemd::start(&node)?;
+    // stdout is told at once, and the others by way of this thread, if there are any.
+    let is_alone = hooks.is_none() && http.is_none() && systemd.is_none();
+    let (others, events) = if is_alone { (None, never()) } else { audience() };
+    let (alive, died) = bounded::<()>(0);
+    node.observe(move |event| {
+        let _alive: &Sender<()> = &alive;
+        let time = Timestamp::now();
+        if let Some(others) = &others {
+            forward(others, time, &event);
+        }
+        console.show(time, event);
+    });
+    let mut tell = |time, event: &Event| {
+        if let Some(hooks) = &mut hooks {
+            hooks.offer(time, event);
+        }
+        if let Some(http) = &http {
+            http.tell(time, event);
+        }
+    };
     let mut unsent = 0;
     loop {
         select! {
-            recv(events) -> event => {
-                let (time, event) = (Timestamp::now(), event.map_err(|_| Failure::Died)?);
-                if let Some(hooks) = &mut hooks {
-                    hooks.offer(time, &event);
-                }
+            recv(events) -> event => if let Ok((time, event)) = event {
+                tell(time, &event);
                 if let Some(systemd) = &systemd {
                     systemd.take_note(&event);
                 }
-                if let Some(http) = &http {
-                    http.tell(time, &event);
-                }
-                console.show(time, event);
-                console.report_losses(node.events_dropped());
-            }
+            },
+            recv(died) -> _ => return Err(Failure::Died),
             recv(signals.table) -> _ => {
                 if let Some(status) = node.status() {
                     logs.show(&members::table(node.id(), &status));
@@ -160,27 +176,35 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     }
     node.shutdown();
     let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
-    for event in events.try_iter() {
-        let time = Timestamp::now();
-        if let Some(hooks) = &mut hooks {
-            hooks.offer(time, &event);
-        }
-        if let Some(http) = &http {
-            http.tell(time, &event);
-        }
-        console.show_last(time, event);
-    }
+    events.try_iter().for_each(|(time, event)| tell(time, &event));
     if let Some(hooks) = hooks {
         hooks.finish(deadline);
     }
     if let Some(http) = http {
         http.finish(patience);
     }
-    console.finish(patience);
+    written.wait(patience);
     match unsent {
         0 => Ok(()),
         1 => Err(Failure::Stdin("a line".to_owned())),
         _ => Err(Failure::Stdin(format!("{unsent} lines"))),
+    }
+}
+
+type Timed = (Timestamp, Event);
+
+/// A queue for whoever is told of events by way of the main thread.
+fn audience() -> (Option<queue::Sender<Timed>>, Receiver<Timed>) {
+    let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
+    (Some(sender), receiver)
+}
+
+fn forward(others: &queue::Sender<Timed>, time: Timestamp, event: &Event) {
+    if let Err(TrySendError::Full(_)) = others.offer((time, event.clone()), event.is_traffic()) {
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.check() {
+            log::warn!(suppressed; "the main thread is held up; events are lost to --on-event, --http and systemd");
+        }
     }
 }
 

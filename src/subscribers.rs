@@ -1,6 +1,7 @@
 //! Who is told the events: each subscriber has a bounded queue of its own, so that none can hold up
 //! the node or another one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,9 +13,26 @@ use crate::queue::{Sender, bounded};
 
 #[derive(Debug)]
 pub(crate) struct Subscribers {
-    queues: Vec<Sender<Event>>,
+    first: First,
+    others: Vec<Sender<Event>>,
     /// Events that found a queue full, counted once for each.
     dropped: Arc<AtomicU64>,
+}
+
+/// Who is told from the beginning.
+#[derive(Debug)]
+enum First {
+    Queue(Sender<Event>),
+    Observer(Observer),
+}
+
+/// Called with each event, on the coordinator's thread.
+pub(crate) struct Observer(pub(crate) Box<dyn FnMut(Event) + Send>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// A queue that a subscriber reads from, and its other end.
@@ -24,17 +42,23 @@ pub(crate) fn queue() -> (Sender<Event>, Receiver<Event>) {
 
 impl Subscribers {
     pub(crate) fn new(first: Sender<Event>, dropped: Arc<AtomicU64>) -> Self {
-        Self { queues: vec![first], dropped }
+        Self { first: First::Queue(first), others: Vec::new(), dropped }
     }
 
     /// From now on this one is told as well.
     pub(crate) fn add(&mut self, queue: Sender<Event>) {
-        self.queues.push(queue);
+        self.others.push(queue);
+    }
+
+    /// This one takes the place of the first queue, from what waits in that on.
+    pub(crate) fn observe(&mut self, Observer(mut observer): Observer, waiting: &Receiver<Event>) {
+        waiting.try_iter().for_each(&mut observer);
+        self.first = First::Observer(Observer(observer));
     }
 
     /// Tells everybody who has room; whoever has gone is forgotten.
     pub(crate) fn tell(&mut self, event: Event) {
-        let Self { queues, dropped } = self;
+        let Self { first, others, dropped } = self;
         let tell = |queue: &Sender<Event>, event: Event| {
             let is_traffic = event.is_traffic();
             let outcome = queue.offer(event, is_traffic);
@@ -43,19 +67,17 @@ impl Subscribers {
             }
             !matches!(outcome, Err(TrySendError::Disconnected(_)))
         };
-        // The usual case: one subscriber, no copy.
-        if let [only] = queues.as_slice() {
-            if !tell(only, event) {
-                queues.clear();
-            }
-            return;
+        others.retain(|queue| tell(queue, event.clone()));
+        match first {
+            First::Queue(queue) => drop(tell(queue, event)),
+            First::Observer(Observer(observer)) => observer(event),
         }
-        queues.retain(|queue| tell(queue, event.clone()));
     }
 
     /// Events waiting in the fullest queue.
     pub(crate) fn backlog(&self) -> usize {
-        self.queues.iter().map(Sender::len).max().unwrap_or(0)
+        let first = if let First::Queue(queue) = &self.first { Some(queue) } else { None };
+        self.others.iter().chain(first).map(Sender::len).max().unwrap_or(0)
     }
 }
 
@@ -93,14 +115,29 @@ mod tests {
     #[test]
     fn whoever_goes_is_forgotten() {
         let (first, gone) = queue();
-        let (second, reader) = queue();
+        let (second, also_gone) = queue();
+        let (third, reader) = queue();
         let mut subscribers = Subscribers::new(first, Arc::default());
         subscribers.add(second);
-        drop(gone);
+        subscribers.add(third);
+        drop((gone, also_gone));
         subscribers.tell(message());
-        assert_eq!((subscribers.queues.len(), reader.len()), (1, 1));
+        assert_eq!((subscribers.others.len(), reader.len()), (1, 1));
         drop(reader);
         subscribers.tell(message());
-        assert!(subscribers.queues.is_empty());
+        assert!(subscribers.others.is_empty());
+    }
+
+    #[test]
+    fn an_observer_misses_nothing_and_hears_nothing_twice() {
+        let (first, waiting) = queue();
+        let mut subscribers = Subscribers::new(first, Arc::default());
+        subscribers.tell(message());
+        let (heard, ears) = queue();
+        let observer = Observer(Box::new(move |event| heard.try_send(event).unwrap()));
+        subscribers.observe(observer, &waiting);
+        subscribers.tell(Event::Stopped);
+        assert_eq!(ears.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
+        assert!(waiting.recv().is_err(), "nothing more comes this way");
     }
 }
