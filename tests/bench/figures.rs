@@ -26,6 +26,8 @@ struct Run<'a> {
     signals: &'a Signals,
     ours: Ours,
     floors: Floors,
+    /// CPU time of a node that meets nobody.
+    start_cpu_s: f64,
     report: Report,
     /// Memory of a node by number of nodes.
     memory: Vec<(usize, MemoryANode)>,
@@ -40,13 +42,13 @@ struct Floors {
 }
 
 impl Floors {
-    fn measure(quick: bool) -> Result<Self, Stop> {
+    fn measure(options: &Options) -> Result<Self, Stop> {
         progress("floors: TLS alone");
-        let (handshakes, records, time_ms) = if quick { (200, 4000, 500) } else { (1000, 20_000, 2000) };
+        let time_ms = if options.quick { 500 } else { 2000 };
         Ok(Self {
-            handshake: floor::handshake(handshakes)?,
-            record: floor::record(records)?,
-            cold_record: floor::cold_record(records / 10)?,
+            handshake: floor::handshake(options.handshakes())?,
+            record: floor::record(options.records())?,
+            cold_record: floor::cold_record(options.records() / 10)?,
             throughput: floor::throughput(Duration::from_millis(time_ms))?,
             session_bytes: floor::session_bytes()?,
         })
@@ -55,7 +57,8 @@ impl Floors {
     fn explain(&self) -> String {
         let Self { handshake, record, cold_record, throughput, session_bytes } = self;
         format!(
-            "Floors, measured in this run with TLS alone between two threads over loopback: one mutual handshake {} of CPU \
+            "Floors, measured with TLS alone between two threads over loopback at the beginning of this run, those of handshakes \
+             also before each formation and those of records before each size: one mutual handshake {} of CPU \
              and {} of time, both ends together; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way \
              in a row and {} now and then, worst {} of {}; \
              {:.0} frames a second in batches; {} a connection's end with its thread.",
@@ -78,9 +81,9 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     let ours = Ours::quiet(options.program.clone());
     let version = ours.version().map_err(Stop::Failed)?;
     let mut report = Report::new(&[version], &["figure", "nodes", "ours", "floor", "ratio", "reach"]);
-    let floors = Floors::measure(options.quick)?;
+    let floors = Floors::measure(options)?;
     report.note(floors.explain());
-    let mut run = Run { options, signals, ours, floors, report, memory: Vec::new() };
+    let mut run = Run { options, signals, ours, floors, start_cpu_s: 0.0, report, memory: Vec::new() };
     if options.wants("formation") {
         run.start_alone()?;
     }
@@ -117,10 +120,10 @@ impl Run<'_> {
             let ready = cluster.form(1, measure::PATIENCE)?;
             costs.push(((ready - began).as_secs_f64(), cluster.cpu()?.as_secs_f64()));
         }
-        let of = |part: fn(&(f64, f64)) -> f64| time(median(&costs.iter().map(part).collect::<Vec<_>>()));
-        let (wall, cpu) = (of(|cost| cost.0), of(|cost| cost.1));
-        self.row(["start until it listens, wall".to_owned(), "1".to_owned(), wall]);
-        self.row(["start until it listens, CPU".to_owned(), "1".to_owned(), cpu]);
+        let of = |part: fn(&(f64, f64)) -> f64| median(&costs.iter().map(part).collect::<Vec<_>>());
+        self.start_cpu_s = of(|cost| cost.1);
+        self.row(["start until it listens, wall".to_owned(), "1".to_owned(), time(of(|cost| cost.0))]);
+        self.row(["start until it listens, CPU".to_owned(), "1".to_owned(), time(self.start_cpu_s)]);
         Ok(())
     }
 
@@ -129,7 +132,15 @@ impl Run<'_> {
         progress(&format!("{count} nodes: formation"));
         let ours = self.ours.clone();
         let rounds = if self.options.wants("formation") { self.options.rounds_of_short() } else { 1 };
-        let formed = measure::formation(&ours, self.signals, count, rounds);
+        if self.options.wants("idle") {
+            self.floors.record = floor::record(self.options.records())?;
+        }
+        let handshakes = self.options.handshakes();
+        // In turns: how fast a machine is, above all a virtual one, changes within seconds.
+        let mut floors = Vec::new();
+        let floor = || floor::handshake(handshakes).map(|handshake| floors.push(handshake));
+        let formed = measure::formation(&ours, self.signals, count, rounds, floor);
+        self.floors.handshake = Handshake::median(&floors);
         let what = format!("formation of {count} nodes");
         let Some((mut cluster, formation)) = self.report.or_note(&what, formed)? else {
             return Ok(());
@@ -192,6 +203,16 @@ impl Run<'_> {
             time(formation.cpu_s / pairs(count)),
             time(self.floors.handshake.cpu_s),
             ratio(formation.cpu_s, cpu_floor),
+            NOTHING.to_owned(),
+        ]);
+        // Starts grow with the nodes and not with their pairs, and outweigh these in a small mesh.
+        let without_starts = formation.cpu_s - self.start_cpu_s * count as f64;
+        self.row([
+            "formation, CPU a pair without starts".to_owned(),
+            n.clone(),
+            time(without_starts / pairs(count)),
+            time(self.floors.handshake.cpu_s),
+            ratio(without_starts, cpu_floor),
             "same at all N, ± 20 %".to_owned(),
         ]);
         self.row([

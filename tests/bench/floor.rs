@@ -18,7 +18,7 @@ use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, ServerConfig, ServerConnection, SideData, StreamOwned,
 };
 
-use crate::clock::{self, Spread};
+use crate::clock::{self, Spread, median};
 use crate::contender::embedded::TEXT;
 use crate::credentials::{Credentials, client_config, server_config};
 use crate::procfs;
@@ -99,6 +99,14 @@ pub(crate) struct Handshake {
     pub(crate) cpu_s: f64,
     /// From the call of connect until both ends are done.
     pub(crate) wall_s: f64,
+}
+
+impl Handshake {
+    /// Of several measurements; there is at least one.
+    pub(crate) fn median(of: &[Self]) -> Self {
+        let part = |part: fn(&Self) -> f64| median(&of.iter().map(part).collect::<Vec<_>>());
+        Self { cpu_s: part(|handshake| handshake.cpu_s), wall_s: part(|handshake| handshake.wall_s) }
+    }
 }
 
 pub(crate) fn handshake(count: u32) -> Result<Handshake, Stop> {

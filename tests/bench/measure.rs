@@ -24,15 +24,17 @@ pub(crate) struct Formation {
     pub(crate) connections_a_pair: f64,
 }
 
-/// Forms a mesh so often, and leaves the last one running.
+/// Forms a mesh so often, each time after something else, and leaves the last one running.
 pub(crate) fn formation<'a>(
     contender: &'a dyn Contender,
     signals: &'a Signals,
     count: usize,
     rounds: usize,
+    mut first: impl FnMut() -> Result<(), Stop>,
 ) -> Result<(Cluster<'a>, Formation), Stop> {
     let mut all: Vec<Formation> = Vec::new();
     loop {
+        first()?;
         let mut cluster = Cluster::new(contender, signals)?;
         let (accepted, began) = (procfs::connections_accepted()?, clock::now());
         let complete = cluster.form(count, PATIENCE)?;

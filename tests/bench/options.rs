@@ -74,7 +74,17 @@ impl Options {
 
     /// How often one is taken that costs little.
     pub(crate) fn rounds_of_short(&self) -> usize {
-        3
+        if self.quick { 3 } else { 5 }
+    }
+
+    /// Handshakes that make a floor.
+    pub(crate) fn handshakes(&self) -> u32 {
+        if self.quick { 200 } else { 1000 }
+    }
+
+    /// Records that make one, each way.
+    pub(crate) fn records(&self) -> u32 {
+        if self.quick { 4000 } else { 20_000 }
     }
 
     /// How long CPU time is watched.
