@@ -16,6 +16,8 @@ pub(crate) const PUBLIC: u32 = 0o644;
 
 /// Permission bits that let others than the owner read, write or execute.
 const OTHERS: u32 = 0o077;
+/// The bit that says of a file with an access control list that somebody on the list may read it.
+const ACCESS_LIST: u32 = 0o040;
 
 /// What is demanded of a file before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,8 @@ pub(crate) fn read(file: &Path, bytes_max: u64, demand: Demand) -> Result<Vec<u8
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
     }
     let mode = metadata.permissions().mode() & 0o7777;
-    if demand != Demand::Anything && metadata.is_file() && mode & OTHERS != 0 {
+    let exposed = if is_credential(file) { OTHERS & !ACCESS_LIST } else { OTHERS };
+    if demand != Demand::Anything && metadata.is_file() && mode & exposed != 0 {
         return Err(ReadError::Exposed(mode));
     }
     if demand == Demand::PrivateInPlace {
@@ -85,6 +88,13 @@ pub(crate) fn read(file: &Path, bytes_max: u64, demand: Demand) -> Result<Vec<u8
     let mut bytes = Vec::new();
     handle.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max { Err(ReadError::TooLarge) } else { Ok(bytes) }
+}
+
+/// Whether it is a secret that systemd keeps for this process (`LoadCredential=`): it belongs to root, and an
+/// access control list lets this process, and nobody else, read it.
+fn is_credential(file: &Path) -> bool {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    directory.is_some_and(|directory| directory.is_absolute() && file.parent() == Some(&*directory))
 }
 
 /// Makes a file that was not there before. Whatever happens, it is there with all of its bytes or

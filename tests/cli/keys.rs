@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use super::program::{
-    ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of, unprivileged,
+    ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of, program,
+    unprivileged,
 };
 
 #[test]
@@ -127,6 +129,29 @@ fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
         let node = Node::start(&["--key", &key]);
         node.event("listening");
         node.stop();
+    }
+}
+
+/// systemd's `LoadCredential=` lets a service read a file of root's by an access control list, which shows as
+/// a mode of 0440.
+#[test]
+fn a_key_that_a_service_manager_lends_is_taken() {
+    let files = Files::new();
+    let with_credentials = |directory: &Path| {
+        let mut command = program();
+        command.env("CREDENTIALS_DIRECTORY", directory);
+        command
+    };
+    let key = files.with_mode("key.pem", ED25519, 0o440);
+    let output = with_credentials(files.dir()).args(["id", "--key", &key]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), ED25519_ID);
+    // It is not enough that there are others, and nobody else may read it.
+    let elsewhere = files.dir().join("elsewhere");
+    assert_failure_of(with_credentials(&elsewhere).args(["id", "--key", &key]), &["mode 0440"]);
+    for mode in [0o444, 0o460] {
+        let key = files.with_mode("key.pem", ED25519, mode);
+        let needle = format!("mode {mode:04o}");
+        assert_failure_of(with_credentials(files.dir()).args(["id", "--key", &key]), &[&needle]);
     }
 }
 
