@@ -17,7 +17,7 @@ use rustls::version::TLS13;
 use rustls::{
     AlertDescription, CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
     DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, ServerConnection,
-    SignatureScheme,
+    SignatureScheme, SupportedCipherSuite,
 };
 
 use crate::access::{Access, Refusal};
@@ -32,6 +32,14 @@ const ALPN_FAMILY: &[u8] = b"p2p-gossip/";
 /// Protocols of a stranger that are shown, and bytes of each: a line of the log is to hold them.
 const OFFERED_SHOWN_MAX: usize = 4;
 const OFFERED_BYTES_SHOWN_MAX: usize = 32;
+
+/// Encryption, best first: where a machine has no instructions for AES, as many small boards, ChaCha20 takes a
+/// fraction of the time and is free of its timing leaks; SHA-256 has instructions where SHA-384 has none, and a
+/// handshake mostly hashes. Both take keys of 256 bits.
+pub(crate) const CIPHER_SUITES: &[SupportedCipherSuite] = &[
+    aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+];
 
 /// Signatures accepted in the handshake, which decides the kinds of key that can be used.
 pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
@@ -59,6 +67,7 @@ pub(crate) type Unproven = (Connection, Arc<OnceLock<Rejection>>);
 impl Tls {
     pub(crate) fn new(identity: &Identity, access: Access) -> Result<Self, Error> {
         let provider = Arc::new(CryptoProvider {
+            cipher_suites: CIPHER_SUITES.to_vec(),
             kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
             ..provider()
         });
@@ -380,7 +389,7 @@ impl fmt::Debug for Tls {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+    use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
     use super::*;
 
@@ -472,6 +481,8 @@ mod tests {
         assert_eq!(dialler.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         let group = dialler.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
         assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+        let suite = dialler.negotiated_cipher_suite().map(|suite| suite.suite());
+        assert_eq!(suite, Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256));
     }
 
     /// Two ends of which one must refuse the other for a reason of its own, and what it tells the other.
