@@ -24,7 +24,8 @@ pub enum Event {
         /// Address and actual port.
         addr: SocketAddr,
     },
-    /// A peer is connected, authenticated, and was not before.
+    /// A peer is connected, authenticated, and was not before. One that turned us away the last time is so
+    /// only when it has said something more than who it is.
     Up {
         /// Who.
         peer: PeerId,

@@ -286,7 +286,7 @@ impl Mesh {
         let record = |(id, peer): (&PeerId, &Peer)| {
             let connected = match &peer.state {
                 State::Live(live) if before.is_some_and(|before| live.order > before) => return None,
-                State::Live(_) => true,
+                State::Live(live) => live.is_member,
                 State::Dead { .. } if peer.instance.is_none() => return None,
                 State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,
                 State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,

@@ -88,13 +88,16 @@ impl Mesh {
     }
 
     /// A message came from the peer, whatever it says.
-    pub(super) fn heard(&mut self, arrived: Instant, id: &PeerId) {
+    pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         // For as long as this node stood still since then, nobody was silent.
         let stood_still = self.stood_still.filter(|(_, until)| arrived < *until);
         let heard = stood_still.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
         if let Some(live) = self.peers.get_mut(id).and_then(Peer::live_mut) {
             live.heard = live.heard.max(heard);
             live.is_probed = false;
+            if !live.is_member {
+                self.joined(now, *id);
+            }
         }
     }
 
@@ -238,8 +241,15 @@ impl Mesh {
         }
     }
 
-    pub(super) fn received_ping(&mut self, arrived: Instant, id: PeerId, seq: u64, text: String) {
-        self.heard(arrived, &id);
+    pub(super) fn received_ping(
+        &mut self,
+        now: Instant,
+        arrived: Instant,
+        id: PeerId,
+        seq: u64,
+        text: String,
+    ) {
+        self.heard(now, arrived, &id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -252,8 +262,8 @@ impl Mesh {
     }
 
     /// What the peer's user says, on whichever of its sessions: it was sent on one, so it comes once.
-    pub(super) fn received_broadcast(&mut self, arrived: Instant, id: PeerId, text: String) {
-        self.heard(arrived, &id);
+    pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
+        self.heard(now, arrived, &id);
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.live().is_some()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });

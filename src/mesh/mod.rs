@@ -505,11 +505,11 @@ impl Mesh {
         // After a goodbye only what the application sent still counts, and only while the peer
         // is a member: nobody is heard of after "down".
         if let Message::Ping { seq, text } = message {
-            self.received_ping(arrived, peer, seq, text);
+            self.received_ping(now, arrived, peer, seq, text);
         } else if let Message::Broadcast { text } = message {
-            self.received_broadcast(arrived, peer, text);
+            self.received_broadcast(now, arrived, peer, text);
         } else if !closing {
-            self.heard(arrived, &peer);
+            self.heard(now, arrived, &peer);
             match message {
                 Message::Heartbeat { seq, echo, roster } => {
                     self.received_heartbeat(now, peer, Beat { seq, echo, roster, arrived });

@@ -13,6 +13,7 @@ use super::rtt::Rtt;
 use crate::addr::DialAddr;
 use crate::config::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::identity::PeerId;
+use crate::wire::ByeReason;
 
 /// Instances remembered as replaced; more restarts than that within one life are all news.
 pub(super) const REPLACED_MAX: usize = 8;
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub(super) ups: u64,
     /// Who has last said to be connected to it, while we are not; at most [`REACHED_BY_MAX`].
     pub(super) reached_by: BTreeSet<PeerId>,
+    /// Why it turned us away the last time, until it has let us in again.
+    pub(super) refused: Option<ByeReason>,
     /// Told the user that its key is in use twice, or that somebody else answers at its address.
     pub(super) clone_reported: bool,
     pub(super) wrong_id_reported: bool,
@@ -72,6 +75,9 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) since: Instant,
+    /// Whether it is a member, and the user knows: whoever turned us away before may do it again, and is one
+    /// only when it has said something else.
+    pub(super) is_member: bool,
     /// Its place among all that ever came up.
     pub(super) order: u64,
     /// Sessions in the order in which they came up; we send on the last.
@@ -94,6 +100,7 @@ impl Live {
     pub(super) fn new(now: Instant, order: u64, timeout: Duration) -> Self {
         Self {
             since: now,
+            is_member: false,
             order,
             sessions: Vec::new(),
             heard: now,
@@ -165,6 +172,7 @@ impl Peer {
             pings_received: 0,
             ups: 0,
             reached_by: BTreeSet::new(),
+            refused: None,
             clone_reported: false,
             wrong_id_reported: false,
             state: State::Rumour { failures: 0, since: now },

@@ -152,11 +152,9 @@ impl Mesh {
         if is_new {
             self.came += 1;
             peer.state = State::Live(Box::new(Live::new(now, self.came, timeout)));
-            peer.ups += 1;
             peer.reached_by.clear();
-            self.live += 1;
-            self.roster ^= roster::share(&id);
         }
+        let is_welcome = peer.refused.is_none();
         let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
             return;
         };
@@ -189,8 +187,9 @@ impl Mesh {
         self.timers.set_no_later(Timer::Silence(id), now + timeout);
         if is_new {
             self.start_liveness(now, id);
-            self.membership_changed(now);
-            self.notify_up(id);
+            if is_welcome {
+                self.joined(now, id);
+            }
         }
         self.output(Output::Remember);
         self.seed_reached(target, id);
@@ -269,17 +268,22 @@ impl Mesh {
                 return;
             }
             DisconnectReason::Bye(ByeReason::Cloned) => {
+                self.turned_away(id, ByeReason::Cloned);
                 let remote = self.peers.get(&id).and_then(|peer| peer.remote);
                 remote.into_iter().for_each(|(addr, _)| self.report(Report::OurKeyInUse { addr }));
                 DownReason::Refused
             }
             DisconnectReason::Bye(said) => {
-                self.report(Report::TurnedAway { peer: id, reason: said });
+                let is_news = self.turned_away(id, said);
+                if is_news {
+                    self.report(Report::TurnedAway { peer: id, reason: said });
+                }
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
                     let silence = self.peers.get(&id).and_then(Peer::live).map(|live| live.timeout);
                     refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
                 } else if said == ByeReason::Full
+                    && is_news
                     && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
                 {
                     self.report(Report::RefusedAsFull { peer: id, addr, retry_in: refused_wait });
@@ -310,7 +314,12 @@ impl Mesh {
         }
     }
 
-    /// A live peer is one no longer. Returns the name and address it had, for the event.
+    /// A peer does not want this node; whether that is news.
+    fn turned_away(&mut self, id: PeerId, said: ByeReason) -> bool {
+        self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
+    }
+
+    /// A live peer is one no longer. Returns the name and address it had, for the event, if it was a member.
     fn no_longer_live(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
         for timer in [
             Timer::Heartbeat(id),
@@ -322,7 +331,7 @@ impl Mesh {
             self.timers.cancel(timer);
         }
         let peer = self.peers.get_mut(&id)?;
-        let since = peer.live()?.since;
+        let &Live { since, is_member, .. } = peer.live()?;
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
@@ -332,15 +341,19 @@ impl Mesh {
         if let Some(met) = &mut peer.met {
             met.last = self.wall;
         }
-        self.live -= 1;
-        self.roster ^= roster::share(&id);
+        if is_member {
+            self.live -= 1;
+            self.roster ^= roster::share(&id);
+        }
         if !self.leaving {
             self.timers.set(Timer::Forget(id), now + self.config.forget_after);
-            self.membership_changed(now);
+            if is_member {
+                self.membership_changed(now);
+            }
             self.output(Output::Remember);
             self.seeds_lost(now, id);
         }
-        Some(shown)
+        is_member.then_some(shown)
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
@@ -360,12 +373,22 @@ impl Mesh {
         }
     }
 
-    fn notify_up(&mut self, id: PeerId) {
-        let members = self.members();
-        if let Some(peer) = self.peers.get(&id) {
-            let (name, addr) = (peer.name.clone(), peer.shown_addr());
-            self.notify(Event::Up { peer: id, name, addr, members });
-        }
+    /// A live peer is a member from now on.
+    pub(super) fn joined(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(live) = peer.live_mut() else {
+            return;
+        };
+        live.is_member = true;
+        peer.refused = None;
+        peer.ups += 1;
+        let (name, addr) = (peer.name.clone(), peer.shown_addr());
+        self.live += 1;
+        self.roster ^= roster::share(&id);
+        self.membership_changed(now);
+        self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
     /// Says goodbye on all of a live peer's sessions.

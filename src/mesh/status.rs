@@ -145,7 +145,8 @@ impl Mesh {
 fn standing(peer: &Peer) -> (PeerState, Instant) {
     match &peer.state {
         State::Rumour { since, .. } => (PeerState::Rumour, *since),
-        State::Live(live) => (PeerState::Up, live.since),
+        State::Live(live) if live.is_member => (PeerState::Up, live.since),
+        State::Live(live) => (PeerState::Dead, live.since),
         State::Dead { since } => (PeerState::Dead, *since),
         State::Left { since } => (PeerState::Left, *since),
     }

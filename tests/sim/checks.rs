@@ -105,6 +105,9 @@ impl World {
         };
         if open || matches!(message, Message::Ping { .. }) {
             shadow.heard(peer, moment);
+            if open && std::mem::take(&mut shadow.peer(peer).refuses) {
+                shadow.changed.insert(peer);
+            }
         }
         if let Message::Peers { records, .. } = message {
             for record in records.iter().filter(|record| record.connected) {
@@ -137,6 +140,10 @@ impl World {
         }
         if let DisconnectReason::Bye(_) = reason {
             shadow.heard(ended.peer, moment);
+        }
+        if let DisconnectReason::Bye(said) = reason {
+            let wants_us = matches!(said, ByeReason::Duplicate | ByeReason::Silent | ByeReason::Leaving);
+            shadow.peer(ended.peer).refuses |= !wants_us;
         }
         let promised = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
         if shadow.is_up(&ended.peer) {
@@ -506,7 +513,8 @@ impl World {
     fn check_sessions(&self, proc: ProcId, id: PeerId) -> Result<(), String> {
         let process = &self.procs[proc];
         let open = process.mesh.open_sessions(&id);
-        if !process.shadow.is_up(&id) && !open.is_empty() {
+        let may_refuse = process.shadow.peers.get(&id).is_some_and(|peer| peer.refuses);
+        if !process.shadow.is_up(&id) && !may_refuse && !open.is_empty() {
             return Err(format!("{} is not up, but open: {open:?}", id.short()));
         }
         let most = if process.id < id { 1 } else { SESSIONS_PER_PEER_MAX };

@@ -51,6 +51,8 @@ pub struct PeerShadow {
     pub delivered: BTreeMap<ProcId, BTreeSet<u64>>,
     pub dials: Vec<Micros>,
     pub ups: u64,
+    /// It has turned us away, and said nothing since on a session that is open.
+    pub refuses: bool,
 }
 
 impl PeerShadow {
@@ -69,6 +71,7 @@ impl PeerShadow {
             delivered: BTreeMap::new(),
             dials: Vec::new(),
             ups: 0,
+            refuses: false,
         }
     }
 }
@@ -207,6 +210,7 @@ impl Shadow {
         peer.since = now;
         peer.sessionless_since = None;
         peer.ups += u64::from(is);
+        peer.refuses &= !is;
         self.changed.insert(id);
     }
 

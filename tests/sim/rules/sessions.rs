@@ -2,10 +2,10 @@
 
 use p2p_gossip::mesh::{DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId};
 use p2p_gossip::wire::ByeReason;
-use p2p_gossip::{Config, DownReason, Event, PeerId};
+use p2p_gossip::{Config, DownReason, Event, PeerId, PeerState};
 
 use super::{SECOND, ms, says};
-use crate::sim::puppet::{Puppet, addr, closes, dialled, dials_to, id, sent, told};
+use crate::sim::puppet::{Puppet, addr, asks_for_a_list, closes, dialled, dials_to, id, sent, told};
 
 #[test]
 fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
@@ -86,6 +86,44 @@ fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
     let (dial, ..) = dialled(&outputs)[0].clone();
     assert!(told(&node.up(dial, id(3), 1)).is_empty());
     assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn whoever_turned_us_away_is_up_again_only_when_it_lets_us_in() {
+    const FULL: DisconnectReason = DisconnectReason::Bye(ByeReason::Full);
+    let reports = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Report(_))).count();
+    let mut node = Puppet::new(&[]);
+    let met = node.meets(3);
+    node.heartbeat(met, 0);
+    let outputs = node.down(met, FULL);
+    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Refused, .. }]), "{outputs:?}");
+    assert_eq!(reports(&outputs), 2);
+    // It does so again, and nobody need know.
+    for _ in 0..3 {
+        let (session, ..) = dialled(&node.wait_for_dial())[0];
+        let outputs = node.up(session, id(3), 1);
+        assert_eq!((told(&outputs), node.mesh.members()), (vec![], 1));
+        assert_eq!(node.info(id(3)).map(|peer| peer.state), Some(PeerState::Dead));
+        assert!(asks_for_a_list(&outputs), "its answer shows that it lets us in");
+        let outputs = node.down(session, FULL);
+        assert_eq!((told(&outputs), reports(&outputs)), (vec![], 0), "{outputs:?}");
+    }
+    // For another reason is news for the log.
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
+    node.up(session, id(3), 1);
+    let outputs = node.down(session, DisconnectReason::Bye(ByeReason::NotAdmitted));
+    assert_eq!((told(&outputs), reports(&outputs)), (vec![], 1), "{outputs:?}");
+    // Until it lets us in.
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
+    assert_eq!(told(&node.up(session, id(3), 1)), []);
+    let outputs = node.heartbeat(session, 0);
+    assert!(matches!(told(&outputs)[..], [Event::Up { members: 2, .. }]), "{outputs:?}");
+    assert_eq!(told(&node.heartbeat(session, 0)), []);
+    // From then on it is a peer like any other.
+    let outputs = node.down(session, DisconnectReason::Closed);
+    assert!(matches!(told(&outputs)[..], [Event::Down { members: 1, .. }]), "{outputs:?}");
+    let (session, ..) = dialled(&node.wait_for_dial())[0];
+    assert!(matches!(told(&node.up(session, id(3), 1))[..], [Event::Up { members: 2, .. }]));
 }
 
 #[test]
