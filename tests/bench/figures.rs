@@ -203,7 +203,7 @@ impl Run<'_> {
             time(formation.cpu_s / pairs(count)),
             time(self.floors.handshake.cpu_s),
             ratio(formation.cpu_s, cpu_floor),
-            NOTHING.to_owned(),
+            "same at all N, ± 20 %".to_owned(),
         ]);
         // Starts grow with the nodes and not with their pairs, and outweigh these in a small mesh.
         let without_starts = formation.cpu_s - self.start_cpu_s * count as f64;
@@ -213,7 +213,7 @@ impl Run<'_> {
             time(without_starts / pairs(count)),
             time(self.floors.handshake.cpu_s),
             ratio(without_starts, cpu_floor),
-            "same at all N, ± 20 %".to_owned(),
+            NOTHING.to_owned(),
         ]);
         self.row([
             "formation, connections a pair".to_owned(),
