@@ -106,8 +106,8 @@ pub const FRAMES_PER_SECOND: u32 = 2000;
 pub const FRAMES_BURST: u32 = 4000;
 /// Virtual memory for the stack of a session's thread; only what it touches becomes real.
 pub const SESSION_STACK_BYTES: usize = 256 * 1024;
-/// The same for the stacks on which handshakes compute: keys are exchanged there, which takes ten times the
-/// stack of all that follows.
+/// The same for the stacks on which names are looked up and handshakes compute: exchanging keys takes ten
+/// times the stack of all that follows.
 pub const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
 
 /// Configuration of a [`Node`](crate::Node). Start from [`Config::default`] and change what differs.

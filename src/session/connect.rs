@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{bind, connect, sockopt};
 
 use super::link::poll_until;
+use super::stacks::Stacks;
 use crate::addr::{DialAddr, LocalIp};
 use crate::config::CONNECT_TIMEOUT;
 use crate::socket;
@@ -33,12 +34,13 @@ pub(super) struct Route<'a> {
 /// What went wrong with the last IP address tried; `Interrupted` if the attempt was ended.
 pub(super) fn open(
     route: Route<'_>,
+    stacks: &Stacks,
     waker: &Waker,
     deadline: Instant,
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address that may be dialled");
-    for addr in resolve(route.addr, route.hearsay)? {
+    for addr in resolve(route.addr, route.hearsay, stacks)? {
         if interrupted() {
             return Err(ErrorKind::Interrupted.into());
         }
@@ -54,13 +56,15 @@ pub(super) fn open(
 
 /// The IP addresses of a name that a peer can be behind. A name that a peer told leads to this
 /// machine only if it says so: what else it leads to is for whoever owns it to decide, at any time.
-fn resolve(addr: &DialAddr, hearsay: bool) -> io::Result<Vec<SocketAddr>> {
+fn resolve(addr: &DialAddr, hearsay: bool, stacks: &Stacks) -> io::Result<Vec<SocketAddr>> {
     match addr {
         DialAddr::Socket(addr) => Ok(vec![*addr]),
         DialAddr::Name { host, port } => {
             let loopback_too = !hearsay || host.is_loopback();
-            // Blocks for as long as the system's resolver likes; on this thread that harms nobody.
-            let found = (host.as_str(), *port).to_socket_addrs().map_err(not_found)?.map(DialAddr::from);
+            // Blocks for as long as the system's resolver likes, which harms nobody on this thread, and takes
+            // as much stack as its modules like.
+            let look_up = || (host.as_str(), *port).to_socket_addrs().map_err(not_found);
+            let found = stacks.run(look_up)??.map(DialAddr::from);
             let usable = found.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
             Ok(usable.filter_map(|addr| addr.socket()).collect())
         }
@@ -125,7 +129,7 @@ mod tests {
     use super::*;
 
     fn resolved(addr: &str, hearsay: bool) -> Vec<SocketAddr> {
-        resolve(&addr.parse().unwrap(), hearsay).unwrap_or_default()
+        resolve(&addr.parse().unwrap(), hearsay, &Stacks::default()).unwrap_or_default()
     }
 
     #[test]
@@ -135,7 +139,7 @@ mod tests {
         // This machine's own name: hosts files often lead it to a loopback address.
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         if let Ok(own) = format!("{}:80", name.trim()).parse::<DialAddr>() {
-            let hearsay = resolve(&own, true).unwrap_or_default();
+            let hearsay = resolve(&own, true, &Stacks::default()).unwrap_or_default();
             assert!(hearsay.iter().all(|addr| own.is_loopback() || !addr.ip().is_loopback()), "{hearsay:?}");
         }
     }

@@ -73,7 +73,7 @@ impl Session {
                 let Self { context, outbox, stop, .. } = self;
                 let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
                 let route = Route { addr: &addr, hearsay, source: context.source };
-                let opened = connect::open(route, &self.waker, deadline, interrupted);
+                let opened = connect::open(route, &context.stacks, &self.waker, deadline, interrupted);
                 let (socket, remote) = match opened {
                     Ok(opened) => opened,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {

@@ -1,4 +1,4 @@
-//! The stacks that handshakes compute on.
+//! The stacks that handshakes compute on, and names are looked up on.
 //!
 //! The key exchange takes ten times the stack of all that follows, and a thread's stack keeps the memory
 //! that it has ever touched. So the few handshakes that compute at one moment borrow a stack for that
