@@ -36,7 +36,7 @@ const OFFERED_BYTES_SHOWN_MAX: usize = 32;
 /// Encryption, best first: where a machine has no instructions for AES, as many small boards, ChaCha20 takes a
 /// fraction of the time and is free of its timing leaks; SHA-256 has instructions where SHA-384 has none, and a
 /// handshake mostly hashes. Both take keys of 256 bits.
-pub(crate) const CIPHER_SUITES: &[SupportedCipherSuite] = &[
+const CIPHER_SUITES: &[SupportedCipherSuite] = &[
     aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
 ];
