@@ -92,8 +92,11 @@ pub const OUTBOX_FRAMES: usize = 256;
 /// Frames waiting for one peer above which broadcast messages pass it by: whoever broadcasts faster
 /// than a peer reads must not take the room that heartbeats need, and so end the connection.
 pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
-/// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers.
-pub const INBOX_EVENTS: usize = 1024;
+/// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers. The
+/// places are made, and take memory, when the node starts.
+pub const INBOX_EVENTS: usize = 256;
+/// Routine messages waiting for the coordinator, which is not woken for them; beyond it they are events.
+pub const ROUTINE_MESSAGES: usize = 1024;
 /// Events waiting for the user; beyond it they are dropped and counted.
 pub const EVENTS_QUEUED: usize = 4096;
 /// Events waiting above which pings and messages are dropped: whoever floods us with them must not

@@ -30,7 +30,7 @@ const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 /// The running log writer. Dropping it waits a moment for what is queued.
 #[derive(Debug)]
 pub(crate) struct Logs {
-    queue: Sender<Job>,
+    queue: queue::Sender<Job>,
     /// Whether each line begins with its priority.
     is_journal: bool,
 }
@@ -45,7 +45,7 @@ enum Job {
 impl Logs {
     /// Starts the writer and makes it the process's logger, panics included.
     pub(crate) fn start() -> io::Result<Self> {
-        let (queue, jobs) = bounded(LINES_QUEUED);
+        let (queue, jobs) = queue::bounded(LINES_QUEUED);
         let dropped = Arc::new(AtomicU64::new(0));
         let mut stderr = Stream::new(io::stderr())?;
         let counted = Arc::clone(&dropped);
@@ -92,7 +92,7 @@ impl Logs {
     pub(crate) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let (done, written) = bounded(1);
-        if self.queue.send_deadline(Job::Flush(done), deadline).is_ok() {
+        if self.queue.send_past_limit(Job::Flush(done)).is_ok() {
             let _ = written.recv_deadline(deadline);
         }
     }
@@ -125,7 +125,7 @@ fn write_jobs(jobs: &Receiver<Job>, stderr: &mut Stream, dropped: &AtomicU64) {
 
 /// Where env_logger writes: it hands over each line whole.
 struct Lines {
-    queue: Sender<Job>,
+    queue: queue::Sender<Job>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_nobody_takes_from_drops_and_counts() {
-        let (queue, jobs) = bounded(2);
+        let (queue, jobs) = queue::bounded(2);
         let dropped = Arc::new(AtomicU64::new(0));
         let mut lines = Lines { queue, dropped: Arc::clone(&dropped) };
         for _ in 0..5 {

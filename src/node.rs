@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp};
-use crate::config::{Config, ConfigError, INBOX_EVENTS};
+use crate::config::{Config, ConfigError, INBOX_EVENTS, ROUTINE_MESSAGES};
 use crate::coordinator::{Coordinator, tell_oddity};
 use crate::counters::Counters;
 use crate::delivery::Delivery;
@@ -139,7 +139,7 @@ impl Node {
         let greeting = Greeting::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
-        let (routine_sender, routine) = queue::bounded(INBOX_EVENTS);
+        let (routine_sender, routine) = queue::bounded(ROUTINE_MESSAGES);
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();

@@ -12,6 +12,12 @@ pub struct Sender<T> {
     capacity: usize,
 }
 
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), capacity: self.capacity }
+    }
+}
+
 /// A queue of at most so many.
 #[must_use]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {

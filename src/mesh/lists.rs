@@ -239,6 +239,7 @@ impl Mesh {
         let live: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.live().is_some()).map(|(id, _)| *id).collect();
         for &id in &live {
+            self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
         }
         for id in self.rng.choose_multiple(live, TOLD_AT_ONCE_MAX) {

@@ -66,7 +66,7 @@ impl Mesh {
     /// A peer has become live. While a mesh forms there is enough to do: heartbeats begin once membership
     /// has settled, or when they must.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
-        let first = self.beat_before(now + self.config.heartbeat);
+        let first = self.beat_before(now + self.config.heartbeat * 2);
         self.timers.set(Timer::Heartbeat(id), first);
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
     }
@@ -77,6 +77,15 @@ impl Mesh {
         let wait = self.random_between(interval / 2, interval);
         let at = self.beat_before(now + wait);
         self.timers.set(Timer::Heartbeat(id), at);
+    }
+
+    /// Membership has settled: a peer that has been sent no heartbeat yet waits no longer than others do.
+    pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
+        let live = self.peers.get(&id).and_then(Peer::live);
+        if live.is_some_and(|live| live.heartbeats.last_sent.is_none()) {
+            let first = self.beat_before(now + self.config.heartbeat);
+            self.timers.set_no_later(Timer::Heartbeat(id), first);
+        }
     }
 
     /// The last moment for heartbeats that is not after this one. They are counted from the beginning of

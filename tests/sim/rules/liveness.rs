@@ -67,6 +67,33 @@ fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_i
 }
 
 #[test]
+fn while_membership_changes_the_first_heartbeat_waits_for_two_intervals_and_no_longer() {
+    let mut node = Puppet::new(&[]);
+    let first = node.meets(10);
+    let mut after = Duration::ZERO;
+    let is_beat = |(session, message): &(SessionId, &Message)| {
+        *session == first && matches!(message, Message::Heartbeat { .. })
+    };
+    // Somebody comes every fifth of a second, and the last one well after the first heartbeat.
+    let come_until = 2 * HEARTBEAT + SECOND;
+    let mut newcomers = (ms(200).as_millis()..=come_until.as_millis()).step_by(200).zip(11..);
+    let mut next = newcomers.next();
+    let mut heard = Vec::new();
+    while let Some((at, n)) = next {
+        after += ms(1);
+        if sent(&node.wait(ms(1))).iter().any(is_beat) {
+            heard.push(after);
+        }
+        if after.as_millis() == at {
+            node.meets(n);
+            next = newcomers.next();
+        }
+    }
+    assert!(heard[0] <= 2 * HEARTBEAT && heard[0] + HEARTBEAT / 8 >= 2 * HEARTBEAT, "{heard:?}");
+    assert!(heard.len() == 2 && heard[1] - heard[0] <= HEARTBEAT, "{heard:?}");
+}
+
+#[test]
 fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_otherwise() {
     let (mut node, session) = following();
     // The first ping has gone out by then, though no round-trip time is known.
