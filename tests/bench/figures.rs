@@ -20,6 +20,9 @@ use crate::stop::{Signals, Stop};
 use crate::table::{NOTHING, bytes, ratio, time};
 use crate::traffic;
 
+/// Threads whose starts are measured: as many as 45 nodes have sessions with each other.
+const THREADS: u32 = 2000;
+
 /// What is measured, and what it has come to so far.
 struct Run<'a> {
     options: &'a Options,
@@ -35,6 +38,7 @@ struct Run<'a> {
 
 struct Floors {
     handshake: Handshake,
+    thread_cpu_s: f64,
     record: OneRecord,
     cold_record: ColdRecord,
     throughput: Throughput,
@@ -47,6 +51,7 @@ impl Floors {
         let time_ms = if options.quick { 500 } else { 2000 };
         Ok(Self {
             handshake: floor::handshake(options.handshakes())?,
+            thread_cpu_s: floor::thread_start(THREADS)?,
             record: floor::record(options.records())?,
             cold_record: floor::cold_record(options.records() / 10)?,
             throughput: floor::throughput(Duration::from_millis(time_ms))?,
@@ -55,15 +60,16 @@ impl Floors {
     }
 
     fn explain(&self) -> String {
-        let Self { handshake, record, cold_record, throughput, session_bytes } = self;
+        let Self { handshake, thread_cpu_s, record, cold_record, throughput, session_bytes } = self;
         format!(
             "Floors, measured with TLS alone between two threads over loopback at the beginning of this run, those of handshakes \
              also before each formation and those of records before each size: one mutual handshake {} of CPU \
-             and {} of time, both ends together; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way \
+             and {} of time, both ends together; the start of a thread {} of CPU; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way \
              in a row and {} now and then, worst {} of {}; \
              {:.0} frames a second in batches; {} a connection's end with its thread.",
             time(handshake.cpu_s),
             time(handshake.wall_s),
+            time(*thread_cpu_s),
             time(record.cpu_s),
             time(cold_record.cpu_s),
             time(record.way_s.p50),
@@ -213,7 +219,16 @@ impl Run<'_> {
             time(without_starts / pairs(count)),
             time(self.floors.handshake.cpu_s),
             ratio(without_starts, cpu_floor),
-            NOTHING.to_owned(),
+        ]);
+        // What a mesh of processes with a thread for each end of a connection takes at the least.
+        let threads = 2.0 * pairs(count) * self.floors.thread_cpu_s;
+        let shape = cpu_floor + threads + self.start_cpu_s * count as f64;
+        self.row([
+            "formation, CPU ÷ handshakes, threads, starts".to_owned(),
+            n.clone(),
+            time(formation.cpu_s),
+            time(shape),
+            ratio(formation.cpu_s, shape),
         ]);
         self.row([
             "formation, connections a pair".to_owned(),

@@ -4,12 +4,12 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::config::HANDSHAKE_STACK_BYTES;
+use p2p_gossip::config::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
 use p2p_gossip::wire::{self, Echo, Message};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -138,6 +138,30 @@ fn wait_end(mut client: Client) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// CPU time of the start of a thread that waits, as each end of a connection has one, while so many others
+/// are there.
+pub(crate) fn thread_start(count: u32) -> Result<f64, Stop> {
+    let all_there = Barrier::new(usize::try_from(count).map_err(io::Error::other)?);
+    let (started, after) = (AtomicU64::new(0), OnceLock::new());
+    let wait = || {
+        if started.fetch_add(1, Ordering::SeqCst) + 1 == u64::from(count) {
+            let _ = after.set(procfs::own_cpu());
+        }
+        all_there.wait();
+    };
+    let before = procfs::own_cpu()?;
+    thread::scope(|scope| -> io::Result<()> {
+        for number in 0..count {
+            let session = thread::Builder::new().name(format!("session-{number}"));
+            // Without all of them none would ever end.
+            session.stack_size(SESSION_STACK_BYTES).spawn_scoped(scope, wait).expect("a thread can be had");
+        }
+        Ok(())
+    })?;
+    let after = after.into_inner().ok_or_else(|| Stop::Failed("no thread started".to_owned()))??;
+    Ok(after.saturating_sub(before).as_secs_f64() / f64::from(count))
 }
 
 /// One record of a heartbeat's size, encrypted, written, read and decrypted by a thread that slept.
