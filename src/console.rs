@@ -72,6 +72,11 @@ impl Console {
             log::warn!(lost; "stdout is not being read; events are lost");
         }
     }
+
+    /// Events that wait to be written.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 impl Drop for Console {

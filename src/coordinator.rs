@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Tell this one, too, what happens.
     Subscribe(queue::Sender<Event>),
     /// Tell this one instead of the first queue, beginning with what waits there.
-    Observe(Observer, Receiver<Event>),
+    Observe(Box<dyn Observer>, Receiver<Event>),
     /// Send this frame to every peer that is connected now.
     Broadcast(Frame, Sender<Delivery>),
     /// Tell when membership has settled.

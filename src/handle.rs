@@ -104,7 +104,7 @@ impl NodeHandle {
     }
 
     /// As [`Node::observe`](crate::Node::observe), for whom those events wait.
-    pub(crate) fn observe(&self, observer: Observer, waiting: Receiver<Event>) {
+    pub(crate) fn observe(&self, observer: Box<dyn Observer>, waiting: Receiver<Event>) {
         // A node that has stopped has nothing more to tell.
         let _ = self.control.send(Command::Observe(observer, waiting));
     }

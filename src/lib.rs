@@ -195,6 +195,7 @@ pub use network_key::NetworkKey;
 pub use node::{Node, StartError};
 pub use pin::{ConnectAddr, Pin};
 pub use state::{StateDir, StateError};
+pub use subscribers::Observer;
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

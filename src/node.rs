@@ -213,7 +213,7 @@ impl Node {
         self.handle.subscribe()
     }
 
-    /// Has this called with every event from now on, beginning with those that wait in [`Node::events`], where
+    /// Has this told of every event from now on, beginning with those that wait in [`Node::events`], where
     /// nothing comes any more. It takes the place of an earlier one.
     ///
     /// That is quicker than a queue by the time that a thread takes to wake up, but happens on the thread that
@@ -235,8 +235,8 @@ impl Node {
     /// assert!(alarms.recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn observe(&self, observer: impl FnMut(Event) + Send + 'static) {
-        self.handle.observe(Observer(Box::new(observer)), self.events.clone());
+    pub fn observe(&self, observer: impl Observer) {
+        self.handle.observe(Box::new(observer), self.events.clone());
     }
 
     /// Events dropped so far because one of their readers did not take them in time.

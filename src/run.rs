@@ -12,7 +12,8 @@ use p2p_gossip::config::EVENTS_QUEUED;
 use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::network_key::NetworkKeyError;
 use p2p_gossip::{
-    Config, Event, Identity, IdentityError, NetworkKey, Node, StartError, StateDir, StateError, queue,
+    Config, Event, Identity, IdentityError, NetworkKey, Node, Observer, StartError, StateDir, StateError,
+    queue,
 };
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
@@ -113,21 +114,14 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let page = http.as_ref().map(http::Socket::url);
     let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
     let ways = Ways { page, advertised: config.advertise.first().cloned() };
-    let (mut console, written) = Console::start(options.output, options.shows_pings, ways)?;
+    let (console, written) = Console::start(options.output, options.shows_pings, ways)?;
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
     let systemd = Systemd::start(&node)?;
     // stdout is told at once, and the others by way of this thread, if there are any.
     let is_alone = hooks.is_none() && http.is_none() && systemd.is_none();
-    let (others, events) = if is_alone { (None, never()) } else { audience() };
+    let (others, events) = if is_alone { (None, never()) } else { others() };
     let (alive, died) = bounded::<()>(0);
-    node.observe(move |event| {
-        let _alive: &Sender<()> = &alive;
-        let time = Timestamp::now();
-        if let Some(others) = &others {
-            forward(others, time, &event);
-        }
-        console.show(time, event);
-    });
+    node.observe(Audience { console, others, _alive: alive });
     let mut tell = |time, event: &Event| {
         if let Some(hooks) = &mut hooks {
             hooks.offer(time, event);
@@ -193,19 +187,39 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
 
 type Timed = (Timestamp, Event);
 
-/// A queue for whoever is told of events by way of the main thread.
-fn audience() -> (Option<queue::Sender<Timed>>, Receiver<Timed>) {
-    let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
-    (Some(sender), receiver)
+/// Who is told of events.
+struct Audience {
+    console: Console,
+    /// The way to the main thread, which tells whoever else there is.
+    others: Option<queue::Sender<Timed>>,
+    /// Dropped with the node's coordinator.
+    _alive: Sender<()>,
 }
 
-fn forward(others: &queue::Sender<Timed>, time: Timestamp, event: &Event) {
-    if let Err(TrySendError::Full(_)) = others.offer((time, event.clone()), event.is_traffic()) {
-        static LIMIT: LogLimit = LogLimit::new();
-        if let Some(suppressed) = LIMIT.check() {
-            log::warn!(suppressed; "the main thread is held up; events are lost to --on-event, --http and systemd");
+impl Observer for Audience {
+    fn tell(&mut self, event: Event) {
+        let time = Timestamp::now();
+        if let Some(others) = &self.others
+            && let Err(TrySendError::Full(_)) = others.offer((time, event.clone()), event.is_traffic())
+        {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(suppressed; "the main thread is held up; events are lost to --on-event, --http and systemd");
+            }
         }
+        self.console.show(time, event);
     }
+
+    fn backlog(&self) -> usize {
+        let others = self.others.as_ref().map_or(0, queue::Sender::len);
+        others.max(self.console.backlog())
+    }
+}
+
+/// A queue for whoever is told of events by way of the main thread.
+fn others() -> (Option<queue::Sender<Timed>>, Receiver<Timed>) {
+    let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
+    (Some(sender), receiver)
 }
 
 /// Reads the lists again. What can't be read changes nothing.

@@ -23,13 +23,28 @@ pub(crate) struct Subscribers {
 #[derive(Debug)]
 enum First {
     Queue(Sender<Event>),
-    Observer(Observer),
+    Observer(Box<dyn Observer>),
 }
 
-/// Called with each event, on the coordinator's thread.
-pub(crate) struct Observer(pub(crate) Box<dyn FnMut(Event) + Send>);
+/// Whom [`Node::observe`](crate::Node::observe) has told of events: a closure, or what also knows how many wait
+/// in it.
+pub trait Observer: Send + 'static {
+    /// Takes an event, and returns at once: the whole node waits for that.
+    fn tell(&mut self, event: Event);
 
-impl fmt::Debug for Observer {
+    /// Events that wait in it for somebody slower, as [`Queues::events`](crate::status::Queues::events) tells.
+    fn backlog(&self) -> usize {
+        0
+    }
+}
+
+impl<F: FnMut(Event) + Send + 'static> Observer for F {
+    fn tell(&mut self, event: Event) {
+        self(event);
+    }
+}
+
+impl fmt::Debug for dyn Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Observer")
     }
@@ -51,9 +66,9 @@ impl Subscribers {
     }
 
     /// This one takes the place of the first queue, from what waits in that on.
-    pub(crate) fn observe(&mut self, Observer(mut observer): Observer, waiting: &Receiver<Event>) {
-        waiting.try_iter().for_each(&mut observer);
-        self.first = First::Observer(Observer(observer));
+    pub(crate) fn observe(&mut self, mut observer: Box<dyn Observer>, waiting: &Receiver<Event>) {
+        waiting.try_iter().for_each(|event| observer.tell(event));
+        self.first = First::Observer(observer);
     }
 
     /// Tells everybody who has room; whoever has gone is forgotten.
@@ -70,14 +85,17 @@ impl Subscribers {
         others.retain(|queue| tell(queue, event.clone()));
         match first {
             First::Queue(queue) => drop(tell(queue, event)),
-            First::Observer(Observer(observer)) => observer(event),
+            First::Observer(observer) => observer.tell(event),
         }
     }
 
     /// Events waiting in the fullest queue.
     pub(crate) fn backlog(&self) -> usize {
-        let first = if let First::Queue(queue) = &self.first { Some(queue) } else { None };
-        self.others.iter().chain(first).map(Sender::len).max().unwrap_or(0)
+        let first = match &self.first {
+            First::Queue(queue) => queue.len(),
+            First::Observer(observer) => observer.backlog(),
+        };
+        self.others.iter().map(Sender::len).fold(first, usize::max)
     }
 }
 
@@ -134,10 +152,34 @@ mod tests {
         let mut subscribers = Subscribers::new(first, Arc::default());
         subscribers.tell(message());
         let (heard, ears) = queue();
-        let observer = Observer(Box::new(move |event| heard.try_send(event).unwrap()));
-        subscribers.observe(observer, &waiting);
+        let observer = move |event| heard.try_send(event).unwrap();
+        subscribers.observe(Box::new(observer), &waiting);
         subscribers.tell(Event::Stopped);
         assert_eq!(ears.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
         assert!(waiting.recv().is_err(), "nothing more comes this way");
+    }
+
+    #[test]
+    fn the_fullest_queue_counts_an_observer_s_included() {
+        struct Slow(usize);
+        impl Observer for Slow {
+            fn tell(&mut self, _: Event) {
+                self.0 += 1;
+            }
+
+            fn backlog(&self) -> usize {
+                self.0
+            }
+        }
+        let ((first, waiting), (second, reader)) = (queue(), queue());
+        let mut subscribers = Subscribers::new(first, Arc::default());
+        subscribers.tell(message());
+        subscribers.add(second);
+        subscribers.observe(Box::new(Slow(0)), &waiting);
+        subscribers.tell(message());
+        assert_eq!((reader.len(), subscribers.backlog()), (1, 2));
+        (0..3).for_each(|_| subscribers.tell(message()));
+        subscribers.observe(Box::new(|_| {}), &waiting);
+        assert_eq!((reader.len(), subscribers.backlog()), (4, 4));
     }
 }
