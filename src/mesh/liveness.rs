@@ -79,11 +79,14 @@ impl Mesh {
         self.timers.set(Timer::Heartbeat(id), at);
     }
 
-    /// Membership has settled: a peer that has been sent no heartbeat yet waits no longer than others do.
+    /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
+    /// so that those who came at the same time do not all have the same moment for ever.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
         let live = self.peers.get(&id).and_then(Peer::live);
         if live.is_some_and(|live| live.heartbeats.last_sent.is_none()) {
-            let first = self.beat_before(now + self.config.heartbeat);
+            let interval = self.config.heartbeat;
+            let wait = self.random_between(interval / BEATS, interval);
+            let first = self.beat_before(now + wait);
             self.timers.set_no_later(Timer::Heartbeat(id), first);
         }
     }

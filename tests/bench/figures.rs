@@ -20,6 +20,8 @@ use crate::stop::{Signals, Stop};
 use crate::table::{NOTHING, bytes, ratio, time};
 use crate::traffic;
 
+/// Starts of a node alone that are measured: each takes some milliseconds, and the first ones more.
+const STARTS: usize = 25;
 /// Threads whose starts are measured: as many as 45 nodes have sessions with each other.
 const THREADS: u32 = 2000;
 
@@ -120,7 +122,7 @@ impl Run<'_> {
     /// What every node costs before it meets anybody.
     fn start_alone(&mut self) -> Result<(), Stop> {
         let mut costs = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..STARTS {
             let mut cluster = Cluster::new(&self.ours, self.signals)?;
             let began = clock::now();
             let ready = cluster.form(1, measure::PATIENCE)?;

@@ -67,6 +67,19 @@ fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_i
 }
 
 #[test]
+fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
+    let mut node = Puppet::new(&[]);
+    for n in 10..74 {
+        node.meets(n);
+    }
+    node.wait(2 * HEARTBEAT);
+    let interval = HEARTBEAT.as_millis();
+    let at_once: Vec<usize> = (0..interval).map(|_| beats(&node.wait(ms(1))).0).filter(|&n| n > 0).collect();
+    assert_eq!(at_once.iter().sum::<usize>(), 64, "{at_once:?}");
+    assert!(at_once.len() >= 6 && at_once.iter().all(|&n| n <= 20), "{at_once:?}");
+}
+
+#[test]
 fn while_membership_changes_the_first_heartbeat_waits_for_two_intervals_and_no_longer() {
     let mut node = Puppet::new(&[]);
     let first = node.meets(10);
