@@ -1,5 +1,6 @@
 //! Heartbeats and silence.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
@@ -77,6 +78,31 @@ fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
     let at_once: Vec<usize> = (0..interval).map(|_| beats(&node.wait(ms(1))).0).filter(|&n| n > 0).collect();
     assert_eq!(at_once.iter().sum::<usize>(), 64, "{at_once:?}");
     assert!(at_once.len() >= 6 && at_once.iter().all(|&n| n <= 20), "{at_once:?}");
+}
+
+#[test]
+fn a_newcomer_changes_the_moments_of_few_others() {
+    let mut node = Puppet::new(&[]);
+    for n in 10..60 {
+        node.meets(n);
+    }
+    let phases = |node: &mut Puppet, from: Duration| -> BTreeMap<SessionId, Duration> {
+        let mut phases = BTreeMap::new();
+        for at in from.as_millis()..(from + HEARTBEAT).as_millis() {
+            let outputs = node.wait(ms(1));
+            let phase = ms(u64::try_from(at % HEARTBEAT.as_millis()).unwrap());
+            phases.extend(sent(&outputs).iter().map(|(session, _)| (*session, phase)));
+        }
+        phases
+    };
+    let settled = ms(300);
+    node.wait(HEARTBEAT + settled);
+    let before = phases(&mut node, HEARTBEAT + settled);
+    node.meets(60);
+    node.wait(settled);
+    let after = phases(&mut node, 2 * HEARTBEAT + 2 * settled);
+    let moved = before.iter().filter(|(session, phase)| after.get(session) != Some(phase)).count();
+    assert!(before.len() == 50 && moved <= 8, "{moved} of {}", before.len());
 }
 
 #[test]
