@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
@@ -20,6 +21,12 @@ use crate::stop::{Signals, Stop};
 const TAIL_LINES: usize = 6;
 /// Nodes shown when something failed.
 const NODES_SHOWN: usize = 4;
+/// Pipes that are read after one wait.
+const READY_MAX: usize = 64;
+/// Bytes of one read: as many as a pipe holds.
+const READ_BYTES: usize = 64 * 1024;
+/// What the signals are called among the pipes.
+const SIGNALS: u64 = u64::MAX;
 
 /// Something that a node said, and when it was read.
 #[derive(Debug)]
@@ -45,6 +52,11 @@ struct Node {
 pub(crate) struct Cluster<'a> {
     contender: &'a dyn Contender,
     signals: &'a Signals,
+    /// All pipes and the signals: what a wait costs is part of what is measured, so it must not grow with the
+    /// number of nodes.
+    epoll: OwnedFd,
+    ready: Vec<epoll::Event>,
+    buffer: Vec<u8>,
     nodes: Vec<Node>,
     /// Pings sent and received, if they are of interest.
     pub(crate) pings: Option<Vec<Record>>,
@@ -64,9 +76,14 @@ impl<'a> Cluster<'a> {
         let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
         let keeper = Keeper::start()?;
         let last_heard = clock::now();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        add(&epoll, signals.fd(), SIGNALS)?;
         Ok(Self {
             contender,
             signals,
+            epoll,
+            ready: Vec::with_capacity(READY_MAX),
+            buffer: vec![0; READ_BYTES],
             nodes: Vec::new(),
             pings: None,
             messages: 0,
@@ -88,6 +105,8 @@ impl<'a> Cluster<'a> {
             .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.contender.name())))?;
         let stdout = Source::new(child.stdout.take());
         let stderr = Source::new(child.stderr.take());
+        stdout.enter(&self.epoll, Place { node: plan.index, is_stderr: false })?;
+        stderr.enter(&self.epoll, Place { node: plan.index, is_stderr: true })?;
         self.nodes.push(Node {
             child,
             stdout,
@@ -161,40 +180,44 @@ impl<'a> Cluster<'a> {
 
     /// One wait for news from anybody.
     fn listen(&mut self, timeout: Duration) -> Result<(), Stop> {
-        self.signals.check()?;
-        let ready: Vec<bool> = {
-            let signals = self.signals.fd();
-            let sources = self.nodes.iter().flat_map(|node| [node.stdout.fd(), node.stderr.fd()]);
-            // Closed ones stay in the list so that places are known; the signals' place is the last.
-            let fds = sources.map(|fd| fd.unwrap_or(signals.as_fd())).chain([signals.as_fd()]);
-            let mut fds: Vec<PollFd<'_>> =
-                fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-            match poll(&mut fds, Some(&timespec(timeout))) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+        self.ready.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(timeout))) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        // All are read before any is understood: that takes longer, and counts for none of them.
+        let mut heard = Vec::with_capacity(self.ready.len());
+        for event in &self.ready {
+            match event.data.u64() {
+                SIGNALS => self.signals.check()?,
+                data => {
+                    let place = Place::of(data);
+                    let node = &mut self.nodes[place.node];
+                    let bytes = if place.is_stderr {
+                        node.stderr.read(&mut self.buffer)
+                    } else {
+                        node.stdout.read(&mut self.buffer)
+                    };
+                    heard.push((place, bytes, clock::now()));
+                }
             }
-            fds.iter().map(|fd| !fd.revents().is_empty()).collect()
-        };
-        self.signals.check()?;
-        for (node, ready) in ready.chunks_exact(2).enumerate() {
-            if ready[0] {
-                let lines = self.nodes[node].stdout.lines();
-                self.take(node, lines);
-            }
-            if ready[1] {
-                let lines = self.nodes[node].stderr.lines();
-                self.take(node, lines);
-            }
-            if self.nodes[node].running && self.nodes[node].stdout.pipe.is_none() {
-                return Err(self.failure(&format!("node {} ended by itself", node + 1)));
+        }
+        for (place, bytes, at) in heard {
+            let node = &mut self.nodes[place.node];
+            let source = if place.is_stderr { &mut node.stderr.partial } else { &mut node.stdout.partial };
+            let lines = lines(source, &bytes);
+            self.take(place.node, at, lines);
+            let node = &self.nodes[place.node];
+            if node.running && node.stdout.pipe.is_none() {
+                return Err(self.failure(&format!("node {} ended by itself", place.node + 1)));
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, at: usize, lines: Vec<String>) {
-        let now = clock::now();
-        let node = &mut self.nodes[at];
+    /// Takes in what a node has said by then.
+    fn take(&mut self, number: usize, now: Duration, lines: Vec<String>) {
+        let node = &mut self.nodes[number];
         for line in lines {
             match node.ear.hear(&line) {
                 Some(Heard::Ready { id, join }) => node.ready = Some((id, join)),
@@ -212,7 +235,7 @@ impl<'a> Cluster<'a> {
                 }
                 Some(heard @ (Heard::Ping { .. } | Heard::Sent { .. })) => {
                     if let Some(pings) = &mut self.pings {
-                        pings.push(Record { node: at, at: now, heard });
+                        pings.push(Record { node: number, at: now, heard });
                     }
                     continue;
                 }
@@ -316,33 +339,60 @@ struct Source<P> {
     partial: Vec<u8>,
 }
 
-impl<P: io::Read + std::os::fd::AsFd> Source<P> {
+/// Which pipe it is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    node: usize,
+    is_stderr: bool,
+}
+
+impl Place {
+    fn data(self) -> u64 {
+        self.node as u64 * 2 + u64::from(self.is_stderr)
+    }
+
+    fn of(data: u64) -> Self {
+        Self { node: usize::try_from(data / 2).unwrap_or(usize::MAX), is_stderr: data % 2 == 1 }
+    }
+}
+
+impl<P: io::Read + AsFd> Source<P> {
     fn new(pipe: Option<P>) -> Self {
         Self { pipe, partial: Vec::new() }
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(|pipe| pipe.as_fd())
+    /// From now on a wait ends when something comes through it. Closing it ends that.
+    fn enter(&self, epoll: &OwnedFd, place: Place) -> io::Result<()> {
+        self.pipe.as_ref().map_or(Ok(()), |pipe| add(epoll, pipe, place.data()))
     }
 
-    /// The lines that one read brings; it does not wait where poll found something.
-    fn lines(&mut self) -> Vec<String> {
-        let mut chunk = [0; 64 * 1024];
+    /// What one read brings; it does not wait where something was found.
+    fn read(&mut self, buffer: &mut [u8]) -> Vec<u8> {
         let Some(pipe) = &mut self.pipe else {
             return Vec::new();
         };
-        match pipe.by_ref().read(&mut chunk) {
-            Ok(read) if read > 0 => self.partial.extend_from_slice(&chunk[..read]),
+        match pipe.read(buffer) {
+            Ok(read) if read > 0 => return buffer[..read].to_vec(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => self.pipe = None,
         }
-        let Some(end) = self.partial.iter().rposition(|&byte| byte == b'\n') else {
-            return Vec::new();
-        };
-        let rest = self.partial.split_off(end + 1);
-        let whole = std::mem::replace(&mut self.partial, rest);
-        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+        Vec::new()
     }
+}
+
+/// The lines that are whole now; what follows them stays.
+fn lines(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<String> {
+    partial.extend_from_slice(bytes);
+    let Some(end) = partial.iter().rposition(|&byte| byte == b'\n') else {
+        return Vec::new();
+    };
+    let rest = partial.split_off(end + 1);
+    let whole = std::mem::replace(partial, rest);
+    String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+}
+
+fn add(epoll: &OwnedFd, source: impl AsFd, data: u64) -> io::Result<()> {
+    epoll::add(epoll, source, epoll::EventData::new_u64(data), epoll::EventFlags::IN).map_err(io::Error::from)
 }
 
 fn timespec(time: Duration) -> Timespec {

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, select, unbounded};
+use crossbeam_channel::{Sender, select, tick, unbounded};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use p2p_gossip::config::OUTBOX_FRAMES_WITH_MESSAGES;
@@ -29,6 +29,8 @@ pub(crate) const ROLE: &str = "embedded-node";
 pub(crate) const BROADCAST_ROLE: &str = "broadcasting-node";
 /// Messages that may wait to be written: half of what may wait for one peer before a message passes it by.
 const BROADCASTS_UNDER_WAY: usize = OUTBOX_FRAMES_WITH_MESSAGES / 2;
+/// Between two times at which such a node tells when it has pinged.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What is broadcast.
 pub(crate) const TEXT: &str = "ping";
 
@@ -147,13 +149,15 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box
     log::set_max_level(LevelFilter::Trace);
     let node = Node::start(config, Identity::generate()?)?;
     let events = node.events().clone();
+    let tick = tick(TELL_EVERY);
     loop {
-        let line = select! {
-            recv(events) -> event => serde_json::to_string(&event?)?,
-            recv(sent) -> line => line?,
+        let lines = select! {
+            recv(events) -> event => serde_json::to_string(&event?)? + "\n",
+            // Not at once: what is told while a ping is on its way would make that later.
+            recv(tick) -> _ => sent.try_iter().collect(),
         };
-        // Whole lines, at once: whoever reads them takes the time.
-        io::stdout().write_all(format!("{line}\n").as_bytes())?;
+        // Whole lines at once: whoever reads them takes the time.
+        io::stdout().write_all(lines.as_bytes())?;
     }
 }
 
@@ -193,7 +197,7 @@ impl Log for Watch {
             sessions.insert(session, peer);
         } else if let (Some(seq), Some(peer)) = (pairs.ping, sessions.get(&session)) {
             // The receiver is gone if the node is about to end.
-            let _ = self.sent.send(format!("sent {peer} {seq} {}", now.as_nanos()));
+            let _ = self.sent.send(format!("sent {peer} {seq} {}\n", now.as_nanos()));
         }
     }
 
