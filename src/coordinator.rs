@@ -1,7 +1,7 @@
 //! The coordinator's thread: owns a [`Mesh`], tells it what happened and carries out what it wants.
 //!
-//! Invariant: it never blocks but in [`Coordinator::next_turn`]. No socket, file, name lookup or
-//! terminal is touched here; whatever can block happens on another thread.
+//! Invariant: it never blocks but in [`Coordinator::next_turn`]. Frames go to sockets that do not block; no
+//! file, name lookup or terminal is touched here; whatever can block happens on another thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
 use crate::queue;
-use crate::session::{self, Context, Heartbeat, Received, SessionEvent, SessionHandle};
+use crate::session::{self, Context, Heartbeat, Ready, Received, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
 use crate::subscribers::{Observer, Subscribers};
 use crate::text::Escaped;
@@ -209,10 +209,13 @@ impl Coordinator {
 
     fn session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
         let input = match event {
-            SessionEvent::Up(up) => {
-                let (up, handle) = *up;
+            SessionEvent::Up(ready) => {
+                let Ready { up, handle, outlet } = *ready;
                 if let Some(handle) = handle {
                     self.sessions.insert(session, handle);
+                }
+                if let Some(handle) = self.sessions.get_mut(&session) {
+                    handle.connect(outlet);
                 }
                 Input::SessionUp(up)
             }
@@ -533,8 +536,8 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle, now: Instant) {
         let hello = hello();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
-        let up = SessionUp { session, peer, hello, remote };
-        coordinator.session_event(now, session, SessionEvent::Up(Box::new((up, Some(handle)))));
+        coordinator.sessions.insert(session, handle);
+        coordinator.mesh.handle(now, Input::SessionUp(SessionUp { session, peer, hello, remote }));
     }
 
     #[test]

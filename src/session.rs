@@ -7,6 +7,7 @@ mod connect;
 mod establish;
 mod greeting;
 mod link;
+mod outlet;
 mod pace;
 mod relay;
 mod stacks;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError, never};
 
 use crate::addr::{DialAddr, LocalIp, canonical};
 use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES};
@@ -33,8 +34,8 @@ use crate::waker::Waker;
 use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
+use outlet::Shared;
 pub(crate) use stacks::Stacks;
-use waits::Waits;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
@@ -53,8 +54,8 @@ pub(crate) struct Context {
 /// What a session tells the coordinator. A session may block on that: it is TCP's backpressure.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// Authenticated, and both sides have said Hello; with the handle, unless whoever dialled has it.
-    Up(Box<(SessionUp, Option<SessionHandle>)>),
+    /// Authenticated, and both sides have said Hello.
+    Up(Box<Ready>),
     /// A message arrived, at that time.
     Received(Message, Instant),
     /// Whatever had arrived when it was probed has been reported.
@@ -63,6 +64,15 @@ pub(crate) enum SessionEvent {
     Down(DisconnectReason),
     /// It was dialled and never came up; nothing follows.
     DialFailed(DialError),
+}
+
+/// A session that has come up, and what the coordinator sends by.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) up: SessionUp,
+    /// Unless whoever dialled has it.
+    pub(crate) handle: Option<SessionHandle>,
+    pub(crate) outlet: Arc<Shared>,
 }
 
 /// A [`Routine`] message that arrived.
@@ -97,21 +107,32 @@ enum Outgoing {
 pub(crate) struct SessionHandle {
     outbox: Option<queue::Sender<Outgoing>>,
     waker: Arc<Waker>,
+    /// Once the session is up.
+    outlet: Option<Arc<Shared>>,
 }
+
+/// Frames that the coordinator sends itself: what lay ready, and what it is for. The thread of a session that
+/// has more to send is at it.
+const FEW_FRAMES: usize = 2;
 
 /// A peer's outbox is full: it does not read what it is sent.
 #[derive(Debug)]
 pub(crate) struct OutboxFull;
 
 impl SessionHandle {
-    /// Queues a frame; never blocks.
-    pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
-        self.put(Outgoing::Frame(frame))
+    /// The session is up: what is sent from now on may go this way.
+    pub(crate) fn connect(&mut self, outlet: Arc<Shared>) {
+        self.outlet = Some(outlet);
     }
 
-    /// Queues a heartbeat; never blocks.
+    /// Sends a frame, or queues it; never blocks.
+    pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
+        self.put_now(Outgoing::Frame(frame))
+    }
+
+    /// Sends a heartbeat, or queues it; never blocks.
     pub(crate) fn beat(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
-        self.put(Outgoing::Heartbeat(heartbeat))
+        self.put_now(Outgoing::Heartbeat(heartbeat))
     }
 
     /// Queues a heartbeat that goes out when the thread wakes for another reason; never blocks.
@@ -140,6 +161,17 @@ impl SessionHandle {
     /// Says goodbye after what is queued, then closes; never blocks.
     pub(crate) fn bye(&self, reason: ByeReason) -> Result<(), OutboxFull> {
         self.put(Outgoing::Bye(reason))
+    }
+
+    /// Past the session's thread, if that does not have to wait and is not at work already.
+    fn put_now(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
+        if self.leave(outgoing)? {
+            let outlet = self.outlet.as_ref().filter(|_| self.backlog() <= FEW_FRAMES);
+            if !outlet.is_some_and(|outlet| outlet.try_send()) {
+                self.waker.wake();
+            }
+        }
+        Ok(())
     }
 
     fn put(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
@@ -222,7 +254,7 @@ pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
 
 fn handle_and_outbox(waker: &Arc<Waker>) -> (SessionHandle, Receiver<Outgoing>) {
     let (sender, receiver) = queue::bounded(OUTBOX_FRAMES);
-    (SessionHandle { outbox: Some(sender), waker: Arc::clone(waker) }, receiver)
+    (SessionHandle { outbox: Some(sender), waker: Arc::clone(waker), outlet: None }, receiver)
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -239,9 +271,6 @@ struct Session {
     handle: Option<SessionHandle>,
     /// The goodbye that ended a session before it was up.
     stop: Option<ByeReason>,
-    /// Of messages encrypted and not yet handed to the system.
-    unwritten: Vec<Receipt>,
-    waits: Waits,
     routine: Routine,
 }
 
@@ -283,8 +312,7 @@ impl Session {
         outbox: Receiver<Outgoing>,
         handle: Option<SessionHandle>,
     ) -> Self {
-        let (waits, routine) = Default::default();
-        Self { context, id, waker, outbox, handle, stop: None, unwritten: Vec::new(), waits, routine }
+        Self { context, id, waker, outbox, handle, stop: None, routine: Routine::default() }
     }
 
     fn run(mut self, origin: Origin) {
@@ -297,7 +325,7 @@ impl Session {
             Origin::Dial { .. } => None,
         };
         let established = self.establish(origin);
-        let (mut link, mut frames, up) = match established {
+        let (link, mut frames, up) = match established {
             Ok(established) => established,
             Err(failure) => {
                 let counters = &self.context.counters;
@@ -323,11 +351,14 @@ impl Session {
         }
         log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
-        let up = SessionEvent::Up(Box::new((up, self.handle.take())));
-        if inbox.send((self.id, up)).is_err() {
+        let outlet = Arc::new(Shared::new(link, std::mem::replace(&mut self.outbox, never())));
+        let ready = Ready { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
+        if inbox.send((self.id, SessionEvent::Up(Box::new(ready)))).is_err() {
             return;
         }
-        match self.relay(&mut link, &mut frames, &mut ending) {
+        let ended = self.relay(&outlet, &mut frames, &mut ending);
+        outlet.close();
+        match ended {
             Ok(reason) => ending.report(SessionEvent::Down(reason)),
             Err(error) => {
                 log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error; "connection broke");

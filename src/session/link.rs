@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
 use super::Context;
+use crate::counters::Counters;
 use crate::tls::{Rejection, Unproven, in_words};
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
@@ -46,7 +47,8 @@ pub(crate) enum Stream {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    socket: TcpStream,
+    /// Apart from the rest, so that one thread can wait for it while another one writes.
+    socket: Arc<TcpStream>,
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
     context: Arc<Context>,
@@ -63,7 +65,16 @@ impl Link {
         socket.set_nodelay(true)?;
         // We bound what is queued ourselves, by whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, rejection, context: Arc::clone(context) })
+        Ok(Self { socket: Arc::new(socket), tls, rejection, context: Arc::clone(context) })
+    }
+
+    /// What to [`wait`] for.
+    pub(crate) fn socket(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.socket)
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.context.counters
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -82,25 +93,7 @@ impl Link {
         reading: bool,
         deadline: Option<Instant>,
     ) -> Result<Ready, LinkError> {
-        let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, reading);
-        interest.set(PollFlags::OUT, self.tls.wants_write());
-        let mut fds = [
-            PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.socket.as_fd(), interest),
-        ];
-        // With no interest at all a hung-up socket would still end every wait at once.
-        let count = if interest.is_empty() { 1 } else { 2 };
-        poll_until(&mut fds[..count], deadline)?;
-        let [woken, socket] = fds.each_ref().map(PollFd::revents);
-        if woken.contains(PollFlags::IN) {
-            waker.clear();
-        }
-        let failed = PollFlags::HUP | PollFlags::ERR;
-        Ok(Ready {
-            readable: socket.intersects(PollFlags::IN | failed),
-            woken: woken.contains(PollFlags::IN),
-        })
+        wait(&self.socket, waker, Interest { reading, writing: self.is_write_pending() }, deadline)
     }
 
     /// Takes in what has arrived, up to a bound. After an error the TLS alert that explains it to
@@ -156,7 +149,7 @@ impl Link {
     /// Writes until nothing is left or the socket takes no more; whether nothing is left.
     pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+            match self.tls.write_tls(&mut &*self.socket) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
                 Ok(written) => self.context.counters.bytes_sent.add(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -181,6 +174,40 @@ impl Link {
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
+}
+
+/// Why the socket is of interest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interest {
+    /// More may come in.
+    pub(crate) reading: bool,
+    /// Bytes wait for the socket to take them.
+    pub(crate) writing: bool,
+}
+
+/// Waits for the socket, the waker or the deadline.
+pub(crate) fn wait(
+    socket: &TcpStream,
+    waker: &Waker,
+    Interest { reading, writing }: Interest,
+    deadline: Option<Instant>,
+) -> Result<Ready, LinkError> {
+    let mut interest = PollFlags::empty();
+    interest.set(PollFlags::IN, reading);
+    interest.set(PollFlags::OUT, writing);
+    let mut fds = [
+        PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(socket.as_fd(), interest),
+    ];
+    // With no interest at all a hung-up socket would still end every wait at once.
+    let count = if interest.is_empty() { 1 } else { 2 };
+    poll_until(&mut fds[..count], deadline)?;
+    let [woken, socket] = fds.each_ref().map(PollFd::revents);
+    if woken.contains(PollFlags::IN) {
+        waker.clear();
+    }
+    let failed = PollFlags::HUP | PollFlags::ERR;
+    Ok(Ready { readable: socket.intersects(PollFlags::IN | failed), woken: woken.contains(PollFlags::IN) })
 }
 
 /// Notes whether a read emptied the socket, which spares the one that would only say so.

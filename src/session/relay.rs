@@ -1,21 +1,17 @@
 //! A session that is up: frames both ways, and the goodbyes at its end.
 
-use std::io;
 use std::time::Instant;
 
-use crossbeam_channel::{SendError, TryRecvError, TrySendError};
+use crossbeam_channel::{SendError, TrySendError};
 
-use super::link::{Link, LinkError, Stream};
+use super::link::{self, Interest, LinkError, Stream};
+use super::outlet::{Next, Outlet, Shared};
 use super::pace::Pace;
-use super::{Ending, Heartbeat, Outgoing, Received, Session, SessionEvent};
+use super::{Ending, Received, Session, SessionEvent};
 use crate::config::{LEAVE_FLUSH, LINGER, WRITE_STALL};
-use crate::delivery::Receipt;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DisconnectReason, SessionId};
 use crate::wire::{self, ByeReason, FrameReader, Message};
-
-/// Bytes encrypted before the socket is asked to take them, several frames to a system call.
-const WRITE_BATCH_BYTES: usize = 16 * 1024;
 
 /// How far the coordinator's question for unread messages has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,44 +29,32 @@ enum Ears {
     Deaf,
 }
 
-/// What the coordinator wants of a session, beside sending frames.
-enum Next {
-    Probe,
-    Bye(ByeReason),
-    /// The end, without a word.
-    Gone,
-}
-
 impl Session {
     /// Carries frames both ways until the session ends.
     pub(super) fn relay(
         &mut self,
-        link: &mut Link,
+        shared: &Shared,
         frames: &mut FrameReader,
         ending: &mut Ending<'_>,
     ) -> Result<DisconnectReason, LinkError> {
         let mut arrived = Instant::now();
         let mut pace = Pace::new(arrived);
-        let mut stalled_since = None;
         let mut probe = Probe::Idle;
         let mut stream = Stream::Open;
+        let socket = shared.lock().link.socket();
         if let Some(reason) = self.stop {
-            self.say_bye(link, frames, ending, reason, stream, Ears::Open)?;
+            self.say_bye(&mut shared.end(), frames, ending, reason, stream, Ears::Open)?;
             return Ok(DisconnectReason::Closed);
         }
         loop {
-            let mut next = None;
-            while link.flush()? {
-                stalled_since = None;
-                self.acknowledge();
-                next = self.queue_batch(link)?;
-                if next.is_some() || !link.is_write_pending() {
-                    break;
-                }
-            }
+            let (next, stalled_since) = {
+                let mut outlet = shared.lock();
+                outlet.pump()?;
+                (outlet.next.take(), outlet.stalled_since)
+            };
             match next {
                 Some(Next::Bye(reason)) => {
-                    self.say_bye(link, frames, ending, reason, stream, Ears::Open)?;
+                    self.say_bye(&mut shared.end(), frames, ending, reason, stream, Ears::Open)?;
                     return Ok(DisconnectReason::Closed);
                 }
                 Some(Next::Gone) => return Ok(DisconnectReason::Closed),
@@ -92,19 +76,28 @@ impl Session {
                         break None;
                     }
                     Ok(Some(Message::Bye(reason))) => {
-                        let _ = self.hear_bye(link, ending, reason);
+                        let _ = self.hear_bye(&mut shared.end(), ending, reason);
                         return Ok(DisconnectReason::Bye(reason));
                     }
                     Ok(Some(Message::Hello(_))) => {
-                        return self.protocol_error(link, frames, ending, stream, &"a second Hello");
+                        return self.protocol_error(
+                            &mut shared.end(),
+                            frames,
+                            ending,
+                            stream,
+                            &"a second Hello",
+                        );
                     }
-                    Ok(Some(message)) => {
+                    Ok(Some(mut message)) => {
                         self.context.counters.frames_received.one();
+                        shared.lock().waits.received(&mut message);
                         if self.hand_over(ending, message, arrived).is_err() {
                             return Ok(DisconnectReason::Closed);
                         }
                     }
-                    Err(error) => return self.protocol_error(link, frames, ending, stream, &error),
+                    Err(error) => {
+                        return self.protocol_error(&mut shared.end(), frames, ending, stream, &error);
+                    }
                 }
             };
             if stream == Stream::Ended {
@@ -118,8 +111,8 @@ impl Session {
             }
 
             let mut deadline = resume_at;
-            if link.is_write_pending() {
-                let stall_ends = *stalled_since.get_or_insert(now) + WRITE_STALL;
+            if let Some(since) = stalled_since {
+                let stall_ends = since + WRITE_STALL;
                 if now >= stall_ends {
                     return Ok(DisconnectReason::Slow);
                 }
@@ -129,11 +122,13 @@ impl Session {
             if is_asked {
                 probe = Probe::Read;
             }
-            if is_asked || link.wait(&self.waker, resume_at.is_none(), deadline)?.readable {
-                stream = match link.read(frames) {
+            let interest = Interest { reading: resume_at.is_none(), writing: stalled_since.is_some() };
+            if is_asked || link::wait(&socket, &self.waker, interest, deadline)?.readable {
+                let read = shared.lock().link.read(frames);
+                stream = match read {
                     Ok(stream) => stream,
                     Err(error @ (LinkError::Tls(_) | LinkError::Rejected(_))) => {
-                        return self.protocol_error(link, frames, ending, stream, &error);
+                        return self.protocol_error(&mut shared.end(), frames, ending, stream, &error);
                     }
                     // What came before the connection broke still counts, above all a Bye.
                     Err(LinkError::Io(_)) => Stream::Ended,
@@ -150,7 +145,6 @@ impl Session {
         mut message: Message,
         arrived: Instant,
     ) -> Result<(), SendError<(SessionId, SessionEvent)>> {
-        self.waits.received(&mut message);
         if self.routine.is_routine(&message) {
             let received = Received { session: self.id, message, arrived };
             match self.context.routine.try_send(received) {
@@ -164,41 +158,10 @@ impl Session {
         ending.inbox.send((self.id, SessionEvent::Received(message, arrived)))
     }
 
-    /// Encrypts what waits in the outbox, up to a batch or to what is no frame.
-    fn queue_batch(&mut self, link: &mut Link) -> Result<Option<Next>, LinkError> {
-        let mut bytes = 0;
-        while bytes < WRITE_BATCH_BYTES {
-            let frame = match self.outbox.try_recv() {
-                Ok(Outgoing::Frame(frame)) => frame,
-                Ok(Outgoing::Heartbeat(Heartbeat { seq, echo, roster, decided })) => {
-                    let echo = self.waits.sending(seq, echo, decided, Instant::now());
-                    wire::encode(&Message::Heartbeat { seq, echo, roster }).map_err(io::Error::other)?
-                }
-                Ok(Outgoing::Message(frame, receipt)) => {
-                    self.unwritten.push(receipt);
-                    frame
-                }
-                Ok(Outgoing::Probe) => return Ok(Some(Next::Probe)),
-                Ok(Outgoing::Bye(reason)) => return Ok(Some(Next::Bye(reason))),
-                Err(TryRecvError::Disconnected) => return Ok(Some(Next::Gone)),
-                Err(TryRecvError::Empty) => break,
-            };
-            bytes += frame.len();
-            link.queue(&frame)?;
-            self.context.counters.frames_sent.one();
-        }
-        Ok(None)
-    }
-
-    /// Everything that was queued has been handed to the system.
-    fn acknowledge(&mut self) {
-        self.unwritten.drain(..).for_each(Receipt::written);
-    }
-
     /// Says goodbye, then takes in what the other side sent before it read that.
     fn say_bye(
         &mut self,
-        link: &mut Link,
+        outlet: &mut Outlet,
         frames: &mut FrameReader,
         ending: &Ending<'_>,
         reason: ByeReason,
@@ -207,14 +170,14 @@ impl Session {
     ) -> Result<(), LinkError> {
         let deadline = Instant::now() + LINGER;
         if let Ok(frame) = wire::encode(&Message::Bye(reason)) {
-            link.queue(&frame)?;
+            outlet.link.queue(&frame)?;
         }
-        link.close_notify();
+        outlet.link.close_notify();
         let mut is_shut = false;
         loop {
-            if link.flush()? && !is_shut {
-                self.acknowledge();
-                link.shutdown_write();
+            if outlet.link.flush()? && !is_shut {
+                outlet.acknowledge();
+                outlet.link.shutdown_write();
                 is_shut = true;
             }
             if ears == Ears::Deaf {
@@ -223,7 +186,8 @@ impl Session {
             loop {
                 match frames.next_message() {
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => return Ok(()),
-                    Ok(Some(message)) => {
+                    Ok(Some(mut message)) => {
+                        outlet.waits.received(&mut message);
                         if self.hand_over(ending, message, Instant::now()).is_err() {
                             return Ok(());
                         }
@@ -235,12 +199,12 @@ impl Session {
             if is_over || Instant::now() >= deadline {
                 return Ok(());
             }
-            let ready = link.wait(&self.waker, stream == Stream::Open, Some(deadline))?;
-            if ready.woken && matches!(self.outbox.try_recv(), Err(TryRecvError::Disconnected)) {
+            let ready = outlet.link.wait(&self.waker, stream == Stream::Open, Some(deadline))?;
+            if ready.woken && outlet.is_let_go() {
                 return Ok(());
             }
             if ready.readable {
-                stream = link.read(frames)?;
+                stream = outlet.link.read(frames)?;
             }
         }
     }
@@ -248,7 +212,7 @@ impl Session {
     /// The other side said goodbye and reads on: what we had to say before we knew still goes out.
     fn hear_bye(
         &mut self,
-        link: &mut Link,
+        outlet: &mut Outlet,
         ending: &mut Ending<'_>,
         reason: ByeReason,
     ) -> Result<(), LinkError> {
@@ -256,29 +220,29 @@ impl Session {
         let deadline = Instant::now() + LEAVE_FLUSH;
         let mut is_last = false;
         loop {
-            while link.flush()? {
-                self.acknowledge();
-                if is_last {
-                    return Ok(());
-                }
-                // The coordinator drops its end once it knows, so nothing is missed.
-                if self.queue_batch(link)?.is_some() {
+            outlet.pump()?;
+            // The coordinator drops its end once it knows, so nothing is missed. What it wanted last stays where
+            // it is, and nothing more is sent.
+            if outlet.next.is_some() {
+                if !is_last {
                     is_last = true;
-                    link.close_notify();
-                } else if !link.is_write_pending() {
-                    break;
+                    outlet.link.close_notify();
+                    continue;
+                }
+                if !outlet.link.is_write_pending() {
+                    return Ok(());
                 }
             }
             if Instant::now() >= deadline {
                 return Ok(());
             }
-            link.wait(&self.waker, false, Some(deadline))?;
+            outlet.link.wait(&self.waker, false, Some(deadline))?;
         }
     }
 
     fn protocol_error(
         &mut self,
-        link: &mut Link,
+        outlet: &mut Outlet,
         frames: &mut FrameReader,
         ending: &Ending<'_>,
         stream: Stream,
@@ -290,7 +254,7 @@ impl Session {
                 "peer broke the protocol; session closed");
         }
         // What follows in the stream can't be understood, and must not count past the pacing.
-        let _ = self.say_bye(link, frames, ending, ByeReason::Protocol, stream, Ears::Deaf);
+        let _ = self.say_bye(outlet, frames, ending, ByeReason::Protocol, stream, Ears::Deaf);
         Ok(DisconnectReason::Protocol)
     }
 }
