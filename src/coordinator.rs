@@ -98,14 +98,14 @@ impl Coordinator {
         self.carry_out(Instant::now());
         while !self.is_done() {
             let turn = self.next_turn();
-            self.handle(turn);
+            self.take(turn);
             // Everything that has arrived comes before timers: what a peer said while we were
             // held up counts as said before its deadline.
             for _ in 0..BATCH_MAX {
                 let Ok((id, event)) = self.inbox.try_recv() else {
                     break;
                 };
-                self.handle(Turn::Session(id, event));
+                self.take(Turn::Session(id, event));
             }
             let now = self.now();
             self.take_routine(now);
@@ -141,6 +141,21 @@ impl Coordinator {
             recv(self.control) -> command => Turn::Command(command.unwrap_or(Command::Leave)),
             default(wait) => Turn::Timeout,
         }
+    }
+
+    /// What was asked for before something arrived comes first: whoever subscribes hears of all that is sent
+    /// afterwards, by whomever.
+    fn take(&mut self, turn: Turn) {
+        if matches!(turn, Turn::Session(..)) {
+            // No more than are there now: others come meanwhile, and may come for ever.
+            for _ in 0..self.control.len() {
+                let Ok(command) = self.control.try_recv() else {
+                    break;
+                };
+                self.handle(Turn::Command(command));
+            }
+        }
+        self.handle(turn);
     }
 
     fn handle(&mut self, turn: Turn) {
@@ -538,6 +553,27 @@ mod tests {
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
         coordinator.sessions.insert(session, handle);
         coordinator.mesh.handle(now, Input::SessionUp(SessionUp { session, peer, hello, remote }));
+    }
+
+    #[test]
+    fn whoever_has_subscribed_hears_what_arrives_afterwards() {
+        let now = crate::some_moment();
+        let (mut coordinator, _) = coordinator(now);
+        let session = SessionId::accepted(1);
+        let (handle, _outbox) = session::stuck().unwrap();
+        up(&mut coordinator, session, handle, now);
+        let (control, commands) = bounded(3);
+        coordinator.control = commands;
+        let subscribed = [(); 3].map(|()| {
+            let (queue, events) = queue::bounded(9);
+            control.send(Command::Subscribe(queue)).unwrap();
+            events
+        });
+        let message = Message::Broadcast { text: "hello".to_owned() };
+        coordinator.take(Turn::Session(session, SessionEvent::Received(message, now)));
+        for events in subscribed {
+            assert!(events.try_iter().any(|event| matches!(event, Event::Message { .. })));
+        }
     }
 
     #[test]

@@ -67,6 +67,16 @@ fn a_broadcast_reaches_every_peer_in_order() {
 }
 
 #[test]
+fn who_has_subscribed_hears_what_is_sent_afterwards() {
+    let nodes = mesh(2);
+    for round in 0..500 {
+        let events = nodes[0].subscribe();
+        nodes[1].broadcast(round.to_string()).unwrap();
+        assert_eq!(next_message(&events), round.to_string());
+    }
+}
+
+#[test]
 fn who_joins_and_waits_for_calm_reaches_everybody() {
     let nodes = mesh(6);
     for _ in 0..5 {
