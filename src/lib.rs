@@ -14,9 +14,11 @@
 //!        inbox:   bounded; a session may block on it, which is TCP's backpressure
 //!        routine: beside it, for heartbeats that say nothing new: wakes nobody, and is taken first
 //!        outbox:  bounded, one a session; full means that the peer is too slow, and its session ends
+//!        outlet:  the sending side of a session; what need not wait the coordinator sends by it, and wakes nobody
 //! ```
 //!
-//! The blocking direction is one-way (session → coordinator), so there is no cycle to deadlock in.
+//! The blocking direction is one-way (session → coordinator), so there is no cycle to deadlock in: the
+//! coordinator tries the lock of an outlet and never waits for it.
 //!
 //! # Examples
 //!

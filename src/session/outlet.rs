@@ -43,6 +43,8 @@ pub(super) struct Outlet {
     outbox: Receiver<Outgoing>,
     /// Of messages encrypted and not yet handed to the system.
     unwritten: Vec<Receipt>,
+    /// What the coordinator met, for the session's thread to see to.
+    failure: Option<LinkError>,
     /// The session's thread brings it to its end, and nobody else sends any more.
     is_ending: bool,
 }
@@ -56,6 +58,7 @@ impl Shared {
             stalled_since: None,
             outbox,
             unwritten: Vec::new(),
+            failure: None,
             is_ending: false,
         }))
     }
@@ -83,9 +86,14 @@ impl Shared {
     /// is to be woken. Never blocks.
     pub(super) fn try_send(&self) -> bool {
         match self.0.try_lock() {
-            // After an error, the thread finds the same one.
-            Ok(mut outlet) => !outlet.is_ending && outlet.pump().is_ok() && outlet.is_done(),
-            Err(_) => false,
+            Ok(mut outlet) if !outlet.is_ending => match outlet.pump() {
+                Ok(()) => outlet.is_done(),
+                Err(error) => {
+                    outlet.failure = Some(error);
+                    false
+                }
+            },
+            _ => false,
         }
     }
 }
@@ -94,6 +102,9 @@ impl Outlet {
     /// Encrypts and writes what waits in the outbox, until it is empty, the socket takes no more, or something
     /// else is to be done next.
     pub(super) fn pump(&mut self) -> Result<(), LinkError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         while self.link.flush()? {
             self.stalled_since = None;
             self.acknowledge();
@@ -363,6 +374,21 @@ mod tests {
         session.shared.close();
         session.handle.send(ping(2)).unwrap();
         assert_eq!((session.handle.backlog(), session.is_woken()), (0, false));
+    }
+
+    #[test]
+    fn a_broken_connection_is_for_the_thread_to_see_to() {
+        let Session { handle, shared, waker, far, .. } = Session::new();
+        // Closed with something unread, which resets the connection.
+        handle.send(ping(0)).unwrap();
+        drop(far);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut fds = [PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN)];
+        while poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 })).unwrap() == 0 {
+            assert!(Instant::now() < deadline, "the reset has not come");
+            handle.send(ping(1)).unwrap();
+        }
+        assert!(matches!(shared.lock().pump(), Err(LinkError::Io(_))));
     }
 
     #[test]

@@ -131,11 +131,12 @@ fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
 
 #[test]
 fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
-    // The limit binds no root, so the node becomes somebody whom nobody else is.
-    const NOBODY_ELSE: &str = "setpriv --reuid 54321 --regid 54321 --clear-groups";
+    // The limit binds no root, so the node becomes somebody whom nobody else is, not even a second run of these tests.
+    let number = 20_000 + std::process::id() % 40_000;
+    let nobody_else = format!("setpriv --reuid {number} --regid {number} --clear-groups");
     let program = env!("CARGO_BIN_EXE_p2p-gossip");
     let possible = Command::new("sh")
-        .args(["-c", &format!("prlimit --nproc=16 {NOBODY_ELSE} \"$0\" --version"), program])
+        .args(["-c", &format!("prlimit --nproc=16 {nobody_else} \"$0\" --version"), program])
         .output()
         .is_ok_and(|output| output.status.success());
     if !possible {
@@ -143,7 +144,7 @@ fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
         return;
     }
     let _alone = alone();
-    let limits = format!("exec prlimit --nproc=16 {NOBODY_ELSE} \"$0\" \"$@\"");
+    let limits = format!("exec prlimit --nproc=16 {nobody_else} \"$0\" \"$@\"");
     let mut siege = Siege::of(Spec::named("victim").with_limits(limits));
     let crowd = silent(siege.addr(), 100);
     siege.wait_log("cannot accept connections");
