@@ -13,7 +13,7 @@ use crate::contender::ours::Ours;
 use crate::floor::{self, ColdRecord, Handshake, OneRecord, Throughput};
 use crate::machine::cores;
 use crate::measure::{self, Death, MemoryANode, pairs};
-use crate::options::Options;
+use crate::options::{LOAD, Options};
 use crate::procfs;
 use crate::report::{Report, progress};
 use crate::stop::{Signals, Stop};
@@ -24,6 +24,8 @@ use crate::traffic;
 const STARTS: usize = 25;
 /// Threads whose starts are measured: as many as 45 nodes have sessions with each other.
 const THREADS: u32 = 2000;
+/// Threads that do nothing but compute, under load.
+const LOOPS_A_CORE: u32 = 2;
 
 /// What is measured, and what it has come to so far.
 struct Run<'a> {
@@ -109,6 +111,9 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     }
     if options.wants("heal") {
         run.heal()?;
+    }
+    if options.wants(LOAD) {
+        run.load()?;
     }
     run.program()?;
     Ok(run.report)
@@ -433,6 +438,21 @@ impl Run<'_> {
             }
             Some(None) => self.report.note("heal: skipped; it needs root, iproute2 and nftables"),
             None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether anybody is declared dead while the machine has more to do than it can.
+    fn load(&mut self) -> Result<(), Stop> {
+        let (count, time) = (self.options.size_under_load(), self.options.load());
+        progress(&format!("{count} nodes under load for {} s", time.as_secs()));
+        let loops = LOOPS_A_CORE * cores();
+        let losses = traffic::losses_under_load(&self.ours, self.signals, count, loops, time);
+        let what = format!("declared dead though alive, {loops} busy loops for {} s", time.as_secs());
+        if let Some(losses) = self.report.or_note(&what, losses)? {
+            let nothing = NOTHING.to_owned();
+            let (n, losses) = (count.to_string(), losses.to_string());
+            self.row([what, n, losses, "0".to_owned(), nothing, "0".to_owned()]);
         }
         Ok(())
     }

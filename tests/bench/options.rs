@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::stop::Stop;
 
 /// The figures by which a part of the whole can be asked for.
-pub(crate) const FIGURES: [&str; 8] =
-    ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal"];
+pub(crate) const FIGURES: [&str; 9] =
+    ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal", LOAD];
+/// One that takes ten minutes, and only who asks for it waits for that.
+pub(crate) const LOAD: &str = "load";
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -50,7 +52,8 @@ impl Options {
 
     pub(crate) fn wants(&self, figure: &str) -> bool {
         debug_assert!(FIGURES.contains(&figure));
-        self.only.is_empty() || self.only.iter().any(|name| name == figure)
+        let is_asked_for = self.only.iter().any(|name| name == figure);
+        is_asked_for || (self.only.is_empty() && figure != LOAD)
     }
 
     /// Numbers of nodes.
@@ -65,6 +68,16 @@ impl Options {
             None if self.quick => 32,
             None => 64,
         }
+    }
+
+    /// The same under load, where more is worse.
+    pub(crate) fn size_under_load(&self) -> usize {
+        self.sizes().last().copied().unwrap_or_default()
+    }
+
+    /// How long the load lasts.
+    pub(crate) fn load(&self) -> Duration {
+        Duration::from_secs(if self.quick { 30 } else { 600 })
     }
 
     /// How often a figure is taken.

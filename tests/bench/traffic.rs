@@ -2,7 +2,9 @@
 //! network that was split is one again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{hint, thread};
 
 use crate::clock::{self, Spread, median};
 use crate::cluster::Cluster;
@@ -80,6 +82,33 @@ pub(crate) fn broadcast(
     let (took, cpu_s) = (clock::now() - began, receivers(&cluster)? - cpu_s);
     let frames = (cluster.messages - messages) as f64;
     Ok(Taken { frames_per_s: frames / took.as_secs_f64(), cpu_s: cpu_s / frames })
+}
+
+/// How often somebody is declared dead though alive, in a whole mesh on a machine on which so many threads do
+/// nothing but compute.
+pub(crate) fn losses_under_load(
+    ours: &Ours,
+    signals: &Signals,
+    count: usize,
+    loops: u32,
+    time: Duration,
+) -> Result<usize, Stop> {
+    let mut cluster = Cluster::new(ours, signals)?;
+    cluster.form(count, PATIENCE)?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..loops {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let listened = cluster.listen_for(time);
+        is_over.store(true, Ordering::Relaxed);
+        listened
+    })?;
+    Ok(cluster.losses)
 }
 
 /// From the end of a partition of this length, 4|4, until all see all again. `None` where the
