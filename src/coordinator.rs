@@ -20,7 +20,7 @@ use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, Report, SessionId};
 use crate::queue;
-use crate::session::{self, Context, Heartbeat, Ready, Received, SessionEvent, SessionHandle};
+use crate::session::{self, Context, Established, Heartbeat, Received, SessionEvent, SessionHandle};
 use crate::status::{Queues, Status};
 use crate::subscribers::{Observer, Subscribers};
 use crate::text::Escaped;
@@ -224,8 +224,8 @@ impl Coordinator {
 
     fn session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
         let input = match event {
-            SessionEvent::Up(ready) => {
-                let Ready { up, handle, outlet } = *ready;
+            SessionEvent::Up(established) => {
+                let Established { up, handle, outlet } = *established;
                 if let Some(handle) = handle {
                     self.sessions.insert(session, handle);
                 }
@@ -498,44 +498,19 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, OUTBOX_FRAMES, PEERS_MAX};
-    use crate::counters::Counters;
     use crate::identity::Identity;
     use crate::mesh::SessionUp;
     use crate::mesh::event::DownReason;
-    use crate::session::{Greeting, Stacks};
-    use crate::tls::Tls;
     use crate::wire::Hello;
-
-    fn hello() -> Hello {
-        Hello {
-            instance: 2,
-            name: String::new(),
-            listen_port: 0,
-            advertised: Vec::new(),
-            heartbeat_ms: 1000,
-            proof: None,
-        }
-    }
 
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();
-        let (inbox_sender, inbox) = bounded(1);
-        let (routine_sender, routine) = queue::bounded(1);
+        let (context, inbox, routine) = session::context(&identity);
         let (events, seen) = queue::bounded(usize::MAX);
-        let tls = Tls::new(&identity, Access::default()).unwrap();
-        let greeting = Greeting::new(hello(), Vec::new());
         let coordinator = Coordinator {
             mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
             memory: None,
-            context: Arc::new(Context {
-                tls,
-                greeting,
-                stacks: Stacks::default(),
-                source: None,
-                inbox: inbox_sender,
-                routine: routine_sender,
-                counters: Counters::default(),
-            }),
+            context,
             inbox,
             routine,
             control: bounded(1).1,
@@ -549,7 +524,7 @@ mod tests {
     }
 
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle, now: Instant) {
-        let hello = hello();
+        let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
         coordinator.sessions.insert(session, handle);
         coordinator.mesh.handle(now, Input::SessionUp(SessionUp { session, peer, hello, remote }));

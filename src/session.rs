@@ -21,16 +21,22 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, never};
 
+#[cfg(test)]
+use crate::access::Access;
 use crate::addr::{DialAddr, LocalIp, canonical};
 use crate::config::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES};
 use crate::counters::Counters;
 use crate::delivery::Receipt;
+#[cfg(test)]
+use crate::identity::Identity;
 use crate::listener::Admission;
 use crate::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
 use crate::pin::Expected;
 use crate::queue;
 use crate::tls::Tls;
 use crate::waker::Waker;
+#[cfg(test)]
+use crate::wire::Hello;
 use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
@@ -55,7 +61,7 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
     /// Authenticated, and both sides have said Hello.
-    Up(Box<Ready>),
+    Up(Box<Established>),
     /// A message arrived, at that time.
     Received(Message, Instant),
     /// Whatever had arrived when it was probed has been reported.
@@ -68,7 +74,7 @@ pub(crate) enum SessionEvent {
 
 /// A session that has come up, and what the coordinator sends by.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct Established {
     pub(crate) up: SessionUp,
     /// Unless whoever dialled has it.
     pub(crate) handle: Option<SessionHandle>,
@@ -246,6 +252,25 @@ pub(crate) fn accept(
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
 
+/// What the sessions of a node share, and where they report.
+#[cfg(test)]
+pub(crate) fn context(
+    identity: &Identity,
+) -> (Arc<Context>, Receiver<(SessionId, SessionEvent)>, Receiver<Received>) {
+    let (inbox, reports) = crossbeam_channel::bounded(1);
+    let (routine, beats) = queue::bounded(1);
+    let context = Context {
+        tls: Tls::new(identity, Access::default()).unwrap(),
+        greeting: Greeting::new(Hello::plain(), Vec::new()),
+        stacks: Stacks::default(),
+        source: None,
+        inbox,
+        routine,
+        counters: Counters::default(),
+    };
+    (Arc::new(context), reports, beats)
+}
+
 /// The coordinator's end of a session whose thread takes nothing out of the outbox.
 #[cfg(test)]
 pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
@@ -352,8 +377,8 @@ impl Session {
         log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let outlet = Arc::new(Shared::new(link, std::mem::replace(&mut self.outbox, never())));
-        let ready = Ready { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
-        if inbox.send((self.id, SessionEvent::Up(Box::new(ready)))).is_err() {
+        let established = Established { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
+        if inbox.send((self.id, SessionEvent::Up(Box::new(established)))).is_err() {
             return;
         }
         let ended = self.relay(&outlet, &mut frames, &mut ending);

@@ -92,6 +92,21 @@ pub struct Hello {
     pub proof: Option<[u8; 32]>,
 }
 
+#[cfg(test)]
+impl Hello {
+    /// From a node that tells as little as it can.
+    pub(crate) fn plain() -> Self {
+        Self {
+            instance: 2,
+            name: String::new(),
+            listen_port: 0,
+            advertised: Vec::new(),
+            heartbeat_ms: 1000,
+            proof: None,
+        }
+    }
+}
+
 /// Lets the receiver compute a round-trip time without an immediate reply:
 /// now − when it sent `seq` − `held_us`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -618,14 +633,7 @@ mod tests {
 
     #[test]
     fn scopes_stay_at_home() {
-        let hello = Hello {
-            instance: 0,
-            name: String::new(),
-            listen_port: 0,
-            advertised: vec!["[fe80::1%7]:80".parse().unwrap()],
-            heartbeat_ms: 0,
-            proof: None,
-        };
+        let hello = Hello { advertised: vec!["[fe80::1%7]:80".parse().unwrap()], ..Hello::plain() };
         let frame = encode(&Message::Hello(hello)).unwrap();
         let Message::Hello(hello) = decode(&frame[LENGTH_BYTES..]).unwrap() else { panic!() };
         assert_eq!(hello.advertised[0].to_string(), "[fe80::1]:80");

@@ -143,15 +143,7 @@ mod tests {
     }
 
     fn greeting(keys: &[&NetworkKey]) -> Greeting {
-        let hello = Hello {
-            instance: 1,
-            name: String::new(),
-            listen_port: 0,
-            advertised: Vec::new(),
-            heartbeat_ms: 1000,
-            proof: None,
-        };
-        Greeting::new(hello, keys.iter().copied().cloned().collect())
+        Greeting::new(Hello::plain(), keys.iter().copied().cloned().collect())
     }
 
     fn said(frame: &Frame) -> Hello {

@@ -176,17 +176,13 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
-    use crate::access::Access;
     use crate::config::MESSAGE_BYTES_MAX;
-    use crate::counters::Counters;
     use crate::delivery::Posting;
     use crate::identity::Identity;
     use crate::pin::Expected;
-    use crate::queue;
-    use crate::session::{Context, Greeting, SessionHandle, Stacks, handle_and_outbox};
-    use crate::tls::Tls;
+    use crate::session::{SessionHandle, context, handle_and_outbox};
     use crate::waker::Waker;
-    use crate::wire::{Frame, FrameReader, Hello};
+    use crate::wire::{Frame, FrameReader};
 
     /// The coordinator's end of a session without a thread, and the other end of its connection.
     struct Session {
@@ -244,7 +240,7 @@ mod tests {
         let (far, _) = listener.accept().unwrap();
         let mut links = [(near, true), (far, false)].map(|(socket, dials)| {
             socket.set_nonblocking(true).unwrap();
-            let context = context();
+            let (context, ..) = context(&Identity::generate().unwrap());
             let tls = if dials { context.tls.dial(Expected::Anybody) } else { context.tls.accept() };
             Link::new(socket, tls.unwrap(), &context).unwrap()
         });
@@ -256,26 +252,6 @@ mod tests {
             }
         }
         links
-    }
-
-    fn context() -> Arc<Context> {
-        let hello = Hello {
-            instance: 1,
-            name: String::new(),
-            listen_port: 0,
-            advertised: Vec::new(),
-            heartbeat_ms: 1000,
-            proof: None,
-        };
-        Arc::new(Context {
-            tls: Tls::new(&Identity::generate().unwrap(), Access::default()).unwrap(),
-            greeting: Greeting::new(hello, Vec::new()),
-            stacks: Stacks::default(),
-            source: None,
-            inbox: crossbeam_channel::bounded(1).0,
-            routine: queue::bounded(1).0,
-            counters: Counters::default(),
-        })
     }
 
     fn ping(seq: u64) -> Frame {
