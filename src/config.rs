@@ -82,8 +82,8 @@ pub const REMEMBER_FLUSH: Duration = Duration::from_millis(400);
 /// A peer that takes none of the bytes waiting for it for this long is too slow.
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 
-/// Accepted connections that have not yet said Hello. When full, the oldest one of the address
-/// that holds most gives way, so strangers that say nothing never keep a peer out.
+/// Accepted connections that have not yet said Hello. For one more, the oldest connection of the source
+/// that holds the most gives way, so strangers that say nothing never keep a peer out.
 pub const UNAUTHENTICATED_MAX: usize = 256;
 /// Connections that may wait in the kernel to be accepted: a whole mesh may dial at once.
 pub const BACKLOG: i32 = 1024;

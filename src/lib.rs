@@ -151,7 +151,7 @@
 //! | [`wire`] | messages and their framing |
 //! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
 //! | [`text`] | text from strangers, made safe to show |
-//! | `node`, `handle`, `coordinator`, `listener`, `session` | the threads that carry out what the mesh decides |
+//! | `node`, `handle`, `coordinator`, `listener`, `pending`, `session` | the threads that carry out what the mesh decides |
 //! | [`log_limit`], `member_log` | one cause must not fill the log |
 //! | `tls`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
@@ -172,6 +172,7 @@ mod memory;
 pub mod mesh;
 pub mod network_key;
 mod node;
+mod pending;
 pub mod pin;
 pub mod queue;
 mod session;

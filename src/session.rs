@@ -29,8 +29,9 @@ use crate::counters::Counters;
 use crate::delivery::Receipt;
 #[cfg(test)]
 use crate::identity::Identity;
-use crate::listener::Admission;
+use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
+use crate::pending::PendingGuard;
 use crate::pin::Expected;
 use crate::queue;
 use crate::tls::Tls;
@@ -209,7 +210,7 @@ impl Drop for SessionHandle {
 /// How a session begins.
 enum Origin {
     Dial { addr: DialAddr, expected: Expected, hearsay: bool },
-    Accept { socket: TcpStream, remote: SocketAddr, admission: Admission },
+    Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
 }
 
 /// Starts a session that dials. Its end, if it never comes up, is reported as `DialFailed`.
@@ -242,12 +243,12 @@ pub(crate) fn accept(
     id: SessionId,
     socket: TcpStream,
     remote: SocketAddr,
-    admission: Admission,
+    pending: PendingGuard,
     waker: Arc<Waker>,
 ) -> io::Result<()> {
     let (handle, outbox) = handle_and_outbox(&waker);
     let context = Arc::clone(context);
-    let origin = Origin::Accept { socket, remote: canonical(remote), admission };
+    let origin = Origin::Accept { socket, remote: canonical(remote), pending };
     let session = Session::new(context, id, waker, outbox, Some(handle));
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
@@ -374,7 +375,10 @@ impl Session {
         } else {
             self.context.counters.handshakes_accepted_completed.one();
         }
-        log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
+        static UP_LIMIT: LogLimit = LogLimit::debug();
+        if let Some(suppressed) = UP_LIMIT.check() {
+            log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote, suppressed; "session up");
+        }
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let outlet = Arc::new(Shared::new(link, std::mem::replace(&mut self.outbox, never())));
         let established = Established { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
@@ -386,7 +390,11 @@ impl Session {
         match ended {
             Ok(reason) => ending.report(SessionEvent::Down(reason)),
             Err(error) => {
-                log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error; "connection broke");
+                static BROKE_LIMIT: LogLimit = LogLimit::debug();
+                if let Some(suppressed) = BROKE_LIMIT.check() {
+                    log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error, suppressed;
+                        "connection broke");
+                }
                 ending.report(SessionEvent::Down(DisconnectReason::Closed));
             }
         }

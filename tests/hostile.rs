@@ -16,6 +16,7 @@ mod hostile {
     mod messages;
     mod middle;
     mod offer;
+    mod pending;
     mod resources;
     mod sloth;
     mod text;
