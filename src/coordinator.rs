@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use crate::access::Access;
 use crate::config::LEAVE_FLUSH;
 use crate::delivery::{Delivery, Posting};
+use crate::log_limit::LogLimit;
 use crate::member_log::MemberLog;
 use crate::memory::{Memory, wall_clock};
 use crate::mesh::event::Event;
@@ -265,7 +266,10 @@ impl Coordinator {
                         self.sessions.get(&session).map(SessionHandle::probe)
                     {
                         // A peer that neither speaks nor reads: the mesh does not wait for the answer.
-                        log::debug!(session:% = session; "outbox full; not probed");
+                        static LIMIT: LogLimit = LogLimit::debug();
+                        if let Some(suppressed) = LIMIT.check() {
+                            log::debug!(session:% = session, suppressed; "outbox full; not probed");
+                        }
                     }
                 }
                 Output::Close { session, reason } => {

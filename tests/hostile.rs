@@ -13,6 +13,7 @@ mod hostile {
     mod identity;
     mod keys;
     mod lists;
+    mod log_flood;
     mod messages;
     mod middle;
     mod offer;
