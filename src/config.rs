@@ -59,6 +59,24 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Wait for an answer to a TCP connection attempt. Short, as a fresh attempt finds a healed network
 /// sooner than the kernel's ever rarer retries of an old one.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// IP addresses of a name that one dial tries. Any peer can tell a name that has thousands, and so direct
+/// this node's connection attempts at machines of its choice.
+pub const NAME_ADDRS_MAX: usize = 4;
+/// Lookups under way at once of names that peers told: this many for peers that were met and as many for
+/// peers never met. A name server that does not answer holds no more dials than that.
+pub const PEER_LOOKUPS_AT_ONCE: usize = 4;
+/// Such lookups that may start at once, each kind of its own: a node that joins a mesh of some dozens of
+/// names looks them all up.
+pub const PEER_LOOKUPS_BURST: u32 = 32;
+/// Such lookups per second in the long run, each kind of its own, whatever names peers tell: each costs the
+/// name server two queries or more.
+pub const PEER_LOOKUPS_PER_SECOND: u32 = 4;
+/// Lookups under way at once of names given with `--connect`: as many as there may be dials.
+pub const USER_LOOKUPS_AT_ONCE: usize = 16;
+/// Such lookups that may start at once: as many as dials.
+pub const USER_LOOKUPS_BURST: u32 = 128;
+/// Such lookups per second in the long run: 64 names that do not answer are each looked up every 2 seconds.
+pub const USER_LOOKUPS_PER_SECOND: u32 = 32;
 /// From accept or dial until the other side's Hello, all together: a silent or slow stranger holds
 /// a thread no longer than this, and a hundred nodes can still start at once on a small machine.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

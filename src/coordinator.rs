@@ -247,9 +247,9 @@ impl Coordinator {
     fn carry_out(&mut self, decided: Instant) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, addr, expected, hearsay } => {
+                Output::Dial { session, addr, expected, source } => {
                     self.context.counters.dials.one();
-                    match session::dial(&self.context, session, addr, expected, hearsay) {
+                    match session::dial(&self.context, session, addr, expected, source) {
                         Ok(handle) => {
                             self.sessions.insert(session, handle);
                         }

@@ -7,6 +7,7 @@ mod connect;
 mod establish;
 mod greeting;
 mod link;
+mod lookups;
 mod outlet;
 mod pace;
 mod relay;
@@ -30,7 +31,7 @@ use crate::delivery::Receipt;
 #[cfg(test)]
 use crate::identity::Identity;
 use crate::log_limit::LogLimit;
-use crate::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
+use crate::mesh::{DialError, DialSource, DisconnectReason, Routine, SessionId, SessionUp};
 use crate::pending::PendingGuard;
 use crate::pin::Expected;
 use crate::queue;
@@ -41,6 +42,7 @@ use crate::wire::Hello;
 use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
+pub(crate) use lookups::Lookups;
 use outlet::Shared;
 pub(crate) use stacks::Stacks;
 
@@ -50,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) tls: Tls,
     pub(crate) greeting: Greeting,
     pub(crate) stacks: Stacks,
+    pub(crate) lookups: Lookups,
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
@@ -209,7 +212,7 @@ impl Drop for SessionHandle {
 
 /// How a session begins.
 enum Origin {
-    Dial { addr: DialAddr, expected: Expected, hearsay: bool },
+    Dial { addr: DialAddr, expected: Expected, source: DialSource },
     Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
 }
 
@@ -222,11 +225,11 @@ pub(crate) fn dial(
     id: SessionId,
     addr: DialAddr,
     expected: Expected,
-    hearsay: bool,
+    source: DialSource,
 ) -> io::Result<SessionHandle> {
     let waker = Arc::new(Waker::new()?);
     let (handle, outbox) = handle_and_outbox(&waker);
-    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, hearsay });
+    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
     let name = format!("dial-{id}");
     spawn(name, move || {
         Session::new(context, id, waker, outbox, None).run(origin);
@@ -264,6 +267,7 @@ pub(crate) fn context(
         tls: Tls::new(identity, Access::default()).unwrap(),
         greeting: Greeting::new(Hello::plain(), Vec::new()),
         stacks: Stacks::default(),
+        lookups: Lookups::new(crate::some_moment()),
         source: None,
         inbox,
         routine,

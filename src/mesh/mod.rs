@@ -176,6 +176,27 @@ pub enum DialError {
     Cancelled,
 }
 
+/// Where the address of a dial comes from. It decides where a name may lead, and which budget pays for
+/// looking it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialSource {
+    /// The user gave it with `--connect`.
+    User,
+    /// It is an address of a peer that this node has met.
+    KnownPeer,
+    /// It is an address of a peer that this node has only heard of.
+    UnknownPeer,
+}
+
+impl DialSource {
+    /// A peer told the address, not the user. A name that a peer told may not lead back to this machine, or a
+    /// stranger could point this node at services of its own machine.
+    #[must_use]
+    pub fn is_hearsay(self) -> bool {
+        self != Self::User
+    }
+}
+
 /// What is to be done outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -187,9 +208,8 @@ pub enum Output {
         addr: DialAddr,
         /// Who must be there.
         expected: Expected,
-        /// A peer told the address, not the user: a name may not lead back to this machine, or a
-        /// stranger could point us at our own services.
-        hearsay: bool,
+        /// Where the address comes from.
+        source: DialSource,
     },
     /// Send on a session that is up.
     Send {

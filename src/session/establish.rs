@@ -69,11 +69,11 @@ impl Session {
                 socket.set_nonblocking(true).map_err(LinkError::Io)?;
                 (self.begin(socket, Tls::accept)?, remote, Some(pending))
             }
-            Origin::Dial { addr, expected, hearsay } => {
+            Origin::Dial { addr, expected, source } => {
                 let Self { context, outbox, stop, .. } = self;
                 let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
-                let route = Route { addr: &addr, hearsay, source: context.source };
-                let opened = connect::open(route, &context.stacks, &self.waker, deadline, interrupted);
+                let route = Route { addr: &addr, source, from: context.source };
+                let opened = connect::open(route, context, &self.waker, deadline, interrupted);
                 let (socket, remote) = match opened {
                     Ok(opened) => opened,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {

@@ -157,10 +157,11 @@ impl World {
 
     pub fn check_output(&mut self, proc: ProcId, output: &Output) {
         match output {
-            Output::Dial { session, addr, expected, hearsay } => {
-                self.check_dial(proc, *session, addr, *expected, *hearsay);
+            Output::Dial { session, addr, expected, source } => {
+                let hearsay = source.is_hearsay();
+                self.check_dial(proc, *session, addr, *expected, hearsay);
                 // Nobody here is on loopback.
-                if *hearsay && addr.is_loopback() {
+                if hearsay && addr.is_loopback() {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
                 }
             }
