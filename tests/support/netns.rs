@@ -102,6 +102,17 @@ impl Network {
         self.replace_rules(&self.namespace(node), OUTPUT_CHAIN, rules);
     }
 
+    /// Packets that the node has sent since a rule with a `counter` was imposed on it.
+    pub(crate) fn packets_counted(&self, node: usize) -> u64 {
+        let namespace = self.namespace(node);
+        let list = ["ip", "netns", "exec", &namespace, "nft", "list", "chain"].into_iter();
+        let command: Vec<&str> = list.chain(OUTPUT_CHAIN.split(' ')).collect();
+        let listed = run(&command, "").expect("rules can be listed");
+        let text = String::from_utf8_lossy(&listed.stdout);
+        let mut words = text.split_whitespace().skip_while(|&word| word != "packets").skip(1);
+        words.next().and_then(|count| count.parse().ok()).expect("one rule counts")
+    }
+
     fn replace_rules(&self, namespace: &str, chain: &str, rules: &[String]) {
         let flush = format!("flush chain {chain}\n");
         let rules = rules.iter().map(|rule| format!("add rule {chain} {rule}\n"));
