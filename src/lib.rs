@@ -153,7 +153,7 @@
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `handle`, `coordinator`, `listener`, `pending`, `session` | the threads that carry out what the mesh decides |
 //! | [`log_limit`], `member_log` | one cause must not fill the log |
-//! | `tls`, `socket`, `waker`, `subscribers`, `files` | what those need |
+//! | `tls`, `pem_file`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
 pub mod access;
 pub mod addr;
@@ -173,6 +173,7 @@ pub mod mesh;
 pub mod network_key;
 mod node;
 mod pending;
+mod pem_file;
 pub mod pin;
 pub mod queue;
 mod session;
