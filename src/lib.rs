@@ -153,7 +153,7 @@
 //! | [`text`] | text from strangers, made safe to show |
 //! | `node`, `handle`, `coordinator`, `listener`, `pending`, `session` | the threads that carry out what the mesh decides |
 //! | [`log_limit`], `member_log` | one cause must not fill the log |
-//! | `tls`, `pem_file`, `socket`, `waker`, `subscribers`, `files` | what those need |
+//! | `tls`, `tls_error`, `pem_file`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
 pub mod access;
 pub mod addr;
@@ -183,6 +183,7 @@ pub mod status;
 mod subscribers;
 pub mod text;
 mod tls;
+mod tls_error;
 mod token_bucket;
 mod waker;
 pub mod wire;
@@ -200,6 +201,7 @@ pub use node::{Node, StartError};
 pub use pin::{ConnectAddr, Pin};
 pub use state::{StateDir, StateError};
 pub use subscribers::Observer;
+pub use tls_error::TlsError;
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

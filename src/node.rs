@@ -29,6 +29,7 @@ use crate::state::StateDir;
 use crate::status::Status;
 use crate::subscribers::{self, Observer, Subscribers};
 use crate::tls::Tls;
+use crate::tls_error::TlsError;
 use crate::wire::{ADDRS_MAX, Hello};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
@@ -88,7 +89,7 @@ pub enum StartError {
     System(#[from] io::Error),
     /// The TLS library refuses the identity.
     #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
 }
 
 /// What the node tells of where it is: what the user says, then the one address that it listens on.

@@ -16,6 +16,7 @@ use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
 use crate::pending::PendingGuard;
 use crate::tls::{Rejection, Tls, Unproven, authenticated_peer};
+use crate::tls_error::TlsError;
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Why a session did not come up.
@@ -126,7 +127,7 @@ impl Session {
     fn begin(
         &self,
         socket: TcpStream,
-        start: impl FnOnce(&Tls) -> Result<Unproven, rustls::Error>,
+        start: impl FnOnce(&Tls) -> Result<Unproven, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
         let context = &self.context;
         context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, context)?)))?
