@@ -193,7 +193,7 @@ pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
 pub use handle::{BroadcastError, NodeHandle};
 pub use identity::{Identity, IdentityError, PeerId};
-pub use known_peers::KnownPeersError;
+pub use known_peers::{KnownPeersError, KnownPeersProblem};
 pub use mesh::event::{DownReason, Event};
 pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
