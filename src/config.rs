@@ -35,7 +35,8 @@ pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest time that a peer gets because of its own slow heartbeats, lest it be immortal.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Time a dead peer is remembered and redialled unless told otherwise.
+/// Time a dead peer is remembered and redialled unless told otherwise. Only time counts in which this node runs
+/// and is connected to another peer.
 pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Shortest accepted time to remember a dead peer: below it nobody would be redialled.
 pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -168,7 +169,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Silence after which a peer is dead.
     pub timeout: Duration,
-    /// Time a dead or departed peer is remembered.
+    /// Time a dead or departed peer is remembered. Only time counts in which this node runs and is connected to
+    /// another peer.
     pub forget_after: Duration,
     /// Peers known at once, in whatever state.
     pub peers_max: usize,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -219,6 +220,9 @@ struct PeerEntry {
     first_seen: Time,
     last_seen: Time,
     left: bool,
+    /// Whole seconds of connected time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    missed_s: u64,
     #[serde(default, rename = "address")]
     addrs: Vec<AddrEntry>,
 }
@@ -229,6 +233,12 @@ struct AddrEntry {
     addr: Addr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_success: Option<Time>,
+}
+
+// serde asks with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 struct Name(String);
@@ -337,6 +347,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
             first_seen: entry.first_seen.0,
             last_seen: entry.last_seen.0,
             left: entry.left,
+            missed: Duration::from_secs(entry.missed_s),
             addrs: entry.addrs.into_iter().map(known).collect(),
         });
     }
@@ -350,6 +361,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
         first_seen: Time(peer.first_seen),
         last_seen: Time(peer.last_seen),
         left: peer.left,
+        missed_s: peer.missed.as_secs(),
         addrs: peer
             .addrs
             .iter()
@@ -376,6 +388,7 @@ mod tests {
             first_seen: UnixTime(1_769_860_800),
             last_seen: UnixTime(1_769_947_200),
             left: n.is_multiple_of(2),
+            missed: Duration::from_secs(u64::from(n) - 1),
             addrs: vec![
                 KnownAddr { addr: "127.0.0.1:8080".parse().unwrap(), last_success: Some(UnixTime(1)) },
                 KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None },
@@ -447,6 +460,7 @@ addr = \"node.example:1\"
             ("id = \"0101", "id = 7 # \"", "a text in quotes is needed"),
             ("addr = \"127.0.0.1:8080\"", "addr = \"127.0.0.1\"", "port is missing"),
             ("left = false", "left = false\ncolour = 1", "unknown field"),
+            ("missed_s = 2", "missed_s = -2", "expected u64"),
         ] {
             let (line, detail) = bad(from, to);
             let expected = line_of(from) + to.matches('\n').count();
@@ -518,6 +532,12 @@ addr = \"node.example:1\"
         let read = parse(&render(&[early]).unwrap()).unwrap();
         assert_eq!(read[0].first_seen, UnixTime(0));
         assert!(read[0].last_seen.to_string().starts_with("9999-12-3"), "{}", read[0].last_seen);
+    }
+
+    #[test]
+    fn a_peer_without_missed_time_has_missed_nothing() {
+        let without = text(&[peer(3)]).replace("missed_s = 2\n", "");
+        assert_eq!(parse(without.as_bytes()).unwrap(), [KnownPeer { missed: Duration::ZERO, ..peer(3) }]);
     }
 
     #[test]

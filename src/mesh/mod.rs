@@ -18,10 +18,12 @@
 //! | `liveness.rs` | heartbeats, pings, silence |
 //! | `status.rs` | what all that looks like from outside |
 //! | `memory.rs` | peers known from an earlier life, and for the next one |
+//! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod addrs;
 mod admission;
 pub mod backoff;
+mod connected_time;
 mod dialing;
 pub mod event;
 mod lists;
@@ -47,6 +49,7 @@ use crate::identity::PeerId;
 use crate::pin::{Expected, Pin};
 use crate::token_bucket::TokenBucket;
 use crate::wire::{ByeReason, Hello, Message};
+use connected_time::ConnectedTime;
 use dialing::Dialing;
 use event::Event;
 use liveness::Beat;
@@ -91,8 +94,8 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Wall-clock time in whole seconds since 1970 (UTC). Nothing is timed by it: it is told to the mesh
-/// from outside, for what is remembered and shown.
+/// Wall-clock time in whole seconds since 1970 (UTC). It is told to the mesh from outside, to be written down
+/// and shown. No rule depends on it, as the clock may be wrong by years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime(pub u64);
 
@@ -317,7 +320,7 @@ pub enum Report {
     Recalled {
         /// How many.
         peers: usize,
-        /// How many were not seen for so long that they are forgotten.
+        /// How many have missed so much connected time that they are forgotten.
         forgotten: usize,
         /// How many more the table of peers has no room for; they are forgotten too.
         surplus: usize,
@@ -379,6 +382,8 @@ pub struct Mesh {
     /// Digest of ourselves and all live peers.
     roster: u64,
     live: usize,
+    /// How long this node has had a member, in this life.
+    connected_time: ConnectedTime,
     /// How many ever came up.
     came: u64,
     /// Every round-trip time measured.
@@ -425,6 +430,7 @@ impl Mesh {
             outputs: VecDeque::new(),
             roster: roster_of([&id]),
             live: 0,
+            connected_time: ConnectedTime::default(),
             came: 0,
             rtt: RttHistogram::default(),
             roster_questions: lists::roster_questions(now),
@@ -465,7 +471,7 @@ impl Mesh {
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_over(now, peer),
                 Timer::RosterCheck(peer) => self.check_roster(now, peer),
-                Timer::Forget(peer) => self.forget(peer),
+                Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
             }
         }
