@@ -164,8 +164,12 @@ const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
 /// Every field that can be missing.
 const FIELDS: [&str; 7] = ["version", "id", "name", "first_seen", "last_seen", "left", "addr"];
 /// What serde calls the types of fields, and what they are.
-const TYPES: [(&str, &str); 3] =
-    [("a string", "a text in quotes"), ("a boolean", "true or false"), ("u32", "a whole number")];
+const TYPES: [(&str, &str); 4] = [
+    ("a string", "a text in quotes"),
+    ("a boolean", "true or false"),
+    ("u32", "a whole number, 0 or more"),
+    ("u64", "a whole number, 0 or more"),
+];
 
 impl KnownPeersProblem {
     /// The problem that TOML's message is about. Of the message, which may quote the file, nothing is kept.
@@ -183,7 +187,7 @@ impl KnownPeersProblem {
                 .find(|known| *known == field)
                 .map_or(Self::NotToml, Self::MissingField);
         }
-        if message.starts_with("invalid type") {
+        if message.starts_with("invalid type") || message.starts_with("invalid value") {
             let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
             let needed = TYPES.into_iter().find(|(name, _)| expected == Some(name));
             return Self::WrongType(needed.map_or("something else", |(_, needed)| needed));
@@ -460,7 +464,7 @@ addr = \"node.example:1\"
             ("id = \"0101", "id = 7 # \"", "a text in quotes is needed"),
             ("addr = \"127.0.0.1:8080\"", "addr = \"127.0.0.1\"", "port is missing"),
             ("left = false", "left = false\ncolour = 1", "unknown field"),
-            ("missed_s = 2", "missed_s = -2", "expected u64"),
+            ("missed_s = 2", "missed_s = -2", "a whole number, 0 or more"),
         ] {
             let (line, detail) = bad(from, to);
             let expected = line_of(from) + to.matches('\n').count();
