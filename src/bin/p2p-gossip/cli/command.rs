@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::normalize::{Normal, from_argh, normalise};
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
-use super::words::{Normal, from_argh, normalise};
 use super::{Action, PROGRAM, UsageError, help};
 
 /// A verb with its arguments, checked.

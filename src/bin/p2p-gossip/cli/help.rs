@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 
 use super::PROGRAM;
-use super::verbs::Kind;
+use super::command::Kind;
 
 /// Column in which the descriptions of the options begin.
 pub(super) const HELP_COLUMN: usize = 26;

@@ -10,11 +10,11 @@ use p2p_gossip::addr::LocalIp;
 use p2p_gossip::config::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{Config, ConfigError, ConnectAddr, DialAddr, PeerId};
 
+use super::normalize::{Normal, from_argh, normalise};
 use super::values::{
     Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_http, parse_max_peers,
     parse_name, parse_period, parse_port, parse_timeout,
 };
-use super::words::{Normal, from_argh, normalise};
 use super::{Action, PROGRAM, UsageError, help};
 
 /// Everything needed to run a node.

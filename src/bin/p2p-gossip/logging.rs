@@ -18,8 +18,8 @@ use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::queue;
 
 use crate::cli::PROGRAM;
-use crate::journal;
-use crate::stdio::{Stream, is_coloured, visible};
+use crate::output::journal;
+use crate::output::stream::{Stream, is_coloured, visible};
 
 /// Lines waiting for stderr; beyond it they are dropped and counted.
 const LINES_QUEUED: usize = 1024;

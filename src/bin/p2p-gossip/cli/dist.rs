@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
-use super::verbs::Kind;
-use super::{PROGRAM, run};
+use super::command::Kind;
+use super::{PROGRAM, options};
 
 /// What may follow an option.
 enum Value {
@@ -43,7 +43,7 @@ fn verbs() -> impl Iterator<Item = (Kind, CommandInfoWithArgs)> {
 }
 
 fn all() -> Vec<CommandInfoWithArgs> {
-    [run::info()].into_iter().chain(verbs().map(|(_, info)| info)).collect()
+    [options::info()].into_iter().chain(verbs().map(|(_, info)| info)).collect()
 }
 
 fn bash() -> String {
@@ -112,7 +112,7 @@ complete -F _p2p_gossip {PROGRAM}
         formats = named(|value| matches!(value, Value::OneOf("text json"))),
         switches = named(|value| matches!(value, Value::OneOf("on off"))),
         others = named(|value| matches!(value, Value::Word)),
-        options = words(&run::info()),
+        options = words(&options::info()),
     )
 }
 
@@ -160,7 +160,7 @@ case $words[2] in
 esac
 ",
         names = names.trim_start(),
-        arguments = arguments(&run::info(), "        "),
+        arguments = arguments(&options::info(), "        "),
     )
 }
 
@@ -190,7 +190,7 @@ fn fish() -> String {
             );
         }
     };
-    add(&format!("not __fish_seen_subcommand_from {names}"), &run::info());
+    add(&format!("not __fish_seen_subcommand_from {names}"), &options::info());
     for (verb, info) in verbs() {
         add(&format!("__fish_seen_subcommand_from {}", verb.name()), &info);
     }
@@ -245,7 +245,7 @@ fn manual(page: &str) -> String {
     let title = format!(".TH P2P\\-GOSSIP 1 2026-01-31 \"{PROGRAM} {}\"\n", env!("CARGO_PKG_VERSION"));
     let (_, rest) = page.split_once('\n').expect("the page has lines");
     let page = format!("{title}{rest}");
-    with_section(&with_section(&page, "options", &roff_options(&run::info())), "verbs", &roff_verbs())
+    with_section(&with_section(&page, "options", &roff_options(&options::info())), "verbs", &roff_verbs())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use p2p_gossip::NodeHandle;
 use p2p_gossip::config::{MESSAGE_BYTES_MAX, WRITE_STALL};
 use p2p_gossip::log_limit::LogLimit;
 
-use crate::stdio::Stream;
+use crate::output::stream::Stream;
 
 /// A line is on its way for at most this long before the next one follows. A peer that takes
 /// nothing is given up earlier; this is for one that takes a little now and then.

@@ -6,9 +6,9 @@ use argh::{CommandInfoWithArgs, EarlyExit, FlagInfo, FlagInfoKind, Optionality};
 use p2p_gossip::ConnectAddr;
 
 use super::UsageError;
+use super::command::Kind;
 use super::values::parse_port;
-use super::verbs::Kind;
-use crate::stdio::visible;
+use crate::output::stream::visible;
 
 /// The arguments as argh understands them, or what is answered without it.
 #[derive(Debug, PartialEq, Eq)]

@@ -17,14 +17,14 @@ use p2p_gossip::{
 };
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
-use crate::console::{Console, Ways};
 use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
-use crate::members;
+use crate::output::console::{Console, Ways};
+use crate::output::peer_table;
+use crate::output::stream::visible;
 use crate::signals::Signals;
 use crate::stdin;
-use crate::stdio::visible;
 use crate::systemd::{self, Systemd};
 
 /// From the signal until the process is gone, whatever blocks.
@@ -142,7 +142,7 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
             recv(died) -> _ => return Err(Failure::Died),
             recv(signals.table) -> _ => {
                 if let Some(status) = node.status() {
-                    logs.show(&members::table(node.id(), &status));
+                    logs.show(&peer_table::table(node.id(), &status));
                 }
             }
             recv(signals.reload) -> _ => {

@@ -2,21 +2,16 @@
 //! ends becomes an exit code.
 
 mod cli;
-mod console;
-mod event_json;
+mod commands;
 mod hooks;
-#[cfg_attr(not(feature = "http"), path = "http/absent.rs")]
+#[cfg_attr(not(feature = "http"), path = "http/disabled.rs")]
 mod http;
-mod journal;
-mod local_time;
 mod logging;
-mod members;
+mod output;
 mod run;
 mod signals;
 mod stdin;
-mod stdio;
 mod systemd;
-mod verbs;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -24,7 +19,7 @@ use std::time::Duration;
 
 use crate::cli::{Action, PROGRAM, Verb};
 use crate::logging::Logs;
-use crate::stdio::visible;
+use crate::output::stream::visible;
 
 /// For the message of a failed start to get out, on however busy a machine.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn perform(verb: Verb) -> ExitCode {
-    match verbs::perform(verb) {
+    match commands::perform(verb) {
         Ok(text) => print(&text),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{PROGRAM}: {}", visible(&error.to_string()));

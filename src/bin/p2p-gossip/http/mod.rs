@@ -7,21 +7,21 @@
 //! |---|---|
 //! | `request.rs` | heads of requests: read in time, checked |
 //! | `response.rs` | answers, and writing them to whoever reads slowly |
-//! | `places.rs` | how many connections there may be, and who gives way |
-//! | `site.rs` | which path is answered with what |
+//! | `connection_limit.rs` | how many connections there may be, and who gives way |
+//! | `routes.rs` | which path is answered with what |
 //! | `events.rs` | the stream of events |
 //! | `snapshot.rs` | the node as it was a moment ago |
 //! | `views.rs` | the JSON of /status and /peers |
 //! | `metrics.rs` | the node in numbers, for Prometheus |
 //! | `page.rs`, `page/` | the page for people |
 
+mod connection_limit;
 mod events;
 mod metrics;
 mod page;
-mod places;
 mod request;
 mod response;
-mod site;
+mod routes;
 mod snapshot;
 mod views;
 
@@ -36,10 +36,10 @@ use jiff::Timestamp;
 use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::{Config, Event, Node};
 
+use connection_limit::{Place, Places};
 use events::Hub;
-use places::{Place, Places};
 use response::Response;
-use site::{About, Answer, Site};
+use routes::{About, Answer, Site};
 
 /// From accept until the whole head of the request is there.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -252,7 +252,7 @@ mod tests {
             (client, Arc::new(accepting.listener.accept().unwrap().0))
         };
         let mut held = Vec::new();
-        for _ in 0..places::CONNECTIONS_MAX {
+        for _ in 0..connection_limit::CONNECTIONS_MAX {
             let (client, server) = connect();
             let mut place = accepting.places.enter(&server).unwrap();
             place.answering();

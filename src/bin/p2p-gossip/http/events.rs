@@ -17,7 +17,7 @@ use p2p_gossip::{Event, queue};
 use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::response::{EVENT_STREAM, OK, Response, write_all};
-use crate::event_json;
+use crate::output::event_json;
 
 /// Streams at once: a quarter of all connections, so that open pages never keep a scraper out.
 pub(super) const STREAMS_MAX: usize = 8;

@@ -24,7 +24,7 @@ use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::cli::OnEvent;
-use crate::event_json::{self, Time};
+use crate::output::event_json::{self, Time};
 
 /// A program that runs for longer is killed: others wait behind it.
 const RUN_MAX: Duration = Duration::from_secs(10);

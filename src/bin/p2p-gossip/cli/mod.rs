@@ -4,30 +4,30 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `run.rs` | the arguments that start a node |
-//! | `verbs.rs` | the verbs and their arguments |
+//! | `options.rs` | the arguments that start a node |
+//! | `command.rs` | the verbs and their arguments |
 //! | `values.rs` | how single values parse |
-//! | `words.rs` | arguments as argh takes them, and what is wrong with them |
+//! | `normalize.rs` | arguments as argh takes them, and what is wrong with them |
 //! | `help.rs` | the help texts |
 //! | `dist.rs` | completions and manual page: held to the options by a test |
 
+mod command;
 #[cfg(test)]
 mod dist;
 mod help;
-mod run;
+mod normalize;
+mod options;
 mod values;
-mod verbs;
-mod words;
 
 use std::ffi::OsString;
 use std::fmt;
 
-pub(crate) use run::{AfterStdin, IdentitySource, OnEvent, Options};
+pub(crate) use command::{KeySource, Keygen, Verb};
+pub(crate) use options::{AfterStdin, IdentitySource, OnEvent, Options};
 pub(crate) use values::{IdPrefix, Output};
-pub(crate) use verbs::{KeySource, Keygen, Verb};
 
-use crate::stdio::visible;
-use verbs::Kind;
+use crate::output::stream::visible;
+use command::Kind;
 
 /// What the program is called in its own messages, whatever the file is called.
 pub(crate) const PROGRAM: &str = "p2p-gossip";
@@ -90,7 +90,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Act
     }
     match texts.split_first().and_then(|(first, rest)| Some((Kind::named(first)?, rest))) {
         Some((verb, rest)) => verb.parse(rest).map_err(|error| UsageError { verb: Some(verb), ..error }),
-        None => run::parse(&texts),
+        None => options::parse(&texts),
     }
 }
 

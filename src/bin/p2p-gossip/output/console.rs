@@ -15,9 +15,9 @@ use p2p_gossip::text::Escaped;
 use p2p_gossip::{DialAddr, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
-use crate::event_json;
-use crate::local_time;
-use crate::stdio::{Stream, is_coloured};
+use crate::output::event_json;
+use crate::output::local_time;
+use crate::output::stream::{Stream, is_coloured};
 
 /// Bytes collected before they are written, while more events wait.
 const BATCH_BYTES_MAX: usize = 64 * 1024;

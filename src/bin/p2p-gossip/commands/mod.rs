@@ -13,7 +13,7 @@ use p2p_gossip::text::Escaped;
 use p2p_gossip::{Identity, IdentityError, NetworkKey, PeerId, StateDir, StateError};
 
 use crate::cli::{IdPrefix, KeySource, Keygen, Output, Verb};
-use crate::local_time;
+use crate::output::local_time;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,8 @@ use p2p_gossip::status::{Queues, Status};
 use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
 use serde::{Serialize, Serializer};
 
-use super::site::About;
-use crate::event_json::{Time, escape};
+use super::routes::About;
+use crate::output::event_json::{Time, escape};
 
 const VERSION: u32 = 1;
 
