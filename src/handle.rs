@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::access::Access;
-use crate::config::MESSAGE_BYTES_MAX;
-use crate::coordinator::Command;
-use crate::delivery::Delivery;
-use crate::mesh::event::Event;
-use crate::mesh::status::PeerInfo;
-use crate::status::Status;
-use crate::subscribers::{self, Observer};
+use crate::event::Event;
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::mesh::snapshot::PeerInfo;
+use crate::runtime::coordinator::Command;
+use crate::runtime::status::Status;
+use crate::runtime::subscribers::{self, Observer};
+use crate::session::delivery::Delivery;
+use crate::trust::access::Access;
 use crate::wire::{self, Message};
 
 /// A handle on a [`Node`](crate::Node), from [`Node::handle`](crate::Node::handle); cheap to clone.

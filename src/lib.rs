@@ -101,8 +101,7 @@
 //! Messages of one sender arrive in order, each at most once. What strangers say is shown escaped.
 //!
 //! ```
-//! use p2p_gossip::text::Escaped;
-//! use p2p_gossip::{Config, Event, Identity, Node};
+//! use p2p_gossip::{Escaped, Config, Event, Identity, Node};
 //!
 //! let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
 //! let alice = Node::start(loopback.clone(), Identity::generate()?)?;
@@ -155,53 +154,42 @@
 //! | [`log_limit`], `member_log` | one cause must not fill the log |
 //! | `tls`, `tls_error`, `pem_file`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
-pub mod access;
-pub mod addr;
 pub mod config;
-mod coordinator;
-pub mod counters;
-pub mod delivery;
-mod files;
+mod event;
 mod handle;
-pub mod identity;
-mod known_peers;
-mod listener;
-pub mod log_limit;
-mod member_log;
-mod memory;
-pub mod mesh;
-pub mod network_key;
+#[doc(hidden)]
+pub mod internals;
+mod limits;
+mod mesh;
+mod net;
 mod node;
-mod pem_file;
-mod pending;
-pub mod pin;
-pub mod queue;
+mod runtime;
 mod session;
-mod socket;
-mod state;
-pub mod status;
-mod subscribers;
-pub mod text;
-mod tls;
-mod tls_error;
-mod token_bucket;
-mod waker;
-pub mod wire;
+mod store;
+mod trust;
+mod util;
+mod wire;
 
-pub use access::Access;
-pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
+pub use event::{DownReason, Event};
 pub use handle::{BroadcastError, NodeHandle};
-pub use identity::{Identity, IdentityError, PeerId};
-pub use known_peers::{KnownPeersError, KnownPeersProblem};
-pub use mesh::event::{DownReason, Event};
-pub use mesh::status::{PeerInfo, PeerState};
-pub use network_key::NetworkKey;
+pub use mesh::RttHistogram;
+pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
+pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
 pub use node::{Node, StartError};
-pub use pin::{ConnectAddr, Pin};
-pub use state::{StateDir, StateError};
-pub use subscribers::Observer;
-pub use tls_error::TlsError;
+pub use runtime::status::{Queues, Status};
+pub use runtime::subscribers::Observer;
+pub use session::counters::Totals;
+pub use session::delivery::Delivery;
+pub use store::known_peers::{KnownPeersError, KnownPeersProblem};
+pub use store::state_dir::{StateDir, StateError};
+pub use trust::access::{Access, AccessError, AccessSources};
+pub use trust::identity::{Identity, IdentityError, PeerId};
+pub use trust::network_key::{NetworkKey, NetworkKeyError};
+pub use trust::pem_file::{PemBlock, PemItem, PemProblem};
+pub use trust::pin::{ConnectAddr, ConnectAddrError, Pin};
+pub use trust::tls_error::TlsError;
+pub use util::text::Escaped;
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

@@ -9,28 +9,31 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
-use crate::access::Access;
-use crate::addr::{DialAddr, LocalIp};
-use crate::config::{Config, ConfigError, INBOX_EVENTS, ROUTINE_MESSAGES};
-use crate::coordinator::{Coordinator, tell_oddity};
-use crate::counters::Counters;
-use crate::delivery::Delivery;
+use crate::config::{Config, ConfigError};
+use crate::event::Event;
 use crate::handle::{BroadcastError, NodeHandle};
-use crate::identity::{Identity, PeerId};
-use crate::listener::{self, Listener};
-use crate::member_log::MemberLog;
-use crate::memory::{self, Writing, wall_clock};
+use crate::limits::ADDRS_MAX;
+use crate::limits::{INBOX_EVENTS, ROUTINE_MESSAGES};
 use crate::mesh::Mesh;
-use crate::mesh::event::Event;
-use crate::mesh::status::PeerInfo;
-use crate::queue;
+use crate::mesh::snapshot::PeerInfo;
+use crate::net::addr::{DialAddr, LocalIp};
+use crate::runtime::coordinator::Coordinator;
+use crate::runtime::event_log::tell_oddity;
+use crate::runtime::listener::{self, Listener};
+use crate::runtime::member_log::MemberLog;
+use crate::runtime::status::Status;
+use crate::runtime::subscribers::{self, Observer, Subscribers};
+use crate::session::counters::Counters;
+use crate::session::delivery::Delivery;
 use crate::session::{Context, Greeting, Lookups, Stacks};
-use crate::state::StateDir;
-use crate::status::Status;
-use crate::subscribers::{self, Observer, Subscribers};
-use crate::tls::Tls;
-use crate::tls_error::TlsError;
-use crate::wire::{ADDRS_MAX, Hello};
+use crate::store::state_dir::StateDir;
+use crate::store::writer::{self as memory, Writing, wall_clock};
+use crate::trust::access::Access;
+use crate::trust::identity::{Identity, PeerId};
+use crate::trust::tls::Tls;
+use crate::trust::tls_error::TlsError;
+use crate::util::queue;
+use crate::wire::Hello;
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -275,7 +278,7 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// The message is longer than [`MESSAGE_BYTES_MAX`](crate::config::MESSAGE_BYTES_MAX), or the node has
+    /// The message is longer than [`MESSAGE_BYTES_MAX`](crate::limits::MESSAGE_BYTES_MAX), or the node has
     /// stopped; it was sent to nobody.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
         self.handle.broadcast(text)

@@ -10,8 +10,7 @@ mod support;
 use std::fs;
 use std::time::Instant;
 
-use p2p_gossip::config::{NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
-use p2p_gossip::wire::ADDRS_MAX;
+use p2p_gossip::internals::limits::{ADDRS_MAX, NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
 use p2p_gossip::{Event, PeerId};
 
 use support::history::{History, Member};

@@ -233,7 +233,7 @@ fn a_machine_that_slept_wakes_without_a_loss() {
         cluster.signal(node, Signal::STOP);
     }
     // The sleep is the story itself: longer than the timeout, with nobody there to wait for.
-    std::thread::sleep(p2p_gossip::config::TIMEOUT + p2p_gossip::config::HEARTBEAT);
+    std::thread::sleep(p2p_gossip::internals::limits::TIMEOUT + p2p_gossip::internals::limits::HEARTBEAT);
     for &node in &nodes {
         cluster.signal(node, Signal::CONT);
     }

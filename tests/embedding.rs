@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use p2p_gossip::config::MESSAGE_BYTES_MAX;
+use p2p_gossip::internals::limits::MESSAGE_BYTES_MAX;
 use p2p_gossip::{BroadcastError, Config, Event, Identity, Node, PeerState};
 
 /// For events that come within moments, on however busy a machine.

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::{DownReason, Event, PeerId};
 
 use support::history::{History, Member};

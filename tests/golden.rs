@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use p2p_gossip::config::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
-use p2p_gossip::wire::{
-    ADDRS_MAX, ByeReason, Echo, FrameReader, Hello, Message, Notice, PeerRecord, RECORDS_MAX, encode,
+use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
+use p2p_gossip::internals::wire::{
+    ByeReason, Echo, FrameReader, Hello, Message, Notice, PeerRecord, RECORDS_MAX, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 

@@ -11,10 +11,10 @@ mod sim;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::config::{CONNECT_TIMEOUT, HEARTBEAT};
-use p2p_gossip::mesh::backoff::{CAP, CAP_LONG};
-use p2p_gossip::mesh::{self, DisconnectReason, Input, SessionId};
-use p2p_gossip::wire::ByeReason;
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HEARTBEAT};
+use p2p_gossip::internals::mesh::backoff::{CAP, CAP_LONG};
+use p2p_gossip::internals::mesh::{self, DisconnectReason, Input, SessionId};
+use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
 use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, told};

@@ -6,7 +6,7 @@ use std::alloc::System;
 use std::sync::Mutex;
 
 use cap::Cap;
-use p2p_gossip::wire::{self, FRAME_BYTES_MAX, FrameReader, Message};
+use p2p_gossip::internals::wire::{self, FRAME_BYTES_MAX, FrameReader, Message};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);

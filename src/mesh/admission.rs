@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::dialing::Target;
-use super::event::DownReason;
+use super::dialer::Target;
 use super::peer::{Met, State};
-use super::timers::Timer;
+use super::timer::Timer;
 use super::{Mesh, Report, SessionUp, millis};
-use crate::access::{Access, Refusal};
-use crate::addr::DialAddr;
-use crate::identity::PeerId;
+use crate::event::DownReason;
+use crate::net::addr::DialAddr;
+use crate::trust::access::{Access, Refusal};
+use crate::trust::identity::PeerId;
 use crate::wire::ByeReason;
 
 impl Mesh {

@@ -7,11 +7,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::Event;
 use super::peer::{Peer, State};
-use super::timers::Timer;
+use super::timer::Timer;
 use super::{Mesh, Output, Report, Session, SessionId, backoff, millis};
-use crate::identity::PeerId;
+use crate::event::Event;
+use crate::trust::identity::PeerId;
 use crate::wire::{Echo, Message};
 
 /// A timer served this late means that this node stood still (suspended, starved): what peers

@@ -10,58 +10,57 @@
 //!
 //! | file | rule |
 //! |---|---|
-//! | `sessions.rs` | one active session a peer, restarts, keys used twice, leaving |
+//! | `membership.rs` | one active session a peer, restarts, keys used twice, leaving |
 //! | `admission.rs` | who may be a peer, when that changes; addresses that are somebody's |
-//! | `dialing.rs` | whom to dial, when, and how many at once |
-//! | `addrs.rs`, `reach.rs` | where one peer is, and which of that means something to whom |
-//! | `lists.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
+//! | `dialer.rs` | whom to dial, when, and how many at once |
+//! | `address_book.rs`, `address_scope.rs` | where one peer is, and which of that means something to whom |
+//! | `peer_exchange.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
-//! | `status.rs` | what all that looks like from outside |
-//! | `memory.rs` | peers known from an earlier life, and for the next one |
+//! | `snapshot.rs` | what all that looks like from outside |
+//! | `restore.rs` | peers known from an earlier life, and for the next one |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
-mod addrs;
+mod address_book;
+mod address_scope;
 mod admission;
 pub mod backoff;
 mod connected_time;
-mod dialing;
-pub mod event;
-mod lists;
+mod dialer;
+mod digest;
 mod liveness;
-mod memory;
+mod membership;
 mod peer;
-mod reach;
-mod roster;
+mod peer_exchange;
+mod restore;
 mod rtt;
-mod sessions;
-pub mod status;
-mod timers;
+pub mod snapshot;
+mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::access::{Access, Refusal};
-use crate::addr::DialAddr;
 use crate::config::Config;
-use crate::identity::PeerId;
-use crate::pin::{Expected, Pin};
-use crate::token_bucket::TokenBucket;
+use crate::event::Event;
+use crate::net::addr::DialAddr;
+use crate::trust::access::{Access, Refusal};
+use crate::trust::identity::PeerId;
+use crate::trust::pin::{Expected, Pin};
+use crate::util::token_bucket::TokenBucket;
 use crate::wire::{ByeReason, Hello, Message};
 use connected_time::ConnectedTime;
-use dialing::Dialing;
-use event::Event;
+use dialer::Dialing;
 use liveness::Beat;
 use peer::Peer;
-use timers::{Timer, Timers};
+use timer::{Timer, Timers};
 
-pub use dialing::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
+pub use dialer::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
+pub use digest::roster_of;
 pub use liveness::{HELD_UP, Routine};
-pub use memory::{KnownAddr, KnownPeer};
-pub use roster::roster_of;
+pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
+pub use restore::{KnownAddr, KnownPeer};
 pub use rtt::{RTT_BUCKETS_US, RttHistogram};
-pub use sessions::{GRACE, SESSIONS_PER_PEER_MAX};
 
 /// Names one session, dialled or accepted, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -433,7 +432,7 @@ impl Mesh {
             connected_time: ConnectedTime::default(),
             came: 0,
             rtt: RttHistogram::default(),
-            roster_questions: lists::roster_questions(now),
+            roster_questions: peer_exchange::roster_questions(now),
             unsettled_since: None,
             has_list: false,
             leaving: false,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::SessionId;
 use super::UnixTime;
-use super::addrs::Addrs;
+use super::address_book::Addrs;
 use super::backoff::Backoff;
-use super::lists::ListExchange;
+use super::peer_exchange::ListExchange;
 use super::rtt::Rtt;
-use crate::addr::DialAddr;
-use crate::config::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
-use crate::identity::PeerId;
+use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
+use crate::net::addr::DialAddr;
+use crate::trust::identity::PeerId;
 use crate::wire::ByeReason;
 
 /// Instances remembered as replaced; more restarts than that within one life are all news.

@@ -11,11 +11,11 @@ use rustix::net::{bind, connect, sockopt};
 
 use super::link::poll_until;
 use super::{Context, Lookups};
-use crate::addr::{DialAddr, LocalIp};
-use crate::config::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
+use crate::limits::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
 use crate::mesh::DialSource;
-use crate::socket;
-use crate::waker::Waker;
+use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::socket;
+use crate::net::waker::Waker;
 
 /// What to connect to, and how.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{HANDSHAKE_TIMEOUT, PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST};
+    use crate::limits::{HANDSHAKE_TIMEOUT, PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST};
 
     /// Different addresses that a peer can have.
     fn addrs(count: usize) -> Vec<SocketAddr> {

@@ -11,10 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
 use super::Context;
-use crate::counters::Counters;
-use crate::tls::{Rejection, Unproven};
-use crate::tls_error::TlsError;
-use crate::waker::Waker;
+use crate::net::waker::Waker;
+use crate::session::counters::Counters;
+use crate::trust::tls::{Rejection, Unproven};
+use crate::trust::tls_error::TlsError;
 use crate::wire::{Frame, FrameReader};
 
 /// Bytes taken from the socket before they are worked on: bounds what one peer can make us hold.

@@ -8,12 +8,12 @@ use std::io::{self, ErrorKind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::config::{
+use crate::limits::{
     PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND, USER_LOOKUPS_AT_ONCE,
     USER_LOOKUPS_BURST, USER_LOOKUPS_PER_SECOND,
 };
 use crate::mesh::DialSource;
-use crate::token_bucket::TokenBucket;
+use crate::util::token_bucket::TokenBucket;
 
 /// The lookups of a node.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError, never};
 use super::link::{Link, LinkError};
 use super::waits::Waits;
 use super::{Heartbeat, Outgoing};
-use crate::delivery::Receipt;
+use crate::session::delivery::Receipt;
 use crate::wire::{self, ByeReason, Message};
 
 /// Bytes encrypted before the socket is asked to take them, several frames to a system call.
@@ -176,12 +176,12 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
-    use crate::config::MESSAGE_BYTES_MAX;
-    use crate::delivery::Posting;
-    use crate::identity::Identity;
-    use crate::pin::Expected;
+    use crate::limits::MESSAGE_BYTES_MAX;
+    use crate::net::waker::Waker;
+    use crate::session::delivery::Posting;
     use crate::session::{SessionHandle, context, handle_and_outbox};
-    use crate::waker::Waker;
+    use crate::trust::identity::Identity;
+    use crate::trust::pin::Expected;
     use crate::wire::{Frame, FrameReader};
 
     /// The coordinator's end of a session without a thread, and the other end of its connection.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{FRAMES_BURST, FRAMES_PER_SECOND};
-use crate::token_bucket::TokenBucket;
+use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND};
+use crate::util::token_bucket::TokenBucket;
 
 /// A tenth of a second's worth is taken at a time, lest the thread wake for each frame.
 const REST: Duration = Duration::from_millis(100);

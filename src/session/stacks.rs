@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use switch::{Stack, on_stack};
 
-use crate::config::HANDSHAKE_STACK_BYTES;
+use crate::limits::HANDSHAKE_STACK_BYTES;
 
 /// The stack of a session's thread.
 pub(super) use switch::OWN_BYTES;
@@ -63,7 +63,7 @@ mod switch {
     pub(super) use corosensei::on_stack;
     pub(super) use corosensei::stack::DefaultStack as Stack;
 
-    pub(in crate::session) const OWN_BYTES: usize = crate::config::SESSION_STACK_BYTES;
+    pub(in crate::session) const OWN_BYTES: usize = crate::limits::SESSION_STACK_BYTES;
 }
 
 /// Nobody has written down for these how to go from one stack to another: each session's own is large.
@@ -87,7 +87,7 @@ mod switch {
         compute()
     }
 
-    pub(in crate::session) const OWN_BYTES: usize = crate::config::HANDSHAKE_STACK_BYTES;
+    pub(in crate::session) const OWN_BYTES: usize = crate::limits::HANDSHAKE_STACK_BYTES;
 }
 
 #[cfg(test)]

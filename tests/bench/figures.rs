@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use p2p_gossip::config::{FRAMES_PER_SECOND, HEARTBEAT, PERIOD_DEFAULT, TIMEOUT};
+use p2p_gossip::internals::limits::{FRAMES_PER_SECOND, HEARTBEAT, PERIOD_DEFAULT, TIMEOUT};
 
 use crate::clock::{self, median};
 use crate::cluster::Cluster;

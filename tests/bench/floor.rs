@@ -9,8 +9,8 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::config::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
-use p2p_gossip::wire::{self, Echo, Message};
+use p2p_gossip::internals::limits::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
+use p2p_gossip::internals::wire::{self, Echo, Message};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;

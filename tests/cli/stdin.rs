@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use p2p_gossip::config::MESSAGE_BYTES_MAX;
+use p2p_gossip::internals::limits::MESSAGE_BYTES_MAX;
 use rustix::process::Signal;
 
 use super::program::{Files, Node, STOP_MAX, addr_of, assert_usage_error, program};

@@ -7,8 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use p2p_gossip::text::Escaped;
-use p2p_gossip::{Event, PeerId};
+use p2p_gossip::{Escaped, Event, PeerId};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

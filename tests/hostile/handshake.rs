@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use p2p_gossip::wire::Message;
+use p2p_gossip::internals::wire::Message;
 use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm};
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
@@ -148,7 +148,7 @@ fn nothing_is_resumed_and_nothing_comes_early() {
         assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
         raw.meet(hello("again"));
         siege.wait_up(me.id());
-        raw.send(&Message::Bye(p2p_gossip::wire::ByeReason::Leaving)).unwrap();
+        raw.send(&Message::Bye(p2p_gossip::internals::wire::ByeReason::Leaving)).unwrap();
         raw.wait_end();
     }
 

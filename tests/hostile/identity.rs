@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::thread;
 
-use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 
 use super::raw::{Credentials, Raw, hello};
 use super::siege::Siege;
@@ -114,7 +114,8 @@ fn strangers_with_ever_new_keys_do_not_fill_the_log() {
         strangers += 1;
     }
     let lines = siege.log_count("peer up") + siege.log_count("peer left");
-    let allowed = p2p_gossip::config::PEERS_MAX + usize::try_from(began.elapsed().as_secs()).unwrap();
+    let allowed =
+        p2p_gossip::internals::limits::PEERS_MAX + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(lines <= allowed, "{lines} lines on {strangers} strangers");
     siege.lift();
 }

@@ -4,8 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
 
-use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND};
-use p2p_gossip::wire::{ADDRS_MAX, Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::internals::limits::ADDRS_MAX;
+use p2p_gossip::internals::mesh::{DIALS_BURST, DIALS_PER_SECOND};
+use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 use p2p_gossip::{Event, PeerId};
 
 use super::raw::{Credentials, Raw, hello};

@@ -1,6 +1,6 @@
 //! Peers that do again and again what the node's log tells of.
 
-use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 
 use super::raw::{Credentials, Raw};
 use super::siege::Siege;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use p2p_gossip::Event;
-use p2p_gossip::wire::{self, ByeReason, FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, Message, Notice};
+use p2p_gossip::internals::wire::{self, ByeReason, FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, Message, Notice};
 
 use super::raw::{Credentials, Raw, frame, hello};
 use super::siege::Siege;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use p2p_gossip::wire::{self, Message};
+use p2p_gossip::internals::wire::{self, Message};
 use rustls::client::Resumption;
 use rustls::crypto::{SupportedKxGroup, aws_lc_rs::kx_group};
 use rustls::{ClientConfig, HandshakeKind};

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
-use p2p_gossip::config::UNAUTHENTICATED_MAX;
+use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use socket2::{Domain, Socket, Type};
 
 use super::resources::alone;

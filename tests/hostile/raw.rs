@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use p2p_gossip::wire::{self, ByeReason, FrameReader, Hello, Message};
+use p2p_gossip::internals::wire::{self, ByeReason, FrameReader, Hello, Message};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 

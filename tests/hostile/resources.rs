@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::config::UNAUTHENTICATED_MAX;
-use p2p_gossip::wire::{self, Message};
+use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
+use p2p_gossip::internals::wire::{self, Message};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};

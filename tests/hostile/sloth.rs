@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::wire::{Hello, Message};
+use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{DownReason, PeerId};
 use socket2::{Domain, Socket, Type};
 

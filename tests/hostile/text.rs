@@ -2,8 +2,8 @@
 
 use std::sync::mpsc;
 
-use p2p_gossip::text::is_unsafe;
-use p2p_gossip::wire::Message;
+use p2p_gossip::internals::text::is_unsafe;
+use p2p_gossip::internals::wire::Message;
 
 use super::raw::{Credentials, Raw, hello};
 use super::siege::Siege;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
-use p2p_gossip::mesh::backoff::CAP;
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use p2p_gossip::internals::mesh::backoff::CAP;
 use p2p_gossip::{DialAddr, PeerState};
 
 use super::checks::{PINGS, WHOLE};

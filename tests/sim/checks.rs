@@ -1,13 +1,13 @@
 //! The invariants of the design, checked against everything that goes in and comes out.
 
-use p2p_gossip::config::PEERS_MAX;
-use p2p_gossip::mesh::{
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::limits::{ADDRS_MAX, PEERS_MAX};
+use p2p_gossip::internals::mesh::{
     DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Output, SESSIONS_PER_PEER_MAX,
     SessionId, SessionUp,
 };
-use p2p_gossip::pin::{ConnectAddr, Expected};
-use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
-use p2p_gossip::{DialAddr, DownReason, Event, PeerId, PeerState};
+use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
+use p2p_gossip::{ConnectAddr, DialAddr, DownReason, Event, PeerId, PeerState};
 
 use super::clock::{MS, Micros, SECOND, micros};
 use super::net::{ConnId, Side};
@@ -174,7 +174,7 @@ impl World {
             Output::Probe { .. } | Output::Remember => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
-                if let p2p_gossip::mesh::Report::WrongId { expected, .. } = report {
+                if let p2p_gossip::internals::mesh::Report::WrongId { expected, .. } = report {
                     self.procs[proc].shadow.peer(*expected).proven.clear();
                 }
             }

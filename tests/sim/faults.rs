@@ -89,7 +89,7 @@ impl Default for Faults {
             connect_lost_permille: 0,
             clock_off_ppm: 0,
             wall_clock_jumps: 0,
-            outbox_frames: p2p_gossip::config::OUTBOX_FRAMES,
+            outbox_frames: p2p_gossip::internals::limits::OUTBOX_FRAMES,
             socket_frames: 4096,
             resets: 0,
             one_sided_closes: 0,
@@ -121,7 +121,7 @@ impl Default for Faults {
             named: 0,
             lookup_lost_permille: 0,
             rhythms: 0,
-            peers_max: p2p_gossip::config::PEERS_MAX,
+            peers_max: p2p_gossip::internals::limits::PEERS_MAX,
             ping_period_ms: 1_000,
             chaos_ms: 20_000,
         }

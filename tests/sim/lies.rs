@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 use p2p_gossip::{DialAddr, PeerId};
 
 use super::process::ProcId;

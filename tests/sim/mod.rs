@@ -1,4 +1,4 @@
-//! Deterministic simulation of the mesh: many [`Mesh`](p2p_gossip::mesh::Mesh) machines, one virtual
+//! Deterministic simulation of the mesh: many [`Mesh`](p2p_gossip::internals::mesh::Mesh) machines, one virtual
 //! clock, one seed, and a network that is shaped like TCP and broken on purpose.
 //!
 //! | file | owns |

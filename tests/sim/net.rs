@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use p2p_gossip::PeerId;
-use p2p_gossip::wire::{ByeReason, Hello, Message};
+use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
 
 use super::clock::{MS, Micros, SECOND};
 use super::process::{Deferred, ProcId};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use p2p_gossip::config::LEAVE_FLUSH;
-use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
-use p2p_gossip::wire::{self, Hello, Message};
+use p2p_gossip::internals::limits::LEAVE_FLUSH;
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
+use p2p_gossip::internals::wire::{self, Hello, Message};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, PeerId};
 
 use super::clock::{Clock, MS, Micros, micros};

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::mesh::{
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::mesh::{
     DialError, DisconnectReason, Input, KnownAddr, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
 };
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::{Hello, Message, PeerRecord};
+use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 
 pub struct Puppet {

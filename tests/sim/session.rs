@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use p2p_gossip::PeerId;
-use p2p_gossip::config::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_FLUSH, LINGER, WRITE_STALL};
-use p2p_gossip::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::{ByeReason, Hello, Message};
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_FLUSH, LINGER, WRITE_STALL};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
+use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
 
 use super::clock::{Micros, micros};
 use super::net::{ConnId, Packet, Side};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, roster_of};
+use p2p_gossip::internals::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, roster_of};
 use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
@@ -247,5 +247,5 @@ pub const DIALS_TO_ONE_PEER_MAX: usize = 60;
 pub const DIALS_WINDOW: Micros = 10 * SECOND;
 
 pub fn grace() -> Micros {
-    micros(p2p_gossip::mesh::GRACE)
+    micros(p2p_gossip::internals::mesh::GRACE)
 }

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use p2p_gossip::mesh::{KnownPeer, UnixTime};
+use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
 use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::calm::Calm;

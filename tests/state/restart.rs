@@ -282,7 +282,7 @@ fn a_program_that_embeds_a_node_has_the_same_memory() {
     let state = store.of("a");
     let loopback = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
     let other = Node::start(loopback.clone(), Identity::generate().unwrap()).unwrap();
-    let meet = |connect: Vec<p2p_gossip::pin::ConnectAddr>| {
+    let meet = |connect: Vec<p2p_gossip::ConnectAddr>| {
         let directory = open(&state);
         let identity = directory.identity().unwrap();
         let config = Config { connect, ..loopback.clone() };

@@ -16,9 +16,9 @@ use std::os::unix::process::CommandExt as _;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::Timestamp;
 use p2p_gossip::Event;
-use p2p_gossip::config::EVENTS_QUEUED;
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::queue;
+use p2p_gossip::internals::limits::EVENTS_QUEUED;
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::queue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -301,7 +301,7 @@ impl Facts {
 mod tests {
     use super::*;
     use p2p_gossip::PeerId;
-    use p2p_gossip::config::EVENTS_QUEUED_WITH_TRAFFIC;
+    use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
 
     fn ping(text: &str) -> Event {
         let peer = PeerId::from_bytes([0xab; 32]);

@@ -14,8 +14,8 @@ use env_logger::fmt::{Formatter, Target, WriteStyle};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, Record};
 
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::queue;
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::queue;
 
 use crate::cli::PROGRAM;
 use crate::output::journal;

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::Timestamp;
-use p2p_gossip::access::{AccessError, AccessSources};
-use p2p_gossip::config::EVENTS_QUEUED;
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::network_key::NetworkKeyError;
+use p2p_gossip::internals::limits::EVENTS_QUEUED;
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::queue;
 use p2p_gossip::{
-    Config, Event, Identity, IdentityError, NetworkKey, Node, Observer, StartError, StateDir, StateError,
-    queue,
+    AccessError, AccessSources, Config, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node,
+    Observer, StartError, StateDir, StateError,
 };
 
 use crate::cli::{AfterStdin, IdentitySource, Options};

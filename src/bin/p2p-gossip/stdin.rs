@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use p2p_gossip::NodeHandle;
-use p2p_gossip::config::{MESSAGE_BYTES_MAX, WRITE_STALL};
-use p2p_gossip::log_limit::LogLimit;
+use p2p_gossip::internals::limits::{MESSAGE_BYTES_MAX, WRITE_STALL};
+use p2p_gossip::internals::log_limit::LogLimit;
 
 use crate::output::stream::Stream;
 

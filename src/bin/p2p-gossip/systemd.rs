@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use p2p_gossip::log_limit::LogLimit;
+use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::{Event, Node, PeerId};
 use sd_notify::NotifyState;
 

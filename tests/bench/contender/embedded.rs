@@ -15,7 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, select, tick, unbounded};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use p2p_gossip::config::OUTBOX_FRAMES_WITH_MESSAGES;
+use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
 use p2p_gossip::{Config, Event, Identity, Node};
 
 use super::ours::{Events, Ours};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
 
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519};
 
 use super::{Contender, Ear, Heard, Plan, ask_version};

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::wire::{self, FrameReader};
+use p2p_gossip::internals::wire::{self, FrameReader};
 
 fuzz_target!(|input: (u8, bool, &[u8])| {
     let (piece, after_hello, stream) = input;

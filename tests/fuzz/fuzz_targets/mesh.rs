@@ -7,14 +7,10 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::mesh::{
-    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId,
-    SessionUp,
-};
-use p2p_gossip::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
-use p2p_gossip::addr::HostName;
-use p2p_gossip::pin::Expected;
-use p2p_gossip::{Access, Config, DialAddr, Event, PeerId, PeerState};
+use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp};
+use p2p_gossip::internals::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
 
 const PEERS_MAX: usize = 12;
 
@@ -211,7 +207,7 @@ impl Driver {
                 Output::Send { session, message } | Output::Post { session, message } => {
                     assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
                     assert!(!self.is_leaving, "sent after the goodbye");
-                    p2p_gossip::wire::encode(&message).expect("what is sent can be sent");
+                    p2p_gossip::internals::wire::encode(&message).expect("what is sent can be sent");
                 }
                 Output::Probe { session } => {
                     assert!(self.sessions.contains_key(&session), "probed a session that is gone");

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use p2p_gossip::config::TIMEOUT;
-use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DialSource, DisconnectReason, Output, SessionId};
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::Hello;
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::limits::TIMEOUT;
+use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialSource, DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::wire::Hello;
 
 use super::{MINUTE, SECOND, ms, with_strangers};
 use crate::sim::puppet::{Puppet, addr, dialled, dials, dials_to, hello, id};

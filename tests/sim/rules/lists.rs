@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use p2p_gossip::PeerId;
-use p2p_gossip::config::PEERS_LIMIT;
-use p2p_gossip::mesh::{DisconnectReason, Output, SessionId};
-use p2p_gossip::wire::{Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::internals::limits::PEERS_LIMIT;
+use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 
 use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
 use crate::sim::puppet::{Puppet, addr, dialled, dials_to, id, listed, requests, sent};

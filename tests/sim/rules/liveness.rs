@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::mesh::{Input, Output, Report, Routine, SessionId};
-use p2p_gossip::wire::{Echo, Hello, Message};
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::internals::mesh::{Input, Output, Report, Routine, SessionId};
+use p2p_gossip::internals::wire::{Echo, Hello, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use p2p_gossip::config::TIMEOUT;
-use p2p_gossip::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::limits::TIMEOUT;
+use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbeats, with_strangers};

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use p2p_gossip::config::FORGET_AFTER;
-use p2p_gossip::mesh::{DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime};
-use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::internals::limits::FORGET_AFTER;
+use p2p_gossip::internals::mesh::{
+    DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime,
+};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, PeerId};
 
 use super::{MINUTE, SECOND, reported, says, with_heartbeats};

@@ -13,8 +13,8 @@ mod trust;
 
 use std::time::Duration;
 
-use p2p_gossip::mesh::{Output, Report, SessionId};
-use p2p_gossip::wire::ByeReason;
+use p2p_gossip::internals::mesh::{Output, Report, SessionId};
+use p2p_gossip::internals::wire::ByeReason;
 
 use crate::sim::puppet::{Puppet, addr, id, requests};
 

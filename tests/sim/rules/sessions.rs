@@ -1,7 +1,9 @@
 //! One active session a peer, one arbiter a pair, one process a key, and a table with an end.
 
-use p2p_gossip::mesh::{DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId};
-use p2p_gossip::wire::ByeReason;
+use p2p_gossip::internals::mesh::{
+    DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId,
+};
+use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{Config, DownReason, Event, PeerId, PeerState};
 
 use super::{SECOND, ms, says};

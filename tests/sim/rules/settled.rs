@@ -1,7 +1,7 @@
 //! When a node has met everybody.
 
-use p2p_gossip::mesh::SessionId;
-use p2p_gossip::wire::Message;
+use p2p_gossip::internals::mesh::SessionId;
+use p2p_gossip::internals::wire::Message;
 
 use super::SECOND;
 use crate::sim::puppet::{Puppet, addr, dialled, id, known};

@@ -1,8 +1,8 @@
 //! What is left unread when a peer's silence is up.
 
-use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::mesh::{Input, SessionId};
-use p2p_gossip::wire::Message;
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
+use p2p_gossip::internals::mesh::{Input, SessionId};
+use p2p_gossip::internals::wire::Message;
 use p2p_gossip::{DownReason, Event};
 
 use super::SECOND;

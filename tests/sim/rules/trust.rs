@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId};
-use p2p_gossip::pin::Expected;
-use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
 
 use super::{SECOND, reported};

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
-use p2p_gossip::access::AccessSources;
-use p2p_gossip::addr::LocalIp;
-use p2p_gossip::config::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
-use p2p_gossip::{Config, ConfigError, ConnectAddr, DialAddr, PeerId};
+use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
+use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
 use super::normalize::{Normal, from_argh, normalise};
 use super::values::{
@@ -541,7 +539,10 @@ mod tests {
         assert!(line("--timeout").contains(&format!("[default: {TIMEOUT_HEARTBEATS} heartbeats]")));
         let hours = default.forget_after.as_secs() / 3600;
         assert!(line("--forget-after").contains(&format!("[default: {hours}h]")));
-        assert!(line("--advertise").contains(&format!("up to {} times", p2p_gossip::wire::ADDRS_MAX)));
+        assert!(
+            line("--advertise")
+                .contains(&format!("up to {} times", p2p_gossip::internals::limits::ADDRS_MAX))
+        );
         for line in &lines {
             assert!(line.chars().count() <= 80, "{line}");
         }

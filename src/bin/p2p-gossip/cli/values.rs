@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::FromArgValue;
-use p2p_gossip::addr::{DialAddrError, LocalIp};
-use p2p_gossip::config::{
+use p2p_gossip::internals::check_name;
+use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN,
-    TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX, check_name,
+    TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
-use p2p_gossip::{DialAddr, PeerId};
+use p2p_gossip::{DialAddr, DialAddrError, LocalIp, PeerId};
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use p2p_gossip::mesh::{KnownAddr, KnownPeer, UnixTime};
-use p2p_gossip::network_key::NetworkKeyError;
-use p2p_gossip::text::Escaped;
-use p2p_gossip::{Identity, IdentityError, NetworkKey, PeerId, StateDir, StateError};
+use p2p_gossip::internals::mesh::{KnownAddr, KnownPeer, UnixTime};
+use p2p_gossip::{
+    Escaped, Identity, IdentityError, NetworkKey, NetworkKeyError, PeerId, StateDir, StateError,
+};
 
 use crate::cli::{IdPrefix, KeySource, Keygen, Output, Verb};
 use crate::output::local_time;

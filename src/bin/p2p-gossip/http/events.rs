@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use jiff::Timestamp;
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::{Event, queue};
+use p2p_gossip::Event;
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::queue;
 use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::response::{EVENT_STREAM, OK, Response, write_all};

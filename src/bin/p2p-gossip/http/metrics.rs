@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use p2p_gossip::PeerState;
-use p2p_gossip::mesh::RTT_BUCKETS_US;
-use p2p_gossip::status::Status;
+use p2p_gossip::internals::mesh::RTT_BUCKETS_US;
+use p2p_gossip::{PeerState, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, prometheus_text, text,

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
-use p2p_gossip::log_limit::LogLimit;
+use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::{Config, Event, Node};
 
 use connection_limit::{Place, Places};

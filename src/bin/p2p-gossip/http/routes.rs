@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::status::Status;
-use p2p_gossip::{Config, Node, NodeHandle, PeerId};
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::{Config, Node, NodeHandle, PeerId, Status};
 
 use super::events::{Hub, Since, Stream};
 use super::metrics::{self, Format};

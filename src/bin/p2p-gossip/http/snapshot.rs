@@ -4,8 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use p2p_gossip::NodeHandle;
-use p2p_gossip::status::Status;
+use p2p_gossip::{NodeHandle, Status};
 
 /// How old a snapshot may be; five looks a second are nothing to the node, and fresh to a person.
 const AGE_MAX: Duration = Duration::from_millis(200);

@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use p2p_gossip::counters::Totals;
-use p2p_gossip::status::{Queues, Status};
-use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
+use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState, Queues, Status, Totals};
 use serde::{Serialize, Serializer};
 
 use super::routes::About;

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use p2p_gossip::config::EVENTS_QUEUED;
-use p2p_gossip::queue;
-use p2p_gossip::text::Escaped;
-use p2p_gossip::{DialAddr, Event, PeerId};
+use p2p_gossip::internals::limits::EVENTS_QUEUED;
+use p2p_gossip::internals::queue;
+use p2p_gossip::{DialAddr, Escaped, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::output::event_json;
@@ -308,8 +307,9 @@ fn lan_address() -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2p_gossip::config::EVENTS_QUEUED_WITH_TRAFFIC;
-    use p2p_gossip::{DownReason, text};
+    use p2p_gossip::DownReason;
+    use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
+    use p2p_gossip::internals::text;
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
 

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use p2p_gossip::log_limit::LogLimit;
-use p2p_gossip::{Event, text};
+use p2p_gossip::Event;
+use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::text;
 
 /// One JSON object and a line feed. The event of a node that listens says where its page is, too, if
 /// it has one.

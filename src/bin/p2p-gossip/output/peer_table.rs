@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use p2p_gossip::status::Status;
-use p2p_gossip::text::Escaped;
-use p2p_gossip::{PeerId, PeerInfo, PeerState};
+use p2p_gossip::{Escaped, PeerId, PeerInfo, PeerState, Status};
 
 const TITLES: [&str; 7] = ["NAME", "ID", "ADDRESS", "STATE", "SINCE", "RTT", "SILENCE"];
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};
 use std::os::fd::AsFd;
 
-use p2p_gossip::text;
+use p2p_gossip::internals::text;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// A standard stream without std's lock and line buffer: whoever blocks on it holds up nobody else,

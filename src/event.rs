@@ -1,0 +1,187 @@
+//! What a node's user is told.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::addr::DialAddr;
+use crate::trust::identity::PeerId;
+use crate::util::text::Escaped;
+
+/// Something a node's user wants to know, in the order in which it happened.
+///
+/// `members` counts live members including this node. As JSON (serde) these are the objects of
+/// `--output json`, but for the `time` that the printer adds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Event {
+    /// The port accepts connections.
+    Listening {
+        /// This node's id.
+        id: PeerId,
+        /// Address and actual port.
+        addr: SocketAddr,
+    },
+    /// A peer is connected, authenticated, and was not before. One that turned us away the last time is so
+    /// only when it has said something more than who it is.
+    Up {
+        /// Who.
+        peer: PeerId,
+        /// Its self-declared name, empty if it has none.
+        name: String,
+        /// Where it listens, as far as known.
+        addr: DialAddr,
+        /// Live members now.
+        members: usize,
+    },
+    /// A connected peer was lost; it is redialled.
+    Down {
+        /// Who.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// Where it listens, as far as known.
+        addr: DialAddr,
+        /// Why.
+        reason: DownReason,
+        /// Live members now.
+        members: usize,
+    },
+    /// A peer said goodbye; it is not redialled.
+    Left {
+        /// Who.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// Where it listened, as far as known.
+        addr: DialAddr,
+        /// Live members now.
+        members: usize,
+    },
+    /// A peer's ping arrived.
+    Ping {
+        /// From whom.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// Where it listens, as far as known.
+        addr: DialAddr,
+        /// The sender's count of pings to us, from 1.
+        seq: u64,
+        /// What the ping says.
+        text: String,
+        /// Last measured round-trip time to this peer in milliseconds; `None` before the first.
+        rtt_ms: Option<f64>,
+    },
+    /// The node has left the mesh; nothing follows.
+    Stopped,
+    /// A peer's user told every peer something.
+    Message {
+        /// From whom.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// Where it listens, as far as known.
+        addr: DialAddr,
+        /// What it says.
+        text: String,
+    },
+}
+
+impl Event {
+    /// Whether it is what peers say, of which there may be any amount, and not who comes and goes.
+    #[must_use]
+    pub fn is_traffic(&self) -> bool {
+        matches!(self, Self::Ping { .. } | Self::Message { .. })
+    }
+}
+
+/// Why a connected peer counts as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DownReason {
+    /// The connection was closed or broke.
+    Closed,
+    /// Nothing was heard from it for the timeout.
+    Timeout,
+    /// A new process with the same key took its place; `up` follows.
+    Restarted,
+    /// It did not read what was sent to it.
+    Slow,
+    /// It sent what the protocol does not allow.
+    Protocol,
+    /// It refused us, for example because its table is full, our key is used twice or its lists
+    /// keep us out.
+    Refused,
+    /// Our own lists keep it out now.
+    Denied,
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Restarted => "restarted",
+            Self::Slow => "slow",
+            Self::Protocol => "protocol",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+        })
+    }
+}
+
+/// One line for people, without a time stamp; text from peers is escaped.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { id, addr } => write!(f, "listening  {addr} as {}", id.short()),
+            Self::Up { peer, name, addr, members } => {
+                write!(f, "up         {} {addr} ({})", Who(peer, name), Members(*members))
+            }
+            Self::Down { peer, name, addr, reason, members } => {
+                write!(f, "down       {} {addr} {reason} ({})", Who(peer, name), Members(*members))
+            }
+            Self::Left { peer, name, addr, members } => {
+                write!(f, "left       {} {addr} ({})", Who(peer, name), Members(*members))
+            }
+            Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
+                write!(f, "ping       {} {addr} #{seq} ", Who(peer, name))?;
+                match rtt_ms {
+                    Some(ms) => write!(f, "{ms:.2} ms")?,
+                    None => f.write_str("- ms")?,
+                }
+                write!(f, " {}", Escaped(text))
+            }
+            Self::Stopped => f.write_str("stopped"),
+            Self::Message { peer, name, addr, text } => {
+                write!(f, "message    {} {addr} {}", Who(peer, name), Escaped(text))
+            }
+        }
+    }
+}
+
+/// `1 member`, `2 members`.
+struct Members(usize);
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} member{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+struct Who<'a>(&'a PeerId, &'a str);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(peer, name) = self;
+        if name.is_empty() {
+            write!(f, "{}", peer.short())
+        } else {
+            write!(f, "{} {}", Escaped(name), peer.short())
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Where one peer may be reached, and how well that is known.
+
+use super::{KnownAddr, UnixTime};
+use crate::limits::ADDRS_MAX;
+use crate::net::addr::DialAddr;
+
+/// How an address became known, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// A handshake with the peer was completed there.
+    Proven,
+    /// The peer itself said so, over an authenticated session.
+    Claimed,
+    /// It is known from an earlier life of this process.
+    Remembered,
+    /// Somebody else said so.
+    Rumoured,
+}
+
+/// Addresses ordered by how well they are known, the latest success first: at most [`ADDRS_MAX`], but
+/// there always is room for one rumour, as the peer may have moved.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addrs {
+    entries: Vec<Entry>,
+    /// Counts dials, so that each goes to the next address.
+    dials: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    source: Source,
+    addr: DialAddr,
+    /// When the peer was last reached there, in this life or an earlier one.
+    last_success: Option<UnixTime>,
+}
+
+impl Addrs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn contains(&self, addr: &DialAddr) -> bool {
+        self.iter().any(|known| known == addr)
+    }
+
+    pub(super) fn best(&self) -> Option<&DialAddr> {
+        self.iter().next()
+    }
+
+    /// All addresses, best first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &DialAddr> {
+        self.entries.iter().map(|entry| &entry.addr)
+    }
+
+    /// Addresses that may be passed on: what the peer itself showed or said in this life.
+    pub(super) fn first_hand(&self) -> impl Iterator<Item = &DialAddr> {
+        self.entries.iter().filter(|entry| entry.source < Source::Remembered).map(|entry| &entry.addr)
+    }
+
+    /// Takes in what is known from an earlier life, in the order in which it was known: first where the peer
+    /// was reached, then what was said. The times of success say nothing of the order: a clock may be wrong.
+    pub(super) fn recall(&mut self, known: Vec<KnownAddr>) {
+        let (proven, said): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|known| known.last_success.is_some());
+        for KnownAddr { addr, last_success } in proven.into_iter().chain(said) {
+            if addr.is_dialable() {
+                self.insert(Source::Remembered, addr, last_success);
+            }
+        }
+    }
+
+    /// What is worth remembering: all but hearsay.
+    pub(super) fn known(&self) -> Vec<KnownAddr> {
+        let is_hearsay = |entry: &&Entry| entry.source == Source::Rumoured && entry.last_success.is_none();
+        let known = self.entries.iter().filter(|entry| !is_hearsay(entry));
+        known.map(|e| KnownAddr { addr: e.addr.clone(), last_success: e.last_success }).collect()
+    }
+
+    /// Whether a handshake with the peer was completed at this address.
+    pub(super) fn is_proven(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
+    }
+
+    /// Whether the peer was reached at this address the last time that anybody was met there, in this
+    /// life or an earlier one.
+    pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
+        let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;
+        self.entries.iter().any(|entry| was(entry) && entry.addr == *addr)
+    }
+
+    /// The address for the next dial. A round goes through all that the peer ever showed or said
+    /// itself and one of those that others told: a liar's addresses must not keep the good ones waiting.
+    pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
+        let (trusted, round) = (self.trusted(), self.round());
+        let at = self.dials.checked_rem(round)?;
+        let index = if at < trusted || trusted == 0 {
+            at
+        } else {
+            trusted + (self.dials / round) % (self.entries.len() - trusted)
+        };
+        self.dials = self.dials.wrapping_add(1);
+        self.entries.get(index).map(|entry| entry.addr.clone())
+    }
+
+    /// Dials in one round.
+    fn round(&self) -> usize {
+        let trusted = self.trusted();
+        if trusted == 0 { self.entries.len() } else { self.entries.len().min(trusted + 1) }
+    }
+
+    /// How many come before the rumours.
+    fn trusted(&self) -> usize {
+        self.entries.partition_point(|entry| entry.source < Source::Rumoured)
+    }
+
+    /// The next dial goes to the best address again.
+    pub(super) fn restart_round(&mut self) {
+        self.dials = 0;
+    }
+
+    /// Whether a round is over, or has not begun.
+    pub(super) fn round_complete(&self) -> bool {
+        self.entries.is_empty() || self.dials.is_multiple_of(self.round())
+    }
+
+    /// A handshake was completed there.
+    pub(super) fn prove(&mut self, addr: DialAddr, at: UnixTime) {
+        self.remove(&addr);
+        self.entries.insert(0, Entry { source: Source::Proven, addr, last_success: Some(at) });
+        self.trim();
+    }
+
+    /// The peer says anew where it is, best first; what it said before no longer counts. There is
+    /// room for that: of the places where it once was, only the latest are worth keeping.
+    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>) {
+        self.entries.retain(|entry| entry.source != Source::Claimed);
+        let mut said: Vec<DialAddr> = Vec::new();
+        for addr in addrs {
+            if addr.is_dialable() && !said.contains(&addr) {
+                said.push(addr);
+            }
+        }
+        let fresh = said.iter().filter(|addr| !self.is_proven(addr)).count();
+        let stale = |entry: &Entry| entry.source == Source::Proven && !said.contains(&entry.addr);
+        while self.proven() + fresh > ADDRS_MAX {
+            match self.entries.iter().rposition(stale) {
+                Some(oldest) if oldest > 0 => drop(self.entries.remove(oldest)),
+                _ => break,
+            }
+        }
+        for addr in said {
+            self.insert(Source::Claimed, addr, None);
+        }
+    }
+
+    /// Somebody else says where it is. Never displaces what is known better, but the oldest rumour:
+    /// or who is first to lie about a peer that we have not met would keep us from meeting it.
+    pub(super) fn rumour(&mut self, addr: DialAddr) {
+        if !addr.is_dialable() || self.contains(&addr) {
+            return;
+        }
+        let rumour = Entry { source: Source::Rumoured, addr, last_success: None };
+        self.entries.insert(self.trusted(), rumour);
+        self.trim();
+    }
+
+    /// The next dial goes there: somebody with its certificate answered, if not yet proven to be it.
+    pub(super) fn hint(&mut self, addr: DialAddr) {
+        if self.trusted() == 0 {
+            self.remove(&addr);
+            self.rumour(addr);
+            self.restart_round();
+        }
+    }
+
+    /// Somebody else was found there: keep it, as the peer may come back, but last.
+    pub(super) fn demote(&mut self, addr: &DialAddr) {
+        if let Some(at) = self.entries.iter().position(|entry| entry.addr == *addr) {
+            let entry = self.entries.remove(at);
+            self.entries.push(Entry { source: Source::Rumoured, ..entry });
+        }
+    }
+
+    pub(super) fn remove(&mut self, addr: &DialAddr) {
+        self.entries.retain(|entry| entry.addr != *addr);
+    }
+
+    fn proven(&self) -> usize {
+        self.entries.partition_point(|entry| entry.source == Source::Proven)
+    }
+
+    fn insert(&mut self, source: Source, addr: DialAddr, last_success: Option<UnixTime>) {
+        let mut entry = Entry { source, addr, last_success };
+        if let Some(at) = self.entries.iter().position(|known| known.addr == entry.addr) {
+            if self.entries[at].source <= source {
+                return;
+            }
+            entry.last_success = self.entries.remove(at).last_success;
+        }
+        let at = self.entries.partition_point(|known| known.source <= source);
+        self.entries.insert(at, entry);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let trusted = self.trusted();
+        self.entries.drain(trusted.min(ADDRS_MAX)..trusted);
+        self.entries.truncate(ADDRS_MAX.max(self.trusted() + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: UnixTime = UnixTime(7);
+
+    fn addr(n: u8) -> DialAddr {
+        DialAddr::Socket(([127, 0, 0, n], 8080).into())
+    }
+
+    fn all(addrs: &Addrs) -> Vec<DialAddr> {
+        addrs.iter().cloned().collect()
+    }
+
+    fn first_hand(addrs: &Addrs) -> Vec<DialAddr> {
+        addrs.first_hand().cloned().collect()
+    }
+
+    #[test]
+    fn a_rumour_never_displaces_what_is_known_better() {
+        let mut addrs = Addrs::default();
+        addrs.claim([addr(2), addr(3)]);
+        addrs.prove(addr(1), AT);
+        for n in 10..20 {
+            addrs.rumour(addr(n));
+        }
+        assert_eq!(all(&addrs), [addr(1), addr(2), addr(3), addr(19)]);
+        assert_eq!(first_hand(&addrs), [addr(1), addr(2), addr(3)]);
+    }
+
+    #[test]
+    fn the_latest_success_comes_first() {
+        let mut addrs = Addrs::default();
+        for n in 1..=5 {
+            addrs.prove(addr(n), AT);
+        }
+        addrs.prove(addr(3), AT);
+        assert_eq!(all(&addrs), [addr(3), addr(5), addr(4), addr(2)]);
+    }
+
+    #[test]
+    fn what_a_peer_says_replaces_what_it_said_before() {
+        let mut addrs = Addrs::default();
+        addrs.claim([addr(1), addr(2)]);
+        addrs.claim([addr(2), addr(3)]);
+        assert_eq!(all(&addrs), [addr(2), addr(3)]);
+    }
+
+    #[test]
+    fn dials_go_round_all_addresses() {
+        let mut addrs = Addrs::default();
+        assert_eq!(addrs.next_to_dial(), None);
+        addrs.claim([addr(1), addr(2)]);
+        assert_eq!(addrs.next_to_dial(), Some(addr(1)));
+        assert!(!addrs.round_complete());
+        assert_eq!(addrs.next_to_dial(), Some(addr(2)));
+        assert!(addrs.round_complete());
+        assert_eq!(addrs.next_to_dial(), Some(addr(1)));
+    }
+
+    #[test]
+    fn rumours_do_not_keep_a_proven_address_waiting() {
+        let mut addrs = Addrs::default();
+        addrs.prove(addr(1), AT);
+        (2..5).for_each(|n| addrs.rumour(addr(n)));
+        let dialled: Vec<_> = (0..8).filter_map(|_| addrs.next_to_dial()).collect();
+        assert_eq!(dialled, [1, 4, 1, 3, 1, 2, 1, 4].map(addr));
+        assert!(addrs.round_complete());
+    }
+
+    #[test]
+    fn where_somebody_else_answers_comes_last() {
+        let mut addrs = Addrs::default();
+        addrs.prove(addr(2), AT);
+        addrs.prove(addr(1), AT);
+        addrs.demote(&addr(1));
+        assert_eq!(all(&addrs), [addr(2), addr(1)]);
+        assert_eq!(first_hand(&addrs), [addr(2)]);
+        assert!(addrs.was_proven(&addr(2)) && !addrs.was_proven(&addr(1)));
+    }
+
+    #[test]
+    fn old_successes_leave_room_for_what_the_peer_says_now() {
+        let mut addrs = Addrs::default();
+        (1..=4).for_each(|n| addrs.prove(addr(n), AT));
+        addrs.claim([addr(1), addr(9)]);
+        assert_eq!(all(&addrs), [addr(4), addr(3), addr(1), addr(9)]);
+        // More than there is room for: the latest success stays, the last said does not.
+        addrs.claim((10..20).map(addr));
+        assert_eq!(all(&addrs), [addr(4), addr(10), addr(11), addr(12)]);
+    }
+
+    #[test]
+    fn names_are_addresses_like_others() {
+        let mut addrs = Addrs::default();
+        let name: DialAddr = "node.example:8080".parse().unwrap();
+        addrs.rumour(name.clone());
+        addrs.claim([addr(1), name.clone()]);
+        assert_eq!(all(&addrs), [addr(1), name.clone()]);
+        addrs.prove(name.clone(), AT);
+        assert_eq!(addrs.next_to_dial(), Some(name));
+    }
+
+    #[test]
+    fn addresses_that_lead_nowhere_are_not_kept() {
+        let mut addrs = Addrs::default();
+        addrs.rumour(DialAddr::Socket(([0, 0, 0, 0], 8080).into()));
+        addrs.claim([([224, 0, 0, 1], 8080), ([127, 0, 0, 1], 0)].map(|a| DialAddr::Socket(a.into())));
+        assert!(addrs.is_empty());
+    }
+
+    #[test]
+    fn remembered_addresses_keep_their_order_and_are_not_passed_on() {
+        let mut addrs = Addrs::default();
+        let known =
+            |n, success: Option<u64>| KnownAddr { addr: addr(n), last_success: success.map(UnixTime) };
+        // The clock was wrong when the peer was reached at the first of them.
+        addrs.recall(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
+        assert_eq!(all(&addrs), [3, 2, 1, 4].map(addr));
+        assert!(first_hand(&addrs).is_empty());
+        assert!(addrs.was_proven(&addr(3)) && !addrs.is_proven(&addr(3)) && !addrs.was_proven(&addr(1)));
+        assert_eq!(addrs.known()[..2], [known(3, Some(9)), known(2, Some(5_000))]);
+        // What the peer says now comes first; a success stays known.
+        addrs.claim([addr(2), addr(9)]);
+        assert_eq!(all(&addrs), [2, 9, 3, 1].map(addr));
+        assert_eq!(first_hand(&addrs), [2, 9].map(addr));
+        assert_eq!(addrs.known()[0], known(2, Some(5_000)));
+    }
+
+    #[test]
+    fn four_places_where_it_was_leave_room_for_one_where_it_may_be() {
+        let mut addrs = Addrs::default();
+        (1..=4).for_each(|n| addrs.prove(addr(n), AT));
+        addrs.rumour(addr(8));
+        addrs.rumour(addr(9));
+        let dialled: Vec<_> = (0..6).filter_map(|_| addrs.next_to_dial()).collect();
+        assert_eq!(dialled, [4, 3, 2, 1, 9, 4].map(addr));
+        assert_eq!(addrs.known().len(), 4);
+    }
+}

@@ -1,0 +1,80 @@
+//! Which addresses mean the same at both ends of a session, and which only here or there.
+//!
+//! - A loopback address or name means the machine that dials: it is told to, and believed of,
+//!   peers on this machine only. Otherwise a stranger could point us at our own services.
+//! - A link-local address means something on one link: it is told to, and believed of, peers that
+//!   are reached over that link, and gets the scope that it has here from their session.
+
+use std::net::{SocketAddr, SocketAddrV6};
+
+use crate::net::addr::{DialAddr, is_link_local, scope_of};
+
+/// An address as somebody at `remote` told it, in this node's terms; `None` if it has no meaning here.
+pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr> {
+    let addr = match addr {
+        DialAddr::Socket(SocketAddr::V6(v6)) if is_link_local(&v6.into()) => {
+            let scope = Some(scope_of(&remote)).filter(|_| is_link_local(&remote))?;
+            DialAddr::Socket(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into())
+        }
+        other => other,
+    };
+    let means_something = is_local(remote) || !addr.is_loopback();
+    (means_something && addr.is_dialable()).then_some(addr)
+}
+
+/// Whether an address known here means the same to somebody at `remote`.
+pub(super) fn can_be_told_to(remote: SocketAddr, addr: &DialAddr) -> bool {
+    match addr.socket().filter(is_link_local) {
+        Some(addr) => is_link_local(&remote) && scope_of(&addr) == scope_of(&remote),
+        None => is_local(remote) || !addr.is_loopback(),
+    }
+}
+
+/// Whether the other end is on this machine.
+fn is_local(remote: SocketAddr) -> bool {
+    remote.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(by: &str, addr: &str) -> Option<String> {
+        as_told_by(by.parse().unwrap(), addr.parse().unwrap()).map(|addr| addr.to_string())
+    }
+
+    fn tells(to: &str, addr: &str) -> bool {
+        can_be_told_to(to.parse().unwrap(), &addr.parse().unwrap())
+    }
+
+    #[test]
+    fn loopback_is_between_peers_of_one_machine() {
+        for addr in ["127.0.0.1:1", "[::1]:1", "localhost:1", "a.localhost:1"] {
+            assert!(told("127.0.0.1:9", addr).is_some() && told("[::1]:9", addr).is_some(), "{addr}");
+            assert_eq!(told("10.0.0.1:9", addr), None, "{addr}");
+            assert!(tells("127.0.0.1:9", addr) && !tells("10.0.0.1:9", addr), "{addr}");
+        }
+    }
+
+    #[test]
+    fn link_local_is_between_peers_of_one_link() {
+        assert_eq!(told("[fe80::9%4]:9", "[fe80::1]:1").as_deref(), Some("[fe80::1%4]:1"));
+        // A scope that somebody else claims would be a mistake, or a trick.
+        assert_eq!(told("[fe80::9%4]:9", "[fe80::1%7]:1").as_deref(), Some("[fe80::1%4]:1"));
+        for elsewhere in ["10.0.0.1:9", "[2001:db8::9]:9", "127.0.0.1:9"] {
+            assert_eq!(told(elsewhere, "[fe80::1%7]:1"), None);
+            assert!(!tells(elsewhere, "[fe80::1%7]:1"));
+        }
+        assert!(tells("[fe80::9%7]:9", "[fe80::1%7]:1") && !tells("[fe80::9%4]:9", "[fe80::1%7]:1"));
+    }
+
+    #[test]
+    fn what_everybody_reaches_is_told_to_everybody() {
+        for addr in ["10.0.0.1:1", "node.example:1", "[2001:db8::1]:1"] {
+            for remote in ["127.0.0.1:9", "10.0.0.1:9", "[fe80::9%4]:9"] {
+                assert_eq!(told(remote, addr).as_deref(), Some(addr));
+                assert!(tells(remote, addr));
+            }
+        }
+    }
+}

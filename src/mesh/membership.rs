@@ -1,0 +1,457 @@
+//! Sessions come and go; a peer is up, down or left. One active session a peer, one arbiter a pair.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::dialer::{Finished, Target};
+use super::peer::{Live, Met, Peer, REPLACED_MAX, State, timeout_for};
+use super::peer_exchange::Why;
+use super::timer::Timer;
+use super::{
+    DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, address_scope, digest, millis,
+};
+use crate::event::{DownReason, Event};
+use crate::limits::TIMEOUT;
+use crate::net::addr::DialAddr;
+use crate::trust::identity::PeerId;
+use crate::wire::{ByeReason, Notice};
+
+/// How long a peer may be without a session, and still a member, when its last one ended for a
+/// reason that promises another: it was a duplicate (whose winner's Hello may be overtaken by
+/// the goodbye, as the two connections are not ordered), or it was us who had been silent.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// Sessions kept with one peer while its arbiter has not chosen. Two dials can cross; more come
+/// only from a peer that does not keep to the rules.
+pub const SESSIONS_PER_PEER_MAX: usize = 4;
+
+/// A session that lasted this long ends the outage before it: the next backoff starts over.
+const STABLE: Duration = Duration::from_secs(5);
+/// Wait before dialling somebody who refused us.
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
+
+impl Mesh {
+    pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
+        let (target, dialled) = match self.dialing.finished(up.session) {
+            Some(Finished::Cancelled) => {
+                // Its goodbye is under way already. What the other end sends before it reads
+                // that still counts.
+                let session = Session { peer: up.peer, remote: up.remote, closing: true };
+                self.sessions.insert(up.session, session);
+                return self.pump_dials(now);
+            }
+            Some(Finished::Reached(target, addr)) => (Some(target), Some(addr)),
+            None => (None, None),
+        };
+        if self.leaving {
+            self.refuse(up.session, ByeReason::Leaving);
+        } else if up.peer == self.id {
+            self.met_own_key(now, &up, target);
+        } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
+            self.refuse(up.session, reason);
+            self.retry_refused(now, target);
+        } else if !self.make_room(&up.peer) {
+            self.report(Report::TableFull { peer: up.peer });
+            self.refuse(up.session, ByeReason::Full);
+            self.retry_refused(now, target);
+        } else if self.check_instance(now, &up) {
+            self.admit(now, &up, target, dialled);
+        } else {
+            self.retry_refused(now, target);
+        }
+        self.pump_dials(now);
+    }
+
+    pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
+        let Some(Session { peer: id, .. }) = self.sessions.remove(&session) else {
+            return;
+        };
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        let Some(at) = live.sessions.iter().position(|&s| s == session) else {
+            return;
+        };
+        live.sessions.remove(at);
+        if reason == DisconnectReason::Bye(ByeReason::Leaving) {
+            self.left(now, id);
+        } else if live.sessions.is_empty() && !self.leaving {
+            self.lost_last_session(now, id, session, reason);
+        }
+        self.pump_dials(now);
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        self.timers.clear();
+        let mut open: Vec<SessionId> = self.dialing.give_up();
+        open.extend(self.sessions.iter().filter(|(_, s)| !s.closing).map(|(id, _)| *id));
+        for session in open {
+            self.close(session, ByeReason::Leaving);
+        }
+    }
+
+    pub(super) fn received_notice(&mut self, notice: Notice) {
+        let Notice::KeyInUse(addr) = notice;
+        self.report(Report::OurKeyInUse { addr });
+    }
+
+    /// The session that was to come has not: the peer is lost after all.
+    pub(super) fn grace_over(&mut self, now: Instant, id: PeerId) {
+        if self.peers.get(&id).and_then(Peer::live).is_some_and(|live| live.sessions.is_empty()) {
+            self.down(now, id, DownReason::Closed);
+            self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
+        }
+    }
+
+    /// Nothing was heard of the peer for its timeout.
+    pub(super) fn silent(&mut self, now: Instant, id: PeerId) {
+        self.close_all(&id, ByeReason::Silent);
+        self.down(now, id, DownReason::Timeout);
+        self.redial_later(now, id);
+    }
+
+    pub(super) fn forget(&mut self, id: PeerId) {
+        if !self.is_live(&id) {
+            if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
+                self.output(Output::Remember);
+            }
+            self.timers.cancel(Timer::Dial(Target::Peer(id)));
+            self.timers.cancel(Timer::Forget(id));
+        }
+    }
+
+    /// The session becomes the peer's newest; duplicates are settled by the smaller id.
+    fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
+        let SessionUp { session, peer: id, ref hello, remote } = *up;
+        let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
+        let we_decide = self.id < id;
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let was_known = peer.met.is_some();
+        let met = peer.met.unwrap_or(Met { first: self.wall, last: self.wall });
+        peer.met = Some(met.again(self.wall));
+        peer.name.clone_from(&hello.name);
+        peer.instance = Some(hello.instance);
+        peer.remote = Some((remote, session.is_dialled()));
+        peer.wrong_id_reported = false;
+        let mut source = remote;
+        source.set_port(hello.listen_port);
+        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
+        peer.addrs.claim(said.chain(from));
+        if let Some(addr) = &dialled
+            && let Some(owner) = self.owner_of(addr, &id)
+        {
+            self.tell_wrong_id(addr, owner, id, false);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(addr) = dialled {
+            peer.prove(addr, remote, self.wall);
+        }
+        peer.addrs.restart_round();
+
+        let is_new = peer.live().is_none();
+        if is_new {
+            self.came += 1;
+            peer.state = State::Live(Box::new(Live::new(now, self.came, timeout)));
+            peer.reached_by.clear();
+        }
+        let is_welcome = peer.refused.is_none();
+        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+            return;
+        };
+        live.heard = now;
+        live.is_probed = false;
+        live.timeout = timeout;
+        live.heartbeats.is_ready = false;
+        let surplus: Vec<SessionId> = if we_decide {
+            std::mem::take(&mut live.sessions)
+        } else if live.sessions.len() == SESSIONS_PER_PEER_MAX {
+            vec![live.sessions.remove(0)]
+        } else {
+            Vec::new()
+        };
+        live.sessions.push(session);
+        self.sessions.insert(session, Session { peer: id, remote, closing: false });
+        for older in surplus {
+            self.close(older, ByeReason::Duplicate);
+        }
+        if we_decide {
+            // Only the arbiter may give up its own dial: if both did, nothing would be left.
+            for dial in self.dialing.cancel_to(&id) {
+                self.close(dial, ByeReason::Duplicate);
+            }
+        }
+
+        self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        self.timers.cancel(Timer::Grace(id));
+        self.timers.cancel(Timer::Forget(id));
+        self.timers.set_no_later(Timer::Silence(id), now + timeout);
+        if is_new {
+            self.start_liveness(now, id);
+            if is_welcome {
+                self.joined(now, id);
+            }
+        }
+        self.output(Output::Remember);
+        self.seed_reached(target, id);
+        self.ask_on_meeting(id, now, if was_known && is_new { Why::Reconnect } else { Why::Join }, target);
+    }
+
+    /// Whether this process may speak for its key. A new one takes the old one's place; one that
+    /// was replaced does not come back while the other is there, or they would take turns for ever.
+    /// Once the other is gone it may: the last words of a process that is long gone can be late,
+    /// and arrive after those of its successor.
+    fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let Some(peer) = self.peers.get_mut(&up.peer) else {
+            return true;
+        };
+        let instance = up.hello.instance;
+        if peer.instance == Some(instance) {
+            return true;
+        }
+        if peer.live().is_some() && peer.replaced.contains(&instance) {
+            let timeout = self.config.timeout;
+            let is_late = peer.replaced_at.is_some_and(|at| now.saturating_duration_since(at) < timeout);
+            if is_late {
+                // Perhaps the last words of a process that is gone.
+                self.refuse(up.session, ByeReason::Replaced);
+                return false;
+            }
+            if !std::mem::replace(&mut peer.clone_reported, true) {
+                self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
+                let notice = Notice::KeyInUse(up.remote);
+                self.send(now, &up.peer, crate::wire::Message::Notice(notice));
+            }
+            self.refuse(up.session, ByeReason::Cloned);
+            return false;
+        }
+        if let Some(old) = peer.instance.replace(instance) {
+            peer.replaced.retain(|&replaced| replaced != instance);
+            remember(&mut peer.replaced, old);
+            peer.replaced_at = Some(now);
+            // The user of the process that is gone has restarted it: that is no failure.
+            peer.backoff.reset();
+            if peer.live().is_some() {
+                self.close_all(&up.peer, ByeReason::Replaced);
+                self.down(now, up.peer, DownReason::Restarted);
+            }
+        }
+        true
+    }
+
+    /// Our own key answered: we dialled ourselves, or somebody runs our key elsewhere.
+    fn met_own_key(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+        if up.hello.instance == self.instance {
+            self.refuse(up.session, ByeReason::OwnAddress);
+            if let Some(Target::Seed(seed)) = target {
+                let addr = self.dialing.seed_is_self(seed);
+                self.report(Report::SeedIsSelf { addr });
+            }
+        } else {
+            self.report(Report::OurKeyInUse { addr: up.remote });
+            self.refuse(up.session, ByeReason::Cloned);
+            self.retry_refused(now, target);
+        }
+    }
+
+    fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
+        let mut refused_wait = REFUSED_WAIT;
+        let down = match reason {
+            DisconnectReason::Bye(ByeReason::Duplicate) => {
+                self.timers.set(Timer::Grace(id), now + GRACE);
+                return;
+            }
+            DisconnectReason::Bye(ByeReason::Silent) => {
+                // It was us who had been silent, so the peer is there: come back quietly.
+                self.timers.set(Timer::Grace(id), now + GRACE);
+                let soon = self.random_between(Duration::ZERO, millis(100));
+                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
+                return;
+            }
+            DisconnectReason::Bye(ByeReason::Cloned) => {
+                self.turned_away(id, ByeReason::Cloned);
+                let remote = self.peers.get(&id).and_then(|peer| peer.remote);
+                remote.into_iter().for_each(|(addr, _)| self.report(Report::OurKeyInUse { addr }));
+                DownReason::Refused
+            }
+            DisconnectReason::Bye(said) => {
+                let is_news = self.turned_away(id, said);
+                if is_news {
+                    self.report(Report::TurnedAway { peer: id, reason: said });
+                }
+                if said == ByeReason::Replaced {
+                    // By an earlier life of ours, if there is no other process: that is silent soon.
+                    let silence = self.peers.get(&id).and_then(Peer::live).map(|live| live.timeout);
+                    refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
+                } else if said == ByeReason::Full
+                    && is_news
+                    && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
+                {
+                    self.report(Report::RefusedAsFull { peer: id, addr, retry_in: refused_wait });
+                }
+                if said == ByeReason::NotAdmitted {
+                    // Until its user changes the lists again, which may be soon.
+                    self.down(now, id, DownReason::Refused);
+                    self.redial_later(now, id);
+                    return;
+                }
+                DownReason::Refused
+            }
+            DisconnectReason::Protocol => DownReason::Protocol,
+            DisconnectReason::Slow => DownReason::Slow,
+            DisconnectReason::Closed => DownReason::Closed,
+        };
+        self.down(now, id, down);
+        if down == DownReason::Refused {
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + refused_wait);
+            // A `--connect` address that leads there would bring the same answer.
+            self.seeds_wait(id, now + refused_wait);
+        } else if session.is_dialled() && down == DownReason::Closed {
+            // The side that had dialled goes first, so that the two don't cross.
+            let soon = self.random_between(millis(10), millis(60));
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + soon);
+        } else {
+            self.redial_later(now, id);
+        }
+    }
+
+    /// A peer does not want this node; whether that is news.
+    fn turned_away(&mut self, id: PeerId, said: ByeReason) -> bool {
+        self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
+    }
+
+    /// A live peer is one no longer. Returns the name and address it had, for the event, if it was a member.
+    fn no_longer_live(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
+        for timer in [
+            Timer::Heartbeat(id),
+            Timer::Ping(id),
+            Timer::Silence(id),
+            Timer::Grace(id),
+            Timer::RosterCheck(id),
+        ] {
+            self.timers.cancel(timer);
+        }
+        let peer = self.peers.get_mut(&id)?;
+        let &Live { since, is_member, .. } = peer.live()?;
+        if now.saturating_duration_since(since) >= STABLE {
+            peer.backoff.reset();
+        }
+        peer.addrs.restart_round();
+        let shown = (peer.name.clone(), peer.shown_addr());
+        peer.state = state;
+        peer.met = peer.met.map(|met| met.again(self.wall));
+        if is_member {
+            self.live -= 1;
+            if self.live == 0 {
+                self.connected_time.stop(now);
+            }
+            self.roster ^= digest::share(&id);
+        }
+        if !self.leaving {
+            self.schedule_forgetting(now, id);
+            if is_member {
+                self.membership_changed(now);
+            }
+            self.output(Output::Remember);
+            self.seeds_lost(now, id);
+        }
+        is_member.then_some(shown)
+    }
+
+    pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
+        let state = State::Dead { since: now, forget_at: self.forget_at(now) };
+        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
+            self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
+        }
+    }
+
+    fn left(&mut self, now: Instant, id: PeerId) {
+        self.close_all(&id, ByeReason::Duplicate);
+        self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        for dial in self.dialing.cancel_to(&id) {
+            self.close(dial, ByeReason::Duplicate);
+        }
+        let state = State::Left { since: now, forget_at: self.forget_at(now) };
+        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
+            self.notify(Event::Left { peer: id, name, addr, members: self.members() });
+        }
+    }
+
+    /// A live peer is a member from now on.
+    pub(super) fn joined(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(live) = peer.live_mut() else {
+            return;
+        };
+        live.is_member = true;
+        peer.refused = None;
+        peer.ups += 1;
+        let (name, addr) = (peer.name.clone(), peer.shown_addr());
+        self.live += 1;
+        if self.live == 1 {
+            self.connected_time.start(now);
+            self.schedule_all_forgetting(now);
+        }
+        self.roster ^= digest::share(&id);
+        self.membership_changed(now);
+        self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+    }
+
+    /// Says goodbye on all of a live peer's sessions.
+    pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
+        let live = self.peers.get_mut(id).and_then(Peer::live_mut);
+        let sessions = live.map(|live| std::mem::take(&mut live.sessions));
+        for session in sessions.into_iter().flatten() {
+            self.close(session, reason);
+        }
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, reason: ByeReason) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.closing = true;
+        }
+        self.output(Output::Close { session, reason });
+    }
+
+    /// Ends a session that never counted.
+    fn refuse(&mut self, session: SessionId, reason: ByeReason) {
+        self.output(Output::Close { session, reason });
+    }
+
+    fn retry_refused(&mut self, now: Instant, target: Option<Target>) {
+        if let Some(target) = target {
+            self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
+        }
+    }
+
+    /// Makes room in the table for a peer that is there, at the expense of those that are not:
+    /// rumours first, then who left, then the dead.
+    fn make_room(&mut self, id: &PeerId) -> bool {
+        if self.peers.contains_key(id) || self.peers.len() < self.config.peers_max {
+            return true;
+        }
+        let rank = |peer: &Peer| match &peer.state {
+            State::Rumour { since, .. } => Some((0, *since)),
+            State::Left { since, .. } => Some((1, *since)),
+            State::Dead { since, .. } => Some((2, *since)),
+            State::Live(_) => None,
+        };
+        let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
+        let Some((_, victim)) = ranked.min() else {
+            return false;
+        };
+        self.forget(victim);
+        true
+    }
+}
+
+fn remember(replaced: &mut VecDeque<u64>, instance: u64) {
+    if replaced.len() == REPLACED_MAX {
+        replaced.pop_front();
+    }
+    replaced.push_back(instance);
+}

@@ -1,0 +1,108 @@
+//! Every deadline of the mesh in one place: at most one a [`Timer`], and the next one at hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::dialer::Target;
+use crate::trust::identity::PeerId;
+
+/// What is to be done at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Dial, if nothing has made that unnecessary.
+    Dial(Target),
+    /// Send a heartbeat to a live peer.
+    Heartbeat(PeerId),
+    /// Send a ping to a live peer.
+    Ping(PeerId),
+    /// See whether a live peer has been silent for too long.
+    Silence(PeerId),
+    /// A live peer without a session should have a new one by now.
+    Grace(PeerId),
+    /// See whether a live peer still knows other members than we do.
+    RosterCheck(PeerId),
+    /// Forget a peer that is dead or left.
+    Forget(PeerId),
+    /// Membership has stopped changing.
+    Settled,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    deadlines: BTreeMap<Timer, Instant>,
+    order: BTreeSet<(Instant, Timer)>,
+}
+
+impl Timers {
+    /// Sets a timer, replacing its earlier deadline.
+    pub(super) fn set(&mut self, timer: Timer, at: Instant) {
+        if let Some(old) = self.deadlines.insert(timer, at) {
+            self.order.remove(&(old, timer));
+        }
+        self.order.insert((at, timer));
+    }
+
+    /// Sets a timer unless it is due earlier already.
+    pub(super) fn set_no_later(&mut self, timer: Timer, at: Instant) {
+        if self.deadline(timer).is_none_or(|old| at < old) {
+            self.set(timer, at);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, timer: Timer) {
+        if let Some(old) = self.deadlines.remove(&timer) {
+            self.order.remove(&(old, timer));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn deadline(&self, timer: Timer) -> Option<Instant> {
+        self.deadlines.get(&timer).copied()
+    }
+
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.deadlines.contains_key(&timer)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the earliest timer that is due.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let (at, timer) = *self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.cancel(timer);
+        Some(timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_has_one_deadline_and_the_earliest_comes_first() {
+        let start = crate::some_moment();
+        let after = |ms| start + Duration::from_millis(ms);
+        let ping = Timer::Ping(PeerId::from_bytes([1; 32]));
+        let mut timers = Timers::default();
+        timers.set(ping, after(10));
+        timers.set(ping, after(30));
+        timers.set(Timer::Settled, after(20));
+        timers.set_no_later(Timer::Settled, after(25));
+        assert_eq!(timers.next(), Some(after(20)));
+        assert_eq!(timers.pop_due(after(19)), None);
+        assert_eq!(timers.pop_due(after(30)), Some(Timer::Settled));
+        assert_eq!(timers.pop_due(after(30)), Some(ping));
+        assert_eq!(timers.pop_due(after(30)), None);
+        assert_eq!(timers.next(), None);
+    }
+}

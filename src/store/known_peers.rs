@@ -1,0 +1,593 @@
+//! The file of known peers: how it is read, with suspicion, and written.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use toml::Spanned;
+
+use crate::config::{ConfigError, check_name};
+use crate::limits::ADDRS_MAX;
+use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
+use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
+use crate::net::addr::{DialAddr, DialAddrError};
+use crate::store::files::{self, Demand, PRIVATE, ReadError};
+use crate::trust::identity::{ParsePeerIdError, PeerId};
+use crate::util::text;
+
+/// The only version of the format so far. A file with another one is left alone.
+const VERSION: u32 = 1;
+/// Largest file read: twice what a full table with the longest names and addresses takes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Addresses of one peer that are read; more than are kept, as a mesh to come may keep more.
+const ADDRS_READ_MAX: usize = 4 * ADDRS_MAX;
+
+const HEADER: &str = "\
+# Peers that this node has met, with the keys that it trusts them by.
+# Written by p2p-gossip; stop the node before you edit it.
+";
+
+/// Reads the known peers from their file; none if there is no file.
+///
+/// # Errors
+/// Names the file and what is wrong with it, with the line and what to do. A file that can't be
+/// understood is never taken for an empty one: that would be to trust anybody.
+pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
+    let bytes = match files::read(file, FILE_BYTES_MAX, Demand::Anything) {
+        Ok(bytes) => bytes,
+        Err(ReadError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(ReadError::System(source)) => {
+            return Err(KnownPeersError::Read { file: file.to_owned(), source });
+        }
+        Err(_) => return Err(KnownPeersError::TooLarge { file: file.to_owned() }),
+    };
+    parse(&bytes).map_err(|problem| {
+        let file = file.to_owned();
+        match problem {
+            Problem::Version(version) => KnownPeersError::Version { file, version },
+            Problem::Damaged { line, problem } => KnownPeersError::Damaged { file, line, problem },
+        }
+    })
+}
+
+/// Writes the known peers: afterwards, whatever happens, the file holds the old ones or these.
+pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
+    // TOML's error may quote what it cannot write.
+    let text = render(peers).map_err(|_| io::Error::other("the known peers cannot be written as TOML"))?;
+    files::replace(file, &text, PRIVATE)
+}
+
+/// Why the known peers can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnownPeersError {
+    /// The system refuses to read the file.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is larger than it may be.
+    #[error("{} is larger than 16 MiB; move it away to forget all known peers", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file was written by a later version of the program.
+    #[error("{} is of version {version}, and only version {VERSION} is known here: run a later p2p-gossip, or move the file away to forget all known peers", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// What it says.
+        version: u32,
+    },
+    /// The file can't be understood.
+    #[error("{} is damaged in line {line}: {problem}; mend that line, or move the file away to forget all known peers", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: KnownPeersProblem,
+    },
+}
+
+/// What is wrong with a line of the file. Holds no text of the file, which may be another one than the user
+/// thinks, and a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnownPeersProblem {
+    /// It is not text.
+    #[error("it is not valid UTF-8")]
+    NotText,
+    /// It is not TOML, or has something twice.
+    #[error("it is not valid TOML")]
+    NotToml,
+    /// A field has a name that means nothing here.
+    #[error("it has an unknown field")]
+    UnknownField,
+    /// What begins here lacks a field.
+    #[error("the field {0} is missing")]
+    MissingField(&'static str),
+    /// A value is of another type than its field.
+    #[error("the value has the wrong type; {0} is needed")]
+    WrongType(&'static str),
+    /// An id is not one.
+    #[error("{0}")]
+    Id(ParsePeerIdError),
+    /// A name is too long.
+    #[error("the name is too long: at most {NAME_BYTES_MAX} bytes are allowed")]
+    NameLength,
+    /// A name has a character that a terminal would act on.
+    #[error("the name contains a control character")]
+    NameCharacter,
+    /// A time is not one.
+    #[error("this is no time since 1970 as in RFC 3339, for example 2026-01-31T12:00:00Z")]
+    Time,
+    /// An address is not one.
+    #[error("{0}")]
+    Addr(DialAddrError),
+    /// An address is on an interface that this machine does not have.
+    #[error("this machine does not have the network interface of the address")]
+    NoInterface,
+    /// A peer is there twice.
+    #[error("this peer is there twice")]
+    Twice,
+    /// There are more peers than a node may know.
+    #[error("more than {PEERS_LIMIT} peers")]
+    Peers,
+    /// A peer has more addresses than are kept.
+    #[error("more than {ADDRS_READ_MAX} addresses of one peer")]
+    Addrs,
+}
+
+/// What values of our own types can have against a text: all of it passes through TOML's error as a text.
+const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
+    KnownPeersProblem::Id(ParsePeerIdError),
+    KnownPeersProblem::NameLength,
+    KnownPeersProblem::NameCharacter,
+    KnownPeersProblem::Time,
+    KnownPeersProblem::NoInterface,
+    KnownPeersProblem::Addr(DialAddrError::NoPort),
+    KnownPeersProblem::Addr(DialAddrError::BadPort),
+    KnownPeersProblem::Addr(DialAddrError::NoHost),
+    KnownPeersProblem::Addr(DialAddrError::BadIpv6),
+    KnownPeersProblem::Addr(DialAddrError::BadHost),
+    KnownPeersProblem::Addr(DialAddrError::Unspecified),
+];
+/// Every field that can be missing.
+const FIELDS: [&str; 7] = ["version", "id", "name", "first_seen", "last_seen", "left", "addr"];
+/// What serde calls the types of fields, and what they are.
+const TYPES: [(&str, &str); 4] = [
+    ("a string", "a text in quotes"),
+    ("a boolean", "true or false"),
+    ("u32", "a whole number, 0 or more"),
+    ("u64", "a whole number, 0 or more"),
+];
+
+impl KnownPeersProblem {
+    /// The problem that TOML's message is about. Of the message, which may quote the file, nothing is kept.
+    fn from_toml(message: &str) -> Self {
+        if let Some(known) = VALUE_PROBLEMS.iter().find(|problem| problem.to_string() == message) {
+            return known.clone();
+        }
+        if message.starts_with("unknown field ") {
+            return Self::UnknownField;
+        }
+        if let Some(field) = message.strip_prefix("missing field ") {
+            let field = field.trim_matches('`');
+            return FIELDS
+                .into_iter()
+                .find(|known| *known == field)
+                .map_or(Self::NotToml, Self::MissingField);
+        }
+        if message.starts_with("invalid type") || message.starts_with("invalid value") {
+            let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
+            let needed = TYPES.into_iter().find(|(name, _)| expected == Some(name));
+            return Self::WrongType(needed.map_or("something else", |(_, needed)| needed));
+        }
+        Self::NotToml
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Problem {
+    Version(u32),
+    Damaged { line: usize, problem: KnownPeersProblem },
+}
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct AnyVersion {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content<P> {
+    version: u32,
+    #[serde(default = "Vec::new", rename = "peer")]
+    peers: Vec<P>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerEntry {
+    id: PeerId,
+    name: Name,
+    first_seen: Time,
+    last_seen: Time,
+    left: bool,
+    /// Whole seconds of connected time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    missed_s: u64,
+    #[serde(default, rename = "address")]
+    addrs: Vec<AddrEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddrEntry {
+    addr: Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_success: Option<Time>,
+}
+
+// serde asks with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
+}
+
+struct Name(String);
+
+impl Serialize for Name {
+    /// What others call themselves may hold anything; in a file that people look at it doesn't.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let safe: String = self.0.chars().map(|c| if text::is_unsafe(c) { '?' } else { c }).collect();
+        serializer.serialize_str(&safe)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match check_name(&name) {
+            Ok(()) => Ok(Self(name)),
+            Err(ConfigError::NameLength(_)) => Err(de::Error::custom(KnownPeersProblem::NameLength)),
+            Err(_) => Err(de::Error::custom(KnownPeersProblem::NameCharacter)),
+        }
+    }
+}
+
+struct Time(UnixTime);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = text.parse::<Timestamp>().ok();
+        let seconds = time.and_then(|time| u64::try_from(time.as_second()).ok());
+        seconds
+            .map(|seconds| Self(UnixTime(seconds)))
+            .ok_or_else(|| de::Error::custom(KnownPeersProblem::Time))
+    }
+}
+
+/// As in RFC 3339, in UTC. A clock that is beyond the year 9999 is shown as at its end.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).fmt(f)
+    }
+}
+
+struct Addr(DialAddr);
+
+impl Serialize for Addr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Addr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let addr = String::deserialize(deserializer)?.parse().map(Self);
+        addr.map_err(|error| match error {
+            // It quotes the name of the interface.
+            DialAddrError::NoInterface(_) => de::Error::custom(KnownPeersProblem::NoInterface),
+            other => de::Error::custom(other),
+        })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
+    let line_of = |at: usize| 1 + bytes.iter().take(at).filter(|&&byte| byte == b'\n').count();
+    let damaged = |at: usize, problem| Problem::Damaged { line: line_of(at), problem };
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), KnownPeersProblem::NotText))?;
+    let from_toml = |error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start);
+        damaged(at, KnownPeersProblem::from_toml(error.message().trim_end()))
+    };
+    // A later version may look different in all but this.
+    let AnyVersion { version } = toml::from_str(text).map_err(from_toml)?;
+    if version != VERSION {
+        return Err(Problem::Version(version));
+    }
+    let content: Content<Spanned<PeerEntry>> = toml::from_str(text).map_err(from_toml)?;
+    let mut ids = BTreeSet::new();
+    let mut peers = Vec::new();
+    for entry in content.peers {
+        let at = entry.span().start;
+        let entry = entry.into_inner();
+        if !ids.insert(entry.id) {
+            return Err(damaged(at, KnownPeersProblem::Twice));
+        }
+        if ids.len() > PEERS_LIMIT {
+            return Err(damaged(at, KnownPeersProblem::Peers));
+        }
+        if entry.addrs.len() > ADDRS_READ_MAX {
+            return Err(damaged(at, KnownPeersProblem::Addrs));
+        }
+        let known = |AddrEntry { addr, last_success }: AddrEntry| KnownAddr {
+            addr: addr.0,
+            last_success: last_success.map(|time| time.0),
+        };
+        peers.push(KnownPeer {
+            id: entry.id,
+            name: entry.name.0,
+            first_seen: entry.first_seen.0,
+            last_seen: entry.last_seen.0,
+            left: entry.left,
+            missed: Duration::from_secs(entry.missed_s),
+            addrs: entry.addrs.into_iter().map(known).collect(),
+        });
+    }
+    Ok(peers)
+}
+
+fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
+    let entry = |peer: &KnownPeer| PeerEntry {
+        id: peer.id,
+        name: Name(peer.name.clone()),
+        first_seen: Time(peer.first_seen),
+        last_seen: Time(peer.last_seen),
+        left: peer.left,
+        missed_s: peer.missed.as_secs(),
+        addrs: peer
+            .addrs
+            .iter()
+            .map(|known| AddrEntry {
+                addr: Addr(known.addr.clone()),
+                last_success: known.last_success.map(Time),
+            })
+            .collect(),
+    };
+    let content = Content { version: VERSION, peers: peers.iter().map(entry).collect() };
+    Ok(format!("{HEADER}{}", toml::to_string(&content)?).into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn peer(n: u8) -> KnownPeer {
+        KnownPeer {
+            id: PeerId::from_bytes([n; 32]),
+            name: format!("node {n}"),
+            first_seen: UnixTime(1_769_860_800),
+            last_seen: UnixTime(1_769_947_200),
+            left: n.is_multiple_of(2),
+            missed: Duration::from_secs(u64::from(n) - 1),
+            addrs: vec![
+                KnownAddr { addr: "127.0.0.1:8080".parse().unwrap(), last_success: Some(UnixTime(1)) },
+                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None },
+            ],
+        }
+    }
+
+    fn problem(text: &str) -> (usize, String) {
+        match parse(text.as_bytes()).unwrap_err() {
+            Problem::Damaged { line, problem } => (line, problem.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(peers: &[KnownPeer]) -> String {
+        String::from_utf8(render(peers).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let peers: Vec<KnownPeer> = (1..4).map(peer).collect();
+        assert_eq!(parse(&render(&peers).unwrap()).unwrap(), peers);
+        assert_eq!(parse(&render(&[]).unwrap()).unwrap(), []);
+    }
+
+    #[test]
+    fn the_file_looks_as_documented() {
+        let mut one = peer(1);
+        one.name = "bob".to_owned();
+        let id = "01".repeat(32);
+        assert_eq!(
+            text(&[one]),
+            format!(
+                "\
+{HEADER}version = 1
+
+[[peer]]
+id = \"{id}\"
+name = \"bob\"
+first_seen = \"2026-01-31T12:00:00Z\"
+last_seen = \"2026-02-01T12:00:00Z\"
+left = false
+
+[[peer.address]]
+addr = \"127.0.0.1:8080\"
+last_success = \"1970-01-01T00:00:01Z\"
+
+[[peer.address]]
+addr = \"node.example:1\"
+"
+            )
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_by_line() {
+        let good = text(&[peer(1), peer(3)]);
+        let line_of = |needle: &str| 1 + good.lines().position(|line| line.contains(needle)).unwrap();
+        let bad = |from: &str, to: &str| problem(&good.replacen(from, to, 1));
+        for (from, to, needle) in [
+            ("first_seen = \"2026", "first_seen = \"1926", "no time since 1970"),
+            ("first_seen = \"2026", "first_seen = \"20x6", "no time since 1970"),
+            ("id = \"01", "id = \"0", "64 hexadecimal digits"),
+            ("name = \"node", "name = \"\\u001b", "control character"),
+            ("name = \"node", &format!("name = \"{}", "x".repeat(70)), "at most 64"),
+            ("left = false", "left = 7", "true or false is needed"),
+            ("left = false", "left = fals", "not valid TOML"),
+            ("name = \"node", "nam = \"node", "unknown field"),
+            ("id = \"0101", "id = 7 # \"", "a text in quotes is needed"),
+            ("addr = \"127.0.0.1:8080\"", "addr = \"127.0.0.1\"", "port is missing"),
+            ("left = false", "left = false\ncolour = 1", "unknown field"),
+            ("missed_s = 2", "missed_s = -2", "a whole number, 0 or more"),
+        ] {
+            let (line, detail) = bad(from, to);
+            let expected = line_of(from) + to.matches('\n').count();
+            assert_eq!(line, expected, "{to}: {detail}");
+            assert!(detail.contains(needle) && !detail.contains('\n'), "{to}: {detail}");
+        }
+        assert!(problem("").1.contains("version"));
+        let without = good.replacen("left = false\n", "", 1);
+        assert_eq!(problem(&without), (line_of("[[peer]]"), "the field left is missing".to_owned()));
+        assert_eq!(problem(&format!("{good}\n[[peer]]\n")).0, good.lines().count() + 2);
+        let twice = text(&[peer(1), peer(3), peer(1)]);
+        let third = twice.lines().enumerate().filter(|(_, l)| *l == "[[peer]]").nth(2).unwrap().0 + 1;
+        assert_eq!(problem(&twice), (third, "this peer is there twice".to_owned()));
+        let not_text = [good.as_bytes(), b"\xff"].concat();
+        let Problem::Damaged { line, .. } = parse(&not_text).unwrap_err() else { panic!() };
+        assert_eq!(line, good.lines().count() + 1);
+    }
+
+    #[test]
+    fn errors_show_no_text_of_the_file() {
+        let secret = include_str!("../../tests/keys/ed25519.pem");
+        let piece = &secret.lines().nth(1).unwrap()[8..40];
+        let good = text(&[peer(1)]);
+        let line = |field: &str| good.lines().find(|line| line.starts_with(field)).unwrap();
+        let mut texts =
+            vec![secret.to_owned(), piece.to_owned(), format!("{piece} = 1"), format!("version = '{piece}'")];
+        for field in ["version", "id", "name", "first_seen", "last_seen", "left", "addr", "last_success"] {
+            for new in [
+                format!("{field} = '{piece}'"),
+                format!("{field} = {piece}"),
+                format!("{field} = ['{piece}']"),
+                format!("{field} = {{ {piece} = 1 }}"),
+                format!("{piece} = 1"),
+                format!("{field} = '[fe80::1%{piece}]:1'"),
+                format!("{field} = '{}'", piece.repeat(3)),
+            ] {
+                texts.push(good.replacen(line(field), &new, 1));
+            }
+        }
+        for text in texts {
+            // Some names may be anything.
+            let Err(problem) = parse(text.as_bytes()) else { continue };
+            let shown = format!("{problem:?}");
+            assert!(
+                !piece.as_bytes().windows(6).any(|w| shown.contains(std::str::from_utf8(w).unwrap())),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_is_damaged_or_a_whole_number_of_peers() {
+        let peers: Vec<KnownPeer> = (1..4).map(peer).collect();
+        let whole = render(&peers).unwrap();
+        for end in 0..whole.len() {
+            if let Ok(read) = parse(&whole[..end]) {
+                assert!(read.len() <= peers.len());
+                for (known, peer) in read.iter().zip(&peers) {
+                    assert_eq!(known.id, peer.id);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_by_ages_does_not_damage_the_file() {
+        let mut early = peer(1);
+        (early.first_seen, early.last_seen) = (UnixTime(0), UnixTime(u64::MAX));
+        let read = parse(&render(&[early]).unwrap()).unwrap();
+        assert_eq!(read[0].first_seen, UnixTime(0));
+        assert!(read[0].last_seen.to_string().starts_with("9999-12-3"), "{}", read[0].last_seen);
+    }
+
+    #[test]
+    fn a_peer_without_missed_time_has_missed_nothing() {
+        let without = text(&[peer(3)]).replace("missed_s = 2\n", "");
+        assert_eq!(parse(without.as_bytes()).unwrap(), [KnownPeer { missed: Duration::ZERO, ..peer(3) }]);
+    }
+
+    #[test]
+    fn another_version_is_left_alone_whatever_else_it_holds() {
+        assert_eq!(parse(b"version = 2\ncolour = 'blue'\n").unwrap_err(), Problem::Version(2));
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_node_may_know() {
+        let many = |count: usize| -> Vec<KnownPeer> {
+            let bytes = |n: usize| {
+                let mut id = [0; 32];
+                id[..8].copy_from_slice(&n.to_be_bytes());
+                id
+            };
+            (0..count).map(|n| KnownPeer { id: PeerId::from_bytes(bytes(n)), ..peer(1) }).collect()
+        };
+        assert_eq!(parse(&render(&many(PEERS_LIMIT)).unwrap()).unwrap().len(), PEERS_LIMIT);
+        assert!(problem(&text(&many(PEERS_LIMIT + 1))).1.contains("more than 4096 peers"));
+        let mut largest = peer(1);
+        largest.name = "x".repeat(64);
+        largest.addrs = vec![
+            KnownAddr {
+                addr: format!("{}.example:65535", ["a"; 8].map(|c| c.repeat(29)).join(".")).parse().unwrap(),
+                last_success: Some(UnixTime(1)),
+            };
+            ADDRS_MAX + 1
+        ];
+        let one = text(&[largest]).len() - HEADER.len();
+        assert!((one * PEERS_LIMIT) as u64 <= FILE_BYTES_MAX / 2, "{one} bytes a peer");
+    }
+
+    proptest! {
+        /// Whatever a peer calls itself, the file can be read again.
+        #[test]
+        fn no_name_damages_the_file(name in "\\PC{0,20}|[\\x00-\\x20\u{202e}\u{feff}\"'\\\\]{0,16}") {
+            let mut named = peer(1);
+            named.name = name.chars().take(16).collect();
+            let read = parse(&render(&[named.clone()]).unwrap()).unwrap();
+            prop_assert_eq!(read[0].name.chars().count(), named.name.chars().count());
+        }
+
+        #[test]
+        fn garbage_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(parse(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Keys and the decisions that rest on them: identities, TLS, the network key, access lists, pins.
+
+pub(crate) mod access;
+pub(crate) mod identity;
+pub(crate) mod network_key;
+pub(crate) mod pem_file;
+pub(crate) mod pin;
+pub(crate) mod tls;
+pub(crate) mod tls_error;

@@ -1,0 +1,6 @@
+//! Small tools that know nothing of the mesh: rate limits, a queue, text made safe to show.
+
+pub mod log_limit;
+pub mod queue;
+pub mod text;
+pub(crate) mod token_bucket;
