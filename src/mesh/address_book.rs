@@ -1,6 +1,7 @@
 //! Where one peer may be reached, and how well that is known.
 
-use super::{KnownAddr, UnixTime};
+use super::io::UnixTime;
+use super::known_peer::KnownAddr;
 use crate::limits::ADDRS_MAX;
 use crate::net::addr::DialAddr;
 

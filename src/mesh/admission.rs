@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::dialer::Target;
+use super::dial_queue::Target;
+use super::io::{Report, SessionUp};
+use super::machine::{Mesh, millis};
 use super::peer::{Met, State};
 use super::timer::Timer;
-use super::{Mesh, Report, SessionUp, millis};
 use crate::event::DownReason;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::dialer::{Finished, Target};
+use super::dial_queue::{Finished, REFUSED_WAIT, Target};
+use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
+use super::list_exchange::Why;
+use super::machine::{Mesh, Session, millis};
 use super::peer::{Live, Met, Peer, REPLACED_MAX, State, timeout_for};
-use super::peer_exchange::Why;
 use super::timer::Timer;
-use super::{
-    DisconnectReason, Mesh, Output, Report, Session, SessionId, SessionUp, address_scope, digest, millis,
-};
+use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
@@ -26,8 +26,6 @@ pub const SESSIONS_PER_PEER_MAX: usize = 4;
 
 /// A session that lasted this long ends the outage before it: the next backoff starts over.
 const STABLE: Duration = Duration::from_secs(5);
-/// Wait before dialling somebody who refused us.
-pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {

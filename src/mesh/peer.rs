@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::SessionId;
-use super::UnixTime;
 use super::address_book::Addrs;
 use super::backoff::Backoff;
-use super::peer_exchange::ListExchange;
+use super::io::{SessionId, UnixTime};
+use super::list_exchange::ListExchange;
 use super::rtt::Rtt;
 use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::net::addr::DialAddr;

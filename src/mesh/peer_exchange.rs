@@ -11,14 +11,16 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::dialer::Target;
+use super::address_scope;
+use super::dial_queue::Target;
+use super::io::{Output, Report, SessionId};
+use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, Why};
+use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
 use super::timer::Timer;
-use super::{Mesh, Output, Report, SessionId, address_scope, millis};
 use crate::limits::PEERS_LIMIT;
 use crate::net::addr::DialAddr;
 use crate::trust::identity::PeerId;
-use crate::util::token_bucket::TokenBucket;
 use crate::wire::{Message, PeerRecord, RECORDS_MAX};
 
 /// Membership unchanged for this long is settled: rosters are compared.
@@ -31,15 +33,6 @@ const TOLD_AT_ONCE_MAX: usize = 8;
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// A difference of rosters that lasts this long is real: both sides had time to settle.
 const ROSTER_PATIENCE: Duration = Duration::from_millis(500);
-/// Shortest and longest wait before the same peer is asked again without having brought news.
-const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// A request unanswered for this long may be repeated.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// Lists asked for because of rosters, at once and a second in the long run: while hundreds come and go all
-/// rosters differ, and each list is as long as the mesh is large.
-const ROSTER_QUESTIONS_BURST: u32 = 8;
-const ROSTER_QUESTIONS_PER_SECOND: u32 = 4;
 /// One peer's requests are answered no more often than this.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
@@ -50,49 +43,6 @@ const RECENT: Duration = Duration::from_secs(10 * 60);
 const JOINING: Duration = Duration::from_secs(2);
 /// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
-
-/// Why a list was asked for, which decides how its news is acted upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// We are new here.
-    Join,
-    /// We were apart.
-    Reconnect,
-    /// The other side knows other members than we do.
-    Roster,
-}
-
-pub(super) fn roster_questions(now: Instant) -> TokenBucket {
-    TokenBucket::new(ROSTER_QUESTIONS_BURST, ROSTER_QUESTIONS_PER_SECOND, now)
-}
-
-/// Requests and answers between us and one live peer.
-#[derive(Debug)]
-pub(super) struct ListExchange {
-    /// The request under way, and the frames that have answered it.
-    asked: Option<(Instant, Why, usize)>,
-    /// Roster that the peer had when we last asked because of it.
-    asked_for: Option<u64>,
-    not_before: Instant,
-    interval: Duration,
-    answered: Option<Instant>,
-}
-
-impl ListExchange {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { asked: None, asked_for: None, not_before: now, interval: ASK_AGAIN_MIN, answered: None }
-    }
-
-    /// What the peer told before may be news now.
-    pub(super) fn ask_anew(&mut self) {
-        self.asked_for = None;
-    }
-
-    /// Whether a request is under way that may still be answered.
-    fn is_answer_due(&self, now: Instant) -> bool {
-        self.asked.is_some_and(|(at, ..)| now.saturating_duration_since(at) < ANSWER_WAIT)
-    }
-}
 
 impl Mesh {
     /// A session with a peer came up: its list is wanted if we join through it, or were apart.

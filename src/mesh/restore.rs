@@ -2,46 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::dialer::Target;
+use super::dial_queue::Target;
+use super::io::{Output, Report, UnixTime};
+use super::known_peer::KnownPeer;
+use super::list_exchange::Why;
+use super::machine::Mesh;
 use super::peer::{Met, Peer, State};
-use super::peer_exchange::{LEFT_QUIET, Why};
+use super::peer_exchange::LEFT_QUIET;
 use super::timer::Timer;
-use super::{Mesh, Output, Report, UnixTime};
-use crate::net::addr::DialAddr;
 use crate::trust::identity::PeerId;
 
 /// A peer that has missed no more connected time than this was there when this node's memory ends, or was lost
 /// in the same disturbance. The others had been lost before, and are looked for after them.
 const MISSED_LITTLE: Duration = Duration::from_secs(60);
-
-/// A peer that a handshake has proven once, in this process or an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownPeer {
-    /// Who.
-    pub id: PeerId,
-    /// Its self-declared name, empty if it has none.
-    pub name: String,
-    /// When it was first met.
-    pub first_seen: UnixTime,
-    /// When it was last connected.
-    pub last_seen: UnixTime,
-    /// Whether it said goodbye then.
-    pub left: bool,
-    /// How long this node has run since then while it was connected to another peer. It counts whole seconds
-    /// from one run to the next, and is zero while the peer is connected.
-    pub missed: Duration,
-    /// Where it may be reached, best first.
-    pub addrs: Vec<KnownAddr>,
-}
-
-/// An address of a known peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownAddr {
-    /// Where.
-    pub addr: DialAddr,
-    /// When the peer was last reached there; `None` if it only said so.
-    pub last_success: Option<UnixTime>,
-}
 
 impl Mesh {
     /// What the clock on the wall says now. To be told before every turn. It is only written down and shown.

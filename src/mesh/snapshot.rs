@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::machine::Mesh;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
-use super::{Mesh, PeerId};
 use crate::net::addr::DialAddr;
+use crate::trust::identity::PeerId;
 
 /// A peer as the mesh sees it now.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::dialer::Target;
+use super::dial_queue::Target;
 use crate::trust::identity::PeerId;
 
 /// What is to be done at a deadline.

@@ -1,0 +1,239 @@
+//! The state machine: what one node knows of the mesh, and which rule handles each input and timer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::backoff;
+use super::connected_time::ConnectedTime;
+use super::dial_queue::DialQueue;
+use super::digest::roster_of;
+use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::list_exchange::roster_questions;
+use super::peer::{Live, Peer};
+use super::routine::Beat;
+use super::rtt::RttHistogram;
+use super::timer::{Timer, Timers};
+use crate::config::Config;
+use crate::event::Event;
+use crate::trust::identity::PeerId;
+use crate::util::token_bucket::TokenBucket;
+use crate::wire::Message;
+
+/// One node's view of the mesh. See the module's documentation for how to drive it.
+#[derive(Debug)]
+pub struct Mesh {
+    pub(super) config: Config,
+    pub(super) id: PeerId,
+    pub(super) instance: u64,
+    pub(super) rng: fastrand::Rng,
+    /// Every other node known, in whatever state; at most `config.peers_max`.
+    pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// Every session that came up and has not ended.
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) dialing: DialQueue,
+    pub(super) timers: Timers,
+    pub(super) outputs: VecDeque<Output>,
+    /// Digest of ourselves and all live peers.
+    pub(super) roster: u64,
+    pub(super) live: usize,
+    /// How long this node has had a member, in this life.
+    pub(super) connected_time: ConnectedTime,
+    /// How many ever came up.
+    pub(super) came: u64,
+    /// Every round-trip time measured.
+    pub(super) rtt: RttHistogram,
+    /// Lists asked for because of rosters.
+    pub(super) roster_questions: TokenBucket,
+    /// Since when membership has been changing, if it has.
+    pub(super) unsettled_since: Option<Instant>,
+    /// Whether any list of peers has been received yet.
+    pub(super) has_list: bool,
+    pub(super) leaving: bool,
+    /// What the clock on the wall says, as far as we were told.
+    pub(super) wall: UnixTime,
+    pub(super) started: Instant,
+    /// When the driver last called.
+    pub(super) last_turn: Instant,
+    /// From when until when this node was last held up.
+    pub(super) stood_still: Option<(Instant, Instant)>,
+}
+
+/// A session that came up and has not ended.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: PeerId,
+    pub(super) remote: SocketAddr,
+    /// We said goodbye on it; what still arrives is counted, nothing is sent.
+    pub(super) closing: bool,
+}
+
+impl Mesh {
+    /// A node that knows nobody but the addresses in `config.connect`, which it dials at once.
+    /// `instance` is random for each process and goes into its Hello.
+    #[must_use]
+    pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
+        let mut mesh = Self {
+            dialing: DialQueue::new(&config.connect, now),
+            config,
+            id,
+            instance,
+            rng: fastrand::Rng::with_seed(seed),
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            roster: roster_of([&id]),
+            live: 0,
+            connected_time: ConnectedTime::default(),
+            came: 0,
+            rtt: RttHistogram::default(),
+            roster_questions: roster_questions(now),
+            unsettled_since: None,
+            has_list: false,
+            leaving: false,
+            wall: UnixTime::default(),
+            started: now,
+            last_turn: now,
+            stood_still: None,
+        };
+        mesh.dial_seeds(now);
+        mesh
+    }
+
+    /// Takes note of something that happened.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.notice_gap(now);
+        match input {
+            Input::SessionUp(up) => self.session_up(now, up),
+            Input::Received { session, message, arrived } => self.received(now, session, message, arrived),
+            Input::SessionDown { session, reason } => self.session_down(now, session, reason),
+            Input::Quiet { session } => self.session_quiet(now, session),
+            Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
+            Input::Access(access) => self.access_changed(now, access),
+            Input::Leave => self.leave(),
+        }
+    }
+
+    /// Does everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.notice_gap(now);
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Dial(target) => self.dial_due(now, target),
+                Timer::Heartbeat(peer) => self.heartbeat_due(now, peer),
+                Timer::Ping(peer) => self.send_ping(now, peer),
+                Timer::Silence(peer) => self.check_silence(now, peer),
+                Timer::Grace(peer) => self.grace_over(now, peer),
+                Timer::RosterCheck(peer) => self.check_roster(now, peer),
+                Timer::Forget(peer) => self.forget_due(now, peer),
+                Timer::Settled => self.settled(now),
+            }
+        }
+        self.pump_dials(now);
+    }
+
+    /// The next thing to do outside, in order; ask until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Mesh::handle_timeout`] is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Live members, including this node.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.live + 1
+    }
+
+    /// Digest of this node and its live peers.
+    #[must_use]
+    pub fn roster(&self) -> u64 {
+        self.roster
+    }
+
+    /// The sessions that messages to live peers are sent on, for checks: at most one a peer.
+    pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
+        self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.live()?.active()?)))
+    }
+
+    /// The sessions with one peer that are up and that nobody has said goodbye on, oldest first.
+    #[must_use]
+    pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
+        self.peers.get(peer).and_then(Peer::live).map_or(&[], |live| &live.sessions)
+    }
+
+    /// Dials that have been ordered and not been answered.
+    #[must_use]
+    pub fn dials_in_flight(&self) -> usize {
+        self.dialing.in_flight()
+    }
+
+    fn received(&mut self, now: Instant, session: SessionId, message: Message, arrived: Instant) {
+        let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
+            return;
+        };
+        // After a goodbye only what the application sent still counts, and only while the peer
+        // is a member: nobody is heard of after "down".
+        if let Message::Ping { seq, text } = message {
+            self.received_ping(now, arrived, peer, seq, text);
+        } else if let Message::Broadcast { text } = message {
+            self.received_broadcast(now, arrived, peer, text);
+        } else if !closing {
+            self.heard(now, arrived, &peer);
+            match message {
+                Message::Heartbeat { seq, echo, roster } => {
+                    self.received_heartbeat(now, peer, Beat { seq, echo, roster, arrived });
+                }
+                Message::PeersRequest => self.answer_list(now, peer, session),
+                Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
+                Message::Notice(notice) => self.received_notice(notice),
+                Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } | Message::Broadcast { .. } => {}
+            }
+        }
+        self.pump_dials(now);
+    }
+
+    pub(super) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        self.outputs.push_back(Output::Report(report));
+    }
+
+    pub(super) fn notify(&mut self, event: Event) {
+        self.outputs.push_back(Output::Notify(event));
+    }
+
+    /// Sends on the peer's active session, if it has one.
+    pub(super) fn send(&mut self, now: Instant, peer: &PeerId, message: Message) {
+        let active = self.peers.get(peer).and_then(Peer::live).and_then(Live::active);
+        if let Some(session) = active {
+            self.sending(now, peer);
+            self.output(Output::Send { session, message });
+        }
+    }
+
+    pub(super) fn random_between(&mut self, low: Duration, high: Duration) -> Duration {
+        backoff::between(&mut self.rng, low, high)
+    }
+
+    pub(super) fn is_live(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.live().is_some())
+    }
+}
+
+pub(super) fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
