@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
-use super::command::Kind;
-use super::{PROGRAM, options};
+use super::node_arguments;
+use super::usage_error::PROGRAM;
+use super::verb::Kind;
 
 /// What may follow an option.
 enum Value {
@@ -43,7 +44,7 @@ fn verbs() -> impl Iterator<Item = (Kind, CommandInfoWithArgs)> {
 }
 
 fn all() -> Vec<CommandInfoWithArgs> {
-    [options::info()].into_iter().chain(verbs().map(|(_, info)| info)).collect()
+    [node_arguments::info()].into_iter().chain(verbs().map(|(_, info)| info)).collect()
 }
 
 fn bash() -> String {
@@ -112,7 +113,7 @@ complete -F _p2p_gossip {PROGRAM}
         formats = named(|value| matches!(value, Value::OneOf("text json"))),
         switches = named(|value| matches!(value, Value::OneOf("on off"))),
         others = named(|value| matches!(value, Value::Word)),
-        options = words(&options::info()),
+        options = words(&node_arguments::info()),
     )
 }
 
@@ -160,7 +161,7 @@ case $words[2] in
 esac
 ",
         names = names.trim_start(),
-        arguments = arguments(&options::info(), "        "),
+        arguments = arguments(&node_arguments::info(), "        "),
     )
 }
 
@@ -190,7 +191,7 @@ fn fish() -> String {
             );
         }
     };
-    add(&format!("not __fish_seen_subcommand_from {names}"), &options::info());
+    add(&format!("not __fish_seen_subcommand_from {names}"), &node_arguments::info());
     for (verb, info) in verbs() {
         add(&format!("__fish_seen_subcommand_from {}", verb.name()), &info);
     }
@@ -245,7 +246,11 @@ fn manual(page: &str) -> String {
     let title = format!(".TH P2P\\-GOSSIP 1 2026-01-31 \"{PROGRAM} {}\"\n", env!("CARGO_PKG_VERSION"));
     let (_, rest) = page.split_once('\n').expect("the page has lines");
     let page = format!("{title}{rest}");
-    with_section(&with_section(&page, "options", &roff_options(&options::info())), "verbs", &roff_verbs())
+    with_section(
+        &with_section(&page, "options", &roff_options(&node_arguments::info())),
+        "verbs",
+        &roff_verbs(),
+    )
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 
-use super::PROGRAM;
-use super::command::Kind;
+use super::usage_error::PROGRAM;
+use super::verb::Kind;
 
 /// Column in which the descriptions of the options begin.
 pub(super) const HELP_COLUMN: usize = 26;
@@ -113,7 +113,7 @@ fn options(command: &CommandInfoWithArgs, headings: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::printed;
+    use super::super::parse::testing::printed;
     use super::*;
 
     #[test]

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use argh::{CommandInfoWithArgs, EarlyExit, FlagInfo, FlagInfoKind, Optionality};
 use p2p_gossip::ConnectAddr;
 
-use super::UsageError;
-use super::command::Kind;
+use super::usage_error::UsageError;
 use super::values::parse_port;
+use super::verb::Kind;
 use crate::output::stream::visible;
 
 /// The arguments as argh understands them, or what is answered without it.
@@ -160,8 +160,8 @@ pub(super) fn from_argh(exit: &EarlyExit) -> UsageError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::IdentitySource;
-    use super::super::testing::{error, run};
+    use super::super::action::IdentitySource;
+    use super::super::parse::testing::{error, run};
 
     #[test]
     fn only_the_first_equals_sign_separates() {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::routes::About;
+use super::node_info::NodeInfo;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -53,7 +53,7 @@ impl Format {
     }
 }
 
-pub(super) fn encode(format: Format, about: &About, status: Arc<Status>) -> Result<String, fmt::Error> {
+pub(super) fn encode(format: Format, about: &NodeInfo, status: Arc<Status>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("p2p_gossip");
     let started_s = about.started.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
     registry.register_collector(Box::new(Scrape { status, started_s }));

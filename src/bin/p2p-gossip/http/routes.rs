@@ -3,14 +3,14 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
-use p2p_gossip::{Config, Node, NodeHandle, PeerId, Status};
+use p2p_gossip::{NodeHandle, Status};
 
 use super::events::{Hub, Since, Stream};
 use super::metrics::{self, Format};
+use super::node_info::NodeInfo;
 use super::page::PAGE;
 use super::request::{Request, is_loopback_host};
 use super::response::{HTML, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
@@ -28,36 +28,9 @@ const PATHS: &str = "\
 /readyz   whether it has joined the mesh
 ";
 
-/// What does not change about a node while it runs.
-#[derive(Debug)]
-pub(super) struct About {
-    pub(super) id: PeerId,
-    pub(super) name: String,
-    pub(super) addr: SocketAddr,
-    pub(super) started: Timestamp,
-    pub(super) period: Duration,
-    pub(super) heartbeat: Duration,
-    pub(super) timeout: Duration,
-}
-
-impl About {
-    /// Of a node that was started now, with this configuration.
-    pub(super) fn new(node: &Node, config: &Config) -> Self {
-        Self {
-            id: node.id(),
-            name: config.name.clone(),
-            addr: node.local_addr(),
-            started: Timestamp::now(),
-            period: config.period,
-            heartbeat: config.heartbeat,
-            timeout: config.timeout,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Site {
-    about: About,
+    about: NodeInfo,
     snapshots: Snapshots,
     hub: Arc<Hub>,
     /// Only names of loopback are ours.
@@ -71,7 +44,7 @@ pub(super) enum Answer {
 }
 
 impl Site {
-    pub(super) fn new(about: About, node: NodeHandle, hub: Arc<Hub>, addr: SocketAddr) -> Self {
+    pub(super) fn new(about: NodeInfo, node: NodeHandle, hub: Arc<Hub>, addr: SocketAddr) -> Self {
         let is_loopback = addr.ip().to_canonical().is_loopback();
         Self { about, snapshots: Snapshots::new(node), hub, is_loopback }
     }

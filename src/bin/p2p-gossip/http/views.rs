@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState, Queues, Status, Totals};
 use serde::{Serialize, Serializer};
 
-use super::routes::About;
+use super::node_info::NodeInfo;
 use crate::output::event_json::{Time, escape};
 
 const VERSION: u32 = 1;
@@ -117,7 +117,7 @@ fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result
     time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3).serialize(serializer)
 }
 
-pub(super) fn status(about: &About, status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
+pub(super) fn status(about: &NodeInfo, status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
     let view = StatusView {
         version: VERSION,
         time: Time(now).to_string(),

@@ -1,96 +1,17 @@
-//! The verbs: what else the program does than run a node, and their arguments.
+//! The arguments of the verbs.
 
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::action::{Action, KeySource, Keygen, Verb};
+use super::help;
 use super::normalize::{Normal, from_argh, normalise};
+use super::usage_error::{PROGRAM, UsageError};
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
-use super::{Action, PROGRAM, UsageError, help};
-
-/// A verb with its arguments, checked.
-#[derive(Debug)]
-pub(crate) enum Verb {
-    /// Make keys.
-    Keygen(Keygen),
-    /// Print the id of a key.
-    Id(KeySource),
-    /// List the peers known in a state directory.
-    Peers(PathBuf, Output),
-    /// Remove one of them.
-    Forget(PathBuf, IdPrefix),
-}
-
-/// Where a key is whose id is wanted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum KeySource {
-    /// In this private key.
-    Key(PathBuf),
-    /// In this certificate.
-    Certificate(PathBuf),
-    /// In this state directory.
-    State(PathBuf),
-}
-
-/// What keys to make, and where; at least one.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Keygen {
-    /// Of a node: the private key's file and the certificate's.
-    pub(crate) node: Option<(PathBuf, PathBuf)>,
-    /// Of a closed network.
-    pub(crate) network: Option<PathBuf>,
-}
-
-/// A verb without its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Keygen,
-    Id,
-    Peers,
-    Forget,
-}
+use super::verb::Kind;
 
 impl Kind {
-    /// In the order of the help.
-    pub(super) const ALL: &[Self] = &[Self::Keygen, Self::Id, Self::Peers, Self::Forget];
-
-    pub(super) fn named(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.name() == word)
-    }
-
-    /// The word on the command line.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Keygen => "keygen",
-            Self::Id => "id",
-            Self::Peers => "peers",
-            Self::Forget => "forget",
-        }
-    }
-
-    /// One line for the help.
-    pub(super) fn summary(self) -> &'static str {
-        match self {
-            Self::Keygen => "make the key of a node or of a network",
-            Self::Id => "print the id of a key",
-            Self::Peers => "list the peers that a node knows",
-            Self::Forget => "make a node forget a peer",
-        }
-    }
-
-    /// What the verb's own help says beyond that, in lines.
-    pub(super) fn details(self) -> &'static str {
-        match self {
-            Self::Keygen => {
-                "Never overwrites a file. Prints the id of a node's key. Secrets can be read by\n\
-                 their owner only.\n"
-            }
-            Self::Id => "The id is the SHA-256 of the public key: of a node that runs with this key.\n",
-            Self::Peers => "Reads the memory of a node, which may be running.\n",
-            Self::Forget => "The node must not be running, or it would write the peer back.\n",
-        }
-    }
-
     /// What argh knows of the verb's arguments.
     #[cfg(test)]
     pub(super) fn info(self) -> argh::CommandInfoWithArgs {
@@ -225,7 +146,7 @@ impl ForgetArguments {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{error, verb};
+    use super::super::parse::testing::{error, verb};
     use super::*;
 
     #[test]

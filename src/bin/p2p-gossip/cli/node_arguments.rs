@@ -8,66 +8,14 @@ use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
+use super::action::{Action, AfterStdin, IdentitySource, OnEvent, Options};
+use super::help;
 use super::normalize::{Normal, from_argh, normalise};
+use super::usage_error::{PROGRAM, UsageError};
 use super::values::{
     Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_http, parse_max_peers,
     parse_name, parse_period, parse_port, parse_timeout,
 };
-use super::{Action, PROGRAM, UsageError, help};
-
-/// Everything needed to run a node.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// Checked.
-    pub(crate) config: Config,
-    /// Where the key and certificate come from.
-    pub(crate) identity: IdentitySource,
-    /// Where the lists of who may be a peer come from.
-    pub(crate) access: AccessSources,
-    /// Where its key and the peers that it knows are kept, if anywhere.
-    pub(crate) state: Option<PathBuf>,
-    /// Files of network keys; the first one's is to be proven.
-    pub(crate) network_keys: Vec<PathBuf>,
-    /// What stdout carries.
-    pub(crate) output: Output,
-    /// Whether stdout shows pings.
-    pub(crate) shows_pings: bool,
-    /// Whether the lines of stdin are messages, and what comes after the last one.
-    pub(crate) stdin: Option<AfterStdin>,
-    /// What is run for events.
-    pub(crate) on_event: Option<OnEvent>,
-    /// Where to serve the page and what belongs to it.
-    pub(crate) http: Option<SocketAddr>,
-}
-
-/// A program to run for events.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct OnEvent {
-    /// A path, or a name to look for in PATH.
-    pub(crate) program: PathBuf,
-    /// Whether it is run for pings as well.
-    pub(crate) with_pings: bool,
-}
-
-/// What a node does when its standard input has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AfterStdin {
-    /// It goes on.
-    Stay,
-    /// It leaves.
-    Leave,
-}
-
-/// Where a node's key and certificate come from.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum IdentitySource {
-    /// From the state directory; without one made at the start and gone at the end.
-    Default,
-    /// The key from a file, with a certificate made for it.
-    Key(PathBuf),
-    /// Both from files.
-    KeyAndCertificate(PathBuf, PathBuf),
-}
 
 /// The arguments as argh takes them. The help is made from these lines too, in this order.
 #[derive(Debug, FromArgs, ArgsInfo)]
@@ -274,7 +222,7 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
 #[cfg(test)]
 mod tests {
     use super::super::help::HELP_COLUMN;
-    use super::super::testing::{error, printed, run};
+    use super::super::parse::testing::{error, printed, run};
     use super::*;
 
     #[test]
