@@ -10,7 +10,7 @@ use super::timer::Timer;
 use crate::event::DownReason;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
 impl Mesh {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::io::SessionId;
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Pin};
 use crate::util::token_bucket::TokenBucket;
 

@@ -8,7 +8,7 @@ use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
 use super::timer::Timer;
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
 
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.

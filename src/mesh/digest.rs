@@ -1,6 +1,6 @@
 //! A digest of who is connected, small enough for every heartbeat.
 
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// XOR of the first eight bytes of the ids: equal for equal sets in whatever order, and kept up
 /// to date by one XOR a change. It detects omissions, not malice; ids in lists are proven anyway.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::event::Event;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 

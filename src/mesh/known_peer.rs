@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::io::UnixTime;
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// A peer that a handshake has proven once, in this process or an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::peer::{Peer, State};
 use super::routine::{Beat, HELD_UP};
 use super::timer::Timer;
 use crate::event::Event;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::wire::{Echo, Message};
 
 /// Standing still for so long is worth a line in the log.

@@ -16,7 +16,7 @@ use super::rtt::RttHistogram;
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::util::token_bucket::TokenBucket;
 use crate::wire::Message;
 

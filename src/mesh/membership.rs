@@ -13,7 +13,7 @@ use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::wire::{ByeReason, Notice};
 
 /// How long a peer may be without a session, and still a member, when its last one ended for a

@@ -11,7 +11,7 @@ use super::list_exchange::ListExchange;
 use super::rtt::Rtt;
 use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
 /// Instances remembered as replaced; more restarts than that within one life are all news.

@@ -20,7 +20,7 @@ use super::peer::{Peer, State};
 use super::timer::Timer;
 use crate::limits::PEERS_LIMIT;
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::wire::{Message, PeerRecord, RECORDS_MAX};
 
 /// Membership unchanged for this long is settled: rosters are compared.

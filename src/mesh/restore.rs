@@ -10,7 +10,7 @@ use super::machine::Mesh;
 use super::peer::{Met, Peer, State};
 use super::peer_exchange::LEFT_QUIET;
 use super::timer::Timer;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// A peer that has missed no more connected time than this was there when this node's memory ends, or was lost
 /// in the same disturbance. The others had been lost before, and are looked for after them.

@@ -6,7 +6,7 @@ use super::machine::Mesh;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
 use crate::net::addr::DialAddr;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// A peer as the mesh sees it now.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::dial_queue::Target;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// What is to be done at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

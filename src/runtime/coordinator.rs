@@ -373,7 +373,8 @@ mod tests {
     use crate::event::DownReason;
     use crate::limits::{OUTBOX_FRAMES, PEERS_MAX};
     use crate::mesh::SessionUp;
-    use crate::trust::identity::{Identity, PeerId};
+    use crate::trust::identity::Identity;
+    use crate::trust::peer_id::PeerId;
     use crate::wire::Hello;
 
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {

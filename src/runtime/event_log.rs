@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::mesh::{Report, SessionId};
 use crate::trust::access::Access;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::util::log_limit::LogLimit;
 use crate::util::text::Escaped;
 use crate::wire;

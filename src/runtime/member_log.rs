@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 use crate::util::log_limit::Allowance;
 
 /// Membership that earns a peer its standing: from then on strangers don't use up its lines.

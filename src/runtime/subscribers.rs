@@ -103,7 +103,7 @@ impl Subscribers {
 mod tests {
     use super::*;
     use crate::limits::EVENTS_QUEUED_WITH_TRAFFIC;
-    use crate::trust::identity::PeerId;
+    use crate::trust::peer_id::PeerId;
 
     fn message() -> Event {
         let peer = PeerId::from_bytes([7; 32]);

@@ -16,7 +16,7 @@ use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
 use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
 use crate::net::addr::{DialAddr, DialAddrError};
 use crate::store::files::{self, Demand, PRIVATE, ReadError};
-use crate::trust::identity::{ParsePeerIdError, PeerId};
+use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 use crate::util::text;
 
 /// The only version of the format so far. A file with another one is left alone.

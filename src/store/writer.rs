@@ -142,7 +142,7 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::identity::PeerId;
+    use crate::trust::peer_id::PeerId;
 
     fn peers(count: u8) -> Vec<KnownPeer> {
         let peer = |n| KnownPeer {

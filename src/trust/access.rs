@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::trust::identity::{ParsePeerIdError, PeerId};
+use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 
 /// Largest list file: some 15,000 ids with a comment each, far more than a mesh has peers.
 const FILE_BYTES_MAX: u64 = 1 << 20;

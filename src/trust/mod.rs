@@ -1,8 +1,10 @@
 //! Keys and the decisions that rest on them: identities, TLS, the network key, access lists, pins.
 
 pub(crate) mod access;
+pub(crate) mod crypto;
 pub(crate) mod identity;
 pub(crate) mod network_key;
+pub(crate) mod peer_id;
 pub(crate) mod pem_file;
 pub(crate) mod pin;
 pub(crate) mod tls;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::store::files::{self, Demand, PRIVATE, ReadError};
-use crate::trust::identity::provider;
+use crate::trust::crypto::provider;
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use crate::net::addr::{DialAddr, DialAddrError};
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// Fewest digits of an id that pin a peer. Each costs whoever wants to pass for it sixteen times
 /// as many keys: 64 bits, with this many.

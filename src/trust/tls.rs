@@ -21,13 +21,13 @@ use rustls::{
 };
 
 use crate::trust::access::{Access, Refusal};
-use crate::trust::identity::{CertificateError, Identity, PeerId, provider};
+use crate::trust::crypto::{ALPN, SIGNATURE_SCHEMES, provider};
+use crate::trust::identity::Identity;
+use crate::trust::peer_id::{CertificateError, PeerId};
 use crate::trust::pin::Expected;
 use crate::trust::tls_error::TlsError;
 use crate::util::text::Escaped;
 
-/// ALPN protocol (RFC 7301): its number is the version of the wire format.
-pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
 /// What all versions begin with.
 const ALPN_FAMILY: &[u8] = b"p2p-gossip/";
 /// Protocols of a stranger that are shown, and bytes of each: a line of the log is to hold them.
@@ -40,16 +40,6 @@ const OFFERED_BYTES_SHOWN_MAX: usize = 32;
 const CIPHER_SUITES: &[SupportedCipherSuite] = &[
     aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-];
-
-/// Signatures accepted in the handshake, which decides the kinds of key that can be used.
-pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
-    SignatureScheme::ED25519,
-    SignatureScheme::ECDSA_NISTP256_SHA256,
-    SignatureScheme::ECDSA_NISTP384_SHA384,
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
 ];
 
 /// Makes the TLS connections of one node.

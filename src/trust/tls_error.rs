@@ -5,7 +5,7 @@
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
-use crate::trust::tls::ALPN;
+use crate::trust::crypto::ALPN;
 
 /// Why a TLS connection failed, or why there can be none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ use bincode::{Decode, Encode};
 
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
-use crate::trust::identity::PeerId;
+use crate::trust::peer_id::PeerId;
 
 /// Bytes in a message before the other side has said Hello: nobody earns a large buffer by connecting.
 pub const HELLO_FRAME_BYTES_MAX: usize = 4 * 1024;
