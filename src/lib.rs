@@ -156,13 +156,13 @@
 
 pub mod config;
 mod event;
-mod handle;
 #[doc(hidden)]
 pub mod internals;
 mod limits;
 mod mesh;
 mod net;
 mod node;
+mod node_handle;
 mod runtime;
 mod session;
 mod store;
@@ -172,11 +172,11 @@ mod wire;
 
 pub use config::{Config, ConfigError};
 pub use event::{DownReason, Event};
-pub use handle::{BroadcastError, NodeHandle};
 pub use mesh::RttHistogram;
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
 pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
 pub use node::{Node, StartError};
+pub use node_handle::{BroadcastError, NodeHandle};
 pub use runtime::status::{Queues, Status};
 pub use runtime::subscribers::Observer;
 pub use session::counters::Totals;

@@ -11,19 +11,18 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
-use crate::handle::{BroadcastError, NodeHandle};
 use crate::limits::ADDRS_MAX;
 use crate::limits::{INBOX_EVENTS, ROUTINE_MESSAGES};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::coordinator::Coordinator;
 use crate::runtime::event_log::tell_oddity;
 use crate::runtime::listener::{self, Listener};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{self, Observer, Subscribers};
-use crate::session::counters::Counters;
 use crate::session::delivery::Delivery;
 use crate::session::{Context, Greeting, Lookups, Stacks};
 use crate::store::state_dir::StateDir;
@@ -158,7 +157,7 @@ impl Node {
             source,
             inbox: inbox_sender,
             routine: routine_sender,
-            counters: Counters::default(),
+            counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);

@@ -9,8 +9,9 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{bind, connect, sockopt};
 
+use super::context::Context;
 use super::link::poll_until;
-use super::{Context, Lookups};
+use super::lookups::Lookups;
 use crate::limits::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
 use crate::mesh::DialSource;
 use crate::net::addr::{DialAddr, LocalIp};

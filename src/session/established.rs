@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use crossbeam_channel::{SendError, TrySendError};
 
+use super::events::{Received, SessionEvent};
 use super::link::{self, Interest, LinkError, Stream};
 use super::outlet::{Next, Outlet, Shared};
 use super::pace::Pace;
-use super::{Ending, Received, Session, SessionEvent};
+use super::thread::{Ending, Session};
 use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::mesh::{DisconnectReason, SessionId};
 use crate::util::log_limit::LogLimit;

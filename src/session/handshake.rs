@@ -1,62 +1,24 @@
 //! From nothing to a session: connection, TLS handshake, Hello both ways, under one absolute deadline.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use super::connect;
 use super::connect::Route;
-use super::hello::{GreetingError, Mismatch};
+use super::failure::Failure;
 use super::link::{Link, LinkError, Stream};
-use super::{Origin, Outgoing, Session, connect};
+use super::outgoing::Outgoing;
+use super::thread::{Origin, Session};
 use crate::limits::{HANDSHAKE_TIMEOUT, LINGER};
-use crate::mesh::{DialError, SessionUp};
+use crate::mesh::SessionUp;
 use crate::session::pending::PendingGuard;
-use crate::trust::tls::{Rejection, Tls, Unproven, authenticated_peer};
+use crate::trust::tls::{Tls, Unproven, authenticated_peer};
 use crate::trust::tls_error::TlsError;
-use crate::util::log_limit::LogLimit;
 use crate::wire::{self, ByeReason, FrameReader, Message};
-
-/// Why a session did not come up.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("{0}")]
-    Link(#[from] LinkError),
-    #[error("the connection was closed during the handshake")]
-    ClosedEarly,
-    #[error("handshake not complete after {} seconds", HANDSHAKE_TIMEOUT.as_secs())]
-    Deadline,
-    #[error("{0}")]
-    Authentication(#[from] crate::trust::tls::AuthenticationError),
-    #[error("{0}")]
-    Wire(#[from] wire::WireError),
-    #[error("its first message was not a Hello")]
-    NoHello,
-    #[error("refused: {}", .0.in_words())]
-    Refused(ByeReason),
-    #[error("{0}")]
-    Greeting(#[from] GreetingError),
-    #[error("{0}")]
-    NetworkKey(Mismatch),
-    #[error("given up")]
-    Cancelled,
-    #[error("it gave way to a newer connection before its handshake was complete")]
-    Evicted,
-}
-
-impl Failure {
-    pub(super) fn into_dial_error(self) -> DialError {
-        match self {
-            Self::Cancelled => DialError::Cancelled,
-            Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
-            other => DialError::Failed(other.to_string()),
-        }
-    }
-}
 
 impl Session {
     /// Everything until both sides have said Hello, under one absolute deadline.
@@ -130,7 +92,7 @@ impl Session {
         start: impl FnOnce(&Tls) -> Result<Unproven, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
         let context = &self.context;
-        context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, context)?)))?
+        context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, &context.counters)?)))?
     }
 
     fn finish_writing(
@@ -233,48 +195,5 @@ fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> To
             Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
             Err(TryRecvError::Empty) => return Told::Nothing,
         }
-    }
-}
-
-/// Says why a connection that a peer opened came to nothing. Each cause has a limit of its own, so that a
-/// flood of one does not hide the others.
-pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
-    static DEADLINE: LogLimit = LogLimit::new();
-    static CONNECTION: LogLimit = LogLimit::new();
-    static AUTHENTICATION: LogLimit = LogLimit::new();
-    static PROTOCOL: LogLimit = LogLimit::new();
-    static REFUSED: LogLimit = LogLimit::new();
-    static NETWORK_KEY: LogLimit = LogLimit::new();
-    static OTHER: LogLimit = LogLimit::new();
-    let limit = match failure {
-        // Port scans and health checks connect and go; a dial that was given up does as well.
-        Failure::ClosedEarly => return log_ended(remote, failure),
-        Failure::Link(LinkError::Io(error))
-            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
-        {
-            return log_ended(remote, failure);
-        }
-        // The eviction has been logged, with its reason.
-        Failure::Evicted => return log_ended(remote, failure),
-        Failure::Deadline => &DEADLINE,
-        Failure::Connect(_) | Failure::Link(LinkError::Io(_)) => &CONNECTION,
-        Failure::Link(_) | Failure::Authentication(_) => &AUTHENTICATION,
-        Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
-        Failure::Refused(_) => &REFUSED,
-        Failure::NetworkKey(_) => &NETWORK_KEY,
-        Failure::Greeting(_) | Failure::Cancelled => &OTHER,
-    };
-    if let Some(suppressed) = limit.check() {
-        log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");
-    }
-}
-
-/// Says at level debug why an incoming connection ended: the cause is ordinary, or has been logged.
-fn log_ended(remote: SocketAddr, failure: &Failure) {
-    static WENT_AWAY: LogLimit = LogLimit::debug();
-    static EVICTED: LogLimit = LogLimit::debug();
-    let limit = if matches!(failure, Failure::Evicted) { &EVICTED } else { &WENT_AWAY };
-    if let Some(suppressed) = limit.check() {
-        log::debug!(addr:% = remote, reason:% = failure, suppressed; "incoming connection ended");
     }
 }

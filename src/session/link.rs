@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
-use super::Context;
 use crate::net::waker::Waker;
 use crate::session::counters::Counters;
 use crate::trust::tls::{Rejection, Unproven};
@@ -52,7 +51,7 @@ pub(crate) struct Link {
     socket: Arc<TcpStream>,
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
-    context: Arc<Context>,
+    counters: Arc<Counters>,
 }
 
 impl Link {
@@ -60,13 +59,13 @@ impl Link {
     pub(crate) fn new(
         socket: TcpStream,
         (mut tls, rejection): Unproven,
-        context: &Arc<Context>,
+        counters: &Arc<Counters>,
     ) -> io::Result<Self> {
         // Frames are small and written whole; waiting for more would only add latency.
         socket.set_nodelay(true)?;
         // We bound what is queued ourselves, by whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket: Arc::new(socket), tls, rejection, context: Arc::clone(context) })
+        Ok(Self { socket: Arc::new(socket), tls, rejection, counters: Arc::clone(counters) })
     }
 
     /// What to [`wait`] for.
@@ -75,7 +74,7 @@ impl Link {
     }
 
     pub(crate) fn counters(&self) -> &Counters {
-        &self.context.counters
+        &self.counters
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -109,7 +108,7 @@ impl Link {
             match read {
                 Ok(0) => return Ok(Stream::Ended),
                 Ok(read) => {
-                    self.context.counters.bytes_received.add(read);
+                    self.counters.bytes_received.add(read);
                     budget = budget.saturating_sub(read);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -152,7 +151,7 @@ impl Link {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut &*self.socket) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(written) => self.context.counters.bytes_sent.add(written),
+                Ok(written) => self.counters.bytes_sent.add(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),

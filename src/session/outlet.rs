@@ -11,8 +11,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, TryRecvError, never};
 
 use super::link::{Link, LinkError};
+use super::outgoing::{Heartbeat, Outgoing};
 use super::waits::Waits;
-use super::{Heartbeat, Outgoing};
 use crate::session::delivery::Receipt;
 use crate::wire::{self, ByeReason, Message};
 
@@ -178,8 +178,9 @@ mod tests {
     use super::*;
     use crate::limits::MESSAGE_BYTES_MAX;
     use crate::net::waker::Waker;
+    use crate::session::context;
     use crate::session::delivery::Posting;
-    use crate::session::{SessionHandle, context, handle_and_outbox};
+    use crate::session::session_handle::{SessionHandle, handle_and_outbox};
     use crate::trust::identity::Identity;
     use crate::trust::pin::Expected;
     use crate::wire::{Frame, FrameReader};
@@ -242,7 +243,7 @@ mod tests {
             socket.set_nonblocking(true).unwrap();
             let (context, ..) = context(&Identity::generate().unwrap());
             let tls = if dials { context.tls.dial(Expected::Anybody) } else { context.tls.accept() };
-            Link::new(socket, tls.unwrap(), &context).unwrap()
+            Link::new(socket, tls.unwrap(), &context.counters).unwrap()
         });
         let mut frames = FrameReader::new();
         while links.iter().any(|link| link.is_handshaking() || link.is_write_pending()) {

@@ -43,6 +43,7 @@ find src -name '*.rs' | LC_ALL=C sort | awk '
                 if (line ~ /^#\[cfg\(test\)\]/) { skip = 1; continue }
                 if (skip) { if (line ~ /^(pub[^ ]* )?mod .*\{/) break; if (line ~ /;[ \t]*$/) skip = 0; continue }
                 sub(/\/\/.*/, "", line)
+                gsub(/pub\(in [^)]*\)/, "", line)
                 if (file ~ /\/(mod|lib|main)\.rs$/) sub(/use [a-z_]+::/, "use self::&", line)
                 sub(/use self::use /, "use self::", line)
                 code = code " " line

@@ -1,0 +1,94 @@
+//! Why a session did not come up.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::hello::{GreetingError, Mismatch};
+use super::link::LinkError;
+use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::mesh::DialError;
+use crate::trust::tls::Rejection;
+use crate::util::log_limit::LogLimit;
+use crate::wire::{self, ByeReason};
+
+/// Why a session did not come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    #[error("the connection was closed during the handshake")]
+    ClosedEarly,
+    #[error("handshake not complete after {} seconds", HANDSHAKE_TIMEOUT.as_secs())]
+    Deadline,
+    #[error("{0}")]
+    Authentication(#[from] crate::trust::tls::AuthenticationError),
+    #[error("{0}")]
+    Wire(#[from] wire::WireError),
+    #[error("its first message was not a Hello")]
+    NoHello,
+    #[error("refused: {}", .0.in_words())]
+    Refused(ByeReason),
+    #[error("{0}")]
+    Greeting(#[from] GreetingError),
+    #[error("{0}")]
+    NetworkKey(Mismatch),
+    #[error("given up")]
+    Cancelled,
+    #[error("it gave way to a newer connection before its handshake was complete")]
+    Evicted,
+}
+
+impl Failure {
+    pub(super) fn into_dial_error(self) -> DialError {
+        match self {
+            Self::Cancelled => DialError::Cancelled,
+            Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
+            other => DialError::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Says why a connection that a peer opened came to nothing. Each cause has a limit of its own, so that a
+/// flood of one does not hide the others.
+pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
+    static DEADLINE: LogLimit = LogLimit::new();
+    static CONNECTION: LogLimit = LogLimit::new();
+    static AUTHENTICATION: LogLimit = LogLimit::new();
+    static PROTOCOL: LogLimit = LogLimit::new();
+    static REFUSED: LogLimit = LogLimit::new();
+    static NETWORK_KEY: LogLimit = LogLimit::new();
+    static OTHER: LogLimit = LogLimit::new();
+    let limit = match failure {
+        // Port scans and health checks connect and go; a dial that was given up does as well.
+        Failure::ClosedEarly => return log_ended(remote, failure),
+        Failure::Link(LinkError::Io(error))
+            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+        {
+            return log_ended(remote, failure);
+        }
+        // The eviction has been logged, with its reason.
+        Failure::Evicted => return log_ended(remote, failure),
+        Failure::Deadline => &DEADLINE,
+        Failure::Connect(_) | Failure::Link(LinkError::Io(_)) => &CONNECTION,
+        Failure::Link(_) | Failure::Authentication(_) => &AUTHENTICATION,
+        Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
+        Failure::Refused(_) => &REFUSED,
+        Failure::NetworkKey(_) => &NETWORK_KEY,
+        Failure::Greeting(_) | Failure::Cancelled => &OTHER,
+    };
+    if let Some(suppressed) = limit.check() {
+        log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");
+    }
+}
+
+/// Says at level debug why an incoming connection ended: the cause is ordinary, or has been logged.
+fn log_ended(remote: SocketAddr, failure: &Failure) {
+    static WENT_AWAY: LogLimit = LogLimit::debug();
+    static EVICTED: LogLimit = LogLimit::debug();
+    let limit = if matches!(failure, Failure::Evicted) { &EVICTED } else { &WENT_AWAY };
+    if let Some(suppressed) = limit.check() {
+        log::debug!(addr:% = remote, reason:% = failure, suppressed; "incoming connection ended");
+    }
+}
