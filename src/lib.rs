@@ -194,7 +194,7 @@ pub use util::text::Escaped;
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]
-pub(crate) fn some_moment() -> std::time::Instant {
+pub(crate) fn test_now() -> std::time::Instant {
     std::time::Instant::now()
 }
 

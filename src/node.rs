@@ -18,13 +18,13 @@ use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::coordinator::Coordinator;
-use crate::runtime::event_log::tell_oddity;
+use crate::runtime::event_log::log_access_warning;
 use crate::runtime::listener::{self, Listener};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{self, Observer, Subscribers};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, Greeting, Lookups, Stacks};
+use crate::session::{Context, HelloExchange, Lookups, Stacks};
 use crate::store::state_dir::StateDir;
 use crate::store::writer::{self as memory, Writing, wall_clock};
 use crate::trust::access::Access;
@@ -125,7 +125,7 @@ impl Node {
     fn launch(mut config: Config, identity: Identity, state: Option<StateDir>) -> Result<Self, StartError> {
         config.check()?;
         let id = identity.id();
-        tell_oddity(&config.access, &id);
+        log_access_warning(&config.access, &id);
         let socket = listener::listen(config.bind, config.port)
             .map_err(|(addr, source)| StartError::Listen { addr, source })?;
         let local_addr = socket.local_addr()?;
@@ -140,7 +140,7 @@ impl Node {
             proof: None,
         };
         // Nobody else needs them.
-        let greeting = Greeting::new(hello, std::mem::take(&mut config.network_keys));
+        let greeting = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (routine_sender, routine) = queue::bounded(ROUTINE_MESSAGES);
@@ -163,8 +163,8 @@ impl Node {
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         let (memory, writing) = match state {
             Some(state) => {
-                mesh.tell_time(wall_clock());
-                mesh.recall(now, state.known_peers().to_vec());
+                mesh.set_wall_clock(wall_clock());
+                mesh.restore(now, state.known_peers().to_vec());
                 let (memory, writing) = memory::start(state, now)?;
                 (Some(memory), Some(writing))
             }
@@ -181,7 +181,7 @@ impl Node {
             sessions: std::collections::BTreeMap::new(),
             member_log,
             leave_by: None,
-            awaiting_calm: Vec::new(),
+            settle_waiters: Vec::new(),
         };
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };

@@ -21,7 +21,7 @@ use p2p_gossip::{DialAddr, PeerId};
 /// Every kind of message at the edges of what it can say. Added to, never changed.
 fn corpus() -> Vec<(&'static str, Message)> {
     let ping = |seq, text: &str| Message::Ping { seq, text: text.to_owned() };
-    let heartbeat = |seq, echo, roster| Message::Heartbeat { seq, echo, roster };
+    let heartbeat = |seq, echo, digest| Message::Heartbeat { seq, echo, digest };
     let broadcast = |text: &str| Message::Broadcast { text: text.to_owned() };
     let notice = |at: &str| Message::Notice(Notice::KeyInUse(at.parse().unwrap()));
     let peers = |records, more| Message::Peers { records, more };

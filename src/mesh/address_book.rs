@@ -60,7 +60,7 @@ impl Addrs {
 
     /// Takes in what is known from an earlier life, in the order in which it was known: first where the peer
     /// was reached, then what was said. The times of success say nothing of the order: a clock may be wrong.
-    pub(super) fn recall(&mut self, known: Vec<KnownAddr>) {
+    pub(super) fn restore(&mut self, known: Vec<KnownAddr>) {
         let (proven, said): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.last_success.is_some());
         for KnownAddr { addr, last_success } in proven.into_iter().chain(said) {
@@ -327,7 +327,7 @@ mod tests {
         let known =
             |n, success: Option<u64>| KnownAddr { addr: addr(n), last_success: success.map(UnixTime) };
         // The clock was wrong when the peer was reached at the first of them.
-        addrs.recall(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
+        addrs.restore(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
         assert_eq!(all(&addrs), [3, 2, 1, 4].map(addr));
         assert!(first_hand(&addrs).is_empty());
         assert!(addrs.was_proven(&addr(3)) && !addrs.is_proven(&addr(3)) && !addrs.was_proven(&addr(1)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::dial_queue::Target;
 use super::io::{Report, SessionUp};
 use super::machine::{Mesh, millis};
-use super::peer::{Met, State};
+use super::peer::{SeenTimes, State};
 use super::timer::Timer;
 use crate::event::DownReason;
 use crate::net::addr::DialAddr;
@@ -58,7 +58,7 @@ impl Mesh {
         is_refused: bool,
     ) {
         if let Some(peer) = self.peers.get_mut(&expected)
-            && let Some(Met { first, .. }) = peer.met
+            && let Some(SeenTimes { first, .. }) = peer.met
             && !std::mem::replace(&mut peer.wrong_id_reported, true)
         {
             let (addr, first_seen) = (addr.clone(), first);
@@ -79,8 +79,8 @@ impl Mesh {
                 Ok(()) => self.let_back_in(now, id),
             }
         }
-        self.seeds_again(now);
-        self.pump_dials(now);
+        self.redial_bootstraps(now);
+        self.start_queued_dials(now);
     }
 
     fn shut_out(&mut self, now: Instant, id: PeerId, why: Refusal) {
@@ -94,7 +94,7 @@ impl Mesh {
         let addr = peer.shown_addr();
         match peer.state {
             State::Rumour { .. } => self.forget(id),
-            State::Live(_) => {
+            State::Connected(_) => {
                 self.report(Report::NotAdmitted { peer: id, addr, why });
                 self.close_all(&id, ByeReason::NotAdmitted);
                 self.down(now, id, DownReason::Denied);
@@ -117,7 +117,7 @@ impl Mesh {
                 peer.addrs.restart_round();
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
-            State::Live(live) => live.lists.ask_anew(),
+            State::Connected(connected) => connected.lists.ask_anew(),
             State::Left { .. } | State::Rumour { .. } => {}
         }
     }

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn connected_time_runs_only_while_a_member_is_there_and_the_process_runs() {
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let total = |time: &ConnectedTime, seconds| time.total(after(seconds)).as_secs();
         let mut time = ConnectedTime::default();

@@ -31,13 +31,13 @@ pub(super) enum Target {
     /// A peer, at one of its addresses; nobody else will do.
     Peer(PeerId),
     /// The `--connect` address with this index; whoever is there, unless somebody is pinned.
-    Seed(usize),
+    Bootstrap(usize),
 }
 
 /// An address from `--connect`: dialled whenever the peer behind it is not connected, also when
 /// that peer left: the user has asked for this address, not for that process.
 #[derive(Debug)]
-pub(super) struct Seed {
+pub(super) struct Bootstrap {
     pub(super) addr: DialAddr,
     /// Who alone will do, if the user has said so.
     pub(super) pin: Option<Pin>,
@@ -62,7 +62,7 @@ pub(super) struct Dial {
 
 /// What became of a dial whose session came up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Finished {
+pub(super) enum DialOutcome {
     Reached(Target, DialAddr),
     /// It had been given up, but too late to keep the other end from counting it.
     Cancelled,
@@ -70,7 +70,7 @@ pub(super) enum Finished {
 
 #[derive(Debug)]
 pub(super) struct DialQueue {
-    pub(super) seeds: Vec<Seed>,
+    pub(super) bootstraps: Vec<Bootstrap>,
     pub(super) in_flight: BTreeMap<SessionId, Dial>,
     /// Due, waiting for a slot: seeds and peers once met; peers never met.
     pub(super) ready_known: VecDeque<Target>,
@@ -81,15 +81,15 @@ pub(super) struct DialQueue {
 
 impl DialQueue {
     pub(super) fn new(connect: &[ConnectAddr], now: Instant) -> Self {
-        let mut seeds: Vec<Seed> = Vec::new();
+        let mut bootstraps: Vec<Bootstrap> = Vec::new();
         for ConnectAddr { pin, addr } in connect {
-            let is_same = |seed: &Seed| seed.addr == *addr && seed.pin == *pin;
+            let is_same = |bootstrap: &Bootstrap| bootstrap.addr == *addr && bootstrap.pin == *pin;
             // Without its pin an address would let in whom the pin keeps out.
             let is_pinned = |other: &ConnectAddr| other.addr == *addr && other.pin.is_some();
-            if seeds.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
+            if bootstraps.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
                 continue;
             }
-            seeds.push(Seed {
+            bootstraps.push(Bootstrap {
                 addr: addr.clone(),
                 pin: *pin,
                 peer: None,
@@ -101,7 +101,7 @@ impl DialQueue {
             });
         }
         Self {
-            seeds,
+            bootstraps,
             in_flight: BTreeMap::new(),
             ready_known: VecDeque::new(),
             ready_rumoured: VecDeque::new(),
@@ -115,9 +115,13 @@ impl DialQueue {
     }
 
     /// A dial has become a session; whom it was meant for, and where.
-    pub(super) fn finished(&mut self, session: SessionId) -> Option<Finished> {
+    pub(super) fn finished(&mut self, session: SessionId) -> Option<DialOutcome> {
         let dial = self.in_flight.remove(&session)?;
-        Some(if dial.cancelled { Finished::Cancelled } else { Finished::Reached(dial.target, dial.addr) })
+        Some(if dial.cancelled {
+            DialOutcome::Cancelled
+        } else {
+            DialOutcome::Reached(dial.target, dial.addr)
+        })
     }
 
     /// Dials under way to one peer are off; those that are to be cancelled.
@@ -140,13 +144,13 @@ impl DialQueue {
 
     /// Whether the user has named this peer itself, not only an address.
     pub(super) fn is_pinned(&self, id: &PeerId) -> bool {
-        self.seeds.iter().any(|seed| seed.pin.is_some_and(|pin| pin.matches(id)))
+        self.bootstraps.iter().any(|bootstrap| bootstrap.pin.is_some_and(|pin| pin.matches(id)))
     }
 
     /// A `--connect` address leads to this node.
-    pub(super) fn seed_is_self(&mut self, seed: usize) -> DialAddr {
-        self.seeds[seed].is_self = true;
-        self.seeds[seed].addr.clone()
+    pub(super) fn bootstrap_is_self(&mut self, bootstrap: usize) -> DialAddr {
+        self.bootstraps[bootstrap].is_self = true;
+        self.bootstraps[bootstrap].addr.clone()
     }
 
     fn cancel(&mut self, wanted: impl Fn(&Dial) -> bool) -> Vec<SessionId> {

@@ -12,12 +12,12 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
 
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
-const SEED_WAIT: Duration = Duration::from_secs(1);
+const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
 
 impl Mesh {
-    pub(super) fn dial_seeds(&mut self, now: Instant) {
-        for seed in 0..self.dialing.seeds.len() {
-            self.timers.set(Timer::Dial(Target::Seed(seed)), now);
+    pub(super) fn dial_bootstraps(&mut self, now: Instant) {
+        for bootstrap in 0..self.dialing.bootstraps.len() {
+            self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
         }
     }
 
@@ -31,11 +31,11 @@ impl Mesh {
         } else {
             self.dialing.ready_rumoured.push_back(target);
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     /// Starts as many dials as there are slots for.
-    pub(super) fn pump_dials(&mut self, now: Instant) {
+    pub(super) fn start_queued_dials(&mut self, now: Instant) {
         while let Some((target, is_known)) = self.dialing.pop_ready() {
             if !self.is_wanted(target) {
                 continue;
@@ -58,7 +58,7 @@ impl Mesh {
             let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
             self.dialing.in_flight.insert(session, dial);
             let source = match target {
-                Target::Seed(_) => DialSource::User,
+                Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
                 Target::Peer(_) => DialSource::UnknownPeer,
             };
@@ -71,11 +71,11 @@ impl Mesh {
             && !self.leaving
         {
             match dial.target {
-                Target::Seed(seed) => self.seed_failed(now, seed, reason),
+                Target::Bootstrap(bootstrap) => self.bootstrap_failed(now, bootstrap, reason),
                 Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
             }
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried.
@@ -92,34 +92,34 @@ impl Mesh {
     }
 
     /// A dial reached a `--connect` address, if that is what it was meant for.
-    pub(super) fn seed_reached(&mut self, target: Option<Target>, id: PeerId) {
-        if let Some(Target::Seed(seed)) = target {
-            let seed = &mut self.dialing.seeds[seed];
-            seed.peer = Some(id);
-            seed.backoff.reset();
-            seed.reported = false;
-            seed.wrong_id_reported = false;
+    pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
+        if let Some(Target::Bootstrap(bootstrap)) = target {
+            let bootstrap = &mut self.dialing.bootstraps[bootstrap];
+            bootstrap.peer = Some(id);
+            bootstrap.backoff.reset();
+            bootstrap.reported = false;
+            bootstrap.wrong_id_reported = false;
         }
     }
 
     /// A peer is lost; the `--connect` addresses that lead to it are dialled too.
-    pub(super) fn seeds_lost(&mut self, now: Instant, id: PeerId) {
-        for index in 0..self.dialing.seeds.len() {
-            let seed = &mut self.dialing.seeds[index];
-            if seed.peer == Some(id) {
-                seed.since = now;
-                let wait = self.random_between(SEED_WAIT, SEED_WAIT * 3 / 2);
-                self.timers.set_no_later(Timer::Dial(Target::Seed(index)), now + wait);
+    pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
+        for index in 0..self.dialing.bootstraps.len() {
+            let bootstrap = &mut self.dialing.bootstraps[index];
+            if bootstrap.peer == Some(id) {
+                bootstrap.since = now;
+                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
+                self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
             }
         }
     }
 
     /// There is a reason to hope at all `--connect` addresses: they are dialled soon.
-    pub(super) fn seeds_again(&mut self, now: Instant) {
-        for index in 0..self.dialing.seeds.len() {
-            let target = Target::Seed(index);
+    pub(super) fn redial_bootstraps(&mut self, now: Instant) {
+        for index in 0..self.dialing.bootstraps.len() {
+            let target = Target::Bootstrap(index);
             if self.timers.is_set(Timer::Dial(target)) {
-                self.dialing.seeds[index].backoff.reset();
+                self.dialing.bootstraps[index].backoff.reset();
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
@@ -127,30 +127,30 @@ impl Mesh {
     }
 
     /// The `--connect` addresses that lead to this peer are not dialled before then.
-    pub(super) fn seeds_wait(&mut self, id: PeerId, until: Instant) {
-        for (index, seed) in self.dialing.seeds.iter().enumerate() {
-            if seed.peer == Some(id) {
-                self.timers.set(Timer::Dial(Target::Seed(index)), until);
+    pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
+        for (index, bootstrap) in self.dialing.bootstraps.iter().enumerate() {
+            if bootstrap.peer == Some(id) {
+                self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
             }
         }
     }
 
-    fn seed_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let seed = &mut self.dialing.seeds[index];
-        let outage = now.saturating_duration_since(seed.since);
-        let wait = seed.backoff.next(&mut self.rng, outage);
-        let addr = seed.addr.clone();
-        self.timers.set(Timer::Dial(Target::Seed(index)), now + wait);
+    fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
+        let bootstrap = &mut self.dialing.bootstraps[index];
+        let outage = now.saturating_duration_since(bootstrap.since);
+        let wait = bootstrap.backoff.next(&mut self.rng, outage);
+        let addr = bootstrap.addr.clone();
+        self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         let detail = match reason {
             DialError::Failed(detail) => {
-                if !std::mem::replace(&mut seed.reported, true) {
-                    return self.report(Report::SeedUnreachable { addr, detail });
+                if !std::mem::replace(&mut bootstrap.reported, true) {
+                    return self.report(Report::BootstrapUnreachable { addr, detail });
                 }
                 detail
             }
             DialError::WrongId { found } => {
-                if let Some(pin) = seed.pin {
-                    if !std::mem::replace(&mut seed.wrong_id_reported, true) {
+                if let Some(pin) = bootstrap.pin {
+                    if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
                 } else {
@@ -212,7 +212,7 @@ impl Mesh {
                 self.dialing.ready_rumoured.push_front(target);
             }
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     /// Dials again, or forgets who was only hearsay. Returns the wait until the next dial.
@@ -237,7 +237,7 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&expected) {
             peer.addrs.demote(addr);
         }
-        if !self.is_live(&found) && self.hear_of(now, found, [addr.clone()]) {
+        if !self.is_connected(&found) && self.hear_of(now, found, [addr.clone()]) {
             let soon = self.random_between(millis(100), millis(300));
             self.timers.set_no_later(Timer::Dial(Target::Peer(found)), now + soon);
         }
@@ -267,7 +267,7 @@ impl Mesh {
 
     fn is_known(&self, target: Target) -> bool {
         match target {
-            Target::Seed(_) => true,
+            Target::Bootstrap(_) => true,
             Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| peer.met.is_some()),
         }
     }
@@ -278,25 +278,25 @@ impl Mesh {
                 let is_admitted = self.config.access.check(&id).is_ok();
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
             }
-            Target::Seed(index) => {
-                let seed = &self.dialing.seeds[index];
-                if seed.is_self || seed.peer.is_some_and(|peer| self.is_live(&peer)) {
+            Target::Bootstrap(index) => {
+                let bootstrap = &self.dialing.bootstraps[index];
+                if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
                 // Connected by another way already? Who is pinned may be anywhere; who is not pinned,
                 // there.
                 let will_do = |(id, peer): &(&PeerId, &Peer)| {
-                    let is_it = match seed.pin {
+                    let is_it = match bootstrap.pin {
                         Some(pin) => pin.matches(id),
                         // A strict node takes nobody else for it who was ever met there.
-                        None if self.config.strict => peer.addrs.was_proven(&seed.addr),
-                        None => peer.addrs.is_proven(&seed.addr),
+                        None if self.config.strict => peer.addrs.was_proven(&bootstrap.addr),
+                        None => peer.addrs.is_proven(&bootstrap.addr),
                     };
-                    is_it && peer.live().is_some()
+                    is_it && peer.connected().is_some()
                 };
                 let there = self.peers.iter().find(will_do).map(|(id, _)| *id);
                 if let Some(id) = there {
-                    self.seed_reached(Some(target), id);
+                    self.bootstrap_reached(Some(target), id);
                 }
                 there.is_none()
             }
@@ -306,21 +306,21 @@ impl Mesh {
     /// Where to dial, and who must be there.
     fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
-            Target::Seed(index) => {
-                let seed = &self.dialing.seeds[index];
-                let owner = || self.owner_of(&seed.addr, &self.id).filter(|_| self.config.strict);
-                let expected = match seed.pin {
+            Target::Bootstrap(index) => {
+                let bootstrap = &self.dialing.bootstraps[index];
+                let owner = || self.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
+                let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
                     None => owner().map_or(Expected::Anybody, Expected::Peer),
                 };
                 let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
-                let seed = &mut self.dialing.seeds[index];
-                let addr = seed.addr.clone();
+                let bootstrap = &mut self.dialing.bootstraps[index];
+                let addr = bootstrap.addr.clone();
                 if let Some(why) = refusal {
                     self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
-                    if !std::mem::replace(&mut seed.reported, true) {
+                    if !std::mem::replace(&mut bootstrap.reported, true) {
                         let detail = format!("peer {expected} is refused: {why}");
-                        self.report(Report::SeedUnreachable { addr, detail });
+                        self.report(Report::BootstrapUnreachable { addr, detail });
                     }
                     return None;
                 }

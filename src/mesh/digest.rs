@@ -5,8 +5,8 @@ use crate::trust::peer_id::PeerId;
 /// XOR of the first eight bytes of the ids: equal for equal sets in whatever order, and kept up
 /// to date by one XOR a change. It detects omissions, not malice; ids in lists are proven anyway.
 #[must_use]
-pub fn roster_of<'a>(members: impl IntoIterator<Item = &'a PeerId>) -> u64 {
-    members.into_iter().fold(0, |roster, id| roster ^ share(id))
+pub fn membership_digest<'a>(members: impl IntoIterator<Item = &'a PeerId>) -> u64 {
+    members.into_iter().fold(0, |digest, id| digest ^ share(id))
 }
 
 /// What one member adds to, or takes from, a roster.
@@ -22,8 +22,8 @@ mod tests {
     #[test]
     fn order_does_not_matter_and_members_do() {
         let [a, b, c] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
-        assert_eq!(roster_of([&a, &b, &c]), roster_of([&c, &a, &b]));
-        assert_ne!(roster_of([&a, &b]), roster_of([&a, &c]));
-        assert_eq!(roster_of([&a, &b]) ^ share(&b), roster_of([&a]));
+        assert_eq!(membership_digest([&a, &b, &c]), membership_digest([&c, &a, &b]));
+        assert_ne!(membership_digest([&a, &b]), membership_digest([&a, &c]));
+        assert_eq!(membership_digest([&a, &b]) ^ share(&b), membership_digest([&a]));
     }
 }

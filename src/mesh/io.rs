@@ -203,14 +203,14 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// A `--connect` address did not answer for the first time in this outage; it is tried on.
-    SeedUnreachable {
+    BootstrapUnreachable {
         /// Where.
         addr: DialAddr,
         /// What went wrong.
         detail: String,
     },
     /// A `--connect` address leads to this very node; it is not tried again.
-    SeedIsSelf {
+    BootstrapIsSelf {
         /// Where.
         addr: DialAddr,
     },
@@ -258,14 +258,14 @@ pub enum Report {
         why: Refusal,
     },
     /// A peer turned us away.
-    TurnedAway {
+    RefusedByPeer {
         /// Who.
         peer: PeerId,
         /// Why, by its own account.
         reason: ByeReason,
     },
     /// Peers are known from an earlier life of this node, and looked for.
-    Recalled {
+    Restored {
         /// How many.
         peers: usize,
         /// How many have missed so much connected time that they are forgotten.
@@ -307,7 +307,7 @@ pub enum Report {
         retry_in: Duration,
     },
     /// This node itself stood still; peers get that much more patience.
-    HeldUp {
+    Stalled {
         /// For how long.
         gap: Duration,
     },

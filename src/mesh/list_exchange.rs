@@ -16,7 +16,7 @@ const ROSTER_QUESTIONS_PER_SECOND: u32 = 4;
 
 /// Why a list was asked for, which decides how its news is acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum ExchangeReason {
     /// We are new here.
     Join,
     /// We were apart.
@@ -25,15 +25,15 @@ pub(super) enum Why {
     Roster,
 }
 
-pub(super) fn roster_questions(now: Instant) -> TokenBucket {
+pub(super) fn digest_questions(now: Instant) -> TokenBucket {
     TokenBucket::new(ROSTER_QUESTIONS_BURST, ROSTER_QUESTIONS_PER_SECOND, now)
 }
 
 /// Requests and answers between us and one live peer.
 #[derive(Debug)]
-pub(super) struct ListExchange {
+pub(super) struct PeerExchange {
     /// The request under way, and the frames that have answered it.
-    pub(super) asked: Option<(Instant, Why, usize)>,
+    pub(super) asked: Option<(Instant, ExchangeReason, usize)>,
     /// Roster that the peer had when we last asked because of it.
     pub(super) asked_for: Option<u64>,
     pub(super) not_before: Instant,
@@ -41,7 +41,7 @@ pub(super) struct ListExchange {
     pub(super) answered: Option<Instant>,
 }
 
-impl ListExchange {
+impl PeerExchange {
     pub(super) fn new(now: Instant) -> Self {
         Self { asked: None, asked_for: None, not_before: now, interval: ASK_AGAIN_MIN, answered: None }
     }

@@ -11,14 +11,14 @@ use super::backoff;
 use super::io::{Output, Report, SessionId};
 use super::machine::{Mesh, Session, millis};
 use super::peer::{Peer, State};
-use super::routine::{Beat, HELD_UP};
+use super::routine::{Beat, STALL_MIN};
 use super::timer::Timer;
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{Echo, Message};
 
 /// Standing still for so long is worth a line in the log.
-const HELD_UP_REPORTED: Duration = Duration::from_millis(500);
+const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 
 /// Moments in an interval at which heartbeats are sent.
 const BEATS: u32 = 8;
@@ -50,8 +50,8 @@ impl Mesh {
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
     /// so that those who came at the same time do not all have the same moment for ever.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
-        let live = self.peers.get(&id).and_then(Peer::live);
-        if live.is_some_and(|live| live.heartbeats.last_sent.is_none()) {
+        let connected = self.peers.get(&id).and_then(Peer::connected);
+        if connected.is_some_and(|connected| connected.heartbeats.last_sent.is_none()) {
             let interval = self.config.heartbeat;
             let wait = self.random_between(interval / BEATS, interval);
             let first = self.beat_before(now + wait);
@@ -70,12 +70,12 @@ impl Mesh {
     /// A message came from the peer, whatever it says.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         // For as long as this node stood still since then, nobody was silent.
-        let stood_still = self.stood_still.filter(|(_, until)| arrived < *until);
-        let heard = stood_still.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
-        if let Some(live) = self.peers.get_mut(id).and_then(Peer::live_mut) {
-            live.heard = live.heard.max(heard);
-            live.is_probed = false;
-            if !live.is_member {
+        let stall = self.stall.filter(|(_, until)| arrived < *until);
+        let heard = stall.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
+        if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
+            connected.heard = connected.heard.max(heard);
+            connected.is_draining = false;
+            if !connected.is_member {
                 self.joined(now, *id);
             }
         }
@@ -86,10 +86,10 @@ impl Mesh {
         let (we_lead, interval) = (self.id < id, self.config.heartbeat);
         let next = self.beat_before(now + interval);
         self.timers.set(Timer::Heartbeat(id), next);
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let heartbeats = &mut live.heartbeats;
+        let heartbeats = &mut connected.heartbeats;
         match heartbeats.last_heard.map(|at| at + interval) {
             Some(expected) if !we_lead && !heartbeats.is_ready && now < expected => {
                 if let Some((session, message)) = self.next_heartbeat(now, id) {
@@ -123,20 +123,20 @@ impl Mesh {
 
     /// Whether a heartbeat lies ready on the peer's session, from now on; and whether one did.
     fn set_ready(&mut self, id: PeerId, is_ready: bool) -> bool {
-        let live = self.peers.get_mut(&id).and_then(Peer::live_mut);
-        live.is_some_and(|live| std::mem::replace(&mut live.heartbeats.is_ready, is_ready))
+        let connected = self.peers.get_mut(&id).and_then(Peer::connected_mut);
+        connected.is_some_and(|connected| std::mem::replace(&mut connected.heartbeats.is_ready, is_ready))
     }
 
     fn next_heartbeat(&mut self, now: Instant, id: PeerId) -> Option<(SessionId, Message)> {
-        let roster = self.roster;
-        let live = self.peers.get_mut(&id).and_then(Peer::live_mut)?;
-        let session = live.active()?;
-        let echo = live.heartbeats.to_echo.take().map(|(seq, at)| {
+        let digest = self.digest;
+        let connected = self.peers.get_mut(&id).and_then(Peer::connected_mut)?;
+        let session = connected.active()?;
+        let echo = connected.heartbeats.to_echo.take().map(|(seq, at)| {
             let held = now.saturating_duration_since(at).as_micros();
             Echo { seq, held_us: u64::try_from(held).unwrap_or(u64::MAX) }
         });
-        let seq = live.heartbeats.send(now);
-        Some((session, Message::Heartbeat { seq, echo, roster }))
+        let seq = connected.heartbeats.send(now);
+        Some((session, Message::Heartbeat { seq, echo, digest }))
     }
 
     /// The leader's heartbeat has arrived: ours has gone out then, if it lay ready, or goes now, unless the
@@ -145,7 +145,11 @@ impl Mesh {
         let half = self.config.heartbeat / 2;
         let next = self.beat_before(arrived + half);
         let was_ready = self.set_ready(id, false);
-        let last_sent = self.peers.get(&id).and_then(Peer::live).and_then(|live| live.heartbeats.last_sent);
+        let last_sent = self
+            .peers
+            .get(&id)
+            .and_then(Peer::connected)
+            .and_then(|connected| connected.heartbeats.last_sent);
         let is_answered = |at: Instant| if was_ready { at + LAID_READY <= arrived } else { now < at + half };
         if !last_sent.is_some_and(is_answered) {
             self.send_heartbeat(now, id);
@@ -161,19 +165,19 @@ impl Mesh {
         &mut self,
         now: Instant,
         id: PeerId,
-        Beat { seq, echo, roster, arrived }: Beat,
+        Beat { seq, echo, digest, arrived }: Beat,
     ) {
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        live.roster = Some(roster);
-        live.heartbeats.to_echo = Some((seq, arrived));
-        live.heartbeats.last_heard = Some(arrived);
-        live.heartbeats.received += 1;
-        let is_first = live.heartbeats.received == 1;
+        connected.digest = Some(digest);
+        connected.heartbeats.to_echo = Some((seq, arrived));
+        connected.heartbeats.last_heard = Some(arrived);
+        connected.heartbeats.received += 1;
+        let is_first = connected.heartbeats.received == 1;
         let is_settled = !self.timers.is_set(Timer::Settled);
         if let Some(Echo { seq, held_us }) = echo {
-            let rtt = live.heartbeats.echoed(arrived, seq, Duration::from_micros(held_us));
+            let rtt = connected.heartbeats.echoed(arrived, seq, Duration::from_micros(held_us));
             rtt.into_iter().for_each(|rtt| self.rtt.measured(rtt));
             if rtt.is_some() && is_settled {
                 self.ping_if_due(now, id);
@@ -185,15 +189,16 @@ impl Mesh {
             // Echoed at once, so that the other side has a round-trip time from the beginning.
             self.send_heartbeat(now, id);
         }
-        self.compare_rosters(now, id, roster);
+        self.compare_digests(now, id, digest);
     }
 
     /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
-        let live = self.peers.get(&id).and_then(Peer::live);
-        if live.is_some_and(|live| !live.is_pinged && live.heartbeats.rtt.last.is_some()) {
-            let others = u32::try_from(self.live).unwrap_or(u32::MAX);
+        let connected = self.peers.get(&id).and_then(Peer::connected);
+        if connected.is_some_and(|connected| !connected.is_pinged && connected.heartbeats.rtt.last.is_some())
+        {
+            let others = u32::try_from(self.connected).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);
             self.timers.set_no_later(Timer::Ping(id), now + soon);
@@ -205,11 +210,11 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(live) = peer.live_mut() else {
+        let Some(connected) = peer.connected_mut() else {
             return;
         };
-        let is_first = !std::mem::replace(&mut live.is_pinged, true);
-        let has_session = live.active().is_some();
+        let is_first = !std::mem::replace(&mut connected.is_pinged, true);
+        let has_session = connected.active().is_some();
         // Who met at the same time does not ping at the same time for ever.
         let period = self.config.period;
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
@@ -233,8 +238,8 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let State::Live(live) = &peer.state {
-            let rtt_ms = live.heartbeats.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
+        if let State::Connected(connected) = &peer.state {
+            let rtt_ms = connected.heartbeats.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
             peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Ping { peer: id, name, addr, seq, text, rtt_ms });
@@ -244,7 +249,7 @@ impl Mesh {
     /// What the peer's user says, on whichever of its sessions: it was sent on one, so it comes once.
     pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
         self.heard(now, arrived, &id);
-        if let Some(peer) = self.peers.get(&id).filter(|peer| peer.live().is_some()) {
+        if let Some(peer) = self.peers.get(&id).filter(|peer| peer.connected().is_some()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });
         }
@@ -252,18 +257,18 @@ impl Mesh {
 
     /// The peer's silence may have lasted long enough.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let dead_at = live.heard + live.timeout;
+        let dead_at = connected.heard + connected.timeout;
         if now < dead_at {
-            live.is_probed = false;
+            connected.is_draining = false;
             // Most have spoken by then, and are looked at when heartbeats are sent anyway; who has not,
             // once more when its time is up.
             let beat = self.beat_before(dead_at);
             self.timers.set(Timer::Silence(id), if now < beat { beat } else { dead_at });
-        } else if let Some(session) = live.active() {
-            if std::mem::replace(&mut live.is_probed, true) {
+        } else if let Some(session) = connected.active() {
+            if std::mem::replace(&mut connected.is_draining, true) {
                 self.silent(now, id);
             } else {
                 // On a starved machine a heartbeat may lie unread in the socket: silence is judged
@@ -277,34 +282,36 @@ impl Mesh {
     }
 
     /// Nothing was left unread on a session whose peer has been silent for its timeout.
-    pub(super) fn session_quiet(&mut self, now: Instant, session: SessionId) {
+    pub(super) fn session_drained(&mut self, now: Instant, session: SessionId) {
         let Some(&Session { peer, .. }) = self.sessions.get(&session) else {
             return;
         };
-        let live = self.peers.get(&peer).and_then(Peer::live);
+        let connected = self.peers.get(&peer).and_then(Peer::connected);
         // Who leaves has said its goodbyes already.
-        if !self.leaving && live.is_some_and(|live| live.is_probed && live.active() == Some(session)) {
+        if !self.leaving
+            && connected.is_some_and(|connected| connected.is_draining && connected.active() == Some(session))
+        {
             self.check_silence(now, peer);
         }
     }
 
     /// If timers are served late, everybody's patience grows by as much.
-    pub(super) fn notice_gap(&mut self, now: Instant) {
+    pub(super) fn detect_stall(&mut self, now: Instant) {
         let last_turn = std::mem::replace(&mut self.last_turn, now);
         let Some(due) = self.timers.next() else {
             return;
         };
         let from = due.max(last_turn);
         let gap = now.saturating_duration_since(from);
-        if gap < HELD_UP {
+        if gap < STALL_MIN {
             return;
         }
-        self.stood_still = Some((from, now));
+        self.stall = Some((from, now));
         self.connected_time.leave_out(gap);
         let mut graces = Vec::new();
         for (id, peer) in &mut self.peers {
-            if let Some(live) = peer.live_mut() {
-                live.heard += gap;
+            if let Some(connected) = peer.connected_mut() {
+                connected.heard += gap;
                 if let Some(at) = self.timers.deadline(Timer::Grace(*id)) {
                     graces.push((*id, at + gap));
                 }
@@ -313,8 +320,8 @@ impl Mesh {
         for (id, at) in graces {
             self.timers.set(Timer::Grace(id), at);
         }
-        if self.live > 0 && gap >= HELD_UP_REPORTED {
-            self.report(Report::HeldUp { gap });
+        if self.connected > 0 && gap >= STALL_REPORTED_MIN {
+            self.report(Report::Stalled { gap });
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::connected_time::ConnectedTime;
 use super::dial_queue::DialQueue;
-use super::digest::roster_of;
+use super::digest::membership_digest;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
-use super::list_exchange::roster_questions;
-use super::peer::{Live, Peer};
+use super::list_exchange::digest_questions;
+use super::peer::{Connected, Peer};
 use super::routine::Beat;
 use super::rtt::RttHistogram;
 use super::timer::{Timer, Timers};
@@ -35,8 +35,8 @@ pub struct Mesh {
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     /// Digest of ourselves and all live peers.
-    pub(super) roster: u64,
-    pub(super) live: usize,
+    pub(super) digest: u64,
+    pub(super) connected: usize,
     /// How long this node has had a member, in this life.
     pub(super) connected_time: ConnectedTime,
     /// How many ever came up.
@@ -44,7 +44,7 @@ pub struct Mesh {
     /// Every round-trip time measured.
     pub(super) rtt: RttHistogram,
     /// Lists asked for because of rosters.
-    pub(super) roster_questions: TokenBucket,
+    pub(super) digest_questions: TokenBucket,
     /// Since when membership has been changing, if it has.
     pub(super) unsettled_since: Option<Instant>,
     /// Whether any list of peers has been received yet.
@@ -56,7 +56,7 @@ pub struct Mesh {
     /// When the driver last called.
     pub(super) last_turn: Instant,
     /// From when until when this node was last held up.
-    pub(super) stood_still: Option<(Instant, Instant)>,
+    pub(super) stall: Option<(Instant, Instant)>,
 }
 
 /// A session that came up and has not ended.
@@ -83,32 +83,32 @@ impl Mesh {
             sessions: BTreeMap::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            roster: roster_of([&id]),
-            live: 0,
+            digest: membership_digest([&id]),
+            connected: 0,
             connected_time: ConnectedTime::default(),
             came: 0,
             rtt: RttHistogram::default(),
-            roster_questions: roster_questions(now),
+            digest_questions: digest_questions(now),
             unsettled_since: None,
             has_list: false,
             leaving: false,
             wall: UnixTime::default(),
             started: now,
             last_turn: now,
-            stood_still: None,
+            stall: None,
         };
-        mesh.dial_seeds(now);
+        mesh.dial_bootstraps(now);
         mesh
     }
 
     /// Takes note of something that happened.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        self.notice_gap(now);
+        self.detect_stall(now);
         match input {
             Input::SessionUp(up) => self.session_up(now, up),
             Input::Received { session, message, arrived } => self.received(now, session, message, arrived),
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
-            Input::Quiet { session } => self.session_quiet(now, session),
+            Input::Quiet { session } => self.session_drained(now, session),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
@@ -117,20 +117,20 @@ impl Mesh {
 
     /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.notice_gap(now);
+        self.detect_stall(now);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Dial(target) => self.dial_due(now, target),
                 Timer::Heartbeat(peer) => self.heartbeat_due(now, peer),
                 Timer::Ping(peer) => self.send_ping(now, peer),
                 Timer::Silence(peer) => self.check_silence(now, peer),
-                Timer::Grace(peer) => self.grace_over(now, peer),
-                Timer::RosterCheck(peer) => self.check_roster(now, peer),
+                Timer::Grace(peer) => self.grace_expired(now, peer),
+                Timer::DigestCheck(peer) => self.check_digest(now, peer),
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
             }
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     /// The next thing to do outside, in order; ask until there is none.
@@ -153,24 +153,24 @@ impl Mesh {
     /// Live members, including this node.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.live + 1
+        self.connected + 1
     }
 
     /// Digest of this node and its live peers.
     #[must_use]
-    pub fn roster(&self) -> u64 {
-        self.roster
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The sessions that messages to live peers are sent on, for checks: at most one a peer.
     pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
-        self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.live()?.active()?)))
+        self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.connected()?.active()?)))
     }
 
     /// The sessions with one peer that are up and that nobody has said goodbye on, oldest first.
     #[must_use]
     pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
-        self.peers.get(peer).and_then(Peer::live).map_or(&[], |live| &live.sessions)
+        self.peers.get(peer).and_then(Peer::connected).map_or(&[], |connected| &connected.sessions)
     }
 
     /// Dials that have been ordered and not been answered.
@@ -192,8 +192,8 @@ impl Mesh {
         } else if !closing {
             self.heard(now, arrived, &peer);
             match message {
-                Message::Heartbeat { seq, echo, roster } => {
-                    self.received_heartbeat(now, peer, Beat { seq, echo, roster, arrived });
+                Message::Heartbeat { seq, echo, digest } => {
+                    self.received_heartbeat(now, peer, Beat { seq, echo, digest, arrived });
                 }
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
@@ -201,7 +201,7 @@ impl Mesh {
                 Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } | Message::Broadcast { .. } => {}
             }
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     pub(super) fn output(&mut self, output: Output) {
@@ -218,7 +218,7 @@ impl Mesh {
 
     /// Sends on the peer's active session, if it has one.
     pub(super) fn send(&mut self, now: Instant, peer: &PeerId, message: Message) {
-        let active = self.peers.get(peer).and_then(Peer::live).and_then(Live::active);
+        let active = self.peers.get(peer).and_then(Peer::connected).and_then(Connected::active);
         if let Some(session) = active {
             self.sending(now, peer);
             self.output(Output::Send { session, message });
@@ -229,8 +229,8 @@ impl Mesh {
         backoff::between(&mut self.rng, low, high)
     }
 
-    pub(super) fn is_live(&self, peer: &PeerId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.live().is_some())
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.connected().is_some())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::dial_queue::{Finished, REFUSED_WAIT, Target};
+use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
-use super::list_exchange::Why;
+use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Live, Met, Peer, REPLACED_MAX, State, timeout_for};
+use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State, timeout_for};
 use super::timer::Timer;
 use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
@@ -30,20 +30,20 @@ const STABLE: Duration = Duration::from_secs(5);
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
         let (target, dialled) = match self.dialing.finished(up.session) {
-            Some(Finished::Cancelled) => {
+            Some(DialOutcome::Cancelled) => {
                 // Its goodbye is under way already. What the other end sends before it reads
                 // that still counts.
                 let session = Session { peer: up.peer, remote: up.remote, closing: true };
                 self.sessions.insert(up.session, session);
-                return self.pump_dials(now);
+                return self.start_queued_dials(now);
             }
-            Some(Finished::Reached(target, addr)) => (Some(target), Some(addr)),
+            Some(DialOutcome::Reached(target, addr)) => (Some(target), Some(addr)),
             None => (None, None),
         };
         if self.leaving {
             self.refuse(up.session, ByeReason::Leaving);
         } else if up.peer == self.id {
-            self.met_own_key(now, &up, target);
+            self.handle_own_id(now, &up, target);
         } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
             self.refuse(up.session, reason);
             self.retry_refused(now, target);
@@ -56,26 +56,26 @@ impl Mesh {
         } else {
             self.retry_refused(now, target);
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
         let Some(Session { peer: id, .. }) = self.sessions.remove(&session) else {
             return;
         };
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let Some(at) = live.sessions.iter().position(|&s| s == session) else {
+        let Some(at) = connected.sessions.iter().position(|&s| s == session) else {
             return;
         };
-        live.sessions.remove(at);
+        connected.sessions.remove(at);
         if reason == DisconnectReason::Bye(ByeReason::Leaving) {
             self.left(now, id);
-        } else if live.sessions.is_empty() && !self.leaving {
+        } else if connected.sessions.is_empty() && !self.leaving {
             self.lost_last_session(now, id, session, reason);
         }
-        self.pump_dials(now);
+        self.start_queued_dials(now);
     }
 
     pub(super) fn leave(&mut self) {
@@ -94,8 +94,13 @@ impl Mesh {
     }
 
     /// The session that was to come has not: the peer is lost after all.
-    pub(super) fn grace_over(&mut self, now: Instant, id: PeerId) {
-        if self.peers.get(&id).and_then(Peer::live).is_some_and(|live| live.sessions.is_empty()) {
+    pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
+        if self
+            .peers
+            .get(&id)
+            .and_then(Peer::connected)
+            .is_some_and(|connected| connected.sessions.is_empty())
+        {
             self.down(now, id, DownReason::Closed);
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
@@ -109,7 +114,7 @@ impl Mesh {
     }
 
     pub(super) fn forget(&mut self, id: PeerId) {
-        if !self.is_live(&id) {
+        if !self.is_connected(&id) {
             if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
                 self.output(Output::Remember);
             }
@@ -125,7 +130,7 @@ impl Mesh {
         let we_decide = self.id < id;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
         let was_known = peer.met.is_some();
-        let met = peer.met.unwrap_or(Met { first: self.wall, last: self.wall });
+        let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
         peer.instance = Some(hello.instance);
@@ -149,28 +154,28 @@ impl Mesh {
         }
         peer.addrs.restart_round();
 
-        let is_new = peer.live().is_none();
+        let is_new = peer.connected().is_none();
         if is_new {
             self.came += 1;
-            peer.state = State::Live(Box::new(Live::new(now, self.came, timeout)));
+            peer.state = State::Connected(Box::new(Connected::new(now, self.came, timeout)));
             peer.reached_by.clear();
         }
         let is_welcome = peer.refused.is_none();
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        live.heard = now;
-        live.is_probed = false;
-        live.timeout = timeout;
-        live.heartbeats.is_ready = false;
+        connected.heard = now;
+        connected.is_draining = false;
+        connected.timeout = timeout;
+        connected.heartbeats.is_ready = false;
         let surplus: Vec<SessionId> = if we_decide {
-            std::mem::take(&mut live.sessions)
-        } else if live.sessions.len() == SESSIONS_PER_PEER_MAX {
-            vec![live.sessions.remove(0)]
+            std::mem::take(&mut connected.sessions)
+        } else if connected.sessions.len() == SESSIONS_PER_PEER_MAX {
+            vec![connected.sessions.remove(0)]
         } else {
             Vec::new()
         };
-        live.sessions.push(session);
+        connected.sessions.push(session);
         self.sessions.insert(session, Session { peer: id, remote, closing: false });
         for older in surplus {
             self.close(older, ByeReason::Duplicate);
@@ -193,8 +198,13 @@ impl Mesh {
             }
         }
         self.output(Output::Remember);
-        self.seed_reached(target, id);
-        self.ask_on_meeting(id, now, if was_known && is_new { Why::Reconnect } else { Why::Join }, target);
+        self.bootstrap_reached(target, id);
+        self.ask_on_meeting(
+            id,
+            now,
+            if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join },
+            target,
+        );
     }
 
     /// Whether this process may speak for its key. A new one takes the old one's place; one that
@@ -209,7 +219,7 @@ impl Mesh {
         if peer.instance == Some(instance) {
             return true;
         }
-        if peer.live().is_some() && peer.replaced.contains(&instance) {
+        if peer.connected().is_some() && peer.replaced.contains(&instance) {
             let timeout = self.config.timeout;
             let is_late = peer.replaced_at.is_some_and(|at| now.saturating_duration_since(at) < timeout);
             if is_late {
@@ -231,7 +241,7 @@ impl Mesh {
             peer.replaced_at = Some(now);
             // The user of the process that is gone has restarted it: that is no failure.
             peer.backoff.reset();
-            if peer.live().is_some() {
+            if peer.connected().is_some() {
                 self.close_all(&up.peer, ByeReason::Replaced);
                 self.down(now, up.peer, DownReason::Restarted);
             }
@@ -240,12 +250,12 @@ impl Mesh {
     }
 
     /// Our own key answered: we dialled ourselves, or somebody runs our key elsewhere.
-    fn met_own_key(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+    fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
         if up.hello.instance == self.instance {
             self.refuse(up.session, ByeReason::OwnAddress);
-            if let Some(Target::Seed(seed)) = target {
-                let addr = self.dialing.seed_is_self(seed);
-                self.report(Report::SeedIsSelf { addr });
+            if let Some(Target::Bootstrap(bootstrap)) = target {
+                let addr = self.dialing.bootstrap_is_self(bootstrap);
+                self.report(Report::BootstrapIsSelf { addr });
             }
         } else {
             self.report(Report::OurKeyInUse { addr: up.remote });
@@ -269,19 +279,20 @@ impl Mesh {
                 return;
             }
             DisconnectReason::Bye(ByeReason::Cloned) => {
-                self.turned_away(id, ByeReason::Cloned);
+                self.refused_by_peer(id, ByeReason::Cloned);
                 let remote = self.peers.get(&id).and_then(|peer| peer.remote);
                 remote.into_iter().for_each(|(addr, _)| self.report(Report::OurKeyInUse { addr }));
                 DownReason::Refused
             }
             DisconnectReason::Bye(said) => {
-                let is_news = self.turned_away(id, said);
+                let is_news = self.refused_by_peer(id, said);
                 if is_news {
-                    self.report(Report::TurnedAway { peer: id, reason: said });
+                    self.report(Report::RefusedByPeer { peer: id, reason: said });
                 }
                 if said == ByeReason::Replaced {
                     // By an earlier life of ours, if there is no other process: that is silent soon.
-                    let silence = self.peers.get(&id).and_then(Peer::live).map(|live| live.timeout);
+                    let silence =
+                        self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
                     refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
                 } else if said == ByeReason::Full
                     && is_news
@@ -305,7 +316,7 @@ impl Mesh {
         if down == DownReason::Refused {
             self.timers.set(Timer::Dial(Target::Peer(id)), now + refused_wait);
             // A `--connect` address that leads there would bring the same answer.
-            self.seeds_wait(id, now + refused_wait);
+            self.bootstraps_wait(id, now + refused_wait);
         } else if session.is_dialled() && down == DownReason::Closed {
             // The side that had dialled goes first, so that the two don't cross.
             let soon = self.random_between(millis(10), millis(60));
@@ -316,7 +327,7 @@ impl Mesh {
     }
 
     /// A peer does not want this node; whether that is news.
-    fn turned_away(&mut self, id: PeerId, said: ByeReason) -> bool {
+    fn refused_by_peer(&mut self, id: PeerId, said: ByeReason) -> bool {
         self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
     }
 
@@ -327,12 +338,12 @@ impl Mesh {
             Timer::Ping(id),
             Timer::Silence(id),
             Timer::Grace(id),
-            Timer::RosterCheck(id),
+            Timer::DigestCheck(id),
         ] {
             self.timers.cancel(timer);
         }
         let peer = self.peers.get_mut(&id)?;
-        let &Live { since, is_member, .. } = peer.live()?;
+        let &Connected { since, is_member, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
@@ -341,11 +352,11 @@ impl Mesh {
         peer.state = state;
         peer.met = peer.met.map(|met| met.again(self.wall));
         if is_member {
-            self.live -= 1;
-            if self.live == 0 {
+            self.connected -= 1;
+            if self.connected == 0 {
                 self.connected_time.stop(now);
             }
-            self.roster ^= digest::share(&id);
+            self.digest ^= digest::share(&id);
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
@@ -353,7 +364,7 @@ impl Mesh {
                 self.membership_changed(now);
             }
             self.output(Output::Remember);
-            self.seeds_lost(now, id);
+            self.bootstraps_lost(now, id);
         }
         is_member.then_some(shown)
     }
@@ -382,27 +393,27 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(live) = peer.live_mut() else {
+        let Some(connected) = peer.connected_mut() else {
             return;
         };
-        live.is_member = true;
+        connected.is_member = true;
         peer.refused = None;
         peer.ups += 1;
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
-        self.live += 1;
-        if self.live == 1 {
+        self.connected += 1;
+        if self.connected == 1 {
             self.connected_time.start(now);
             self.schedule_all_forgetting(now);
         }
-        self.roster ^= digest::share(&id);
+        self.digest ^= digest::share(&id);
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
     /// Says goodbye on all of a live peer's sessions.
     pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
-        let live = self.peers.get_mut(id).and_then(Peer::live_mut);
-        let sessions = live.map(|live| std::mem::take(&mut live.sessions));
+        let connected = self.peers.get_mut(id).and_then(Peer::connected_mut);
+        let sessions = connected.map(|connected| std::mem::take(&mut connected.sessions));
         for session in sessions.into_iter().flatten() {
             self.close(session, reason);
         }
@@ -436,7 +447,7 @@ impl Mesh {
             State::Rumour { since, .. } => Some((0, *since)),
             State::Left { since, .. } => Some((1, *since)),
             State::Dead { since, .. } => Some((2, *since)),
-            State::Live(_) => None,
+            State::Connected(_) => None,
         };
         let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
         let Some((_, victim)) = ranked.min() else {

@@ -43,12 +43,12 @@ pub mod snapshot;
 mod timer;
 
 pub use dial_queue::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
-pub use digest::roster_of;
+pub use digest::membership_digest;
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime,
 };
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
-pub use routine::{HELD_UP, Routine};
+pub use routine::{Routine, STALL_MIN};
 pub use rtt::{RTT_BUCKETS_US, RttHistogram};

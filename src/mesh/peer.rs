@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::address_book::Addrs;
 use super::backoff::Backoff;
 use super::io::{SessionId, UnixTime};
-use super::list_exchange::ListExchange;
+use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
 use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::net::addr::DialAddr;
@@ -33,7 +33,7 @@ pub(super) struct Peer {
     pub(super) replaced: VecDeque<u64>,
     pub(super) replaced_at: Option<Instant>,
     /// When it was proven for the first and the last time, in this life or an earlier one.
-    pub(super) met: Option<Met>,
+    pub(super) met: Option<SeenTimes>,
     pub(super) backoff: Backoff,
     /// Pings sent to it and received from it, ever.
     pub(super) pings_sent: u64,
@@ -52,13 +52,13 @@ pub(super) struct Peer {
 
 /// When a peer was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Met {
+pub(super) struct SeenTimes {
     pub(super) first: UnixTime,
     /// When it was last connected; of a live peer, when it came up. Never before `first`.
     pub(super) last: UnixTime,
 }
 
-impl Met {
+impl SeenTimes {
     /// It is connected at this time, by a clock that may have been set back since it was first met.
     pub(super) fn again(self, wall: UnixTime) -> Self {
         Self { last: wall.max(self.first), ..self }
@@ -71,7 +71,7 @@ pub(super) enum State {
     /// Others speak of it; no handshake has proven it.
     Rumour { failures: u32, since: Instant },
     /// Connected, or between two sessions for a moment.
-    Live(Box<Live>),
+    Connected(Box<Connected>),
     /// Lost; redialled. It is forgotten when the mesh's connected time reaches `forget_at`.
     Dead { since: Instant, forget_at: Duration },
     /// Said goodbye; not redialled. It is forgotten like a dead peer.
@@ -79,7 +79,7 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct Connected {
     pub(super) since: Instant,
     /// Whether it is a member, and the user knows: whoever turned us away before may do it again, and is one
     /// only when it has said something else.
@@ -91,18 +91,18 @@ pub(super) struct Live {
     /// When the peer was last heard, moved on by the time for which we were held up ourselves.
     pub(super) heard: Instant,
     /// Its silence is up, and its session has been asked for what may lie there unread.
-    pub(super) is_probed: bool,
+    pub(super) is_draining: bool,
     /// Silence after which it is dead, by its own heartbeat interval.
     pub(super) timeout: Duration,
     pub(super) heartbeats: Heartbeats,
     /// Whether it has been sent a ping since it became live.
     pub(super) is_pinged: bool,
     /// Last roster it told.
-    pub(super) roster: Option<u64>,
-    pub(super) lists: ListExchange,
+    pub(super) digest: Option<u64>,
+    pub(super) lists: PeerExchange,
 }
 
-impl Live {
+impl Connected {
     pub(super) fn new(now: Instant, order: u64, timeout: Duration) -> Self {
         Self {
             since: now,
@@ -110,12 +110,12 @@ impl Live {
             order,
             sessions: Vec::new(),
             heard: now,
-            is_probed: false,
+            is_draining: false,
             timeout,
             heartbeats: Heartbeats::default(),
             is_pinged: false,
-            roster: None,
-            lists: ListExchange::new(now),
+            digest: None,
+            lists: PeerExchange::new(now),
         }
     }
 
@@ -185,16 +185,16 @@ impl Peer {
         }
     }
 
-    pub(super) fn live(&self) -> Option<&Live> {
+    pub(super) fn connected(&self) -> Option<&Connected> {
         match &self.state {
-            State::Live(live) => Some(live),
+            State::Connected(connected) => Some(connected),
             _ => None,
         }
     }
 
-    pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
+    pub(super) fn connected_mut(&mut self) -> Option<&mut Connected> {
         match &mut self.state {
-            State::Live(live) => Some(live),
+            State::Connected(connected) => Some(connected),
             _ => None,
         }
     }
@@ -203,7 +203,7 @@ impl Peer {
     pub(super) fn wants_dial(&self) -> bool {
         let reachable = match &self.state {
             State::Rumour { .. } | State::Dead { .. } => true,
-            State::Live(live) => live.sessions.is_empty(),
+            State::Connected(connected) => connected.sessions.is_empty(),
             State::Left { .. } => false,
         };
         reachable && !self.addrs.is_empty()
@@ -213,7 +213,7 @@ impl Peer {
     pub(super) fn forget_at(&self) -> Option<Duration> {
         match self.state {
             State::Dead { forget_at, .. } | State::Left { forget_at, .. } => Some(forget_at),
-            State::Rumour { .. } | State::Live(_) => None,
+            State::Rumour { .. } | State::Connected(_) => None,
         }
     }
 
@@ -223,13 +223,13 @@ impl Peer {
             State::Rumour { since, .. } | State::Dead { since, .. } | State::Left { since, .. } => {
                 now.saturating_duration_since(*since)
             }
-            State::Live(_) => Duration::ZERO,
+            State::Connected(_) => Duration::ZERO,
         }
     }
 
     /// Somebody says that it is connected to this peer.
     pub(super) fn reported(&mut self, by: PeerId) {
-        if self.live().is_none() && self.reached_by.len() < REACHED_BY_MAX {
+        if self.connected().is_none() && self.reached_by.len() < REACHED_BY_MAX {
             self.reached_by.insert(by);
         }
     }
@@ -251,7 +251,7 @@ impl Peer {
     /// agrees with where it came from; else the best known.
     pub(super) fn shown_addr(&self) -> DialAddr {
         let best = self.addrs.best().cloned();
-        match (self.remote, self.live()) {
+        match (self.remote, self.connected()) {
             (Some((remote, true)), Some(_)) => DialAddr::Socket(remote),
             (Some((remote, false)), Some(_)) => {
                 let agrees = |addr: &&DialAddr| addr.socket().is_some_and(|addr| addr.ip() == remote.ip());

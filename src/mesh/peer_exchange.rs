@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::address_scope;
 use super::dial_queue::Target;
 use super::io::{Output, Report, SessionId};
-use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, Why};
+use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
 use super::timer::Timer;
@@ -46,9 +46,15 @@ pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
 impl Mesh {
     /// A session with a peer came up: its list is wanted if we join through it, or were apart.
-    pub(super) fn ask_on_meeting(&mut self, id: PeerId, now: Instant, why: Why, target: Option<Target>) {
-        let joins = matches!(target, Some(Target::Seed(_))) || !self.has_list;
-        if why == Why::Reconnect || joins {
+    pub(super) fn ask_on_meeting(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        why: ExchangeReason,
+        target: Option<Target>,
+    ) {
+        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.has_list;
+        if why == ExchangeReason::Reconnect || joins {
             self.ask(now, id, why);
         }
     }
@@ -58,15 +64,15 @@ impl Mesh {
         let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
             return;
         };
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        if live.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
+        if connected.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
             return;
         }
-        let is_first = live.lists.answered.replace(now).is_none();
-        let is_joining = is_first && now.saturating_duration_since(live.since) < JOINING;
-        let before = is_joining.then_some(live.order);
+        let is_first = connected.lists.answered.replace(now).is_none();
+        let is_joining = is_first && now.saturating_duration_since(connected.since) < JOINING;
+        let before = is_joining.then_some(connected.order);
         let mut records = self.records_for(now, &id, remote, before);
         loop {
             let rest = records.split_off(records.len().min(RECORDS_MAX));
@@ -88,15 +94,15 @@ impl Mesh {
         records: Vec<PeerRecord>,
         more: bool,
     ) {
-        let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) else {
             return;
         };
         // Nobody's list is read who was not asked: a flood of lists changes nothing.
-        let Some((at, why, frames)) = live.lists.asked else {
+        let Some((at, why, frames)) = connected.lists.asked else {
             return;
         };
         let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
-        live.lists.asked = goes_on.then_some((at, why, frames + 1));
+        connected.lists.asked = goes_on.then_some((at, why, frames + 1));
         self.has_list = true;
         if frames == 0 {
             // A new list says anew whom its sender is connected to.
@@ -112,62 +118,62 @@ impl Mesh {
             }
         }
         if news > 0 {
-            if let Some(live) = self.peers.get_mut(&from).and_then(Peer::live_mut) {
-                live.lists.interval = ASK_AGAIN_MIN;
+            if let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) {
+                connected.lists.interval = ASK_AGAIN_MIN;
             }
             self.report(Report::ListNews { from, news });
         }
     }
 
     /// A heartbeat told who the peer is connected to.
-    pub(super) fn compare_rosters(&mut self, now: Instant, id: PeerId, roster: u64) {
-        if roster != self.roster && !self.timers.is_set(Timer::Settled) {
-            self.timers.set_no_later(Timer::RosterCheck(id), now + ROSTER_PATIENCE);
+    pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId, digest: u64) {
+        if digest != self.digest && !self.timers.is_set(Timer::Settled) {
+            self.timers.set_no_later(Timer::DigestCheck(id), now + ROSTER_PATIENCE);
         }
     }
 
     /// A difference of rosters has had its time to go away.
-    pub(super) fn check_roster(&mut self, now: Instant, id: PeerId) {
-        let (ours, is_settled) = (self.roster, !self.timers.is_set(Timer::Settled));
-        let Some(live) = self.peers.get(&id).and_then(Peer::live) else {
+    pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
+        let (ours, is_settled) = (self.digest, !self.timers.is_set(Timer::Settled));
+        let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
             return;
         };
-        let Some(theirs) = live.roster.filter(|&theirs| theirs != ours && is_settled) else {
+        let Some(theirs) = connected.digest.filter(|&theirs| theirs != ours && is_settled) else {
             return;
         };
-        let is_new = live.lists.asked_for != Some(theirs);
-        if live.lists.is_answer_due(now) || !is_new && now < live.lists.not_before {
+        let is_new = connected.lists.asked_for != Some(theirs);
+        if connected.lists.is_answer_due(now) || !is_new && now < connected.lists.not_before {
             // The next heartbeat brings the difference up again.
             return;
         }
-        if let Err(wait) = self.roster_questions.take(now) {
+        if let Err(wait) = self.digest_questions.take(now) {
             // Most differences are gone by the time that one of them has been asked about. Whose turn comes
             // next is left to chance, lest it always be the same.
             let wait = self.random_between(wait, wait + ROSTER_PATIENCE);
-            return self.timers.set(Timer::RosterCheck(id), now + wait);
+            return self.timers.set(Timer::DigestCheck(id), now + wait);
         }
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let lists = &mut live.lists;
+        let lists = &mut connected.lists;
         if is_new {
             lists.interval = ASK_AGAIN_MIN;
         }
         lists.asked_for = Some(theirs);
         lists.not_before = now + lists.interval;
         lists.interval = (lists.interval * 2).min(ASK_AGAIN_MAX);
-        self.ask(now, id, Why::Roster);
+        self.ask(now, id, ExchangeReason::Roster);
     }
 
     /// A stranger was looked for in vain whom these are connected to. One of them is asked again soon:
     /// once the way is free, the stranger must not be out of reach until the longest wait is over.
     pub(super) fn ask_again_soon(&mut self, now: Instant, reached_by: &BTreeSet<PeerId>) {
-        let live: Vec<PeerId> = reached_by.iter().filter(|id| self.is_live(id)).copied().collect();
-        if let Some(id) = self.rng.choice(live)
-            && let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut)
+        let connected: Vec<PeerId> = reached_by.iter().filter(|id| self.is_connected(id)).copied().collect();
+        if let Some(id) = self.rng.choice(connected)
+            && let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut)
         {
-            live.lists.interval = ASK_AGAIN_MIN;
-            live.lists.not_before = live.lists.not_before.min(now + ASK_AGAIN_MIN);
+            connected.lists.interval = ASK_AGAIN_MIN;
+            connected.lists.not_before = connected.lists.not_before.min(now + ASK_AGAIN_MIN);
         }
     }
 
@@ -186,13 +192,13 @@ impl Mesh {
             return;
         }
         self.unsettled_since = None;
-        let live: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| peer.live().is_some()).map(|(id, _)| *id).collect();
-        for &id in &live {
+        let connected: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| peer.connected().is_some()).map(|(id, _)| *id).collect();
+        for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
         }
-        for id in self.rng.choose_multiple(live, TOLD_AT_ONCE_MAX) {
+        for id in self.rng.choose_multiple(connected, TOLD_AT_ONCE_MAX) {
             self.schedule_heartbeat(now, id);
             self.send_heartbeat(now, id);
         }
@@ -203,23 +209,24 @@ impl Mesh {
     /// so long.
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
-        let live = || self.peers.values().filter_map(Peer::live);
+        let connected = || self.peers.values().filter_map(Peer::connected);
         let is_untried = |peer: &Peer| matches!(peer.state, State::Rumour { failures: 0, .. });
         let is_calm = !self.timers.is_set(Timer::Settled)
-            && !live().any(|live| live.lists.is_answer_due(now))
+            && !connected().any(|connected| connected.lists.is_answer_due(now))
             && !self.peers.values().any(is_untried);
-        let is_old = || live().any(|live| now.saturating_duration_since(live.since) >= SETTLE_MAX);
+        let is_old =
+            || connected().any(|connected| now.saturating_duration_since(connected.since) >= SETTLE_MAX);
         let is_lost = |peer: &Peer| matches!(peer.state, State::Dead { .. });
-        let is_found = self.live > 0 || self.is_joined() && !self.peers.values().any(is_lost);
+        let is_found = self.connected > 0 || self.is_joined() && !self.peers.values().any(is_lost);
         is_found && (is_calm || is_old())
     }
 
-    fn ask(&mut self, now: Instant, id: PeerId, why: Why) {
-        let Some(live) = self.peers.get_mut(&id).and_then(Peer::live_mut) else {
+    fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        if !live.lists.is_answer_due(now) {
-            live.lists.asked = Some((now, why, 0));
+        if !connected.lists.is_answer_due(now) {
+            connected.lists.asked = Some((now, why, 0));
             self.send(now, &id, Message::PeersRequest);
         }
     }
@@ -236,8 +243,10 @@ impl Mesh {
     ) -> Vec<PeerRecord> {
         let record = |(id, peer): (&PeerId, &Peer)| {
             let connected = match &peer.state {
-                State::Live(live) if before.is_some_and(|before| live.order > before) => return None,
-                State::Live(live) => live.is_member,
+                State::Connected(connected) if before.is_some_and(|before| connected.order > before) => {
+                    return None;
+                }
+                State::Connected(connected) => connected.is_member,
                 State::Dead { .. } if peer.instance.is_none() => return None,
                 State::Dead { since, .. } if now.saturating_duration_since(*since) < RECENT => false,
                 State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
@@ -251,7 +260,13 @@ impl Mesh {
     }
 
     /// Takes one record of a list in. Something if it is news that is acted upon.
-    fn learn(&mut self, now: Instant, remote: SocketAddr, record: PeerRecord, why: Why) -> Option<()> {
+    fn learn(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        record: PeerRecord,
+        why: ExchangeReason,
+    ) -> Option<()> {
         let PeerRecord { id, addrs, connected } = record;
         if id == self.id || self.config.access.check(&id).is_err() {
             return None;
@@ -266,7 +281,9 @@ impl Mesh {
         match &peer.state {
             State::Rumour { .. } if is_unknown => {}
             State::Dead { .. } if connected => peer.backoff.reset(),
-            State::Rumour { .. } | State::Live(_) | State::Dead { .. } | State::Left { .. } => return None,
+            State::Rumour { .. } | State::Connected(_) | State::Dead { .. } | State::Left { .. } => {
+                return None;
+            }
         }
         peer.addrs.restart_round();
         self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);
@@ -294,15 +311,15 @@ impl Mesh {
         self.hear_of(now, id, addrs)
     }
 
-    pub(super) fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: Why) -> Duration {
+    pub(super) fn wait_before_dial(&mut self, id: PeerId, connected: bool, why: ExchangeReason) -> Duration {
         let we_dial = self.id < id;
         let (low, high) = match (why, we_dial) {
             _ if !connected => (1000, 2000),
-            (Why::Join, _) => (0, 0),
-            (Why::Reconnect, true) => (0, 100),
-            (Why::Reconnect, false) => (300, 600),
-            (Why::Roster, true) => (200, 500),
-            (Why::Roster, false) => (1000, 1500),
+            (ExchangeReason::Join, _) => (0, 0),
+            (ExchangeReason::Reconnect, true) => (0, 100),
+            (ExchangeReason::Reconnect, false) => (300, 600),
+            (ExchangeReason::Roster, true) => (200, 500),
+            (ExchangeReason::Roster, false) => (1000, 1500),
         };
         self.random_between(millis(low), millis(high))
     }

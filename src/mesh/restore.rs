@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::dial_queue::Target;
 use super::io::{Output, Report, UnixTime};
 use super::known_peer::KnownPeer;
-use super::list_exchange::Why;
+use super::list_exchange::ExchangeReason;
 use super::machine::Mesh;
-use super::peer::{Met, Peer, State};
+use super::peer::{Peer, SeenTimes, State};
 use super::peer_exchange::LEFT_QUIET;
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
@@ -18,14 +18,14 @@ const MISSED_LITTLE: Duration = Duration::from_secs(60);
 
 impl Mesh {
     /// What the clock on the wall says now. To be told before every turn. It is only written down and shown.
-    pub fn tell_time(&mut self, wall: UnixTime) {
+    pub fn set_wall_clock(&mut self, wall: UnixTime) {
         self.wall = wall;
     }
 
     /// Takes in who is known from an earlier life, before the first turn: they are looked for like
     /// lost peers, but for those who left. A peer that has missed as much connected time as a lost peer is
     /// remembered for is forgotten. If they are more than there may be, those that missed least stay.
-    pub fn recall(&mut self, now: Instant, mut known: Vec<KnownPeer>) {
+    pub fn restore(&mut self, now: Instant, mut known: Vec<KnownPeer>) {
         known.retain(|peer| peer.id != self.id);
         known.sort_by_key(|peer| (peer.missed, peer.id));
         let (mut peers, mut forgotten, mut surplus) = (0, 0, 0);
@@ -35,7 +35,7 @@ impl Mesh {
             } else if self.peers.len() >= self.config.peers_max {
                 surplus += 1;
             } else {
-                self.recall_one(now, peer);
+                self.restore_one(now, peer);
                 peers += 1;
             }
         }
@@ -43,17 +43,17 @@ impl Mesh {
             self.output(Output::Remember);
         }
         if peers + forgotten + surplus > 0 {
-            self.report(Report::Recalled { peers, forgotten, surplus });
+            self.report(Report::Restored { peers, forgotten, surplus });
         }
     }
 
-    fn recall_one(&mut self, now: Instant, known: KnownPeer) {
+    fn restore_one(&mut self, now: Instant, known: KnownPeer) {
         let KnownPeer { id, missed, .. } = known;
         let forget_at = self.forget_at(now).saturating_sub(missed);
         let mut peer = Peer::new(now);
         peer.name = known.name;
-        peer.met = Some(Met { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
-        peer.addrs.recall(known.addrs);
+        peer.met = Some(SeenTimes { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
+        peer.addrs.restore(known.addrs);
         peer.state = if known.left {
             // At least that long ago: perhaps long enough for others to have seen it return since.
             let left_at = now.checked_sub(missed.min(LEFT_QUIET * 2));
@@ -63,7 +63,7 @@ impl Mesh {
             State::Dead { since: now, forget_at }
         };
         if peer.wants_dial() {
-            let wait = self.wait_before_dial(id, missed <= MISSED_LITTLE, Why::Reconnect);
+            let wait = self.wait_before_dial(id, missed <= MISSED_LITTLE, ExchangeReason::Reconnect);
             self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         }
         self.peers.insert(id, peer);
@@ -103,14 +103,15 @@ impl Mesh {
     }
 
     /// Everybody whom a handshake has proven, in this life or an earlier one: what
-    /// [`Mesh::recall`] will want.
+    /// [`Mesh::restore`] will want.
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         // As of the last turn: should the process have stood still since, no turn has noticed that yet.
         let total = self.connected_time.total(self.last_turn);
         let known = |(id, peer): (&PeerId, &Peer)| {
             let met = peer.met?;
-            let Met { first, last } = if peer.live().is_some() { met.again(self.wall) } else { met };
+            let SeenTimes { first, last } =
+                if peer.connected().is_some() { met.again(self.wall) } else { met };
             let rest = peer.forget_at().map(|forget_at| forget_at.saturating_sub(total));
             Some(KnownPeer {
                 id: *id,

@@ -105,7 +105,7 @@ impl Mesh {
     /// Whether this node is where it was meant to be: connected to somebody, if it has addresses
     /// to join through.
     pub(super) fn is_joined(&self) -> bool {
-        self.live > 0 || self.config.connect.is_empty()
+        self.connected > 0 || self.config.connect.is_empty()
     }
 
     /// Everybody known, by id.
@@ -116,13 +116,13 @@ impl Mesh {
 
     /// What [`Mesh::peers`] tells, as far as it costs nothing: everybody known, by id, with its state and
     /// where it is dialled first.
-    pub fn standings(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {
-        self.peers.iter().map(|(id, peer)| (*id, standing(peer).0, peer.addrs.iter().next()))
+    pub fn visible_states(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {
+        self.peers.iter().map(|(id, peer)| (*id, visible_state(peer).0, peer.addrs.iter().next()))
     }
 
     fn peer_info(&self, now: Instant, id: PeerId, peer: &Peer) -> PeerInfo {
-        let (state, since) = standing(peer);
-        let rtt = peer.live().map(|live| &live.heartbeats.rtt);
+        let (state, since) = visible_state(peer);
+        let rtt = peer.connected().map(|connected| &connected.heartbeats.rtt);
         PeerInfo {
             id,
             name: peer.name.clone(),
@@ -136,18 +136,18 @@ impl Mesh {
             pings_received: peer.pings_received,
             pings_sent: peer.pings_sent,
             reconnects: peer.ups.saturating_sub(1),
-            silence: peer.live().map(|live| now.saturating_duration_since(live.heard)),
-            reached_by: peer.reached_by.iter().filter(|id| self.is_live(id)).copied().collect(),
+            silence: peer.connected().map(|connected| now.saturating_duration_since(connected.heard)),
+            reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
         }
     }
 }
 
 /// The state that a user sees, and since when.
-fn standing(peer: &Peer) -> (PeerState, Instant) {
+fn visible_state(peer: &Peer) -> (PeerState, Instant) {
     match &peer.state {
         State::Rumour { since, .. } => (PeerState::Rumour, *since),
-        State::Live(live) if live.is_member => (PeerState::Up, live.since),
-        State::Live(live) => (PeerState::Dead, live.since),
+        State::Connected(connected) if connected.is_member => (PeerState::Up, connected.since),
+        State::Connected(connected) => (PeerState::Dead, connected.since),
         State::Dead { since, .. } => (PeerState::Dead, *since),
         State::Left { since, .. } => (PeerState::Left, *since),
     }

@@ -20,7 +20,7 @@ pub(super) enum Timer {
     /// A live peer without a session should have a new one by now.
     Grace(PeerId),
     /// See whether a live peer still knows other members than we do.
-    RosterCheck(PeerId),
+    DigestCheck(PeerId),
     /// Forget a peer that is dead or left.
     Forget(PeerId),
     /// Membership has stopped changing.
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_timer_has_one_deadline_and_the_earliest_comes_first() {
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let after = |ms| start + Duration::from_millis(ms);
         let ping = Timer::Ping(PeerId::from_bytes([1; 32]));
         let mut timers = Timers::default();

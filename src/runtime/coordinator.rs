@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::event_log::{MEMBERS, log_event, log_report, log_unsendable, tell_oddity};
+use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::snapshot::PeerInfo;
@@ -17,7 +17,7 @@ use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::{Observer, Subscribers};
-use crate::session::delivery::{Delivery, Posting};
+use crate::session::delivery::{BroadcastBuilder, Delivery};
 use crate::session::{self, Context, Established, Heartbeat, Received, SessionEvent, SessionHandle};
 use crate::store::writer::{Memory, wall_clock};
 use crate::trust::access::Access;
@@ -67,7 +67,7 @@ pub(crate) struct Coordinator {
     /// When the last goodbyes must have been sent, once we leave.
     pub(crate) leave_by: Option<Instant>,
     /// Who waits for membership to settle: one a waiting thread.
-    pub(crate) awaiting_calm: Vec<Sender<()>>,
+    pub(crate) settle_waiters: Vec<Sender<()>>,
 }
 
 /// When a message is sent.
@@ -88,7 +88,7 @@ impl Coordinator {
     /// Runs until the node has left the mesh.
     pub(crate) fn run(mut self, listening: Event) {
         self.notify(listening);
-        self.carry_out(Instant::now());
+        self.execute_outputs(Instant::now());
         while !self.is_done() {
             let turn = self.next_turn();
             self.take(turn);
@@ -104,13 +104,13 @@ impl Coordinator {
             self.take_routine(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh.handle_timeout(now);
-                self.carry_out(now);
+                self.execute_outputs(now);
             }
             if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
                 self.remember(now);
             }
-            if !self.awaiting_calm.is_empty() && self.mesh.is_settled(now) {
-                for waiting in self.awaiting_calm.drain(..) {
+            if !self.settle_waiters.is_empty() && self.mesh.is_settled(now) {
+                for waiting in self.settle_waiters.drain(..) {
                     let _ = waiting.try_send(());
                 }
             }
@@ -171,12 +171,12 @@ impl Coordinator {
                 self.subscribers.observe(observer, &waiting);
             }
             Turn::Command(Command::Access(access)) => {
-                tell_oddity(&access, &self.mesh.id());
+                log_access_warning(&access, &self.mesh.id());
                 // Handshakes first: nobody is to slip in between the two.
                 self.context.tls.set_access(access.clone());
                 self.mesh.handle(now, Input::Access(access));
             }
-            Turn::Command(Command::WhenSettled(reply)) => self.awaiting_calm.push(reply),
+            Turn::Command(Command::WhenSettled(reply)) => self.settle_waiters.push(reply),
             Turn::Command(Command::Leave) => {
                 if self.leave_by.is_none() {
                     self.leave_by = Some(now + LEAVE_FLUSH);
@@ -189,7 +189,7 @@ impl Coordinator {
             }
             Turn::Session(id, event) => self.session_event(now, id, event),
         }
-        self.carry_out(now);
+        self.execute_outputs(now);
     }
 
     fn take_routine(&mut self, now: Instant) {
@@ -199,13 +199,13 @@ impl Coordinator {
                 return;
             };
             self.mesh.handle(now, Input::Received { session, message, arrived });
-            self.carry_out(now);
+            self.execute_outputs(now);
         }
     }
 
     /// Now, which the mesh learns by the clock on the wall as well.
     fn now(&mut self) -> Instant {
-        self.mesh.tell_time(wall_clock());
+        self.mesh.set_wall_clock(wall_clock());
         Instant::now()
     }
 
@@ -241,7 +241,7 @@ impl Coordinator {
     }
 
     /// Does what the mesh wants, which it has decided at that time.
-    fn carry_out(&mut self, decided: Instant) {
+    fn execute_outputs(&mut self, decided: Instant) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, addr, expected, source } => {
@@ -302,8 +302,8 @@ impl Coordinator {
         let Some(handle) = self.sessions.get(&session) else {
             return;
         };
-        let sent = if let Message::Heartbeat { seq, echo, roster } = *message {
-            let heartbeat = Heartbeat { seq, echo, roster, decided };
+        let sent = if let Message::Heartbeat { seq, echo, digest } = *message {
+            let heartbeat = Heartbeat { seq, echo, digest, decided };
             match when {
                 When::Now => handle.beat(heartbeat),
                 When::Next => handle.post(heartbeat),
@@ -333,20 +333,20 @@ impl Coordinator {
 
     /// One encoding for all; nobody waits for a peer that is slow.
     fn broadcast(&self, frame: &Frame) -> Delivery {
-        let mut posting = Posting::new(self.sessions.len());
+        let mut builder = BroadcastBuilder::new(self.sessions.len());
         if self.leave_by.is_none() {
             let active = self.mesh.active_sessions();
             for handle in active.filter_map(|(_, session)| self.sessions.get(&session)) {
-                match handle.offer(Arc::clone(frame), posting.receipt()) {
-                    Ok(()) => posting.reached(),
+                match handle.offer(Arc::clone(frame), builder.receipt()) {
+                    Ok(()) => builder.reached(),
                     Err(session::OutboxFull) => {
                         self.context.counters.messages_missed.one();
-                        posting.missed();
+                        builder.missed();
                     }
                 }
             }
         }
-        posting.finish()
+        builder.finish()
     }
 
     fn status(&self, now: Instant) -> Status {
@@ -392,7 +392,7 @@ mod tests {
             sessions: BTreeMap::new(),
             member_log: MemberLog::new(PEERS_MAX),
             leave_by: None,
-            awaiting_calm: Vec::new(),
+            settle_waiters: Vec::new(),
         };
         (coordinator, seen)
     }
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn whoever_has_subscribed_hears_what_arrives_afterwards() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let (mut coordinator, _) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, _outbox) = session::stuck().unwrap();
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_reads_nothing_is_given_up_when_its_outbox_is_full() {
-        let mut now = crate::some_moment();
+        let mut now = crate::test_now();
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, _outbox) = session::stuck().unwrap();
@@ -438,10 +438,10 @@ mod tests {
             now += Duration::from_secs(1);
             rounds += 1;
             assert!(rounds <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
-            let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
+            let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
             coordinator.session_event(now, session, SessionEvent::Received(message, now));
             coordinator.mesh.handle_timeout(now);
-            coordinator.carry_out(now);
+            coordinator.execute_outputs(now);
         }
         let downs: Vec<DownReason> = seen
             .try_iter()
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn broadcasts_pass_by_a_peer_that_reads_nothing_and_leave_room_for_heartbeats() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, outbox) = session::stuck().unwrap();

@@ -15,9 +15,9 @@ const REPORTS_AT_ONCE: u32 = 128;
 pub(super) const MEMBERS: &str = "p2p_gossip::members";
 
 /// Says what is probably a mistake in the lists.
-pub(crate) fn tell_oddity(access: &Access, own: &PeerId) {
-    if let Some(oddity) = access.oddity(own) {
-        log::warn!("{oddity}");
+pub(crate) fn log_access_warning(access: &Access, own: &PeerId) {
+    if let Some(warning) = access.warning(own) {
+        log::warn!("{warning}");
     }
 }
 
@@ -49,14 +49,14 @@ pub(super) fn log_unsendable(session: SessionId, error: &wire::WireError) {
 /// Each cause has a limit of its own, also at level debug: peers decide how often most of them occur.
 pub(super) fn log_report(report: &Report) {
     match report {
-        Report::SeedUnreachable { addr, detail } => {
+        Report::BootstrapUnreachable { addr, detail } => {
             static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(addr:% = addr, reason:% = Escaped(detail), suppressed;
                     "cannot join through this address yet; trying on");
             }
         }
-        Report::SeedIsSelf { addr } => {
+        Report::BootstrapIsSelf { addr } => {
             static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(addr:% = addr, suppressed; "this address is our own; not connecting to it");
@@ -104,13 +104,13 @@ pub(super) fn log_report(report: &Report) {
                 log::warn!(peer:% = peer, addr:% = addr, reason:% = why, suppressed; "peer refused");
             }
         }
-        Report::TurnedAway { peer, reason } => {
+        Report::RefusedByPeer { peer, reason } => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(peer:% = peer.short(), reason:% = reason.in_words(), suppressed; "peer turned us away");
             }
         }
-        Report::Recalled { peers, forgotten, surplus } => {
+        Report::Restored { peers, forgotten, surplus } => {
             log::info!(peers = *peers, forgotten = *forgotten, surplus = *surplus;
                 "looking for known peers");
         }
@@ -142,7 +142,7 @@ pub(super) fn log_report(report: &Report) {
                     "refused: that peer's table of peers is full (its --max-peers)");
             }
         }
-        Report::HeldUp { gap } => {
+        Report::Stalled { gap } => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(gap_ms:% = gap.as_millis(), suppressed;

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_mesh_that_forms_splits_and_heals_is_told_whole() {
         let mut log = MemberLog::new(PEERS_MAX);
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let peers = u32::try_from(PEERS_MAX).unwrap();
         for n in 0..peers {
             assert_eq!(log.check(start, &up(n)), Some(0));
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn strangers_without_end_leave_few_lines_and_hide_no_old_member() {
         let mut log = MemberLog::new(PEERS_MAX);
-        let start = crate::some_moment();
+        let start = crate::test_now();
         assert_eq!(log.check(start, &up(0)), Some(0));
         let mut lines = 0;
         for n in 1..=100_000 {
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn standing_is_remembered_for_a_bounded_number_of_peers() {
         let mut log = MemberLog::new(PEERS_MAX);
-        let mut now = crate::some_moment();
+        let mut now = crate::test_now();
         for n in 0..3000 {
             log.check(now, &up(n));
             now += STANDING_AFTER;

@@ -191,7 +191,7 @@ mod tests {
 
     /// Full budgets, and the moment at which all lookups of a test happen.
     fn budgets() -> (Lookups, Instant) {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         (Lookups::new(now), now)
     }
 
@@ -268,7 +268,7 @@ mod tests {
     /// Dials addresses of which none answers, on a clock of the test's own, `begun` after the dial began.
     /// Returns when each attempt began, and how all of them ended.
     fn silent_dial(count: usize, begun: Duration) -> (Vec<Duration>, io::Error) {
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let (now, attempts) = (Cell::new(start + begun), RefCell::new(Vec::new()));
         let silence = |_, until: Instant| -> io::Result<()> {
             assert!(until <= now.get() + CONNECT_TIMEOUT && until <= start + HANDSHAKE_TIMEOUT);
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn dial_ends_with_its_deadline_however_many_addresses_are_left() {
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let now = Cell::new(start);
         let mut attempts = 0;
         // The kernel is late each time.
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn first_address_that_answers_ends_the_dial_and_so_does_an_interruption() {
-        let (all, start) = (addrs(4), crate::some_moment());
+        let (all, start) = (addrs(4), crate::test_now());
         let dial = |third: &dyn Fn() -> io::Result<u8>| {
             let connect = |addr, _| match all.iter().position(|&a| a == addr) {
                 Some(2) => third(),

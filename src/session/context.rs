@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::counters::Counters;
 use super::events::{Received, SessionEvent};
-use super::hello::Greeting;
+use super::hello::HelloExchange;
 use super::lookups::Lookups;
 use super::stacks::Stacks;
 use crate::mesh::SessionId;
@@ -26,7 +26,7 @@ use crate::wire::Hello;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) tls: Tls,
-    pub(crate) greeting: Greeting,
+    pub(crate) greeting: HelloExchange,
     pub(crate) stacks: Stacks,
     pub(crate) lookups: Lookups,
     /// Where dials come from, if we listen on one address only.
@@ -46,9 +46,9 @@ pub(crate) fn context(
     let (routine, beats) = queue::bounded(1);
     let context = Context {
         tls: Tls::new(identity, Access::default()).unwrap(),
-        greeting: Greeting::new(Hello::plain(), Vec::new()),
+        greeting: HelloExchange::new(Hello::plain(), Vec::new()),
         stacks: Stacks::default(),
-        lookups: Lookups::new(crate::some_moment()),
+        lookups: Lookups::new(crate::test_now()),
         source: None,
         inbox,
         routine,

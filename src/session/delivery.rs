@@ -51,12 +51,12 @@ impl Receipt {
 
 /// Counts the copies of one message.
 #[derive(Debug)]
-pub(crate) struct Posting {
+pub(crate) struct BroadcastBuilder {
     receipt: Receipt,
     delivery: Delivery,
 }
 
-impl Posting {
+impl BroadcastBuilder {
     /// A message for at most so many peers.
     pub(crate) fn new(peers: usize) -> Self {
         let (sender, receipts) = bounded(peers);
@@ -90,11 +90,11 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_every_copy_was_written_or_lost() {
-        let mut posting = Posting::new(3);
-        let receipts = [(); 3].map(|()| posting.receipt());
-        (0..3).for_each(|_| posting.reached());
-        posting.missed();
-        let delivery = posting.finish();
+        let mut builder = BroadcastBuilder::new(3);
+        let receipts = [(); 3].map(|()| builder.receipt());
+        (0..3).for_each(|_| builder.reached());
+        builder.missed();
+        let delivery = builder.finish();
         assert_eq!((delivery.reached(), delivery.missed()), (3, 1));
         assert_eq!(delivery.wait(Duration::ZERO), 0);
         let [first, lost, last] = receipts;
@@ -106,6 +106,6 @@ mod tests {
 
     #[test]
     fn nobody_reached_is_nobody_to_wait_for() {
-        assert_eq!(Posting::new(0).finish().wait(LONG), 0);
+        assert_eq!(BroadcastBuilder::new(0).finish().wait(LONG), 0);
     }
 }

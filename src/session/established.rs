@@ -25,7 +25,7 @@ enum Probe {
 
 /// Whether what arrives after our goodbye still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ears {
+enum LateFrames {
     Open,
     Deaf,
 }
@@ -44,7 +44,7 @@ impl Session {
         let mut stream = Stream::Open;
         let socket = shared.lock().link.socket();
         if let Some(reason) = self.stop {
-            self.say_bye(&mut shared.end(), frames, ending, reason, stream, Ears::Open)?;
+            self.say_bye(&mut shared.end(), frames, ending, reason, stream, LateFrames::Open)?;
             return Ok(DisconnectReason::Closed);
         }
         loop {
@@ -55,7 +55,7 @@ impl Session {
             };
             match next {
                 Some(Next::Bye(reason)) => {
-                    self.say_bye(&mut shared.end(), frames, ending, reason, stream, Ears::Open)?;
+                    self.say_bye(&mut shared.end(), frames, ending, reason, stream, LateFrames::Open)?;
                     return Ok(DisconnectReason::Closed);
                 }
                 Some(Next::Gone) => return Ok(DisconnectReason::Closed),
@@ -167,7 +167,7 @@ impl Session {
         ending: &Ending<'_>,
         reason: ByeReason,
         mut stream: Stream,
-        ears: Ears,
+        ears: LateFrames,
     ) -> Result<(), LinkError> {
         let deadline = Instant::now() + LINGER;
         if let Ok(frame) = wire::encode(&Message::Bye(reason)) {
@@ -181,7 +181,7 @@ impl Session {
                 outlet.link.shutdown_write();
                 is_shut = true;
             }
-            if ears == Ears::Deaf {
+            if ears == LateFrames::Deaf {
                 *frames = FrameReader::new();
             }
             loop {
@@ -255,7 +255,7 @@ impl Session {
                 "peer broke the protocol; session closed");
         }
         // What follows in the stream can't be understood, and must not count past the pacing.
-        let _ = self.say_bye(outlet, frames, ending, ByeReason::Protocol, stream, Ears::Deaf);
+        let _ = self.say_bye(outlet, frames, ending, ByeReason::Protocol, stream, LateFrames::Deaf);
         Ok(DisconnectReason::Protocol)
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::hello::{GreetingError, Mismatch};
+use super::hello::{HelloError, Mismatch};
 use super::link::LinkError;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::mesh::DialError;
@@ -31,7 +31,7 @@ pub(super) enum Failure {
     #[error("refused: {}", .0.in_words())]
     Refused(ByeReason),
     #[error("{0}")]
-    Greeting(#[from] GreetingError),
+    HelloExchange(#[from] HelloError),
     #[error("{0}")]
     NetworkKey(Mismatch),
     #[error("given up")]
@@ -76,7 +76,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
-        Failure::Greeting(_) | Failure::Cancelled => &OTHER,
+        Failure::HelloExchange(_) | Failure::Cancelled => &OTHER,
     };
     if let Some(suppressed) = limit.check() {
         log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");

@@ -22,7 +22,7 @@ const ACCEPTOR: &[u8] = b"acceptor";
 
 /// What this node says first on each connection, and demands to hear.
 #[derive(Debug)]
-pub(crate) struct Greeting {
+pub(crate) struct HelloExchange {
     hello: Hello,
     /// Accepted, all of them; the first is the one to prove. None: the network is open.
     keys: Vec<NetworkKey>,
@@ -30,7 +30,7 @@ pub(crate) struct Greeting {
 
 /// Why no Hello can be said.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GreetingError {
+pub(crate) enum HelloError {
     #[error("{0}")]
     Wire(#[from] WireError),
     #[error("cannot prove the network key: {0}")]
@@ -62,7 +62,7 @@ impl Mismatch {
     }
 }
 
-impl Greeting {
+impl HelloExchange {
     pub(crate) fn new(hello: Hello, keys: Vec<NetworkKey>) -> Self {
         Self { hello, keys }
     }
@@ -73,7 +73,7 @@ impl Greeting {
         &self,
         tls: &Connection,
         answering: Option<&NetworkKey>,
-    ) -> Result<Frame, GreetingError> {
+    ) -> Result<Frame, HelloError> {
         let mut hello = self.hello.clone();
         if let Some(key) = answering.or(self.keys.first()) {
             let role = if is_dialler(tls) { DIALLER } else { ACCEPTOR };
@@ -143,8 +143,8 @@ mod tests {
         [dialler, acceptor]
     }
 
-    fn greeting(keys: &[&NetworkKey]) -> Greeting {
-        Greeting::new(Hello::plain(), keys.iter().copied().cloned().collect())
+    fn greeting(keys: &[&NetworkKey]) -> HelloExchange {
+        HelloExchange::new(Hello::plain(), keys.iter().copied().cloned().collect())
     }
 
     fn said(frame: &Frame) -> Hello {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// What the acceptor makes of the dialler's Hello, and if that is fine the dialler of its answer.
-    fn meet(dialler: &Greeting, acceptor: &Greeting) -> Result<(), Mismatch> {
+    fn meet(dialler: &HelloExchange, acceptor: &HelloExchange) -> Result<(), Mismatch> {
         let [near, far] = connection();
         let hello = said(&dialler.hello(&near, None).unwrap());
         let key = acceptor.check(&far, &hello)?;

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn slow_lookups_for_peers_leave_the_other_budgets_untouched() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let lookups = Lookups::new(now);
         for source in [DialSource::UnknownPeer, DialSource::KnownPeer] {
             let mut under_way: Vec<_> =
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn many_short_lookups_for_peers_end_with_the_bucket() {
-        let mut now = crate::some_moment();
+        let mut now = crate::test_now();
         let lookups = Lookups::new(now);
         let count = |source, now| (0..1000).filter(|_| lookups.begin(source, now).is_ok()).count();
         assert_eq!(count(DialSource::UnknownPeer, now), PEER_LOOKUPS_BURST as usize);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn refused_lookup_takes_no_token() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let lookups = Lookups::new(now);
         let source = DialSource::KnownPeer;
         let under_way: Vec<_> = (0..PEER_LOOKUPS_AT_ONCE).map(|_| lookups.begin(source, now)).collect();
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn budget_of_the_user_lasts_for_all_dials_that_may_start_at_once() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let lookups = Lookups::new(now);
         let in_flight: Vec<_> =
             (0..DIALS_IN_FLIGHT_MAX).map(|_| lookups.begin(DialSource::User, now)).collect();
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn lookup_that_panics_gives_its_place_back() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let lookups = Lookups::new(now);
         for _ in 0..PEER_LOOKUPS_AT_ONCE {
             let look_up = || {

@@ -24,7 +24,7 @@ pub(crate) use context::Context;
 #[cfg(test)]
 pub(crate) use context::context;
 pub(crate) use events::{Established, Received, SessionEvent};
-pub(crate) use hello::Greeting;
+pub(crate) use hello::HelloExchange;
 pub(crate) use lookups::Lookups;
 pub(crate) use outgoing::Heartbeat;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::wire::{ByeReason, Echo, Frame};
 pub(crate) struct Heartbeat {
     pub(crate) seq: u64,
     pub(crate) echo: Option<Echo>,
-    pub(crate) roster: u64,
+    pub(crate) digest: u64,
     /// When the mesh decided to send it, and counted until when it held what it echoes.
     pub(crate) decided: Instant,
 }

@@ -127,9 +127,9 @@ impl Outlet {
         while bytes < WRITE_BATCH_BYTES {
             let frame = match self.outbox.try_recv() {
                 Ok(Outgoing::Frame(frame)) => frame,
-                Ok(Outgoing::Heartbeat(Heartbeat { seq, echo, roster, decided })) => {
+                Ok(Outgoing::Heartbeat(Heartbeat { seq, echo, digest, decided })) => {
                     let echo = self.waits.sending(seq, echo, decided, Instant::now());
-                    wire::encode(&Message::Heartbeat { seq, echo, roster }).map_err(io::Error::other)?
+                    wire::encode(&Message::Heartbeat { seq, echo, digest }).map_err(io::Error::other)?
                 }
                 Ok(Outgoing::Message(frame, receipt)) => {
                     self.unwritten.push(receipt);
@@ -179,7 +179,7 @@ mod tests {
     use crate::limits::MESSAGE_BYTES_MAX;
     use crate::net::waker::Waker;
     use crate::session::context;
-    use crate::session::delivery::Posting;
+    use crate::session::delivery::BroadcastBuilder;
     use crate::session::session_handle::{SessionHandle, handle_and_outbox};
     use crate::trust::identity::Identity;
     use crate::trust::pin::Expected;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn heartbeat(seq: u64) -> Heartbeat {
-        Heartbeat { seq, echo: None, roster: 0, decided: Instant::now() }
+        Heartbeat { seq, echo: None, digest: 0, decided: Instant::now() }
     }
 
     #[test]
@@ -290,12 +290,12 @@ mod tests {
     #[test]
     fn a_broadcast_is_for_the_thread_and_so_is_what_comes_behind_many() {
         let mut session = Session::new();
-        let mut posting = Posting::new(3);
+        let mut builder = BroadcastBuilder::new(3);
         for seq in 1..=3 {
-            session.handle.offer(ping(seq), posting.receipt()).unwrap();
-            posting.reached();
+            session.handle.offer(ping(seq), builder.receipt()).unwrap();
+            builder.reached();
         }
-        let delivery = posting.finish();
+        let delivery = builder.finish();
         session.handle.send(ping(4)).unwrap();
         assert!(session.is_woken());
         assert_eq!((session.handle.backlog(), delivery.wait(Duration::ZERO)), (4, 0));

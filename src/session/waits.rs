@@ -55,12 +55,12 @@ mod tests {
     use super::*;
 
     fn heartbeat(seq: u64, held_us: u64) -> Message {
-        Message::Heartbeat { seq: 1, echo: Some(Echo { seq, held_us }), roster: 0 }
+        Message::Heartbeat { seq: 1, echo: Some(Echo { seq, held_us }), digest: 0 }
     }
 
     #[test]
     fn what_waited_here_counts_as_held() {
-        let decided = crate::some_moment();
+        let decided = crate::test_now();
         let later = |us| decided + Duration::from_micros(us);
         let mut waits = Waits::default();
         let echo = waits.sending(7, Some(Echo { seq: 3, held_us: 1000 }), decided, later(50));
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_peer_may_claim_any_wait() {
-        let decided = crate::some_moment();
+        let decided = crate::test_now();
         let mut waits = Waits::default();
         let echo = Some(Echo { seq: 1, held_us: u64::MAX });
         assert_eq!(waits.sending(1, echo, decided, decided + Duration::from_secs(1)), echo);

@@ -21,7 +21,7 @@ const ACCESS_LIST: u32 = 0o040;
 
 /// What is demanded of a file before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
+pub(crate) enum FileRequirement {
     /// Nothing.
     Anything,
     /// A regular file must be closed to others. A pipe may be read as well: it has no meaningful
@@ -37,9 +37,9 @@ pub(crate) enum ReadError {
     /// What the system said.
     System(io::Error),
     /// Others can read or write it; its permission bits.
-    Exposed(u32),
+    TooPermissive(u32),
     /// It belongs to somebody else, with this user id.
-    Foreign(u32),
+    WrongOwner(u32),
     /// It is a symbolic link.
     Link,
     /// It is neither a regular file nor, where that may be, a pipe.
@@ -55,16 +55,16 @@ impl From<io::Error> for ReadError {
 }
 
 /// Reads a file of at most so many bytes.
-pub(crate) fn read(file: &Path, bytes_max: u64, demand: Demand) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read(file: &Path, bytes_max: u64, demand: FileRequirement) -> Result<Vec<u8>, ReadError> {
     let mut options = OpenOptions::new();
     options.read(true);
-    if demand == Demand::PrivateInPlace {
+    if demand == FileRequirement::PrivateInPlace {
         // Without waiting for a writer, should it be a pipe.
         options.custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
     }
     let handle = match options.open(file) {
         Ok(handle) => handle,
-        Err(_) if demand == Demand::PrivateInPlace && is_link(file) => return Err(ReadError::Link),
+        Err(_) if demand == FileRequirement::PrivateInPlace && is_link(file) => return Err(ReadError::Link),
         Err(error) => return Err(error.into()),
     };
     // Of the open file, so that nobody can exchange it between the check and the read.
@@ -74,15 +74,15 @@ pub(crate) fn read(file: &Path, bytes_max: u64, demand: Demand) -> Result<Vec<u8
     }
     let mode = metadata.permissions().mode() & 0o7777;
     let exposed = if is_credential(file) { OTHERS & !ACCESS_LIST } else { OTHERS };
-    if demand != Demand::Anything && metadata.is_file() && mode & exposed != 0 {
-        return Err(ReadError::Exposed(mode));
+    if demand != FileRequirement::Anything && metadata.is_file() && mode & exposed != 0 {
+        return Err(ReadError::TooPermissive(mode));
     }
-    if demand == Demand::PrivateInPlace {
+    if demand == FileRequirement::PrivateInPlace {
         if !metadata.is_file() {
             return Err(ReadError::NoFile);
         }
         if metadata.uid() != own_user() {
-            return Err(ReadError::Foreign(metadata.uid()));
+            return Err(ReadError::WrongOwner(metadata.uid()));
         }
     }
     let mut bytes = Vec::new();
@@ -251,16 +251,16 @@ mod tests {
         create_new(&file, b"key", PRIVATE).unwrap();
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(read(&file, 3, Demand::PrivateInPlace).unwrap(), b"key");
-        assert_eq!(read(&link, 3, Demand::Private).unwrap(), b"key");
-        assert!(matches!(read(&link, 3, Demand::PrivateInPlace), Err(ReadError::Link)));
-        assert!(matches!(read(&file, 2, Demand::PrivateInPlace), Err(ReadError::TooLarge)));
+        assert_eq!(read(&file, 3, FileRequirement::PrivateInPlace).unwrap(), b"key");
+        assert_eq!(read(&link, 3, FileRequirement::Private).unwrap(), b"key");
+        assert!(matches!(read(&link, 3, FileRequirement::PrivateInPlace), Err(ReadError::Link)));
+        assert!(matches!(read(&file, 2, FileRequirement::PrivateInPlace), Err(ReadError::TooLarge)));
         for mode in [0o640, 0o620, 0o604, 0o602] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            let refused = read(&file, 3, Demand::PrivateInPlace);
-            assert!(matches!(refused, Err(ReadError::Exposed(found)) if found == mode), "{refused:?}");
-            assert!(matches!(read(&file, 3, Demand::Private), Err(ReadError::Exposed(_))));
-            assert!(read(&file, 3, Demand::Anything).is_ok());
+            let refused = read(&file, 3, FileRequirement::PrivateInPlace);
+            assert!(matches!(refused, Err(ReadError::TooPermissive(found)) if found == mode), "{refused:?}");
+            assert!(matches!(read(&file, 3, FileRequirement::Private), Err(ReadError::TooPermissive(_))));
+            assert!(read(&file, 3, FileRequirement::Anything).is_ok());
         }
     }
 }

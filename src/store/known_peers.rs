@@ -15,7 +15,7 @@ use crate::limits::ADDRS_MAX;
 use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
 use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
 use crate::net::addr::{DialAddr, DialAddrError};
-use crate::store::files::{self, Demand, PRIVATE, ReadError};
+use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 use crate::util::text;
 
@@ -37,7 +37,7 @@ const HEADER: &str = "\
 /// Names the file and what is wrong with it, with the line and what to do. A file that can't be
 /// understood is never taken for an empty one: that would be to trust anybody.
 pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
-    let bytes = match files::read(file, FILE_BYTES_MAX, Demand::Anything) {
+    let bytes = match files::read(file, FILE_BYTES_MAX, FileRequirement::Anything) {
         Ok(bytes) => bytes,
         Err(ReadError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(ReadError::System(source)) => {

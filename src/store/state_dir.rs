@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::mesh::KnownPeer;
-use crate::store::files::{self, Demand};
+use crate::store::files::{self, FileRequirement};
 use crate::store::known_peers::{self, KnownPeersError};
 use crate::trust::identity::{Identity, IdentityError};
 
@@ -94,13 +94,14 @@ impl StateDir {
         let is_there = |file: &Path| file.symlink_metadata().is_ok();
         match (is_there(&key), is_there(&cert)) {
             (true, true) => {
-                Identity::from_pair(&key, &cert, Demand::PrivateInPlace).map_err(|error| match error {
+                Identity::from_pair(&key, &cert, FileRequirement::PrivateInPlace).map_err(|error| match error
+                {
                     IdentityError::Mismatch { .. } => StateError::Mismatch { key, cert },
                     other => StateError::Identity(other),
                 })
             }
             (true, false) => {
-                let identity = Identity::from_key(&key, Demand::PrivateInPlace)?;
+                let identity = Identity::from_key(&key, FileRequirement::PrivateInPlace)?;
                 identity.write_certificate(&cert)?;
                 Ok(identity)
             }
@@ -155,7 +156,7 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::peek`], for the key.
     pub fn peek_id(path: &Path) -> Result<crate::PeerId, StateError> {
-        Ok(Identity::from_key(&checked(path)?.join(KEY), Demand::PrivateInPlace)?.id())
+        Ok(Identity::from_key(&checked(path)?.join(KEY), FileRequirement::PrivateInPlace)?.id())
     }
 }
 
@@ -168,10 +169,10 @@ fn checked(path: &Path) -> Result<PathBuf, StateError> {
         return Err(unusable(io::ErrorKind::NotADirectory.into()));
     }
     if metadata.uid() != files::own_user() {
-        return Err(StateError::Foreign { path, owner: metadata.uid(), ours: files::own_user() });
+        return Err(StateError::WrongOwner { path, owner: metadata.uid(), ours: files::own_user() });
     }
     match files::open_to_others(&metadata) {
-        Some(mode) => Err(StateError::Exposed { path, mode }),
+        Some(mode) => Err(StateError::TooPermissive { path, mode }),
         None => Ok(path),
     }
 }
@@ -224,7 +225,7 @@ pub enum StateError {
     },
     /// The directory belongs to another user.
     #[error("the state directory {} belongs to the user with the number {owner}, and this runs as {ours}; run it as its owner, or name a directory of your own", path.display())]
-    Foreign {
+    WrongOwner {
         /// The directory.
         path: PathBuf,
         /// Its owner.
@@ -234,7 +235,7 @@ pub enum StateError {
     },
     /// Other users can read or write the directory.
     #[error("the state directory {} is open to other users (mode {mode:04o}); run: chmod 700 {}", path.display(), path.display())]
-    Exposed {
+    TooPermissive {
         /// The directory.
         path: PathBuf,
         /// Its permission bits.

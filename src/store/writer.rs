@@ -161,7 +161,7 @@ mod tests {
     fn the_last_that_was_handed_over_is_what_is_found() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let (mut memory, writing) = start(StateDir::open(&path).unwrap(), now).unwrap();
         for count in 1..=200 {
             memory.remember(now, peers(count));
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn changes_are_written_soon_and_a_change_does_not_put_off_the_last() {
-        let now = crate::some_moment();
+        let now = crate::test_now();
         let (mailbox, letters) = bounded(1);
         let mut memory = Memory { mailbox, letters, due: now + REMEMBER_EVERY };
         memory.changed(now);

@@ -47,7 +47,7 @@ impl Access {
 
     /// What is probably a mistake in these lists, from the point of view of the node with this id.
     #[must_use]
-    pub fn oddity(&self, own: &PeerId) -> Option<&'static str> {
+    pub fn warning(&self, own: &PeerId) -> Option<&'static str> {
         let is_alone =
             |allow: &BTreeSet<PeerId>| !allow.iter().any(|id| id != own && !self.deny.contains(id));
         if self.allow.as_ref().is_some_and(is_alone) {
@@ -223,12 +223,12 @@ mod tests {
     fn lists_that_are_probably_wrong_are_told() {
         let closed =
             |allow: &[PeerId]| Access { allow: Some(allow.iter().copied().collect()), ..Access::default() };
-        assert_eq!(Access::default().oddity(&id(1)), None);
-        assert_eq!(closed(&[id(1), id(2)]).oddity(&id(1)), None);
-        assert!(closed(&[]).oddity(&id(1)).is_some());
-        assert!(closed(&[id(1)]).oddity(&id(1)).is_some());
-        assert!(Access { deny: [id(2)].into(), ..closed(&[id(1), id(2)]) }.oddity(&id(1)).is_some());
-        assert!(Access { deny: [id(1)].into(), ..Access::default() }.oddity(&id(1)).is_some());
+        assert_eq!(Access::default().warning(&id(1)), None);
+        assert_eq!(closed(&[id(1), id(2)]).warning(&id(1)), None);
+        assert!(closed(&[]).warning(&id(1)).is_some());
+        assert!(closed(&[id(1)]).warning(&id(1)).is_some());
+        assert!(Access { deny: [id(2)].into(), ..closed(&[id(1), id(2)]) }.warning(&id(1)).is_some());
+        assert!(Access { deny: [id(1)].into(), ..Access::default() }.warning(&id(1)).is_some());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use crate::store::files::{self, Demand, PRIVATE, PUBLIC, ReadError};
+use crate::store::files::{self, FileRequirement, PRIVATE, PUBLIC, ReadError};
 use crate::trust::crypto::{SIGNATURE_SCHEMES, provider};
 use crate::trust::peer_id::{CertificateError, PeerId};
 use crate::trust::pem_file::{self, PemItem, PemProblem};
@@ -61,11 +61,11 @@ impl Identity {
     /// Names the file and what is wrong with it: missing, unreadable, readable by others, empty,
     /// without such a block, or with a key that can't be used.
     pub fn from_key_file(key_file: &Path) -> Result<Self, IdentityError> {
-        Self::from_key(key_file, Demand::Private)
+        Self::from_key(key_file, FileRequirement::Private)
     }
 
     /// The same, with what is demanded of the file.
-    pub(crate) fn from_key(key_file: &Path, demand: Demand) -> Result<Self, IdentityError> {
+    pub(crate) fn from_key(key_file: &Path, demand: FileRequirement) -> Result<Self, IdentityError> {
         let key = read_key(key_file, demand)?;
         let unusable = || IdentityError::KeyUnusable { file: key_file.to_owned() };
         let pair = KeyPair::try_from(&key).map_err(|_| unusable())?;
@@ -83,14 +83,14 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_key_file`], for either file, and if the two don't belong together.
     pub fn from_files(key_file: &Path, cert_file: &Path) -> Result<Self, IdentityError> {
-        Self::from_pair(key_file, cert_file, Demand::Private)
+        Self::from_pair(key_file, cert_file, FileRequirement::Private)
     }
 
     /// The same, with what is demanded of the key's file.
     pub(crate) fn from_pair(
         key_file: &Path,
         cert_file: &Path,
-        demand: Demand,
+        demand: FileRequirement,
     ) -> Result<Self, IdentityError> {
         let key = read_key(key_file, demand)?;
         let certificate = read_certificate(cert_file)?;
@@ -201,7 +201,7 @@ pub enum IdentityError {
     },
     /// A private key belongs to somebody else.
     #[error("{} belongs to the user with the number {owner}, not to the one this runs as", file.display())]
-    Foreign {
+    WrongOwner {
         /// The file.
         file: PathBuf,
         /// Its owner.
@@ -241,7 +241,7 @@ pub enum IdentityError {
     },
     /// Other users can read or write the private key.
     #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
-    Exposed {
+    TooPermissive {
         /// The file.
         file: PathBuf,
         /// Its permission bits.
@@ -282,7 +282,7 @@ pub enum IdentityError {
     Tls,
 }
 
-fn read_key(file: &Path, demand: Demand) -> Result<PrivateKeyDer<'static>, IdentityError> {
+fn read_key(file: &Path, demand: FileRequirement) -> Result<PrivateKeyDer<'static>, IdentityError> {
     let wanted = PemItem::PrivateKey;
     let text = Zeroizing::new(read_pem(file, wanted, demand)?);
     pem_file::private_key(&text).map_err(|problem| IdentityError::Pem {
@@ -295,7 +295,7 @@ fn read_key(file: &Path, demand: Demand) -> Result<PrivateKeyDer<'static>, Ident
 fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityError> {
     let wanted = PemItem::Certificate;
     // In the wrong file it may be a private key.
-    let text = Zeroizing::new(read_pem(file, wanted, Demand::Anything)?);
+    let text = Zeroizing::new(read_pem(file, wanted, FileRequirement::Anything)?);
     pem_file::certificate(&text).map_err(|problem| IdentityError::Pem {
         file: file.to_owned(),
         wanted,
@@ -303,7 +303,7 @@ fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityErro
     })
 }
 
-fn read_pem(file: &Path, wanted: PemItem, demand: Demand) -> Result<Vec<u8>, IdentityError> {
+fn read_pem(file: &Path, wanted: PemItem, demand: FileRequirement) -> Result<Vec<u8>, IdentityError> {
     // Errors name the file: here that would show the key.
     if pem_file::is_pem_text(file.as_os_str().as_encoded_bytes()) {
         return Err(IdentityError::TextAsName { wanted });
@@ -312,9 +312,9 @@ fn read_pem(file: &Path, wanted: PemItem, demand: Demand) -> Result<Vec<u8>, Ide
         let file = file.to_owned();
         match error {
             ReadError::System(source) => IdentityError::Read { file, source },
-            ReadError::Exposed(mode) => IdentityError::Exposed { file, mode },
+            ReadError::TooPermissive(mode) => IdentityError::TooPermissive { file, mode },
             ReadError::TooLarge => IdentityError::TooLarge { file, wanted },
-            ReadError::Foreign(owner) => IdentityError::Foreign { file, owner },
+            ReadError::WrongOwner(owner) => IdentityError::WrongOwner { file, owner },
             ReadError::Link => IdentityError::Link { file },
             ReadError::NoFile => IdentityError::Read { file, source: io::ErrorKind::InvalidInput.into() },
         }

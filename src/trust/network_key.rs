@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::store::files::{self, Demand, PRIVATE, ReadError};
+use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
 use crate::trust::crypto::provider;
 
 /// Bytes of a key.
@@ -43,14 +43,14 @@ impl NetworkKey {
         if hex(file.as_os_str().as_encoded_bytes().trim_ascii()).is_some() {
             return Err(NetworkKeyError::KeyAsName);
         }
-        let bytes = files::read(file, FILE_BYTES_MAX, Demand::Private).map_err(|error| {
+        let bytes = files::read(file, FILE_BYTES_MAX, FileRequirement::Private).map_err(|error| {
             let file = file.to_owned();
             match error {
-                ReadError::Exposed(mode) => NetworkKeyError::Exposed { file, mode },
+                ReadError::TooPermissive(mode) => NetworkKeyError::TooPermissive { file, mode },
                 ReadError::TooLarge => NetworkKeyError::TooLarge { file },
                 ReadError::System(source) => NetworkKeyError::Read { file, source },
                 // Not demanded above.
-                ReadError::Foreign(_) | ReadError::Link | ReadError::NoFile => {
+                ReadError::WrongOwner(_) | ReadError::Link | ReadError::NoFile => {
                     NetworkKeyError::Read { file, source: io::ErrorKind::InvalidInput.into() }
                 }
             }
@@ -151,7 +151,7 @@ pub enum NetworkKeyError {
     },
     /// Other users can read or write the key.
     #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
-    Exposed {
+    TooPermissive {
         /// The file.
         file: PathBuf,
         /// Its permission bits.

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_flood_of_one_cause_leaves_a_few_lines_and_a_count() {
         let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let written = (0..1000).filter(|_| allowance.check(start).is_some()).count();
         assert_eq!(written, LINES_AT_ONCE as usize);
         let next = start + LINE_EVERY;
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_cause_that_was_quiet_may_say_as_much_as_at_first() {
         let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
-        let start = crate::some_moment();
+        let start = crate::test_now();
         while allowance.check(start).is_some() {}
         let later = start + Duration::from_secs(1_000_000_000);
         assert_eq!((0..1000).filter(|_| allowance.check(later).is_some()).count(), LINES_AT_ONCE as usize);

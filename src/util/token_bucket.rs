@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn so_many_at_once_and_so_many_a_second() {
-        let start = crate::some_moment();
+        let start = crate::test_now();
         let mut bucket = TokenBucket::new(5, 10, start);
         assert_eq!((0..).take_while(|_| bucket.take(start).is_ok()).count(), 5);
         let mut now = start;

@@ -50,8 +50,8 @@ pub enum Message {
         seq: u64,
         /// The last heartbeat that the sender received from this receiver.
         echo: Option<Echo>,
-        /// Digest of the peers that the sender is connected to; see [`roster_of`](crate::mesh::roster_of).
-        roster: u64,
+        /// Digest of the peers that the sender is connected to; see [`membership_digest`](crate::mesh::roster_of).
+        digest: u64,
     },
     /// Asks for the list of peers.
     PeersRequest,
@@ -525,10 +525,10 @@ mod tests {
         prop_oneof![
             hello().prop_map(Message::Hello),
             (any::<u64>(), "\\PC{0,60}").prop_map(|(seq, text)| Message::Ping { seq, text }),
-            (any::<u64>(), echo, any::<u64>()).prop_map(|(seq, echo, roster)| Message::Heartbeat {
+            (any::<u64>(), echo, any::<u64>()).prop_map(|(seq, echo, digest)| Message::Heartbeat {
                 seq,
                 echo,
-                roster
+                digest
             }),
             Just(Message::PeersRequest),
             (vec(record(), 0..20), any::<bool>())

@@ -284,7 +284,7 @@ fn nanoseconds() -> u64 {
 /// The frame that goes over every link every second.
 fn heartbeat() -> io::Result<wire::Frame> {
     let echo = Some(Echo { seq: 100, held_us: 500_000 });
-    wire::encode(&Message::Heartbeat { seq: 100, echo, roster: u64::MAX / 3 }).map_err(io::Error::other)
+    wire::encode(&Message::Heartbeat { seq: 100, echo, digest: u64::MAX / 3 }).map_err(io::Error::other)
 }
 
 /// A short broadcast message.

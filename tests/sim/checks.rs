@@ -520,7 +520,7 @@ impl World {
             let (members, up) = (process.mesh.members(), process.shadow.up);
             wrong = Some((EVENTS, format!("{members} members, but {up} are up")));
         }
-        if process.mesh.roster() != process.shadow.roster {
+        if process.mesh.digest() != process.shadow.digest {
             wrong = Some((EVENTS, "the roster is not that of the members".to_owned()));
         }
         for id in changed {
@@ -582,7 +582,7 @@ impl World {
         let process = &self.procs[proc];
         let (mut known, mut kept) = (0, 0);
         let mut forgotten = Vec::new();
-        for (id, state, best) in process.mesh.standings() {
+        for (id, state, best) in process.mesh.visible_states() {
             known += 1;
             if id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));

@@ -22,7 +22,7 @@ impl World {
                 }
                 records.truncate(RECORDS_MAX);
             }
-            Message::Heartbeat { roster, .. } if self.rng.u32(..3) == 0 => *roster ^= self.rng.u64(..),
+            Message::Heartbeat { digest, .. } if self.rng.u32(..3) == 0 => *digest ^= self.rng.u64(..),
             Message::Heartbeat { .. } if self.rng.u32(..10) == 0 => {
                 let lies = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
                 let records = (0..lies).map(|_| self.lie(proc)).collect();

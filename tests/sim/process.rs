@@ -115,11 +115,11 @@ impl World {
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
         let mut shadow = Shadow::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
-        mesh.tell_time(self.wall(slot));
+        mesh.set_wall_clock(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
-            shadow.recall(&known, self.now);
-            mesh.recall(clock.local(self.now), known);
+            shadow.restore(&known, self.now);
+            mesh.restore(clock.local(self.now), known);
         }
         let proc = self.procs.len();
         self.note(|| format!("p{proc} starts at slot {slot} {addr} as {} {:?}", id.short(), config.connect));
@@ -305,7 +305,7 @@ impl World {
         self.take_routine(proc);
         let local = self.procs[proc].clock.local(self.now);
         let wall = self.wall(self.procs[proc].slot);
-        self.procs[proc].mesh.tell_time(wall);
+        self.procs[proc].mesh.set_wall_clock(wall);
         if self.procs[proc].mesh.poll_timeout().is_some_and(|at| at <= local) {
             self.procs[proc].mesh.handle_timeout(local);
             self.carry_out(proc);
@@ -385,7 +385,7 @@ impl World {
     fn feed(&mut self, proc: ProcId, input: Input) {
         let local = self.procs[proc].clock.local(self.now);
         let wall = self.wall(self.procs[proc].slot);
-        self.procs[proc].mesh.tell_time(wall);
+        self.procs[proc].mesh.set_wall_clock(wall);
         self.procs[proc].mesh.handle(local, input);
         self.carry_out(proc);
     }

@@ -63,18 +63,18 @@ impl Puppet {
     /// Node 9, which knows these from an earlier life.
     pub fn remembering(known: Vec<KnownPeer>) -> Self {
         let mut puppet = Self::new(&[]);
-        puppet.recall(known);
+        puppet.restore(known);
         puppet
     }
 
-    pub fn recall(&mut self, known: Vec<KnownPeer>) {
+    pub fn restore(&mut self, known: Vec<KnownPeer>) {
         self.recall_at(WALL, known);
     }
 
     /// The same while the clock on the wall says something else.
     pub fn recall_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
-        self.mesh.tell_time(wall);
-        self.mesh.recall(self.now, known);
+        self.mesh.set_wall_clock(wall);
+        self.mesh.restore(self.now, known);
     }
 
     pub fn now(&self) -> Instant {
@@ -129,8 +129,8 @@ impl Puppet {
     }
 
     /// A heartbeat from a peer that knows others than we do, or not.
-    pub fn heartbeat(&mut self, session: SessionId, roster: u64) -> Vec<Output> {
-        self.receives(session, Message::Heartbeat { seq: 1, echo: None, roster })
+    pub fn heartbeat(&mut self, session: SessionId, digest: u64) -> Vec<Output> {
+        self.receives(session, Message::Heartbeat { seq: 1, echo: None, digest })
     }
 
     pub fn fails(&mut self, session: SessionId) -> Vec<Output> {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_gossip::internals::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, roster_of};
+use p2p_gossip::internals::mesh::{
+    DIALS_BURST, DIALS_PER_SECOND, KnownPeer, STALL_MIN, SessionId, membership_digest,
+};
 use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
@@ -99,7 +101,7 @@ pub struct Shadow {
     pub dials: BTreeMap<SessionId, DialAddr>,
     pub cancelled: BTreeSet<SessionId>,
     pub up: usize,
-    pub roster: u64,
+    pub digest: u64,
     /// How long the process stood still, and how much of that the mesh must have noticed.
     pub held: Micros,
     pub surely_held: Micros,
@@ -133,7 +135,7 @@ impl Shadow {
             dials: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             up: 0,
-            roster: roster_of([&id]),
+            digest: membership_digest([&id]),
             held: 0,
             surely_held: 0,
             tokens: u64::from(DIALS_BURST) * 1_000_000,
@@ -156,7 +158,7 @@ impl Shadow {
 
     /// The process begins with this memory. All but those that left are strangers that must be met again before
     /// they count.
-    pub fn recall(&mut self, known: &[KnownPeer], now: Micros) {
+    pub fn restore(&mut self, known: &[KnownPeer], now: Micros) {
         let own = self.id;
         for known in known.iter().filter(|known| known.id != own) {
             let peer = self.peer(known.id);
@@ -176,7 +178,7 @@ impl Shadow {
     pub fn held_up(&mut self, held: Micros) {
         self.held += held;
         let sure = held.saturating_sub(self.timer_every);
-        if Duration::from_micros(sure) >= HELD_UP {
+        if Duration::from_micros(sure) >= STALL_MIN {
             self.surely_held += sure;
         }
     }
@@ -210,7 +212,7 @@ impl Shadow {
         let was = self.is_up(&id);
         let is = standing == Standing::Up;
         if was != is {
-            self.roster ^= roster_of([&id]);
+            self.digest ^= membership_digest([&id]);
             self.up = if is { self.up + 1 } else { self.up - 1 };
         }
         let peer = self.peer(id);

@@ -19,7 +19,7 @@ use crate::cli::{AfterStdin, IdentitySource, Options};
 use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
-use crate::output::console::{Console, Ways};
+use crate::output::console::{Console, JoinHints};
 use crate::output::peer_table;
 use crate::output::stream::visible;
 use crate::signals::Signals;
@@ -112,7 +112,7 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     };
     let page = http.as_ref().map(http::Socket::url);
     let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
-    let ways = Ways { page, advertised: config.advertise.first().cloned() };
+    let ways = JoinHints { page, advertised: config.advertise.first().cloned() };
     let (console, written) = Console::start(options.output, options.shows_pings, ways)?;
     let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
     let systemd = Systemd::start(&node)?;

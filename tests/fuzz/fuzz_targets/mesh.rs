@@ -30,7 +30,7 @@ enum Step {
 #[derive(Arbitrary, Debug)]
 enum What {
     Ping { seq: u64 },
-    Heartbeat { seq: u64, echo: Option<(u64, u64)>, roster: u64 },
+    Heartbeat { seq: u64, echo: Option<(u64, u64)>, digest: u64 },
     Request,
     Peers { records: Vec<(u8, Vec<(u8, u16)>, bool)>, more: bool },
     KeyInUse,
@@ -248,9 +248,9 @@ impl Driver {
 fn message(what: What) -> Message {
     match what {
         What::Ping { seq } => Message::Ping { seq, text: String::new() },
-        What::Heartbeat { seq, echo, roster } => {
+        What::Heartbeat { seq, echo, digest } => {
             let echo = echo.map(|(seq, held_us)| Echo { seq, held_us });
-            Message::Heartbeat { seq, echo, roster }
+            Message::Heartbeat { seq, echo, digest }
         }
         What::Request => Message::PeersRequest,
         What::Peers { records, more } => {

@@ -145,14 +145,14 @@ fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_other
 fn a_leader_that_is_late_is_not_waited_for() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
-    node.heartbeat(session, node.mesh.roster());
+    node.heartbeat(session, node.mesh.digest());
     let alone = HEARTBEAT + HEARTBEAT / 8;
     assert_eq!(beats(&node.wait(alone - ms(1))), (0, 1));
     assert_eq!(beats(&node.wait(ms(2))), (1, 0));
     assert_eq!(beats(&node.wait(HEARTBEAT)), (1, 0));
     // It is there again: what it says is answered at once, as nothing was ready.
     node.wait(HEARTBEAT / 2 + ms(10));
-    let outputs = node.heartbeat(session, node.mesh.roster());
+    let outputs = node.heartbeat(session, node.mesh.digest());
     assert_eq!(beats(&outputs).0 + beats(&node.wait(HEARTBEAT / 2)).0, 1);
     assert_eq!(beats(&with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
 }
@@ -161,14 +161,14 @@ fn a_leader_that_is_late_is_not_waited_for() {
 fn what_was_laid_ready_only_just_now_may_have_missed_the_leader_s_heartbeat() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
-    let roster = node.mesh.roster();
-    node.heartbeat(session, roster);
+    let digest = node.mesh.digest();
+    node.heartbeat(session, digest);
     for late in [false, true] {
         while beats(&node.wait(ms(1))).1 == 0 {}
         if late {
             node.wait(ms(10));
         }
-        assert_eq!(beats(&node.heartbeat(session, roster)).0, usize::from(!late));
+        assert_eq!(beats(&node.heartbeat(session, digest)).0, usize::from(!late));
     }
 }
 
@@ -177,8 +177,8 @@ fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
     let (mut node, session) = following();
     let mut outputs = Vec::new();
     for _ in 0..1000 {
-        let roster = node.mesh.roster();
-        outputs.extend(node.heartbeat(session, roster));
+        let digest = node.mesh.digest();
+        outputs.extend(node.heartbeat(session, digest));
         outputs.extend(node.wait(ms(10)));
     }
     let (at_once, ready) = beats(&outputs);
@@ -191,8 +191,8 @@ fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_rea
     let (mut node, session) = joined();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     for _ in 0..30 {
-        let roster = node.mesh.roster();
-        assert_eq!(beats(&node.heartbeat(session, roster)).0, 0, "nothing was ready");
+        let digest = node.mesh.digest();
+        assert_eq!(beats(&node.heartbeat(session, digest)).0, 0, "nothing was ready");
         let outputs = node.wait(SECOND);
         let pings =
             sent(&outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count();
@@ -205,12 +205,12 @@ fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_rea
 fn on_a_new_session_nothing_is_ready_yet() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 3 * SECOND);
-    let roster = node.mesh.roster();
-    node.heartbeat(session, roster);
+    let digest = node.mesh.digest();
+    node.heartbeat(session, digest);
     assert_eq!(beats(&node.wait(HEARTBEAT)), (0, 1));
     let newer = SessionId::accepted(77);
     node.up(newer, id(3), 1);
-    let outputs = node.heartbeat(newer, roster);
+    let outputs = node.heartbeat(newer, digest);
     let to: Vec<SessionId> = sent(&outputs).iter().map(|(session, _)| *session).collect();
     assert_eq!((to, beats(&outputs).0), (vec![newer], 1), "{outputs:?}");
 }
@@ -229,7 +229,7 @@ fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or
         }
     };
     let echo = Some(Echo { seq, held_us: 0 });
-    node.receives(session, Message::Heartbeat { seq: 1, echo, roster: 0 });
+    node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
     // With newcomers all the time nothing settles.
@@ -242,7 +242,7 @@ fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or
             _ => None,
         });
         let echo = seq.map(|seq| Echo { seq, held_us: 0 });
-        outputs.extend(node.receives(session, Message::Heartbeat { seq: n.into(), echo, roster: 0 }));
+        outputs.extend(node.receives(session, Message::Heartbeat { seq: n.into(), echo, digest: 0 }));
         outputs.extend(node.wait(ms(200)));
     }
     assert_eq!(pings(&outputs), 0);
@@ -254,9 +254,9 @@ fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or
 #[test]
 fn only_a_heartbeat_that_says_nothing_new_is_routine() {
     let mut routine = Routine::default();
-    let mut is_routine = |echo: bool, roster| {
+    let mut is_routine = |echo: bool, digest| {
         let echo = echo.then_some(Echo { seq: 1, held_us: 0 });
-        routine.is_routine(&Message::Heartbeat { seq: 1, echo, roster })
+        routine.is_routine(&Message::Heartbeat { seq: 1, echo, digest })
     };
     // The first, and the first that brings a round-trip time.
     assert_eq!([is_routine(false, 1), is_routine(false, 1), is_routine(true, 1)], [false, true, false]);
@@ -272,11 +272,11 @@ fn time_that_a_node_stood_still_is_no_silence_of_whom_it_had_heard_before_and_no
     let arrived = node.now();
     let still = ms(1_500);
     node.stand_still(still);
-    let (seq, echo, roster) = (9, None, node.mesh.roster());
-    let message = Message::Heartbeat { seq, echo, roster };
+    let (seq, echo, digest) = (9, None, node.mesh.digest());
+    let message = Message::Heartbeat { seq, echo, digest };
     let outputs = node.tell(Input::Received { session, message, arrived });
     let gap = reported(&outputs).into_iter().find_map(|report| match report {
-        Report::HeldUp { gap } => Some(*gap),
+        Report::Stalled { gap } => Some(*gap),
         _ => None,
     });
     let silent_at = TIMEOUT + gap.unwrap();
@@ -295,7 +295,7 @@ fn the_time_that_an_echo_was_held_is_no_part_of_the_round_trip() {
     };
     node.stand_still(ms(80));
     let echo = Some(Echo { seq, held_us: 50_000 });
-    node.receives(session, Message::Heartbeat { seq: 1, echo, roster: 0 });
+    node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
     let rtt = node.info(id(3)).and_then(|peer| peer.rtt).unwrap();
     assert!(rtt >= ms(30) && rtt <= ms(31), "{rtt:?}");
 }

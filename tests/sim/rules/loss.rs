@@ -149,8 +149,8 @@ fn lists_bring_who_left_back_once_news_of_its_goodbye_has_gone_round() {
     let (mut node, session) = joined();
     let left = node.meets(5);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
-    for (roster, is_dialled) in [(71, false), (72, true)] {
-        make_it_ask(&mut node, session, roster);
+    for (digest, is_dialled) in [(71, false), (72, true)] {
+        make_it_ask(&mut node, session, digest);
         node.list(session, [(id(5), addr(5))].into_iter());
         let outputs = with_heartbeats(&mut node, session, None, 2 * SECOND);
         assert_eq!(dials_to(&outputs, id(5)) > 0, is_dialled);

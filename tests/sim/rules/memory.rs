@@ -92,7 +92,7 @@ fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
             node.recall_at(wall, vec![KnownPeer { last_seen, ..known(3) }, known(4), known(9)]);
             let outputs = node.wait(3 * SECOND);
             assert_eq!(ids(&node), [id(3), id(4)], "{last_seen:?} at {wall:?}");
-            let recalled = Report::Recalled { peers: 2, forgotten: 0, surplus: 0 };
+            let recalled = Report::Restored { peers: 2, forgotten: 0, surplus: 0 };
             assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
             assert!(dials_to(&outputs, id(3)) > 0 && dials_to(&outputs, id(4)) > 0, "{outputs:?}");
         }
@@ -115,7 +115,7 @@ fn a_wall_clock_that_jumps_forgets_no_peer_and_keeps_last_seen_after_first_seen(
     for wall in WALLS {
         let mut node = Puppet::remembering(vec![known(5)]);
         node.meets(3);
-        node.mesh.tell_time(wall);
+        node.mesh.set_wall_clock(wall);
         let seen = |node: &Puppet| {
             let known = node.mesh.known_peers();
             known.iter().map(|peer| (peer.first_seen, peer.last_seen)).collect::<Vec<_>>()
@@ -196,7 +196,7 @@ fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
     assert_eq!(ids(&node), [id(4)]);
     let outputs = node.wait(SECOND);
     assert!(outputs.contains(&Output::Remember));
-    let recalled = Report::Recalled { peers: 1, forgotten: 1, surplus: 0 };
+    let recalled = Report::Restored { peers: 1, forgotten: 1, surplus: 0 };
     assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
 }
 
@@ -238,7 +238,7 @@ fn of_more_than_there_is_room_for_those_that_missed_least_are_looked_for() {
         ..known(n)
     };
     let mut node = Puppet::with(Config { peers_max: 2, ..Config::default() });
-    node.recall((1..=5).map(seen).collect());
+    node.restore((1..=5).map(seen).collect());
     assert_eq!(ids(&node), [id(4), id(5)]);
 }
 

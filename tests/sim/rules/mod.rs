@@ -45,23 +45,23 @@ pub(crate) fn with_strangers(count: u8) -> (Puppet, SessionId, Vec<Output>) {
 pub(crate) fn with_heartbeats(
     node: &mut Puppet,
     session: SessionId,
-    roster: Option<u64>,
+    digest: Option<u64>,
     time: Duration,
 ) -> Vec<Output> {
     let mut outputs = Vec::new();
     for _ in 0..time.as_secs() {
-        let roster = roster.unwrap_or(node.mesh.roster());
-        outputs.extend(node.heartbeat(session, roster));
+        let digest = digest.unwrap_or(node.mesh.digest());
+        outputs.extend(node.heartbeat(session, digest));
         outputs.extend(node.wait_in_vain(SECOND));
     }
     outputs
 }
 
 /// The same, and its list, when it is asked, names nobody. How often it was.
-pub(crate) fn asked_in_vain(node: &mut Puppet, session: SessionId, roster: u64, time: Duration) -> usize {
+pub(crate) fn asked_in_vain(node: &mut Puppet, session: SessionId, digest: u64, time: Duration) -> usize {
     let mut asked = 0;
     for _ in 0..time.as_secs() {
-        let requests = requests(&with_heartbeats(node, session, Some(roster), SECOND));
+        let requests = requests(&with_heartbeats(node, session, Some(digest), SECOND));
         asked += requests;
         if requests > 0 {
             node.list(session, std::iter::empty());
@@ -71,8 +71,8 @@ pub(crate) fn asked_in_vain(node: &mut Puppet, session: SessionId, roster: u64, 
 }
 
 /// Makes it ask for the list of a peer that knows others than we do.
-pub(crate) fn make_it_ask(node: &mut Puppet, session: SessionId, roster: u64) {
-    let outputs = with_heartbeats(node, session, Some(roster), 2 * SECOND);
+pub(crate) fn make_it_ask(node: &mut Puppet, session: SessionId, digest: u64) {
+    let outputs = with_heartbeats(node, session, Some(digest), 2 * SECOND);
     assert_eq!(requests(&outputs), 1, "{outputs:?}");
 }
 

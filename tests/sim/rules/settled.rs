@@ -44,7 +44,7 @@ fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
         }
         node.wait(SECOND / 10);
         node.up(SessionId::accepted(u64::from(n)), id(n), u64::from(n));
-        let message = Message::Heartbeat { seq: u64::from(n), echo: None, roster: 0 };
+        let message = Message::Heartbeat { seq: u64::from(n), echo: None, digest: 0 };
         node.receives(session, message);
     }
     panic!("never settled");

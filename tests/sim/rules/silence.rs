@@ -30,7 +30,7 @@ fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
 #[test]
 fn a_heartbeat_that_lay_unread_saves_its_sender() {
     let (mut node, session) = silent_for_its_timeout();
-    let message = Message::Heartbeat { seq: 1, echo: None, roster: 0 };
+    let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
     node.receives(session, message);
     assert!(told(&node.tell(Input::Quiet { session })).is_empty());
     assert!(told(&node.wait(TIMEOUT - SECOND / 10)).is_empty());

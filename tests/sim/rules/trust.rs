@@ -76,7 +76,7 @@ fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too(
     let mut node = Puppet::with(Config { connect: vec![pinned], access, ..Config::default() });
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
-    assert!(matches!(reported(&outputs)[..], [Report::SeedUnreachable { .. }]), "{outputs:?}");
+    assert!(matches!(reported(&outputs)[..], [Report::BootstrapUnreachable { .. }]), "{outputs:?}");
     node.tell(Input::Access(Access::default()));
     assert!(dials(&node.wait(SECOND)) > 0);
 }
@@ -199,7 +199,7 @@ fn a_pin_beats_what_a_strict_node_remembers() {
 #[test]
 fn a_strict_node_is_strict_about_what_it_remembers() {
     let mut node = Puppet::with(Config { strict: true, ..Config::default() });
-    node.recall(vec![known(3)]);
+    node.restore(vec![known(3)]);
     let stranger = SessionId::accepted(1);
     let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
     let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };

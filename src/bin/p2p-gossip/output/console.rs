@@ -28,7 +28,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Console {
     queue: queue::Sender<(Timestamp, Event)>,
     shows_pings: bool,
-    losses: Losses,
+    losses: DropCounter,
 }
 
 /// The end of that thread.
@@ -41,7 +41,11 @@ pub(crate) struct ConsoleEnd {
 impl Console {
     /// Starts the thread that writes to stdout; the first lines say how to get here. It ends when everything
     /// that was shown is written and the console is dropped.
-    pub(crate) fn start(output: Output, shows_pings: bool, ways: Ways) -> io::Result<(Self, ConsoleEnd)> {
+    pub(crate) fn start(
+        output: Output,
+        shows_pings: bool,
+        ways: JoinHints,
+    ) -> io::Result<(Self, ConsoleEnd)> {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
         let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
@@ -50,7 +54,7 @@ impl Console {
             let _finished: Sender<()> = finished;
             write_events(&events, &mut printer, &mut stdout);
         })?;
-        Ok((Self { queue, shows_pings, losses: Losses::default() }, ConsoleEnd { done }))
+        Ok((Self { queue, shows_pings, losses: DropCounter::default() }, ConsoleEnd { done }))
     }
 
     /// Shows an event that happened at this time, unless stdout is too far behind; never blocks.
@@ -96,13 +100,13 @@ impl ConsoleEnd {
 
 /// Lost events, and how many of them the user knows of.
 #[derive(Debug, Default)]
-struct Losses {
+struct DropCounter {
     count: u64,
     reported: u64,
     reported_at: Option<Instant>,
 }
 
-impl Losses {
+impl DropCounter {
     /// All of them, if the user does not know that number yet.
     fn unreported(&self) -> Option<u64> {
         (self.count != self.reported).then_some(self.count)
@@ -151,12 +155,12 @@ struct Printer {
     zone: TimeZone,
     name_width: usize,
     addr_width: usize,
-    ways: Ways,
+    ways: JoinHints,
 }
 
 /// Ways to this node, beside the address that it listens on.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
+pub(crate) struct JoinHints {
     /// Where its page is.
     pub(crate) page: Option<String>,
     /// Where others reach it by its user's word.
@@ -175,7 +179,7 @@ const CYAN: &str = "\x1b[36m";
 const RESET: &str = "\x1b[0m";
 
 impl Printer {
-    fn new(output: Output, is_coloured: bool, ways: Ways) -> Self {
+    fn new(output: Output, is_coloured: bool, ways: JoinHints) -> Self {
         let zone = if output == Output::Text { local_time::zone() } else { TimeZone::UTC };
         Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), ways }
     }
@@ -260,7 +264,7 @@ fn count_members(members: usize) -> String {
 
 /// Who this node is and how the next one joins, to be copied as it stands. With the id in front of
 /// the address nobody else can take this node's place.
-fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, ways: &Ways) {
+fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, ways: &JoinHints) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
@@ -318,7 +322,7 @@ mod tests {
     }
 
     fn printer(output: Output, is_coloured: bool) -> Printer {
-        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, Ways::default()) }
+        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, JoinHints::default()) }
     }
 
     fn time() -> Timestamp {
@@ -361,8 +365,8 @@ mod tests {
         );
     }
 
-    fn with_page() -> Ways {
-        Ways { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None }
+    fn with_page() -> JoinHints {
+        JoinHints { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None }
     }
 
     #[test]
@@ -384,10 +388,10 @@ mod tests {
             )
         );
         let mut out = String::new();
-        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &Ways::default());
+        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &JoinHints::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
         // What its user says wins over what the machine looks like from inside.
-        let ways = Ways { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
+        let ways = JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
         for addr in ["[::]:9", "192.0.2.7:9"] {
             let mut out = String::new();
             listening(&mut out, ID, addr.parse().unwrap(), lan, &ways);
@@ -436,7 +440,7 @@ mod tests {
     #[test]
     fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let mut console = Console { queue, shows_pings: true, losses: Losses::default() };
+        let mut console = Console { queue, shows_pings: true, losses: DropCounter::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
         console.show(time(), up("bob"));
         assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
@@ -445,7 +449,7 @@ mod tests {
 
     #[test]
     fn losses_are_told_once_in_a_while() {
-        let mut losses = Losses::default();
+        let mut losses = DropCounter::default();
         let start = Instant::now();
         assert_eq!(losses.due(start), None);
         losses.count = 3;
