@@ -162,6 +162,7 @@ mod coordinator;
 pub mod counters;
 pub mod delivery;
 mod files;
+pub mod guide;
 mod handle;
 pub mod identity;
 mod known_peers;
