@@ -1,5 +1,5 @@
 //! One session's life on its own thread: dial or accept → TLS handshake → Hello → relay frames
-//! both ways until closed (DESIGN section 2).
+//! both ways until closed (guide: architecture, "The life of a session").
 //!
 //! Invariant: the thread reports the end of a session, or of a dial, exactly once, also when it panics.
 
