@@ -10,10 +10,13 @@
 //! | `words.rs` | arguments as argh takes them, and what is wrong with them |
 //! | `help.rs` | the help texts |
 //! | `dist.rs` | completions and manual page: held to the options by a test |
+//! | `reference.rs` | the reference in the manual page: details of options, events as JSON |
 
 #[cfg(test)]
 mod dist;
 mod help;
+#[cfg(test)]
+mod reference;
 mod run;
 mod values;
 mod verbs;
