@@ -35,7 +35,8 @@ pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest time that a peer gets because of its own slow heartbeats, lest it be immortal.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Time a dead peer is remembered and redialled unless told otherwise.
+/// Time a dead peer is remembered and redialled unless told otherwise. Only time counts in which this node runs
+/// and is connected to another peer.
 pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Shortest accepted time to remember a dead peer: below it nobody would be redialled.
 pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -59,6 +60,24 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Wait for an answer to a TCP connection attempt. Short, as a fresh attempt finds a healed network
 /// sooner than the kernel's ever rarer retries of an old one.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// IP addresses of a name that one dial tries. Any peer can tell a name that has thousands, and so direct
+/// this node's connection attempts at machines of its choice.
+pub const NAME_ADDRS_MAX: usize = 4;
+/// Lookups under way at once of names that peers told: this many for peers that were met and as many for
+/// peers never met. A name server that does not answer holds no more dials than that.
+pub const PEER_LOOKUPS_AT_ONCE: usize = 4;
+/// Such lookups that may start at once, each kind of its own: a node that joins a mesh of some dozens of
+/// names looks them all up.
+pub const PEER_LOOKUPS_BURST: u32 = 32;
+/// Such lookups per second in the long run, each kind of its own, whatever names peers tell: each costs the
+/// name server two queries or more.
+pub const PEER_LOOKUPS_PER_SECOND: u32 = 4;
+/// Lookups under way at once of names given with `--connect`: as many as there may be dials.
+pub const USER_LOOKUPS_AT_ONCE: usize = 16;
+/// Such lookups that may start at once: as many as dials.
+pub const USER_LOOKUPS_BURST: u32 = 128;
+/// Such lookups per second in the long run: 64 names that do not answer are each looked up every 2 seconds.
+pub const USER_LOOKUPS_PER_SECOND: u32 = 32;
 /// From accept or dial until the other side's Hello, all together: a silent or slow stranger holds
 /// a thread no longer than this, and a hundred nodes can still start at once on a small machine.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,8 +101,8 @@ pub const REMEMBER_FLUSH: Duration = Duration::from_millis(400);
 /// A peer that takes none of the bytes waiting for it for this long is too slow.
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 
-/// Accepted connections that have not yet said Hello. When full, the oldest one of the address
-/// that holds most gives way, so strangers that say nothing never keep a peer out.
+/// Accepted connections that have not yet said Hello. For one more, the oldest connection of the source
+/// that holds the most gives way, so strangers that say nothing never keep a peer out.
 pub const UNAUTHENTICATED_MAX: usize = 256;
 /// Connections that may wait in the kernel to be accepted: a whole mesh may dial at once.
 pub const BACKLOG: i32 = 1024;
@@ -150,7 +169,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Silence after which a peer is dead.
     pub timeout: Duration,
-    /// Time a dead or departed peer is remembered.
+    /// Time a dead or departed peer is remembered. Only time counts in which this node runs and is connected to
+    /// another peer.
     pub forget_after: Duration,
     /// Peers known at once, in whatever state.
     pub peers_max: usize,

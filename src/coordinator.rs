@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use crate::access::Access;
 use crate::config::LEAVE_FLUSH;
 use crate::delivery::{Delivery, Posting};
+use crate::log_limit::LogLimit;
 use crate::member_log::MemberLog;
 use crate::memory::{Memory, wall_clock};
 use crate::mesh::event::Event;
@@ -246,9 +247,9 @@ impl Coordinator {
     fn carry_out(&mut self, decided: Instant) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, addr, expected, hearsay } => {
+                Output::Dial { session, addr, expected, source } => {
                     self.context.counters.dials.one();
-                    match session::dial(&self.context, session, addr, expected, hearsay) {
+                    match session::dial(&self.context, session, addr, expected, source) {
                         Ok(handle) => {
                             self.sessions.insert(session, handle);
                         }
@@ -265,7 +266,10 @@ impl Coordinator {
                         self.sessions.get(&session).map(SessionHandle::probe)
                     {
                         // A peer that neither speaks nor reads: the mesh does not wait for the answer.
-                        log::debug!(session:% = session; "outbox full; not probed");
+                        static LIMIT: LogLimit = LogLimit::debug();
+                        if let Some(suppressed) = LIMIT.check() {
+                            log::debug!(session:% = session, suppressed; "outbox full; not probed");
+                        }
                     }
                 }
                 Output::Close { session, reason } => {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::{Event, text};
 
 /// One JSON object and a line feed. The event of a node that listens says where its page is, too, if
@@ -11,7 +12,10 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Opti
     let object = match serde_json::to_string(event) {
         Ok(object) => object,
         Err(error) => {
-            log::error!(reason:% = error; "an event cannot be shown as JSON; this is a bug");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::error!(reason:% = error, suppressed; "an event cannot be shown as JSON; this is a bug");
+            }
             return;
         }
     };

@@ -154,7 +154,10 @@ impl Runner {
             let facts = Facts::of(time, &event);
             match self.run_for(time, &event, &facts) {
                 Ok(Ended::Exited(status)) if status.success() => {
-                    log::debug!(event = facts.word(); "the program of --on-event has run");
+                    static LIMIT: LogLimit = LogLimit::debug();
+                    if let Some(suppressed) = LIMIT.check() {
+                        log::debug!(event = facts.word(), suppressed; "the program of --on-event has run");
+                    }
                 }
                 Ok(Ended::Exited(status)) => complain(facts.word(), &status),
                 Ok(Ended::TooLong) => complain(facts.word(), &format_args!("killed after {RUN_MAX:?}")),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -17,6 +16,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::files::{self, Demand, PRIVATE, PUBLIC, ReadError};
+use crate::pem_file;
+pub use crate::pem_file::{PemBlock, PemItem, PemProblem};
 
 /// Bytes in the public key (DER) of RSA 4096, the largest key accepted: checking signatures of
 /// huge RSA keys is a known way to burn somebody else's CPU.
@@ -61,8 +62,8 @@ impl PeerId {
     /// # Errors
     /// The certificate can't be parsed, or its key is RSA of fewer than 2048 or more than 4096 bits.
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
-        let parsed = ParsedCertificate::try_from(certificate)
-            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        // The parser's error may quote the certificate.
+        let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Malformed)?;
         let key = parsed.subject_public_key_info();
         let is_rsa = key.windows(OID_RSA.len()).take(16).any(|w| w == OID_RSA);
         if key.len() > SPKI_BYTES_MAX || (is_rsa && key.len() < SPKI_RSA_BYTES_MIN) {
@@ -82,11 +83,11 @@ impl PeerId {
 }
 
 /// Why no id can be taken from a certificate.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateError {
     /// It is not an X.509 version 3 certificate.
-    #[error("it is not a well-formed X.509 certificate ({0})")]
-    Malformed(String),
+    #[error("it is not a well-formed X.509 version 3 certificate")]
+    Malformed,
     /// The key is too small to trust or too large to check.
     #[error("its RSA key is out of range: 2048 to 4096 bits are accepted")]
     KeySize,
@@ -156,10 +157,17 @@ impl<'de> Deserialize<'de> for PeerId {
 }
 
 /// A node's key pair with its certificate, ready for TLS. Cloning shares the key.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     id: PeerId,
     certified: Arc<CertifiedKey>,
+}
+
+/// The id alone: the bytes of a key or certificate never get into a log.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Identity {
@@ -168,7 +176,7 @@ impl Identity {
     /// # Errors
     /// The system has no randomness to give.
     pub fn generate() -> Result<Self, IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|_| IdentityError::Generate)?;
         Self::self_signed(&key)
     }
 
@@ -190,7 +198,7 @@ impl Identity {
         let pair = KeyPair::try_from(&key).map_err(|_| unusable())?;
         let identity = Self::self_signed(&pair).map_err(|error| match error {
             // Whatever is wrong with a key that came from a file, the file is to be named.
-            IdentityError::OwnKey(_) | IdentityError::Tls(_) => unusable(),
+            IdentityError::OwnKey(_) | IdentityError::Tls => unusable(),
             other => other,
         })?;
         identity.check_key(key_file)?;
@@ -239,7 +247,7 @@ impl Identity {
         if cert_file.symlink_metadata().is_ok() {
             return Err(written(cert_file, io::ErrorKind::AlreadyExists.into()));
         }
-        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|_| IdentityError::Generate)?;
         let identity = Self::self_signed(&key)?;
         let pem = Zeroizing::new(key.serialize_pem());
         files::create_new(key_file, pem.as_bytes(), PRIVATE).map_err(|source| written(key_file, source))?;
@@ -274,12 +282,11 @@ impl Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "p2p-gossip");
-        let certificate = params.self_signed(key).map_err(IdentityError::Generate)?;
-        let der = PrivateKeyDer::try_from(key.serialize_der())
-            .map_err(|_| IdentityError::Generate(rcgen::Error::CouldNotParseKeyPair))?;
+        let certificate = params.self_signed(key).map_err(|_| IdentityError::Generate)?;
+        let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| IdentityError::Generate)?;
         let id = PeerId::of_certificate(certificate.der()).map_err(IdentityError::OwnKey)?;
         let certified = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
-            .map_err(IdentityError::Tls)?;
+            .map_err(|_| IdentityError::Tls)?;
         Ok(Self { id, certified: Arc::new(certified) })
     }
 
@@ -298,7 +305,7 @@ pub(crate) fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
 
-/// Why a node has no identity.
+/// Why a node has no identity. Holds no byte of a key or certificate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -337,34 +344,32 @@ pub enum IdentityError {
     Empty {
         /// The file.
         file: PathBuf,
-        /// `private key` or `certificate`.
-        wanted: &'static str,
+        /// What was to be read from it.
+        wanted: PemItem,
     },
     /// A file is too large to be what it should be.
     #[error("{} is larger than 1 MiB; that is no {wanted}", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
-        /// `private key` or `certificate`.
-        wanted: &'static str,
+        /// What was to be read from it.
+        wanted: PemItem,
     },
-    /// A file has no PEM block of the kind needed.
-    #[error("{} has no PEM block with a {wanted}{hint}", file.display())]
-    NoBlock {
+    /// A file has no whole PEM block of the kind needed.
+    #[error("{} {}", file.display(), problem.in_file_with(*wanted))]
+    Pem {
         /// The file.
         file: PathBuf,
-        /// `private key` or `certificate`.
-        wanted: &'static str,
-        /// What it has instead, with what to do.
-        hint: &'static str,
+        /// What was to be read from it.
+        wanted: PemItem,
+        /// What is wrong with it.
+        problem: PemProblem,
     },
-    /// A PEM block is damaged.
-    #[error("{} is damaged: {detail}", file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What the PEM parser said.
-        detail: String,
+    /// The text of a key or certificate was given instead of the name of its file.
+    #[error("the name of a file is needed, not the text of a {wanted}")]
+    TextAsName {
+        /// What was to be read.
+        wanted: PemItem,
     },
     /// Other users can read or write the private key.
     #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
@@ -397,57 +402,44 @@ pub enum IdentityError {
         cert: PathBuf,
     },
     /// A key or certificate can't be made.
-    #[error("cannot make a key and certificate: {0}")]
-    Generate(rcgen::Error),
+    #[error(
+        "cannot make a key and certificate: the cryptographic library failed, perhaps for lack of randomness"
+    )]
+    Generate,
     /// The key can't be used.
     #[error("cannot use this key: {0}")]
     OwnKey(CertificateError),
     /// The TLS library refuses the key.
-    #[error("cannot use this key: {0}")]
-    Tls(rustls::Error),
+    #[error("cannot use this key: the TLS library refuses it")]
+    Tls,
 }
 
-const KEY: &str = "private key";
-const CERTIFICATE: &str = "certificate";
-
 fn read_key(file: &Path, demand: Demand) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let bytes = Zeroizing::new(read_pem(file, KEY, demand)?);
-    match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => Ok(key),
-        Err(error) => Err(pem_error(file, KEY, &bytes, &error)),
-    }
+    let wanted = PemItem::PrivateKey;
+    let text = Zeroizing::new(read_pem(file, wanted, demand)?);
+    pem_file::private_key(&text).map_err(|problem| IdentityError::Pem {
+        file: file.to_owned(),
+        wanted,
+        problem,
+    })
 }
 
 fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityError> {
-    let bytes = read_pem(file, CERTIFICATE, Demand::Anything)?;
-    match CertificateDer::from_pem_slice(&bytes) {
-        Ok(certificate) => Ok(certificate),
-        Err(error) => Err(pem_error(file, CERTIFICATE, &bytes, &error)),
-    }
+    let wanted = PemItem::Certificate;
+    // In the wrong file it may be a private key.
+    let text = Zeroizing::new(read_pem(file, wanted, Demand::Anything)?);
+    pem_file::certificate(&text).map_err(|problem| IdentityError::Pem {
+        file: file.to_owned(),
+        wanted,
+        problem,
+    })
 }
 
-fn pem_error(file: &Path, wanted: &'static str, bytes: &[u8], error: &pem::Error) -> IdentityError {
-    let file = file.to_owned();
-    let has = |marker: &str| bytes.windows(marker.len()).any(|w| w == marker.as_bytes());
-    match error {
-        pem::Error::NoItemsFound => IdentityError::NoBlock {
-            file,
-            wanted,
-            hint: if has("BEGIN ENCRYPTED PRIVATE KEY") {
-                "; it has an encrypted one, which cannot be used: decrypt it with openssl pkey"
-            } else if has("PRIVATE KEY") && wanted == CERTIFICATE {
-                "; it has a private key: did you mean --key?"
-            } else if has("BEGIN CERTIFICATE") && wanted == KEY {
-                "; it has a certificate: did you mean --cert?"
-            } else {
-                ""
-            },
-        },
-        other => IdentityError::Damaged { file, detail: other.to_string() },
+fn read_pem(file: &Path, wanted: PemItem, demand: Demand) -> Result<Vec<u8>, IdentityError> {
+    // Errors name the file: here that would show the key.
+    if pem_file::is_pem_text(file.as_os_str().as_encoded_bytes()) {
+        return Err(IdentityError::TextAsName { wanted });
     }
-}
-
-fn read_pem(file: &Path, wanted: &'static str, demand: Demand) -> Result<Vec<u8>, IdentityError> {
     let bytes = files::read(file, PEM_BYTES_MAX, demand).map_err(|error| {
         let file = file.to_owned();
         match error {

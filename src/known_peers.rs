@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::Spanned;
 
-use crate::addr::DialAddr;
-use crate::config::{PEERS_LIMIT, check_name};
+use crate::addr::{DialAddr, DialAddrError};
+use crate::config::{ConfigError, NAME_BYTES_MAX, PEERS_LIMIT, check_name};
 use crate::files::{self, Demand, PRIVATE, ReadError};
-use crate::identity::PeerId;
+use crate::identity::{ParsePeerIdError, PeerId};
 use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
 use crate::text;
 use crate::wire::ADDRS_MAX;
@@ -47,14 +48,16 @@ pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
         let file = file.to_owned();
         match problem {
             Problem::Version(version) => KnownPeersError::Version { file, version },
-            Problem::Damaged { line, detail } => KnownPeersError::Damaged { file, line, detail },
+            Problem::Damaged { line, problem } => KnownPeersError::Damaged { file, line, problem },
         }
     })
 }
 
 /// Writes the known peers: afterwards, whatever happens, the file holds the old ones or these.
 pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
-    files::replace(file, &render(peers).map_err(io::Error::other)?, PRIVATE)
+    // TOML's error may quote what it cannot write.
+    let text = render(peers).map_err(|_| io::Error::other("the known peers cannot be written as TOML"))?;
+    files::replace(file, &text, PRIVATE)
 }
 
 /// Why the known peers can't be read.
@@ -84,21 +87,119 @@ pub enum KnownPeersError {
         version: u32,
     },
     /// The file can't be understood.
-    #[error("{} is damaged in line {line}: {detail}; mend that line, or move the file away to forget all known peers", file.display())]
+    #[error("{} is damaged in line {line}: {problem}; mend that line, or move the file away to forget all known peers", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
-        detail: String,
+        problem: KnownPeersProblem,
     },
+}
+
+/// What is wrong with a line of the file. Holds no text of the file, which may be another one than the user
+/// thinks, and a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnownPeersProblem {
+    /// It is not text.
+    #[error("it is not valid UTF-8")]
+    NotText,
+    /// It is not TOML, or has something twice.
+    #[error("it is not valid TOML")]
+    NotToml,
+    /// A field has a name that means nothing here.
+    #[error("it has an unknown field")]
+    UnknownField,
+    /// What begins here lacks a field.
+    #[error("the field {0} is missing")]
+    MissingField(&'static str),
+    /// A value is of another type than its field.
+    #[error("the value has the wrong type; {0} is needed")]
+    WrongType(&'static str),
+    /// An id is not one.
+    #[error("{0}")]
+    Id(ParsePeerIdError),
+    /// A name is too long.
+    #[error("the name is too long: at most {NAME_BYTES_MAX} bytes are allowed")]
+    NameLength,
+    /// A name has a character that a terminal would act on.
+    #[error("the name contains a control character")]
+    NameCharacter,
+    /// A time is not one.
+    #[error("this is no time since 1970 as in RFC 3339, for example 2026-01-31T12:00:00Z")]
+    Time,
+    /// An address is not one.
+    #[error("{0}")]
+    Addr(DialAddrError),
+    /// An address is on an interface that this machine does not have.
+    #[error("this machine does not have the network interface of the address")]
+    NoInterface,
+    /// A peer is there twice.
+    #[error("this peer is there twice")]
+    Twice,
+    /// There are more peers than a node may know.
+    #[error("more than {PEERS_LIMIT} peers")]
+    Peers,
+    /// A peer has more addresses than are kept.
+    #[error("more than {ADDRS_READ_MAX} addresses of one peer")]
+    Addrs,
+}
+
+/// What values of our own types can have against a text: all of it passes through TOML's error as a text.
+const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
+    KnownPeersProblem::Id(ParsePeerIdError),
+    KnownPeersProblem::NameLength,
+    KnownPeersProblem::NameCharacter,
+    KnownPeersProblem::Time,
+    KnownPeersProblem::NoInterface,
+    KnownPeersProblem::Addr(DialAddrError::NoPort),
+    KnownPeersProblem::Addr(DialAddrError::BadPort),
+    KnownPeersProblem::Addr(DialAddrError::NoHost),
+    KnownPeersProblem::Addr(DialAddrError::BadIpv6),
+    KnownPeersProblem::Addr(DialAddrError::BadHost),
+    KnownPeersProblem::Addr(DialAddrError::Unspecified),
+];
+/// Every field that can be missing.
+const FIELDS: [&str; 7] = ["version", "id", "name", "first_seen", "last_seen", "left", "addr"];
+/// What serde calls the types of fields, and what they are.
+const TYPES: [(&str, &str); 4] = [
+    ("a string", "a text in quotes"),
+    ("a boolean", "true or false"),
+    ("u32", "a whole number, 0 or more"),
+    ("u64", "a whole number, 0 or more"),
+];
+
+impl KnownPeersProblem {
+    /// The problem that TOML's message is about. Of the message, which may quote the file, nothing is kept.
+    fn from_toml(message: &str) -> Self {
+        if let Some(known) = VALUE_PROBLEMS.iter().find(|problem| problem.to_string() == message) {
+            return known.clone();
+        }
+        if message.starts_with("unknown field ") {
+            return Self::UnknownField;
+        }
+        if let Some(field) = message.strip_prefix("missing field ") {
+            let field = field.trim_matches('`');
+            return FIELDS
+                .into_iter()
+                .find(|known| *known == field)
+                .map_or(Self::NotToml, Self::MissingField);
+        }
+        if message.starts_with("invalid type") || message.starts_with("invalid value") {
+            let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
+            let needed = TYPES.into_iter().find(|(name, _)| expected == Some(name));
+            return Self::WrongType(needed.map_or("something else", |(_, needed)| needed));
+        }
+        Self::NotToml
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Problem {
     Version(u32),
-    Damaged { line: usize, detail: String },
+    Damaged { line: usize, problem: KnownPeersProblem },
 }
 
 /// What every version of the file has.
@@ -123,6 +224,9 @@ struct PeerEntry {
     first_seen: Time,
     last_seen: Time,
     left: bool,
+    /// Whole seconds of connected time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    missed_s: u64,
     #[serde(default, rename = "address")]
     addrs: Vec<AddrEntry>,
 }
@@ -133,6 +237,12 @@ struct AddrEntry {
     addr: Addr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_success: Option<Time>,
+}
+
+// serde asks with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 struct Name(String);
@@ -148,8 +258,11 @@ impl Serialize for Name {
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        check_name(&name).map_err(de::Error::custom)?;
-        Ok(Self(name))
+        match check_name(&name) {
+            Ok(()) => Ok(Self(name)),
+            Err(ConfigError::NameLength(_)) => Err(de::Error::custom(KnownPeersProblem::NameLength)),
+            Err(_) => Err(de::Error::custom(KnownPeersProblem::NameCharacter)),
+        }
     }
 }
 
@@ -166,9 +279,9 @@ impl<'de> Deserialize<'de> for Time {
         let text = String::deserialize(deserializer)?;
         let time = text.parse::<Timestamp>().ok();
         let seconds = time.and_then(|time| u64::try_from(time.as_second()).ok());
-        seconds.map(|seconds| Self(UnixTime(seconds))).ok_or_else(|| {
-            de::Error::custom("this is no time since 1970 as in RFC 3339, for example 2026-01-31T12:00:00Z")
-        })
+        seconds
+            .map(|seconds| Self(UnixTime(seconds)))
+            .ok_or_else(|| de::Error::custom(KnownPeersProblem::Time))
     }
 }
 
@@ -190,17 +303,23 @@ impl Serialize for Addr {
 
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Self).map_err(de::Error::custom)
+        let addr = String::deserialize(deserializer)?.parse().map(Self);
+        addr.map_err(|error| match error {
+            // It quotes the name of the interface.
+            DialAddrError::NoInterface(_) => de::Error::custom(KnownPeersProblem::NoInterface),
+            other => de::Error::custom(other),
+        })
     }
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
     let line_of = |at: usize| 1 + bytes.iter().take(at).filter(|&&byte| byte == b'\n').count();
-    let damaged = |at: usize, detail: &str| Problem::Damaged { line: line_of(at), detail: detail.to_owned() };
-    let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "it is not valid UTF-8"))?;
+    let damaged = |at: usize, problem| Problem::Damaged { line: line_of(at), problem };
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), KnownPeersProblem::NotText))?;
     let from_toml = |error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
-        damaged(at, &text::Escaped(error.message().trim_end()).to_string())
+        damaged(at, KnownPeersProblem::from_toml(error.message().trim_end()))
     };
     // A later version may look different in all but this.
     let AnyVersion { version } = toml::from_str(text).map_err(from_toml)?;
@@ -214,13 +333,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
         let at = entry.span().start;
         let entry = entry.into_inner();
         if !ids.insert(entry.id) {
-            return Err(damaged(at, "this peer is there twice"));
+            return Err(damaged(at, KnownPeersProblem::Twice));
         }
         if ids.len() > PEERS_LIMIT {
-            return Err(damaged(at, &format!("more than {PEERS_LIMIT} peers")));
+            return Err(damaged(at, KnownPeersProblem::Peers));
         }
         if entry.addrs.len() > ADDRS_READ_MAX {
-            return Err(damaged(at, &format!("more than {ADDRS_READ_MAX} addresses of one peer")));
+            return Err(damaged(at, KnownPeersProblem::Addrs));
         }
         let known = |AddrEntry { addr, last_success }: AddrEntry| KnownAddr {
             addr: addr.0,
@@ -232,6 +351,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
             first_seen: entry.first_seen.0,
             last_seen: entry.last_seen.0,
             left: entry.left,
+            missed: Duration::from_secs(entry.missed_s),
             addrs: entry.addrs.into_iter().map(known).collect(),
         });
     }
@@ -245,6 +365,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
         first_seen: Time(peer.first_seen),
         last_seen: Time(peer.last_seen),
         left: peer.left,
+        missed_s: peer.missed.as_secs(),
         addrs: peer
             .addrs
             .iter()
@@ -271,6 +392,7 @@ mod tests {
             first_seen: UnixTime(1_769_860_800),
             last_seen: UnixTime(1_769_947_200),
             left: n.is_multiple_of(2),
+            missed: Duration::from_secs(u64::from(n) - 1),
             addrs: vec![
                 KnownAddr { addr: "127.0.0.1:8080".parse().unwrap(), last_success: Some(UnixTime(1)) },
                 KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None },
@@ -280,7 +402,7 @@ mod tests {
 
     fn problem(text: &str) -> (usize, String) {
         match parse(text.as_bytes()).unwrap_err() {
-            Problem::Damaged { line, detail } => (line, detail),
+            Problem::Damaged { line, problem } => (line, problem.to_string()),
             other => panic!("{other:?}"),
         }
     }
@@ -336,10 +458,13 @@ addr = \"node.example:1\"
             ("id = \"01", "id = \"0", "64 hexadecimal digits"),
             ("name = \"node", "name = \"\\u001b", "control character"),
             ("name = \"node", &format!("name = \"{}", "x".repeat(70)), "at most 64"),
-            ("left = false", "left = 7", "invalid type"),
-            ("left = false", "left = fals", ""),
+            ("left = false", "left = 7", "true or false is needed"),
+            ("left = false", "left = fals", "not valid TOML"),
+            ("name = \"node", "nam = \"node", "unknown field"),
+            ("id = \"0101", "id = 7 # \"", "a text in quotes is needed"),
             ("addr = \"127.0.0.1:8080\"", "addr = \"127.0.0.1\"", "port is missing"),
             ("left = false", "left = false\ncolour = 1", "unknown field"),
+            ("missed_s = 2", "missed_s = -2", "a whole number, 0 or more"),
         ] {
             let (line, detail) = bad(from, to);
             let expected = line_of(from) + to.matches('\n').count();
@@ -347,6 +472,8 @@ addr = \"node.example:1\"
             assert!(detail.contains(needle) && !detail.contains('\n'), "{to}: {detail}");
         }
         assert!(problem("").1.contains("version"));
+        let without = good.replacen("left = false\n", "", 1);
+        assert_eq!(problem(&without), (line_of("[[peer]]"), "the field left is missing".to_owned()));
         assert_eq!(problem(&format!("{good}\n[[peer]]\n")).0, good.lines().count() + 2);
         let twice = text(&[peer(1), peer(3), peer(1)]);
         let third = twice.lines().enumerate().filter(|(_, l)| *l == "[[peer]]").nth(2).unwrap().0 + 1;
@@ -354,6 +481,38 @@ addr = \"node.example:1\"
         let not_text = [good.as_bytes(), b"\xff"].concat();
         let Problem::Damaged { line, .. } = parse(&not_text).unwrap_err() else { panic!() };
         assert_eq!(line, good.lines().count() + 1);
+    }
+
+    #[test]
+    fn errors_show_no_text_of_the_file() {
+        let secret = include_str!("../tests/keys/ed25519.pem");
+        let piece = &secret.lines().nth(1).unwrap()[8..40];
+        let good = text(&[peer(1)]);
+        let line = |field: &str| good.lines().find(|line| line.starts_with(field)).unwrap();
+        let mut texts =
+            vec![secret.to_owned(), piece.to_owned(), format!("{piece} = 1"), format!("version = '{piece}'")];
+        for field in ["version", "id", "name", "first_seen", "last_seen", "left", "addr", "last_success"] {
+            for new in [
+                format!("{field} = '{piece}'"),
+                format!("{field} = {piece}"),
+                format!("{field} = ['{piece}']"),
+                format!("{field} = {{ {piece} = 1 }}"),
+                format!("{piece} = 1"),
+                format!("{field} = '[fe80::1%{piece}]:1'"),
+                format!("{field} = '{}'", piece.repeat(3)),
+            ] {
+                texts.push(good.replacen(line(field), &new, 1));
+            }
+        }
+        for text in texts {
+            // Some names may be anything.
+            let Err(problem) = parse(text.as_bytes()) else { continue };
+            let shown = format!("{problem:?}");
+            assert!(
+                !piece.as_bytes().windows(6).any(|w| shown.contains(std::str::from_utf8(w).unwrap())),
+                "{shown}"
+            );
+        }
     }
 
     #[test]
@@ -377,6 +536,12 @@ addr = \"node.example:1\"
         let read = parse(&render(&[early]).unwrap()).unwrap();
         assert_eq!(read[0].first_seen, UnixTime(0));
         assert!(read[0].last_seen.to_string().starts_with("9999-12-3"), "{}", read[0].last_seen);
+    }
+
+    #[test]
+    fn a_peer_without_missed_time_has_missed_nothing() {
+        let without = text(&[peer(3)]).replace("missed_s = 2\n", "");
+        assert_eq!(parse(without.as_bytes()).unwrap(), [KnownPeer { missed: Duration::ZERO, ..peer(3) }]);
     }
 
     #[test]

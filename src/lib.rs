@@ -158,6 +158,8 @@ mod memory;
 pub mod mesh;
 pub mod network_key;
 mod node;
+mod pem_file;
+mod pending;
 pub mod pin;
 pub mod queue;
 mod session;
@@ -167,6 +169,7 @@ pub mod status;
 mod subscribers;
 pub mod text;
 mod tls;
+mod tls_error;
 mod token_bucket;
 mod waker;
 pub mod wire;
@@ -176,7 +179,7 @@ pub use addr::DialAddr;
 pub use config::{Config, ConfigError};
 pub use handle::{BroadcastError, NodeHandle};
 pub use identity::{Identity, IdentityError, PeerId};
-pub use known_peers::KnownPeersError;
+pub use known_peers::{KnownPeersError, KnownPeersProblem};
 pub use mesh::event::{DownReason, Event};
 pub use mesh::status::{PeerInfo, PeerState};
 pub use network_key::NetworkKey;
@@ -184,6 +187,7 @@ pub use node::{Node, StartError};
 pub use pin::{ConnectAddr, Pin};
 pub use state::{StateDir, StateError};
 pub use subscribers::Observer;
+pub use tls_error::TlsError;
 
 /// A beginning for tests of code that takes time as a parameter, so that `mesh` need not know a clock.
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! The accept loop, and the admission of connections that nobody has authenticated yet.
+//! The listening socket and its accept loop.
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::net::sockopt;
 
 use crate::addr::LocalIp;
-use crate::config::{BACKLOG, UNAUTHENTICATED_MAX};
+use crate::config::BACKLOG;
 use crate::log_limit::LogLimit;
 use crate::mesh::SessionId;
+use crate::pending::PendingConnections;
 use crate::session::{self, Context};
 use crate::socket;
 use crate::waker::Waker;
@@ -83,7 +83,7 @@ impl Listener {
             context,
             stopped,
             stopping: Arc::clone(&stopping),
-            lobby: Arc::new(Lobby::default()),
+            pending: Arc::default(),
         };
         let thread =
             std::thread::Builder::new().name("listener".to_owned()).spawn(move || accepting.run())?;
@@ -117,32 +117,33 @@ struct Accepting {
     context: Arc<Context>,
     stopped: Receiver<()>,
     stopping: Arc<AtomicBool>,
-    lobby: Arc<Lobby>,
+    pending: Arc<PendingConnections>,
 }
 
 impl Accepting {
     fn run(self) {
         let mut accepted = 0;
         loop {
-            let connection = self.socket.accept();
+            let connection = self.next_connection();
             if self.stopping.load(Ordering::SeqCst) {
-                self.lobby.evict_all();
+                self.pending.evict_all();
                 return;
             }
-            let started = connection.and_then(|(socket, remote)| {
+            let started = connection.and_then(|(socket, remote, waker)| {
                 accepted += 1;
                 self.context.counters.connections_accepted.one();
-                self.admit(SessionId::accepted(accepted), socket, remote)
+                self.start_session(SessionId::accepted(accepted), socket, remote, waker)
             });
             match started {
                 Ok(()) => {}
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
-                    // Out of descriptors or threads: whoever has not said who he is gives his back.
-                    self.lobby.thin_out();
+                    // Descriptors or threads have run out. Pending connections give theirs back.
+                    let evicted = self.pending.evict_some();
                     static LIMIT: LogLimit = LogLimit::new();
                     if let Some(suppressed) = LIMIT.check() {
-                        log::error!(reason:% = error, suppressed; "cannot accept connections; trying on");
+                        log::error!(reason:% = error, evicted, suppressed;
+                            "cannot accept connections; closed the oldest unfinished handshakes, retrying");
                     }
                     let _ = self.stopped.recv_timeout(ACCEPT_BACKOFF);
                 }
@@ -150,166 +151,28 @@ impl Accepting {
         }
     }
 
-    fn admit(&self, id: SessionId, socket: TcpStream, remote: SocketAddr) -> io::Result<()> {
-        let waker = Arc::new(Waker::new()?);
-        let admission = self.lobby.enter(id, remote.ip(), &waker);
-        session::accept(&self.context, id, socket, remote, admission, waker)
+    /// Waits for a connection. Its waker comes first: if that takes the last descriptor, the connection
+    /// waits in the kernel until there is another, and is not closed for lack of a waker.
+    fn next_connection(&self) -> io::Result<(TcpStream, SocketAddr, Waker)> {
+        let waker = Waker::new()?;
+        let (socket, remote) = self.socket.accept()?;
+        Ok((socket, remote, waker))
+    }
+
+    fn start_session(
+        &self,
+        id: SessionId,
+        socket: TcpStream,
+        remote: SocketAddr,
+        waker: Waker,
+    ) -> io::Result<()> {
+        let waker = Arc::new(waker);
+        let guard = self.pending.add(id, remote, &waker);
+        session::accept(&self.context, id, socket, remote, guard, waker)
     }
 }
 
 /// Errors of one connection, not of the listener: the next one may be fine at once.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
-}
-
-/// Connections that have not yet said Hello.
-#[derive(Debug, Default)]
-struct Lobby {
-    waiting: Mutex<BTreeMap<SessionId, Waiting>>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    host: IpAddr,
-    waker: Arc<Waker>,
-    evicted: Arc<AtomicBool>,
-}
-
-impl Waiting {
-    fn evict(&self) {
-        self.evicted.store(true, Ordering::SeqCst);
-        self.waker.wake();
-    }
-}
-
-impl Lobby {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets a connection in; when full, the oldest one of the host that holds most gives way.
-    fn enter(self: &Arc<Self>, id: SessionId, ip: IpAddr, waker: &Arc<Waker>) -> Admission {
-        let evicted = Arc::new(AtomicBool::new(false));
-        let mut waiting = self.lock();
-        let entry = Waiting { host: host_of(ip), waker: Arc::clone(waker), evicted: Arc::clone(&evicted) };
-        waiting.insert(id, entry);
-        if waiting.len() > UNAUTHENTICATED_MAX
-            && let Some(victim) = victim(&waiting)
-            && let Some(victim) = waiting.remove(&victim)
-        {
-            victim.evict();
-        }
-        drop(waiting);
-        Admission { lobby: Arc::clone(self), id, evicted }
-    }
-
-    /// A quarter gives way, and at least one: with fewer descriptors or threads than places, the
-    /// lobby is never full, and silent connections would keep everybody out until their deadline.
-    fn thin_out(&self) {
-        let mut waiting = self.lock();
-        for _ in 0..waiting.len().div_ceil(4) {
-            if let Some(victim) = victim(&waiting).and_then(|victim| waiting.remove(&victim)) {
-                victim.evict();
-            }
-        }
-    }
-
-    fn evict_all(&self) {
-        for waiting in std::mem::take(&mut *self.lock()).values() {
-            waiting.evict();
-        }
-    }
-}
-
-fn victim(waiting: &BTreeMap<SessionId, Waiting>) -> Option<SessionId> {
-    let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for entry in waiting.values() {
-        *held.entry(entry.host).or_default() += 1;
-    }
-    let (most, _) = held.into_iter().max_by_key(|&(_, count)| count)?;
-    // Ids grow, so the first is the oldest.
-    waiting.iter().find(|(_, entry)| entry.host == most).map(|(id, _)| *id)
-}
-
-/// Whoever has one IPv6 address usually has the whole /64 (RFC 4291 section 2.5.4).
-fn host_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
-    }
-}
-
-/// An unauthenticated connection's place, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    lobby: Arc<Lobby>,
-    id: SessionId,
-    evicted: Arc<AtomicBool>,
-}
-
-impl Admission {
-    /// Whether another connection needs the place.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::SeqCst)
-    }
-
-    /// The peer is known now; the place is free. False if it had been lost before.
-    pub(crate) fn authenticated(self) -> bool {
-        !self.is_evicted()
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.lobby.lock().remove(&self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn enter(lobby: &Arc<Lobby>, n: u64, ip: [u8; 4]) -> Admission {
-        lobby.enter(SessionId::accepted(n), IpAddr::from(ip), &Arc::new(Waker::new().unwrap()))
-    }
-
-    #[test]
-    fn the_host_that_holds_most_gives_way_and_its_oldest_first() {
-        let lobby = Arc::new(Lobby::default());
-        let quiet = enter(&lobby, 0, [10, 0, 0, 1]);
-        let max = u64::try_from(UNAUTHENTICATED_MAX).unwrap();
-        let flood: Vec<Admission> = (1..max + 2).map(|n| enter(&lobby, n, [10, 0, 0, 2])).collect();
-        assert!(!quiet.is_evicted());
-        assert_eq!(flood.iter().filter(|a| a.is_evicted()).count(), 2);
-        assert!(flood[0].is_evicted() && flood[1].is_evicted());
-        assert!(quiet.authenticated());
-    }
-
-    #[test]
-    fn when_the_system_has_no_more_a_quarter_gives_way() {
-        let lobby = Arc::new(Lobby::default());
-        let quiet = enter(&lobby, 0, [10, 0, 0, 1]);
-        let flood: Vec<Admission> = (1..20).map(|n| enter(&lobby, n, [10, 0, 0, 2])).collect();
-        lobby.thin_out();
-        let evicted = flood.iter().take_while(|a| a.is_evicted()).count();
-        assert_eq!(evicted, 5);
-        assert!(flood[evicted..].iter().all(|a| !a.is_evicted()) && !quiet.is_evicted());
-    }
-
-    #[test]
-    fn a_place_is_given_back() {
-        let lobby = Arc::new(Lobby::default());
-        for n in 0..10 * u64::try_from(UNAUTHENTICATED_MAX).unwrap() {
-            assert!(enter(&lobby, n, [10, 0, 0, 1]).authenticated());
-        }
-        assert!(lobby.lock().is_empty());
-    }
-
-    #[test]
-    fn a_whole_ipv6_subnet_counts_as_one_host() {
-        let host = |ip: &str| host_of(ip.parse().unwrap());
-        assert_eq!(host("2001:db8::1"), host("2001:db8::ffff:2"));
-        assert_ne!(host("2001:db8::1"), host("2001:db8:0:1::1"));
-        assert_eq!(host("::ffff:10.0.0.1"), host("10.0.0.1"));
-    }
 }

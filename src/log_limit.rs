@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 /// Lines for one cause at once, unless it may have more.
 const LINES_AT_ONCE: u32 = 5;
+/// Debug lines for one cause at once: a user that asks for them wants each of an ordinary day, and a peer
+/// must not be able to fill the disk with them.
+pub const DEBUG_LINES_AT_ONCE: u32 = 1024;
 /// For this long a cause that has used up its lines waits for the next one.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
@@ -38,6 +41,12 @@ impl LogLimit {
     #[must_use]
     pub const fn at_once(lines: u32) -> Self {
         Self(Mutex::new(Allowance::new(lines, LINE_EVERY)))
+    }
+
+    /// For lines of level debug, of which users want more.
+    #[must_use]
+    pub const fn debug() -> Self {
+        Self::at_once(DEBUG_LINES_AT_ONCE)
     }
 
     /// Whether to write the line, and how many were left out before it.

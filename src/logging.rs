@@ -14,6 +14,7 @@ use env_logger::fmt::{Formatter, Target, WriteStyle};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, Record};
 
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::queue;
 
 use crate::cli::PROGRAM;
@@ -221,16 +222,22 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-/// A panic is a log line like others; where it ends is decided by whoever catches it.
+/// A panic is a log line like others; where it ends is decided by whoever catches it. Panics of
+/// connections' threads are limited: a peer may know how to cause one again and again.
 fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
+    static LIMIT: LogLimit = LogLimit::new();
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
+    let is_of_connection = ["accept-", "dial-", "http connection"].iter().any(|of| name.starts_with(of));
+    let Some(suppressed) = (if is_of_connection { LIMIT.check() } else { Some(0) }) else {
+        return;
+    };
     let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     let payload = info.payload();
     let message = payload.downcast_ref::<&str>().copied();
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("no message");
-    log::error!(thread = name, place:% = place, message = message; "a thread panicked; this is a bug");
+    log::error!(thread = name, place:% = place, message = message, suppressed; "a thread panicked; this is a bug");
     let trace = std::backtrace::Backtrace::capture();
     if trace.status() == std::backtrace::BacktraceStatus::Captured {
         for frame in trace.to_string().lines() {

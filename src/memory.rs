@@ -151,6 +151,7 @@ mod tests {
             first_seen: UnixTime(1),
             last_seen: UnixTime(2),
             left: false,
+            missed: Duration::ZERO,
             addrs: Vec::new(),
         };
         (1..=count).map(peer).collect()

@@ -39,6 +39,10 @@ impl NetworkKey {
     /// Names the file and what is wrong with it: missing, unreadable, readable by others, or without
     /// exactly one key in it; then with the line.
     pub fn from_file(file: &Path) -> Result<Self, NetworkKeyError> {
+        // Errors name the file: here that would show the key.
+        if hex(file.as_os_str().as_encoded_bytes().trim_ascii()).is_some() {
+            return Err(NetworkKeyError::KeyAsName);
+        }
         let bytes = files::read(file, FILE_BYTES_MAX, Demand::Private).map_err(|error| {
             let file = file.to_owned();
             match error {
@@ -181,6 +185,9 @@ pub enum NetworkKeyError {
         /// The line of the second one, from 1.
         line: usize,
     },
+    /// The key itself was given instead of the name of its file.
+    #[error("the name of a file with the network key is needed, not the key itself")]
+    KeyAsName,
     /// No key can be made.
     #[error("cannot make a network key: the system has no randomness to give")]
     NoRandomness,
@@ -202,6 +209,8 @@ mod tests {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.len() == 65 && text.ends_with('\n'), "{text:?}");
         assert_eq!(format!("{key:?}"), "NetworkKey(secret)");
+        let error = NetworkKey::from_file(Path::new(&text)).unwrap_err();
+        assert!(matches!(error, NetworkKeyError::KeyAsName), "{error:?}");
     }
 
     #[test]

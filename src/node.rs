@@ -24,11 +24,12 @@ use crate::mesh::Mesh;
 use crate::mesh::event::Event;
 use crate::mesh::status::PeerInfo;
 use crate::queue;
-use crate::session::{Context, Greeting, Stacks};
+use crate::session::{Context, Greeting, Lookups, Stacks};
 use crate::state::StateDir;
 use crate::status::Status;
 use crate::subscribers::{self, Observer, Subscribers};
 use crate::tls::Tls;
+use crate::tls_error::TlsError;
 use crate::wire::{ADDRS_MAX, Hello};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
@@ -88,7 +89,7 @@ pub enum StartError {
     System(#[from] io::Error),
     /// The TLS library refuses the identity.
     #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
 }
 
 /// What the node tells of where it is: what the user says, then the one address that it listens on.
@@ -144,16 +145,17 @@ impl Node {
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
         let events_dropped = Arc::new(AtomicU64::new(0));
+        let now = Instant::now();
         let context = Arc::new(Context {
             tls: Tls::new(&identity, config.access.clone())?,
             greeting,
             stacks: Stacks::default(),
+            lookups: Lookups::new(now),
             source,
             inbox: inbox_sender,
             routine: routine_sender,
             counters: Counters::default(),
         });
-        let now = Instant::now();
         let member_log = MemberLog::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         let (memory, writing) = match state {

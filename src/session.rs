@@ -7,6 +7,7 @@ mod connect;
 mod establish;
 mod greeting;
 mod link;
+mod lookups;
 mod outlet;
 mod pace;
 mod relay;
@@ -29,8 +30,9 @@ use crate::counters::Counters;
 use crate::delivery::Receipt;
 #[cfg(test)]
 use crate::identity::Identity;
-use crate::listener::Admission;
-use crate::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
+use crate::log_limit::LogLimit;
+use crate::mesh::{DialError, DialSource, DisconnectReason, Routine, SessionId, SessionUp};
+use crate::pending::PendingGuard;
 use crate::pin::Expected;
 use crate::queue;
 use crate::tls::Tls;
@@ -40,6 +42,7 @@ use crate::wire::Hello;
 use crate::wire::{ByeReason, Echo, Frame, Message};
 use establish::log_refused;
 pub(crate) use greeting::Greeting;
+pub(crate) use lookups::Lookups;
 use outlet::Shared;
 pub(crate) use stacks::Stacks;
 
@@ -49,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) tls: Tls,
     pub(crate) greeting: Greeting,
     pub(crate) stacks: Stacks,
+    pub(crate) lookups: Lookups,
     /// Where dials come from, if we listen on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
@@ -208,8 +212,8 @@ impl Drop for SessionHandle {
 
 /// How a session begins.
 enum Origin {
-    Dial { addr: DialAddr, expected: Expected, hearsay: bool },
-    Accept { socket: TcpStream, remote: SocketAddr, admission: Admission },
+    Dial { addr: DialAddr, expected: Expected, source: DialSource },
+    Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
 }
 
 /// Starts a session that dials. Its end, if it never comes up, is reported as `DialFailed`.
@@ -221,11 +225,11 @@ pub(crate) fn dial(
     id: SessionId,
     addr: DialAddr,
     expected: Expected,
-    hearsay: bool,
+    source: DialSource,
 ) -> io::Result<SessionHandle> {
     let waker = Arc::new(Waker::new()?);
     let (handle, outbox) = handle_and_outbox(&waker);
-    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, hearsay });
+    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
     let name = format!("dial-{id}");
     spawn(name, move || {
         Session::new(context, id, waker, outbox, None).run(origin);
@@ -242,12 +246,12 @@ pub(crate) fn accept(
     id: SessionId,
     socket: TcpStream,
     remote: SocketAddr,
-    admission: Admission,
+    pending: PendingGuard,
     waker: Arc<Waker>,
 ) -> io::Result<()> {
     let (handle, outbox) = handle_and_outbox(&waker);
     let context = Arc::clone(context);
-    let origin = Origin::Accept { socket, remote: canonical(remote), admission };
+    let origin = Origin::Accept { socket, remote: canonical(remote), pending };
     let session = Session::new(context, id, waker, outbox, Some(handle));
     spawn(format!("accept-{id}"), move || session.run(origin))
 }
@@ -263,6 +267,7 @@ pub(crate) fn context(
         tls: Tls::new(identity, Access::default()).unwrap(),
         greeting: Greeting::new(Hello::plain(), Vec::new()),
         stacks: Stacks::default(),
+        lookups: Lookups::new(crate::some_moment()),
         source: None,
         inbox,
         routine,
@@ -374,7 +379,10 @@ impl Session {
         } else {
             self.context.counters.handshakes_accepted_completed.one();
         }
-        log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote; "session up");
+        static UP_LIMIT: LogLimit = LogLimit::debug();
+        if let Some(suppressed) = UP_LIMIT.check() {
+            log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote, suppressed; "session up");
+        }
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let outlet = Arc::new(Shared::new(link, std::mem::replace(&mut self.outbox, never())));
         let established = Established { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
@@ -386,7 +394,11 @@ impl Session {
         match ended {
             Ok(reason) => ending.report(SessionEvent::Down(reason)),
             Err(error) => {
-                log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error; "connection broke");
+                static BROKE_LIMIT: LogLimit = LogLimit::debug();
+                if let Some(suppressed) = BROKE_LIMIT.check() {
+                    log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error, suppressed;
+                        "connection broke");
+                }
                 ending.report(SessionEvent::Down(DisconnectReason::Closed));
             }
         }

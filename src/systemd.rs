@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::{Event, Node, PeerId};
 use sd_notify::NotifyState;
 
@@ -54,7 +55,10 @@ impl Systemd {
             node: (node.id(), node.local_addr()),
             notify: |states: &[NotifyState<'_>]| {
                 if let Err(error) = sd_notify::notify(states) {
-                    log::debug!(reason:% = error; "the service manager cannot be told");
+                    static LIMIT: LogLimit = LogLimit::debug();
+                    if let Some(suppressed) = LIMIT.check() {
+                        log::debug!(reason:% = error, suppressed; "the service manager cannot be told");
+                    }
                 }
             },
             // An answer means that the coordinator has taken a turn. A hung one never answers, and

@@ -15,7 +15,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, Se
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{
-    AlertDescription, CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
+    CertificateError as TlsCertificateError, ClientConfig, ClientConnection, Connection,
     DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, ServerConnection,
     SignatureScheme, SupportedCipherSuite,
 };
@@ -24,6 +24,7 @@ use crate::access::{Access, Refusal};
 use crate::identity::{CertificateError, Identity, PeerId, provider};
 use crate::pin::Expected;
 use crate::text::Escaped;
+use crate::tls_error::TlsError;
 
 /// ALPN protocol (RFC 7301): its number is the version of the wire format.
 pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
@@ -65,7 +66,7 @@ type SharedAccess = Arc<RwLock<Arc<Access>>>;
 pub(crate) type Unproven = (Connection, Arc<OnceLock<Rejection>>);
 
 impl Tls {
-    pub(crate) fn new(identity: &Identity, access: Access) -> Result<Self, Error> {
+    pub(crate) fn new(identity: &Identity, access: Access) -> Result<Self, TlsError> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: CIPHER_SUITES.to_vec(),
             kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
@@ -84,7 +85,7 @@ impl Tls {
     }
 
     /// The accepting end of a connection.
-    pub(crate) fn accept(&self) -> Result<Unproven, Error> {
+    pub(crate) fn accept(&self) -> Result<Unproven, TlsError> {
         let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
         let rejection = Arc::clone(&verifier.rejection);
         let (certificate, noted) = (Arc::clone(&self.certificate), Arc::clone(&rejection));
@@ -101,7 +102,7 @@ impl Tls {
     }
 
     /// The dialling end of a connection, to whoever is expected there.
-    pub(crate) fn dial(&self, expected: Expected) -> Result<Unproven, Error> {
+    pub(crate) fn dial(&self, expected: Expected) -> Result<Unproven, TlsError> {
         let verifier = PeerVerifier::new(&self.provider, &self.access, expected);
         let rejection = Arc::clone(&verifier.rejection);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -203,10 +204,16 @@ impl PeerVerifier {
 
 /// Presents our certificate, and looks at what the other side offers to speak: rustls refuses it
 /// without saying what it was.
-#[derive(Debug)]
 struct OfferReader {
     certificate: Arc<SingleCertAndKey>,
     rejection: Arc<OnceLock<Rejection>>,
+}
+
+/// rustls wants it; the certificate is left out, as everywhere.
+impl fmt::Debug for OfferReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OfferReader").finish_non_exhaustive()
+    }
 }
 
 impl ResolvesServerCert for OfferReader {
@@ -286,24 +293,6 @@ impl Rejection {
             Self::NotAdmitted { .. } => TlsCertificateError::ApplicationVerificationFailure,
             other => TlsCertificateError::Other(OtherError(Arc::new(other.clone()))),
         }
-    }
-}
-
-/// What went wrong, for our user: the other side's alert says more than its name where we know what another
-/// node means by it. TLS does not tell which of two it is; the other side's log does.
-pub(crate) fn in_words(error: &Error) -> String {
-    match error {
-        Error::AlertReceived(AlertDescription::AccessDenied) => {
-            "it refuses us: we are on its deny list, or not on its allow list".to_owned()
-        }
-        Error::AlertReceived(AlertDescription::CertificateUnknown) => {
-            "it refuses us: it expects somebody else here, or does not accept our certificate".to_owned()
-        }
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => format!(
-            "it speaks another version of the protocol, or something else; this node speaks {}",
-            String::from_utf8_lossy(ALPN)
-        ),
-        other => other.to_string(),
     }
 }
 
@@ -389,7 +378,7 @@ impl fmt::Debug for Tls {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
+    use rustls::{AlertDescription, CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
     use super::*;
 

@@ -185,6 +185,7 @@ mod tests {
             first_seen: UnixTime(1_769_860_800),
             last_seen: UnixTime(1_769_860_800 + u64::from(n)),
             left,
+            missed: std::time::Duration::ZERO,
             addrs: vec![KnownAddr { addr: "127.0.0.1:1".parse().unwrap(), last_success: Some(UnixTime(0)) }],
         }
     }

@@ -204,7 +204,7 @@ pub enum WireError {
     },
     /// The bytes are no message.
     #[error("malformed message: {0}")]
-    Malformed(String),
+    Malformed(Malformation),
     /// The message is followed by something inside its frame.
     #[error("{0} bytes after the message in its frame")]
     Trailing(usize),
@@ -220,6 +220,47 @@ pub enum WireError {
     },
 }
 
+/// Why bytes are not a message: reasons of our own, because bincode's errors may quote the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformation {
+    /// The bytes end within the message.
+    #[error("it ends too early")]
+    Short,
+    /// Decoded, the message would be too large.
+    #[error("it would take more memory than a message may")]
+    Memory,
+    /// A tag names no kind of message or of its parts.
+    #[error("it has a tag that means nothing here")]
+    Tag,
+    /// A text is not UTF-8.
+    #[error("a text in it is not UTF-8")]
+    Text,
+    /// An address is neither of an IP and port nor of a host name and port.
+    #[error("an address in it is not an address")]
+    Address,
+    /// A value is out of its range.
+    #[error("a value in it is out of range")]
+    Value,
+    /// The message cannot be encoded.
+    #[error("it cannot be encoded")]
+    Unencodable,
+}
+
+impl From<DecodeError> for Malformation {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::UnexpectedEnd { .. } => Self::Short,
+            DecodeError::LimitExceeded => Self::Memory,
+            DecodeError::UnexpectedVariant { .. } => Self::Tag,
+            DecodeError::Utf8 { .. } => Self::Text,
+            // The decoder of addresses below says so, and no other one.
+            DecodeError::Other(_) => Self::Address,
+            _ => Self::Value,
+        }
+    }
+}
+
 fn format() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
 }
@@ -232,7 +273,7 @@ pub fn encode(message: &Message) -> Result<Frame, WireError> {
     check(message)?;
     let mut frame = vec![0; LENGTH_BYTES];
     bincode::encode_into_std_write(message, &mut frame, format())
-        .map_err(|error| WireError::Malformed(error.to_string()))?;
+        .map_err(|_| WireError::Malformed(Malformation::Unencodable))?;
     let max = if matches!(message, Message::Hello(_)) { HELLO_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
     let length = frame.len() - LENGTH_BYTES;
     match u32::try_from(length) {
@@ -247,8 +288,8 @@ pub fn encode(message: &Message) -> Result<Frame, WireError> {
 /// # Errors
 /// The bytes are anything but one message within the limits.
 pub fn decode(bytes: &[u8]) -> Result<Message, WireError> {
-    let (message, used) = bincode::decode_from_slice(bytes, format())
-        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    let (message, used) =
+        bincode::decode_from_slice(bytes, format()).map_err(|error| WireError::Malformed(error.into()))?;
     if used != bytes.len() {
         return Err(WireError::Trailing(bytes.len() - used));
     }

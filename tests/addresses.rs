@@ -8,8 +8,11 @@
 mod support;
 
 use std::fs;
+use std::time::Instant;
 
-use p2p_gossip::Event;
+use p2p_gossip::config::{NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
+use p2p_gossip::wire::ADDRS_MAX;
+use p2p_gossip::{Event, PeerId};
 
 use support::history::{History, Member};
 use support::netns::{Network, addr, addr6};
@@ -107,6 +110,62 @@ fn a_node_behind_a_port_mapping_is_dialled_where_it_says() {
 #[test]
 fn a_node_behind_a_port_mapping_is_dialled_by_its_name() {
     behind_a_port_mapping("Router.example:17000", "10.77.0.5 router.example");
+}
+
+#[test]
+fn names_with_a_thousand_addresses_cost_few_connection_attempts_and_never_delay_the_user() {
+    const NAMES: usize = ADDRS_MAX;
+    let Some(network) = Network::new(6) else { return };
+    let (victim, liars, late) = (1, 2..6, 6);
+    let mut cluster = Cluster::new();
+    let name = |liar: usize, at: usize| format!("n{liar}-{at}.example");
+    let names: Vec<String> =
+        liars.clone().flat_map(|liar| (0..NAMES).map(move |at| name(liar, at))).collect();
+    let names = names.join(" ");
+    let mut hosts = format!("127.0.0.1 localhost\n{} late.example\n", addr(late).ip());
+    hosts.extend((0..1000).map(|at| format!("10.99.{}.{} {names}\n", at / 250, at % 250 + 1)));
+    let hosts = cluster.file("hosts", &hosts);
+    let with_hosts = format!("mount --bind {} /etc/hosts", hosts.display());
+    // The victim's own kernel refuses each connection attempt there at once.
+    network.ip(victim, "route add local 10.99.0.0/16 dev lo");
+
+    let args = format!("--connect late.example:{}", addr(late).port());
+    let mut nodes =
+        vec![cluster.start(spec(&cluster, &network, victim).with_limits(&with_hosts).with_args(&args))];
+    for liar in liars {
+        let advertised: String = (0..NAMES).map(|at| format!(" --advertise {}:9", name(liar, at))).collect();
+        let args = connect(addr(victim)) + &advertised;
+        nodes.push(cluster.start(spec(&cluster, &network, liar).with_args(&args)));
+    }
+    // The liars do not find each other where they say that they are.
+    let victim_node = nodes[0];
+    let ids: Vec<PeerId> = nodes[1..].iter().map(|&liar| cluster.id(liar)).collect();
+    cluster.wait_for("all liars to join", &nodes, |history| {
+        ids.iter().all(|id| history.view(victim_node).contains(id)).then_some(())
+    });
+
+    network.impose_on_sender(
+        victim,
+        &["ip daddr 10.99.0.0/16 tcp flags & (syn | ack) == syn counter".to_owned()],
+    );
+    let began = Instant::now();
+    nodes[1..].iter().for_each(|&liar| cluster.kill(liar));
+    cluster.wait_for("a name that is not looked up", &[victim_node], |history| {
+        history.log_mentions(victim_node, "of names told by known peers").then_some(())
+    });
+    let late_node = cluster.start(spec(&cluster, &network, late));
+    cluster.wait_full_mesh(&[victim_node, late_node]);
+    let attempts = network.packets_counted(victim);
+    let seconds = began.elapsed().as_secs() + 1;
+    println!("{attempts} connection attempts in {seconds} s");
+
+    let lookups_max = u64::from(PEER_LOOKUPS_BURST) + u64::from(PEER_LOOKUPS_PER_SECOND) * seconds;
+    let attempts_max = NAME_ADDRS_MAX as u64 * lookups_max;
+    assert!((1..=attempts_max).contains(&attempts), "{attempts} connection attempts in {seconds} s");
+    cluster.check(&[victim_node], |history| {
+        let refused = history.log_mentions(victim_node, "of names given with --connect");
+        refused.then(|| "a name of the user was not looked up".to_owned())
+    });
 }
 
 #[test]

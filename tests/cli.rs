@@ -6,6 +6,9 @@
 mod cli {
     mod program;
 
+    #[path = "../support/leaks.rs"]
+    mod leaks;
+
     mod addresses;
     mod hooks;
     mod keys;

@@ -13,9 +13,11 @@ mod hostile {
     mod identity;
     mod keys;
     mod lists;
+    mod log_flood;
     mod messages;
     mod middle;
     mod offer;
+    mod pending;
     mod resources;
     mod sloth;
     mod text;

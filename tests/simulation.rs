@@ -18,7 +18,7 @@ use p2p_gossip::wire::ByeReason;
 use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
 use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, told};
-use sim::scenario::{Action, Restart, Scenario};
+use sim::scenario::{Action, DAY, Restart, Scenario};
 use sim::stories;
 use sim::world::{Outcome, World};
 
@@ -472,6 +472,24 @@ fn a_whole_mesh_that_lost_power_needs_nobody_to_join_through() {
                 .at_ms(8_000 + slot as u64 * 50, Action::Start(slot, BY_MEMORY));
         }
         becomes_one(scenario.calm_at_ms(8_500));
+    }
+}
+
+/// A weekend off is three days to a clock on the wall. One without a battery says 1970 afterwards.
+#[test]
+fn a_mesh_that_was_off_for_days_or_starts_with_wrong_clocks_finds_itself_by_memory() {
+    for ahead in [3 * DAY, 400 * DAY, -3 * DAY, -100_000 * DAY] {
+        for (seed, wrong) in [(1, 1), (2, 4)] {
+            let mut scenario = Scenario::new(seed, 4);
+            for slot in 0..4 {
+                scenario = scenario.at_ms(5_000, Action::PowerOff(slot));
+                if slot < wrong {
+                    scenario = scenario.at_ms(6_000, Action::SetWallClock(slot, ahead));
+                }
+                scenario = scenario.at_ms(8_000, Action::Start(slot, BY_MEMORY));
+            }
+            becomes_one(scenario.calm_at_ms(8_000));
+        }
     }
 }
 

@@ -35,6 +35,9 @@ use verbs::Kind;
 /// What the program is called in its own messages, whatever the file is called.
 pub(crate) const PROGRAM: &str = "p2p-gossip";
 
+/// What every PEM text begins with.
+const PEM_BEGIN: &[u8] = b"-----BEGIN";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Action {
@@ -78,6 +81,11 @@ impl fmt::Display for UsageError {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
     let mut texts = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
+        // Other messages quote the argument, and this may be a private key.
+        if argument.as_encoded_bytes().windows(PEM_BEGIN.len()).any(|found| found == PEM_BEGIN) {
+            let message = format!("argument {} is the text of a PEM file; its name is needed", index + 1);
+            return Err(UsageError::new(message));
+        }
         texts.push(argument.into_string().map_err(|bytes| {
             let shown = bytes.to_string_lossy();
             UsageError::new(format!("argument {} is not valid UTF-8: '{}'", index + 1, visible(&shown)))

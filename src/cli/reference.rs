@@ -98,6 +98,7 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
             "--forget-after",
             format!(
                 "Until then a dead peer is dialled again.\n\
+                 Only time counts in which this node runs and is connected to another peer.\n\
                  A whole number of seconds, or with a unit: s, m, h or d; from {}s to {}d.",
                 seconds(FORGET_AFTER_MIN),
                 FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60)

@@ -46,6 +46,7 @@ pub(super) fn log_unsendable(session: SessionId, error: &wire::WireError) {
     }
 }
 
+/// Each cause has a limit of its own, also at level debug: peers decide how often most of them occur.
 pub(super) fn log_report(report: &Report) {
     match report {
         Report::SeedUnreachable { addr, detail } => {
@@ -56,15 +57,25 @@ pub(super) fn log_report(report: &Report) {
             }
         }
         Report::SeedIsSelf { addr } => {
-            log::warn!(addr:% = addr; "this address is our own; not connecting to it");
+            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(addr:% = addr, suppressed; "this address is our own; not connecting to it");
+            }
         }
         Report::DialFailed { peer, addr, detail, retry_in } => {
-            let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
-            let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
-            log::debug!(peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in; "dial failed");
+            static LIMIT: LogLimit = LogLimit::debug();
+            if let Some(suppressed) = LIMIT.check() {
+                let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
+                let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
+                log::debug!(peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in, suppressed;
+                    "dial failed");
+            }
         }
         Report::ListNews { from, news } => {
-            log::debug!(peer:% = from.short(), news = *news; "a list of peers brought news");
+            static LIMIT: LogLimit = LogLimit::debug();
+            if let Some(suppressed) = LIMIT.check() {
+                log::debug!(peer:% = from.short(), news = *news, suppressed; "a list of peers brought news");
+            }
         }
         Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
             static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
@@ -125,8 +136,11 @@ pub(super) fn log_report(report: &Report) {
             }
         }
         Report::RefusedAsFull { peer, addr, retry_in } => {
-            log::warn!(peer:% = peer.short(), addr:% = addr, retry_in:% = format!("{retry_in:.0?}");
-                "refused: that peer's table of peers is full (its --max-peers)");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.check() {
+                log::warn!(peer:% = peer.short(), addr:% = addr, retry_in:% = format!("{retry_in:.0?}"), suppressed;
+                    "refused: that peer's table of peers is full (its --max-peers)");
+            }
         }
         Report::HeldUp { gap } => {
             static LIMIT: LogLimit = LogLimit::new();

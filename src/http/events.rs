@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use jiff::Timestamp;
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::{Event, queue};
 use rustix::net::{RecvFlags, recv, sockopt};
 
@@ -105,7 +106,10 @@ impl Hub {
         state.streams.retain(|stream| match stream.queue.try_send(Arc::clone(&frame)) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                log::debug!("a reader of /events does not keep up; its stream ends");
+                static LIMIT: LogLimit = LogLimit::debug();
+                if let Some(suppressed) = LIMIT.check() {
+                    log::debug!(suppressed; "a reader of /events does not keep up; its stream ends");
+                }
                 false
             }
             Err(TrySendError::Disconnected(_)) => false,

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::{Config, Event, Node};
 
 use events::Hub;
@@ -127,7 +128,10 @@ impl Accepting {
                 Ok(()) => {}
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
-                    log::debug!(reason:% = error; "cannot accept HTTP connections; trying on");
+                    static LIMIT: LogLimit = LogLimit::debug();
+                    if let Some(suppressed) = LIMIT.check() {
+                        log::debug!(reason:% = error, suppressed; "cannot accept HTTP connections; retrying");
+                    }
                     thread::sleep(ACCEPT_BACKOFF);
                 }
             }
@@ -172,7 +176,12 @@ fn serve(socket: &TcpStream, mut place: Place, site: &Site) {
     };
     match written {
         Ok(()) => linger(socket),
-        Err(error) => log::debug!(reason:% = error; "an HTTP answer was not taken"),
+        Err(error) => {
+            static LIMIT: LogLimit = LogLimit::debug();
+            if let Some(suppressed) = LIMIT.check() {
+                log::debug!(reason:% = error, suppressed; "an HTTP answer was not taken");
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use p2p_gossip::log_limit::LogLimit;
 use p2p_gossip::status::Status;
 use p2p_gossip::{Config, Node, NodeHandle, PeerId};
 
@@ -115,7 +116,10 @@ impl Site {
         match show(&status) {
             Ok(body) => Response::new(OK, content_type, body),
             Err(error) => {
-                log::error!(reason:% = error; "the node's state cannot be shown; this is a bug");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(suppressed) = LIMIT.check() {
+                    log::error!(reason:% = error, suppressed; "the node's state cannot be shown; this is a bug");
+                }
                 silent()
             }
         }

@@ -57,11 +57,11 @@ impl Addrs {
         self.entries.iter().filter(|entry| entry.source < Source::Remembered).map(|entry| &entry.addr)
     }
 
-    /// Takes in what is known from an earlier life: the latest success first, then what was said.
+    /// Takes in what is known from an earlier life, in the order in which it was known: first where the peer
+    /// was reached, then what was said. The times of success say nothing of the order: a clock may be wrong.
     pub(super) fn recall(&mut self, known: Vec<KnownAddr>) {
-        let (mut proven, said): (Vec<_>, Vec<_>) =
+        let (proven, said): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.last_success.is_some());
-        proven.sort_by_key(|known| std::cmp::Reverse(known.last_success));
         for KnownAddr { addr, last_success } in proven.into_iter().chain(said) {
             if addr.is_dialable() {
                 self.insert(Source::Remembered, addr, last_success);
@@ -321,20 +321,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_dialled_in_order_of_success_and_not_passed_on() {
+    fn remembered_addresses_keep_their_order_and_are_not_passed_on() {
         let mut addrs = Addrs::default();
         let known =
             |n, success: Option<u64>| KnownAddr { addr: addr(n), last_success: success.map(UnixTime) };
-        addrs.recall(vec![known(1, None), known(2, Some(5)), known(3, Some(9)), known(4, None)]);
+        // The clock was wrong when the peer was reached at the first of them.
+        addrs.recall(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
         assert_eq!(all(&addrs), [3, 2, 1, 4].map(addr));
         assert!(first_hand(&addrs).is_empty());
         assert!(addrs.was_proven(&addr(3)) && !addrs.is_proven(&addr(3)) && !addrs.was_proven(&addr(1)));
-        assert_eq!(addrs.known()[..2], [known(3, Some(9)), known(2, Some(5))]);
+        assert_eq!(addrs.known()[..2], [known(3, Some(9)), known(2, Some(5_000))]);
         // What the peer says now comes first; a success stays known.
         addrs.claim([addr(2), addr(9)]);
         assert_eq!(all(&addrs), [2, 9, 3, 1].map(addr));
         assert_eq!(first_hand(&addrs), [2, 9].map(addr));
-        assert_eq!(addrs.known()[0], known(2, Some(5)));
+        assert_eq!(addrs.known()[0], known(2, Some(5_000)));
     }
 
     #[test]

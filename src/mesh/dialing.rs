@@ -7,7 +7,7 @@ use super::backoff::Backoff;
 use super::peer::{Peer, State};
 use super::sessions::REFUSED_WAIT;
 use super::timers::Timer;
-use super::{DialError, Mesh, Output, Report, SessionId, millis};
+use super::{DialError, DialSource, Mesh, Output, Report, SessionId, millis};
 use crate::addr::DialAddr;
 use crate::identity::PeerId;
 use crate::pin::{ConnectAddr, Expected, Pin};
@@ -234,8 +234,12 @@ impl Mesh {
             let session = SessionId::dialled(self.dialing.dialled);
             let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
             self.dialing.in_flight.insert(session, dial);
-            let hearsay = matches!(target, Target::Peer(_));
-            self.output(Output::Dial { session, addr, expected, hearsay });
+            let source = match target {
+                Target::Seed(_) => DialSource::User,
+                Target::Peer(_) if is_known => DialSource::KnownPeer,
+                Target::Peer(_) => DialSource::UnknownPeer,
+            };
+            self.output(Output::Dial { session, addr, expected, source });
         }
     }
 

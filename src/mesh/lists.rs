@@ -289,7 +289,7 @@ impl Mesh {
                 State::Live(live) if before.is_some_and(|before| live.order > before) => return None,
                 State::Live(live) => live.is_member,
                 State::Dead { .. } if peer.instance.is_none() => return None,
-                State::Dead { since } if now.saturating_duration_since(*since) < RECENT => false,
+                State::Dead { since, .. } if now.saturating_duration_since(*since) < RECENT => false,
                 State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
             };
             let usable = |addr: &&DialAddr| reach::can_be_told_to(remote, addr);
@@ -332,13 +332,13 @@ impl Mesh {
         connected: bool,
     ) -> bool {
         if let Some(peer) = self.peers.get_mut(&id)
-            && let State::Left { since } = peer.state
+            && let State::Left { since, forget_at } = peer.state
         {
             let returned = connected && now.saturating_duration_since(since) > LEFT_QUIET;
             if !returned {
                 return false;
             }
-            peer.state = State::Dead { since };
+            peer.state = State::Dead { since, forget_at };
             self.output(Output::Remember);
         }
         self.hear_of(now, id, addrs)

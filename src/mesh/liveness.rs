@@ -332,6 +332,7 @@ impl Mesh {
             return;
         }
         self.stood_still = Some((from, now));
+        self.connected_time.leave_out(gap);
         let mut graces = Vec::new();
         for (id, peer) in &mut self.peers {
             if let Some(live) = peer.live_mut() {

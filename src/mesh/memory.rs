@@ -1,6 +1,5 @@
 //! What is kept of peers beyond the life of this process, as the mesh takes and gives it.
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::dialing::Target;
@@ -11,10 +10,9 @@ use super::{Mesh, Output, Report, UnixTime};
 use crate::addr::DialAddr;
 use crate::identity::PeerId;
 
-/// Peers that were last seen so shortly before the last of all were there when this node's memory
-/// ends; the others had been lost before, and are looked for after them. Longer than it takes until
-/// what is remembered of live peers is written again.
-const SEEN_TOGETHER: Duration = Duration::from_secs(15 * 60);
+/// A peer that has missed no more connected time than this was there when this node's memory ends, or was lost
+/// in the same disturbance. The others had been lost before, and are looked for after them.
+const MISSED_LITTLE: Duration = Duration::from_secs(60);
 
 /// A peer that a handshake has proven once, in this process or an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +27,9 @@ pub struct KnownPeer {
     pub last_seen: UnixTime,
     /// Whether it said goodbye then.
     pub left: bool,
+    /// How long this node has run since then while it was connected to another peer. It counts whole seconds
+    /// from one run to the next, and is zero while the peer is connected.
+    pub missed: Duration,
     /// Where it may be reached, best first.
     pub addrs: Vec<KnownAddr>,
 }
@@ -43,28 +44,25 @@ pub struct KnownAddr {
 }
 
 impl Mesh {
-    /// What the clock on the wall says now. To be told before every turn.
+    /// What the clock on the wall says now. To be told before every turn. It is only written down and shown.
     pub fn tell_time(&mut self, wall: UnixTime) {
         self.wall = wall;
     }
 
     /// Takes in who is known from an earlier life, before the first turn: they are looked for like
-    /// lost peers, but for those who left. Who has not been seen for as long as a lost peer is
-    /// remembered is forgotten, and if they are more than there may be, those seen last stay.
+    /// lost peers, but for those who left. A peer that has missed as much connected time as a lost peer is
+    /// remembered for is forgotten. If they are more than there may be, those that missed least stay.
     pub fn recall(&mut self, now: Instant, mut known: Vec<KnownPeer>) {
         known.retain(|peer| peer.id != self.id);
-        known.sort_by_key(|peer| (Reverse(peer.last_seen), peer.id));
-        let newest = known.iter().map(|peer| peer.last_seen).max().unwrap_or_default();
+        known.sort_by_key(|peer| (peer.missed, peer.id));
         let (mut peers, mut forgotten, mut surplus) = (0, 0, 0);
         for peer in known {
-            let age = since(peer.last_seen, self.wall);
-            if age > self.config.forget_after {
+            if peer.missed >= self.config.forget_after {
                 forgotten += 1;
             } else if self.peers.len() >= self.config.peers_max {
                 surplus += 1;
             } else {
-                let was_there = since(peer.last_seen, newest) <= SEEN_TOGETHER;
-                self.recall_one(now, peer, age, was_there);
+                self.recall_one(now, peer);
                 peers += 1;
             }
         }
@@ -76,48 +74,81 @@ impl Mesh {
         }
     }
 
-    fn recall_one(&mut self, now: Instant, known: KnownPeer, age: Duration, was_there: bool) {
-        let id = known.id;
+    fn recall_one(&mut self, now: Instant, known: KnownPeer) {
+        let KnownPeer { id, missed, .. } = known;
+        let forget_at = self.forget_at(now).saturating_sub(missed);
         let mut peer = Peer::new(now);
         peer.name = known.name;
-        peer.met = Some(Met { first: known.first_seen, last: known.last_seen });
+        peer.met = Some(Met { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
         peer.addrs.recall(known.addrs);
         peer.state = if known.left {
-            // Long enough ago for others to have seen it return since.
-            let quiet = now.checked_sub(age.min(LEFT_QUIET * 2));
-            State::Left { since: quiet.unwrap_or(now) }
+            // At least that long ago: perhaps long enough for others to have seen it return since.
+            let left_at = now.checked_sub(missed.min(LEFT_QUIET * 2));
+            State::Left { since: left_at.unwrap_or(now), forget_at }
         } else {
             // However long it has been lost: that this node starts is a new hope.
-            State::Dead { since: now }
+            State::Dead { since: now, forget_at }
         };
         if peer.wants_dial() {
-            let wait = self.wait_before_dial(id, was_there, Why::Reconnect);
+            let wait = self.wait_before_dial(id, missed <= MISSED_LITTLE, Why::Reconnect);
             self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         }
-        self.timers.set(Timer::Forget(id), now + self.config.forget_after.saturating_sub(age));
         self.peers.insert(id, peer);
+    }
+
+    /// The connected time at which a peer that is lost now is forgotten.
+    pub(super) fn forget_at(&self, now: Instant) -> Duration {
+        self.connected_time.total(now) + self.config.forget_after
+    }
+
+    /// Sets the timer for forgetting a peer that is dead or left, if the connected time runs. Otherwise the next
+    /// member that comes makes [`Mesh::schedule_all_forgetting`] set it.
+    pub(super) fn schedule_forgetting(&mut self, now: Instant, id: PeerId) {
+        if let Some(forget_at) = self.peers.get(&id).and_then(Peer::forget_at)
+            && self.connected_time.is_running()
+        {
+            let rest = forget_at.saturating_sub(self.connected_time.total(now));
+            self.timers.set(Timer::Forget(id), now + rest);
+        }
+    }
+
+    /// The connected time begins to run again.
+    pub(super) fn schedule_all_forgetting(&mut self, now: Instant) {
+        let known: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in known {
+            self.schedule_forgetting(now, id);
+        }
+    }
+
+    /// It may be time to forget a peer. It isn't if the connected time has stood still since the timer was set.
+    pub(super) fn forget_due(&mut self, now: Instant, id: PeerId) {
+        let total = self.connected_time.total(now);
+        match self.peers.get(&id).and_then(Peer::forget_at) {
+            Some(forget_at) if total < forget_at => self.schedule_forgetting(now, id),
+            _ => self.forget(id),
+        }
     }
 
     /// Everybody whom a handshake has proven, in this life or an earlier one: what
     /// [`Mesh::recall`] will want.
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
+        // As of the last turn: should the process have stood still since, no turn has noticed that yet.
+        let total = self.connected_time.total(self.last_turn);
         let known = |(id, peer): (&PeerId, &Peer)| {
-            let Met { first, last } = peer.met?;
+            let met = peer.met?;
+            let Met { first, last } = if peer.live().is_some() { met.again(self.wall) } else { met };
+            let rest = peer.forget_at().map(|forget_at| forget_at.saturating_sub(total));
             Some(KnownPeer {
                 id: *id,
                 name: peer.name.clone(),
                 first_seen: first,
-                last_seen: if peer.live().is_some() { self.wall } else { last },
+                last_seen: last,
                 left: matches!(peer.state, State::Left { .. }),
+                missed: rest.map_or(Duration::ZERO, |rest| self.config.forget_after.saturating_sub(rest)),
                 addrs: peer.addrs.known(),
             })
         };
         self.peers.iter().filter_map(known).collect()
     }
-}
-
-/// From one time to a later one; nothing if the clock was set back in between.
-fn since(earlier: UnixTime, later: UnixTime) -> Duration {
-    Duration::from_secs(later.0.saturating_sub(earlier.0))
 }

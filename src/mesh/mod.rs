@@ -18,10 +18,12 @@
 //! | `liveness.rs` | heartbeats, pings, silence |
 //! | `status.rs` | what all that looks like from outside |
 //! | `memory.rs` | peers known from an earlier life, and for the next one |
+//! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod addrs;
 mod admission;
 pub mod backoff;
+mod connected_time;
 mod dialing;
 pub mod event;
 mod lists;
@@ -47,6 +49,7 @@ use crate::identity::PeerId;
 use crate::pin::{Expected, Pin};
 use crate::token_bucket::TokenBucket;
 use crate::wire::{ByeReason, Hello, Message};
+use connected_time::ConnectedTime;
 use dialing::Dialing;
 use event::Event;
 use liveness::Beat;
@@ -91,8 +94,8 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Wall-clock time in whole seconds since 1970 (UTC). Nothing is timed by it: it is told to the mesh
-/// from outside, for what is remembered and shown.
+/// Wall-clock time in whole seconds since 1970 (UTC). It is told to the mesh from outside, to be written down
+/// and shown. No rule depends on it, as the clock may be wrong by years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime(pub u64);
 
@@ -176,6 +179,27 @@ pub enum DialError {
     Cancelled,
 }
 
+/// Where the address of a dial comes from. It decides where a name may lead, and which budget pays for
+/// looking it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialSource {
+    /// The user gave it with `--connect`.
+    User,
+    /// It is an address of a peer that this node has met.
+    KnownPeer,
+    /// It is an address of a peer that this node has only heard of.
+    UnknownPeer,
+}
+
+impl DialSource {
+    /// A peer told the address, not the user. A name that a peer told may not lead back to this machine, or a
+    /// stranger could point this node at services of its own machine.
+    #[must_use]
+    pub fn is_hearsay(self) -> bool {
+        self != Self::User
+    }
+}
+
 /// What is to be done outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -187,9 +211,8 @@ pub enum Output {
         addr: DialAddr,
         /// Who must be there.
         expected: Expected,
-        /// A peer told the address, not the user: a name may not lead back to this machine, or a
-        /// stranger could point us at our own services.
-        hearsay: bool,
+        /// Where the address comes from.
+        source: DialSource,
     },
     /// Send on a session that is up.
     Send {
@@ -297,7 +320,7 @@ pub enum Report {
     Recalled {
         /// How many.
         peers: usize,
-        /// How many were not seen for so long that they are forgotten.
+        /// How many have missed so much connected time that they are forgotten.
         forgotten: usize,
         /// How many more the table of peers has no room for; they are forgotten too.
         surplus: usize,
@@ -359,6 +382,8 @@ pub struct Mesh {
     /// Digest of ourselves and all live peers.
     roster: u64,
     live: usize,
+    /// How long this node has had a member, in this life.
+    connected_time: ConnectedTime,
     /// How many ever came up.
     came: u64,
     /// Every round-trip time measured.
@@ -405,6 +430,7 @@ impl Mesh {
             outputs: VecDeque::new(),
             roster: roster_of([&id]),
             live: 0,
+            connected_time: ConnectedTime::default(),
             came: 0,
             rtt: RttHistogram::default(),
             roster_questions: lists::roster_questions(now),
@@ -445,7 +471,7 @@ impl Mesh {
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_over(now, peer),
                 Timer::RosterCheck(peer) => self.check_roster(now, peer),
-                Timer::Forget(peer) => self.forget(peer),
+                Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
             }
         }

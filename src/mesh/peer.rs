@@ -55,8 +55,15 @@ pub(super) struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Met {
     pub(super) first: UnixTime,
-    /// When it was last connected; of a live peer, when it came up.
+    /// When it was last connected; of a live peer, when it came up. Never before `first`.
     pub(super) last: UnixTime,
+}
+
+impl Met {
+    /// It is connected at this time, by a clock that may have been set back since it was first met.
+    pub(super) fn again(self, wall: UnixTime) -> Self {
+        Self { last: wall.max(self.first), ..self }
+    }
 }
 
 /// States carry what only they need.
@@ -66,10 +73,10 @@ pub(super) enum State {
     Rumour { failures: u32, since: Instant },
     /// Connected, or between two sessions for a moment.
     Live(Box<Live>),
-    /// Lost; redialled.
-    Dead { since: Instant },
-    /// Said goodbye; not redialled.
-    Left { since: Instant },
+    /// Lost; redialled. It is forgotten when the mesh's connected time reaches `forget_at`.
+    Dead { since: Instant, forget_at: Duration },
+    /// Said goodbye; not redialled. It is forgotten like a dead peer.
+    Left { since: Instant, forget_at: Duration },
 }
 
 #[derive(Debug)]
@@ -203,10 +210,18 @@ impl Peer {
         reachable && !self.addrs.is_empty()
     }
 
+    /// The connected time of the mesh at which it is forgotten, if it is dead or left.
+    pub(super) fn forget_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Dead { forget_at, .. } | State::Left { forget_at, .. } => Some(forget_at),
+            State::Rumour { .. } | State::Live(_) => None,
+        }
+    }
+
     /// How long it has been out of reach.
     pub(super) fn outage(&self, now: Instant) -> Duration {
         match &self.state {
-            State::Rumour { since, .. } | State::Dead { since } | State::Left { since } => {
+            State::Rumour { since, .. } | State::Dead { since, .. } | State::Left { since, .. } => {
                 now.saturating_duration_since(*since)
             }
             State::Live(_) => Duration::ZERO,

@@ -125,7 +125,8 @@ impl Mesh {
         let we_decide = self.id < id;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
         let was_known = peer.met.is_some();
-        peer.met.get_or_insert(Met { first: self.wall, last: self.wall }).last = self.wall;
+        let met = peer.met.unwrap_or(Met { first: self.wall, last: self.wall });
+        peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
         peer.instance = Some(hello.instance);
         peer.remote = Some((remote, session.is_dialled()));
@@ -338,15 +339,16 @@ impl Mesh {
         peer.addrs.restart_round();
         let shown = (peer.name.clone(), peer.shown_addr());
         peer.state = state;
-        if let Some(met) = &mut peer.met {
-            met.last = self.wall;
-        }
+        peer.met = peer.met.map(|met| met.again(self.wall));
         if is_member {
             self.live -= 1;
+            if self.live == 0 {
+                self.connected_time.stop(now);
+            }
             self.roster ^= roster::share(&id);
         }
         if !self.leaving {
-            self.timers.set(Timer::Forget(id), now + self.config.forget_after);
+            self.schedule_forgetting(now, id);
             if is_member {
                 self.membership_changed(now);
             }
@@ -357,7 +359,8 @@ impl Mesh {
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
-        if let Some((name, addr)) = self.no_longer_live(now, id, State::Dead { since: now }) {
+        let state = State::Dead { since: now, forget_at: self.forget_at(now) };
+        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
         }
     }
@@ -368,7 +371,8 @@ impl Mesh {
         for dial in self.dialing.cancel_to(&id) {
             self.close(dial, ByeReason::Duplicate);
         }
-        if let Some((name, addr)) = self.no_longer_live(now, id, State::Left { since: now }) {
+        let state = State::Left { since: now, forget_at: self.forget_at(now) };
+        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
         }
     }
@@ -386,6 +390,10 @@ impl Mesh {
         peer.ups += 1;
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
         self.live += 1;
+        if self.live == 1 {
+            self.connected_time.start(now);
+            self.schedule_all_forgetting(now);
+        }
         self.roster ^= roster::share(&id);
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
@@ -426,8 +434,8 @@ impl Mesh {
         }
         let rank = |peer: &Peer| match &peer.state {
             State::Rumour { since, .. } => Some((0, *since)),
-            State::Left { since } => Some((1, *since)),
-            State::Dead { since } => Some((2, *since)),
+            State::Left { since, .. } => Some((1, *since)),
+            State::Dead { since, .. } => Some((2, *since)),
             State::Live(_) => None,
         };
         let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));

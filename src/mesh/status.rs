@@ -147,7 +147,7 @@ fn standing(peer: &Peer) -> (PeerState, Instant) {
         State::Rumour { since, .. } => (PeerState::Rumour, *since),
         State::Live(live) if live.is_member => (PeerState::Up, live.since),
         State::Live(live) => (PeerState::Dead, live.since),
-        State::Dead { since } => (PeerState::Dead, *since),
-        State::Left { since } => (PeerState::Left, *since),
+        State::Dead { since, .. } => (PeerState::Dead, *since),
+        State::Left { since, .. } => (PeerState::Left, *since),
     }
 }

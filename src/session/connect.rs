@@ -10,9 +10,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{bind, connect, sockopt};
 
 use super::link::poll_until;
-use super::stacks::Stacks;
+use super::{Context, Lookups};
 use crate::addr::{DialAddr, LocalIp};
-use crate::config::CONNECT_TIMEOUT;
+use crate::config::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
+use crate::mesh::DialSource;
 use crate::socket;
 use crate::waker::Waker;
 
@@ -20,55 +21,103 @@ use crate::waker::Waker;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route<'a> {
     pub(super) addr: &'a DialAddr,
-    /// A peer told the address, not the user.
-    pub(super) hearsay: bool,
+    pub(super) source: DialSource,
     /// Where the connection comes from, if it matters.
-    pub(super) source: Option<LocalIp>,
+    pub(super) from: Option<LocalIp>,
 }
 
-/// Resolves the address and connects to the first of its IP addresses that answers before the
-/// deadline, in the order in which the system's resolver prefers them (RFC 6724). `interrupted` is
-/// asked after each wake and ends the attempt.
+/// Resolves the address and connects to the first of its chosen IP addresses that answers before the
+/// deadline. `interrupted` is asked after each wake and ends the attempt.
 ///
 /// # Errors
 /// What went wrong with the last IP address tried; `Interrupted` if the attempt was ended.
 pub(super) fn open(
     route: Route<'_>,
-    stacks: &Stacks,
+    context: &Context,
     waker: &Waker,
     deadline: Instant,
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address that may be dialled");
-    for addr in resolve(route.addr, route.hearsay, stacks)? {
+    // The lookup blocks for as long as the system's resolver likes, and takes as much stack as its modules
+    // like. It keeps no other session waiting: each lookup and each handshake has a stack to itself.
+    let look_up = |host: &str, port| {
+        let found = context.stacks.run(|| (host, port).to_socket_addrs().map_err(not_found))??;
+        Ok(found.collect())
+    };
+    let turn = fastrand::usize(..);
+    let addrs = resolve(route, &context.lookups, turn, Instant::now(), look_up)?;
+    connect_in_turn(&addrs, deadline, Instant::now, |addr, deadline| {
         if interrupted() {
             return Err(ErrorKind::Interrupted.into());
         }
-        let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        match open_one(addr, route.source, waker, deadline, &mut interrupted) {
+        open_one(addr, route.from, waker, deadline, &mut interrupted)
+    })
+}
+
+/// The IP addresses that this dial tries. A name is looked up, if the budget of its source allows that.
+fn resolve(
+    route: Route<'_>,
+    lookups: &Lookups,
+    turn: usize,
+    now: Instant,
+    look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
+) -> io::Result<Vec<SocketAddr>> {
+    match route.addr {
+        DialAddr::Socket(addr) => Ok(vec![*addr]),
+        DialAddr::Name { host, port } => {
+            let _permit = lookups.begin(route.source, now)?;
+            let found = look_up(host.as_str(), *port)?;
+            let loopback_too = !route.source.is_hearsay() || host.is_loopback();
+            Ok(choose(found, loopback_too, turn))
+        }
+    }
+}
+
+/// Which of the IP addresses of a name one dial tries: those where a peer can be, at most
+/// [`NAME_ADDRS_MAX`], in the order in which the system's resolver prefers them (RFC 6724). Of more, the first
+/// is always tried, and the others take turns: within `n` successive turns each of `n` addresses is tried.
+///
+/// A name that a peer told leads to this machine only if it says so: the owner of the name can change at any
+/// time where else it leads to.
+fn choose(found: Vec<SocketAddr>, loopback_too: bool, turn: usize) -> Vec<SocketAddr> {
+    let usable = found.into_iter().map(DialAddr::from);
+    let usable = usable.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
+    let mut addrs: Vec<SocketAddr> = usable.filter_map(|addr| addr.socket()).collect();
+    if addrs.len() > NAME_ADDRS_MAX {
+        let others = addrs.split_off(1);
+        let start = turn % others.len();
+        let mut chosen: Vec<usize> = (start..).take(NAME_ADDRS_MAX - 1).map(|at| at % others.len()).collect();
+        chosen.sort_unstable();
+        addrs.extend(chosen.into_iter().map(|at| others[at]));
+    }
+    addrs
+}
+
+/// Connects to the first of these addresses that answers, all inside one deadline, of which each address gets
+/// an equal share of what is left: one that does not answer takes no time from the last one.
+fn connect_in_turn<T>(
+    addrs: &[SocketAddr],
+    deadline: Instant,
+    mut clock: impl FnMut() -> Instant,
+    mut connect: impl FnMut(SocketAddr, Instant) -> io::Result<T>,
+) -> io::Result<(T, SocketAddr)> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address that may be dialled");
+    for (left, &addr) in (1..=addrs.len()).rev().zip(addrs) {
+        let now = clock();
+        if now >= deadline {
+            if left == addrs.len() {
+                last = io::Error::new(ErrorKind::TimedOut, "no time to connect after the lookup of the name");
+            }
+            break;
+        }
+        let share = deadline.duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
+        match connect(addr, now + share.min(CONNECT_TIMEOUT)) {
             Ok(stream) => return Ok((stream, addr)),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => last = error,
         }
     }
     Err(last)
-}
-
-/// The IP addresses of a name that a peer can be behind. A name that a peer told leads to this
-/// machine only if it says so: what else it leads to is for whoever owns it to decide, at any time.
-fn resolve(addr: &DialAddr, hearsay: bool, stacks: &Stacks) -> io::Result<Vec<SocketAddr>> {
-    match addr {
-        DialAddr::Socket(addr) => Ok(vec![*addr]),
-        DialAddr::Name { host, port } => {
-            let loopback_too = !hearsay || host.is_loopback();
-            // Blocks for as long as the system's resolver likes, which harms nobody on this thread, and takes
-            // as much stack as its modules like.
-            let look_up = || (host.as_str(), *port).to_socket_addrs().map_err(not_found);
-            let found = stacks.run(look_up)??.map(DialAddr::from);
-            let usable = found.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
-            Ok(usable.filter_map(|addr| addr.socket()).collect())
-        }
-    }
 }
 
 /// The error of a lookup, or that there is nobody to ask: what a bare system's C library says of that
@@ -126,21 +175,207 @@ fn open_one(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeSet;
+    use std::time::Duration;
 
-    fn resolved(addr: &str, hearsay: bool) -> Vec<SocketAddr> {
-        resolve(&addr.parse().unwrap(), hearsay, &Stacks::default()).unwrap_or_default()
+    use super::*;
+    use crate::config::{HANDSHAKE_TIMEOUT, PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST};
+
+    /// Different addresses that a peer can have.
+    fn addrs(count: usize) -> Vec<SocketAddr> {
+        let ip = |at: usize| [10, 9, u8::try_from(at / 256).unwrap(), u8::try_from(at % 256).unwrap()];
+        (0..count).map(|at| (ip(at), 9).into()).collect()
+    }
+
+    /// Full budgets, and the moment at which all lookups of a test happen.
+    fn budgets() -> (Lookups, Instant) {
+        let now = crate::some_moment();
+        (Lookups::new(now), now)
+    }
+
+    /// Looks a name up with a name server of the test's own.
+    fn resolve_with(
+        name: &str,
+        source: DialSource,
+        (lookups, now): (&Lookups, Instant),
+        look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>>,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let addr = name.parse().unwrap();
+        let route = Route { addr: &addr, source, from: None };
+        resolve(route, lookups, 0, now, |_, _| look_up())
     }
 
     #[test]
-    fn a_name_leads_to_this_machine_if_the_user_or_the_name_says_so() {
-        assert!(resolved("localhost:80", false).iter().all(|addr| addr.ip().is_loopback()));
-        assert_eq!(resolved("localhost:80", true), resolved("localhost:80", false));
-        // This machine's own name: hosts files often lead it to a loopback address.
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        if let Ok(own) = format!("{}:80", name.trim()).parse::<DialAddr>() {
-            let hearsay = resolve(&own, true, &Stacks::default()).unwrap_or_default();
-            assert!(hearsay.iter().all(|addr| own.is_loopback() || !addr.ip().is_loopback()), "{hearsay:?}");
+    fn name_of_a_peer_leads_to_this_machine_only_if_it_says_so() {
+        let here: Vec<SocketAddr> =
+            ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.2]:9"].map(|addr| addr.parse().unwrap()).into();
+        let (lookups, now) = budgets();
+        let resolved =
+            |name, source| resolve_with(name, source, (&lookups, now), || Ok(here.clone())).unwrap();
+        for source in [DialSource::KnownPeer, DialSource::UnknownPeer] {
+            assert_eq!(resolved("example.org:9", source), []);
+            assert_eq!(resolved("localhost:9", source).len(), here.len());
+        }
+        assert_eq!(resolved("example.org:9", DialSource::User).len(), here.len());
+    }
+
+    #[test]
+    fn addresses_where_no_peer_can_be_are_not_tried() {
+        let found =
+            ["0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:0", "10.0.0.1:9"].map(|addr| addr.parse().unwrap());
+        assert_eq!(choose(found.into(), true, 0), [found[3]]);
+        // They take no place of one where a peer can be.
+        let many = [&[found[0]; 50][..], &addrs(NAME_ADDRS_MAX)].concat();
+        assert_eq!(choose(many, true, 7), addrs(NAME_ADDRS_MAX));
+    }
+
+    #[test]
+    fn few_addresses_are_all_tried_in_the_order_of_the_resolver() {
+        for count in 0..=NAME_ADDRS_MAX {
+            for turn in [0, 1, 2, usize::MAX] {
+                assert_eq!(choose(addrs(count), true, turn), addrs(count));
+            }
+        }
+    }
+
+    #[test]
+    fn many_addresses_take_turns_and_keep_the_order_of_the_resolver() {
+        for count in [NAME_ADDRS_MAX + 1, 6, 1000] {
+            let all = addrs(count);
+            let mut tried = BTreeSet::new();
+            for turn in 0..count {
+                let chosen = choose(all.clone(), true, turn);
+                assert_eq!((chosen.len(), chosen[0]), (NAME_ADDRS_MAX, all[0]));
+                assert!(chosen.is_sorted(), "{chosen:?}");
+                tried.extend(chosen);
+            }
+            assert_eq!(tried.len(), count);
+        }
+        assert_eq!(choose(addrs(6), true, usize::MAX).len(), NAME_ADDRS_MAX);
+    }
+
+    #[test]
+    fn last_of_six_addresses_is_reached_within_a_few_dials() {
+        let all = addrs(6);
+        for first_turn in 0..all.len() {
+            let reached = |turn| choose(all.clone(), true, turn).contains(&all[5]);
+            assert!((first_turn..first_turn + 3).any(reached), "from turn {first_turn}");
+        }
+    }
+
+    /// Dials addresses of which none answers, on a clock of the test's own, `begun` after the dial began.
+    /// Returns when each attempt began, and how all of them ended.
+    fn silent_dial(count: usize, begun: Duration) -> (Vec<Duration>, io::Error) {
+        let start = crate::some_moment();
+        let (now, attempts) = (Cell::new(start + begun), RefCell::new(Vec::new()));
+        let silence = |_, until: Instant| -> io::Result<()> {
+            assert!(until <= now.get() + CONNECT_TIMEOUT && until <= start + HANDSHAKE_TIMEOUT);
+            attempts.borrow_mut().push(now.get() - start);
+            now.set(until);
+            Err(ErrorKind::TimedOut.into())
+        };
+        let error = connect_in_turn(&addrs(count), start + HANDSHAKE_TIMEOUT, || now.get(), silence);
+        (attempts.into_inner(), error.unwrap_err())
+    }
+
+    #[test]
+    fn addresses_that_never_answer_share_one_deadline() {
+        let seconds = |s: &[f64]| s.iter().map(|&s| Duration::from_secs_f64(s)).collect::<Vec<_>>();
+        assert_eq!(silent_dial(1, Duration::ZERO).0, seconds(&[0.0]));
+        assert_eq!(silent_dial(3, Duration::ZERO).0, seconds(&[0.0, 3.0, 6.0]));
+        assert_eq!(silent_dial(4, Duration::ZERO).0, seconds(&[0.0, 2.5, 5.0, 7.5]));
+        // A lookup that took long leaves less.
+        assert_eq!(silent_dial(4, Duration::from_secs(8)).0, seconds(&[8.0, 8.5, 9.0, 9.5]));
+    }
+
+    #[test]
+    fn dial_ends_with_its_deadline_however_many_addresses_are_left() {
+        let start = crate::some_moment();
+        let now = Cell::new(start);
+        let mut attempts = 0;
+        // The kernel is late each time.
+        let late = |_, _| -> io::Result<()> {
+            attempts += 1;
+            now.set(now.get() + Duration::from_secs(4));
+            Err(ErrorKind::ConnectionRefused.into())
+        };
+        let error = connect_in_turn(&addrs(1000), start + HANDSHAKE_TIMEOUT, || now.get(), late).unwrap_err();
+        assert_eq!((attempts, error.kind()), (3, ErrorKind::ConnectionRefused));
+    }
+
+    #[test]
+    fn lookup_that_outlasts_the_deadline_leads_to_no_connection_attempt() {
+        for late in [HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT * 3] {
+            let (attempts, error) = silent_dial(4, late);
+            assert_eq!((attempts.len(), error.kind()), (0, ErrorKind::TimedOut));
+            assert!(error.to_string().contains("the lookup of the name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn first_address_that_answers_ends_the_dial_and_so_does_an_interruption() {
+        let (all, start) = (addrs(4), crate::some_moment());
+        let dial = |third: &dyn Fn() -> io::Result<u8>| {
+            let connect = |addr, _| match all.iter().position(|&a| a == addr) {
+                Some(2) => third(),
+                Some(3) => panic!("the fourth was tried"),
+                _ => Err(ErrorKind::ConnectionRefused.into()),
+            };
+            connect_in_turn(&all, start + HANDSHAKE_TIMEOUT, || start, connect)
+        };
+        assert_eq!(dial(&|| Ok(7)).unwrap(), (7, all[2]));
+        let interrupted = dial(&|| Err(ErrorKind::Interrupted.into())).unwrap_err();
+        assert_eq!(interrupted.kind(), ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn name_server_is_not_asked_for_names_beyond_the_budget() {
+        let (lookups, now) = budgets();
+        let asked = Cell::new(0);
+        let answer = || {
+            asked.set(asked.get() + 1);
+            Ok(addrs(1000))
+        };
+        let source = DialSource::UnknownPeer;
+        let resolved = |_: &usize| {
+            let resolved = resolve_with("liar.example:9", source, (&lookups, now), answer);
+            resolved.is_ok_and(|addrs| addrs.len() == NAME_ADDRS_MAX)
+        };
+        let burst = PEER_LOOKUPS_BURST as usize;
+        assert_eq!((0..1000).filter(resolved).count(), burst);
+        assert_eq!(asked.get(), burst);
+        // Neither IP addresses nor the user's names are concerned.
+        assert!(resolve_with("10.9.0.1:9", source, (&lookups, now), || panic!("looked up")).is_ok());
+        assert!(resolve_with("mesh.example:9", DialSource::User, (&lookups, now), || Ok(addrs(1))).is_ok());
+    }
+
+    #[test]
+    fn slow_name_server_holds_few_lookups_for_peers_and_none_for_the_user() {
+        fn nested(depth: usize, lookups: (&Lookups, Instant)) -> io::Result<usize> {
+            let mut reached = Ok(depth);
+            // While this lookup is under way the next one begins.
+            resolve_with("slow.example:9", DialSource::KnownPeer, lookups, || {
+                assert!(depth < PEER_LOOKUPS_AT_ONCE, "no lookup is refused");
+                reached = nested(depth + 1, lookups).or(Ok(depth + 1));
+                let user = resolve_with("mesh.example:9", DialSource::User, lookups, || Ok(addrs(1)));
+                assert!(user.is_ok(), "{user:?}");
+                Ok(Vec::new())
+            })?;
+            reached
+        }
+        let (lookups, now) = budgets();
+        assert_eq!(nested(0, (&lookups, now)).unwrap(), PEER_LOOKUPS_AT_ONCE);
+    }
+
+    #[test]
+    fn lookup_that_fails_gives_its_place_back() {
+        let (lookups, now) = budgets();
+        for _ in 0..=PEER_LOOKUPS_AT_ONCE {
+            let failed = resolve_with("gone.example:9", DialSource::KnownPeer, (&lookups, now), || {
+                Err(ErrorKind::NotFound.into())
+            });
+            assert_eq!(failed.unwrap_err().kind(), ErrorKind::NotFound);
         }
     }
 }

@@ -12,10 +12,11 @@ use super::greeting::{GreetingError, Mismatch};
 use super::link::{Link, LinkError, Stream};
 use super::{Origin, Outgoing, Session, connect};
 use crate::config::{HANDSHAKE_TIMEOUT, LINGER};
-use crate::listener::Admission;
 use crate::log_limit::LogLimit;
 use crate::mesh::{DialError, SessionUp};
+use crate::pending::PendingGuard;
 use crate::tls::{Rejection, Tls, Unproven, authenticated_peer};
+use crate::tls_error::TlsError;
 use crate::wire::{self, ByeReason, FrameReader, Message};
 
 /// Why a session did not come up.
@@ -43,7 +44,7 @@ pub(super) enum Failure {
     NetworkKey(Mismatch),
     #[error("given up")]
     Cancelled,
-    #[error("too many unfinished handshakes; the oldest gave way")]
+    #[error("it gave way to a newer connection before its handshake was complete")]
     Evicted,
 }
 
@@ -64,16 +65,16 @@ impl Session {
         origin: Origin,
     ) -> Result<(Box<Link>, FrameReader, SessionUp), Failure> {
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let (mut link, remote, admission) = match origin {
-            Origin::Accept { socket, remote, admission } => {
+        let (mut link, remote, pending) = match origin {
+            Origin::Accept { socket, remote, pending } => {
                 socket.set_nonblocking(true).map_err(LinkError::Io)?;
-                (self.begin(socket, Tls::accept)?, remote, Some(admission))
+                (self.begin(socket, Tls::accept)?, remote, Some(pending))
             }
-            Origin::Dial { addr, expected, hearsay } => {
+            Origin::Dial { addr, expected, source } => {
                 let Self { context, outbox, stop, .. } = self;
                 let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
-                let route = Route { addr: &addr, hearsay, source: context.source };
-                let opened = connect::open(route, &context.stacks, &self.waker, deadline, interrupted);
+                let route = Route { addr: &addr, source, from: context.source };
+                let opened = connect::open(route, context, &self.waker, deadline, interrupted);
                 let (socket, remote) = match opened {
                     Ok(opened) => opened,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -86,12 +87,12 @@ impl Session {
         };
         let mut frames = FrameReader::new();
         while link.is_handshaking() {
-            self.step(&mut link, &mut frames, deadline, admission.as_ref())?;
+            self.step(&mut link, &mut frames, deadline, pending.as_ref())?;
         }
         let peer = authenticated_peer(link.tls())?;
         // Who dialled speaks first: a stranger who comes here learns nothing without a proof.
         let context = Arc::clone(&self.context);
-        if admission.is_none() {
+        if pending.is_none() {
             link.queue(&context.greeting.hello(link.tls(), None)?)?;
         }
         let hello = loop {
@@ -99,22 +100,22 @@ impl Session {
                 Some(Message::Hello(hello)) => break hello,
                 Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
                 Some(_) => return Err(Failure::NoHello),
-                None => self.step(&mut link, &mut frames, deadline, admission.as_ref())?,
+                None => self.step(&mut link, &mut frames, deadline, pending.as_ref())?,
             }
         };
         match context.greeting.check(link.tls(), &hello) {
-            Ok(key) if admission.is_some() => link.queue(&context.greeting.hello(link.tls(), key)?)?,
+            Ok(key) if pending.is_some() => link.queue(&context.greeting.hello(link.tls(), key)?)?,
             Ok(_) => {}
             Err(mismatch) => {
                 let deadline = deadline.min(Instant::now() + LINGER);
-                self.turn_away(&mut link, mismatch.reason(), deadline, admission.as_ref())?;
+                self.turn_away(&mut link, mismatch.reason(), deadline, pending.as_ref())?;
                 return Err(Failure::NetworkKey(mismatch));
             }
         }
-        self.finish_writing(&mut link, &mut frames, deadline, admission.as_ref())?;
+        self.finish_writing(&mut link, &mut frames, deadline, pending.as_ref())?;
         frames.after_hello();
-        if let Some(admission) = admission
-            && !admission.authenticated()
+        if let Some(pending) = pending
+            && !pending.complete()
         {
             return Err(Failure::Evicted);
         }
@@ -126,7 +127,7 @@ impl Session {
     fn begin(
         &self,
         socket: TcpStream,
-        start: impl FnOnce(&Tls) -> Result<Unproven, rustls::Error>,
+        start: impl FnOnce(&Tls) -> Result<Unproven, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
         let context = &self.context;
         context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, context)?)))?
@@ -137,10 +138,10 @@ impl Session {
         link: &mut Link,
         frames: &mut FrameReader,
         deadline: Instant,
-        admission: Option<&Admission>,
+        pending: Option<&PendingGuard>,
     ) -> Result<(), Failure> {
         while !link.flush()? {
-            self.step(link, frames, deadline, admission)?;
+            self.step(link, frames, deadline, pending)?;
         }
         Ok(())
     }
@@ -151,7 +152,7 @@ impl Session {
         link: &mut Link,
         reason: ByeReason,
         deadline: Instant,
-        admission: Option<&Admission>,
+        pending: Option<&PendingGuard>,
     ) -> Result<(), Failure> {
         link.queue(&wire::encode(&Message::Bye(reason))?)?;
         link.close_notify();
@@ -162,7 +163,7 @@ impl Session {
                 is_shut = true;
             }
             let ready = link.wait(&self.waker, true, Some(deadline))?;
-            let is_unwanted = admission.is_some_and(Admission::is_evicted)
+            let is_unwanted = pending.is_some_and(PendingGuard::is_evicted)
                 || told_to_stop(&self.outbox, &mut self.stop) == Told::Vanish;
             if is_unwanted || Instant::now() >= deadline {
                 return Ok(());
@@ -180,12 +181,12 @@ impl Session {
         link: &mut Link,
         frames: &mut FrameReader,
         deadline: Instant,
-        admission: Option<&Admission>,
+        pending: Option<&PendingGuard>,
     ) -> Result<(), Failure> {
         link.flush()?;
         let ready = link.wait(&self.waker, true, Some(deadline))?;
         if ready.woken {
-            if admission.is_some_and(Admission::is_evicted) {
+            if pending.is_some_and(PendingGuard::is_evicted) {
                 return Err(Failure::Evicted);
             }
             // Once our Hello is out the other end may count this session, and have sent something
@@ -235,20 +236,45 @@ fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> To
     }
 }
 
-/// Says why a connection that somebody else opened came to nothing.
+/// Says why a connection that a peer opened came to nothing. Each cause has a limit of its own, so that a
+/// flood of one does not hide the others.
 pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
-    static LIMIT: LogLimit = LogLimit::new();
-    let went_away = match failure {
-        Failure::ClosedEarly => true,
-        Failure::Link(LinkError::Io(error)) => {
-            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-        }
-        _ => false,
-    };
-    if went_away {
+    static DEADLINE: LogLimit = LogLimit::new();
+    static CONNECTION: LogLimit = LogLimit::new();
+    static AUTHENTICATION: LogLimit = LogLimit::new();
+    static PROTOCOL: LogLimit = LogLimit::new();
+    static REFUSED: LogLimit = LogLimit::new();
+    static NETWORK_KEY: LogLimit = LogLimit::new();
+    static OTHER: LogLimit = LogLimit::new();
+    let limit = match failure {
         // Port scans and health checks connect and go; a dial that was given up does as well.
-        log::debug!(addr:% = remote, reason:% = failure; "incoming connection ended");
-    } else if let Some(suppressed) = LIMIT.check() {
+        Failure::ClosedEarly => return log_ended(remote, failure),
+        Failure::Link(LinkError::Io(error))
+            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+        {
+            return log_ended(remote, failure);
+        }
+        // The eviction has been logged, with its reason.
+        Failure::Evicted => return log_ended(remote, failure),
+        Failure::Deadline => &DEADLINE,
+        Failure::Connect(_) | Failure::Link(LinkError::Io(_)) => &CONNECTION,
+        Failure::Link(_) | Failure::Authentication(_) => &AUTHENTICATION,
+        Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
+        Failure::Refused(_) => &REFUSED,
+        Failure::NetworkKey(_) => &NETWORK_KEY,
+        Failure::Greeting(_) | Failure::Cancelled => &OTHER,
+    };
+    if let Some(suppressed) = limit.check() {
         log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");
+    }
+}
+
+/// Says at level debug why an incoming connection ended: the cause is ordinary, or has been logged.
+fn log_ended(remote: SocketAddr, failure: &Failure) {
+    static WENT_AWAY: LogLimit = LogLimit::debug();
+    static EVICTED: LogLimit = LogLimit::debug();
+    let limit = if matches!(failure, Failure::Evicted) { &EVICTED } else { &WENT_AWAY };
+    if let Some(suppressed) = limit.check() {
+        log::debug!(addr:% = remote, reason:% = failure, suppressed; "incoming connection ended");
     }
 }

@@ -10,6 +10,7 @@ use rustls::Connection;
 use sha2::Sha256;
 
 use crate::network_key::NetworkKey;
+use crate::tls_error::TlsError;
 use crate::wire::{self, ByeReason, Frame, Hello, Message, WireError};
 
 /// Names the value that is taken from TLS; nobody else uses that name.
@@ -33,7 +34,7 @@ pub(crate) enum GreetingError {
     #[error("{0}")]
     Wire(#[from] WireError),
     #[error("cannot prove the network key: {0}")]
-    Exporter(#[from] rustls::Error),
+    Exporter(#[from] TlsError),
 }
 
 /// Why the other side's Hello is not good enough.
@@ -102,8 +103,8 @@ fn is_dialler(tls: &Connection) -> bool {
     matches!(tls, Connection::Client(_))
 }
 
-fn exported(tls: &Connection) -> Result<[u8; EXPORTED_BYTES], rustls::Error> {
-    tls.export_keying_material([0; EXPORTED_BYTES], EXPORTER_LABEL, None)
+fn exported(tls: &Connection) -> Result<[u8; EXPORTED_BYTES], TlsError> {
+    Ok(tls.export_keying_material([0; EXPORTED_BYTES], EXPORTER_LABEL, None)?)
 }
 
 fn mac(key: &NetworkKey, role: &[u8], exported: &[u8; EXPORTED_BYTES]) -> Hmac<Sha256> {

@@ -12,7 +12,8 @@ use rustls::Connection;
 
 use super::Context;
 use crate::counters::Counters;
-use crate::tls::{Rejection, Unproven, in_words};
+use crate::tls::{Rejection, Unproven};
+use crate::tls_error::TlsError;
 use crate::waker::Waker;
 use crate::wire::{Frame, FrameReader};
 
@@ -24,8 +25,8 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 pub(crate) enum LinkError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{}", in_words(.0))]
-    Tls(#[from] rustls::Error),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// Our verifier did not accept the other side.
     #[error("{0}")]
     Rejected(Rejection),
@@ -121,7 +122,7 @@ impl Link {
                     let _ = self.flush();
                     return Err(match self.rejection.get() {
                         Some(rejection) => LinkError::Rejected(rejection.clone()),
-                        None => error.into(),
+                        None => LinkError::Tls(error.into()),
                     });
                 }
             };

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use super::leaks::{assert_hidden, with_backslashes, with_blanks};
 use super::program::{
-    ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of, program,
-    unprivileged,
+    ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of,
+    assert_usage_error, program, run, unprivileged,
 };
 
 #[test]
@@ -114,7 +115,68 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_reason() {
     }
     fails(&files.private("p521.pem", include_str!("../keys/p521.pem")), "accepted are Ed25519");
     let cut: String = ED25519.chars().take(60).collect();
-    fails(&files.private("cut.pem", &cut), "");
+    fails(&files.private("cut.pem", &cut), "is cut off");
+}
+
+/// `KEY=$(cat key.pem); echo $KEY > bad.pem`, and what becomes of a key in a file of environment variables.
+#[test]
+fn a_key_file_without_line_breaks_is_refused_with_a_remedy_and_shown_nowhere() {
+    let keys = [
+        ED25519,
+        include_str!("../keys/encrypted.pem"),
+        include_str!("../keys/p256_sec1.pem"),
+        include_str!("../keys/p384.pem"),
+        include_str!("../keys/p521.pem"),
+        include_str!("../keys/rsa1024.pem"),
+        include_str!("../keys/rsa2048_pkcs1.pem"),
+        include_str!("../keys/rsa5120.pem"),
+    ];
+    let files = Files::new();
+    let state = files.path("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    let state = state.to_str().unwrap();
+    for key in keys {
+        let lost = "copy the file itself, not its text through a shell variable";
+        for (text, remedy) in [
+            (with_blanks(key), lost),
+            (with_backslashes(key), lost),
+            (key.lines().take(2).collect::<Vec<_>>().join("\n"), "copy the whole file again"),
+        ] {
+            let bad = files.private("bad.pem", &text);
+            let in_state = files.private("state/key.pem", &text);
+            for (args, file) in [
+                (["id", "--key", &bad], &bad),
+                (["--port=0", "--key", &bad], &bad),
+                (["id", "--state", state], &in_state),
+                (["--port=0", "--state", state], &in_state),
+            ] {
+                assert_failure(&args, &[file, remedy]);
+                let output = run(&args);
+                assert_hidden(key, &String::from_utf8(output.stdout).unwrap());
+                assert_hidden(key, &String::from_utf8(output.stderr).unwrap());
+            }
+        }
+    }
+}
+
+/// `--key "$(cat key.pem)"`.
+#[test]
+fn a_key_in_the_place_of_its_file_name_is_shown_nowhere() {
+    let attached = format!("--key={ED25519}");
+    for args in
+        [&["--key", ED25519][..], &[&attached], &[ED25519], &["--cert", ED25519], &["--bind", ED25519]]
+    {
+        assert_usage_error(args, &["is the text of a PEM file; its name is needed"]);
+        assert_hidden(ED25519, &String::from_utf8(run(args).stderr).unwrap());
+    }
+    let digits = "0123456789abcdef".repeat(4);
+    assert_failure(&["--port=0", "--network-key", &digits], &["not the key itself"]);
+    assert!(
+        !String::from_utf8(run(&["--port=0", "--network-key", &digits]).stderr)
+            .unwrap()
+            .contains("0123456789")
+    );
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The invariants of the design, checked against everything that goes in and comes out.
 
+use p2p_gossip::config::PEERS_MAX;
 use p2p_gossip::mesh::{
-    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Output, SESSIONS_PER_PEER_MAX, SessionId,
-    SessionUp,
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Output, SESSIONS_PER_PEER_MAX,
+    SessionId, SessionUp,
 };
 use p2p_gossip::pin::{ConnectAddr, Expected};
 use p2p_gossip::wire::{ADDRS_MAX, ByeReason, Message, PeerRecord};
@@ -24,6 +25,7 @@ pub const ADMISSION: &str = "4: who is not admitted is no member, not dialled an
 pub const LEFT: &str = "4: who left is not dialled";
 pub const RUMOURS: &str = "4: rumours never displace what is proven, and are not passed on";
 pub const LIMITS: &str = "5: every queue, table and rate within its limit";
+pub const MEMORY: &str = "7: no peer is forgotten by a clock, a restart or time off";
 pub const PINGS: &str = "6: a ping arrives at most once, and exactly once on a link that stayed up";
 
 /// Who is told later by this much: threads hand over, and clocks count in other steps.
@@ -157,10 +159,11 @@ impl World {
 
     pub fn check_output(&mut self, proc: ProcId, output: &Output) {
         match output {
-            Output::Dial { session, addr, expected, hearsay } => {
-                self.check_dial(proc, *session, addr, *expected, *hearsay);
+            Output::Dial { session, addr, expected, source } => {
+                let hearsay = source.is_hearsay();
+                self.check_dial(proc, *session, addr, *expected, hearsay);
                 // Nobody here is on loopback.
-                if *hearsay && addr.is_loopback() {
+                if hearsay && addr.is_loopback() {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
                 }
             }
@@ -456,6 +459,27 @@ impl World {
         }
     }
 
+    /// What is written down of a peer agrees with what happened, whatever the clock on the wall says.
+    pub fn check_memory(&mut self, proc: ProcId, known: &[KnownPeer]) {
+        let shadow = &self.procs[proc].shadow;
+        let error = known.iter().find_map(|known| {
+            let peer = shadow.peers.get(&known.id)?;
+            // Clocks differ by a hundredth.
+            let gone = (self.now - peer.since) * 102 / 100 + SLACK;
+            let detail = match peer.standing {
+                _ if known.last_seen < known.first_seen => {
+                    "was seen last before it was seen first".to_owned()
+                }
+                Standing::Up if known.missed.is_zero() => return None,
+                Standing::Up => format!("is up, but has missed {:?}", known.missed),
+                _ if micros(known.missed) <= gone => return None,
+                _ => format!("has missed {:?}, but is gone for {gone} µs", known.missed),
+            };
+            Some(format!("p{proc}: {} {detail}", known.id.short()))
+        });
+        error.into_iter().for_each(|error| self.violated(MEMORY, error));
+    }
+
     /// After a change of the lists: nobody whom they keep out is a member any more.
     pub fn check_admission(&mut self, proc: ProcId) {
         let process = &self.procs[proc];
@@ -556,7 +580,7 @@ impl World {
         let local = self.local(proc);
         let now = self.now;
         let process = &self.procs[proc];
-        let mut known = 0;
+        let (mut known, mut kept) = (0, 0);
         let mut forgotten = Vec::new();
         for (id, state, best) in process.mesh.standings() {
             known += 1;
@@ -566,6 +590,7 @@ impl World {
             let Some(peer) = process.shadow.peers.get(&id) else {
                 continue;
             };
+            kept += usize::from(peer.is_known && state != PeerState::Rumour);
             if state == PeerState::Rumour && peer.standing != Standing::Stranger {
                 forgotten.push(id);
                 continue;
@@ -595,6 +620,11 @@ impl World {
         }
         if known > process.config.peers_max {
             return Err((LIMITS, format!("{known} peers known")));
+        }
+        // Nothing here takes as long as `--forget-after`, and only a small table forgets to make room.
+        let met = process.shadow.peers.values().filter(|peer| peer.is_known).count();
+        if kept < met && process.config.peers_max >= PEERS_MAX {
+            return Err((MEMORY, format!("{kept} of {met} known peers are left")));
         }
         let shadow = &mut self.procs[proc].shadow;
         for id in forgotten {

@@ -18,6 +18,8 @@ pub struct Faults {
     pub connect_lost_permille: u32,
     /// How far clocks may be off, in parts per million.
     pub clock_off_ppm: u32,
+    /// Times that a clock on the wall is set to another day, or year.
+    pub wall_clock_jumps: u32,
     /// Frames that wait for a slow connection in its outbox and in the kernels' buffers.
     pub outbox_frames: usize,
     pub socket_frames: usize,
@@ -86,6 +88,7 @@ impl Default for Faults {
             connect_refused_permille: 0,
             connect_lost_permille: 0,
             clock_off_ppm: 0,
+            wall_clock_jumps: 0,
             outbox_frames: p2p_gossip::config::OUTBOX_FRAMES,
             socket_frames: 4096,
             resets: 0,
@@ -198,6 +201,9 @@ impl Faults {
         if rng.u32(..5) == 0 {
             faults.rhythms = rng.u32(1..=3);
         }
+        if rng.u32(..3) == 0 {
+            faults.wall_clock_jumps = rng.u32(1..=6);
+        }
         faults
     }
 
@@ -240,6 +246,7 @@ impl Faults {
             connect_refused_permille,
             connect_lost_permille,
             clock_off_ppm,
+            wall_clock_jumps,
             outbox_frames,
             socket_frames,
             new_key_permille,

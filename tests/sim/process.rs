@@ -115,10 +115,10 @@ impl World {
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
         let mut shadow = Shadow::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
-        mesh.tell_time(self.wall());
+        mesh.tell_time(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
-            shadow.recall(&known, self.wall(), self.now);
+            shadow.recall(&known, self.now);
             mesh.recall(clock.local(self.now), known);
         }
         let proc = self.procs.len();
@@ -304,7 +304,7 @@ impl World {
         }
         self.take_routine(proc);
         let local = self.procs[proc].clock.local(self.now);
-        let wall = self.wall();
+        let wall = self.wall(self.procs[proc].slot);
         self.procs[proc].mesh.tell_time(wall);
         if self.procs[proc].mesh.poll_timeout().is_some_and(|at| at <= local) {
             self.procs[proc].mesh.handle_timeout(local);
@@ -384,7 +384,7 @@ impl World {
 
     fn feed(&mut self, proc: ProcId, input: Input) {
         let local = self.procs[proc].clock.local(self.now);
-        let wall = self.wall();
+        let wall = self.wall(self.procs[proc].slot);
         self.procs[proc].mesh.tell_time(wall);
         self.procs[proc].mesh.handle(local, input);
         self.carry_out(proc);
@@ -426,6 +426,7 @@ impl World {
                 Output::Remember if self.nobody_remembers => {}
                 Output::Remember => {
                     let known = self.procs[proc].mesh.known_peers();
+                    self.check_memory(proc, &known);
                     let memory = &mut self.slots[self.procs[proc].slot].memory;
                     memory[1] = std::mem::replace(&mut memory[0], known);
                 }

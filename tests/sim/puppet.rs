@@ -33,6 +33,7 @@ pub fn known(n: u8) -> KnownPeer {
         first_seen: UnixTime(WALL.0 - 100_000),
         last_seen: UnixTime(WALL.0 - 3_600),
         left: false,
+        missed: Duration::ZERO,
         addrs: vec![KnownAddr { addr: addr(n).into(), last_success: Some(UnixTime(WALL.0 - 3_600)) }],
     }
 }
@@ -67,7 +68,12 @@ impl Puppet {
     }
 
     pub fn recall(&mut self, known: Vec<KnownPeer>) {
-        self.mesh.tell_time(WALL);
+        self.recall_at(WALL, known);
+    }
+
+    /// The same while the clock on the wall says something else.
+    pub fn recall_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
+        self.mesh.tell_time(wall);
         self.mesh.recall(self.now, known);
     }
 

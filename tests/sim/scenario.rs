@@ -3,6 +3,9 @@
 use super::clock::{MS, Micros};
 use super::faults::Faults;
 
+/// In seconds.
+pub const DAY: i64 = 24 * 60 * 60;
+
 /// A place in the network that one process at a time runs at.
 pub type Slot = usize;
 
@@ -52,6 +55,8 @@ pub enum Action {
     Stall(Slot, Micros),
     /// The slot refuses these, and nobody else.
     Deny(Slot, Vec<Slot>),
+    /// The slot's clock on the wall is set so many seconds ahead of the right time.
+    SetWallClock(Slot, i64),
     /// All faults end.
     Calm,
 }
@@ -294,6 +299,12 @@ impl Scenario {
                 restart.memory = true;
                 restart.no_connect = rng.bool();
             }
+        }
+        let mut rng = kind(24);
+        for _ in 0..faults.wall_clock_jumps {
+            let (at, slot) = (rng.u64(..chaos), rng.usize(..total));
+            let ahead = [0, -1, 3 * DAY, -3 * DAY, 400 * DAY, -100_000 * DAY][rng.usize(..6)];
+            script.push((at, Action::SetWallClock(slot, ahead)));
         }
         // What is to end later ends with the faults: Calm heals and resumes everything.
         script.retain(|(at, action)| *at < chaos || matches!(action, Action::Start(..)));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, UnixTime, roster_of};
+use p2p_gossip::mesh::{DIALS_BURST, DIALS_PER_SECOND, HELD_UP, KnownPeer, SessionId, roster_of};
 use p2p_gossip::{Access, DialAddr, PeerId};
 
 use super::clock::{Micros, SECOND, micros};
@@ -31,7 +31,10 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct PeerShadow {
     pub standing: Standing,
+    /// Since when; of a remembered stranger, since when it has been missed.
     pub since: Micros,
+    /// It was met in this life of the process, or is remembered from an earlier one.
+    pub is_known: bool,
     /// When it was last heard, on the node's own clock, and how long the node had been held up by then.
     pub heard: Micros,
     pub held_at_heard: Micros,
@@ -60,6 +63,7 @@ impl PeerShadow {
         Self {
             standing: Standing::Stranger,
             since: 0,
+            is_known: false,
             heard: 0,
             held_at_heard: 0,
             surely_held_at_heard: 0,
@@ -150,13 +154,17 @@ impl Shadow {
         self.peers.entry(id).or_insert_with(PeerShadow::new)
     }
 
-    /// The process begins with this memory: only that somebody left matters, as all others are
-    /// strangers that must be met again before they count.
-    pub fn recall(&mut self, known: &[KnownPeer], wall: UnixTime, now: Micros) {
-        for known in known.iter().filter(|known| known.left) {
+    /// The process begins with this memory. All but those that left are strangers that must be met again before
+    /// they count.
+    pub fn recall(&mut self, known: &[KnownPeer], now: Micros) {
+        let own = self.id;
+        for known in known.iter().filter(|known| known.id != own) {
             let peer = self.peer(known.id);
-            peer.standing = Standing::Left;
-            peer.since = now.saturating_sub((wall.0 - known.last_seen.0) * SECOND);
+            peer.is_known = true;
+            peer.since = now.saturating_sub(micros(known.missed));
+            if known.left {
+                peer.standing = Standing::Left;
+            }
         }
     }
 
@@ -210,6 +218,7 @@ impl Shadow {
         peer.since = now;
         peer.sessionless_since = None;
         peer.ups += u64::from(is);
+        peer.is_known |= is;
         peer.refuses &= !is;
         self.changed.insert(id);
     }

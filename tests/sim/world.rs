@@ -52,6 +52,8 @@ pub struct SlotState {
     pub proc: Option<ProcId>,
     pub key: PeerId,
     pub access: Access,
+    /// Seconds that its clock on the wall is ahead of the right time.
+    pub wall_ahead: i64,
     /// What was remembered there last, and before that: the newer may not have been written yet
     /// when the process is killed.
     pub memory: [Vec<KnownPeer>; 2],
@@ -198,6 +200,7 @@ impl World {
                 proc: None,
                 key,
                 access: Access::default(),
+                wall_ahead: 0,
                 memory: Default::default(),
             });
             world.at_addr.insert(addr, slot);
@@ -306,6 +309,7 @@ impl World {
                 }
             }
             Action::Deny(slot, denied) => self.deny(slot, &denied),
+            Action::SetWallClock(slot, ahead) => self.slots[slot].wall_ahead = ahead,
             Action::Calm => self.become_calm(),
         }
     }
@@ -350,9 +354,10 @@ impl World {
         self.resend_everything_blocked();
     }
 
-    /// What the clocks on all walls say.
-    pub fn wall(&self) -> UnixTime {
-        UnixTime(WALL_AT_START + self.now / SECOND)
+    /// What the slot's clock on the wall says: 1970 at the earliest.
+    pub fn wall(&self, slot: Slot) -> UnixTime {
+        let right = WALL_AT_START + self.now / SECOND;
+        UnixTime(right.saturating_add_signed(self.slots[slot].wall_ahead))
     }
 
     pub fn make_key(&mut self) -> PeerId {

@@ -2,13 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use p2p_gossip::{Config, Event, Identity, Node, StateDir, StateError};
+use p2p_gossip::{Config, Event, Identity, Node, PeerId, StateDir, StateError};
+use serde_json::Value;
 
 use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
+use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, own_addr, stays_whole};
 
@@ -122,29 +124,114 @@ fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
     at_left.accept().unwrap();
 }
 
-#[test]
-fn who_was_not_seen_for_too_long_is_forgotten_at_the_start() {
-    let store = Store::new();
-    let mut cluster = Cluster::new();
-    let nodes = cluster.start_star(spec(&store, "a"), ["b", "c"].map(|name| spec(&store, name)));
+/// Nodes `a`, `b` and `c` that have met through `a`, all killed; and their ids.
+fn killed(store: &Store, cluster: &mut Cluster) -> (Vec<Member>, [PeerId; 3]) {
+    let nodes = cluster.start_star(spec(store, "a"), ["b", "c"].map(|name| spec(store, name)));
     cluster.wait_full_mesh(&nodes);
-    let [_, b, c] = [0, 1, 2].map(|n| cluster.id(nodes[n]));
+    let [a, b, c] = [0, 1, 2].map(|n| cluster.id(nodes[n]));
     wait_until_all_known(&store.of("a"), &[b, c]);
+    wait_until_all_known(&store.of("b"), &[a, c]);
     for &node in &nodes {
         cluster.kill(node);
     }
-    // Two days ago, for one of them.
-    let file = store.of("a").join("known_peers.toml");
+    (nodes, [a, b, c])
+}
+
+fn file_of(store: &Store, name: &str) -> PathBuf {
+    store.of(name).join("known_peers.toml")
+}
+
+/// Changes the year of all times in the file, as if the node's wall clock had been wrong.
+fn with_year(file: &Path, year: &str) {
+    let line = |line: &str| match line.split_once(" = \"20") {
+        Some((key, rest)) if rest.ends_with("Z\"") => format!("{key} = \"{year}{}\n", &rest[2..]),
+        _ => format!("{line}\n"),
+    };
+    let text: String = fs::read_to_string(file).unwrap().lines().map(line).collect();
+    assert_eq!(text.matches(&format!("\"{year}-")).count(), text.matches("Z\"").count(), "{text}");
+    fs::write(file, text).unwrap();
+}
+
+#[test]
+fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let (_, [_, b, c]) = killed(&store, &mut cluster);
+    let file = file_of(&store, "a");
     let text = fs::read_to_string(&file).unwrap();
     let entry = text.find(&b.to_string()).unwrap();
-    let at = entry + text[entry..].find("last_seen = \"").unwrap() + "last_seen = \"".len();
-    let old = text[..at].to_owned() + "2001" + &text[at + 4..];
-    fs::write(&file, old).unwrap();
+    let at = entry + text[entry..].find("left = false").unwrap();
+    fs::write(&file, text[..at].to_owned() + "missed_s = 86400\n" + &text[at..]).unwrap();
 
     let node = cluster.start(spec(&store, "a"));
     cluster.wait_for("word of it", &[node], |history| {
         history.log_mentions(node, "looking for known peers peers=1 forgotten=1").then_some(())
     });
+    wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
+}
+
+#[test]
+fn known_peers_are_found_again_whatever_the_wall_clock_said() {
+    for year in ["1970", "2001", "9998"] {
+        let store = Store::new();
+        let mut cluster = Cluster::new();
+        let (nodes, _) = killed(&store, &mut cluster);
+        with_year(&file_of(&store, "a"), year);
+        let back = nodes[1..].iter().map(|&node| cluster.spec_in_place(node)).collect::<Vec<_>>();
+        let forget_whom_to_join = |spec: Spec| Spec { connect: Vec::new(), ..spec };
+        let mut nodes: Vec<_> =
+            back.into_iter().map(|spec| cluster.start(forget_whom_to_join(spec))).collect();
+        // At another address, so that only its own memory leads to the others.
+        nodes.push(cluster.start(spec(&store, "a")));
+        let a = nodes[2];
+        cluster.wait_full_mesh(&nodes);
+        cluster.check(&[a], |history| {
+            let kept = history.log_mentions(a, "looking for known peers peers=2 forgotten=0");
+            (!kept).then(|| format!("peers are forgotten because their times are in {year}"))
+        });
+        let first = |known: &Value| known["first_seen"].as_str().unwrap().to_owned();
+        for known in known(&store.of("a")) {
+            assert!(first(&known).starts_with(year), "{known}");
+            assert!(known["last_seen"].as_str().unwrap() >= first(&known).as_str(), "{known}");
+        }
+    }
+}
+
+#[test]
+fn a_strict_node_protects_known_addresses_whatever_the_wall_clock_said() {
+    for year in ["2001", "9998"] {
+        let store = Store::new();
+        let mut cluster = Cluster::new();
+        let (nodes, [a, ..]) = killed(&store, &mut cluster);
+        // `b` had dialled `a` there, so the address is proven.
+        with_year(&file_of(&store, "b"), year);
+        let at = cluster.addr(nodes[0]);
+        let strict = cluster.start(spec(&store, "b").with_switch("--strict"));
+        let thief = Spec::named("thief").with_bind(at).with_connect(cluster.addr(strict));
+        let thief = cluster.start(thief);
+        let thief_id = cluster.id(thief);
+        let words = ["refused, as --strict asks", &a.to_string(), &thief_id.to_string()];
+        cluster.wait_for("the refusal", &[strict, thief], |history| {
+            let log = history.log(strict);
+            log.iter().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+        });
+        cluster.check(&[strict], |history| {
+            let came = history.ups_since(strict, 0).contains(&thief_id);
+            came.then(|| "the strict node took another key at a known address".to_owned())
+        });
+    }
+}
+
+#[test]
+fn a_lost_peer_is_forgotten_after_the_connected_time_that_the_user_asked_for() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let a = spec(&store, "a").with_option("--forget-after", "3");
+    let nodes = cluster.start_star(a, ["b", "c"].map(|name| spec(&store, name)));
+    cluster.wait_full_mesh(&nodes);
+    let [b, c] = [1, 2].map(|n| cluster.id(nodes[n]));
+    wait_until_all_known(&store.of("a"), &[b, c]);
+    cluster.kill(nodes[1]);
     wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
 }
 

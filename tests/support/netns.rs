@@ -102,6 +102,17 @@ impl Network {
         self.replace_rules(&self.namespace(node), OUTPUT_CHAIN, rules);
     }
 
+    /// Packets that the node has sent since a rule with a `counter` was imposed on it.
+    pub(crate) fn packets_counted(&self, node: usize) -> u64 {
+        let namespace = self.namespace(node);
+        let list = ["ip", "netns", "exec", &namespace, "nft", "list", "chain"].into_iter();
+        let command: Vec<&str> = list.chain(OUTPUT_CHAIN.split(' ')).collect();
+        let listed = run(&command, "").expect("rules can be listed");
+        let text = String::from_utf8_lossy(&listed.stdout);
+        let mut words = text.split_whitespace().skip_while(|&word| word != "packets").skip(1);
+        words.next().and_then(|count| count.parse().ok()).expect("one rule counts")
+    }
+
     fn replace_rules(&self, namespace: &str, chain: &str, rules: &[String]) {
         let flush = format!("flush chain {chain}\n");
         let rules = rules.iter().map(|rule| format!("add rule {chain} {rule}\n"));
@@ -183,15 +194,50 @@ impl Drop for Network {
     }
 }
 
+/// One namespace without a link to any other. Removed when dropped, which must be after the nodes in it.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// A namespace that these commands of ip(8) have prepared; `None`, with a line on stderr, without one.
+    pub(crate) fn new(commands: &str) -> Option<Self> {
+        let namespace = Self { name: format!("{}-1", claim_with(&[["ip", "-V"]])?) };
+        let built = run(&["ip", "netns", "add", &namespace.name], "")
+            .and_then(|_| run(&["ip", "-n", &namespace.name, "-batch", "-"], commands));
+        match built {
+            Ok(_) => Some(namespace),
+            Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // A namespace that could not be added cannot be removed either.
+        let _ = run(&["ip", "netns", "delete", &self.name], "");
+    }
+}
+
 /// A beginning for the names of namespaces that nobody else uses; without what they need the reason
 /// is told to whoever runs the tests.
 pub(crate) fn claim() -> Option<String> {
+    claim_with(&[["ip", "-V"], ["nft", "-v"], ["ss", "-V"]])
+}
+
+/// The same with these tools, each with the option that prints its version.
+fn claim_with(tools: &[[&str; 2]]) -> Option<String> {
     static SWEEP: Once = Once::new();
     if !geteuid().is_root() {
         return skip("network namespaces need root");
     }
-    for tool in [["ip", "-V"], ["nft", "-v"], ["ss", "-V"]] {
-        if let Err(error) = run(&tool, "") {
+    for tool in tools {
+        if let Err(error) = run(tool, "") {
             return skip(&format!("{error}; Debian has it in the package iproute2 or nftables"));
         }
     }

@@ -202,8 +202,8 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, addr, hearsay } => {
-                    assert!(addr.is_dialable() && !(hearsay && addr.is_loopback()), "dialled {addr}");
+                Output::Dial { session, expected, addr, source } => {
+                    assert!(addr.is_dialable() && !(source.is_hearsay() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "no dial to oneself");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                     assert!(!self.is_leaving, "dialled after the goodbye");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use p2p_gossip::config::TIMEOUT;
-use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DisconnectReason, SessionId};
+use p2p_gossip::mesh::{DIALS_IN_FLIGHT_MAX, DialSource, DisconnectReason, Output, SessionId};
 use p2p_gossip::pin::Expected;
 use p2p_gossip::wire::Hello;
 
@@ -20,6 +20,27 @@ fn strangers_leave_room_for_those_we_know() {
     assert!(strangers > 0 && strangers < DIALS_IN_FLIGHT_MAX, "{strangers}");
     node.down(known, DisconnectReason::Closed);
     assert_eq!(dials_to(&node.wait_in_vain(SECOND), id(5)), 1);
+}
+
+#[test]
+fn dial_tells_who_named_its_address() {
+    let mut node = Puppet::new(&[addr(1)]);
+    let (session, known) = (node.meets(3), node.meets(5));
+    node.down(known, DisconnectReason::Closed);
+    node.list(session, [(id(20), addr(20))].into_iter());
+    let outputs = node.wait(SECOND);
+    let source_of = |wanted: SocketAddr| {
+        let sources = outputs.iter().filter_map(|output| match output {
+            Output::Dial { addr, source, .. } if addr.socket() == Some(wanted) => Some(*source),
+            _ => None,
+        });
+        let mut sources: Vec<DialSource> = sources.collect();
+        sources.dedup();
+        sources
+    };
+    assert_eq!(source_of(addr(1)), [DialSource::User]);
+    assert_eq!(source_of(addr(5)), [DialSource::KnownPeer]);
+    assert_eq!(source_of(addr(20)), [DialSource::UnknownPeer]);
 }
 
 #[test]

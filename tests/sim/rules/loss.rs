@@ -179,9 +179,11 @@ fn the_dead_are_forgotten_in_time_and_not_before() {
     let (dead, left) = (node.meets(3), node.meets(4));
     node.down(dead, DisconnectReason::Closed);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
-    node.wait(forget_after - ms(1));
+    let connected = node.meets(5);
+    with_heartbeats(&mut node, connected, None, forget_after - SECOND);
+    node.wait(SECOND - ms(1));
     assert!(node.info(id(3)).is_some() && node.info(id(4)).is_some());
     node.wait(ms(1));
     assert!(node.info(id(3)).is_none() && node.info(id(4)).is_none());
-    assert_eq!(dials(&node.wait(10 * MINUTE)), 0);
+    assert_eq!(dials(&with_heartbeats(&mut node, connected, None, 10 * MINUTE)), 0);
 }

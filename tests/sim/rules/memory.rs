@@ -1,12 +1,14 @@
 //! Peers known from an earlier life.
 
-use p2p_gossip::Config;
-use p2p_gossip::config::FORGET_AFTER;
-use p2p_gossip::mesh::{DialError, Input, KnownPeer, Output, Report, SessionId, UnixTime};
-use p2p_gossip::wire::Message;
+use std::time::Duration;
 
-use super::{SECOND, reported};
-use crate::sim::puppet::{Puppet, WALL, addr, asks_for_a_list, dialled, dials, id, known};
+use p2p_gossip::config::FORGET_AFTER;
+use p2p_gossip::mesh::{DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime};
+use p2p_gossip::wire::{ByeReason, Message};
+use p2p_gossip::{Config, PeerId};
+
+use super::{MINUTE, SECOND, reported, says, with_heartbeats};
+use crate::sim::puppet::{Puppet, WALL, addr, asks_for_a_list, dialled, dials, dials_to, id, known};
 
 #[test]
 fn a_known_peer_is_met_again_and_not_for_the_first_time() {
@@ -23,11 +25,11 @@ fn a_known_peer_is_met_again_and_not_for_the_first_time() {
 
 #[test]
 fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
-    let left = KnownPeer { left: true, ..known(3) };
-    let mut node = Puppet::remembering(vec![left]);
+    let left = KnownPeer { left: true, missed: MINUTE, ..known(3) };
+    let mut node = Puppet::remembering(vec![left.clone()]);
     assert_eq!(dials(&node.wait(60 * SECOND)), 0);
     assert!(node.mesh.known_peers()[0].left);
-    let mut node = Puppet::remembering(vec![KnownPeer { left: true, ..known(3) }]);
+    let mut node = Puppet::remembering(vec![left]);
     let session = SessionId::accepted(1);
     assert!(asks_for_a_list(&node.up(session, id(4), 1)));
     node.list(session, [(id(3), addr(3))].into_iter());
@@ -49,28 +51,193 @@ fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
     assert_eq!(told.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
 }
 
+fn ids(node: &Puppet) -> Vec<PeerId> {
+    node.mesh.known_peers().iter().map(|peer| peer.id).collect()
+}
+
+/// As of now, of which the mesh learns with a turn.
+fn missed(node: &mut Puppet, peer: PeerId) -> Option<Duration> {
+    node.mesh.handle_timeout(node.now());
+    node.mesh.known_peers().iter().find(|known| known.id == peer).map(|known| known.missed)
+}
+
+fn forgetting_after(forget_after: Duration) -> Puppet {
+    Puppet::with(Config { forget_after, ..Config::default() })
+}
+
+/// What the next process with the same state directory begins with.
+fn restarted(node: &Puppet, wall: UnixTime) -> Puppet {
+    let mut next = forgetting_after(100 * SECOND);
+    next.recall_at(wall, node.mesh.known_peers());
+    next
+}
+
+const DAY: u64 = 24 * 60 * 60;
+/// Clocks on the wall that are wrong, or right after time off.
+const WALLS: [UnixTime; 5] = [
+    UnixTime(0),
+    UnixTime(WALL.0 - 3 * DAY),
+    UnixTime(WALL.0 + 3 * DAY),
+    UnixTime(WALL.0 + 400 * DAY),
+    UnixTime(u64::MAX),
+];
+
 #[test]
-fn who_was_not_seen_for_a_day_is_forgotten_and_so_is_oneself() {
-    let day = FORGET_AFTER.as_secs();
-    let old = KnownPeer { last_seen: UnixTime(WALL.0 - day - 1), ..known(3) };
-    let young = KnownPeer { last_seen: UnixTime(WALL.0 - day + 5), ..known(4) };
-    // A clock that was set back makes nobody old.
-    let ahead = KnownPeer { last_seen: UnixTime(WALL.0 + day * 9), ..known(5) };
-    let mut node = Puppet::remembering(vec![old, young, ahead, known(9)]);
-    let known = |node: &Puppet| node.mesh.known_peers().iter().map(|peer| peer.id).collect::<Vec<_>>();
-    assert_eq!(known(&node), [id(4), id(5)]);
-    let outputs = node.wait(6 * SECOND);
-    assert!(outputs.contains(&Output::Remember));
-    assert_eq!(known(&node), [id(5)]);
+fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
+    for wall in WALLS {
+        for last_seen in WALLS {
+            let mut node = Puppet::new(&[]);
+            node.recall_at(wall, vec![KnownPeer { last_seen, ..known(3) }, known(4), known(9)]);
+            let outputs = node.wait(3 * SECOND);
+            assert_eq!(ids(&node), [id(3), id(4)], "{last_seen:?} at {wall:?}");
+            let recalled = Report::Recalled { peers: 2, forgotten: 0, surplus: 0 };
+            assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
+            assert!(dials_to(&outputs, id(3)) > 0 && dials_to(&outputs, id(4)) > 0, "{outputs:?}");
+        }
+    }
 }
 
 #[test]
-fn of_more_than_there_is_room_for_those_seen_last_are_looked_for() {
-    let seen = |n: u8| KnownPeer { last_seen: UnixTime(WALL.0 - 600 + u64::from(n)), ..known(n) };
+fn a_strict_node_protects_remembered_addresses_at_any_wall_clock() {
+    for wall in WALLS {
+        let mut node = Puppet::with(Config { strict: true, ..Config::default() });
+        node.recall_at(wall, vec![known(3)]);
+        let session = SessionId::accepted(1);
+        let outputs = node.up_at(session, id(7), 1, addr(3));
+        assert!(says(&outputs, session, ByeReason::AddressTaken), "{wall:?}: {outputs:?}");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_forgets_no_peer_and_keeps_last_seen_after_first_seen() {
+    for wall in WALLS {
+        let mut node = Puppet::remembering(vec![known(5)]);
+        node.meets(3);
+        node.mesh.tell_time(wall);
+        let seen = |node: &Puppet| {
+            let known = node.mesh.known_peers();
+            known.iter().map(|peer| (peer.first_seen, peer.last_seen)).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&node)[0], (WALL, wall.max(WALL)));
+        let session = node.meets(4);
+        node.down(session, DisconnectReason::Closed);
+        node.meets(5);
+        node.wait(60 * SECOND);
+        assert_eq!(ids(&node), [id(3), id(4), id(5)]);
+        assert!(seen(&node).iter().all(|(first, last)| first <= last), "{:?}", seen(&node));
+        assert_eq!(node.mesh.known_peers()[2].first_seen, known(5).first_seen);
+    }
+}
+
+#[test]
+fn a_lost_peer_is_forgotten_after_connected_time_alone() {
+    let mut node = forgetting_after(100 * SECOND);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    // Alone: that tells nothing of the peer.
+    node.wait(1_000 * SECOND);
+    assert_eq!(missed(&mut node, id(3)), Some(Duration::ZERO));
+    let other = node.meets(4);
+    with_heartbeats(&mut node, other, None, 60 * SECOND);
+    assert_eq!(missed(&mut node, id(3)), Some(60 * SECOND));
+    node.down(other, DisconnectReason::Closed);
+    node.wait(1_000 * SECOND);
+    assert_eq!(missed(&mut node, id(3)), Some(60 * SECOND));
+    let other = node.meets(4);
+    with_heartbeats(&mut node, other, None, 39 * SECOND);
+    assert_eq!(ids(&node), [id(3), id(4)]);
+    let outputs = with_heartbeats(&mut node, other, None, SECOND);
+    assert!(outputs.contains(&Output::Remember));
+    assert_eq!(ids(&node), [id(4)]);
+}
+
+#[test]
+fn a_peer_that_comes_back_has_missed_nothing() {
+    let mut node = forgetting_after(100 * SECOND);
+    let other = node.meets(4);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    with_heartbeats(&mut node, other, None, 90 * SECOND);
+    let session = node.meets(3);
+    assert_eq!(missed(&mut node, id(3)), Some(Duration::ZERO));
+    node.down(session, DisconnectReason::Closed);
+    with_heartbeats(&mut node, other, None, 99 * SECOND);
+    assert_eq!(missed(&mut node, id(3)), Some(99 * SECOND));
+}
+
+#[test]
+fn missed_time_is_kept_from_run_to_run() {
+    let mut node = forgetting_after(100 * SECOND);
+    for wall in WALLS {
+        let (other, session) = (node.meets(4), node.meets(3));
+        node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
+        for run in 1..=4_u32 {
+            with_heartbeats(&mut node, other, None, 20 * SECOND);
+            assert_eq!(missed(&mut node, id(3)), Some(run * 20 * SECOND));
+            assert_eq!(missed(&mut node, id(4)), Some(Duration::ZERO));
+            node = restarted(&node, wall);
+            // The whole site comes back, but for one.
+            node.wait(1_000 * SECOND);
+            assert_eq!(node.meets(4), other);
+        }
+    }
+    let other = node.meets(4);
+    with_heartbeats(&mut node, other, None, 20 * SECOND);
+    assert_eq!(ids(&node), [id(4)]);
+}
+
+#[test]
+fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
+    let gone = KnownPeer { missed: FORGET_AFTER, ..known(3) };
+    let late = KnownPeer { missed: FORGET_AFTER - SECOND, ..known(4) };
+    let mut node = Puppet::remembering(vec![gone, late]);
+    assert_eq!(ids(&node), [id(4)]);
+    let outputs = node.wait(SECOND);
+    assert!(outputs.contains(&Output::Remember));
+    let recalled = Report::Recalled { peers: 1, forgotten: 1, surplus: 0 };
+    assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
+}
+
+/// For a weekend, as by SIGSTOP.
+#[test]
+fn time_for_which_the_process_stood_still_is_not_missed() {
+    let mut node = forgetting_after(100 * SECOND);
+    let other = node.meets(4);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Closed);
+    with_heartbeats(&mut node, other, None, 50 * SECOND);
+    node.stand_still(60 * 60 * 60 * SECOND);
+    // What is written down before the next turn must not count it either.
+    let written = node.mesh.known_peers()[0].missed;
+    assert!(written <= 50 * SECOND, "{written:?}");
+    with_heartbeats(&mut node, other, None, 40 * SECOND);
+    let missed = missed(&mut node, id(3)).expect("still known");
+    assert!((89 * SECOND..=91 * SECOND).contains(&missed), "{missed:?}");
+}
+
+/// A list that is older than the peer's goodbye still shows the peer, for ten seconds at most.
+#[test]
+fn a_list_that_shows_a_departed_peer_is_believed_once_it_must_have_returned() {
+    for (missed, is_believed) in [(0, false), (5, false), (11, true), (80_000, true)] {
+        let left = KnownPeer { left: true, missed: Duration::from_secs(missed), ..known(3) };
+        let mut node = Puppet::new(&[]);
+        node.recall_at(UnixTime(WALL.0 + 3 * DAY), vec![left]);
+        let session = node.meets(4);
+        node.list(session, [(id(3), addr(3))].into_iter());
+        assert_eq!(dials(&node.wait(SECOND)) > 0, is_believed, "after {missed} s");
+    }
+}
+
+#[test]
+fn of_more_than_there_is_room_for_those_that_missed_least_are_looked_for() {
+    let seen = |n: u8| KnownPeer {
+        missed: Duration::from_secs(600 - u64::from(n)),
+        last_seen: UnixTime(WALL.0 - u64::from(n)),
+        ..known(n)
+    };
     let mut node = Puppet::with(Config { peers_max: 2, ..Config::default() });
     node.recall((1..=5).map(seen).collect());
-    let known: Vec<_> = node.mesh.known_peers().iter().map(|peer| peer.id).collect();
-    assert_eq!(known, [id(4), id(5)]);
+    assert_eq!(ids(&node), [id(4), id(5)]);
 }
 
 #[test]
