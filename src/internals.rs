@@ -2,7 +2,7 @@
 //! Anything here may change in any version.
 
 pub use crate::config::check_name;
-pub use crate::trust::pin::Expected;
+pub use crate::trust::pin::{Expected, PIN_DIGITS_MIN};
 
 /// See [`crate::limits`].
 pub mod limits {

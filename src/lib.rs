@@ -1,39 +1,43 @@
-//! A secure peer-to-peer mesh out of nothing.
+//! Embeds a node of a secure peer-to-peer mesh in a program.
 //!
-//! Start a [`Node`], point the next ones at any node, and within moments every node holds an
-//! authenticated, encrypted connection to every other, pings them all, and knows who died.
-//! There is no server, no certificate authority and no async runtime.
+//! Start a [`Node`], point the next nodes at any node, and every node soon holds an authenticated,
+//! encrypted connection to every other node, pings them, and knows which of them are alive. There is no
+//! server, no certificate authority and no async runtime: a node runs on a few threads of its own.
 //!
-//! # Threads
+//! | to do this | use |
+//! |---|---|
+//! | start a node | [`Node::start`] with a [`Config`] and an [`Identity`] |
+//! | give it a memory: the same key and the known peers after a restart | [`StateDir::open`], [`Node::start_with_state`] |
+//! | learn what happens | [`Node::events`] and [`Node::subscribe`] (queues), [`Node::observe`] (a callback) |
+//! | look at it | [`Node::peers`], [`Node::status`] |
+//! | send a message to every peer | [`Node::broadcast`], after [`Node::wait_settled`] |
+//! | use it from other threads | [`Node::handle`] |
+//! | decide which peers it accepts | [`Config::connect`] with a [`Pin`], [`Access`], [`NetworkKey`], [`Config::strict`] |
+//! | leave the mesh | [`Node::shutdown`], or drop the node |
 //!
-//! ```text
-//!  your program ── Node::start ── takes Events from a channel, or observes them ── Node::shutdown
-//!  listener     ── blocking accept() ── spawns ──▶ session threads (accepted)
-//!  coordinator  ── owns the Mesh: membership, timers, reconnection ── spawns ──▶ session threads (dialled)
-//!  session #n   ── TLS handshake → Hello → relays frames both ways until closed
-//!        inbox:   bounded; a session may block on it, which is TCP's backpressure
-//!        routine: beside it, for heartbeats that say nothing new: wakes nobody, and is taken first
-//!        outbox:  bounded, one a session; full means that the peer is too slow, and its session ends
-//!        outlet:  the sending side of a session; what need not wait the coordinator sends by it, and wakes nobody
-//! ```
+//! Queues of events are bounded: a program that does not take its events loses some, and
+//! [`Node::events_dropped`] counts them. Names and texts are a peer's own words; show them as
+//! [`text::Escaped`]. The crate logs through [`log`].
 //!
-//! The blocking direction is one-way (session → coordinator), so there is no cycle to deadlock in: the
-//! coordinator tries the lock of an outlet and never waits for it.
+//! The [guide] explains the rest: [how a mesh behaves](guide::behaviour), [what each option protects
+//! from](guide::security), [addresses and NAT](guide::addressing), [what a mesh
+//! costs](guide::performance), [what stays stable](guide::stability), and [how the crate is
+//! built](guide::architecture). Every limit and interval is a constant in [`config`].
 //!
 //! # Examples
 //!
 //! ## A liveness monitor
 //!
-//! Who is lost is told within the timeout, and at once if its connection breaks; who leaves says so.
+//! `Down` comes within the timeout, and at once if the connection breaks. `Left` is a goodbye.
 //!
 //! ```
 //! use p2p_gossip::{Config, Event, Identity, Node};
 //!
-//! // On a free port of loopback, so that the example needs no network.
+//! // A free port of loopback: the example needs no network.
 //! let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
 //! let monitor = Node::start(loopback.clone(), Identity::generate()?)?;
 //!
-//! // Somebody to watch: usually another process on another machine.
+//! // The node to watch. Usually it is another process on another machine.
 //! let connect = vec![monitor.local_addr().into()];
 //! let config = Config { connect, name: "db1".to_owned(), ..loopback };
 //! let mut watched = Some(Node::start(config, Identity::generate()?)?);
@@ -45,7 +49,7 @@
 //!             // Dropping a node leaves the mesh.
 //!             watched = None;
 //!         }
-//!         // It is redialled, and comes up again if it is.
+//!         // The monitor redials it; Up follows when it is back.
 //!         Event::Down { name, reason, .. } => println!("ALARM: {name} is lost: {reason}"),
 //!         Event::Left { name, members, .. } => {
 //!             println!("{name} has left; {members} still here");
@@ -60,14 +64,13 @@
 //!
 //! ## A leader
 //!
-//! All nodes that see the same members pick the same leader without a word: the smallest id.
+//! All nodes that see the same members pick the same leader without a message: the smallest id.
 //!
-//! That is not consensus. While news of a change travels, two nodes may pick differently for some
-//! moments, and in a network that is split each part has a leader of its own for as long as it is.
-//! Anybody who may join may make keys until one has a small id. So let such a leader do what is
-//! harmless when done twice (collect logs, warm a cache), and never what must be done by one alone.
-//! A part with less than half of the nodes that there should be can at least hold still: [`Event::Up`]
-//! and the others tell how many are there.
+//! This is not consensus. While news of a change travels, two nodes may pick different leaders for a
+//! moment. In a split network each part has its own leader until the split heals. A peer that may join
+//! can make keys until one has a small id. So give such a leader only work that is harmless when it is
+//! done twice (collect logs, warm a cache). A part with fewer than half of the expected nodes can at
+//! least do nothing: [`Event::Up`], [`Event::Down`] and [`Event::Left`] carry the number of members.
 //!
 //! ```
 //! use p2p_gossip::{Config, Event, Identity, Node, PeerId, PeerState};
@@ -88,7 +91,7 @@
 //! }
 //! assert_eq!(leader(&a), leader(&b));
 //!
-//! // The leader goes, and the other one takes its place.
+//! // The leader leaves, and the other node takes its place.
 //! let (first, second) = if leader(&a) == a.id() { (a, b) } else { (b, a) };
 //! first.shutdown();
 //! second.events().iter().find(|event| matches!(event, Event::Left { .. }));
@@ -98,7 +101,7 @@
 //!
 //! ## A chat
 //!
-//! Messages of one sender arrive in order, each at most once. What strangers say is shown escaped.
+//! Messages of one sender arrive in order, each at most once. Text from peers is shown escaped.
 //!
 //! ```
 //! use p2p_gossip::{Escaped, Config, Event, Identity, Node};
@@ -109,19 +112,19 @@
 //! let config = Config { connect, name: "bob".to_owned(), ..loopback };
 //! let bob = Node::start(config, Identity::generate()?)?;
 //!
-//! // One thread says what the user types, through a handle …
+//! // One thread sends what the user types, through a handle.
 //! let handle = bob.handle();
 //! let typing = std::thread::spawn(move || {
-//!     // Nobody would hear what is said before the others are met.
+//!     // A message reaches only the peers that are connected when it is sent.
 //!     if handle.wait_settled() {
 //!         for line in ["hello", "\u{1b}[2J is not for your terminal"] {
 //!             let delivery = handle.broadcast(line).expect("short, and the node runs");
-//!             println!("told {}", delivery.reached());
+//!             println!("sent to {}", delivery.reached());
 //!         }
 //!     }
 //! });
 //!
-//! // … and another shows what comes in.
+//! // Another thread shows what arrives.
 //! let mut shown = Vec::new();
 //! for event in alice.events() {
 //!     if let Event::Message { name, text, .. } = event {
@@ -132,30 +135,13 @@
 //!     }
 //! }
 //! assert_eq!(shown, ["bob: hello", "bob: \\u{1b}[2J is not for your terminal"]);
-//! typing.join().expect("it has said all");
+//! typing.join().expect("the thread has sent both lines");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! # Modules
-//!
-//! | module | owns |
-//! |---|---|
-//! | [`addr`] | addresses to dial and to listen on |
-//! | [`config`] | [`Config`], and every limit and interval |
-//! | [`identity`] | key pair, certificate, [`PeerId`] |
-//! | [`network_key`] | the secret of a closed network |
-//! | [`pin`], [`access`] | who must be at an address; who may be a peer at all |
-//! | `state`, `known_peers`, `memory` | what outlives a node: its key and the peers it knows |
-//! | [`mesh`] | the pure state machine: who is a member, whom to dial, who is dead |
-//! | [`wire`] | messages and their framing |
-//! | [`status`], [`counters`], [`delivery`] | what a node is doing, and how far a broadcast has come |
-//! | [`text`] | text from strangers, made safe to show |
-//! | `node`, `handle`, `coordinator`, `listener`, `pending`, `session` | the threads that carry out what the mesh decides |
-//! | [`log_limit`], `member_log` | one cause must not fill the log |
-//! | `tls`, `tls_error`, `pem_file`, `socket`, `waker`, `subscribers`, `files` | what those need |
 
-pub mod config;
+mod config;
 mod event;
+pub mod guide;
 #[doc(hidden)]
 pub mod internals;
 mod limits;
@@ -198,7 +184,7 @@ pub(crate) fn test_now() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// The README's example compiles.
+/// Compiles the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -152,7 +152,7 @@ fn keygen_and_id_say_what_is_missing() {
     assert_usage_error(&["id"], "id needs one of");
 }
 
-/// The pipeline is the one that the README names.
+/// The pipeline is the one of the guide's page on security.
 #[test]
 fn an_id_is_what_openssl_says_for_every_kind_of_key() {
     let files = Files::new();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no thread, socket, channel, file, clock or unseeded randomness in this module. Time
 //! is a parameter and one `u64` seed decides every random choice, so that a simulator can run a
-//! thousand meshes on a virtual clock and replay any of them (DESIGN section 4).
+//! thousand meshes on a virtual clock and replay any of them (guide: architecture, "The mesh").
 //!
 //! The driver feeds [`Input`]s and due timers in, and carries out every [`Output`] before the
 //! next. Sessions are named by [`SessionId`]s that are never used again, so late news of a

@@ -9,7 +9,7 @@ use crate::trust::peer_id::PeerId;
 
 /// Fewest digits of an id that pin a peer. Each costs whoever wants to pass for it sixteen times
 /// as many keys: 64 bits, with this many.
-pub(crate) const PIN_DIGITS_MIN: usize = 16;
+pub const PIN_DIGITS_MIN: usize = 16;
 /// Digits of a whole id.
 const ID_DIGITS: usize = 64;
 

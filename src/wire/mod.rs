@@ -1,7 +1,7 @@
 //! What peers say to each other, and how it is framed. The only file that knows bincode.
 //!
 //! A frame is a `u32` big-endian length followed by exactly one bincode 2 message of that length
-//! (DESIGN section 6). Lengths are checked before anything is allocated, what decodes is checked
+//! (guide: architecture, "The wire"). Lengths are checked before anything is allocated, what decodes is checked
 //! against the limits below, and trailing bytes are an error.
 
 use std::net::SocketAddr;

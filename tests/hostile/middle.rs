@@ -131,7 +131,7 @@ impl Story {
     }
 }
 
-/// What the README says of trust on first use.
+/// The limit of trust on first use, as the guide's page on security states it.
 #[test]
 fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
     let mut story = Story::begin(|spec, _| spec);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -86,22 +87,34 @@ fn promtool_finds_nothing_to_say() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// The YAML of the README that has this in it.
-fn example(needle: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let mut blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    blocks.find(|block| block.contains(needle)).expect("the README has that example").to_owned()
+/// A file of the repository.
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The alert rules that are shipped.
+fn alert_rules() -> String {
+    file("src/dist/alerts.yml")
+}
+
+/// The configuration that the guide shows.
+fn scrape_config() -> String {
+    let page = file("src/guide/operations.md");
+    let mut blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let config = blocks.next().expect("the guide shows a configuration").to_owned();
+    assert!(blocks.next().is_none(), "the guide shows YAML that no test looks at");
+    config
 }
 
 #[test]
-fn the_examples_of_the_readme_are_valid() {
+fn promtool_accepts_the_shipped_alert_rules_and_the_shown_configuration() {
     if !has("promtool", "prometheus") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    for (kind, needle) in [("config", "scrape_configs:"), ("rules", "alert:")] {
+    for (kind, text) in [("config", scrape_config()), ("rules", alert_rules())] {
         let file = dir.path().join("p2p-gossip.yml");
-        fs::write(&file, example(needle)).unwrap();
+        fs::write(&file, text).unwrap();
         let mut promtool = Command::new("promtool");
         // The files of rules that a configuration names are not there.
         let flags: &[&str] = if kind == "config" { &["--syntax-only"] } else { &[] };
@@ -120,7 +133,7 @@ impl Drop for Prometheus {
 }
 
 #[test]
-fn a_real_prometheus_scrapes_it_and_the_alert_of_the_readme_fires() {
+fn a_real_prometheus_scrapes_it_and_the_shipped_alert_fires() {
     if !has("prometheus", "prometheus") {
         return;
     }
@@ -131,8 +144,8 @@ fn a_real_prometheus_scrapes_it_and_the_alert_of_the_readme_fires() {
 
     let dir = tempfile::tempdir().unwrap();
     let rules = dir.path().join("rules.yml");
-    // Nobody waits minutes in a test.
-    fs::write(&rules, example("alert:").replace("for: 1m", "for: 0s").replace("for: 5m", "for: 0s")).unwrap();
+    // A test does not wait for minutes.
+    fs::write(&rules, alert_rules().replace("for: 1m", "for: 0s").replace("for: 5m", "for: 0s")).unwrap();
     let config = format!(
         "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
          rule_files: ['{}']\n\

@@ -1,6 +1,6 @@
-//! What is installed beside the program and lists its options: the completions of three shells, and
-//! those sections of the manual page. Made from the arguments as the help is; a test holds the files
-//! in `src/dist` to that, and `make dist` writes them.
+//! Files that are installed beside the program and list its options: the completions of three shells, and
+//! sections of the manual page. They are made from the arguments, as the help is, and from the code's
+//! events. A test compares them with the files in `src/dist`; `make dist` writes those.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
-use super::node_arguments;
 use super::usage_error::PROGRAM;
 use super::verb::Kind;
+use super::{node_arguments, reference};
 
 /// What may follow an option.
 enum Value {
@@ -200,11 +200,34 @@ fn fish() -> String {
 }
 
 /// Text for the manual page, where a hyphen is no minus and a backslash is never itself.
-fn roff(text: &str) -> String {
+pub(super) fn roff(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
-fn roff_options(command: &CommandInfoWithArgs) -> String {
+/// Bytes in a line of the manual page's source, as mandoc wants them.
+const ROFF_LINE_BYTES_MAX: usize = 80;
+
+/// Sentences for the manual page: each begins a line, and long ones go on in the next.
+pub(super) fn roff_sentences(text: &str) -> String {
+    let mut lines = String::new();
+    for sentence in text.lines() {
+        let mut line = String::new();
+        for word in roff(sentence).split(' ') {
+            if !line.is_empty() && line.len() + 1 + word.len() > ROFF_LINE_BYTES_MAX {
+                let _ = writeln!(lines, "{line}");
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        let _ = writeln!(lines, "{line}");
+    }
+    lines
+}
+
+fn roff_options(command: &CommandInfoWithArgs, details: &[(&str, String)]) -> String {
     let mut lines = String::new();
     for flag in flags(command) {
         let short = flag.short.map(|short| format!("\\-{short}, ")).unwrap_or_default();
@@ -214,6 +237,9 @@ fn roff_options(command: &CommandInfoWithArgs) -> String {
             FlagInfoKind::Switch => writeln!(lines, ".TP\n.B {short}{name}"),
         };
         let _ = writeln!(lines, "{}", roff(flag.description));
+        if let Some((_, details)) = details.iter().find(|(option, _)| *option == flag.long) {
+            let _ = write!(lines, ".br\n{}", roff_sentences(details));
+        }
     }
     let _ = write!(lines, ".TP\n.B \\-h, \\-\\-help\n{HELP}\n");
     lines
@@ -229,7 +255,7 @@ fn roff_verbs() -> String {
         for positional in info.positionals {
             let _ = writeln!(lines, ".TP\n.I {}\n{}", positional.name, roff(positional.description));
         }
-        lines.push_str(&roff_options(&info));
+        lines.push_str(&roff_options(&info, &[]));
     }
     lines
 }
@@ -246,15 +272,14 @@ fn manual(page: &str) -> String {
     let title = format!(".TH P2P\\-GOSSIP 1 2026-01-31 \"{PROGRAM} {}\"\n", env!("CARGO_PKG_VERSION"));
     let (_, rest) = page.split_once('\n').expect("the page has lines");
     let page = format!("{title}{rest}");
-    with_section(
-        &with_section(&page, "options", &roff_options(&node_arguments::info())),
-        "verbs",
-        &roff_verbs(),
-    )
+    let options = roff_options(&node_arguments::info(), &reference::option_details());
+    let page = with_section(&page, "options", &options);
+    let page = with_section(&page, "verbs", &roff_verbs());
+    with_section(&page, "events", &reference::roff_events())
 }
 
 #[test]
-fn what_is_installed_lists_the_options_that_there_are() {
+fn installed_files_list_the_options_and_events_of_the_code() {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/dist");
     let page = std::fs::read_to_string(dir.join("p2p-gossip.1")).expect("the manual page is there");
     let wanted = [
@@ -270,6 +295,6 @@ fn what_is_installed_lists_the_options_that_there_are() {
             std::fs::write(&file, &wanted).unwrap();
         }
         let found = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(found == wanted, "src/dist/{name} does not list the options as they are; run: make dist");
+        assert!(found == wanted, "src/dist/{name} is not what the code says; run: make dist");
     }
 }

@@ -10,6 +10,7 @@
 //! | `normalize.rs` | arguments as argh takes them, and what is wrong with them |
 //! | `help.rs` | the help texts |
 //! | `dist.rs` | completions and manual page: held to the options by a test |
+//! | `reference.rs` | the reference in the manual page: details of options, events as JSON |
 
 mod action;
 #[cfg(test)]
@@ -18,6 +19,8 @@ mod help;
 mod node_arguments;
 mod normalize;
 mod parse;
+#[cfg(test)]
+mod reference;
 mod usage_error;
 mod values;
 mod verb;

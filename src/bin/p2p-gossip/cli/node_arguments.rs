@@ -44,7 +44,7 @@ struct Arguments {
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
     state: Option<PathBuf>,
 
-    /// accept this peer, and nobody unlisted; repeatable
+    /// accept this peer and no unlisted one; repeatable
     #[argh(option, arg_name = "ID")]
     allow: Vec<PeerId>,
 
@@ -52,7 +52,7 @@ struct Arguments {
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     allow_file: Vec<PathBuf>,
 
-    /// refuse this peer, whoever allows it; repeatable
+    /// refuse this peer, even if it is allowed; repeatable
     #[argh(option, arg_name = "ID")]
     deny: Vec<PeerId>,
 
