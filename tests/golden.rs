@@ -1,7 +1,7 @@
 //! Frames of protocol version 1 that were written once and must be read for ever, and written alike:
 //! nodes of different builds are members of one mesh.
 //!
-//! `tests/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
+//! `tests/fixtures/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
 //! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test golden` adds those that are
 //! missing. An older node ends the session at a kind of message that it does not know, so a new one
 //! needs a new version of the protocol (`ALPN` in src/tls.rs).
@@ -150,7 +150,7 @@ fn longest_name() -> String {
 }
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.txt")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/v1.txt")
 }
 
 /// The frames kept, by name, in hexadecimal.

@@ -94,7 +94,8 @@ fn every_command_in_the_readme_is_understood() {
         write_script(&tools.join(name), &script);
     }
     symlink(tools.join("p2p-gossip"), work.join("p2p-gossip")).unwrap();
-    fs::copy(Path::new(REPOSITORY).join("tests/keys/ed25519_cert.pem"), work.join("cert.pem")).unwrap();
+    fs::copy(Path::new(REPOSITORY).join("tests/fixtures/keys/ed25519_cert.pem"), work.join("cert.pem"))
+        .unwrap();
 
     // What is a file of its own says in its second line where it is.
     let (scripts, commands): (Vec<&str>, Vec<&str>) = blocks().into_iter().partition(|b| b.starts_with("#!"));

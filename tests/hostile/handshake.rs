@@ -218,8 +218,8 @@ fn openssl_is_refused_as_it_should_be() {
     }
     let siege = Siege::begin();
     // The keys that tests make carry their public half, which older versions of openssl can't read.
-    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ed25519.pem");
-    let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ed25519_cert.pem");
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519.pem");
+    let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519_cert.pem");
     let s_client = |args: &[&str]| {
         let output = Command::new("openssl")
             .args(["s_client", "-connect", &siege.addr().to_string()])
