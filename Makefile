@@ -61,7 +61,7 @@ static: tools ## build a program that needs no file but itself: make static [MIN
 	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
 
 test-static: static ## run the static program where there is nothing else; needs root
-	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test static
+	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
 
 # Those of network faults need root, iproute2 and nftables, and skip themselves otherwise. Most of their time the
 # tests wait for nodes that wait for each other: two for each core.
@@ -70,7 +70,7 @@ test: tools ## run all tests
 	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked
 
 test-hosts: tools ## run several hosts on a network of two subnets and a NAT; needs root
-	$(CARGO) test --locked --test hosts
+	$(CARGO) test --locked --test it hosts::
 
 check: tools ## check format, lints, documentation, and what the design rules out
 	$(CARGO) fmt --check
@@ -167,7 +167,7 @@ deb: build ## make a Debian package: target/debian/p2p-gossip_VERSION_ARCH.deb
 	CARGO='$(CARGO)' src/dist/deb/build '$(DEB_DIR)/tree' '$(DEB_MAINTAINER)' '$(VERSION)' '$(DEB_DIR)'
 
 test-deb: deb ## check the package, and install, run, upgrade and purge it in a directory; needs root and lintian
-	tests/deb/run '$(DEB_DIR)/p2p-gossip_$(VERSION)_'*.deb
+	tests/packaging/deb/run '$(DEB_DIR)/p2p-gossip_$(VERSION)_'*.deb
 
 notices: tools ## print the packages in the program, their licences, and the notices that those ask to pass on
 	@CARGO='$(CARGO)' src/dist/notices

@@ -288,7 +288,7 @@ fn contains(text: &[u8], needle: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../tests/support/leaks.rs"]
+#[path = "../tests/it/support/leaks.rs"]
 mod leaks;
 
 #[cfg(test)]

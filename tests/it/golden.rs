@@ -2,11 +2,9 @@
 //! nodes of different builds are members of one mesh.
 //!
 //! `tests/fixtures/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
-//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test golden` adds those that are
+//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds those that are
 //! missing. An older node ends the session at a kind of message that it does not know, so a new one
 //! needs a new version of the protocol (`ALPN` in src/tls.rs).
-
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

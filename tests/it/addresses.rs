@@ -3,10 +3,6 @@
 //! Most need root, network namespaces, and the tools ip, ss and nft; they say so and pass where
 //! those are missing.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use std::fs;
 use std::time::Instant;
 
@@ -14,10 +10,10 @@ use p2p_gossip::config::{NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SE
 use p2p_gossip::wire::ADDRS_MAX;
 use p2p_gossip::{Event, PeerId};
 
-use support::history::{History, Member};
-use support::netns::{Network, addr, addr6};
-use support::process::Spec;
-use support::{Cluster, stays_whole};
+use crate::support::history::{History, Member};
+use crate::support::netns::{Network, addr, addr6};
+use crate::support::process::Spec;
+use crate::support::{Cluster, stays_whole};
 
 /// A node in its namespace, on every interface of it.
 fn spec(cluster: &Cluster, network: &Network, node: usize) -> Spec {

@@ -22,8 +22,8 @@ pub(super) const STOP_MAX: Duration = Duration::from_secs(10);
 /// The user for what root must not try itself: somebody whom nobody else is.
 pub(super) const NOBODY_ELSE: u32 = 54_321;
 
-pub(super) const ED25519: &str = include_str!("../fixtures/keys/ed25519.pem");
-pub(super) const ED25519_CERT: &str = include_str!("../fixtures/keys/ed25519_cert.pem");
+pub(super) const ED25519: &str = include_str!("../../fixtures/keys/ed25519.pem");
+pub(super) const ED25519_CERT: &str = include_str!("../../fixtures/keys/ed25519_cert.pem");
 /// `openssl pkey -in ed25519.pem -pubout -outform der | sha256sum`, as for the ids below.
 pub(super) const ED25519_ID: &str = "c53c49b583571e4df69fd1ab60942165e7afb131005aa1b57940b3511881aea0";
 

@@ -1,8 +1,6 @@
 //! What is installed beside the program: completions in the shells that they are for, the manual
 //! page, the file for a container, and the rules of the Makefile that put all that in its place. What
 //! a machine lacks is skipped, and said.
-#![allow(clippy::unwrap_used, missing_docs)]
-#![cfg(unix)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

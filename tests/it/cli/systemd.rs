@@ -120,7 +120,7 @@ fn the_journal_gets_levels_and_no_time_stamps() {
 
 #[test]
 fn the_unit_is_valid_and_leaves_little_exposed() {
-    const UNIT: &str = include_str!("../../src/dist/p2p-gossip.service");
+    const UNIT: &str = include_str!("../../../src/dist/p2p-gossip.service");
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         println!("skipped: systemd-analyze is missing (Debian: systemd)");
         return;

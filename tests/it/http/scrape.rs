@@ -88,7 +88,7 @@ fn promtool_finds_nothing_to_say() {
 
 /// The YAML of the README that has this in it.
 fn example(needle: &str) -> String {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let mut blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks.find(|block| block.contains(needle)).expect("the README has that example").to_owned()
 }

@@ -1,20 +1,17 @@
 //! Who may be a peer, and who is on the other end: pins, lists, network keys and strictness, with
 //! real processes.
-#![allow(clippy::unwrap_used, missing_docs)]
 #![cfg(target_os = "linux")]
-
-mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost, own_addr};
 use p2p_gossip::{DownReason, Identity, NetworkKey, PeerId};
 use rustix::process::Signal;
-use support::history::Member;
-use support::process::Spec;
-use support::{Cluster, localhost, own_addr};
 
 /// A key file and the id that it makes.
 fn key(cluster: &Cluster, name: &str) -> (PathBuf, PeerId) {
@@ -356,7 +353,7 @@ fn a_strict_node_keeps_a_known_address_for_its_peer() {
 /// The README's recipe, command by command, but for the names of the hosts.
 #[test]
 fn the_recipe_for_a_closed_network_of_three_hosts_works() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let list = readme.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
     let shown: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert!(shown.len() == 3 && shown.iter().all(|id| id.parse::<PeerId>().is_ok()), "{shown:?}");

@@ -1,5 +1,4 @@
 //! Nodes inside another program: what the library promises beside what the binary shows.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
 

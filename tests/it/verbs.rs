@@ -1,7 +1,5 @@
 //! The verbs as a user meets them: files made and never overwritten, ids that openssl confirms.
 //! Runs the real binary.
-#![allow(clippy::unwrap_used, missing_docs)]
-#![cfg(unix)]
 
 use std::ffi::OsStr;
 use std::fs;

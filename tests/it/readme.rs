@@ -4,8 +4,6 @@
 //! A node is started far enough to have understood everything that it was told. The recipes for several
 //! hosts are run in full by `hosts.rs` and `trust.rs`. A command that has no stand-in is not found, so a new
 //! one in the README needs a line here.
-#![allow(clippy::unwrap_used, missing_docs)]
-#![cfg(unix)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -59,7 +57,7 @@ esac"#,
 
 /// The shell blocks.
 fn blocks() -> Vec<&'static str> {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let blocks = readme.split("```sh\n").skip(1);
     blocks.map(|block| block.split_once("```").expect("it ends").0).collect()
 }

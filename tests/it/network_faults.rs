@@ -2,11 +2,7 @@
 //! that refuse to send. Who is declared dead, and is the mesh whole again afterwards?
 //!
 //! Needs root, network namespaces, and the tools ip, ss and nft; says so and passes where they are
-//! missing. What is measured on the way is shown by `cargo test --test faults -- --nocapture`.
-
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
+//! missing. What is measured on the way is shown by `cargo test --test it network_faults -- --nocapture`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,10 +13,10 @@ use jiff::Timestamp;
 use p2p_gossip::config::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::{DownReason, Event, PeerId};
 
-use support::history::{History, Member};
-use support::netns::{Network, addr, drop_dials, drop_from_to, partition, random_loss};
-use support::process::Spec;
-use support::{Cluster, own_addr, pings_shown_twice, stays_whole};
+use crate::support::history::{History, Member};
+use crate::support::netns::{Network, addr, drop_dials, drop_from_to, partition, random_loss};
+use crate::support::process::Spec;
+use crate::support::{Cluster, own_addr, pings_shown_twice, stays_whole};
 
 /// A silence that was waited out.
 const SILENCE: &[DownReason] = &[DownReason::Timeout];

@@ -4,8 +4,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "sim/rules/mod.rs"]
 mod rules;
+#[path = "mod.rs"]
 mod sim;
 
 use std::net::SocketAddr;

@@ -5,15 +5,11 @@
 //! Needs root, network namespaces, and the tools ip, ss and nft; says so and passes where they are
 //! missing. `make test-hosts` runs these alone.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
+use crate::support::history::{History, Member};
+use crate::support::process::Spec;
+use crate::support::site::{GATE, HOSTS, PORT, Site, addr, addr6};
+use crate::support::{Cluster, stays_whole};
 use p2p_gossip::PeerId;
-use support::history::{History, Member};
-use support::process::Spec;
-use support::site::{GATE, HOSTS, PORT, Site, addr, addr6};
-use support::{Cluster, stays_whole};
 
 /// The hosts' nodes; each is started as its service manager would.
 struct World {
@@ -77,7 +73,7 @@ impl World {
 
 /// The options of the README's commands that begin like this.
 fn options(beginning: &str) -> Vec<&'static str> {
-    let lines = include_str!("../README.md").lines();
+    let lines = include_str!("../../README.md").lines();
     let mut found = lines.filter(|line| line.starts_with(beginning));
     let line = found.next().expect("the README has it");
     assert!(found.next().is_none(), "{beginning} is there twice");

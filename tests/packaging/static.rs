@@ -3,19 +3,15 @@
 //! `make test-static` builds it and says where it is; without that, without root or without chroot(8)
 //! the tests say that they were skipped.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use support::netns::skip;
-use support::process::Spec;
-use support::{Cluster, own_addr, stays_whole};
+use crate::support::netns::skip;
+use crate::support::process::Spec;
+use crate::support::{Cluster, own_addr, stays_whole};
 
 /// Directories that hold the static program and nothing else.
 struct Empty {

@@ -1,16 +1,12 @@
 //! What users set: how often nodes give signs of life, how long they wait for one, and how many
 //! peers they know. Real processes on loopback.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use p2p_gossip::{DownReason, Event};
 use rustix::process::Signal;
 
-use support::history::Member;
-use support::process::Spec;
-use support::{Cluster, localhost};
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost};
 
 /// A node that pings so rarely that only heartbeats are signs of life, unless `period_s` says otherwise.
 fn spec(name: &str, period_s: f64, args: &str) -> Spec {

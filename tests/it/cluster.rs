@@ -1,16 +1,14 @@
 //! Clusters of the real program over real TLS on loopback, driven through `--output json`.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use p2p_gossip::{DialAddr, DownReason, Event};
 use rustix::process::Signal;
 
-use support::history::{History, Member};
-use support::process::Spec;
-use support::{Cluster, localhost, names, own_addr, ping_disorder, stays_whole};
+use crate::support::history::{History, Member};
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost, names, own_addr, ping_disorder, stays_whole};
 
 #[test]
 fn two_nodes_meet_and_ping() {

@@ -9,6 +9,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod history;
+pub(crate) mod leaks;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod site;

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::leaks::{assert_hidden, with_backslashes, with_blanks};
 use super::program::{
     ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of,
     assert_usage_error, program, run, unprivileged,
 };
+use crate::support::leaks::{assert_hidden, with_backslashes, with_blanks};
 
 #[test]
 fn every_kind_of_key_is_taken_and_its_id_is_the_hash_of_the_public_key() {
@@ -17,17 +17,17 @@ fn every_kind_of_key_is_taken_and_its_id_is_the_hash_of_the_public_key() {
         ("Ed25519, PKCS#8", ED25519, ED25519_ID),
         (
             "P-256, SEC1",
-            include_str!("../fixtures/keys/p256_sec1.pem"),
+            include_str!("../../fixtures/keys/p256_sec1.pem"),
             "5dfbc065f395e3d0cb341ead8f13fde922ba930d1b4262215f9352b8aa9b8060",
         ),
         (
             "P-384, PKCS#8",
-            include_str!("../fixtures/keys/p384.pem"),
+            include_str!("../../fixtures/keys/p384.pem"),
             "cb879c207912858acf333a4aaf53a77708e24e87fb7c1cf5312e55ad8bb34fd5",
         ),
         (
             "RSA 2048, PKCS#1",
-            include_str!("../fixtures/keys/rsa2048_pkcs1.pem"),
+            include_str!("../../fixtures/keys/rsa2048_pkcs1.pem"),
             "2709fe848c910a227f13762b3e22f390bb254b67f090c1b218fd9a53482e4112",
         ),
     ];
@@ -106,14 +106,14 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_reason() {
     fails(&files.private("empty.pem", ""), "is empty");
     fails(&files.private("text.pem", "not a key\n"), "no PEM block with a private key");
     fails(&files.private("cert.pem", ED25519_CERT), "it has a certificate: did you mean --cert?");
-    fails(&files.private("encrypted.pem", include_str!("../fixtures/keys/encrypted.pem")), "encrypted");
+    fails(&files.private("encrypted.pem", include_str!("../../fixtures/keys/encrypted.pem")), "encrypted");
     for (name, pem) in [
-        ("rsa1024.pem", include_str!("../fixtures/keys/rsa1024.pem")),
-        ("rsa5120.pem", include_str!("../fixtures/keys/rsa5120.pem")),
+        ("rsa1024.pem", include_str!("../../fixtures/keys/rsa1024.pem")),
+        ("rsa5120.pem", include_str!("../../fixtures/keys/rsa5120.pem")),
     ] {
         fails(&files.private(name, pem), "RSA");
     }
-    fails(&files.private("p521.pem", include_str!("../fixtures/keys/p521.pem")), "accepted are Ed25519");
+    fails(&files.private("p521.pem", include_str!("../../fixtures/keys/p521.pem")), "accepted are Ed25519");
     let cut: String = ED25519.chars().take(60).collect();
     fails(&files.private("cut.pem", &cut), "is cut off");
 }
@@ -123,13 +123,13 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_reason() {
 fn a_key_file_without_line_breaks_is_refused_with_a_remedy_and_shown_nowhere() {
     let keys = [
         ED25519,
-        include_str!("../fixtures/keys/encrypted.pem"),
-        include_str!("../fixtures/keys/p256_sec1.pem"),
-        include_str!("../fixtures/keys/p384.pem"),
-        include_str!("../fixtures/keys/p521.pem"),
-        include_str!("../fixtures/keys/rsa1024.pem"),
-        include_str!("../fixtures/keys/rsa2048_pkcs1.pem"),
-        include_str!("../fixtures/keys/rsa5120.pem"),
+        include_str!("../../fixtures/keys/encrypted.pem"),
+        include_str!("../../fixtures/keys/p256_sec1.pem"),
+        include_str!("../../fixtures/keys/p384.pem"),
+        include_str!("../../fixtures/keys/p521.pem"),
+        include_str!("../../fixtures/keys/rsa1024.pem"),
+        include_str!("../../fixtures/keys/rsa2048_pkcs1.pem"),
+        include_str!("../../fixtures/keys/rsa5120.pem"),
     ];
     let files = Files::new();
     let state = files.path("state");
@@ -243,7 +243,8 @@ fn a_certificate_file_that_cannot_be_used_is_named_with_the_reason() {
 fn a_key_and_a_certificate_of_two_pairs_are_refused_by_both_names() {
     let files = Files::new();
     let cert = files.private("cert.pem", ED25519_CERT);
-    for other in [include_str!("../fixtures/keys/other.pem"), include_str!("../fixtures/keys/p384.pem")] {
+    for other in [include_str!("../../fixtures/keys/other.pem"), include_str!("../../fixtures/keys/p384.pem")]
+    {
         let key = files.private("key.pem", other);
         assert_failure(
             &["--port=0", "--key", &key, "--cert", &cert],

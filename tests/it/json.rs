@@ -1,15 +1,13 @@
 //! What `--output json` promises to programs that read it.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use p2p_gossip::{Config, DialAddr, DownReason, Identity, Node, PeerId};
 use serde_json::Value;
 
-use support::process::Spec;
-use support::{Cluster, localhost};
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost};
 
 /// Fields of each event. Taking one away or renaming one breaks readers; adding one belongs here too.
 const FIELDS: [(&str, &[&str]); 7] = [
