@@ -50,12 +50,39 @@ fn whatever_another_seed_brings_the_invariants_hold() {
     run_seeds(1_000..1_060);
 }
 
-/// Each broke an invariant once; why is said in the commit that mended it.
-#[test]
-fn seeds_that_once_failed_pass() {
-    for seed in [80, 2_150, 2_547, 3_351, 7_468, 12_738, 27_030, 149_911, 1_027_623] {
-        run_seeds(seed..seed + 1);
-    }
+/// Makes a test of each seed that once broke an invariant; its name says what did not hold then.
+macro_rules! seeds_that_once_failed {
+    ($($name:ident: $seed:literal,)*) => {
+        mod seeds_that_once_failed {
+            $(
+                #[test]
+                fn $name() {
+                    super::run_seeds($seed..$seed + 1);
+                }
+            )*
+        }
+    };
+}
+
+seeds_that_once_failed! {
+    // The node's key was in use elsewhere: up, down (refused), up, down, once a second.
+    refused_node_waits_a_minute_at_its_connect_address: 80,
+    // Three hundred invented peers kept two real ones from meeting for 56 s.
+    invented_peers_do_not_delay_meeting_a_real_peer: 2_150,
+    // Four dead addresses, listed first, left no room for what honest peers said later.
+    first_lie_about_a_stranger_does_not_hide_its_address: 2_547,
+    // Each dead address that a liar listed for a lost peer was dialled before the peer's own.
+    false_addresses_do_not_delay_dialling_a_lost_peer: 3_351,
+    // The network delivered the handshake of a dead process after its successor had connected.
+    late_handshake_of_a_dead_process_does_not_lock_out_its_successor: 7_468,
+    // The node that such a late handshake displaced waited a minute, and nobody knew where it was.
+    displaced_node_returns_within_seconds: 12_738,
+    // The addresses of invented peers led to the real peer, whose turn to be dialled came last.
+    peer_found_at_an_invented_address_is_dialled_next: 27_030,
+    // The session's answer to a probe came after the goodbye, and the session was closed again.
+    probe_answered_after_the_goodbye_closes_nothing_twice: 149_911,
+    // Another peer's goodbye, heard while leaving, brought a heartbeat after our own goodbye.
+    leaving_node_sends_nothing_after_its_goodbye: 1_027_623,
 }
 
 #[test]
