@@ -4,9 +4,6 @@
 //! whenever something new is said. That something does *not* happen is checked by waiting for
 //! something that must come later, then looking back.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
-
 pub(crate) mod credentials;
 pub(crate) mod history;
 pub(crate) mod leaks;

@@ -88,6 +88,7 @@ impl Spec {
 
     /// A Ctrl-C in the terminal reaches the program that started the node but not the node, and
     /// that program decides what becomes of it.
+    #[allow(dead_code, reason = "the demo and the benchmark use it, the tests do not")]
     pub(crate) fn with_own_group(self) -> Self {
         Self { own_group: true, ..self }
     }
