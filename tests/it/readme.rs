@@ -6,9 +6,11 @@
 //! one in the README needs a line here.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::support::executable::write_script;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -66,11 +68,6 @@ fn blocks() -> Vec<&'static str> {
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-fn write_script(file: &Path, text: &str) {
-    fs::write(file, text).unwrap();
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use crate::support::executable::copy_program;
 use crate::support::netns::skip;
 use crate::support::process::Spec;
 use crate::support::{Cluster, own_addr, stays_whole};
@@ -36,10 +37,7 @@ impl Empty {
     fn root(&self, name: &str) -> PathBuf {
         let root = self.dir.path().join(name);
         fs::create_dir(&root).unwrap();
-        // Not by this process: a child that another test starts meanwhile would hold the file open for
-        // writing, and a program that is being written can't be run.
-        let copied = Command::new("cp").arg(&self.program).arg(root.join("p2p-gossip")).status().unwrap();
-        assert!(copied.success());
+        copy_program(&self.program, &root.join("p2p-gossip"));
         root
     }
 }

@@ -13,4 +13,3 @@ mod streams;
 mod systemd;
 mod unusable_addresses;
 mod usage;
-mod verbs;

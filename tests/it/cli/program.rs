@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::support::executable::{copy_program, write_script};
 
 /// For anything that must happen, on however busy a machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,14 +41,7 @@ pub(super) fn unprivileged(files: &Files) -> Command {
         return program();
     }
     let copy = files.path("p2p-gossip");
-    // Another process copies: a child that another test starts just now would inherit a file that is
-    // open for writing, and such a file cannot be run.
-    let installed = Command::new("install")
-        .args(["-m", "755", env!("CARGO_BIN_EXE_p2p-gossip")])
-        .arg(&copy)
-        .status()
-        .expect("install(1) is there");
-    assert!(installed.success(), "the program cannot be copied");
+    copy_program(env!("CARGO_BIN_EXE_p2p-gossip").as_ref(), &copy);
     fs::set_permissions(files.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = clean(Command::new(copy));
     command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
@@ -271,20 +266,10 @@ impl Files {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A shell script that can be run. Another process writes it: a child that another test starts
-    /// just now would inherit a file that is open for writing, and such a file cannot be run.
+    /// A shell script that can be run.
     pub(super) fn script(&self, name: &str, lines: &str) -> String {
         let path = self.path(name);
-        let mut install = Command::new("install")
-            .args(["-m", "755", "/dev/stdin"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("install(1) is there");
-        let mut stdin = install.stdin.take().unwrap();
-        stdin.write_all(format!("#!/bin/sh\n{lines}\n").as_bytes()).unwrap();
-        drop(stdin);
-        assert!(install.wait().unwrap().success(), "the script cannot be written");
+        write_script(&path, &format!("#!/bin/sh\n{lines}\n"));
         path.to_str().unwrap().to_owned()
     }
 

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::process::Stdio;
 
 use p2p_gossip::config::MESSAGE_BYTES_MAX;
 use rustix::process::Signal;
 
 use super::program::{Files, Node, STOP_MAX, addr_of, assert_usage_error, program};
+use crate::support::own_addr;
 
 /// A node on loopback that says what it is told to.
 fn speaker(args: &[&str], input: &[u8]) -> Node {
@@ -70,11 +70,7 @@ fn many_lines_arrive_in_order_and_the_node_stays() {
 
 #[test]
 fn lines_wait_for_the_first_peer() {
-    // An address of this test's own, so that nobody takes the port meanwhile.
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let probe = TcpListener::bind((std::net::Ipv4Addr::new(127, 77, high, low), 0)).unwrap();
-    let addr = probe.local_addr().unwrap();
-    drop(probe);
+    let addr = own_addr();
     let speaker = speaker(&["--connect", &addr.to_string()], b"anybody?\n");
     speaker.log_line("cannot join through this address yet");
     let (bind, port) = (addr.ip().to_string(), addr.port().to_string());

@@ -5,6 +5,7 @@
 //! something that must come later, then looking back.
 
 pub(crate) mod credentials;
+pub(crate) mod executable;
 pub(crate) mod history;
 pub(crate) mod leaks;
 pub(crate) mod netns;
