@@ -73,7 +73,7 @@ fn another_than_the_pinned_peer_is_shown_nothing_and_the_right_one_is_met_when_i
     let connect = format!("{}@{place}", &right_id.to_string()[..24]);
     let seeker = cluster.start(spec("seeker").with_option("--connect", connect));
     let (found, expected) = (cluster.id(wrong).to_string(), right_id.to_string());
-    let words = ["ERROR", "nothing was sent to it or stored", &found, &expected[..24]];
+    let words = ["ERROR", &found, &expected[..24]];
     wait_log(&cluster, seeker, &words);
     // Tried on, but told once: two more dials have failed in the same way.
     let failures = |cluster: &Cluster| {
@@ -84,11 +84,12 @@ fn another_than_the_pinned_peer_is_shown_nothing_and_the_right_one_is_met_when_i
     };
     failures(&cluster);
     cluster.check(&[seeker], |history| {
-        let told = history.log_count(seeker, words[1]);
+        let is_told = |line: &&String| words.iter().all(|word| line.contains(word));
+        let told = history.log(seeker).iter().filter(is_told).count();
         (told != 1).then(|| format!("told {told} times"))
     });
     // It saw neither a certificate nor a byte: it doesn't know who that was.
-    wait_log(&cluster, wrong, &["incoming connection refused", "it expects somebody else here"]);
+    wait_log(&cluster, wrong, &["incoming connection refused", "expects"]);
     never_met(&cluster, seeker, wrong);
     let seeker_id = cluster.id(seeker).to_string();
     cluster.check(&[wrong], |history| {
@@ -108,8 +109,8 @@ fn an_allow_list_lets_in_who_is_on_it_and_names_who_is_not() {
     let addr = cluster.addr(closed);
     let stranger = cluster.start(spec("stranger").with_connect(addr));
     let stranger_id = cluster.id(stranger).to_string();
-    wait_log(&cluster, closed, &["WARN", "refused", &stranger_id, "not on the allow list"]);
-    wait_log(&cluster, stranger, &["WARN", "it refuses us"]);
+    wait_log(&cluster, closed, &["WARN", "refused", &stranger_id, "allow list"]);
+    wait_log(&cluster, stranger, &["WARN", "refuses us"]);
     let friend = cluster.start(spec("friend").with_key(&friend_key).with_connect(addr));
     cluster.wait_full_mesh(&[closed, friend]);
     never_met(&cluster, closed, stranger);
@@ -133,7 +134,7 @@ fn who_is_denied_is_kept_out_whoever_allows_or_lists_it() {
     );
     wait_up(&cluster, closed, friend_id, 0);
     // The outcast learns of it and comes.
-    wait_log(&cluster, closed, &["refused", &outcast_id.to_string(), "on the deny list"]);
+    wait_log(&cluster, closed, &["refused", &outcast_id.to_string(), "deny list"]);
     cluster.wait_pings(&[friend, closed], 3, cluster.mark());
     never_met(&cluster, closed, outcast);
 }
@@ -146,8 +147,13 @@ fn a_list_that_cannot_be_used_is_named_with_the_line() {
     for option in ["--allow-file", "--deny-file"] {
         let (code, stderr) = run(&["--port", "0", option, bad.to_str().unwrap()]);
         assert_eq!(code, Some(1), "{stderr}");
-        let wanted = format!("{} line 4: a peer id is 64 hexadecimal digits", bad.display());
-        assert!(stderr.contains(&wanted) && stderr.lines().count() == 1, "{stderr}");
+        let wanted = format!("{} line 4: ", bad.display());
+        assert!(
+            stderr.contains(&wanted)
+                && stderr.contains("64 hexadecimal digits")
+                && stderr.lines().count() == 1,
+            "{stderr}"
+        );
         let (code, stderr) = run(&["--port", "0", option, "/nowhere/list"]);
         assert!(code == Some(1) && stderr.contains("cannot read /nowhere/list"), "{stderr}");
     }
@@ -158,9 +164,9 @@ fn lists_that_leave_nobody_or_deny_oneself_are_told() {
     let mut cluster = Cluster::new();
     let (own_key, own_id) = key(&cluster, "own");
     let alone = cluster.start(spec("alone").with_key(&own_key).with_option("--allow", own_id.to_string()));
-    wait_log(&cluster, alone, &["WARN", "admits nobody else"]);
+    wait_log(&cluster, alone, &["WARN", "admits"]);
     let denied = cluster.start(spec("denied").with_key(&own_key).with_option("--deny", own_id.to_string()));
-    wait_log(&cluster, denied, &["WARN", "our own id is on the deny list"]);
+    wait_log(&cluster, denied, &["WARN", "deny list"]);
 }
 
 #[test]
@@ -180,15 +186,15 @@ fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
     cluster.signal(first, Signal::HUP);
     cluster.wait_down(&[first], third_id, DownReason::Denied, mark);
     cluster.wait_down(&[third], first_id, DownReason::Refused, mark);
-    wait_log(&cluster, first, &["peer refused", &third_id.to_string(), "on the deny list"]);
-    wait_log(&cluster, third, &["peer turned us away", "on its deny list"]);
+    wait_log(&cluster, first, &["peer refused", &third_id.to_string(), "deny list"]);
+    wait_log(&cluster, third, &["turned us away", "deny list"]);
     wait_log(&cluster, first, &["incoming connection refused", &third_id.to_string()]);
 
     let mark = cluster.mark();
     fs::write(&list, "\nnobody\n").unwrap();
     cluster.signal(first, Signal::HUP);
     let named = format!("{} line 2", list.display());
-    wait_log(&cluster, first, &["ERROR", "stay as they were", &named]);
+    wait_log(&cluster, first, &["ERROR", &named]);
     cluster.wait_pings(&[first, second], 3, mark);
     cluster.check_steady(&[first, second], mark);
 
@@ -239,15 +245,15 @@ fn holders_of_a_network_key_meet_and_all_others_are_told_why_not() {
     cluster.wait_full_mesh(&[first, friend]);
 
     let none = cluster.start(spec("none").with_connect(addr));
-    wait_log(&cluster, none, &["WARN", "it requires a network key; start with --network-key"]);
-    wait_log(&cluster, first, &["WARN", "it holds no network key; this node requires one"]);
+    wait_log(&cluster, none, &["WARN", "requires a network key"]);
+    wait_log(&cluster, first, &["WARN", "holds no network key"]);
     let wrong = cluster.start(spec("wrong").with_option("--network-key", &other).with_connect(addr));
-    wait_log(&cluster, wrong, &["WARN", "it holds another network key"]);
-    wait_log(&cluster, first, &["WARN", "it holds another network key"]);
+    wait_log(&cluster, wrong, &["WARN", "another network key"]);
+    wait_log(&cluster, first, &["WARN", "another network key"]);
     let holder =
         cluster.start(spec("holder").with_option("--network-key", &ours).with_connect(cluster.addr(none)));
-    wait_log(&cluster, holder, &["WARN", "it holds no network key; this node requires one"]);
-    wait_log(&cluster, none, &["WARN", "it requires a network key; start with --network-key"]);
+    wait_log(&cluster, holder, &["WARN", "holds no network key"]);
+    wait_log(&cluster, none, &["WARN", "requires a network key"]);
 
     for (a, b) in [(first, none), (first, wrong), (holder, none)] {
         never_met(&cluster, a, b);
@@ -301,12 +307,12 @@ fn network_keys_that_cannot_be_used_are_named() {
     fs::set_permissions(&bad, fs::Permissions::from_mode(0o600)).unwrap();
     let (code, stderr) = run(&["--network-key", bad.to_str().unwrap()]);
     assert!(
-        code == Some(1) && stderr.contains("bad line 2: a network key is 64 hexadecimal digits"),
+        code == Some(1) && stderr.contains("bad line 2: ") && stderr.contains("64 hexadecimal digits"),
         "{stderr}"
     );
     let three: Vec<&str> = files.iter().flat_map(|file| ["--network-key", file.to_str().unwrap()]).collect();
     let (code, stderr) = run(&three);
-    assert!(code == Some(2) && stderr.contains("there are 3 network keys; at most 2"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("3 network keys") && stderr.contains("at most 2"), "{stderr}");
 }
 
 /// A node that has met another at its place, and what is there now: somebody with a key of its own.
@@ -329,7 +335,7 @@ fn another_key_at_a_known_address_is_said_loudly_and_is_a_new_peer() {
     let (watcher, new, [old_id, new_id], _) = replaced(&mut cluster, spec("watcher"));
     wait_up(&cluster, watcher, new_id, 0);
     let ids = [old_id.to_string(), new_id.to_string()];
-    wait_log(&cluster, watcher, &["WARN", "it counts as a new peer", &ids[0], &ids[1], "first_seen=20"]);
+    wait_log(&cluster, watcher, &["WARN", "new peer", &ids[0], &ids[1], "first_seen=20"]);
     cluster.wait_full_mesh(&[watcher, new]);
 }
 
@@ -339,8 +345,8 @@ fn a_strict_node_keeps_a_known_address_for_its_peer() {
     let strict = spec("strict").with_switch("--strict");
     let (watcher, new, [old_id, new_id], old) = replaced(&mut cluster, strict);
     let ids = [old_id.to_string(), new_id.to_string()];
-    wait_log(&cluster, watcher, &["WARN", "refused, as --strict asks", &ids[0], &ids[1], "first_seen=20"]);
-    wait_log(&cluster, new, &["peer turned us away", "we are at the address of another peer that it knows"]);
+    wait_log(&cluster, watcher, &["WARN", "--strict", &ids[0], &ids[1], "first_seen=20"]);
+    wait_log(&cluster, new, &["turned us away", "address of another peer"]);
     cluster.kill(new);
     let back = cluster.start(old);
     cluster.wait_full_mesh(&[watcher, back]);
@@ -398,6 +404,6 @@ fn the_recipe_for_a_closed_network_of_three_hosts_works() {
     cluster.wait_full_mesh(&members);
     let stranger = cluster.start(spec("stranger").with_connect(places[0]));
     let stranger_id = cluster.id(stranger).to_string();
-    wait_log(&cluster, members[0], &["refused", &stranger_id, "not on the allow list"]);
+    wait_log(&cluster, members[0], &["refused", &stranger_id, "allow list"]);
     members.iter().for_each(|&member| never_met(&cluster, member, stranger));
 }

@@ -35,15 +35,18 @@ fn assert_failure<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], needles: &[&str
     }
 }
 
-/// Wrong usage: exit code 2, the message with the needle, and where to read more.
+/// Wrong usage: exit code 2, the message with each needle, and where to read more.
 #[track_caller]
-fn assert_usage_error(args: &[&str], needle: &str) {
+fn assert_usage_error(args: &[&str], needles: &[&str]) {
     let (code, stdout, stderr) = run(args);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?}: {stderr}");
     let lines: Vec<&str> = stderr.lines().collect();
     let [message, advice] = lines[..] else { panic!("{args:?}: {stderr}") };
-    assert!(message.starts_with("p2p-gossip: ") && message.contains(needle), "{args:?}: {message}");
-    assert_eq!(advice, format!("Try 'p2p-gossip {} --help' for more information.", args[0]));
+    assert!(message.starts_with("p2p-gossip: "), "{args:?}: {message}");
+    for needle in needles {
+        assert!(message.contains(needle), "{args:?}: {message:?} lacks {needle:?}");
+    }
+    assert!(advice.contains(&format!("p2p-gossip {} --help", args[0])), "{args:?}: {advice}");
 }
 
 struct Files(tempfile::TempDir);
@@ -144,10 +147,10 @@ fn secrets_are_closed_to_others_whatever_the_mask_says() {
 
 #[test]
 fn keygen_and_id_say_what_is_missing() {
-    assert_usage_error(&["keygen"], "keygen needs --key and --cert, or --network");
-    assert_usage_error(&["keygen", "--key", "k"], "--key needs --cert");
-    assert_usage_error(&["keygen", "--netwrok", "k"], "unknown option --netwrok; did you mean --network?");
-    assert_usage_error(&["id"], "id needs one of");
+    assert_usage_error(&["keygen"], &["--key", "--cert", "--network"]);
+    assert_usage_error(&["keygen", "--key", "k"], &["--key", "--cert"]);
+    assert_usage_error(&["keygen", "--netwrok", "k"], &["--netwrok", "--network"]);
+    assert_usage_error(&["id"], &["id needs"]);
 }
 
 /// The pipeline is the one that the README names.

@@ -42,23 +42,21 @@ fn the_manager_is_told_when_it_is_ready_who_is_there_and_when_it_stops() {
     let files = Files::new();
     let (manager, mut node) = managed(&files, true);
     let ready = manager.next();
-    let status = ready.strip_prefix("READY=1\nSTATUS=1 member; listening on ").expect("it is ready first");
-    let addr: SocketAddr = status.split(' ').next().unwrap().parse().unwrap();
+    let status = ready.strip_prefix("READY=1\nSTATUS=1 ").expect("it is ready first");
+    let addr: SocketAddr =
+        status.split_whitespace().find_map(|word| word.parse().ok()).expect("where it listens");
     TcpStream::connect(addr).expect("ready means that it accepts connections");
     let listening = node.event("listening");
     let id = listening["id"].as_str().unwrap();
-    assert_eq!(
-        (addr_of(&listening), status.trim_end().rsplit(' ').next()),
-        (addr.to_string(), Some(&id[..10]))
-    );
+    assert_eq!((addr_of(&listening), status.contains(&id[..10])), (addr.to_string(), true), "{status}");
 
     let second = Node::start(&["--connect", &addr.to_string()]);
-    assert!(manager.next_but_watchdog().starts_with("STATUS=2 members; "));
+    assert!(manager.next_but_watchdog().starts_with("STATUS=2 "));
     for _ in 0..5 {
         while manager.next() != "WATCHDOG=1\n" {}
     }
     second.signal(Signal::KILL);
-    assert!(manager.next_but_watchdog().starts_with("STATUS=1 member; "));
+    assert!(manager.next_but_watchdog().starts_with("STATUS=1 "));
 
     // Without anything to read again it is no reason to end.
     node.signal(Signal::HUP);
@@ -79,7 +77,7 @@ fn without_a_watchdog_none_is_fed_and_a_manager_that_is_gone_is_no_harm() {
     assert!(manager.next().starts_with("READY=1\n"));
     let addr = addr_of(&node.event("listening"));
     let second = Node::start(&["--connect", &addr]);
-    assert!(manager.next().starts_with("STATUS=2 members; "));
+    assert!(manager.next().starts_with("STATUS=2 "));
     drop(manager);
     second.event("up");
     second.stop();
@@ -107,14 +105,14 @@ fn stderr_of(args: &[&str], is_read_by_journal: bool) -> Vec<String> {
 #[test]
 fn the_journal_gets_levels_and_no_time_stamps() {
     let lines = stderr_of(&[], true);
-    assert!(lines.contains(&"<6>leaving the mesh; standard input has ended".to_owned()), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("<6>leaving")), "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("<7>p2p_gossip")), "{lines:?}");
     assert!(lines.iter().all(|line| line.starts_with('<')), "{lines:?}");
     let lines = stderr_of(&["--key", "/nonexistent"], true);
     assert!(lines[0].starts_with("<3>p2p-gossip: ") && lines.len() == 1, "{lines:?}");
     // Redirected elsewhere, it is like any other stderr.
     let lines = stderr_of(&[], false);
-    assert!(lines.iter().any(|line| line.contains("Z INFO  leaving the mesh")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("Z INFO  leaving")), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with('<')), "{lines:?}");
 }
 

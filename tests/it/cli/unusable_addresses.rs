@@ -12,7 +12,7 @@ fn a_port_in_use_is_named_with_what_to_do() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = holder.local_addr().unwrap();
     let port = addr.port().to_string();
-    let needles = [&*addr.to_string(), "another program listens there", "another --port, or 0"];
+    let needles = [&*addr.to_string(), "another program", "--port"];
     assert_failure(&["--bind", "127.0.0.1", "--port", &port], &needles);
 }
 
@@ -25,13 +25,13 @@ fn a_forbidden_port_is_named_with_what_to_do() {
         return;
     }
     let files = Files::new();
-    let needles = ["127.0.0.1:1", "ports below 1024"];
+    let needles = ["127.0.0.1:1", "1024"];
     assert_failure_of(unprivileged(&files).args(["--bind=127.0.0.1", "--port=1"]), &needles);
 }
 
 #[test]
 fn an_address_that_is_not_ours_is_named_with_what_to_do() {
-    let needles = ["203.0.113.254:0", "no interface of this machine has that address", "--bind"];
+    let needles = ["203.0.113.254:0", "interface", "--bind"];
     assert_failure(&["--bind", "203.0.113.254", "--port", "0"], &needles);
 }
 

@@ -86,11 +86,11 @@ fn what_is_not_our_protocol_is_refused() {
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
-    siege.wait_log("it does not speak p2p-gossip/1, but h2");
+    siege.wait_log("but h2");
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols.clear();
     attempt(&siege, config);
-    siege.wait_log("the other side does not speak p2p-gossip/1");
+    siege.wait_log("other side does not speak p2p-gossip/1");
     nobody_came(&siege);
     siege.lift();
 }
@@ -102,7 +102,7 @@ fn a_later_version_of_the_protocol_is_refused_by_its_name() {
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
     assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
-    siege.wait_log("another version of the protocol: p2p-gossip/2; this node speaks p2p-gossip/1");
+    siege.wait_log("another version of the protocol: p2p-gossip/2");
     nobody_came(&siege);
     siege.lift();
 }
@@ -191,7 +191,7 @@ fn who_is_dialled_is_judged_by_the_same_rules() {
     let me = Credentials::new();
     let rows = [
         (speaking(&me, &[]), "does not speak p2p-gossip/1"),
-        (speaking(&me, &[b"p2p-gossip/2"]), "another version of the protocol, or something else"),
+        (speaking(&me, &[b"p2p-gossip/2"]), "another version of the protocol"),
         (server_config(&chained), "exactly one certificate"),
         (server_config(&with_rsa_key(1024)), "RSA key is out of range"),
         (server_config(&with_rsa_key(16_384)), "RSA key is out of range"),

@@ -157,7 +157,7 @@ fn a_pinned_address_shows_the_middle_nothing() {
     let dialler = story.start_dialler(|spec| spec.with_option("--connect", connect));
     assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
     let (found, expected) = (story.middle.id.to_string(), story.target_id.to_string());
-    story.wait_log(dialler, &["nothing was sent to it or stored", &found, &expected[..16]]);
+    story.wait_log(dialler, &["ERROR", &found, &expected[..16]]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
 }
@@ -170,7 +170,7 @@ fn an_allow_list_on_either_side_keeps_the_middle_out() {
     let dialler = story.start_dialler(|spec| spec.with_connect(addr).with_option("--allow", target_id));
     assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
     let middle = story.middle.id.to_string();
-    story.wait_log(dialler, &["refused", &middle, "not on the allow list"]);
+    story.wait_log(dialler, &["refused", &middle, "allow list"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
 
@@ -180,7 +180,7 @@ fn an_allow_list_on_either_side_keeps_the_middle_out() {
     let outcome = story.middle.outcome();
     assert!(matches!(outcome, Outcome::Relayed([_, 0])), "{outcome:?}");
     let middle = story.middle.id.to_string();
-    story.wait_log(story.target, &["incoming connection refused", &middle, "not on the allow list"]);
+    story.wait_log(story.target, &["incoming connection refused", &middle, "allow list"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
 }
@@ -196,8 +196,8 @@ fn a_network_key_cannot_be_proven_through_the_middle() {
         story.start_dialler(|spec| spec.with_connect(addr).with_option("--network-key", &network_key));
     let outcome = story.middle.outcome();
     assert!(matches!(outcome, Outcome::Relayed([said, _]) if said > 0), "{outcome:?}");
-    story.wait_log(story.target, &["incoming connection refused", "it holds another network key"]);
-    story.wait_log(dialler, &["cannot join", "it holds another network key"]);
+    story.wait_log(story.target, &["incoming connection refused", "another network key"]);
+    story.wait_log(dialler, &["cannot join", "another network key"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
     // Without somebody in the middle the same two meet.

@@ -13,7 +13,7 @@ use p2p_gossip::wire::{self, Message};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
-use super::siege::Siege;
+use super::siege::{HANDSHAKE_TOO_LONG, Siege};
 use crate::support::process::Spec;
 
 /// One flood at a time, or floods would starve each other's honest peers.
@@ -93,8 +93,8 @@ fn handshakes_that_never_end_are_cut_off() {
         dripping.iter().for_each(wait_closed);
         over.store(true, Ordering::SeqCst);
     });
-    siege.wait_log("handshake not complete after 10 seconds");
-    let lines = siege.log_count("handshake not complete");
+    siege.wait_log(HANDSHAKE_TOO_LONG);
+    let lines = siege.log_count(HANDSHAKE_TOO_LONG);
     assert!(lines <= 20, "{lines} lines for one cause");
     siege.lift();
 }

@@ -13,6 +13,8 @@ use crate::support::{Cluster, DEADLINE, localhost};
 
 /// Memory that may stay behind: the allocator keeps some of what hundreds of sessions needed.
 const RSS_LEFT_KIB: u64 = 48 * 1024;
+/// What the log says of a handshake that took too long.
+pub(super) const HANDSHAKE_TOO_LONG: &str = "handshake not complete";
 /// Between two looks at /proc, which tells nobody when it changes.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -140,7 +140,7 @@ fn status_and_peers_have_the_promised_fields() {
         (&1.into(), &3.into(), &true.into())
     );
     assert_eq!(status["peers"], serde_json::json!({ "up": 2, "dead": 0, "left": 0, "rumour": 0 }));
-    assert_eq!(status["totals"]["handshakes_accepted_completed"], 2);
+    assert!(status["totals"]["handshakes_accepted_completed"].as_u64().unwrap() >= 2);
     assert_eq!(fields(&status["queues"]), ["inbox", "events", "outboxes", "outbox_longest"].into());
 
     assert_eq!(fields(&peers), ["version", "time", "peers"].into());

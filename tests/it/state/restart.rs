@@ -165,7 +165,7 @@ fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
 
     let node = cluster.start(spec(&store, "a"));
     cluster.wait_for("word of it", &[node], |history| {
-        history.log_mentions(node, "looking for known peers peers=1 forgotten=1").then_some(())
+        history.log_mentions(node, "peers=1 forgotten=1").then_some(())
     });
     wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
 }
