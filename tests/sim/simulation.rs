@@ -51,6 +51,9 @@ fn whatever_another_seed_brings_the_invariants_hold() {
 }
 
 /// Makes a test of each seed that once broke an invariant; its name says what did not hold then.
+///
+/// The simulator has changed since, and with it the world that a seed makes: what each seed found has a test of
+/// its own as well, below, in `rules/` or beside the code.
 macro_rules! seeds_that_once_failed {
     ($($name:ident: $seed:literal,)*) => {
         mod seeds_that_once_failed {
