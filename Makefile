@@ -61,7 +61,7 @@ static: tools ## build a program that needs no file but itself: make static [MIN
 	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
 
 test-static: static ## run the static program where there is nothing else; needs root
-	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test static
+	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
 
 # Those of network faults need root, iproute2 and nftables, and skip themselves otherwise. Most of their time the
 # tests wait for nodes that wait for each other: two for each core.
@@ -70,7 +70,7 @@ test: tools ## run all tests
 	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked
 
 test-hosts: tools ## run several hosts on a network of two subnets and a NAT; needs root
-	$(CARGO) test --locked --test hosts
+	$(CARGO) test --locked --test it hosts::
 
 check: tools ## check format, lints, documentation, and what the design rules out
 	$(CARGO) fmt --check
@@ -106,20 +106,20 @@ deny: tools ## check what the dependencies may be; needs cargo-deny
 
 # The dev profile: its packages are optimised all the same, and it spares a stranger the link-time optimisation.
 demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
-	$(CARGO) build --locked --quiet --bin $(BINARY) --example demo
+	$(CARGO) build --locked --bin $(BINARY) --example demo
 	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
 
 # The simulator's own profile: optimised, with every check left in.
 sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1
-	$(CARGO) build --locked --quiet --profile sim --example sim
+	$(CARGO) build --locked --profile sim --example sim
 	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
 
 # Real figures need the release build and a machine with nothing else to do; another profile is for work on the benchmark.
 bench: tools ## measure against what TLS alone costs: make bench [QUICK=1] [N="8 64"] [ONLY=idle,join] [MARKDOWN=1] [BUILD=1]
-	@$(CARGO) bench --locked --quiet --profile $(BENCH_PROFILE) --bench bench -- figures
+	@$(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench bench -- figures
 
 bench-peers: tools ## measure beside Serf and NATS, if they are installed: make bench-peers [QUICK=1] [N="8 32"] [MARKDOWN=1]
-	@$(CARGO) bench --locked --quiet --profile $(BENCH_PROFILE) --bench bench -- peers
+	@$(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench bench -- peers
 
 # Coverage needs the nightly compiler; the fuzzer's package is kept apart from the program's.
 fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
@@ -134,7 +134,7 @@ fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
 
 # A test holds what is kept there to the options.
 dist: tools ## write the completions and the options of the manual page anew
-	P2P_GOSSIP_WRITE_DIST=1 $(CARGO) test --locked --quiet --bin $(BINARY) cli::dist
+	P2P_GOSSIP_WRITE_DIST=1 $(CARGO) test --locked --bin $(BINARY) cli::dist
 
 install: build ## build, and install below $(DESTDIR)$(PREFIX): program, manual, completions, systemd unit
 	@$(MAKE) --no-print-directory install-program install-files
@@ -167,7 +167,7 @@ deb: build ## make a Debian package: target/debian/p2p-gossip_VERSION_ARCH.deb
 	CARGO='$(CARGO)' src/dist/deb/build '$(DEB_DIR)/tree' '$(DEB_MAINTAINER)' '$(VERSION)' '$(DEB_DIR)'
 
 test-deb: deb ## check the package, and install, run, upgrade and purge it in a directory; needs root and lintian
-	tests/deb/run '$(DEB_DIR)/p2p-gossip_$(VERSION)_'*.deb
+	tests/packaging/deb/run '$(DEB_DIR)/p2p-gossip_$(VERSION)_'*.deb
 
 notices: tools ## print the packages in the program, their licences, and the notices that those ask to pass on
 	@CARGO='$(CARGO)' src/dist/notices

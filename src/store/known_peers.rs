@@ -486,7 +486,7 @@ addr = \"node.example:1\"
 
     #[test]
     fn errors_show_no_text_of_the_file() {
-        let secret = include_str!("../../tests/keys/ed25519.pem");
+        let secret = include_str!("../../tests/fixtures/keys/ed25519.pem");
         let piece = &secret.lines().nth(1).unwrap()[8..40];
         let good = text(&[peer(1)]);
         let line = |field: &str| good.lines().find(|line| line.starts_with(field)).unwrap();

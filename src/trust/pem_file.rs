@@ -288,7 +288,7 @@ fn contains(text: &[u8], needle: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../../tests/support/leaks.rs"]
+#[path = "../../tests/it/support/leaks.rs"]
 mod leaks;
 
 #[cfg(test)]
@@ -302,20 +302,20 @@ mod tests {
     use super::*;
     use crate::trust::identity::Identity;
 
-    const ED25519: &str = include_str!("../../tests/keys/ed25519.pem");
-    const CERTIFICATE: &str = include_str!("../../tests/keys/ed25519_cert.pem");
-    const ENCRYPTED: &str = include_str!("../../tests/keys/encrypted.pem");
+    const ED25519: &str = include_str!("../../tests/fixtures/keys/ed25519.pem");
+    const CERTIFICATE: &str = include_str!("../../tests/fixtures/keys/ed25519_cert.pem");
+    const ENCRYPTED: &str = include_str!("../../tests/fixtures/keys/encrypted.pem");
     const FILES: [&str; 10] = [
         ED25519,
         CERTIFICATE,
         ENCRYPTED,
-        include_str!("../../tests/keys/other.pem"),
-        include_str!("../../tests/keys/p256_sec1.pem"),
-        include_str!("../../tests/keys/p384.pem"),
-        include_str!("../../tests/keys/p521.pem"),
-        include_str!("../../tests/keys/rsa1024.pem"),
-        include_str!("../../tests/keys/rsa2048_pkcs1.pem"),
-        include_str!("../../tests/keys/rsa5120.pem"),
+        include_str!("../../tests/fixtures/keys/other.pem"),
+        include_str!("../../tests/fixtures/keys/p256_sec1.pem"),
+        include_str!("../../tests/fixtures/keys/p384.pem"),
+        include_str!("../../tests/fixtures/keys/p521.pem"),
+        include_str!("../../tests/fixtures/keys/rsa1024.pem"),
+        include_str!("../../tests/fixtures/keys/rsa2048_pkcs1.pem"),
+        include_str!("../../tests/fixtures/keys/rsa5120.pem"),
     ];
 
     /// The text in every state that people have found their keys in.

@@ -11,7 +11,7 @@
 mod clock;
 mod cluster;
 mod contender;
-#[path = "../support/credentials.rs"]
+#[path = "../it/support/credentials.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod credentials;
 mod figures;
@@ -19,13 +19,13 @@ mod floor;
 mod keeper;
 mod machine;
 mod measure;
-#[path = "../support/netns.rs"]
+#[path = "../it/support/netns.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod netns;
 mod network;
 mod options;
 mod peers;
-#[path = "../support/process.rs"]
+#[path = "../it/support/process.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod process;
 mod procfs;

@@ -4,7 +4,7 @@
 //! only argument. `N` in the environment is the number of nodes, `ONCE=1` ends after the tour.
 
 mod cluster;
-#[path = "../support/process.rs"]
+#[path = "../it/support/process.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod process;
 mod screen;

@@ -1,0 +1,236 @@
+//! Where peers are found: by host name, behind port mappings, over IPv4, IPv6, both, and within a link.
+//!
+//! Most need root, network namespaces, and the tools ip, ss and nft; they say so and pass where
+//! those are missing.
+
+use std::fs;
+use std::time::Instant;
+
+use p2p_gossip::internals::limits::{ADDRS_MAX, NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
+use p2p_gossip::{Event, PeerId};
+
+use crate::support::history::{History, Member};
+use crate::support::netns::{Network, addr, addr6};
+use crate::support::process::Spec;
+use crate::support::{Cluster, stays_whole};
+
+/// A node in its namespace, on every interface of it.
+fn spec(cluster: &Cluster, network: &Network, node: usize) -> Spec {
+    let name = format!("n{node}");
+    let key = cluster.new_key(&name);
+    let spec = Spec::named(name).with_key(&key).with_namespace(network.namespace(node));
+    Spec { port: addr(node).port(), ..spec }
+}
+
+fn connect(to: impl std::fmt::Display) -> String {
+    format!("--connect {to}")
+}
+
+/// Where these see the others.
+fn seen_at(history: &History, observers: &[Member], peer: p2p_gossip::PeerId) -> Vec<String> {
+    let up = |event: &Event| match event {
+        Event::Up { peer: who, addr, .. } if *who == peer => Some(addr.to_string()),
+        _ => None,
+    };
+    observers.iter().flat_map(|&member| history.events_since(member, 0).filter_map(up)).collect()
+}
+
+#[test]
+fn a_name_to_connect_to_is_resolved_and_shown_as_the_address_behind_it() {
+    let mut cluster = Cluster::new();
+    let first = cluster.start(Spec::named("first").with_args("--bind 127.0.0.1"));
+    let port = cluster.addr(first).port();
+    let second = cluster.start(Spec::named("second").with_args(&format!("--connect LocalHost:{port}")));
+    cluster.wait_full_mesh(&[first, second]);
+    let id = cluster.id(first);
+    cluster.check(&[second], |history| {
+        let seen = seen_at(history, &[second], id);
+        (seen != [format!("127.0.0.1:{port}")]).then(|| format!("seen at {seen:?}"))
+    });
+}
+
+/// Four nodes: three on one network, the last behind a router that maps port 17000 to it. It is
+/// known as `advertised`, and may soon dial nobody: only that address leads to it.
+fn behind_a_port_mapping(advertised: &str, hosts: &str) {
+    let Some(network) = Network::new(5) else { return };
+    let (hidden, router) = (4, 5);
+    let Some(()) = network.hide(hidden, router, 17_000) else { return };
+    let mut cluster = Cluster::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("127.0.0.1 localhost\n{hosts}\n")).unwrap();
+    // Each node has a view of the file system of its own, and so a file of hosts of its own.
+    let with_hosts = format!("mount --bind {} /etc/hosts", file.path().display());
+    let mut nodes = Vec::new();
+    for node in 1..=hidden {
+        let mut spec = spec(&cluster, &network, node).with_limits(&with_hosts);
+        if node == hidden {
+            spec = spec.with_args(&format!("--advertise {advertised}"));
+        }
+        if node > 1 {
+            spec = spec.with_args(&connect(addr(1)));
+        }
+        nodes.push(cluster.start(spec));
+    }
+    cluster.wait_full_mesh(&nodes);
+
+    // Connections from behind the router are refused from now on, and those that there are end.
+    let router_ip = addr(router).ip();
+    network.impose(&[format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop")]);
+    let mark = cluster.mark();
+    network.cut_connections(hidden, &[1, 2, 3]);
+    for node in 1..hidden {
+        network.cut_connections(node, &[router]);
+    }
+    let id = cluster.id(nodes[3]);
+    cluster.wait_for("the loss of the hidden node", &nodes, |history| {
+        let lost = |&m: &Member| history.downs_since(m, mark).iter().any(|(peer, _)| *peer == id);
+        nodes[..3].iter().all(lost).then_some(())
+    });
+    cluster.wait_full_mesh(&nodes);
+    stays_whole(&cluster, &nodes);
+    cluster.check(&nodes, |history| {
+        let at_router = format!("{router_ip}:17000");
+        nodes[..3].iter().find_map(|&observer| {
+            let seen = seen_at(history, &[observer], id);
+            (seen.last() != Some(&at_router)).then(|| format!("reached at {seen:?}"))
+        })
+    });
+}
+
+#[test]
+fn a_node_behind_a_port_mapping_is_dialled_where_it_says() {
+    behind_a_port_mapping("10.77.0.5:17000", "");
+}
+
+#[test]
+fn a_node_behind_a_port_mapping_is_dialled_by_its_name() {
+    behind_a_port_mapping("Router.example:17000", "10.77.0.5 router.example");
+}
+
+#[test]
+fn names_with_a_thousand_addresses_cost_few_connection_attempts_and_never_delay_the_user() {
+    const NAMES: usize = ADDRS_MAX;
+    let Some(network) = Network::new(6) else { return };
+    let (victim, liars, late) = (1, 2..6, 6);
+    let mut cluster = Cluster::new();
+    let name = |liar: usize, at: usize| format!("n{liar}-{at}.example");
+    let names: Vec<String> =
+        liars.clone().flat_map(|liar| (0..NAMES).map(move |at| name(liar, at))).collect();
+    let names = names.join(" ");
+    let mut hosts = format!("127.0.0.1 localhost\n{} late.example\n", addr(late).ip());
+    hosts.extend((0..1000).map(|at| format!("10.99.{}.{} {names}\n", at / 250, at % 250 + 1)));
+    let hosts = cluster.file("hosts", &hosts);
+    let with_hosts = format!("mount --bind {} /etc/hosts", hosts.display());
+    // The victim's own kernel refuses each connection attempt there at once.
+    network.ip(victim, "route add local 10.99.0.0/16 dev lo");
+
+    let args = format!("--connect late.example:{}", addr(late).port());
+    let mut nodes =
+        vec![cluster.start(spec(&cluster, &network, victim).with_limits(&with_hosts).with_args(&args))];
+    for liar in liars {
+        let advertised: String = (0..NAMES).map(|at| format!(" --advertise {}:9", name(liar, at))).collect();
+        let args = connect(addr(victim)) + &advertised;
+        nodes.push(cluster.start(spec(&cluster, &network, liar).with_args(&args)));
+    }
+    // The liars do not find each other where they say that they are.
+    let victim_node = nodes[0];
+    let ids: Vec<PeerId> = nodes[1..].iter().map(|&liar| cluster.id(liar)).collect();
+    cluster.wait_for("all liars to join", &nodes, |history| {
+        ids.iter().all(|id| history.view(victim_node).contains(id)).then_some(())
+    });
+
+    network.impose_on_sender(
+        victim,
+        &["ip daddr 10.99.0.0/16 tcp flags & (syn | ack) == syn counter".to_owned()],
+    );
+    let began = Instant::now();
+    nodes[1..].iter().for_each(|&liar| cluster.kill(liar));
+    cluster.wait_for("a name that is not looked up", &[victim_node], |history| {
+        history.log_mentions(victim_node, "of names told by known peers").then_some(())
+    });
+    let late_node = cluster.start(spec(&cluster, &network, late));
+    cluster.wait_full_mesh(&[victim_node, late_node]);
+    let attempts = network.packets_counted(victim);
+    let seconds = began.elapsed().as_secs() + 1;
+    println!("{attempts} connection attempts in {seconds} s");
+
+    let lookups_max = u64::from(PEER_LOOKUPS_BURST) + u64::from(PEER_LOOKUPS_PER_SECOND) * seconds;
+    let attempts_max = NAME_ADDRS_MAX as u64 * lookups_max;
+    assert!((1..=attempts_max).contains(&attempts), "{attempts} connection attempts in {seconds} s");
+    cluster.check(&[victim_node], |history| {
+        let refused = history.log_mentions(victim_node, "of names given with --connect");
+        refused.then(|| "a name of the user was not looked up".to_owned())
+    });
+}
+
+#[test]
+fn two_nodes_without_ipv4_meet() {
+    let Some(network) = Network::new(2) else { return };
+    for node in [1, 2] {
+        network.ip(node, "addr flush dev eth0");
+        network.ip(node, &format!("addr add {}/64 dev eth0 nodad", addr6(node).ip()));
+    }
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&cluster, &network, 1));
+    let second = cluster.start(spec(&cluster, &network, 2).with_args(&connect(addr6(1))));
+    cluster.wait_full_mesh(&[first, second]);
+    stays_whole(&cluster, &[first, second]);
+    // Either finds the other again, so both know where.
+    for node in [1, 2] {
+        let mark = cluster.mark();
+        network.ip(node, "link set eth0 down");
+        let ids = [cluster.id(first), cluster.id(second)];
+        cluster.wait_for("the loss of each other", &[first, second], |history| {
+            let lost = |m, id| history.downs_since(m, mark).iter().any(|(peer, _)| *peer == id);
+            (lost(first, ids[1]) && lost(second, ids[0])).then_some(())
+        });
+        network.ip(node, "link set eth0 up");
+        // The address goes with the interface.
+        network.ip(node, &format!("addr replace {}/64 dev eth0 nodad", addr6(node).ip()));
+        cluster.wait_full_mesh(&[first, second]);
+    }
+}
+
+#[test]
+fn two_nodes_that_meet_over_ipv4_and_ipv6_keep_one_session() {
+    let Some(network) = Network::new(2) else { return };
+    for node in [1, 2] {
+        network.ip(node, &format!("addr add {}/64 dev eth0 nodad", addr6(node).ip()));
+    }
+    let mut cluster = Cluster::new();
+    let both = |other| format!("{} {}", connect(addr(other)), connect(addr6(other)));
+    let nodes = [(1, 2), (2, 1)].map(|(node, other)| {
+        let spec = spec(&cluster, &network, node).with_args(&both(other));
+        cluster.spawn(spec)
+    });
+    cluster.wait_full_mesh(&nodes);
+    // Five seconds, within which surplus sessions are gone.
+    stays_whole(&cluster, &nodes);
+    assert_eq!([1, 2].map(|node| network.connections(node)), [1, 1]);
+}
+
+#[test]
+fn nodes_on_one_link_need_no_other_addresses() {
+    let Some(network) = Network::new(3) else { return };
+    for node in 1..=3 {
+        network.ip(node, "addr flush dev eth0");
+        network.ip(node, &format!("addr add fe80::{node}/64 dev eth0 nodad"));
+    }
+    let mut cluster = Cluster::new();
+    // One is on every interface, one is told its interface by number, one is bound to its address.
+    let first = cluster.start(spec(&cluster, &network, 1));
+    let index = network.interface_index(2);
+    let join = format!("--connect [fe80::1%{index}]:7000");
+    let second = cluster.start(spec(&cluster, &network, 2).with_args(&join));
+    let join = "--connect [fe80::1%eth0]:7000 --bind fe80::3%eth0";
+    let third = cluster.start(spec(&cluster, &network, 3).with_args(join));
+    let nodes = [first, second, third];
+    cluster.wait_full_mesh(&nodes);
+    stays_whole(&cluster, &nodes);
+    let ids = nodes.map(|node| cluster.id(node));
+    cluster.check(&nodes, |history| {
+        let elsewhere = |addr: &String| !(addr.starts_with("[fe80::") && addr.contains('%'));
+        let seen = |&id| seen_at(history, &nodes, id).into_iter().find(elsewhere);
+        ids.iter().find_map(seen).map(|addr| format!("seen at {addr}, not within the link"))
+    });
+}

@@ -1,0 +1,169 @@
+//! The program that is run for events.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::program::{Files, Node, PATIENCE, STOP_MAX, addr_of, assert_failure, assert_usage_error, program};
+
+/// Shows on stdout, which is no place for it to interfere, all that it was told.
+const TELLS_ALL: &str = r#"
+sed 's/^/stdin /'
+env | sed -n 's/^P2P_GOSSIP_/variable /p; s/^NOTIFY_SOCKET/inherited &/p'
+echo end"#;
+
+/// What the script said in one run: the object on its stdin, and its variables.
+fn told(node: &Node) -> (Value, BTreeMap<String, String>) {
+    let line = node.log_line("stdin {");
+    let object = serde_json::from_str(line.strip_prefix("stdin ").unwrap()).unwrap();
+    let mut variables = BTreeMap::new();
+    loop {
+        let line = node.log_line("");
+        assert!(!line.contains("inherited"), "{line}");
+        if line == "end" {
+            return (object, variables);
+        }
+        if let Some((name, value)) = line.strip_prefix("variable ").and_then(|line| line.split_once('=')) {
+            variables.insert(name.to_lowercase(), value.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_program_is_told_what_stdout_shows_and_in_the_same_order() {
+    let files = Files::new();
+    let script = files.script("hook", TELLS_ALL);
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json", "--period", "0.01"]);
+    command.args(["--on-event", &script]).env("P2P_GOSSIP_STALE", "x").env("NOTIFY_SOCKET", "/nonexistent");
+    let first = Node::spawn(&mut command);
+    let addr = addr_of(&first.event("listening"));
+    let mut speaker = program();
+    speaker.args(["--port", "0", "--bind", "127.0.0.1", "--name", "bob smith", "--period", "0.01"]);
+    speaker.args(["--connect", &addr, "--stdin", "--exit-after-stdin", "--output", "json"]);
+    let mut speaker = Node::spawn(speaker.stdin(Stdio::piped()));
+    let id = speaker.event("listening")["id"].clone();
+    // Pings come too, and are not what the program is for.
+    first.event("ping");
+    speaker.stdin().write_all("$(reboot) \u{1b}[2J; \"quoted\"\n".as_bytes()).unwrap();
+    speaker.close_stdin();
+    assert_eq!(speaker.wait().0.code(), Some(0));
+    for kind in ["up", "message", "left"] {
+        let (object, variables) = told(&first);
+        assert_eq!((&object["event"], &object["peer"]), (&kind.into(), &id), "{object}");
+        let fields = object.as_object().unwrap();
+        let names: Vec<&String> = variables.keys().collect();
+        assert_eq!(names, fields.keys().collect::<Vec<_>>());
+        for (name, value) in fields {
+            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert_eq!(variables[name], shown, "{name}");
+        }
+        assert_eq!(variables["name"], "bob smith");
+    }
+    first.stop();
+}
+
+#[test]
+fn the_object_on_stdin_is_the_line_on_stdout() {
+    let files = Files::new();
+    let script = files.script("hook", "sed 's/^/stdin /'");
+    let first = Node::start(&["--on-event", &script, "--on-event-pings"]);
+    let addr = addr_of(&first.event("listening"));
+    let second = Node::start(&["--connect", &addr]);
+    for kind in ["up", "ping"] {
+        let line = first.log_line("stdin {");
+        let object: Value = serde_json::from_str(line.strip_prefix("stdin ").unwrap()).unwrap();
+        assert_eq!(object, first.event(kind));
+    }
+    second.stop();
+    first.stop();
+}
+
+#[test]
+fn a_program_that_fails_is_reported_and_the_next_event_comes_all_the_same() {
+    let files = Files::new();
+    let script = files.script("hook", "[ \"$P2P_GOSSIP_EVENT\" = up ] && exit 3\nkill -9 $$");
+    let first = Node::start(&["--on-event", &script]);
+    let addr = addr_of(&first.event("listening"));
+    let second = Node::start(&["--connect", &addr]);
+    second.event("up");
+    second.stop();
+    let up = first.log_line("--on-event failed");
+    assert!(up.contains("event=up") && up.contains("exit status: 3"), "{up}");
+    let left = first.log_line("--on-event failed");
+    assert!(left.contains("event=left") && left.contains("signal: 9"), "{left}");
+    first.stop();
+}
+
+/// Whether there is a process with this id that has not ended.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+/// Waits for the end of processes that have been killed.
+fn assert_end(pids: &[&str]) {
+    let deadline = Instant::now() + PATIENCE;
+    while pids.iter().any(|pid| runs(pid)) {
+        assert!(Instant::now() < deadline, "{pids:?} still run");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const HANGS: &str = "[ \"$P2P_GOSSIP_EVENT\" = up ] || exit 0\nsleep 1000 &\necho hangs $$ $!\nwait";
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
+fn a_program_that_hangs_is_killed_with_what_it_started_and_slows_nobody() {
+    let files = Files::new();
+    let script = files.script("hook", HANGS);
+    let first = Node::start(&["--on-event", &script]);
+    let addr = addr_of(&first.event("listening"));
+    let second = Node::start(&["--connect", &addr, "--period", "0.05", "--timeout", "60"]);
+    let line = first.log_line("hangs ");
+    let pids: Vec<&str> = line.split(' ').skip(1).collect();
+    // More than two seconds of pings while it hangs.
+    (0..50).for_each(|_| drop(first.event("ping")));
+    second.stop();
+    let killed = first.log_line("--on-event failed");
+    assert!(killed.contains("event=up") && killed.contains("killed after 10s"), "{killed}");
+    assert_end(&pids);
+    first.stop();
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
+fn a_node_that_leaves_does_not_wait_for_a_program_that_hangs() {
+    let files = Files::new();
+    let script = files.script("hook", HANGS);
+    let mut first = Node::start(&["--on-event", &script]);
+    let addr = addr_of(&first.event("listening"));
+    let second = Node::start(&["--connect", &addr]);
+    let line = first.log_line("hangs ");
+    let pids: Vec<&str> = line.split(' ').skip(1).collect();
+    let began = Instant::now();
+    first.signal(Signal::TERM);
+    let killed = first.log_line("--on-event failed");
+    assert!(killed.contains("killed") && !killed.contains("10s"), "{killed}");
+    assert_eq!(first.wait().0.code(), Some(0));
+    assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
+    assert_end(&pids);
+    second.stop();
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_an_error_at_the_start() {
+    let files = Files::new();
+    let plain = files.with_mode("plain", "x", 0o644);
+    assert_failure(&["--port=0", "--on-event", &plain], &["--on-event", "not executable"]);
+    assert_failure(&["--port=0", "--on-event", "/nonexistent/x"], &["/nonexistent/x", "No such file"]);
+    assert_failure(&["--port=0", "--on-event", "no-such-program"], &["--on-event", "PATH"]);
+    assert_usage_error(&["--on-event-pings"], &["--on-event-pings", "needs --on-event"]);
+    assert_usage_error(&["--on-event="], &["--on-event", "empty"]);
+}

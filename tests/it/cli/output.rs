@@ -1,0 +1,109 @@
+//! What is shown on stdout and logged on stderr.
+
+use rustix::process::Signal;
+
+#[cfg(feature = "http")]
+use super::program::assert_failure;
+use super::program::{Node, addr_of, program};
+
+#[test]
+fn the_text_output_tells_how_to_join_and_the_command_works() {
+    let first = Node::spawn(program().args(["--port", "0", "--name", "alice", "--period", "0.1"]));
+    let (listening, id, join) = (first.line(), first.line(), first.line());
+    assert!(listening.contains("  listening  "), "{listening}");
+    let id = id.split_whitespace().last().unwrap().to_owned();
+    assert_eq!(id.len(), 64);
+    let command = join.split_once("p2p-gossip ").expect("a command").1;
+
+    let args: Vec<&str> = command.split(' ').collect();
+    let second = Node::spawn(program().args(args).args(["--output", "json", "--name", "bob"]));
+    let up = second.event("up");
+    assert_eq!((&up["peer"], &up["name"], &up["members"]), (&id.into(), &"alice".into(), &2.into()));
+    let first_line_of = |word: &str| loop {
+        let line = first.line();
+        assert!(!line.contains('\x1b'), "colour in a pipe: {line:?}");
+        if line.split_whitespace().nth(1) == Some(word) {
+            break line;
+        }
+    };
+    assert!(first_line_of("up").contains("bob"));
+    second.stop();
+    assert!(first_line_of("left").contains("bob"));
+    first.stop();
+}
+
+#[test]
+fn the_json_events_have_the_promised_fields() {
+    let first = Node::start(&["--name", "alice", "--period", "0.1"]);
+    let listening = first.event("listening");
+    let second = Node::start(&["--name", "bob", "--connect", &addr_of(&listening), "--period", "0.1"]);
+    let id = second.event("listening")["id"].clone();
+    let up = first.event("up");
+    let ping = first.event("ping");
+    second.stop();
+    let left = first.event("left");
+    for event in [&listening, &up, &ping, &left] {
+        let time = event["time"].as_str().unwrap();
+        let is_utc_with_millis = time.len() == "2026-01-31T12:00:00.123Z".len() && time.ends_with('Z');
+        assert!(is_utc_with_millis, "{event}");
+        assert!(event["addr"].is_string(), "{event}");
+    }
+    for event in [&up, &ping, &left] {
+        assert_eq!((&event["peer"], &event["name"]), (&id, &"bob".into()), "{event}");
+    }
+    assert_eq!((&up["members"], &left["members"]), (&2.into(), &1.into()));
+    assert!(ping["seq"].is_u64() && ping["text"].is_string(), "{ping}");
+    first.stop();
+}
+
+#[test]
+fn logs_go_to_stderr_at_info_unless_told_otherwise() {
+    let start = |filter: Option<&str>| {
+        let mut command = program();
+        command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]);
+        filter.map(|filter| command.env("RUST_LOG", filter));
+        Node::spawn(&mut command)
+    };
+    let logs_of = |filter: Option<&str>| {
+        let first = start(filter);
+        let addr = addr_of(&first.event("listening"));
+        let second = Node::start(&["--connect", &addr, "--name", "bob smith"]);
+        first.event("up");
+        second.stop();
+        first.event("left");
+        first.signal(Signal::TERM);
+        let mut first = first;
+        let (status, _, stderr) = first.wait();
+        assert_eq!(status.code(), Some(0));
+        stderr
+    };
+    let lines = logs_of(None);
+    let up = lines.iter().find(|line| line.contains("peer up")).unwrap();
+    for part in ["Z INFO ", " peer=", " name=\"bob smith\"", " addr=127."] {
+        assert!(up.contains(part), "{up}");
+    }
+    assert!(!up.contains('\x1b'), "{up:?}");
+    assert_eq!(logs_of(Some("off")), Vec::<String>::new());
+    assert_eq!(logs_of(Some("error")), Vec::<String>::new());
+    let lines = logs_of(Some("p2p_gossip=loud"));
+    assert!(lines[0].contains("RUST_LOG='p2p_gossip=loud'"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn the_page_is_shown_where_the_node_listens_and_a_port_in_use_is_a_failure() {
+    let text = Node::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--http", ":0"]));
+    let lines: Vec<String> = (0..4).map(|_| text.line()).collect();
+    let (_, page) = lines[3].split_once("http://127.0.0.1:").expect("a line about the page");
+    let port = page.trim_end_matches('/').to_owned();
+    assert!(port.parse::<u16>().is_ok_and(|port| port != 0), "{lines:?}");
+
+    assert_failure(&["--port", "0", "--bind", "127.0.0.1", "--http", &port], &["127.0.0.1:", "--http"]);
+    let json = Node::start(&["--http", "0"]);
+    let listening = json.event("listening");
+    assert!(listening["http"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{listening}");
+    assert_eq!(Node::start(&[]).event("listening").get("http"), None);
+    text.stop();
+    json.stop();
+}

@@ -1,0 +1,294 @@
+//! The program under test: run to its end or kept running, with what it says and the files it reads.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::executable::{copy_program, write_script};
+
+/// For anything that must happen, on however busy a machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// A clean stop takes less than a second; this leaves room for a busy machine.
+pub(super) const STOP_MAX: Duration = Duration::from_secs(10);
+/// The user for what root must not try itself: somebody whom nobody else is.
+pub(super) const NOBODY_ELSE: u32 = 54_321;
+
+pub(super) const ED25519: &str = include_str!("../../fixtures/keys/ed25519.pem");
+pub(super) const ED25519_CERT: &str = include_str!("../../fixtures/keys/ed25519_cert.pem");
+/// `openssl pkey -in ed25519.pem -pubout -outform der | sha256sum`, as for the ids below.
+pub(super) const ED25519_ID: &str = "c53c49b583571e4df69fd1ab60942165e7afb131005aa1b57940b3511881aea0";
+
+/// The program, as whoever runs the tests.
+pub(super) fn program() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_p2p-gossip")))
+}
+
+/// The program as somebody runs it who may not do everything: root takes another user for this,
+/// and a copy of the program where that user can read it.
+pub(super) fn unprivileged(files: &Files) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return program();
+    }
+    let copy = files.path("p2p-gossip");
+    copy_program(env!("CARGO_BIN_EXE_p2p-gossip").as_ref(), &copy);
+    fs::set_permissions(files.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = clean(Command::new(copy));
+    command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+    command
+}
+
+/// Without what the environment of the tests would change in it.
+fn clean(mut command: Command) -> Command {
+    command.stdin(Stdio::null());
+    for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "TZ"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the program to its end, which it should find by itself.
+pub(super) fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
+    run_command(program().args(args))
+}
+
+fn run_command(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("binary starts");
+    let status = wait(&mut child);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    Output { status, stdout, stderr }
+}
+
+pub(super) fn wait(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the program still runs after {PATIENCE:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A message for wrong usage: exit code 2, two lines on stderr, each needle in the first.
+#[track_caller]
+pub(super) fn assert_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], needles: &[&str]) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?} wrote to stdout");
+    let lines: Vec<&str> = stderr.lines().collect();
+    let [message, advice] = lines[..] else { panic!("{args:?}: {stderr}") };
+    assert!(message.starts_with("p2p-gossip: "), "{args:?}: {message}");
+    assert!(advice.contains("p2p-gossip --help"), "{args:?}: {advice}");
+    for needle in needles {
+        assert!(message.contains(needle), "{args:?}: {message:?} lacks {needle:?}");
+    }
+}
+
+/// A failure at run time: exit code 1, one line on stderr with each needle.
+#[track_caller]
+pub(super) fn assert_failure<S: AsRef<OsStr>>(args: &[S], needles: &[&str]) {
+    assert_failure_of(program().args(args), needles);
+}
+
+/// The same for a program that is started in another way.
+#[track_caller]
+pub(super) fn assert_failure_of(command: &mut Command, needles: &[&str]) {
+    let output = run_command(command);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{command:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{command:?} wrote to stdout");
+    assert!(stderr.starts_with("p2p-gossip: ") && stderr.lines().count() == 1, "{command:?}: {stderr}");
+    for needle in needles {
+        assert!(stderr.contains(needle), "{command:?}: {stderr:?} lacks {needle:?}");
+    }
+}
+
+/// A running node; killed when dropped.
+pub(super) struct Node {
+    child: Child,
+    stdout: Option<Receiver<String>>,
+    stderr: Option<Receiver<String>>,
+}
+
+impl Node {
+    /// A node on a free port of loopback that shows its events as JSON.
+    pub(super) fn start(args: &[&str]) -> Self {
+        Self::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]).args(args))
+    }
+
+    pub(super) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Streams that are piped are read, line by line.
+    pub(super) fn spawn_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("binary starts");
+        let stdout = child.stdout.take().map(lines_of);
+        let stderr = child.stderr.take().map(lines_of);
+        Self { child, stdout, stderr }
+    }
+
+    /// The way to its standard input, which was asked to be a pipe.
+    pub(super) fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("a pipe that is still open")
+    }
+
+    /// The end of its standard input.
+    pub(super) fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// The next line on stdout.
+    #[track_caller]
+    pub(super) fn line(&self) -> String {
+        match self.stdout.as_ref().unwrap().recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(error) => panic!("{error} on stdout; stderr: {:?}", self.stderr_so_far()),
+        }
+    }
+
+    /// The next event of this kind.
+    #[track_caller]
+    pub(super) fn event(&self, kind: &str) -> Value {
+        loop {
+            let line = self.line();
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
+    /// The next line on stderr that contains this.
+    #[track_caller]
+    pub(super) fn log_line(&self, needle: &str) -> String {
+        loop {
+            match self.stderr.as_ref().unwrap().recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(needle) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("{error} on stderr before {needle:?}"),
+            }
+        }
+    }
+
+    pub(super) fn stderr_so_far(&self) -> Vec<String> {
+        self.stderr.as_ref().map(|lines| lines.try_iter().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end; what stdout and stderr still had to say comes with it.
+    pub(super) fn wait(&mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
+        let status = wait(&mut self.child);
+        let rest = |lines: Option<Receiver<String>>| lines.map(|lines| lines.iter().collect());
+        (status, rest(self.stdout.take()).unwrap_or_default(), rest(self.stderr.take()).unwrap_or_default())
+    }
+
+    /// SIGTERM, and everything that a clean stop promises.
+    #[track_caller]
+    pub(super) fn stop(mut self) {
+        let began = Instant::now();
+        self.signal(Signal::TERM);
+        let (status, stdout, stderr) = self.wait();
+        assert_eq!(status.code(), Some(0), "{stderr:?}");
+        assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
+        let last = stdout.last().expect("a last line");
+        assert!(last.contains("stopped"), "{last}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = unbounded();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { break };
+            // Dropping the receiver closes the pipe: the node loses its reader.
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+pub(super) fn addr_of(listening: &Value) -> String {
+    listening["addr"].as_str().unwrap().to_owned()
+}
+
+/// A directory of files, gone when dropped.
+pub(super) struct Files(tempfile::TempDir);
+
+impl Files {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A file that only its owner can read.
+    pub(super) fn private(&self, name: &str, content: &str) -> String {
+        self.with_mode(name, content, 0o600)
+    }
+
+    pub(super) fn with_mode(&self, name: &str, content: &str, mode: u32) -> String {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A shell script that can be run.
+    pub(super) fn script(&self, name: &str, lines: &str) -> String {
+        let path = self.path(name);
+        write_script(&path, &format!("#!/bin/sh\n{lines}\n"));
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Both ends of a pipe in which there is no room left.
+pub(super) fn full_pipe() -> (OwnedFd, OwnedFd) {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&writer, b"x").is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}

@@ -1,0 +1,218 @@
+//! Frames of protocol version 1 that were written once and must be read for ever, and written alike:
+//! nodes of different builds are members of one mesh.
+//!
+//! `tests/fixtures/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
+//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds those that are
+//! missing. An older node ends the session at a kind of message that it does not know, so a new one
+//! needs a new version of the protocol (`ALPN` in src/tls.rs).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
+use p2p_gossip::internals::wire::{
+    ByeReason, Echo, FrameReader, Hello, Message, Notice, PeerRecord, RECORDS_MAX, encode,
+};
+use p2p_gossip::{DialAddr, PeerId};
+
+/// Every kind of message at the edges of what it can say. Added to, never changed.
+fn corpus() -> Vec<(&'static str, Message)> {
+    let ping = |seq, text: &str| Message::Ping { seq, text: text.to_owned() };
+    let heartbeat = |seq, echo, digest| Message::Heartbeat { seq, echo, digest };
+    let broadcast = |text: &str| Message::Broadcast { text: text.to_owned() };
+    let notice = |at: &str| Message::Notice(Notice::KeyInUse(at.parse().unwrap()));
+    let peers = |records, more| Message::Peers { records, more };
+    let empty = Hello {
+        instance: 0,
+        name: String::new(),
+        listen_port: 0,
+        advertised: Vec::new(),
+        heartbeat_ms: 0,
+        proof: None,
+    };
+    let usual = Hello {
+        instance: 0x0123_4567_89ab_cdef,
+        name: "web-1 äöü".to_owned(),
+        listen_port: 8080,
+        advertised: addrs(&["192.0.2.7:8080"]),
+        heartbeat_ms: 1000,
+        proof: Some(std::array::from_fn(|at| u8::try_from(at).unwrap())),
+    };
+    let longest = Hello {
+        instance: u64::MAX,
+        name: "x".repeat(NAME_BYTES_MAX),
+        listen_port: u16::MAX,
+        advertised: addrs(&[&longest_name(), "[2001:db8::7]:65535", "255.255.255.254:1", "a:251"]),
+        heartbeat_ms: u32::MAX,
+        proof: Some([0xff; 32]),
+    };
+    assert_eq!(longest.advertised.len(), ADDRS_MAX);
+    let record = |byte, addrs, connected| PeerRecord { id: PeerId::from_bytes([byte; 32]), addrs, connected };
+    let many = (0..RECORDS_MAX).map(|at| {
+        let addr = format!("10.0.0.{}:{}", at + 1, 250 + at);
+        record(u8::try_from(at).unwrap(), addrs(&[&addr]), at % 2 == 0)
+    });
+    let bye = Message::Bye;
+    vec![
+        ("hello-empty", Message::Hello(empty)),
+        ("hello-usual", Message::Hello(usual)),
+        ("hello-longest", Message::Hello(longest)),
+        ("ping-empty", ping(0, "")),
+        ("ping-usual", ping(1, "ping")),
+        // Where the encoding of a number becomes longer.
+        ("ping-250", ping(250, "")),
+        ("ping-251", ping(251, "")),
+        ("ping-65535", ping(65_535, "")),
+        ("ping-65536", ping(65_536, "")),
+        ("ping-4294967295", ping(4_294_967_295, "")),
+        ("ping-4294967296", ping(4_294_967_296, "")),
+        ("ping-longest", ping(u64::MAX, &"\u{10ffff}".repeat(PING_TEXT_BYTES_MAX / 4))),
+        ("heartbeat-first", heartbeat(0, None, 0)),
+        ("heartbeat-usual", heartbeat(7, Some(Echo { seq: 6, held_us: 421_337 }), 0xfedc_ba98_7654_3210)),
+        ("heartbeat-last", heartbeat(u64::MAX, Some(Echo { seq: u64::MAX, held_us: u64::MAX }), u64::MAX)),
+        ("peers-request", Message::PeersRequest),
+        ("peers-none", peers(Vec::new(), false)),
+        ("peers-more", peers(vec![record(0, Vec::new(), false)], true)),
+        (
+            "peers-usual",
+            peers(
+                vec![
+                    record(1, addrs(&["127.0.0.1:8081", "node.example.org:7000"]), true),
+                    record(0xfe, addrs(&["[fe80::1]:8080"]), false),
+                ],
+                false,
+            ),
+        ),
+        (
+            "peers-longest",
+            peers(vec![record(0xff, addrs(&[longest_name().as_str(); ADDRS_MAX]), true)], true),
+        ),
+        ("peers-many", peers(many.collect(), false)),
+        ("notice-key-in-use-v4", notice("192.0.2.7:40000")),
+        ("notice-key-in-use-v6", notice("[2001:db8::7]:40000")),
+        ("bye-leaving", bye(ByeReason::Leaving)),
+        ("bye-duplicate", bye(ByeReason::Duplicate)),
+        ("bye-silent", bye(ByeReason::Silent)),
+        ("bye-protocol", bye(ByeReason::Protocol)),
+        ("bye-replaced", bye(ByeReason::Replaced)),
+        ("bye-cloned", bye(ByeReason::Cloned)),
+        ("bye-own-address", bye(ByeReason::OwnAddress)),
+        ("bye-full", bye(ByeReason::Full)),
+        ("bye-not-admitted", bye(ByeReason::NotAdmitted)),
+        ("bye-address-taken", bye(ByeReason::AddressTaken)),
+        ("bye-network-key-missing", bye(ByeReason::NetworkKeyMissing)),
+        ("bye-network-key-wrong", bye(ByeReason::NetworkKeyWrong)),
+        ("bye-network-key-unknown", bye(ByeReason::NetworkKeyUnknown)),
+        ("broadcast-empty", broadcast("")),
+        ("broadcast-usual", broadcast("backup done")),
+        ("broadcast-longest", broadcast(&"0123456789abcdef".repeat(MESSAGE_BYTES_MAX / 16))),
+    ]
+}
+
+/// Which row of the corpus has this kind of message: whoever adds a kind is stopped here.
+fn kind(message: &Message) -> &'static str {
+    match message {
+        Message::Hello(_) => "hello",
+        Message::Ping { .. } => "ping",
+        Message::Heartbeat { .. } => "heartbeat",
+        Message::PeersRequest => "peers-request",
+        Message::Peers { .. } => "peers",
+        Message::Notice(Notice::KeyInUse(_)) => "notice-key-in-use",
+        Message::Broadcast { .. } => "broadcast",
+        Message::Bye(reason) => match reason {
+            ByeReason::Leaving => "bye-leaving",
+            ByeReason::Duplicate => "bye-duplicate",
+            ByeReason::Silent => "bye-silent",
+            ByeReason::Protocol => "bye-protocol",
+            ByeReason::Replaced => "bye-replaced",
+            ByeReason::Cloned => "bye-cloned",
+            ByeReason::OwnAddress => "bye-own-address",
+            ByeReason::Full => "bye-full",
+            ByeReason::NotAdmitted => "bye-not-admitted",
+            ByeReason::AddressTaken => "bye-address-taken",
+            ByeReason::NetworkKeyMissing => "bye-network-key-missing",
+            ByeReason::NetworkKeyWrong => "bye-network-key-wrong",
+            ByeReason::NetworkKeyUnknown => "bye-network-key-unknown",
+        },
+    }
+}
+
+fn addrs(texts: &[&str]) -> Vec<DialAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn longest_name() -> String {
+    let label = "x".repeat(63);
+    format!("{label}.{label}.{label}.{}.:65535", "y".repeat(61))
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/v1.txt")
+}
+
+/// The frames kept, by name, in hexadecimal.
+fn kept() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(file()).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let frames: Vec<_> = lines.map(|line| line.split_once(' ').expect("a name and a frame")).collect();
+    let by_name: BTreeMap<_, _> =
+        frames.iter().map(|&(name, hex)| (name.to_owned(), hex.to_owned())).collect();
+    assert_eq!(by_name.len(), frames.len(), "a name stands for one frame");
+    by_name
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+fn from_hex(hex: &str) -> Vec<u8> {
+    assert!(hex.len().is_multiple_of(2), "two digits a byte");
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Adds what is new in the corpus to the file, if that is wanted.
+fn add_missing() {
+    if std::env::var_os("P2P_GOSSIP_WRITE_GOLDEN").is_none() {
+        return;
+    }
+    let kept = kept();
+    let mut text = std::fs::read_to_string(file()).unwrap();
+    for (name, message) in corpus().iter().filter(|(name, _)| !kept.contains_key(*name)) {
+        writeln!(text, "{name} {}", to_hex(&encode(message).unwrap())).unwrap();
+    }
+    std::fs::write(file(), text).unwrap();
+}
+
+#[test]
+fn frames_of_version_1_are_read_and_written_as_ever() {
+    add_missing();
+    let mut kept = kept();
+    for (name, message) in corpus() {
+        assert!(name.starts_with(kind(&message)), "{name} is of another kind");
+        let hex = kept.remove(name).unwrap_or_else(|| panic!("{name} is missing in {:?}", file()));
+        let frame = from_hex(&hex);
+        let mut reader = FrameReader::new();
+        // Whatever is short enough may come first.
+        if !matches!(message, Message::Hello(_)) {
+            reader.after_hello();
+        }
+        reader.buffer().extend_from_slice(&frame);
+        assert_eq!(reader.next_message().as_ref(), Ok(&Some(message.clone())), "{name} is read otherwise");
+        assert!(reader.is_empty(), "{name} has bytes left");
+        assert_eq!(to_hex(&encode(&message).unwrap()), hex, "{name} is written otherwise");
+    }
+    assert!(kept.is_empty(), "no message of the corpus is called {:?}", kept.keys());
+}
+
+#[test]
+fn every_kind_of_message_is_kept() {
+    let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    // As many as `kind` can say: 7 that are no goodbye, and each reason for one.
+    assert_eq!(kinds.len(), 7 + 13, "{kinds:?}");
+}

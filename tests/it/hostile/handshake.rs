@@ -1,0 +1,295 @@
+//! Peers that fail, or should fail, before anything of theirs is believed.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use p2p_gossip::internals::wire::Message;
+use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm};
+use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, ClientConfig, HandshakeKind};
+
+use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_config, wait_closed};
+use super::siege::Siege;
+use crate::support::localhost;
+use crate::support::process::Spec;
+
+/// Dials with this configuration and says Hello if it can; how it ends.
+fn attempt(siege: &Siege, config: ClientConfig) -> Ending {
+    let mut raw = Raw::open(siege.addr(), config);
+    // In TLS 1.3 the dialler is done before the other side has judged it.
+    if let Err(error) = raw.shake_hands() {
+        let tls = error.into_inner().and_then(|inner| inner.downcast::<rustls::Error>().ok());
+        return Ending { tls: tls.map(|error| *error), bye: None };
+    }
+    let _ = raw.send(&Message::Hello(hello("intruder")));
+    raw.wait_end()
+}
+
+fn alert(ending: &Ending) -> Option<AlertDescription> {
+    match ending.tls {
+        Some(rustls::Error::AlertReceived(alert)) => Some(alert),
+        _ => None,
+    }
+}
+
+/// Sends bytes that are no proper TLS until the node closes.
+fn plain(siege: &Siege, bytes: &[u8]) {
+    let socket = TcpStream::connect(siege.addr()).unwrap();
+    // The node may close before it has read everything.
+    let _ = (&socket).write_all(bytes);
+    wait_closed(&socket);
+}
+
+fn nobody_came(siege: &Siege) {
+    let honest = siege.cluster.id(siege.honest);
+    siege.cluster.check(&[siege.victim], |history| {
+        let came = history.ups_since(siege.victim, 0).into_iter().find(|id| *id != honest);
+        came.map(|id| format!("{} was counted as a member", id.short()))
+    });
+}
+
+/// A ClientHello of TLS 1.2: no extension says otherwise.
+fn tls12_client_hello() -> Vec<u8> {
+    let suites = [0xc0, 0x2b, 0xc0, 0x2f];
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 4], &suites, &[1, 0]].concat();
+    let length = u8::try_from(body.len()).unwrap();
+    [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
+}
+
+/// A handshake message that says it has 16 MiB, and begins to send them.
+fn huge_handshake_message() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for n in 0..1024 {
+        bytes.extend([22, 3, 3, 0x40, 0]);
+        let start = bytes.len();
+        bytes.resize(start + 0x4000, 0);
+        if n == 0 {
+            bytes[start..start + 4].copy_from_slice(&[1, 0xff, 0xff, 0xff]);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn what_is_not_our_protocol_is_refused() {
+    let siege = Siege::begin();
+    plain(&siege, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    siege.wait_log("what it sent is not TLS");
+    plain(&siege, &tls12_client_hello());
+    siege.wait_log("does not speak TLS 1.3");
+    plain(&siege, &huge_handshake_message());
+    siege.wait_log("handshake message that is too large");
+
+    let mut config = client_config(&Credentials::new());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
+    siege.wait_log("but h2");
+    let mut config = client_config(&Credentials::new());
+    config.alpn_protocols.clear();
+    attempt(&siege, config);
+    siege.wait_log("other side does not speak p2p-gossip/1");
+    nobody_came(&siege);
+    siege.lift();
+}
+
+/// The other direction is a row of `who_is_dialled_is_judged_by_the_same_rules`.
+#[test]
+fn a_later_version_of_the_protocol_is_refused_by_its_name() {
+    let siege = Siege::begin();
+    let mut config = client_config(&Credentials::new());
+    config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
+    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
+    siege.wait_log("another version of the protocol: p2p-gossip/2");
+    nobody_came(&siege);
+    siege.lift();
+}
+
+#[test]
+fn certificates_that_prove_nothing_are_refused() {
+    let siege = Siege::begin();
+    let mut config = client_config(&Credentials::new());
+    config.client_auth_cert_resolver = Arc::new(NoCertificate);
+    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::CertificateRequired));
+    siege.wait_log("it sent no certificate");
+
+    // Anybody can have the victim's certificate: it shows it to whoever connects.
+    let stolen = certificate_of(siege.addr());
+    let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
+    assert_eq!(alert(&attempt(&siege, client_config(&thief))), Some(AlertDescription::DecryptError));
+    siege.wait_log("does not hold the private key of the certificate");
+
+    let mut chained = Credentials::new();
+    chained.chain.extend(Credentials::new().chain);
+    attempt(&siege, client_config(&chained));
+    siege.wait_log("exactly one certificate");
+
+    for bits in [1024, 16_384] {
+        attempt(&siege, client_config(&with_rsa_key(bits)));
+        siege.wait_log("RSA key is out of range");
+    }
+    nobody_came(&siege);
+    siege.lift();
+}
+
+#[test]
+fn nothing_is_resumed_and_nothing_comes_early() {
+    let siege = Siege::begin();
+    let me = Credentials::new();
+    let mut config = client_config(&me);
+    config.resumption = Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    for _ in 0..2 {
+        let mut raw = Raw::open(siege.addr(), Arc::clone(&config));
+        raw.shake_hands().unwrap();
+        assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
+        raw.meet(hello("again"));
+        siege.wait_up(me.id());
+        raw.send(&Message::Bye(p2p_gossip::internals::wire::ByeReason::Leaving)).unwrap();
+        raw.wait_end();
+    }
+
+    let mut client_hello = Vec::new();
+    client(client_config(&Credentials::new())).write_tls(&mut client_hello).unwrap();
+    // Data that the ClientHello has not announced.
+    plain(&siege, &[&client_hello[..], &[23, 3, 3, 0, 40], &[5; 40]].concat());
+    siege.wait_log("incoming connection refused");
+    // A change of mind: close_notify as an alert.
+    plain(&siege, &[&client_hello[..], &[21, 3, 3, 0, 2, 1, 0]].concat());
+    siege.lift();
+}
+
+#[test]
+fn a_stolen_certificate_is_worth_nothing_to_who_is_dialled() {
+    let trap = TcpListener::bind(localhost()).unwrap();
+    let siege = Siege::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let stolen = certificate_of(siege.cluster.addr(siege.honest));
+    let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
+    // The first may have waited since before there was a certificate to steal.
+    for _ in 0..2 {
+        let mut raw = Raw::accept(trap.accept().unwrap().0, &thief);
+        assert!(raw.shake_hands().is_err(), "the victim took the thief for the owner");
+    }
+    siege.wait_log("does not hold the private key of the certificate");
+    siege.lift();
+}
+
+#[test]
+fn who_is_dialled_is_judged_by_the_same_rules() {
+    let trap = TcpListener::bind(localhost()).unwrap();
+    let siege = Siege::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let mut chained = Credentials::new();
+    chained.chain.extend(Credentials::new().chain);
+    let speaking = |me: &Credentials, protocols: &[&[u8]]| {
+        let mut config = server_config(me);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        config
+    };
+    let me = Credentials::new();
+    let rows = [
+        (speaking(&me, &[]), "does not speak p2p-gossip/1"),
+        (speaking(&me, &[b"p2p-gossip/2"]), "another version of the protocol"),
+        (server_config(&chained), "exactly one certificate"),
+        (server_config(&with_rsa_key(1024)), "RSA key is out of range"),
+        (server_config(&with_rsa_key(16_384)), "RSA key is out of range"),
+    ];
+    for (config, logged) in rows {
+        let before = siege.log_count(logged);
+        // What the victim had dialled before may be of another row.
+        while siege.log_count(logged) == before {
+            let mut raw = Raw::accept_with(trap.accept().unwrap().0, config.clone());
+            let _ = raw.shake_hands().and_then(|()| raw.send(&Message::Hello(hello("trap"))));
+            raw.wait_end();
+        }
+    }
+    nobody_came(&siege);
+    drop(trap);
+    siege.lift();
+}
+
+#[test]
+fn openssl_is_refused_as_it_should_be() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("SKIPPED: there is no openssl here");
+        return;
+    }
+    let siege = Siege::begin();
+    // The keys that tests make carry their public half, which older versions of openssl can't read.
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519.pem");
+    let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519_cert.pem");
+    let s_client = |args: &[&str]| {
+        let output = Command::new("openssl")
+            .args(["s_client", "-connect", &siege.addr().to_string()])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+    };
+    let good = ["-alpn", "p2p-gossip/1", "-key", key, "-cert", cert];
+    let said = s_client(&[&["-tls1_2"][..], &good].concat());
+    assert!(said.contains("protocol version"), "{said}");
+    let said = s_client(&["-tls1_3", "-alpn", "h2", "-key", key, "-cert", cert]);
+    assert!(said.contains("no application protocol"), "{said}");
+    let said = s_client(&[&["-tls1_3"][..], &good].concat());
+    assert!(said.contains("TLSv1.3") && !said.contains("New Session Ticket"), "{said}");
+    s_client(&["-tls1_3", "-alpn", "p2p-gossip/1"]);
+    siege.wait_log("it sent no certificate");
+    nobody_came(&siege);
+    siege.lift();
+}
+
+fn certificate_of(addr: std::net::SocketAddr) -> CertificateDer<'static> {
+    let raw = Raw::dial(addr, &Credentials::new());
+    raw.tls.peer_certificates().unwrap()[0].clone()
+}
+
+/// A certificate that names an RSA key of this size; nobody has that key.
+fn with_rsa_key(bits: usize) -> Credentials {
+    let modulus = [&[0][..], &vec![0xff; bits / 8]].concat();
+    let der = tlv(0x30, &[tlv(2, &modulus), tlv(2, &[1, 0, 1])].concat());
+    let me = Credentials::new();
+    let params = CertificateParams::default();
+    let issuer: Issuer<'_, &KeyPair> = Issuer::from_params(&params, &me.key);
+    let certificate = params.signed_by(&RsaKey(der), &issuer).unwrap();
+    Credentials { chain: vec![certificate.der().clone()], key: me.key }
+}
+
+/// DER: a tag, a length of two bytes, and the value.
+fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap().to_be_bytes();
+    let header = match value.len() {
+        0..128 => vec![tag, length[1]],
+        128..256 => vec![tag, 0x81, length[1]],
+        _ => vec![tag, 0x82, length[0], length[1]],
+    };
+    [header, value.to_vec()].concat()
+}
+
+struct RsaKey(Vec<u8>);
+
+impl PublicKeyData for RsaKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_RSA_SHA256
+    }
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::client::ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,209 @@
+//! Somebody in the middle of the first contact: ends the TLS of both sides with a key of its own and
+//! passes on what each says. Who trusts on first use takes it for the other side; who knows the
+//! other side's id, or shares a secret with it, does not.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use p2p_gossip::{Event, Identity, NetworkKey, PeerId};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::raw::{Credentials, Raw};
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, DEADLINE, localhost};
+
+/// What came of one connection to the person in the middle.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The victim who dialled ended the handshake; whether it had shown a certificate by then.
+    RefusedByDialler { certificate_shown: bool },
+    /// Bytes were passed on until one side closed: so many from who dialled, and from the other.
+    Relayed([usize; 2]),
+}
+
+struct Middle {
+    id: PeerId,
+    addr: SocketAddr,
+    outcomes: Receiver<Outcome>,
+}
+
+impl Middle {
+    /// Between whoever dials it and the node there.
+    fn before(target: SocketAddr) -> Self {
+        let me = Arc::new(Credentials::new());
+        let listener = TcpListener::bind(localhost()).unwrap();
+        let (id, addr) = (me.id(), listener.local_addr().unwrap());
+        let (sender, outcomes) = channel();
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                let (near, me, sender) = (Raw::accept(socket, &me), Arc::clone(&me), sender.clone());
+                thread::spawn(move || stand_between(near, target, &me, &sender));
+            }
+        });
+        Self { id, addr, outcomes }
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.outcomes.recv_timeout(DEADLINE).expect("somebody has connected, and has ended it")
+    }
+}
+
+fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: &Sender<Outcome>) {
+    // Nobody is left to be told once the test is over.
+    if near.shake_hands().is_err() {
+        let certificate_shown = near.tls.peer_certificates().is_some();
+        let _ = outcomes.send(Outcome::RefusedByDialler { certificate_shown });
+        return;
+    }
+    let mut ends = [near, Raw::dial(target, me)];
+    let mut passed = [0; 2];
+    loop {
+        pass_on(&mut ends, &mut passed);
+        let mut fds = ends.each_ref().map(|end| PollFd::new(&end.socket, PollFlags::IN));
+        poll(&mut fds, None).unwrap();
+        let ready = fds.map(|fd| !fd.revents().is_empty());
+        for (end, _) in ends.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            let read = end.tls.read_tls(&mut end.socket);
+            let goes_on = matches!(read, Ok(1..)) && end.tls.process_new_packets().is_ok();
+            if !goes_on {
+                pass_on(&mut ends, &mut passed);
+                let _ = outcomes.send(Outcome::Relayed(passed));
+                return;
+            }
+        }
+    }
+}
+
+/// Says to each side what the other has said, and counts the bytes.
+fn pass_on(ends: &mut [Raw; 2], passed: &mut [usize; 2]) {
+    for (from, count) in passed.iter_mut().enumerate() {
+        let mut bytes = Vec::new();
+        // Ends where there is nothing more for now.
+        let _ = ends[from].tls.reader().read_to_end(&mut bytes);
+        let to = &mut ends[1 - from];
+        let _ = to.tls.writer().write_all(&bytes);
+        while to.tls.wants_write() && to.tls.write_tls(&mut to.socket).is_ok() {}
+        *count += bytes.len();
+    }
+}
+
+/// Two nodes with keys of their own; one knows the other by the address of the middle only.
+struct Story {
+    cluster: Cluster,
+    target: Member,
+    target_id: PeerId,
+    middle: Middle,
+    dialler_key: PathBuf,
+}
+
+impl Story {
+    /// `target` gets what it is to be told of the id of who will dial.
+    fn begin(target: impl FnOnce(Spec, PeerId) -> Spec) -> Self {
+        let mut cluster = Cluster::new();
+        let dialler_key = cluster.new_key("dialler");
+        let dialler_id = Identity::from_key_file(&dialler_key).unwrap().id();
+        let target = cluster.start(target(Spec::named("target").with_bind(localhost()), dialler_id));
+        let (target_id, addr) = (cluster.id(target), cluster.addr(target));
+        Self { cluster, target, target_id, middle: Middle::before(addr), dialler_key }
+    }
+
+    fn start_dialler(&mut self, with: impl FnOnce(Spec) -> Spec) -> Member {
+        let spec = Spec::named("dialler").with_bind(localhost()).with_key(&self.dialler_key);
+        self.cluster.start(with(spec))
+    }
+
+    fn wait_log(&self, member: Member, words: &[&str]) {
+        self.cluster.wait_for(&format!("{words:?} in the log"), &[member], |history| {
+            history.log(member).iter().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+        });
+    }
+
+    fn nobody_came(&self, member: Member) {
+        self.cluster.check(&[member], |history| {
+            let came = history.ups_since(member, 0).first().copied();
+            came.map(|id| format!("{} was counted as a member", id.short()))
+        });
+    }
+}
+
+/// The limit of trust on first use, as the guide's page on security states it.
+#[test]
+fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
+    let mut story = Story::begin(|spec, _| spec);
+    let addr = story.middle.addr;
+    let dialler = story.start_dialler(|spec| spec.with_connect(addr));
+    let (middle, target) = (story.middle.id, story.target);
+    // Both are told so, if they look at the id: it is neither's.
+    story.cluster.wait_for("pings through the middle", &[dialler, target], |history| {
+        let from_middle = |e: &Event| matches!(e, Event::Ping { peer, .. } if *peer == middle);
+        let pinged = |member| history.events_since(member, 0).any(from_middle);
+        (pinged(dialler) && pinged(target)).then_some(())
+    });
+    story.cluster.check(&[dialler, target], |history| {
+        let fooled = |member| history.view(member).iter().eq([&middle]);
+        (!fooled(dialler) || !fooled(target)).then(|| "they see somebody else, too".to_owned())
+    });
+}
+
+#[test]
+fn a_pinned_address_shows_the_middle_nothing() {
+    let mut story = Story::begin(|spec, _| spec);
+    let connect = format!("{}@{}", &story.target_id.to_string()[..16], story.middle.addr);
+    let dialler = story.start_dialler(|spec| spec.with_option("--connect", connect));
+    assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let (found, expected) = (story.middle.id.to_string(), story.target_id.to_string());
+    story.wait_log(dialler, &["ERROR", &found, &expected[..16]]);
+    story.nobody_came(dialler);
+    story.nobody_came(story.target);
+}
+
+#[test]
+fn an_allow_list_on_either_side_keeps_the_middle_out() {
+    // Of who dials, and then of who is dialled.
+    let mut story = Story::begin(|spec, _| spec);
+    let (addr, target_id) = (story.middle.addr, story.target_id.to_string());
+    let dialler = story.start_dialler(|spec| spec.with_connect(addr).with_option("--allow", target_id));
+    assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let middle = story.middle.id.to_string();
+    story.wait_log(dialler, &["refused", &middle, "allow list"]);
+    story.nobody_came(dialler);
+    story.nobody_came(story.target);
+
+    let mut story = Story::begin(|spec, dialler| spec.with_option("--allow", dialler.to_string()));
+    let addr = story.middle.addr;
+    let dialler = story.start_dialler(|spec| spec.with_connect(addr));
+    let outcome = story.middle.outcome();
+    assert!(matches!(outcome, Outcome::Relayed([_, 0])), "{outcome:?}");
+    let middle = story.middle.id.to_string();
+    story.wait_log(story.target, &["incoming connection refused", &middle, "allow list"]);
+    story.nobody_came(dialler);
+    story.nobody_came(story.target);
+}
+
+#[test]
+fn a_network_key_cannot_be_proven_through_the_middle() {
+    let directory = tempfile::tempdir().unwrap();
+    let network_key = directory.path().join("network");
+    NetworkKey::generate().unwrap().write_new(&network_key).unwrap();
+    let mut story = Story::begin(|spec, _| spec.with_option("--network-key", &network_key));
+    let addr = story.middle.addr;
+    let dialler =
+        story.start_dialler(|spec| spec.with_connect(addr).with_option("--network-key", &network_key));
+    let outcome = story.middle.outcome();
+    assert!(matches!(outcome, Outcome::Relayed([said, _]) if said > 0), "{outcome:?}");
+    story.wait_log(story.target, &["incoming connection refused", "another network key"]);
+    story.wait_log(dialler, &["cannot join", "another network key"]);
+    story.nobody_came(dialler);
+    story.nobody_came(story.target);
+    // Without somebody in the middle the same two meet.
+    let direct = story.cluster.addr(story.target);
+    story.cluster.kill(dialler);
+    let dialler =
+        story.start_dialler(|spec| spec.with_connect(direct).with_option("--network-key", &network_key));
+    story.cluster.wait_full_mesh(&[story.target, dialler]);
+}

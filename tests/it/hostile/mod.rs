@@ -1,0 +1,19 @@
+//! Hostile peers against the real program, over real TLS on loopback. Each attack must end with
+//! its connection, while honest peers stay, ping and join, and must leave nothing behind.
+#![cfg(target_os = "linux")]
+
+mod raw;
+mod siege;
+
+mod handshake;
+mod identity;
+mod lists;
+mod log_flood;
+mod messages;
+mod middle;
+mod offer;
+mod pending;
+mod replay;
+mod resources;
+mod sloth;
+mod text;

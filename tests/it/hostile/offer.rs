@@ -1,0 +1,120 @@
+//! What the port offers to whoever asks: TLS 1.3, our key exchange, and nothing that was said before.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use p2p_gossip::internals::wire::{self, Message};
+use rustls::client::Resumption;
+use rustls::crypto::{SupportedKxGroup, aws_lc_rs::kx_group};
+use rustls::{ClientConfig, HandshakeKind};
+
+use super::raw::{Credentials, Raw, client_config, client_config_with, hello, provider, server_config};
+use super::siege::Siege;
+use crate::support::localhost;
+
+/// Dials with these key exchange groups only; whether that came to a handshake.
+fn agrees(siege: &Siege, groups: &[&'static dyn SupportedKxGroup]) -> bool {
+    let mut provider = provider();
+    Arc::make_mut(&mut provider).kx_groups = groups.to_vec();
+    let mut raw = Raw::open(siege.addr(), client_config_with(provider, &Credentials::new()));
+    raw.shake_hands().is_ok()
+}
+
+#[test]
+fn only_two_key_exchanges_are_offered() {
+    let siege = Siege::begin();
+    assert!(agrees(&siege, &[kx_group::X25519MLKEM768]));
+    assert!(agrees(&siege, &[kx_group::X25519]));
+    for group in [kx_group::SECP256R1, kx_group::SECP384R1, kx_group::MLKEM768, kx_group::SECP256R1MLKEM768] {
+        assert!(!agrees(&siege, &[group]), "{:?} is offered", group.name());
+    }
+    siege.wait_log("no TLS key exchange");
+    siege.lift();
+}
+
+/// Somebody else's scanner, which knows protocols that our own client can't even speak.
+#[test]
+fn sslscan_finds_tls_1_3_and_nothing_else() {
+    if Command::new("sslscan").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: there is no sslscan here; Debian has it in the package sslscan");
+        return;
+    }
+    let siege = Siege::begin();
+    let output = Command::new("sslscan")
+        .args(["--no-colour", "--xml=-", &siege.addr().to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    let found = |element: &str| -> Vec<&str> {
+        let start = format!("<{element} ");
+        report.lines().map(str::trim).filter(|line| line.starts_with(&start)).collect()
+    };
+    let protocols = found("protocol");
+    assert!(protocols.len() >= 6, "{report}");
+    let enabled: Vec<_> = protocols.iter().filter(|line| line.contains("enabled=\"1\"")).collect();
+    assert_eq!(enabled.len(), 1, "{report}");
+    assert!(enabled[0].contains("version=\"1.3\""), "{report}");
+    let ciphers = found("cipher");
+    assert!(!ciphers.is_empty() && ciphers.iter().all(|line| line.contains("TLSv1.3")), "{report}");
+    // It does not know the hybrid one yet; once it does, that is no surprise either.
+    let groups = found("group");
+    let is_ours = |line: &&str| line.to_ascii_lowercase().contains("x25519");
+    assert!(!groups.is_empty() && groups.iter().all(is_ours), "{report}");
+    // A scanner built without compression does not report on it; TLS 1.3 has none.
+    for absent in
+        ["<renegotiation supported=\"1\"", "secure=\"1\"", "<compression supported=\"1\"", "vulnerable=\"1\""]
+    {
+        assert!(!report.contains(absent), "{absent}: {report}");
+    }
+    siege.lift();
+}
+
+/// A client that has a session ticket good for early data, from a server of the test's own.
+fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
+    let server = TcpListener::bind(localhost()).unwrap();
+    let addr = server.local_addr().unwrap();
+    let issuing = thread::spawn(move || {
+        let mut config = server_config(&Credentials::new());
+        config.max_early_data_size = 16 * 1024;
+        config.send_tls13_tickets = 1;
+        let mut raw = Raw::accept_with(server.accept().unwrap().0, config);
+        raw.shake_hands().unwrap();
+        raw.send(&Message::Hello(hello("issuer"))).unwrap();
+        // The client has the ticket once it has what came after it.
+        let _ = raw.receive();
+    });
+    let mut config = client_config(me);
+    config.resumption = Resumption::in_memory_sessions(1);
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let mut raw = Raw::open(addr, Arc::clone(&config));
+    raw.shake_hands().unwrap();
+    assert!(matches!(raw.receive(), Ok(Message::Hello(_))));
+    drop(raw);
+    issuing.join().unwrap();
+    config
+}
+
+#[test]
+fn early_data_is_not_listened_to() {
+    let siege = Siege::begin();
+    let me = Credentials::new();
+    let mut raw = Raw::over(TcpStream::connect(siege.addr()).unwrap(), config_with_ticket(&me));
+    let early = wire::encode(&Message::Hello(hello("early"))).unwrap();
+    raw.send_early(&early).expect("the ticket allows early data");
+    // The node knows no such ticket: either it does without, or the connection ends here.
+    if raw.shake_hands().is_ok() {
+        assert!(!raw.is_early_data_accepted());
+        assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
+    }
+    raw.wait_end();
+    siege.wait_log("incoming connection refused");
+    siege.cluster.check(&[siege.victim], |history| {
+        let counted = history.ups_since(siege.victim, 0).contains(&me.id());
+        counted.then(|| "what came early was listened to".to_owned())
+    });
+    siege.lift();
+}

@@ -1,0 +1,162 @@
+//! Connections that only want to use something up: threads, descriptors, time.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
+use p2p_gossip::internals::wire::{self, Message};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
+use super::siege::{HANDSHAKE_TOO_LONG, Siege};
+use crate::support::process::Spec;
+
+/// One flood at a time, or floods would starve each other's honest peers.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Descriptors that are enough for the attacker, who holds thousands, and for the tests beside it.
+const DESCRIPTORS: u64 = 4096;
+
+/// Raises the soft limit of the whole program, and leaves it there: nodes that must run out of descriptors
+/// have a limit of their own.
+fn has_descriptors() -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let is_enough = |limit: Option<u64>| limit.is_none_or(|descriptors| descriptors >= DESCRIPTORS);
+    let raised = Rlimit { current: Some(DESCRIPTORS), maximum: limit.maximum };
+    is_enough(limit.current) || is_enough(limit.maximum) && setrlimit(Resource::Nofile, raised).is_ok()
+}
+
+/// Connections that say nothing.
+fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(to).expect("the backlog takes it")).collect()
+}
+
+#[test]
+fn two_thousand_silent_connections_keep_nobody_out() {
+    if !has_descriptors() {
+        eprintln!("SKIPPED: this process may not have the {DESCRIPTORS} descriptors that the attack needs");
+        return;
+    }
+    let _alone = alone();
+    let mut siege = Siege::begin();
+    let calm_threads = siege.threads();
+    let crowd = silent(siege.addr(), 2000);
+    siege.newcomer_joins();
+    let extra = siege.threads().saturating_sub(calm_threads);
+    assert!(extra <= UNAUTHENTICATED_MAX + 16, "{extra} threads for strangers");
+    siege.wait_log("unfinished handshakes; closed the oldest of the source that holds the most");
+    let lines = siege.log_count("unfinished handshakes; closed the oldest");
+    assert!(lines <= 50, "{lines} lines for one cause");
+    drop(crowd);
+    siege.lift();
+}
+
+#[test]
+fn handshakes_that_never_end_are_cut_off() {
+    let _alone = alone();
+    let siege = Siege::begin();
+    let addr = siege.addr();
+    let mut hello_bytes = Vec::new();
+    client(client_config(&Credentials::new())).write_tls(&mut hello_bytes).unwrap();
+    let dripping = silent(addr, 200);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for byte in &hello_bytes {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                for mut socket in &dripping {
+                    let _ = socket.write_all(&[*byte]);
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        // Beside them: TLS and nothing more, half a Hello, and half a ClientHello at once.
+        let mute = Raw::dial(addr, &Credentials::new());
+        let mut half = Raw::dial(addr, &Credentials::new());
+        let whole = wire::encode(&Message::Hello(hello("half"))).unwrap();
+        half.send_bytes(&whole[..whole.len() / 2]).unwrap();
+        let stuck = TcpStream::connect(addr).unwrap();
+        (&stuck).write_all(&hello_bytes[..hello_bytes.len() / 2]).unwrap();
+        mute.wait_end();
+        half.wait_end();
+        wait_closed(&stuck);
+        dripping.iter().for_each(wait_closed);
+        over.store(true, Ordering::SeqCst);
+    });
+    siege.wait_log(HANDSHAKE_TOO_LONG);
+    let lines = siege.log_count(HANDSHAKE_TOO_LONG);
+    assert!(lines <= 20, "{lines} lines for one cause");
+    siege.lift();
+}
+
+#[test]
+fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
+    let _alone = alone();
+    let mut siege = Siege::begin();
+    let (addr, over) = (siege.addr(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // A few at a time, not as fast as the machine can: the honest need a core, too.
+            while !over.load(Ordering::SeqCst) {
+                (0..20).for_each(|_| drop(TcpStream::connect(addr)));
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| siege.newcomer_joins()));
+        over.store(true, Ordering::SeqCst);
+        joined.unwrap();
+    });
+    siege.lift();
+}
+
+#[test]
+fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
+    let _alone = alone();
+    let mut siege = Siege::of(Spec::named("victim").with_limits("ulimit -n 64"));
+    let crowd = silent(siege.addr(), 200);
+    siege.wait_log("cannot accept connections");
+    // The silent had all the time of a handshake left.
+    siege.wait_log("it gave way to a newer connection");
+    siege.newcomer_joins();
+    let lines = siege.log_count("cannot accept connections");
+    assert!(lines <= 30, "{lines} lines for one cause");
+    drop(crowd);
+    siege.lift();
+}
+
+#[test]
+fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
+    // The limit binds no root, so the node becomes somebody whom nobody else is, not even a second run of these
+    // tests, and below the user of the command-line tests.
+    let number = 20_000 + std::process::id() % 30_000;
+    let nobody_else = format!("setpriv --reuid {number} --regid {number} --clear-groups");
+    let program = env!("CARGO_BIN_EXE_p2p-gossip");
+    let possible = Command::new("sh")
+        .args(["-c", &format!("prlimit --nproc=16 {nobody_else} \"$0\" --version"), program])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        eprintln!("SKIPPED: this needs root, setpriv, prlimit and a program that others may run");
+        return;
+    }
+    let _alone = alone();
+    let limits = format!("exec prlimit --nproc=16 {nobody_else} \"$0\" \"$@\"");
+    let mut siege = Siege::of(Spec::named("victim").with_limits(limits));
+    let crowd = silent(siege.addr(), 100);
+    siege.wait_log("cannot accept connections");
+    // The silent had all the time of a handshake left.
+    siege.wait_log("it gave way to a newer connection");
+    siege.newcomer_joins();
+    drop(crowd);
+    siege.lift();
+}

@@ -1,0 +1,158 @@
+//! One node under attack, an honest peer beside it, and what must be true when the attack is over.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use p2p_gossip::PeerId;
+
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, DEADLINE, localhost};
+
+/// Memory that may stay behind: the allocator keeps some of what hundreds of sessions needed.
+const RSS_LEFT_KIB: u64 = 48 * 1024;
+/// What the log says of a handshake that took too long.
+pub(super) const HANDSHAKE_TOO_LONG: &str = "handshake not complete";
+/// Between two looks at /proc, which tells nobody when it changes.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Resources {
+    rss_kib: u64,
+    threads: usize,
+    descriptors: usize,
+}
+
+impl Resources {
+    fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the node runs");
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).expect("the node runs").count();
+        Self {
+            rss_kib: rss.trim().trim_end_matches(" kB").parse().expect("a number of kB"),
+            threads: count("task"),
+            descriptors: count("fd"),
+        }
+    }
+
+    fn is_back_to(self, before: Self) -> bool {
+        self.threads <= before.threads
+            && self.descriptors <= before.descriptors
+            && self.rss_kib <= before.rss_kib + RSS_LEFT_KIB
+    }
+}
+
+/// A node under attack and an honest peer that is connected to it throughout.
+pub(super) struct Siege {
+    pub(super) cluster: Cluster,
+    pub(super) victim: Member,
+    pub(super) honest: Member,
+    before: Resources,
+    mark: usize,
+}
+
+impl Siege {
+    pub(super) fn begin() -> Self {
+        Self::of(Spec::named("victim"))
+    }
+
+    /// With a victim that is started like this, on an address of loopback.
+    pub(super) fn of(victim: Spec) -> Self {
+        let mut cluster = Cluster::new();
+        let spec = Spec::named("honest").with_bind(localhost());
+        let nodes = cluster.start_star(victim.with_bind(localhost()), [spec]);
+        let (victim, honest) = (nodes[0], nodes[1]);
+        let (victim_id, honest_id) = (cluster.id(victim), cluster.id(honest));
+        cluster.wait_for("the honest peer to join", &nodes, |history| {
+            let met = history.view(victim).contains(&honest_id) && history.view(honest).contains(&victim_id);
+            met.then_some(())
+        });
+        cluster.wait_pings(&nodes, 3, 0);
+        let before = Resources::of(cluster.pid(victim));
+        let mark = cluster.mark();
+        Self { cluster, victim, honest, before, mark }
+    }
+
+    /// Where the victim listens.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.cluster.addr(self.victim)
+    }
+
+    /// Waits until the victim has counted this peer as a member.
+    pub(super) fn wait_up(&self, peer: PeerId) {
+        self.cluster.wait_for("the victim to count the raw peer", &[self.victim], |history| {
+            history.ups_since(self.victim, 0).contains(&peer).then_some(())
+        });
+    }
+
+    /// Waits for a line in the victim's log.
+    pub(super) fn wait_log(&self, text: &str) {
+        self.cluster.wait_for(&format!("{text:?} in the log"), &[self.victim], |history| {
+            history.log_mentions(self.victim, text).then_some(())
+        });
+    }
+
+    /// Whether the victim's log mentions it by now.
+    pub(super) fn has_logged(&self, text: &str) -> bool {
+        self.log_count(text) > 0
+    }
+
+    /// Lines of the victim's log that mention it by now.
+    pub(super) fn log_count(&self, text: &str) -> usize {
+        self.cluster.wait_for("the log", &[], |history| Some(history.log_count(self.victim, text)))
+    }
+
+    /// Threads that the victim has now.
+    pub(super) fn threads(&self) -> usize {
+        Resources::of(self.cluster.pid(self.victim)).threads
+    }
+
+    /// A newcomer joins through the victim, now, and pings it; then it leaves.
+    pub(super) fn newcomer_joins(&mut self) {
+        let spec = Spec::named("newcomer").with_bind(localhost()).with_connect(self.addr());
+        let mark = self.cluster.mark();
+        let newcomer = self.cluster.start(spec);
+        let trio = [self.victim, self.honest, newcomer];
+        self.cluster.wait_pings(&trio, 2, mark);
+        self.cluster.terminate(newcomer);
+        let id = self.cluster.id(newcomer);
+        self.cluster.wait_left(&trio[..2], id, mark);
+    }
+
+    /// After the attack: a newcomer joins, the honest peer never was lost, and everything that the
+    /// attack took has been given back.
+    pub(super) fn lift(mut self) {
+        self.newcomer_joins();
+        let (victim, honest) = (self.victim, self.honest);
+        let ids = [self.cluster.id(victim), self.cluster.id(honest)];
+        let mark = self.mark;
+        self.cluster.check(&[victim, honest], |history| {
+            let lost = |&m: &Member| history.downs_since(m, mark).into_iter().find(|(p, _)| ids.contains(p));
+            [victim, honest].iter().find_map(lost).map(|(p, r)| format!("{} was lost: {r}", p.short()))
+        });
+        self.wait_given_back();
+    }
+
+    /// Checks that the victim's memory is, during the attack, within what may stay behind after it.
+    pub(super) fn within_bounds(&self) {
+        let now = Resources::of(self.cluster.pid(self.victim));
+        assert!(now.rss_kib <= self.before.rss_kib + RSS_LEFT_KIB, "before {:?}, now {now:?}", self.before);
+    }
+
+    /// Waits until the victim holds no more than before the attack.
+    pub(super) fn wait_given_back(&self) {
+        let pid = self.cluster.pid(self.victim);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let now = Resources::of(pid);
+            if now.is_back_to(self.before) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "before the attack {:?}, after it {now:?}", self.before);
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Bad clients, and that the mesh does not notice them.
+
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::client::{Events, connect, get, page_of, plain, request, wait_until, with_page};
+use crate::support::{Cluster, stays_whole};
+
+#[test]
+fn silent_and_slow_connections_keep_nobody_out() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
+    cluster.wait_full_mesh(&nodes);
+    let page = page_of(&cluster, nodes[0]);
+    let mark = cluster.mark();
+    let mut held: Vec<TcpStream> = Vec::new();
+    for round in 0..200 {
+        let mut socket = connect(page);
+        if round % 2 == 1 {
+            // It may have been closed already, to make room.
+            let _ = socket.write_all(b"GET /status HTTP/1.1\r\nHost: loc");
+        }
+        held.push(socket);
+        if round % 10 == 9 {
+            assert_eq!(get(page, "/status").code, 200);
+        }
+    }
+    // Those that kept their place lose it when their time is over.
+    for mut socket in held {
+        let mut answer = String::new();
+        // Closed with or without a word, or reset if it said something after that.
+        if socket.read_to_string(&mut answer).is_ok() {
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        }
+    }
+    cluster.check_steady(&nodes, mark);
+    stays_whole(&cluster, &nodes);
+}
+
+#[test]
+fn a_reader_of_events_who_does_not_read_is_let_go() {
+    let mut cluster = Cluster::new();
+    let chatty = |name: &str| plain(name).with_period(0.01).with_log("info");
+    let nodes = cluster.start_star(with_page("a"), [chatty("b"), chatty("c"), chatty("d")]);
+    cluster.wait_full_mesh(&nodes);
+    let page = page_of(&cluster, nodes[0]);
+    let mark = cluster.mark();
+    let mut slow = connect(page);
+    slow.write_all(request("GET", "/events", "localhost", "").as_bytes()).unwrap();
+    let mut brisk = Events::open(page, "/events", "").unwrap();
+    let reader = std::thread::spawn(move || while brisk.next().is_some() {});
+    cluster.wait_for("it to let the reader go", &nodes[..1], |history| {
+        history.log_mentions(nodes[0], "does not keep up").then_some(())
+    });
+    // What it had been sent is still there, and then the end.
+    let mut rest = Vec::new();
+    let _ = BufReader::new(slow).read_to_end(&mut rest);
+    assert!(String::from_utf8_lossy(&rest).contains("\"event\":\"ping\""));
+    cluster.check_steady(&nodes, mark);
+    cluster.check(&nodes[..1], |history| {
+        let count = history.log_count(nodes[0], "does not keep up");
+        (count != 1).then(|| format!("{count} readers were let go"))
+    });
+    // The other one was served all the while.
+    assert!(!reader.is_finished());
+    cluster.terminate(nodes[0]);
+    reader.join().unwrap();
+}
+
+#[test]
+fn readers_of_events_leave_room_for_others() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(with_page("a"));
+    let page = page_of(&cluster, node);
+    let mut readers: Vec<Events> = (0..8).map(|_| Events::open(page, "/events", "").unwrap()).collect();
+    let refused = Events::open(page, "/events", "").err().unwrap();
+    assert!(refused.contains(" 503 "), "{refused}");
+    assert_eq!(get(page, "/metrics").code, 200);
+    // One of them goes, which is noticed though nothing happens.
+    readers.pop();
+    wait_until(page, "/healthz", |_| Events::open(page, "/events", "").is_ok());
+}
+
+#[test]
+fn a_storm_of_questions_costs_the_mesh_nothing() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
+    cluster.wait_full_mesh(&nodes);
+    let page = page_of(&cluster, nodes[0]);
+    let mark = cluster.mark();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for path in ["/metrics", "/peers", "/status", "/"].iter().cycle().take(100) {
+                    assert_eq!(get(page, path).code, 200);
+                }
+            });
+        }
+    });
+    cluster.check_steady(&nodes, mark);
+    cluster.wait_pings(&nodes, 3, cluster.mark());
+    // Whoever reads nothing of a big answer is given up by the time it takes, not by the mesh.
+    let mut deaf = connect(page);
+    deaf.write_all(request("GET", "/", "localhost", "").as_bytes()).unwrap();
+    deaf.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(get(page, "/healthz").code, 200);
+}

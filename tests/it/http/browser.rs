@@ -1,0 +1,124 @@
+//! The page in a real browser. Needs Debian's packages chromium and chromium-driver.
+
+use super::client::{page_of, plain, with_page};
+use super::webdriver::Browser;
+use crate::support::{Cluster, own_addr};
+
+const MARKUP: &str = "<img/src=x/onerror=alert(1)>";
+/// The number of rows in this state.
+const ROWS: &str =
+    "return document.querySelectorAll(`#rows tr[data-state=${arguments[0]}]`).length === +arguments[1]";
+
+#[test]
+fn the_page_shows_who_is_there_and_who_died() {
+    let Some(browser) = Browser::start() else { return };
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("alice"), [plain("bob"), plain(MARKUP)]);
+    cluster.wait_full_mesh(&nodes);
+    browser.open(&format!("http://{}/", page_of(&cluster, nodes[0])));
+    browser.wait_for("both peers", ROWS, &["up", "2"]);
+    browser.wait_for("their drawing", "return document.querySelectorAll('#nodes .up').length === 2", &[]);
+    browser.wait_for(
+        "the summary",
+        "const words = document.getElementById('summary').textContent; return words.includes('3 members') && !words.includes('dead')",
+        &[],
+    );
+    // Names are text, whatever they look like.
+    let name =
+        "return [...document.querySelectorAll('#rows th')].some((th) => th.textContent === arguments[0])";
+    browser.wait_for("the odd name", name, &[MARKUP]);
+    assert_eq!(browser.run("return document.querySelectorAll('img').length", &[]), 0);
+    browser.wait_for(
+        "the events so far",
+        "return document.querySelectorAll('#events .up').length === 2 && document.querySelector('#events .listening')",
+        &[],
+    );
+
+    let bob = cluster.id(nodes[1]).to_string();
+    cluster.kill(nodes[1]);
+    let row = "return document.querySelector(`#rows tr[data-id='${arguments[0]}']`).dataset.state === 'dead'";
+    browser.wait_for("the death of bob", row, &[&bob]);
+    browser.wait_for("its drawing", "return document.querySelectorAll('#nodes .dead').length === 1", &[]);
+    browser.wait_for("the event", "return document.querySelector('#events .down')", &[]);
+    browser.wait_for(
+        "the summary",
+        "const words = document.getElementById('summary').textContent; return words.includes('2 members') && words.includes('1 dead')",
+        &[],
+    );
+
+    // A newcomer appears without a reload.
+    cluster.start(plain("dave").with_connect(cluster.addr(nodes[0])));
+    browser.wait_for("a newcomer", ROWS, &["up", "2"]);
+    assert_eq!(browser.run("return document.getElementById('banner').hidden", &[]), true);
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_says_when_it_lost_its_node_and_finds_it_again() {
+    let Some(browser) = Browser::start() else { return };
+    let mut cluster = Cluster::new();
+    let page = own_addr();
+    let spec = |name: &str| plain(name).with_args(&format!("--http {page}"));
+    let first = cluster.start(spec("first"));
+    browser.open(&format!("http://{page}/"));
+    let heading = "return document.getElementById('name').textContent === arguments[0]";
+    browser.wait_for("the node", heading, &["first"]);
+    assert_eq!(browser.console(), Vec::<String>::new());
+
+    cluster.kill(first);
+    browser.wait_for("the banner", "return !document.getElementById('banner').hidden", &[]);
+    let banner = browser.run("return document.getElementById('banner').textContent", &[]);
+    assert!(banner.as_str().unwrap().contains(&page.to_string()), "{banner}");
+
+    let second = cluster.start(spec("second"));
+    browser.wait_for("the new node", heading, &["second"]);
+    browser.wait_for("the end of the banner", "return document.getElementById('banner').hidden", &[]);
+    // The stream of events is back as well.
+    cluster.start(plain("newcomer").with_connect(cluster.addr(second)));
+    let told = "return [...document.querySelectorAll('#events .up + .what')].some((e) => e.textContent.startsWith('newcomer'))";
+    browser.wait_for("an event", told, &[]);
+    let unexpected =
+        |message: &String| !message.contains("net::ERR_") && !message.contains("Failed to load resource");
+    assert_eq!(browser.console().into_iter().filter(unexpected).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_can_be_used_without_a_mouse_or_eyes() {
+    let Some(browser) = Browser::start() else { return };
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("alice"), [plain("bob"), plain("carol")]);
+    cluster.wait_full_mesh(&nodes);
+    browser.open(&format!("http://{}/", page_of(&cluster, nodes[0])));
+    browser.wait_for("both peers", ROWS, &["up", "2"]);
+    // Everything that does something can be focused, in the order of the page, and has a name.
+    let stops = browser.run(
+        "return [...document.querySelectorAll('a, button, input, [tabindex=\"0\"]')].map((e) => \
+         e.tabIndex < 0 ? '' : (e.textContent.trim() || e.labels?.[0]?.textContent.trim() || e.getAttribute('aria-labelledby') || ''))",
+        &[],
+    );
+    let stops = stops.as_array().unwrap();
+    assert!(!stops.is_empty() && stops.iter().all(|name| name != ""), "{stops:?}");
+    // The table is a table, and says how it is sorted.
+    let sort = "const button = [...document.querySelectorAll('#head button')].find((b) => b.textContent === arguments[0]); \
+                button.focus(); button.click(); return button.parentElement.getAttribute('aria-sort')";
+    assert_eq!(browser.run(sort, &["Name"]), "descending");
+    let names = "return [...document.querySelectorAll('#rows th')].map((th) => th.textContent).join()";
+    assert_eq!(browser.run(names, &[]), "carol,bob");
+    assert_eq!(browser.run(sort, &["State"]), "ascending");
+    let headers = "return [...document.querySelectorAll('#head th')].every((th) => th.scope === 'col') && \
+                   [...document.querySelectorAll('#rows th')].every((th) => th.scope === 'row')";
+    assert_eq!(browser.run(headers, &[]), true);
+    // The drawing has words, and a change of the summary and the loss of the node are spoken.
+    let words = browser.run("return document.getElementById('mesh-text').textContent", &[]);
+    let words = words.as_str().unwrap();
+    assert!(words.contains("alice") && words.contains("3 members"), "{words}");
+    let live = "return document.getElementById('summary').getAttribute('aria-live') === 'polite' && \
+                document.getElementById('banner').getAttribute('role') === 'alert'";
+    assert_eq!(browser.run(live, &[]), true);
+    // What is searched for is what is shown.
+    let find = "const field = document.getElementById('filter'); field.value = arguments[0]; \
+                field.dispatchEvent(new Event('input')); return document.querySelectorAll('#rows tr').length";
+    assert_eq!(browser.run(find, &["bo"]), 1);
+    assert_eq!(browser.run(find, &["nobody"]), 0);
+    assert_eq!(browser.console(), Vec::<String>::new());
+}

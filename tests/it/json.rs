@@ -1,0 +1,99 @@
+//! What `--output json` promises to programs that read it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use p2p_gossip::{Config, DialAddr, DownReason, Identity, Node, PeerId};
+use serde_json::Value;
+
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost};
+
+/// Fields of each event. Taking one away or renaming one breaks readers; adding one belongs here too.
+const FIELDS: [(&str, &[&str]); 7] = [
+    ("listening", &["time", "event", "id", "addr"]),
+    ("up", &["time", "event", "peer", "name", "addr", "members"]),
+    ("down", &["time", "event", "peer", "name", "addr", "reason", "members"]),
+    ("left", &["time", "event", "peer", "name", "addr", "members"]),
+    ("ping", &["time", "event", "peer", "name", "addr", "seq", "text", "rtt_ms"]),
+    ("message", &["time", "event", "peer", "name", "addr", "text"]),
+    ("stopped", &["time", "event"]),
+];
+
+#[test]
+fn every_event_has_the_promised_fields() {
+    let mut cluster = Cluster::new();
+    let spec = |name| Spec::named(name).with_bind(localhost());
+    let nodes = cluster.start_star(spec("a"), [spec("killed"), spec("leaver")]);
+    cluster.wait_full_mesh(&nodes);
+    // The first ping may come before a round trip was measured; both kinds are wanted.
+    cluster.wait_pings(&nodes, 10, 0);
+    speak("hello", cluster.addr(nodes[0]));
+    cluster.wait_for("the message", &nodes[..1], |history| {
+        history.records().iter().any(|record| record.json["text"] == "hello").then_some(())
+    });
+    let (killed, leaver) = (cluster.id(nodes[1]), cluster.id(nodes[2]));
+    cluster.kill(nodes[1]);
+    cluster.wait_down(&nodes[..1], killed, DownReason::Closed, 0);
+    cluster.terminate(nodes[2]);
+    cluster.wait_left(&nodes[..1], leaver, 0);
+    cluster.terminate(nodes[0]);
+
+    cluster.check(&nodes, |history| {
+        let mut missing: BTreeSet<&str> = FIELDS.iter().map(|(event, _)| *event).collect();
+        for record in history.records() {
+            let event = record.json["event"].as_str().expect("checked when it was parsed");
+            missing.remove(event);
+            if let Some(breach) = breach(event, &record.json) {
+                return Some(format!("{breach}: {}", record.json));
+            }
+        }
+        (!missing.is_empty()).then(|| format!("never seen: {missing:?}"))
+    });
+}
+
+/// Somebody else joins, tells everybody, and leaves.
+fn speak(text: &str, through: SocketAddr) {
+    let bind = Some("127.0.0.1".parse().expect("an address"));
+    let config = Config { port: 0, bind, connect: vec![through.into()], ..Config::default() };
+    let speaker = Node::start(config, Identity::generate().expect("a key")).expect("a node");
+    assert!(speaker.wait_settled());
+    assert!(speaker.broadcast(text).expect("a short message").reached() >= 1);
+}
+
+/// What is wrong with an event.
+fn breach(event: &str, json: &Value) -> Option<String> {
+    let Some((_, promised)) = FIELDS.iter().find(|(name, _)| *name == event) else {
+        return Some("an event that was not promised".to_owned());
+    };
+    let fields = json.as_object().expect("an object, since it has fields");
+    let found: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
+    if found != promised.iter().copied().collect() {
+        return Some(format!("fields other than {promised:?}"));
+    }
+    let wrong = fields.iter().find(|(field, value)| !has_promised_form(field, value));
+    wrong.map(|(field, _)| format!("{field} does not have the promised form"))
+}
+
+fn has_promised_form(field: &str, value: &Value) -> bool {
+    let text = value.as_str();
+    match field {
+        "time" => text.is_some_and(is_timestamp),
+        "id" | "peer" => {
+            text.is_some_and(|id| id.parse::<PeerId>().is_ok_and(|parsed| parsed.to_string() == id))
+        }
+        "addr" => {
+            text.is_some_and(|addr| addr.parse::<DialAddr>().is_ok() || addr.parse::<SocketAddr>().is_ok())
+        }
+        "members" | "seq" => value.as_u64().is_some_and(|n| n >= 1),
+        "rtt_ms" => value.is_null() || value.as_f64().is_some_and(|ms| ms >= 0.0),
+        _ => text.is_some(),
+    }
+}
+
+/// UTC with milliseconds: `2026-01-31T12:00:00.123Z`.
+fn is_timestamp(text: &str) -> bool {
+    let form = "dddd-dd-ddTdd:dd:dd.dddZ";
+    let fits = |(c, f): (char, char)| if f == 'd' { c.is_ascii_digit() } else { c == f };
+    text.len() == form.len() && text.chars().zip(form.chars()).all(fits)
+}

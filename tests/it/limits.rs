@@ -1,0 +1,101 @@
+//! What users set: how often nodes give signs of life, how long they wait for one, and how many
+//! peers they know. Real processes on loopback.
+
+use p2p_gossip::{DownReason, Event};
+use rustix::process::Signal;
+
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, localhost};
+
+/// A node that pings so rarely that only heartbeats are signs of life, unless `period_s` says otherwise.
+fn spec(name: &str, period_s: f64, args: &str) -> Spec {
+    Spec::named(name).with_period(period_s).with_bind(localhost()).with_args(args)
+}
+
+#[test]
+fn nodes_with_different_heartbeats_live_together_and_each_is_missed_in_its_time() {
+    const RARELY: f64 = 3600.0;
+    let mut cluster = Cluster::new();
+    // The fast one is also the clock of this story: it pings twice a second.
+    let nodes = cluster.start_star(
+        spec("fast", 0.5, "--heartbeat 0.2"),
+        [
+            spec("normal", RARELY, ""),
+            spec("slow", RARELY, "--heartbeat 10"),
+            spec("slow-too", RARELY, "--heartbeat 10"),
+        ],
+    );
+    let [fast, normal, slow, slow_too] = nodes[..] else { panic!() };
+    cluster.wait_full_mesh(&nodes);
+
+    // Longer than between two of the slowest heartbeats, and than anybody's own timeout but theirs.
+    let mark = cluster.mark();
+    let fast_id = cluster.id(fast);
+    cluster.wait_for("fifteen seconds of pings", &nodes, |history| {
+        let pings = history.pings_since(mark);
+        pings.get(&(slow, fast_id)).is_some_and(|seqs| seqs.len() >= 30).then_some(())
+    });
+    cluster.check_steady(&nodes, mark);
+
+    let mark = cluster.mark();
+    let (normal_id, slow_id) = (cluster.id(normal), cluster.id(slow));
+    cluster.signal(normal, Signal::STOP);
+    cluster.signal(slow, Signal::STOP);
+    cluster.wait_down(&[fast, slow_too], normal_id, DownReason::Timeout, mark);
+    cluster.wait_down(&[fast, slow_too], slow_id, DownReason::Timeout, mark);
+    cluster.check(&nodes, |history| {
+        // To the fast one the normal one is dead after three seconds, the slow one after thirty.
+        let lost: Vec<_> = history.downs_since(fast, mark).into_iter().map(|(peer, _)| peer).collect();
+        (lost != [normal_id, slow_id]).then(|| format!("lost {lost:?}"))
+    });
+    cluster.check(&nodes, |history| {
+        let lost = |m: Member| history.downs_since(m, mark).len();
+        ([lost(fast), lost(slow_too)] != [2, 2]).then(|| "somebody lost more than those two".to_owned())
+    });
+
+    cluster.signal(normal, Signal::CONT);
+    cluster.signal(slow, Signal::CONT);
+    cluster.wait_full_mesh(&nodes);
+}
+
+#[test]
+fn a_full_table_refuses_newcomers_until_somebody_dies() {
+    let mut cluster = Cluster::new();
+    let full = cluster.start(spec("full", 0.2, "--max-peers 1"));
+    let join = format!("--connect {}", cluster.addr(full));
+    let first = cluster.start(spec("first", 0.2, &join));
+    cluster.wait_full_mesh(&[full, first]);
+
+    let second = cluster.start(spec("second", 0.2, &join));
+    let full_id = cluster.id(full);
+    cluster.wait_down(&[second], full_id, DownReason::Refused, 0);
+    cluster.wait_for("both to say why", &[full, second], |history| {
+        let said = history.log_mentions(full, "table of peers is full")
+            && history.log_mentions(second, "table of peers is full");
+        said.then_some(())
+    });
+    // Nothing of that concerns those who are in.
+    let mark = cluster.mark();
+    cluster.wait_pings(&[full, first], 10, mark);
+    cluster.check_steady(&[full, first], mark);
+    cluster.check(&[full, second], |history| {
+        let second_id = history.listening(second)?.0;
+        let ups = history.events_since(full, 0);
+        let admitted = ups.filter(|e| matches!(e, Event::Up { peer, .. } if *peer == second_id)).count();
+        (admitted > 0).then(|| "it was let in".to_owned())
+    });
+
+    // The dead make room for the living, at once; and not the other way round.
+    let first_id = cluster.id(first);
+    let again = cluster.spec_in_place(first);
+    cluster.kill(first);
+    cluster.wait_down(&[full], first_id, DownReason::Closed, mark);
+    let third = cluster.start(spec("third", 0.2, &join));
+    cluster.wait_full_mesh(&[full, third]);
+    let late = cluster.start(again);
+    cluster.wait_down(&[late], full_id, DownReason::Refused, 0);
+    let mark = cluster.mark();
+    cluster.wait_pings(&[full, third], 10, mark);
+    cluster.check_steady(&[full, third], mark);
+}

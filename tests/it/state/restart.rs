@@ -1,0 +1,304 @@
+//! A node that comes back knows whom it had met, and finds them wherever they are now.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use p2p_gossip::{Config, Event, Identity, Node, PeerId, StateDir, StateError};
+use serde_json::Value;
+
+use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
+use crate::support::history::Member;
+use crate::support::process::Spec;
+use crate::support::{Cluster, DEADLINE, own_addr, stays_whole};
+
+/// A node on an address of its own, with a memory.
+fn spec(store: &Store, name: &str) -> Spec {
+    Spec::named(name).with_bind(own_addr()).with_state(&store.of(name))
+}
+
+#[test]
+fn a_node_finds_its_mesh_again_though_every_address_but_one_has_changed() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| spec(&store, name));
+    let nodes = cluster.start_star(a, [b, c, d]);
+    cluster.wait_full_mesh(&nodes);
+    let all: Vec<_> = nodes.iter().map(|&node| cluster.id(node)).collect();
+    wait_until_all_known(&store.of("d"), &all[..3]);
+    cluster.kill(nodes[3]);
+
+    // While it is gone the others move, and tell nobody but the one that stays.
+    let stays = cluster.addr(nodes[0]);
+    let moved = ["b", "c"].map(|name| spec(&store, name).with_connect(stays));
+    cluster.kill(nodes[1]);
+    cluster.kill(nodes[2]);
+    let mut now = vec![nodes[0]];
+    now.extend(moved.map(|spec| cluster.start(spec)));
+    cluster.wait_full_mesh(&now);
+    // It has moved as well, so that nobody can find it, and is told nothing.
+    now.push(cluster.start(spec(&store, "d")));
+    cluster.wait_full_mesh(&now);
+    assert_eq!(now.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
+    stays_whole(&cluster, &now);
+}
+
+#[test]
+fn a_mesh_that_was_stopped_as_a_whole_comes_back_by_itself() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let specs = ["a", "b", "c"].map(|name| spec(&store, name));
+    let [first, others @ ..] = specs.clone();
+    let nodes = cluster.start_star(first, others);
+    cluster.wait_full_mesh(&nodes);
+    let all: Vec<_> = nodes.iter().map(|&node| cluster.id(node)).collect();
+    for (at, name) in ["a", "b", "c"].iter().enumerate() {
+        let others: Vec<_> = all.iter().copied().filter(|id| *id != all[at]).collect();
+        wait_until_all_known(&store.of(name), &others);
+    }
+    // One after the other, so that the last has seen all others leave.
+    let back: Vec<_> = nodes.iter().map(|&node| cluster.spec_in_place(node)).collect();
+    for &node in &nodes {
+        assert!(cluster.terminate(node).success());
+    }
+    let forget_whom_to_join = |spec: Spec| Spec { connect: Vec::new(), ..spec };
+    let nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(forget_whom_to_join(spec))).collect();
+    cluster.wait_full_mesh(&nodes);
+    assert_eq!(nodes.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
+}
+
+/// Takes the place of a node that is gone, and hears who dials it.
+fn listen_at(addr: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match TcpListener::bind(addr) {
+            Ok(listener) => return listener,
+            // The kernel may not be done with the connections of who was there.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => panic!("{addr}: {error}"),
+        }
+    }
+}
+
+fn is_dialled(listener: &TcpListener) -> bool {
+    listener.set_nonblocking(true).unwrap();
+    match listener.accept() {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(spec(&store, "a"), ["left", "lost"].map(|name| spec(&store, name)));
+    cluster.wait_full_mesh(&nodes);
+    let [left, lost] = [nodes[1], nodes[2]].map(|node| (cluster.id(node), cluster.addr(node)));
+    assert!(cluster.terminate(nodes[1]).success());
+    cluster.kill(nodes[2]);
+    wait_until_known(&store.of("a"), "one that left and one that did not", |known| {
+        let is = |(id, _): (p2p_gossip::PeerId, _), has_left: bool| {
+            known.iter().any(|peer| peer["id"] == id.to_string() && peer["left"] == has_left)
+        };
+        is(left, true) && is(lost, false)
+    });
+    let again = cluster.spec_in_place(nodes[0]);
+    cluster.kill(nodes[0]);
+
+    let (at_left, at_lost) = (listen_at(left.1), listen_at(lost.1));
+    let node = cluster.start(again.clone());
+    // Its third attempt comes later than the first to whom it has not given up would.
+    for _ in 0..3 {
+        at_lost.accept().unwrap();
+    }
+    assert!(!is_dialled(&at_left), "a peer that left was dialled");
+    cluster.kill(node);
+    cluster.start(again.with_connect(left.1));
+    at_left.set_nonblocking(false).unwrap();
+    at_left.accept().unwrap();
+}
+
+/// Nodes `a`, `b` and `c` that have met through `a`, all killed; and their ids.
+fn killed(store: &Store, cluster: &mut Cluster) -> (Vec<Member>, [PeerId; 3]) {
+    let nodes = cluster.start_star(spec(store, "a"), ["b", "c"].map(|name| spec(store, name)));
+    cluster.wait_full_mesh(&nodes);
+    let [a, b, c] = [0, 1, 2].map(|n| cluster.id(nodes[n]));
+    wait_until_all_known(&store.of("a"), &[b, c]);
+    wait_until_all_known(&store.of("b"), &[a, c]);
+    for &node in &nodes {
+        cluster.kill(node);
+    }
+    (nodes, [a, b, c])
+}
+
+fn file_of(store: &Store, name: &str) -> PathBuf {
+    store.of(name).join("known_peers.toml")
+}
+
+/// Changes the year of all times in the file, as if the node's wall clock had been wrong.
+fn with_year(file: &Path, year: &str) {
+    let line = |line: &str| match line.split_once(" = \"20") {
+        Some((key, rest)) if rest.ends_with("Z\"") => format!("{key} = \"{year}{}\n", &rest[2..]),
+        _ => format!("{line}\n"),
+    };
+    let text: String = fs::read_to_string(file).unwrap().lines().map(line).collect();
+    assert_eq!(text.matches(&format!("\"{year}-")).count(), text.matches("Z\"").count(), "{text}");
+    fs::write(file, text).unwrap();
+}
+
+#[test]
+fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let (_, [_, b, c]) = killed(&store, &mut cluster);
+    let file = file_of(&store, "a");
+    let text = fs::read_to_string(&file).unwrap();
+    let entry = text.find(&b.to_string()).unwrap();
+    let at = entry + text[entry..].find("left = false").unwrap();
+    fs::write(&file, text[..at].to_owned() + "missed_s = 86400\n" + &text[at..]).unwrap();
+
+    let node = cluster.start(spec(&store, "a"));
+    cluster.wait_for("word of it", &[node], |history| {
+        history.log_mentions(node, "peers=1 forgotten=1").then_some(())
+    });
+    wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
+}
+
+#[test]
+fn known_peers_are_found_again_whatever_the_wall_clock_said() {
+    for year in ["1970", "2001", "9998"] {
+        let store = Store::new();
+        let mut cluster = Cluster::new();
+        let (nodes, _) = killed(&store, &mut cluster);
+        with_year(&file_of(&store, "a"), year);
+        let back = nodes[1..].iter().map(|&node| cluster.spec_in_place(node)).collect::<Vec<_>>();
+        let forget_whom_to_join = |spec: Spec| Spec { connect: Vec::new(), ..spec };
+        let mut nodes: Vec<_> =
+            back.into_iter().map(|spec| cluster.start(forget_whom_to_join(spec))).collect();
+        // At another address, so that only its own memory leads to the others.
+        nodes.push(cluster.start(spec(&store, "a")));
+        let a = nodes[2];
+        cluster.wait_full_mesh(&nodes);
+        cluster.check(&[a], |history| {
+            let kept = history.log_mentions(a, "looking for known peers peers=2 forgotten=0");
+            (!kept).then(|| format!("peers are forgotten because their times are in {year}"))
+        });
+        let first = |known: &Value| known["first_seen"].as_str().unwrap().to_owned();
+        for known in known(&store.of("a")) {
+            assert!(first(&known).starts_with(year), "{known}");
+            assert!(known["last_seen"].as_str().unwrap() >= first(&known).as_str(), "{known}");
+        }
+    }
+}
+
+#[test]
+fn a_strict_node_protects_known_addresses_whatever_the_wall_clock_said() {
+    for year in ["2001", "9998"] {
+        let store = Store::new();
+        let mut cluster = Cluster::new();
+        let (nodes, [a, ..]) = killed(&store, &mut cluster);
+        // `b` had dialled `a` there, so the address is proven.
+        with_year(&file_of(&store, "b"), year);
+        let at = cluster.addr(nodes[0]);
+        let strict = cluster.start(spec(&store, "b").with_switch("--strict"));
+        let thief = Spec::named("thief").with_bind(at).with_connect(cluster.addr(strict));
+        let thief = cluster.start(thief);
+        let thief_id = cluster.id(thief);
+        let words = ["refused, as --strict asks", &a.to_string(), &thief_id.to_string()];
+        cluster.wait_for("the refusal", &[strict, thief], |history| {
+            let log = history.log(strict);
+            log.iter().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+        });
+        cluster.check(&[strict], |history| {
+            let came = history.ups_since(strict, 0).contains(&thief_id);
+            came.then(|| "the strict node took another key at a known address".to_owned())
+        });
+    }
+}
+
+#[test]
+fn a_lost_peer_is_forgotten_after_the_connected_time_that_the_user_asked_for() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let a = spec(&store, "a").with_option("--forget-after", "3");
+    let nodes = cluster.start_star(a, ["b", "c"].map(|name| spec(&store, name)));
+    cluster.wait_full_mesh(&nodes);
+    let [b, c] = [1, 2].map(|n| cluster.id(nodes[n]));
+    wait_until_all_known(&store.of("a"), &[b, c]);
+    cluster.kill(nodes[1]);
+    wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
+}
+
+#[test]
+fn when_a_peer_was_first_seen_outlives_many_restarts_of_both() {
+    let store = Store::new();
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&store, "a"));
+    let second = cluster.start(spec(&store, "b").with_connect(cluster.addr(first)));
+    let peer = cluster.id(second);
+    wait_until_all_known(&store.of("a"), &[peer]);
+    let seen = known(&store.of("a"))[0]["first_seen"].clone();
+    let (mut a, mut b) = (first, second);
+    for _ in 0..3 {
+        let (again_a, again_b) = (cluster.spec_in_place(a), cluster.spec_in_place(b));
+        cluster.kill(a);
+        assert!(cluster.terminate(b).success());
+        a = cluster.start(again_a);
+        b = cluster.start(again_b);
+        cluster.wait_full_mesh(&[a, b]);
+    }
+    let last = known(&store.of("a"));
+    assert_eq!((last.len(), &last[0]["first_seen"]), (1, &seen));
+    // It came to us every time but the first start of it, or we went there: either way it is known where.
+    assert!(
+        last[0]["addresses"].as_array().unwrap().iter().any(|at| at["addr"] == cluster.addr(b).to_string())
+    );
+}
+
+/// Opens a directory that a node in this process has just stopped using: on a busy machine its disk
+/// may take longer than a node waits for it.
+fn open(state: &Path) -> StateDir {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match StateDir::open(state) {
+            Ok(directory) => return directory,
+            Err(StateError::InUse { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_program_that_embeds_a_node_has_the_same_memory() {
+    let store = Store::new();
+    let state = store.of("a");
+    let loopback = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
+    let other = Node::start(loopback.clone(), Identity::generate().unwrap()).unwrap();
+    let meet = |connect: Vec<p2p_gossip::ConnectAddr>| {
+        let directory = open(&state);
+        let identity = directory.identity().unwrap();
+        let config = Config { connect, ..loopback.clone() };
+        let node = Node::start_with_state(config, identity, directory).unwrap();
+        let up = |event: &Event| matches!(event, Event::Up { peer, .. } if *peer == other.id());
+        let events = node.events().clone();
+        let deadline = Instant::now() + DEADLINE;
+        while !up(&events.recv_deadline(deadline).expect("they meet")) {}
+        wait_until_all_known(&state, &[other.id()]);
+        let id = node.id();
+        node.shutdown();
+        id
+    };
+    let first = meet(vec![other.local_addr().into()]);
+    assert_eq!(meet(Vec::new()), first);
+    let mut directory = open(&state);
+    assert!(directory.forget(&other.id()).unwrap() && !directory.forget(&other.id()).unwrap());
+    assert!(directory.known_peers().is_empty() && known(&state).is_empty());
+}
