@@ -19,4 +19,4 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
-pub use crate::util::{log_limit, queue, text};
+pub use crate::util::{log_limit, queue, text, worker};

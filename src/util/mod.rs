@@ -4,3 +4,4 @@ pub mod log_limit;
 pub mod queue;
 pub mod text;
 pub(crate) mod token_bucket;
+pub mod worker;
