@@ -1,0 +1,27 @@
+#!/bin/sh
+# Fails when the source breaks a rule of the design that the compiler does not know.
+# Called by `make check`. Needs cargo, and the usual tools of a POSIX system.
+set -eu
+cd "$(dirname "$0")/../.."
+
+fail() {
+    printf 'check: %s\n' "$*" >&2
+    exit 1
+}
+
+# The shipped program is synchronous: none of these packages may be linked into it.
+async_runtimes='tokio|async-std|smol|mio|async-io|async-executor|hyper|futures-executor'
+tree=$("${CARGO:-cargo}" tree --locked -e normal --target all --prefix none)
+if printf '%s\n' "$tree" | grep -E "^($async_runtimes) "; then
+    fail 'an async runtime is among the packages of the program'
+fi
+
+# The mesh is a pure state machine: time and randomness are its arguments, and nothing in it blocks.
+impure='Tcp(Stream|Listener)|UdpSocket|ToSocketAddrs|\b(std|core)::(thread|fs|process|env|io)\b'
+impure="$impure"'|\bthread::|\bfs::|\bprocess::|\bcrossbeam|\brustls\b|\brustix\b|Instant::now|SystemTime'
+impure="$impure"'|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|choice|seed)\(|Rng::new\('
+if grep -rnE "$impure" src/mesh; then
+    fail 'src/mesh must stay free of I/O, clocks and unseeded randomness'
+fi
+
+tests/checks/import_circles.sh
