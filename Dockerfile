@@ -1,4 +1,4 @@
-# The program and a directory for its state, and nothing else:
+# An image of the program and a directory for its state:
 #   docker build -t p2p-gossip . && docker run -p 8080:8080 -v mesh:/state p2p-gossip --name alpha
 FROM rust:1.88-bookworm AS build
 WORKDIR /src
@@ -7,8 +7,8 @@ RUN make static && mkdir -p /image/state && cp target/static/p2p-gossip /image/
 
 FROM scratch
 COPY --from=build /image/p2p-gossip /p2p-gossip
-# A volume takes its owner from here; the node makes a directory in it that is closed to others. The number
-# is nobody's: there is no file of users.
+# A volume takes its owner from this directory. The node makes a private directory in the volume. The image has no
+# file of users, so the number belongs to no named user.
 COPY --from=build --chown=65532:65532 /image/state /state
 USER 65532:65532
 VOLUME /state
