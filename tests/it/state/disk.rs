@@ -123,7 +123,8 @@ fn full_disk_keeps_the_old_file_and_the_node_running() {
     cluster.terminate(a);
 }
 
-/// Waits for the pause of a second between two attempts: a failed attempt removes its temporary file.
+/// Waits until the directory has no temporary file: a failed attempt removes its own, and the next one
+/// starts a second later.
 fn wait_until_no_temporary_is_left(state: &Path) {
     let deadline = Instant::now() + DEADLINE;
     let is_temporary = |name: OsString| name.to_string_lossy().ends_with(".tmp");

@@ -63,10 +63,13 @@ fn stopped_mesh_reforms_without_bootstrap_addresses() {
     for &node in &nodes {
         assert!(cluster.terminate(node).success());
     }
-    let without_bootstrap = |spec: Spec| Spec { connect: Vec::new(), ..spec };
     let nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(without_bootstrap(spec))).collect();
     cluster.wait_full_mesh(&nodes);
     assert_eq!(nodes.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
+}
+
+fn without_bootstrap(spec: Spec) -> Spec {
+    Spec { connect: Vec::new(), ..spec }
 }
 
 /// Listens at the address of a stopped node, to see dials to it.
@@ -180,7 +183,6 @@ fn known_peers_are_found_despite_a_wrong_wall_clock() {
         let (nodes, _) = killed_mesh(&store, &mut cluster);
         set_year(&known_peers_file(&store, "a"), year);
         let back = nodes[1..].iter().map(|&node| cluster.spec_in_place(node)).collect::<Vec<_>>();
-        let without_bootstrap = |spec: Spec| Spec { connect: Vec::new(), ..spec };
         let mut nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(without_bootstrap(spec))).collect();
         // `a` starts at another address, so only its known peers lead to the others.
         nodes.push(cluster.start(spec(&store, "a")));
