@@ -137,11 +137,11 @@ fn key_file_without_line_breaks_is_refused_with_a_remedy_and_never_shown() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     let state = state.to_str().unwrap();
     for key in keys {
-        let copy_file = "copy the file itself, not its text through a shell variable";
+        let copy_file = "copy the file itself";
         for (text, remedy) in [
             (with_blanks(key), copy_file),
             (with_backslashes(key), copy_file),
-            (key.lines().take(2).collect::<Vec<_>>().join("\n"), "copy the whole file again"),
+            (key.lines().take(2).collect::<Vec<_>>().join("\n"), "copy the whole file"),
         ] {
             let bad = files.private("bad.pem", &text);
             let in_state = files.private("state/key.pem", &text);
@@ -167,7 +167,7 @@ fn key_given_as_a_file_name_is_never_shown() {
     for args in
         [&["--key", ED25519][..], &[&attached], &[ED25519], &["--cert", ED25519], &["--bind", ED25519]]
     {
-        assert_usage_error(args, &["is the text of a PEM file; its name is needed"]);
+        assert_usage_error(args, &["the text of a PEM file"]);
         assert_hidden(ED25519, &String::from_utf8(run(args).stderr).unwrap());
     }
     let digits = "0123456789abcdef".repeat(4);

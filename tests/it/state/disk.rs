@@ -14,7 +14,7 @@ use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, own_addr};
 
 const WRITE_FAILED: &str = "cannot write the known peers";
-const WRITE_RECOVERED: &str = "the known peers can be written again";
+const WRITE_RECOVERED: &str = "written again";
 
 fn wait_for_log(cluster: &Cluster, node: Member, text: &str) {
     cluster.wait_for(&format!("{text:?}"), &[node], |history| history.log_mentions(node, text).then_some(()));
