@@ -189,7 +189,7 @@ impl Drop for Network {
     fn drop(&mut self) {
         let names = (1..=self.size).map(|node| self.namespace(node)).chain([self.hub()]);
         let delete: String = names.map(|name| format!("netns delete {name}\n")).collect();
-        // What could not be built cannot be removed either; the rest must go all the same.
+        // A namespace that was never added fails to be removed; `-force` goes on with the rest.
         let _ = run(&["ip", "-force", "-batch", "-"], &delete);
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::netns::{run, skip, unique_prefix};
 
-/// Every node listens here.
+/// Every node listens on this port.
 pub(crate) const PORT: u16 = 7000;
 /// Public address of the hidden host.
 pub(crate) const GATE: &str = "10.81.2.254:17000";
@@ -135,7 +135,7 @@ impl Site {
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        let hosts = SUBNET_HOSTS.iter().map(|subnet_host| subnet_host.name).chain([ROUTER, "c1"]);
+        let hosts = SUBNET_HOSTS.iter().map(|host| host.name).chain([ROUTER, "c1"]);
         hosts.map(|host| self.namespace(host)).collect::<Vec<_>>().into_iter()
     }
 
@@ -182,13 +182,13 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         let delete: String = self.names().map(|name| format!("netns delete {name}\n")).collect();
-        // What could not be built cannot be removed either; the rest must go all the same.
+        // A namespace that was never added fails to be removed; `-force` goes on with the rest.
         let _ = run(&["ip", "-force", "-batch", "-"], &delete);
     }
 }
 
 fn subnet_host(host: &str) -> &'static Host {
-    SUBNET_HOSTS.iter().find(|subnet_host| subnet_host.name == host).expect("a host on a subnet")
+    SUBNET_HOSTS.iter().find(|found| found.name == host).expect("a host on a subnet")
 }
 
 /// The IPv4 address where a host on a subnet listens.
