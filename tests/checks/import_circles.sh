@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fails when files of the source import each other in a circle. Test modules are left out.
+# Fails if source files import each other in a circle. Ignores test modules.
 # Usage: tests/checks/import_circles.sh [DIRECTORY]
 set -eu
 cd "${1:-.}"
 
 find src -name '*.rs' | LC_ALL=C sort | awk '
-    # The file of a module path below a directory: the longest part of the path that is a file.
+    # The file of a module path below a directory: that of the longest prefix of the path that has one.
     function file_of(base, path,    parts, count, i, found, at) {
         count = split(path, parts, "::")
         found = (base "/mod.rs" in files) ? base "/mod.rs" : ""
@@ -20,7 +20,7 @@ find src -name '*.rs' | LC_ALL=C sort | awk '
     function note(from, to) {
         if (to != "" && to != from) print from, to
     }
-    # One path, perhaps with a list in braces at its end.
+    # Notes the imports of one path, which may end with a list in braces.
     function follow(from, base, path,    open, list, parts, count, i) {
         open = index(path, "{")
         if (!open) { note(from, file_of(base, path)); return }

@@ -1,6 +1,6 @@
-//! The integration tests: one program, as each further one would have to be built and linked.
+//! The integration tests, in one program: each further program costs a build and a link.
 //!
-//! A test that needs a process of its own is a program of its own: see the targets in Cargo.toml.
+//! A test that needs its own process is a separate target in Cargo.toml.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![cfg(unix)]
 

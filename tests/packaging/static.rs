@@ -1,7 +1,7 @@
-//! The static program where there is nothing else: no libraries, no devices, no resolver, no /proc.
+//! Tests of the static program in an empty root: no libraries, no devices, no resolver, no /proc.
 //!
-//! `make test-static` builds it and says where it is; without that, without root or without chroot(8)
-//! the tests say that they were skipped.
+//! `make test-static` builds the program and sets `P2P_GOSSIP_STATIC`. Without that, root or chroot(8)
+//! the tests are skipped and say so.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -14,16 +14,17 @@ use crate::support::netns::skip;
 use crate::support::process::Spec;
 use crate::support::{Cluster, own_addr, stays_whole};
 
-/// Directories that hold the static program and nothing else.
-struct Empty {
+/// Root directories that hold only the static program. Removed when dropped.
+struct EmptyRoots {
     program: PathBuf,
     dir: tempfile::TempDir,
 }
 
-impl Empty {
+impl EmptyRoots {
+    /// `None`, with the reason on stderr, if the tests cannot run.
     fn new() -> Option<Self> {
         let Some(program) = std::env::var_os("P2P_GOSSIP_STATIC") else {
-            return skip("P2P_GOSSIP_STATIC does not say where the static program is: make test-static");
+            return skip("P2P_GOSSIP_STATIC does not name the static program: run make test-static");
         };
         if !rustix::process::geteuid().is_root() {
             return skip("chroot(8) needs root");
@@ -34,6 +35,7 @@ impl Empty {
         Some(Self { program: program.into(), dir: tempfile::tempdir().unwrap() })
     }
 
+    /// Makes a root directory with the program in it.
     fn root(&self, name: &str) -> PathBuf {
         let root = self.dir.path().join(name);
         fs::create_dir(&root).unwrap();
@@ -42,18 +44,18 @@ impl Empty {
     }
 }
 
-/// A DNS server on an address of loopback that answers every name with 127.0.0.1; where it is.
+/// Starts a DNS server that answers every name with 127.0.0.1; returns its loopback address.
 fn dns_server() -> Option<IpAddr> {
     let ip = own_addr().ip();
     let socket = match UdpSocket::bind((ip, 53)) {
         Ok(socket) => socket,
-        Err(error) => return skip(&format!("no server can be at the port of DNS: {error}")),
+        Err(error) => return skip(&format!("cannot bind the DNS port: {error}")),
     };
-    // Ends with the process; it waits and does nothing else.
+    // The thread ends with the process.
     thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut query) {
-            // A header of 12 bytes; the name, up to an empty label; type and class, of two bytes each.
+            // RFC 1035: a header of 12 bytes; the name, up to an empty label; type and class, two bytes each.
             let name = query[12..length].iter().position(|&byte| byte == 0).unwrap();
             let question = &query[12..12 + name + 5];
             let is_ipv4 = question[name + 1..] == [0, 1, 0, 1];
@@ -66,14 +68,14 @@ fn dns_server() -> Option<IpAddr> {
     Some(ip)
 }
 
-/// Runs the program to its end in its root.
+/// Runs the program to its end in this root.
 fn run(root: &Path, args: &[&str]) -> Output {
     let mut command = Command::new("chroot");
     command.arg(root).arg("/p2p-gossip").args(args).stdin(Stdio::null());
     command.output().unwrap()
 }
 
-/// What there is in a directory.
+/// The sorted names in a directory.
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -82,9 +84,9 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn nodes_with_nothing_but_the_program_meet_and_are_the_same_after_a_restart() {
-    let Some(empty) = Empty::new() else { return };
-    let (bare, kept) = (empty.root("bare"), empty.root("kept"));
+fn nodes_in_empty_roots_connect_and_keep_their_identity() {
+    let Some(roots) = EmptyRoots::new() else { return };
+    let (bare, kept) = (roots.root("bare"), roots.root("kept"));
     let mut cluster = Cluster::new();
     let first = cluster.start(Spec::named("bare").with_root(&bare).with_args("--bind 127.0.0.1"));
     let spec = Spec::named("kept").with_root(&kept).with_state(Path::new("/state"));
@@ -95,7 +97,7 @@ fn nodes_with_nothing_but_the_program_meet_and_are_the_same_after_a_restart() {
     let id = cluster.id(second);
     assert!(cluster.terminate(second).success());
 
-    // It finds the mesh by itself, and is who it was.
+    // Without a bootstrap address the node finds the mesh again, under the same id.
     let again = cluster.start(spec);
     cluster.wait_full_mesh(&[first, again]);
     assert_eq!(cluster.id(again), id);
@@ -107,9 +109,9 @@ fn nodes_with_nothing_but_the_program_meet_and_are_the_same_after_a_restart() {
 }
 
 #[test]
-fn the_verbs_need_nothing_either() {
-    let Some(empty) = Empty::new() else { return };
-    let root = empty.root("verbs");
+fn verbs_work_in_an_empty_root() {
+    let Some(roots) = EmptyRoots::new() else { return };
+    let root = roots.root("verbs");
     let made = run(&root, &["keygen", "--key", "/key.pem", "--cert", "/cert.pem"]);
     assert!(made.status.success(), "{made:?}");
     let id = run(&root, &["id", "--cert", "/cert.pem"]);
@@ -118,51 +120,51 @@ fn the_verbs_need_nothing_either() {
     assert_eq!(names(&root), ["cert.pem", "key.pem", "p2p-gossip"]);
 }
 
-/// Names need a resolver, which is more than the program: the log says so, and the node runs on.
+/// Host names need a resolver, which an empty root lacks: the node logs that and runs on.
 #[test]
-fn a_name_without_a_resolver_is_told_and_harms_nobody() {
-    let Some(empty) = Empty::new() else { return };
+fn host_name_without_a_resolver_is_logged_and_harmless() {
+    let Some(roots) = EmptyRoots::new() else { return };
     let mut cluster = Cluster::new();
     let first =
-        cluster.start(Spec::named("first").with_root(&empty.root("first")).with_args("--bind 127.0.0.1"));
-    let spec = Spec::named("second").with_root(&empty.root("second"));
+        cluster.start(Spec::named("first").with_root(&roots.root("first")).with_args("--bind 127.0.0.1"));
+    let spec = Spec::named("second").with_root(&roots.root("second"));
     let spec = spec.with_args("--bind 127.0.0.1 --connect peer.example:8080");
     let second = cluster.start(spec.with_connect(cluster.addr(first)));
     cluster.wait_full_mesh(&[first, second]);
     cluster.wait_for("the name that can't be resolved", &[second], |history| {
-        let told =
+        let is_logged =
             history.log_mentions(second, "peer.example:8080") && history.log_mentions(second, "looked up");
-        told.then_some(())
+        is_logged.then_some(())
     });
     stays_whole(&cluster, &[first, second]);
 }
 
-/// With the files that a resolver needs names work, and nothing else is asked for: a C library that is
-/// linked in must not look for parts of itself.
+/// A resolver needs only its configuration files: the C library in the program must not load further
+/// parts of itself.
 #[test]
-fn a_name_in_the_file_of_hosts_is_found() {
-    let Some(empty) = Empty::new() else { return };
-    // As systemd has it: of what stands here, only files and DNS are built in.
+fn host_name_in_the_hosts_file_is_found() {
+    let Some(roots) = EmptyRoots::new() else { return };
+    // systemd's usual line; the program has only `files` and `dns` built in.
     let sources = "hosts: mymachines resolve files myhostname dns\n";
-    meets_by_name(&empty, &[("hosts", "127.0.0.1 peer.example\n"), ("nsswitch.conf", sources)]);
+    assert_connects_by_name(&roots, &[("hosts", "127.0.0.1 peer.example\n"), ("nsswitch.conf", sources)]);
 }
 
 #[test]
-fn a_name_that_a_dns_server_knows_is_found() {
-    let Some(empty) = Empty::new() else { return };
+fn host_name_from_a_dns_server_is_found() {
+    let Some(roots) = EmptyRoots::new() else { return };
     let Some(server) = dns_server() else { return };
-    meets_by_name(&empty, &[("resolv.conf", &format!("nameserver {server}\n"))]);
+    assert_connects_by_name(&roots, &[("resolv.conf", &format!("nameserver {server}\n"))]);
 }
 
-/// Two nodes, of which one knows the other by name, with these files in its /etc.
-fn meets_by_name(empty: &Empty, files: &[(&str, &str)]) {
-    let root = empty.root("named");
+/// Asserts that a node with these files in its /etc connects to another by host name.
+fn assert_connects_by_name(roots: &EmptyRoots, files: &[(&str, &str)]) {
+    let root = roots.root("named");
     fs::create_dir(root.join("etc")).unwrap();
     for (name, content) in files {
         fs::write(root.join("etc").join(name), content).unwrap();
     }
     let mut cluster = Cluster::new();
-    let spec = Spec::named("first").with_root(&empty.root("first"));
+    let spec = Spec::named("first").with_root(&roots.root("first"));
     let first = cluster.start(spec.with_args("--bind 127.0.0.1"));
     let join = format!("--bind 127.0.0.1 --connect peer.example:{}", cluster.addr(first).port());
     let second = cluster.start(Spec::named("second").with_root(&root).with_args(&join));

@@ -1,4 +1,4 @@
-//! The program that is run for events.
+//! Tests of `--on-event`: the program that a node runs for each event.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use super::program::{Files, Node, PATIENCE, STOP_MAX, addr_of, assert_failure, assert_usage_error, program};
 
-/// Shows on stdout, which is no place for it to interfere, all that it was told.
-const TELLS_ALL: &str = r#"
+/// Prints the event on stdin and the variables to stdout, which the node passes on to its stderr.
+const PRINTS_INPUT: &str = r#"
 sed 's/^/stdin /'
 env | sed -n 's/^P2P_GOSSIP_/variable /p; s/^NOTIFY_SOCKET/inherited &/p'
 echo end"#;
 
-/// What the script said in one run: the object on its stdin, and its variables.
-fn told(node: &Node) -> (Value, BTreeMap<String, String>) {
+/// The output of one run of the script: the object on its stdin, and its variables.
+fn hook_output(node: &Node) -> (Value, BTreeMap<String, String>) {
     let line = node.log_line("stdin {");
     let object = serde_json::from_str(line.strip_prefix("stdin ").unwrap()).unwrap();
     let mut variables = BTreeMap::new();
@@ -35,9 +35,9 @@ fn told(node: &Node) -> (Value, BTreeMap<String, String>) {
 }
 
 #[test]
-fn the_program_is_told_what_stdout_shows_and_in_the_same_order() {
+fn hook_gets_the_fields_and_the_order_of_stdout() {
     let files = Files::new();
-    let script = files.script("hook", TELLS_ALL);
+    let script = files.script("hook", PRINTS_INPUT);
     let mut command = program();
     command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json", "--period", "0.01"]);
     command.args(["--on-event", &script]).env("P2P_GOSSIP_STALE", "x").env("NOTIFY_SOCKET", "/nonexistent");
@@ -48,13 +48,13 @@ fn the_program_is_told_what_stdout_shows_and_in_the_same_order() {
     speaker.args(["--connect", &addr, "--stdin", "--exit-after-stdin", "--output", "json"]);
     let mut speaker = Node::spawn(speaker.stdin(Stdio::piped()));
     let id = speaker.event("listening")["id"].clone();
-    // Pings come too, and are not what the program is for.
+    // Pings arrive too, but the hook runs for none of them.
     first.event("ping");
     speaker.stdin().write_all("$(reboot) \u{1b}[2J; \"quoted\"\n".as_bytes()).unwrap();
     speaker.close_stdin();
     assert_eq!(speaker.wait().0.code(), Some(0));
     for kind in ["up", "message", "left"] {
-        let (object, variables) = told(&first);
+        let (object, variables) = hook_output(&first);
         assert_eq!((&object["event"], &object["peer"]), (&kind.into(), &id), "{object}");
         let fields = object.as_object().unwrap();
         let names: Vec<&String> = variables.keys().collect();
@@ -69,7 +69,7 @@ fn the_program_is_told_what_stdout_shows_and_in_the_same_order() {
 }
 
 #[test]
-fn the_object_on_stdin_is_the_line_on_stdout() {
+fn hook_stdin_is_the_json_line_of_stdout() {
     let files = Files::new();
     let script = files.script("hook", "sed 's/^/stdin /'");
     let first = Node::start(&["--on-event", &script, "--on-event-pings"]);
@@ -85,7 +85,7 @@ fn the_object_on_stdin_is_the_line_on_stdout() {
 }
 
 #[test]
-fn a_program_that_fails_is_reported_and_the_next_event_comes_all_the_same() {
+fn failed_hook_is_logged_and_the_next_event_still_runs_it() {
     let files = Files::new();
     let script = files.script("hook", "[ \"$P2P_GOSSIP_EVENT\" = up ] && exit 3\nkill -9 $$");
     let first = Node::start(&["--on-event", &script]);
@@ -100,17 +100,17 @@ fn a_program_that_fails_is_reported_and_the_next_event_comes_all_the_same() {
     first.stop();
 }
 
-/// Whether there is a process with this id that has not ended.
-fn runs(pid: &str) -> bool {
+/// Whether a process with this id exists and has not ended.
+fn is_running(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     state.is_some_and(|state| state != 'Z')
 }
 
-/// Waits for the end of processes that have been killed.
-fn assert_end(pids: &[&str]) {
+/// Waits until all these processes, which have been killed, have ended.
+fn wait_for_end(pids: &[&str]) {
     let deadline = Instant::now() + PATIENCE;
-    while pids.iter().any(|pid| runs(pid)) {
+    while pids.iter().any(|pid| is_running(pid)) {
         assert!(Instant::now() < deadline, "{pids:?} still run");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -120,7 +120,7 @@ const HANGS: &str = "[ \"$P2P_GOSSIP_EVENT\" = up ] || exit 0\nsleep 1000 &\nech
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
-fn a_program_that_hangs_is_killed_with_what_it_started_and_slows_nobody() {
+fn hanging_hook_is_killed_with_its_children_and_slows_no_peer() {
     let files = Files::new();
     let script = files.script("hook", HANGS);
     let first = Node::start(&["--on-event", &script]);
@@ -133,13 +133,13 @@ fn a_program_that_hangs_is_killed_with_what_it_started_and_slows_nobody() {
     second.stop();
     let killed = first.log_line("--on-event failed");
     assert!(killed.contains("event=up") && killed.contains("killed after 10s"), "{killed}");
-    assert_end(&pids);
+    wait_for_end(&pids);
     first.stop();
 }
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
-fn a_node_that_leaves_does_not_wait_for_a_program_that_hangs() {
+fn leaving_node_does_not_wait_for_a_hanging_hook() {
     let files = Files::new();
     let script = files.script("hook", HANGS);
     let mut first = Node::start(&["--on-event", &script]);
@@ -153,12 +153,12 @@ fn a_node_that_leaves_does_not_wait_for_a_program_that_hangs() {
     assert!(killed.contains("killed") && !killed.contains("10s"), "{killed}");
     assert_eq!(first.wait().0.code(), Some(0));
     assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
-    assert_end(&pids);
+    wait_for_end(&pids);
     second.stop();
 }
 
 #[test]
-fn a_program_that_cannot_be_run_is_an_error_at_the_start() {
+fn hook_that_cannot_run_fails_the_start() {
     let files = Files::new();
     let plain = files.with_mode("plain", "x", 0o644);
     assert_failure(&["--port=0", "--on-event", &plain], &["--on-event", "not executable"]);

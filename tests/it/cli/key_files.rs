@@ -1,4 +1,4 @@
-//! Keys and certificates.
+//! Tests of `--key` and `--cert`: accepted kinds of files, refusals, and that no message shows a key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use super::program::{
 use crate::support::leaks::{assert_hidden, with_backslashes, with_blanks};
 
 #[test]
-fn every_kind_of_key_is_taken_and_its_id_is_the_hash_of_the_public_key() {
+fn every_key_kind_is_accepted_and_its_id_hashes_the_public_key() {
     let kinds = [
         ("Ed25519, PKCS#8", ED25519, ED25519_ID),
         (
@@ -38,7 +38,7 @@ fn every_kind_of_key_is_taken_and_its_id_is_the_hash_of_the_public_key() {
         let key = files.private("key.pem", pem);
         let node = Node::start(&["--key", &key, "--connect", &addr]);
         assert_eq!(node.event("listening")["id"], id, "{kind}");
-        // It is not only shown: the others know it by that id.
+        // The other node knows it by the same id.
         assert_eq!(first.event("up")["peer"], id, "{kind}");
         node.stop();
         assert_eq!(first.event("left")["peer"], id, "{kind}");
@@ -47,7 +47,7 @@ fn every_kind_of_key_is_taken_and_its_id_is_the_hash_of_the_public_key() {
 }
 
 #[test]
-fn the_id_stays_when_the_key_does_and_changes_when_it_does_not() {
+fn id_depends_on_the_key_alone() {
     let files = Files::new();
     let key = files.private("key.pem", ED25519);
     let cert = files.with_mode("cert.pem", ED25519_CERT, 0o644);
@@ -66,7 +66,7 @@ fn the_id_stays_when_the_key_does_and_changes_when_it_does_not() {
 }
 
 #[test]
-fn a_certificate_made_with_openssl_serves_and_its_id_can_be_checked_with_openssl() {
+fn openssl_certificate_works_and_openssl_computes_the_same_id() {
     let files = Files::new();
     let (key, cert) = (files.path("key.pem"), files.path("cert.pem"));
     let (key, cert) = (key.to_str().unwrap(), cert.to_str().unwrap());
@@ -98,7 +98,7 @@ fn a_certificate_made_with_openssl_serves_and_its_id_can_be_checked_with_openssl
 }
 
 #[test]
-fn a_key_file_that_cannot_be_used_is_named_with_the_reason() {
+fn unusable_key_file_is_named_with_the_reason() {
     let files = Files::new();
     let fails = |file: &str, needle: &str| assert_failure(&["--port=0", "--key", file], &[file, needle]);
     fails(files.path("missing.pem").to_str().unwrap(), "No such file");
@@ -118,9 +118,9 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_reason() {
     fails(&files.private("cut.pem", &cut), "is cut off");
 }
 
-/// `KEY=$(cat key.pem); echo $KEY > bad.pem`, and what becomes of a key in a file of environment variables.
+/// Such files come from `KEY=$(cat key.pem); echo $KEY > bad.pem` and from files of environment variables.
 #[test]
-fn a_key_file_without_line_breaks_is_refused_with_a_remedy_and_shown_nowhere() {
+fn key_file_without_line_breaks_is_refused_with_a_remedy_and_never_shown() {
     let keys = [
         ED25519,
         include_str!("../../fixtures/keys/encrypted.pem"),
@@ -137,11 +137,11 @@ fn a_key_file_without_line_breaks_is_refused_with_a_remedy_and_shown_nowhere() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     let state = state.to_str().unwrap();
     for key in keys {
-        let lost = "copy the file itself, not its text through a shell variable";
+        let copy_file = "copy the file itself";
         for (text, remedy) in [
-            (with_blanks(key), lost),
-            (with_backslashes(key), lost),
-            (key.lines().take(2).collect::<Vec<_>>().join("\n"), "copy the whole file again"),
+            (with_blanks(key), copy_file),
+            (with_backslashes(key), copy_file),
+            (key.lines().take(2).collect::<Vec<_>>().join("\n"), "copy the whole file"),
         ] {
             let bad = files.private("bad.pem", &text);
             let in_state = files.private("state/key.pem", &text);
@@ -160,14 +160,14 @@ fn a_key_file_without_line_breaks_is_refused_with_a_remedy_and_shown_nowhere() {
     }
 }
 
-/// `--key "$(cat key.pem)"`.
+/// The user error is `--key "$(cat key.pem)"`.
 #[test]
-fn a_key_in_the_place_of_its_file_name_is_shown_nowhere() {
+fn key_given_as_a_file_name_is_never_shown() {
     let attached = format!("--key={ED25519}");
     for args in
         [&["--key", ED25519][..], &[&attached], &[ED25519], &["--cert", ED25519], &["--bind", ED25519]]
     {
-        assert_usage_error(args, &["is the text of a PEM file; its name is needed"]);
+        assert_usage_error(args, &["the text of a PEM file"]);
         assert_hidden(ED25519, &String::from_utf8(run(args).stderr).unwrap());
     }
     let digits = "0123456789abcdef".repeat(4);
@@ -180,24 +180,24 @@ fn a_key_in_the_place_of_its_file_name_is_shown_nowhere() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+fn key_readable_by_others_is_refused_with_the_chmod_that_repairs_it() {
     let files = Files::new();
     for mode in [0o644, 0o640, 0o604, 0o660] {
         let key = files.with_mode("key.pem", ED25519, mode);
         let repair = format!("chmod 600 {key}");
         assert_failure(&["--port=0", "--key", &key], &[&key, &format!("{mode:04o}"), &repair]);
-        let mended = Command::new("sh").args(["-c", &repair]).status().unwrap();
-        assert!(mended.success());
+        let repaired = Command::new("sh").args(["-c", &repair]).status().unwrap();
+        assert!(repaired.success());
         let node = Node::start(&["--key", &key]);
         node.event("listening");
         node.stop();
     }
 }
 
-/// systemd's `LoadCredential=` lets a service read a file of root's by an access control list, which shows as
+/// systemd's `LoadCredential=` lets a service read a file of root by an access control list, which shows as
 /// a mode of 0440.
 #[test]
-fn a_key_that_a_service_manager_lends_is_taken() {
+fn key_from_a_service_manager_is_accepted() {
     let files = Files::new();
     let with_credentials = |directory: &Path| {
         let mut command = program();
@@ -207,7 +207,7 @@ fn a_key_that_a_service_manager_lends_is_taken() {
     let key = files.with_mode("key.pem", ED25519, 0o440);
     let output = with_credentials(files.dir()).args(["id", "--key", &key]).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), ED25519_ID);
-    // It is not enough that there are others, and nobody else may read it.
+    // A file outside the credentials directory is refused, and so is one open to other users.
     let elsewhere = files.dir().join("elsewhere");
     assert_failure_of(with_credentials(&elsewhere).args(["id", "--key", &key]), &["mode 0440"]);
     for mode in [0o444, 0o460] {
@@ -218,7 +218,7 @@ fn a_key_that_a_service_manager_lends_is_taken() {
 }
 
 #[test]
-fn a_key_that_cannot_be_opened_is_named() {
+fn key_without_permission_to_read_is_named() {
     let files = Files::new();
     let key = files.with_mode("key.pem", ED25519, 0o000);
     let mut command = unprivileged(&files);
@@ -226,7 +226,7 @@ fn a_key_that_cannot_be_opened_is_named() {
 }
 
 #[test]
-fn a_certificate_file_that_cannot_be_used_is_named_with_the_reason() {
+fn unusable_certificate_file_is_named_with_the_reason() {
     let files = Files::new();
     let key = files.private("key.pem", ED25519);
     let fails = |file: &str, needle: &str| {
@@ -240,7 +240,7 @@ fn a_certificate_file_that_cannot_be_used_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_key_and_a_certificate_of_two_pairs_are_refused_by_both_names() {
+fn mismatched_key_and_certificate_are_refused_with_both_names() {
     let files = Files::new();
     let cert = files.private("cert.pem", ED25519_CERT);
     for other in [include_str!("../../fixtures/keys/other.pem"), include_str!("../../fixtures/keys/p384.pem")]

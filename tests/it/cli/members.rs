@@ -1,11 +1,11 @@
-//! The table of members that SIGUSR1 asks for.
+//! Tests of the table of members that a node logs on SIGUSR1.
 
 use rustix::process::Signal;
 
 use super::program::{Node, addr_of};
 
 #[test]
-fn a_signal_shows_who_is_known_without_disturbing_anything() {
+fn sigusr1_logs_known_peers_and_the_node_runs_on() {
     let first = Node::start(&["--period", "0.05"]);
     let addr = addr_of(&first.event("listening"));
     first.signal(Signal::USR1);
@@ -19,7 +19,7 @@ fn a_signal_shows_who_is_known_without_disturbing_anything() {
     let lost_id = lost.event("listening")["id"].as_str().unwrap()[..10].to_owned();
     lost.signal(Signal::KILL);
     assert_eq!(first.event("down")["reason"], "closed");
-    // A round trip is measured by then.
+    // From this ping on the node has a round-trip time to show.
     while first.event("ping")["rtt_ms"].is_null() {}
 
     first.signal(Signal::USR1);

@@ -1,5 +1,5 @@
-//! The program as a user meets it: arguments, messages, exit codes, key files, signals, and
-//! standard streams that nobody reads. Runs the real binary.
+//! Tests of the real binary's command line: arguments, messages, exit codes, key files, signals and
+//! standard streams without a reader.
 
 mod program;
 

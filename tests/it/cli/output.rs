@@ -1,4 +1,4 @@
-//! What is shown on stdout and logged on stderr.
+//! Tests of the text and the JSON on stdout, and of the log on stderr.
 
 use rustix::process::Signal;
 
@@ -7,7 +7,7 @@ use super::program::assert_failure;
 use super::program::{Node, addr_of, program};
 
 #[test]
-fn the_text_output_tells_how_to_join_and_the_command_works() {
+fn text_output_shows_a_join_command_that_works() {
     let first = Node::spawn(program().args(["--port", "0", "--name", "alice", "--period", "0.1"]));
     let (listening, id, join) = (first.line(), first.line(), first.line());
     assert!(listening.contains("  listening  "), "{listening}");
@@ -33,7 +33,7 @@ fn the_text_output_tells_how_to_join_and_the_command_works() {
 }
 
 #[test]
-fn the_json_events_have_the_promised_fields() {
+fn json_events_have_the_documented_fields() {
     let first = Node::start(&["--name", "alice", "--period", "0.1"]);
     let listening = first.event("listening");
     let second = Node::start(&["--name", "bob", "--connect", &addr_of(&listening), "--period", "0.1"]);
@@ -57,7 +57,7 @@ fn the_json_events_have_the_promised_fields() {
 }
 
 #[test]
-fn logs_go_to_stderr_at_info_unless_told_otherwise() {
+fn log_level_on_stderr_is_info_unless_rust_log_sets_another() {
     let start = |filter: Option<&str>| {
         let mut command = program();
         command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]);
@@ -92,10 +92,10 @@ fn logs_go_to_stderr_at_info_unless_told_otherwise() {
 
 #[cfg(feature = "http")]
 #[test]
-fn the_page_is_shown_where_the_node_listens_and_a_port_in_use_is_a_failure() {
+fn http_address_is_shown_and_a_port_in_use_fails_the_start() {
     let text = Node::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--http", ":0"]));
     let lines: Vec<String> = (0..4).map(|_| text.line()).collect();
-    let (_, page) = lines[3].split_once("http://127.0.0.1:").expect("a line about the page");
+    let (_, page) = lines[3].split_once("http://127.0.0.1:").expect("the fourth line shows the page");
     let port = page.trim_end_matches('/').to_owned();
     assert!(port.parse::<u16>().is_ok_and(|port| port != 0), "{lines:?}");
 

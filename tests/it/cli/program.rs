@@ -1,4 +1,4 @@
-//! The program under test: run to its end or kept running, with what it says and the files it reads.
+//! Runs the program under test, to its end or as a node, and makes the files that it reads.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,25 +17,25 @@ use serde_json::Value;
 
 use crate::support::executable::{copy_program, write_script};
 
-/// For anything that must happen, on however busy a machine.
+/// Deadline for anything that must happen, also on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A clean stop takes less than a second; this leaves room for a busy machine.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(10);
-/// The user for what root must not try itself: somebody whom nobody else is.
-pub(super) const NOBODY_ELSE: u32 = 54_321;
+/// User id without rights, for tests that root's rights would defeat. No other process has it.
+pub(super) const UNPRIVILEGED_UID: u32 = 54_321;
 
 pub(super) const ED25519: &str = include_str!("../../fixtures/keys/ed25519.pem");
 pub(super) const ED25519_CERT: &str = include_str!("../../fixtures/keys/ed25519_cert.pem");
 /// `openssl pkey -in ed25519.pem -pubout -outform der | sha256sum`, as for the ids below.
 pub(super) const ED25519_ID: &str = "c53c49b583571e4df69fd1ab60942165e7afb131005aa1b57940b3511881aea0";
 
-/// The program, as whoever runs the tests.
+/// The program, run by the user that runs the tests.
 pub(super) fn program() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_p2p-gossip")))
+    without_environment(Command::new(env!("CARGO_BIN_EXE_p2p-gossip")))
 }
 
-/// The program as somebody runs it who may not do everything: root takes another user for this,
-/// and a copy of the program where that user can read it.
+/// The program, run by a user without root's rights. Root runs a copy as another user, in a place where
+/// that user can read it.
 pub(super) fn unprivileged(files: &Files) -> Command {
     if !rustix::process::geteuid().is_root() {
         return program();
@@ -43,13 +43,13 @@ pub(super) fn unprivileged(files: &Files) -> Command {
     let copy = files.path("p2p-gossip");
     copy_program(env!("CARGO_BIN_EXE_p2p-gossip").as_ref(), &copy);
     fs::set_permissions(files.dir(), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = clean(Command::new(copy));
-    command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+    let mut command = without_environment(Command::new(copy));
+    command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID);
     command
 }
 
-/// Without what the environment of the tests would change in it.
-fn clean(mut command: Command) -> Command {
+/// Removes the variables of the tests' environment that change what the program prints.
+fn without_environment(mut command: Command) -> Command {
     command.stdin(Stdio::null());
     for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "TZ"] {
         command.env_remove(name);
@@ -57,7 +57,7 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// Runs the program to its end, which it should find by itself.
+/// Runs the program until it ends by itself.
 pub(super) fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
     run_command(program().args(args))
 }
@@ -71,6 +71,7 @@ fn run_command(command: &mut Command) -> Output {
     Output { status, stdout, stderr }
 }
 
+/// Waits for the child's end; panics after `PATIENCE`.
 pub(super) fn wait(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -86,7 +87,7 @@ pub(super) fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// A message for wrong usage: exit code 2, two lines on stderr, each needle in the first.
+/// Asserts a usage error: exit code 2, two lines on stderr, each needle in the first.
 #[track_caller]
 pub(super) fn assert_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], needles: &[&str]) {
     let output = run(args);
@@ -102,13 +103,13 @@ pub(super) fn assert_usage_error<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], 
     }
 }
 
-/// A failure at run time: exit code 1, one line on stderr with each needle.
+/// Asserts a failure at run time: exit code 1, one line on stderr with each needle.
 #[track_caller]
 pub(super) fn assert_failure<S: AsRef<OsStr>>(args: &[S], needles: &[&str]) {
     assert_failure_of(program().args(args), needles);
 }
 
-/// The same for a program that is started in another way.
+/// As `assert_failure`, for a prepared command.
 #[track_caller]
 pub(super) fn assert_failure_of(command: &mut Command, needles: &[&str]) {
     let output = run_command(command);
@@ -129,7 +130,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A node on a free port of loopback that shows its events as JSON.
+    /// Starts a node on a free port of loopback; it prints its events as JSON.
     pub(super) fn start(args: &[&str]) -> Self {
         Self::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]).args(args))
     }
@@ -138,7 +139,7 @@ impl Node {
         Self::spawn_with(command, Stdio::piped(), Stdio::piped())
     }
 
-    /// Streams that are piped are read, line by line.
+    /// Starts the command; threads read the piped streams line by line.
     pub(super) fn spawn_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Self {
         let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("binary starts");
         let stdout = child.stdout.take().map(lines_of);
@@ -146,12 +147,12 @@ impl Node {
         Self { child, stdout, stderr }
     }
 
-    /// The way to its standard input, which was asked to be a pipe.
+    /// The node's standard input. The command must have asked for a pipe.
     pub(super) fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("a pipe that is still open")
     }
 
-    /// The end of its standard input.
+    /// Closes the node's standard input.
     pub(super) fn close_stdin(&mut self) {
         self.child.stdin = None;
     }
@@ -165,7 +166,7 @@ impl Node {
         }
     }
 
-    /// The next event of this kind.
+    /// The next event of this kind on stdout; skips others.
     #[track_caller]
     pub(super) fn event(&self, kind: &str) -> Value {
         loop {
@@ -177,7 +178,7 @@ impl Node {
         }
     }
 
-    /// The next line on stderr that contains this.
+    /// The next line on stderr that contains the needle; skips others.
     #[track_caller]
     pub(super) fn log_line(&self, needle: &str) -> String {
         loop {
@@ -201,14 +202,14 @@ impl Node {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for the end; what stdout and stderr still had to say comes with it.
+    /// Waits for the end; returns the status and the unread lines of stdout and stderr.
     pub(super) fn wait(&mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
         let status = wait(&mut self.child);
         let rest = |lines: Option<Receiver<String>>| lines.map(|lines| lines.iter().collect());
         (status, rest(self.stdout.take()).unwrap_or_default(), rest(self.stderr.take()).unwrap_or_default())
     }
 
-    /// SIGTERM, and everything that a clean stop promises.
+    /// Sends SIGTERM and asserts a clean stop: exit code 0, in time, `stopped` as the last event.
     #[track_caller]
     pub(super) fn stop(mut self) {
         let began = Instant::now();
@@ -246,7 +247,7 @@ pub(super) fn addr_of(listening: &Value) -> String {
     listening["addr"].as_str().unwrap().to_owned()
 }
 
-/// A directory of files, gone when dropped.
+/// A temporary directory of files. Removed when dropped.
 pub(super) struct Files(tempfile::TempDir);
 
 impl Files {
@@ -254,7 +255,7 @@ impl Files {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A file that only its owner can read.
+    /// Writes a file that only its owner can read; returns its path.
     pub(super) fn private(&self, name: &str, content: &str) -> String {
         self.with_mode(name, content, 0o600)
     }
@@ -266,7 +267,7 @@ impl Files {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A shell script that can be run.
+    /// Writes an executable shell script; returns its path.
     pub(super) fn script(&self, name: &str, lines: &str) -> String {
         let path = self.path(name);
         write_script(&path, &format!("#!/bin/sh\n{lines}\n"));
@@ -282,7 +283,7 @@ impl Files {
     }
 }
 
-/// Both ends of a pipe in which there is no room left.
+/// The reading and the writing end of a full pipe.
 pub(super) fn full_pipe() -> (OwnedFd, OwnedFd) {
     use rustix::fs::{OFlags, fcntl_setfl};
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();

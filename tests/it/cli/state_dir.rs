@@ -1,4 +1,4 @@
-//! The state directory: how it is made, what is demanded of it, and what a damaged one says.
+//! Tests of `--state`: making the directory, its required modes, its lock, and damaged files.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -39,7 +39,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A state directory with these files in it, by its path.
+/// Makes a state directory with these files (name, content, mode); returns its path.
 fn state_with(files: &Files, content: &[(&str, &str, u32)]) -> String {
     let path = files.path("state");
     fs::create_dir(&path).unwrap();
@@ -50,19 +50,19 @@ fn state_with(files: &Files, content: &[(&str, &str, u32)]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The id that a node says it has.
+/// The id in the node's `listening` event.
 fn id_of(node: &Node) -> String {
     node.event("listening")["id"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_state_directory_is_made_for_its_owner_alone_and_keeps_the_identity() {
+fn new_state_directory_is_private_and_keeps_the_identity() {
     let files = Files::new();
     let state = files.path("state");
     let path = state.to_str().unwrap();
     let node = Node::start(&["--state", path]);
     let id = id_of(&node);
-    // A killed node has nothing to tidy up.
+    // A node that is killed leaves nothing to clean up.
     drop(node);
     assert_eq!(mode(&state), 0o700);
     assert_eq!(names(&state), ["cert.pem", "key.pem", "lock"]);
@@ -73,7 +73,7 @@ fn a_state_directory_is_made_for_its_owner_alone_and_keeps_the_identity() {
     assert_eq!(id_of(&again), id);
     again.stop();
     assert_eq!(fs::read(state.join("cert.pem")).unwrap(), certificate);
-    // By another name it is the same directory.
+    // A symbolic link to the directory works too.
     let link = files.path("link");
     symlink(&state, &link).unwrap();
     let through_link = Node::start(&["--state", link.to_str().unwrap()]);
@@ -85,7 +85,7 @@ fn a_state_directory_is_made_for_its_owner_alone_and_keeps_the_identity() {
 }
 
 #[test]
-fn a_mask_opens_the_directory_to_nobody_and_locks_nobody_out() {
+fn umask_changes_no_mode_of_the_state_directory() {
     for mask in ["000", "277"] {
         let files = Files::new();
         let state = files.path("state");
@@ -101,7 +101,7 @@ fn a_mask_opens_the_directory_to_nobody_and_locks_nobody_out() {
 }
 
 #[test]
-fn a_key_given_by_hand_wins_over_that_of_the_directory() {
+fn key_option_overrides_the_key_of_the_state_directory() {
     let files = Files::new();
     let key = files.private("mine.pem", ED25519);
     let state = files.path("state");
@@ -113,7 +113,7 @@ fn a_key_given_by_hand_wins_over_that_of_the_directory() {
 }
 
 #[test]
-fn a_directory_of_or_for_others_is_refused_with_what_to_do() {
+fn state_directory_of_or_open_to_other_users_is_refused_with_a_remedy() {
     let files = Files::new();
     let state = state_with(&files, &[]);
     for bits in [0o750, 0o770, 0o701, 0o702, 0o777] {
@@ -134,7 +134,7 @@ fn a_directory_of_or_for_others_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_or_used_is_named_with_the_reason() {
+fn unusable_state_directory_is_named_with_the_reason() {
     let files = Files::new();
     let file = files.private("file", "");
     let missing = files.path("missing/state");
@@ -158,10 +158,10 @@ fn a_directory_that_cannot_be_made_or_used_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_directory_where_nothing_can_be_written_is_refused_at_the_start() {
+fn read_only_state_directory_fails_the_start() {
     let files = Files::new();
     let mut command = unprivileged(&files);
-    // The owner must be whoever runs it.
+    // The user that runs the program must own the directory.
     fs::set_permissions(files.path("."), fs::Permissions::from_mode(0o777)).unwrap();
     let state = files.path("state");
     assert!(
@@ -171,19 +171,19 @@ fn a_directory_where_nothing_can_be_written_is_refused_at_the_start() {
     assert_failure_of(command.arg("--state").arg(&state), &["cannot lock", "lock", "Permission denied"]);
 }
 
-/// Runs a shell command where the files are, as the user that `unprivileged` takes.
+/// Runs a shell command in the files' directory, as the user that `unprivileged` takes.
 fn unprivileged_sh(files: &Files, script: &str) -> std::process::ExitStatus {
     use std::os::unix::process::CommandExt as _;
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).current_dir(files.path("."));
     if rustix::process::geteuid().is_root() {
-        shell.uid(super::program::NOBODY_ELSE).gid(super::program::NOBODY_ELSE);
+        shell.uid(super::program::UNPRIVILEGED_UID).gid(super::program::UNPRIVILEGED_UID);
     }
     shell.status().unwrap()
 }
 
 #[test]
-fn a_key_that_others_can_reach_or_that_lies_elsewhere_is_refused() {
+fn state_key_open_to_others_or_behind_a_symlink_is_refused() {
     let files = Files::new();
     let state = state_with(&files, &[("key.pem", ED25519, 0o640)]);
     assert_failure(&["--state", &state], &["key.pem", "mode 0640", "chmod 600"]);
@@ -194,14 +194,14 @@ fn a_key_that_others_can_reach_or_that_lies_elsewhere_is_refused() {
     for args in [&["--state", &*state][..], &["id", "--state", &state]] {
         assert_failure(args, &["key.pem", "symbolic link"]);
     }
-    // One that leads nowhere is no missing key, to be made where the link says.
+    // A dangling link is no missing key: the program must not make the link's target.
     fs::remove_file(files.path("elsewhere")).unwrap();
     assert_failure(&["--state", &state], &["key.pem", "symbolic link"]);
     assert!(!files.path("elsewhere").exists());
 }
 
 #[test]
-fn a_certificate_that_does_not_fit_is_refused_with_what_to_do() {
+fn certificate_without_its_key_is_refused_with_a_remedy() {
     let files = Files::new();
     let state = state_with(&files, &[("cert.pem", ED25519_CERT, 0o644)]);
     let needles = ["key.pem is missing", "cert.pem"];
@@ -216,7 +216,7 @@ fn a_certificate_that_does_not_fit_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn two_processes_do_not_share_a_directory() {
+fn state_directory_in_use_is_refused() {
     let files = Files::new();
     let state = state_with(&files, &[("known_peers.toml", KNOWN_PEERS, 0o600)]);
     let node = Node::start(&["--state", &state]);
@@ -224,11 +224,11 @@ fn two_processes_do_not_share_a_directory() {
     let process = format!("process {}", node.pid());
     assert_failure(&["--state", &state], &[&state, "in use", &process]);
     assert_failure(&["forget", "--state", &state, "abababab"], &[&process, "stop"]);
-    // To look needs no lock.
+    // `peers` and `id` only read: they need no lock.
     let listed = run(&["peers", "--state", &state]);
     assert!(String::from_utf8(listed.stdout).unwrap().contains("bob"));
     assert_eq!(String::from_utf8(run(&["id", "--state", &state]).stdout).unwrap(), format!("{id}\n"));
-    // However it ends, the lock ends with it.
+    // The lock ends with the process, also with a killed one.
     let mut node = node;
     node.signal(Signal::KILL);
     node.wait();
@@ -236,7 +236,7 @@ fn two_processes_do_not_share_a_directory() {
 }
 
 #[test]
-fn a_damaged_memory_is_refused_by_line_and_left_as_it_is() {
+fn damaged_known_peers_are_refused_by_line_and_left_unchanged() {
     let files = Files::new();
     let state = state_with(&files, &[]);
     let file = files.path("state/known_peers.toml");
@@ -261,14 +261,14 @@ fn a_damaged_memory_is_refused_by_line_and_left_as_it_is() {
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), content);
     }
-    // Nothing was begun that the next start would take for an identity.
+    // The refused starts left no half-made identity behind.
     assert_eq!(names(&files.path("state")), ["known_peers.toml", "lock"]);
     fs::write(&file, vec![b'#'; 17 << 20]).unwrap();
     assert_failure(&["--state", &state], &["known_peers.toml", "16 MiB"]);
 }
 
 #[test]
-fn what_a_killed_process_left_half_written_is_cleared_away() {
+fn half_written_files_of_a_killed_process_are_removed() {
     let files = Files::new();
     let half = &KNOWN_PEERS[..100];
     let state = state_with(
@@ -285,7 +285,7 @@ fn what_a_killed_process_left_half_written_is_cleared_away() {
 }
 
 #[test]
-fn a_peer_is_forgotten_by_the_beginning_of_its_id() {
+fn forget_takes_an_id_prefix() {
     let files = Files::new();
     let two = KNOWN_PEERS.to_owned()
         + &KNOWN_PEERS[KNOWN_PEERS.find("[[peer]]").unwrap()..].replace(&"ab".repeat(28), &"cd".repeat(28));
@@ -313,7 +313,7 @@ fn a_peer_is_forgotten_by_the_beginning_of_its_id() {
     assert_eq!(listed(), before.iter().filter(|peer| peer["id"] != id).cloned().collect::<Vec<_>>());
     assert_failure(&["forget", "--state", &state, "abababab"], &["no known peer"]);
 
-    // Not a digit less than it takes to tell two apart.
+    // A prefix that two peers share is refused.
     let alike = KNOWN_PEERS.to_owned()
         + &KNOWN_PEERS[KNOWN_PEERS.find("[[peer]]").unwrap()..].replacen("abab\"", "abcc\"", 1);
     fs::write(files.path("state/known_peers.toml"), &alike).unwrap();

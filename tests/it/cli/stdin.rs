@@ -1,4 +1,4 @@
-//! Lines of standard input as messages to every peer, and what is shown of those that arrive.
+//! Tests of `--stdin`, which sends each line of standard input to every peer, and of `message` events.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::program::{Files, Node, STOP_MAX, addr_of, assert_usage_error, program};
 use crate::support::own_addr;
 
-/// A node on loopback that says what it is told to.
+/// Starts a node on loopback with `--stdin` and writes the input to it.
 fn speaker(args: &[&str], input: &[u8]) -> Node {
     let mut command = program();
     command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json", "--stdin"]).args(args);
@@ -19,12 +19,13 @@ fn speaker(args: &[&str], input: &[u8]) -> Node {
     node
 }
 
-fn heard(node: &Node) -> String {
+/// The text of the node's next message.
+fn next_message(node: &Node) -> String {
     node.event("message")["text"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn what_is_piped_in_reaches_the_whole_mesh_and_the_program_ends() {
+fn piped_lines_reach_the_whole_mesh_and_the_node_exits() {
     let first = Node::start(&[]);
     let addr = addr_of(&first.event("listening"));
     let others = [(); 3].map(|()| Node::start(&["--connect", &addr]));
@@ -41,7 +42,7 @@ fn what_is_piped_in_reaches_the_whole_mesh_and_the_program_ends() {
             (&message["peer"], &message["name"], &message["text"]),
             (&id, &"bob".into(), &"hello".into())
         );
-        assert_eq!(heard(node), "you all");
+        assert_eq!(next_message(node), "you all");
         assert_eq!(node.event("left")["peer"], id);
     }
     let (status, stdout, stderr) = speaker.wait();
@@ -51,16 +52,16 @@ fn what_is_piped_in_reaches_the_whole_mesh_and_the_program_ends() {
 }
 
 #[test]
-fn many_lines_arrive_in_order_and_the_node_stays() {
+fn many_lines_arrive_in_order_and_the_node_stays_up() {
     let first = Node::start(&[]);
     let addr = addr_of(&first.event("listening"));
     let lines: Vec<String> = (0..1000).map(|n| format!("line {n}")).collect();
     let mut speaker = speaker(&["--connect", &addr], (lines.join("\n") + "\n").as_bytes());
     for line in &lines {
-        assert_eq!(heard(&first), *line);
+        assert_eq!(next_message(&first), *line);
     }
     speaker.close_stdin();
-    // It pings on, so it is still there.
+    // Pings after the end of its input show that the node stays.
     for _ in 0..2 {
         first.event("ping");
     }
@@ -71,17 +72,17 @@ fn many_lines_arrive_in_order_and_the_node_stays() {
 #[test]
 fn lines_wait_for_the_first_peer() {
     let addr = own_addr();
-    let speaker = speaker(&["--connect", &addr.to_string()], b"anybody?\n");
+    let speaker = speaker(&["--connect", &addr.to_string()], b"hello?\n");
     speaker.log_line("cannot join");
     let (bind, port) = (addr.ip().to_string(), addr.port().to_string());
     let first = Node::spawn(program().args(["--bind", &bind, "--port", &port, "--output", "json"]));
-    assert_eq!(heard(&first), "anybody?");
+    assert_eq!(next_message(&first), "hello?");
     speaker.stop();
     first.stop();
 }
 
 #[test]
-fn a_line_that_is_no_message_is_named_skipped_and_counted() {
+fn unsendable_line_is_logged_skipped_and_counted() {
     let first = Node::start(&[]);
     let addr = addr_of(&first.event("listening"));
     let longest = "x".repeat(MESSAGE_BYTES_MAX);
@@ -89,12 +90,12 @@ fn a_line_that_is_no_message_is_named_skipped_and_counted() {
     let mut faulty = speaker(&["--connect", &addr, "--exit-after-stdin"], &input);
     faulty.close_stdin();
     for line in ["one", &longest, "last"] {
-        assert_eq!(heard(&first), line);
+        assert_eq!(next_message(&first), line);
     }
     let (status, _, stderr) = faulty.wait();
     assert_eq!(status.code(), Some(1), "{stderr:?}");
-    for (number, why) in [(3, "4096 bytes"), (4, "not UTF-8")] {
-        let names_it = |line: &&String| line.contains(&format!("line={number} ")) && line.contains(why);
+    for (number, reason) in [(3, "4096 bytes"), (4, "not UTF-8")] {
+        let names_it = |line: &&String| line.contains(&format!("line={number} ")) && line.contains(reason);
         assert!(stderr.iter().any(|line| names_it(&line)), "{stderr:?}");
     }
     let last = stderr.last().unwrap();
@@ -103,12 +104,12 @@ fn a_line_that_is_no_message_is_named_skipped_and_counted() {
 }
 
 #[test]
-fn a_peer_that_stands_still_holds_up_the_others_only_so_long() {
+fn stopped_peer_delays_the_others_only_until_its_timeout() {
     let first = Node::start(&[]);
     let addr = addr_of(&first.event("listening"));
-    let still = Node::start(&["--connect", &addr]);
+    let stopped = Node::start(&["--connect", &addr]);
     first.event("up");
-    // More than a connection holds that nobody reads from.
+    // More than the buffers of a connection without a reader hold.
     const LINES: usize = 4000;
     let files = Files::new();
     let lines: String = (0..LINES).map(|n| format!("{n} {}\n", "x".repeat(MESSAGE_BYTES_MAX - 10))).collect();
@@ -117,13 +118,13 @@ fn a_peer_that_stands_still_holds_up_the_others_only_so_long() {
     command.args(["--port", "0", "--bind", "127.0.0.1", "--connect", &addr, "--stdin", "--exit-after-stdin"]);
     command.env("RUST_LOG", "warn").stdin(Stdio::from(input));
     let mut speaker = Node::spawn(&mut command);
-    // The first line went to both.
-    assert!(heard(&still).starts_with("0 "));
-    still.signal(Signal::STOP);
+    // Both peers get the first line.
+    assert!(next_message(&stopped).starts_with("0 "));
+    stopped.signal(Signal::STOP);
     let (status, _, stderr) = speaker.wait();
     assert_eq!(status.code(), Some(0), "{stderr:?}");
     let is_lost = |line: &String| line.contains("peer down") && line.contains("reason=timeout");
-    assert!(stderr.iter().any(is_lost), "it was to stand in the way: {stderr:?}");
+    assert!(stderr.iter().any(is_lost), "the stopped peer never timed out: {stderr:?}");
     let mut last = None;
     loop {
         let event: serde_json::Value = serde_json::from_str(&first.line()).unwrap();
@@ -136,13 +137,13 @@ fn a_peer_that_stands_still_holds_up_the_others_only_so_long() {
             break;
         }
     }
-    // A busy machine may have shown less than all of it, but not next to nothing.
+    // A busy machine may drop some of the events, but not most of them.
     assert!(last > Some(LINES / 2), "{last:?}");
     first.stop();
 }
 
 #[test]
-fn without_a_peer_a_line_goes_to_nobody_which_is_said() {
+fn line_without_a_peer_is_logged_as_unsent() {
     let mut alone = speaker(&["--exit-after-stdin"], b"hello\n");
     alone.close_stdin();
     alone.log_line("nobody is connected");
@@ -150,7 +151,7 @@ fn without_a_peer_a_line_goes_to_nobody_which_is_said() {
 }
 
 #[test]
-fn a_node_that_waits_for_input_or_for_a_peer_leaves_all_the_same() {
+fn node_waiting_for_input_or_a_peer_still_stops_in_time() {
     for args in [&[][..], &["--connect", "127.0.0.1:9"]] {
         let mut node = speaker(args, b"");
         node.event("listening");
@@ -162,7 +163,7 @@ fn a_node_that_waits_for_input_or_for_a_peer_leaves_all_the_same() {
 }
 
 #[test]
-fn quiet_hides_pings_and_nothing_else() {
+fn quiet_hides_pings_only() {
     let talker = speaker(&["--period", "0.01"], b"");
     let addr = addr_of(&talker.event("listening"));
     for option in ["--quiet", "--pings=off"] {
@@ -170,7 +171,7 @@ fn quiet_hides_pings_and_nothing_else() {
         let own = addr_of(&talker.event("listening"));
         let quiet = Node::start(&["--period", "0.01", "--connect", &own, option]);
         let id = quiet.event("listening")["id"].clone();
-        // Pings go both ways at the same pace.
+        // Pings go both ways at the same rate, so the quiet node has received some too.
         let mut pings = 0;
         while pings < 20 {
             pings += i32::from(talker.event("ping")["peer"] == id);
@@ -178,7 +179,7 @@ fn quiet_hides_pings_and_nothing_else() {
         talker.stdin().write_all(b"psst\n").unwrap();
         let events: Vec<String> =
             std::iter::repeat_with(|| quiet.line()).take_while(|line| !line.contains("\"psst\"")).collect();
-        // The first talker may have been met by then, or not.
+        // The quiet node may be connected to the first talker by then, or not.
         assert!(
             !events.is_empty() && events.iter().all(|line| line.contains("\"event\":\"up\"")),
             "{events:?}"
@@ -193,7 +194,7 @@ fn quiet_hides_pings_and_nothing_else() {
 }
 
 #[test]
-fn a_message_moves_no_terminal() {
+fn control_characters_of_a_message_are_escaped() {
     let first = Node::spawn(program().args(["--port", "0", "--bind", "127.0.0.1"]));
     let listening = first.line();
     let addr = listening.split_whitespace().last().unwrap().to_owned();

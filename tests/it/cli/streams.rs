@@ -1,4 +1,4 @@
-//! Signals, and standard streams that nobody reads.
+//! Tests of signals, and of standard streams that are full or closed.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::program::{Node, STOP_MAX, addr_of, full_pipe, program};
 
 #[test]
-fn a_signal_stops_the_node_cleanly_and_its_peers_see_it_leave() {
+fn sigint_and_sigterm_stop_cleanly_and_peers_see_the_leave() {
     for signal in [Signal::INT, Signal::TERM] {
         let first = Node::start(&[]);
         let addr = addr_of(&first.event("listening"));
@@ -28,10 +28,10 @@ fn a_signal_stops_the_node_cleanly_and_its_peers_see_it_leave() {
     }
 }
 
-/// A stdout in which nothing fits keeps a leaving node waiting half a second: time for a second
-/// signal. On a machine so busy that it comes too late, the next try may be in time.
+/// A leaving node waits half a second for a full stdout, which gives time for a second signal. On a busy
+/// machine that signal may come too late; the test then tries again.
 #[test]
-fn a_second_signal_ends_the_node_at_once() {
+fn second_signal_ends_the_node_at_once() {
     let first = Node::start(&[]);
     let addr = addr_of(&first.event("listening"));
     for _ in 0..20 {
@@ -53,7 +53,7 @@ fn a_second_signal_ends_the_node_at_once() {
 }
 
 #[test]
-fn streams_that_nobody_reads_stop_neither_the_heartbeats_nor_the_leaving() {
+fn full_stdout_and_stderr_block_neither_heartbeats_nor_leaving() {
     let first = Node::start(&["--period", "0.01"]);
     let addr = addr_of(&first.event("listening"));
     let (_unread_stdout, stdout) = full_pipe();
@@ -63,7 +63,7 @@ fn streams_that_nobody_reads_stop_neither_the_heartbeats_nor_the_leaving() {
     command.env("RUST_LOG", "trace");
     let mut second = Node::spawn_with(&mut command, stdout.into(), stderr.into());
     let id = first.event("up")["peer"].clone();
-    // Beyond the timeout of three seconds, every event of the second node had nowhere to go.
+    // For longer than the timeout of three seconds, the second node cannot write any event.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(5) {
         let event: Value = serde_json::from_str(&first.line()).unwrap();
@@ -79,7 +79,7 @@ fn streams_that_nobody_reads_stop_neither_the_heartbeats_nor_the_leaving() {
 }
 
 #[test]
-fn a_closed_stdout_is_reported_once_and_the_node_runs_on() {
+fn closed_stdout_is_logged_once_and_the_node_runs_on() {
     let first = Node::start(&["--period", "0.01"]);
     let addr = addr_of(&first.event("listening"));
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -100,7 +100,7 @@ fn a_closed_stdout_is_reported_once_and_the_node_runs_on() {
 }
 
 #[test]
-fn a_stderr_that_is_closed_hides_a_failure_but_not_its_exit_code() {
+fn closed_stderr_keeps_the_exit_code_of_a_failure() {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     drop(reader);
     let second = writer.try_clone().unwrap();

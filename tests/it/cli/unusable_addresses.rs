@@ -1,4 +1,4 @@
-//! Ports and addresses that cannot be had.
+//! Tests of ports and addresses that a node cannot bind or reach.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketType};
 use super::program::{Files, Node, addr_of, assert_failure, assert_failure_of, unprivileged};
 
 #[test]
-fn a_port_in_use_is_named_with_what_to_do() {
+fn port_in_use_is_named_with_a_remedy() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = holder.local_addr().unwrap();
     let port = addr.port().to_string();
@@ -17,10 +17,10 @@ fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_forbidden_port_is_named_with_what_to_do() {
-    // Linux lets the administrator move the border, and containers often start without one.
-    let border = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    if border.is_ok_and(|first| first.trim() == "0") {
+fn forbidden_port_is_named_with_a_remedy() {
+    // Linux lets the administrator move the first unprivileged port; containers often have it at 0.
+    let first_unprivileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first_unprivileged.is_ok_and(|first| first.trim() == "0") {
         eprintln!("SKIPPED: every port is allowed here (net.ipv4.ip_unprivileged_port_start is 0)");
         return;
     }
@@ -30,14 +30,14 @@ fn a_forbidden_port_is_named_with_what_to_do() {
 }
 
 #[test]
-fn an_address_that_is_not_ours_is_named_with_what_to_do() {
+fn foreign_bind_address_is_named_with_a_remedy() {
     let needles = ["203.0.113.254:0", "interface", "--bind"];
     assert_failure(&["--bind", "203.0.113.254", "--port", "0"], &needles);
 }
 
 #[test]
-fn an_unreachable_peer_is_reported_and_the_node_runs_on() {
-    // Bound until the end and never listened on: nobody else gets the port, and connecting is refused.
+fn unreachable_peer_is_logged_and_the_node_runs_on() {
+    // A socket that is bound but does not listen: no process can take the port, and dials are refused.
     let held = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&held, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let addr = SocketAddr::try_from(rustix::net::getsockname(&held).unwrap()).unwrap();

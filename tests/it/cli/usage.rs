@@ -1,4 +1,4 @@
-//! Help, version, and arguments that are wrong.
+//! Tests of help, version and wrong arguments.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -47,7 +47,7 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn help_into_a_closed_pipe_is_no_failure() {
+fn help_into_a_closed_pipe_succeeds() {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     drop(reader);
     let mut node = Node::spawn_with(program().arg("--help"), writer.into(), Stdio::piped());
@@ -56,7 +56,7 @@ fn help_into_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
-fn each_option_says_what_is_wrong_with_its_value() {
+fn invalid_option_value_is_named_with_the_reason() {
     let long = "x".repeat(65);
     let rows: &[(&str, &[&str], &str)] = &[
         ("--period", &["0", "-1", "NaN", "inf", "-inf", "1e9", "0.001"], "0.01 to 86400"),
@@ -107,7 +107,7 @@ fn each_option_says_what_is_wrong_with_its_value() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_say_so() {
+fn invalid_arguments_are_named_with_the_reason() {
     assert_usage_error(&["--prot", "8080"], &["--prot", "--port"]);
     assert_usage_error(&["--conect=a:1"], &["--conect", "--connect"]);
     assert_usage_error(&["--frobnicate"], &["--frobnicate"]);
@@ -130,14 +130,14 @@ fn arguments_that_make_no_sense_say_so() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_wrong_usage() {
+fn non_utf8_argument_is_a_usage_error() {
     use std::os::unix::ffi::OsStrExt as _;
     let name = OsStr::from_bytes(b"--name=\xff");
     assert_usage_error(&[OsStr::new("--port=0"), name], &["argument 2", "UTF-8", "--name="]);
 }
 
 #[test]
-fn a_verb_has_a_help_of_its_own_and_does_what_it_says() {
+fn id_verb_has_its_own_help_and_prints_the_id() {
     let output = run(&["id", "--help"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));

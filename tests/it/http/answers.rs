@@ -1,4 +1,4 @@
-//! What each path answers, and what is refused.
+//! Tests of the answer of each path, and of refused requests.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const PATHS: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn every_path_has_an_answer_that_no_other_site_can_use() {
+fn every_path_answers_with_headers_that_keep_other_sites_out() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
@@ -56,7 +56,7 @@ fn every_path_has_an_answer_that_no_other_site_can_use() {
 }
 
 #[test]
-fn what_is_no_question_is_refused() {
+fn malformed_requests_are_refused() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
@@ -77,21 +77,21 @@ fn what_is_no_question_is_refused() {
     expect(b"GET / HTTP/1.1\r\n\r\n", 400);
     expect(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400);
     expect(b"GET status HTTP/1.1\r\nHost: localhost\r\n\r\n", 400);
-    // A TLS client, and one that knows HTTP/2.
+    // The first bytes of a TLS client and of an HTTP/2 client.
     expect(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n\n\n", 400);
     expect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
     let long = "x".repeat(9000);
     expect(request("GET", &format!("/{long}"), "localhost", "").as_bytes(), 431);
     expect(request("GET", "/", "localhost", &format!("X: {long}\r\n")).as_bytes(), 431);
     expect(request("GET", "/", "localhost", &"X: y\r\n".repeat(200)).as_bytes(), 431);
-    // A body is not read, and keeps nobody from getting the answer.
+    // The server does not read a body and answers all the same.
     let body = request("GET", "/healthz", "localhost", "Content-Length: 50000\r\n") + &long;
     expect(body.as_bytes(), 200);
     expect(b"GET /healthz HTTP/1.0\r\n\r\n", 200);
 }
 
 #[test]
-fn a_page_of_this_machine_answers_to_no_other_name() {
+fn loopback_page_refuses_foreign_host_names() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
@@ -110,13 +110,14 @@ fn a_page_of_this_machine_answers_to_no_other_name() {
     assert_eq!(send(page, whole.as_bytes()).code, 421);
 }
 
+/// The names of a JSON object's fields.
 fn fields(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// Taking a field away or renaming one breaks readers; adding one belongs here too.
+/// Removing or renaming a field breaks readers. A new field belongs in these lists.
 #[test]
-fn status_and_peers_have_the_promised_fields() {
+fn status_and_peers_have_the_documented_fields() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a\u{e9} <b>"), [plain("b"), plain("c")]);
     cluster.wait_full_mesh(&nodes);
@@ -127,11 +128,11 @@ fn status_and_peers_have_the_promised_fields() {
     });
     let (status, peers) = (get(page, "/status").json(), peers.json());
 
-    let promised =
+    let documented =
         ["version", "time", "node", "members", "joined", "peers", "dials_in_flight", "totals", "queues"];
-    assert_eq!(fields(&status), promised.into());
-    let promised = ["id", "name", "addr", "program", "started", "period_s", "heartbeat_s", "timeout_s"];
-    assert_eq!(fields(&status["node"]), promised.into());
+    assert_eq!(fields(&status), documented.into());
+    let documented = ["id", "name", "addr", "program", "started", "period_s", "heartbeat_s", "timeout_s"];
+    assert_eq!(fields(&status["node"]), documented.into());
     assert_eq!(status["node"]["id"], cluster.id(nodes[0]).to_string());
     assert_eq!(status["node"]["name"], "a\u{e9} <b>");
     assert_eq!(status["node"]["addr"], cluster.addr(nodes[0]).to_string());
@@ -148,7 +149,7 @@ fn status_and_peers_have_the_promised_fields() {
     let ids: BTreeSet<&str> = list.iter().map(|peer| peer["id"].as_str().unwrap()).collect();
     let wanted = [cluster.id(nodes[1]).to_string(), cluster.id(nodes[2]).to_string()];
     assert_eq!(ids, wanted.iter().map(String::as_str).collect());
-    let promised = [
+    let documented = [
         "id",
         "name",
         "addr",
@@ -165,7 +166,7 @@ fn status_and_peers_have_the_promised_fields() {
         "reached_by",
     ];
     for peer in list {
-        assert_eq!(fields(peer), promised.into());
+        assert_eq!(fields(peer), documented.into());
         assert_eq!((&peer["state"], &peer["reached_by"]), (&"up".into(), &serde_json::json!([])));
         let (least, mean) = (peer["rtt_min_ms"].as_f64().unwrap(), peer["rtt_mean_ms"].as_f64().unwrap());
         assert!(least > 0.0 && least <= mean, "{peer}");
@@ -173,7 +174,7 @@ fn status_and_peers_have_the_promised_fields() {
 }
 
 #[test]
-fn who_left_and_who_died_is_told_apart() {
+fn left_and_dead_peers_are_told_apart() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a"), [plain("killed"), plain("leaver")]);
     cluster.wait_full_mesh(&nodes);
@@ -198,14 +199,14 @@ fn who_left_and_who_died_is_told_apart() {
 }
 
 #[test]
-fn a_node_is_ready_when_it_has_joined() {
+fn node_is_ready_when_it_has_joined() {
     let mut cluster = Cluster::new();
-    let meeting_place = own_addr();
-    let node = cluster.start(with_page("a").with_connect(meeting_place));
+    let bootstrap = own_addr();
+    let node = cluster.start(with_page("a").with_connect(bootstrap));
     let page = page_of(&cluster, node);
     assert_eq!((get(page, "/healthz").code, get(page, "/readyz").code), (200, 503));
     assert_eq!(get(page, "/status").json()["joined"], false);
-    cluster.start(plain("b").with_bind(meeting_place));
+    cluster.start(plain("b").with_bind(bootstrap));
     wait_until(page, "/readyz", |reply| reply.code == 200);
     assert_eq!(get(page, "/status").json()["joined"], true);
 }

@@ -1,4 +1,4 @@
-//! Bad clients, and that the mesh does not notice them.
+//! Tests of bad HTTP clients: they cost the mesh nothing and other clients little.
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use super::client::{Events, connect, get, page_of, plain, request, wait_until, w
 use crate::support::{Cluster, stays_whole};
 
 #[test]
-fn silent_and_slow_connections_keep_nobody_out() {
+fn silent_and_slow_connections_do_not_block_other_clients() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
     cluster.wait_full_mesh(&nodes);
@@ -18,7 +18,7 @@ fn silent_and_slow_connections_keep_nobody_out() {
     for round in 0..200 {
         let mut socket = connect(page);
         if round % 2 == 1 {
-            // It may have been closed already, to make room.
+            // The server may have closed the connection already, to make room.
             let _ = socket.write_all(b"GET /status HTTP/1.1\r\nHost: loc");
         }
         held.push(socket);
@@ -26,10 +26,10 @@ fn silent_and_slow_connections_keep_nobody_out() {
             assert_eq!(get(page, "/status").code, 200);
         }
     }
-    // Those that kept their place lose it when their time is over.
+    // The server closes the remaining connections at their request timeout.
     for mut socket in held {
         let mut answer = String::new();
-        // Closed with or without a word, or reset if it said something after that.
+        // It closes with or without an answer, or with a reset if the client wrote after the close.
         if socket.read_to_string(&mut answer).is_ok() {
             assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
         }
@@ -39,7 +39,7 @@ fn silent_and_slow_connections_keep_nobody_out() {
 }
 
 #[test]
-fn a_reader_of_events_who_does_not_read_is_let_go() {
+fn event_reader_that_does_not_read_is_dropped() {
     let mut cluster = Cluster::new();
     let chatty = |name: &str| plain(name).with_period(0.01).with_log("info");
     let nodes = cluster.start_star(with_page("a"), [chatty("b"), chatty("c"), chatty("d")]);
@@ -48,28 +48,28 @@ fn a_reader_of_events_who_does_not_read_is_let_go() {
     let mark = cluster.mark();
     let mut slow = connect(page);
     slow.write_all(request("GET", "/events", "localhost", "").as_bytes()).unwrap();
-    let mut brisk = Events::open(page, "/events", "").unwrap();
-    let reader = std::thread::spawn(move || while brisk.next().is_some() {});
-    cluster.wait_for("it to let the reader go", &nodes[..1], |history| {
+    let mut prompt = Events::open(page, "/events", "").unwrap();
+    let reader = std::thread::spawn(move || while prompt.next().is_some() {});
+    cluster.wait_for("the drop of the slow reader", &nodes[..1], |history| {
         history.log_mentions(nodes[0], "does not keep up").then_some(())
     });
-    // What it had been sent is still there, and then the end.
+    // The slow reader still gets the bytes sent before, then the end.
     let mut rest = Vec::new();
     let _ = BufReader::new(slow).read_to_end(&mut rest);
     assert!(String::from_utf8_lossy(&rest).contains("\"event\":\"ping\""));
     cluster.check_steady(&nodes, mark);
     cluster.check(&nodes[..1], |history| {
         let count = history.log_count(nodes[0], "does not keep up");
-        (count != 1).then(|| format!("{count} readers were let go"))
+        (count != 1).then(|| format!("{count} readers were dropped"))
     });
-    // The other one was served all the while.
+    // The prompt reader was served all the time.
     assert!(!reader.is_finished());
     cluster.terminate(nodes[0]);
     reader.join().unwrap();
 }
 
 #[test]
-fn readers_of_events_leave_room_for_others() {
+fn event_readers_leave_room_for_other_requests() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
@@ -77,13 +77,13 @@ fn readers_of_events_leave_room_for_others() {
     let refused = Events::open(page, "/events", "").err().unwrap();
     assert!(refused.contains(" 503 "), "{refused}");
     assert_eq!(get(page, "/metrics").code, 200);
-    // One of them goes, which is noticed though nothing happens.
+    // One reader leaves; the server notices although no event happens.
     readers.pop();
     wait_until(page, "/healthz", |_| Events::open(page, "/events", "").is_ok());
 }
 
 #[test]
-fn a_storm_of_questions_costs_the_mesh_nothing() {
+fn request_storm_costs_the_mesh_nothing() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
     cluster.wait_full_mesh(&nodes);
@@ -100,9 +100,9 @@ fn a_storm_of_questions_costs_the_mesh_nothing() {
     });
     cluster.check_steady(&nodes, mark);
     cluster.wait_pings(&nodes, 3, cluster.mark());
-    // Whoever reads nothing of a big answer is given up by the time it takes, not by the mesh.
-    let mut deaf = connect(page);
-    deaf.write_all(request("GET", "/", "localhost", "").as_bytes()).unwrap();
-    deaf.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // A client that reads nothing of a large answer blocks no other client.
+    let mut unread = connect(page);
+    unread.write_all(request("GET", "/", "localhost", "").as_bytes()).unwrap();
+    unread.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert_eq!(get(page, "/healthz").code, 200);
 }

@@ -1,16 +1,16 @@
-//! The page in a real browser. Needs Debian's packages chromium and chromium-driver.
+//! Tests of the page in a real browser. Need Debian's packages chromium and chromium-driver.
 
 use super::client::{page_of, plain, with_page};
 use super::webdriver::Browser;
 use crate::support::{Cluster, own_addr};
 
 const MARKUP: &str = "<img/src=x/onerror=alert(1)>";
-/// The number of rows in this state.
+/// Script: whether the table has this many rows in this state. Arguments: state, number.
 const ROWS: &str =
     "return document.querySelectorAll(`#rows tr[data-state=${arguments[0]}]`).length === +arguments[1]";
 
 #[test]
-fn the_page_shows_who_is_there_and_who_died() {
+fn page_shows_up_and_dead_peers() {
     let Some(browser) = Browser::start() else { return };
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("alice"), [plain("bob"), plain(MARKUP)]);
@@ -23,7 +23,7 @@ fn the_page_shows_who_is_there_and_who_died() {
         "const words = document.getElementById('summary').textContent; return words.includes('3 members') && !words.includes('dead')",
         &[],
     );
-    // Names are text, whatever they look like.
+    // A name with markup is shown as text.
     let name =
         "return [...document.querySelectorAll('#rows th')].some((th) => th.textContent === arguments[0])";
     browser.wait_for("the odd name", name, &[MARKUP]);
@@ -54,7 +54,7 @@ fn the_page_shows_who_is_there_and_who_died() {
 }
 
 #[test]
-fn the_page_says_when_it_lost_its_node_and_finds_it_again() {
+fn page_shows_a_lost_node_and_reconnects() {
     let Some(browser) = Browser::start() else { return };
     let mut cluster = Cluster::new();
     let page = own_addr();
@@ -73,24 +73,24 @@ fn the_page_says_when_it_lost_its_node_and_finds_it_again() {
     let second = cluster.start(spec("second"));
     browser.wait_for("the new node", heading, &["second"]);
     browser.wait_for("the end of the banner", "return document.getElementById('banner').hidden", &[]);
-    // The stream of events is back as well.
+    // The stream of events works again too.
     cluster.start(plain("newcomer").with_connect(cluster.addr(second)));
-    let told = "return [...document.querySelectorAll('#events .up + .what')].some((e) => e.textContent.startsWith('newcomer'))";
-    browser.wait_for("an event", told, &[]);
+    let shown = "return [...document.querySelectorAll('#events .up + .what')].some((e) => e.textContent.startsWith('newcomer'))";
+    browser.wait_for("an event", shown, &[]);
     let unexpected =
         |message: &String| !message.contains("net::ERR_") && !message.contains("Failed to load resource");
     assert_eq!(browser.console().into_iter().filter(unexpected).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
-fn the_page_can_be_used_without_a_mouse_or_eyes() {
+fn page_works_with_keyboard_and_screen_reader() {
     let Some(browser) = Browser::start() else { return };
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("alice"), [plain("bob"), plain("carol")]);
     cluster.wait_full_mesh(&nodes);
     browser.open(&format!("http://{}/", page_of(&cluster, nodes[0])));
     browser.wait_for("both peers", ROWS, &["up", "2"]);
-    // Everything that does something can be focused, in the order of the page, and has a name.
+    // Every control can be focused in the order of the page, and has a name.
     let stops = browser.run(
         "return [...document.querySelectorAll('a, button, input, [tabindex=\"0\"]')].map((e) => \
          e.tabIndex < 0 ? '' : (e.textContent.trim() || e.labels?.[0]?.textContent.trim() || e.getAttribute('aria-labelledby') || ''))",
@@ -98,7 +98,7 @@ fn the_page_can_be_used_without_a_mouse_or_eyes() {
     );
     let stops = stops.as_array().unwrap();
     assert!(!stops.is_empty() && stops.iter().all(|name| name != ""), "{stops:?}");
-    // The table is a table, and says how it is sorted.
+    // The table is a real table and announces its sort order.
     let sort = "const button = [...document.querySelectorAll('#head button')].find((b) => b.textContent === arguments[0]); \
                 button.focus(); button.click(); return button.parentElement.getAttribute('aria-sort')";
     assert_eq!(browser.run(sort, &["Name"]), "descending");
@@ -108,17 +108,17 @@ fn the_page_can_be_used_without_a_mouse_or_eyes() {
     let headers = "return [...document.querySelectorAll('#head th')].every((th) => th.scope === 'col') && \
                    [...document.querySelectorAll('#rows th')].every((th) => th.scope === 'row')";
     assert_eq!(browser.run(headers, &[]), true);
-    // The drawing has words, and a change of the summary and the loss of the node are spoken.
+    // The drawing has a text; screen readers speak changes of the summary and the loss of the node.
     let words = browser.run("return document.getElementById('mesh-text').textContent", &[]);
     let words = words.as_str().unwrap();
     assert!(words.contains("alice") && words.contains("3 members"), "{words}");
     let live = "return document.getElementById('summary').getAttribute('aria-live') === 'polite' && \
                 document.getElementById('banner').getAttribute('role') === 'alert'";
     assert_eq!(browser.run(live, &[]), true);
-    // What is searched for is what is shown.
+    // The filter shows only matching rows.
     let find = "const field = document.getElementById('filter'); field.value = arguments[0]; \
                 field.dispatchEvent(new Event('input')); return document.querySelectorAll('#rows tr').length";
     assert_eq!(browser.run(find, &["bo"]), 1);
-    assert_eq!(browser.run(find, &["nobody"]), 0);
+    assert_eq!(browser.run(find, &["no such name"]), 0);
     assert_eq!(browser.console(), Vec::<String>::new());
 }

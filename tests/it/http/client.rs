@@ -1,4 +1,4 @@
-//! A node with a page, and a client that says exactly what it is told to say.
+//! Nodes with an HTTP page, and a client that sends exactly the bytes that a test gives it.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,19 +11,20 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, localhost};
 
-/// Between two questions while an answer is awaited.
+/// Time between two requests of `wait_until`.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// A node on loopback, with a page on any free port.
+/// A node on loopback with a page on a free port.
 pub(super) fn with_page(name: &str) -> Spec {
     Spec::named(name).with_bind(localhost()).with_args("--http 0")
 }
 
+/// A node on loopback without a page.
 pub(super) fn plain(name: &str) -> Spec {
     Spec::named(name).with_bind(localhost())
 }
 
-/// Where the member's page is.
+/// The address of the member's page.
 pub(super) fn page_of(cluster: &Cluster, member: Member) -> SocketAddr {
     let url = cluster.wait_for("the address of its page", &[member], |history| {
         let mut records = history.records().iter().filter(|record| record.member == member);
@@ -40,7 +41,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// The value of a field.
+    /// The value of a header field.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         let field = |line: &'_ str| {
             let (found, _) = line.split_once(": ")?;
@@ -61,7 +62,7 @@ pub(super) fn connect(addr: SocketAddr) -> TcpStream {
     socket
 }
 
-/// Sends these bytes and reads to the end.
+/// Sends these bytes and reads the answer to its end.
 pub(super) fn send(addr: SocketAddr, bytes: &[u8]) -> Reply {
     try_send(addr, bytes).unwrap_or_else(|error| panic!("no answer from {addr}: {error}"))
 }
@@ -69,12 +70,12 @@ pub(super) fn send(addr: SocketAddr, bytes: &[u8]) -> Reply {
 fn try_send(addr: SocketAddr, bytes: &[u8]) -> io::Result<Reply> {
     let mut socket = TcpStream::connect(addr)?;
     socket.set_read_timeout(Some(DEADLINE))?;
-    // Whoever is refused early need not be able to say everything.
-    let said = socket.write_all(bytes);
+    // A server that refuses early may close before it has read everything.
+    let written = socket.write_all(bytes);
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).or_else(|error| if answer.is_empty() { Err(error) } else { Ok(0) })?;
     if answer.is_empty() {
-        said?;
+        written?;
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let answer = String::from_utf8(answer).map_err(io::Error::other)?;
@@ -95,7 +96,7 @@ pub(super) fn get_with(addr: SocketAddr, path: &str, fields: &str) -> Reply {
     send(addr, request("GET", path, &addr.to_string(), fields).as_bytes())
 }
 
-/// Asks again until the answer is the one that is awaited.
+/// Repeats the request until `is_awaited` accepts the reply; panics at `DEADLINE`.
 #[track_caller]
 pub(super) fn wait_until(addr: SocketAddr, path: &str, mut is_awaited: impl FnMut(&Reply) -> bool) -> Reply {
     let deadline = Instant::now() + DEADLINE;
@@ -104,7 +105,7 @@ pub(super) fn wait_until(addr: SocketAddr, path: &str, mut is_awaited: impl FnMu
         if is_awaited(&reply) {
             return reply;
         }
-        assert!(Instant::now() < deadline, "{path} never said what was awaited, but {reply:?}");
+        assert!(Instant::now() < deadline, "{path} never gave the awaited reply; the last is {reply:?}");
         thread::sleep(ASK_EVERY);
     }
 }
@@ -116,7 +117,9 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// `Err` with the answer if it is refused.
+    /// # Errors
+    ///
+    /// The status line, if the server refuses the stream.
     pub(super) fn open(addr: SocketAddr, path: &str, fields: &str) -> Result<Self, String> {
         let mut socket = connect(addr);
         socket.write_all(request("GET", path, &addr.to_string(), fields).as_bytes()).unwrap();
@@ -126,10 +129,10 @@ impl Events {
         if status.contains(" 200 ") { Ok(events) } else { Err(status) }
     }
 
-    /// `None` at the end.
+    /// The next line; `None` at the end.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let count = self.socket.read_line(&mut line).expect("something within the deadline");
+        let count = self.socket.read_line(&mut line).expect("a line or the end within the deadline");
         (count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
     }
 

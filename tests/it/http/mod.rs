@@ -1,5 +1,5 @@
-//! `--http` of the real program: what it answers, how little a bad client matters, what a browser and
-//! a real Prometheus make of it.
+//! Tests of `--http` with the real program: its answers, bad clients, a real browser and a real
+//! Prometheus.
 #![cfg(feature = "http")]
 
 mod client;

@@ -1,7 +1,8 @@
-//! `/metrics`, as the tools of Prometheus see it. Those parts need Debian's package prometheus.
+//! Tests of `/metrics`, some with Prometheus's own tools. Those need Debian's package prometheus.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,22 +11,22 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::client::{get, get_with, page_of, plain, send, wait_until, with_page};
+use crate::support::netns::skip;
 use crate::support::{Cluster, DEADLINE, own_addr};
 
 const OPENMETRICS: &str = "Accept: application/openmetrics-text; version=1.0.0\r\n";
 
-/// Whether a tool is there; if not, whoever runs the tests is told.
+/// Whether a tool is installed; if not, says on stderr that the test is skipped.
 pub(super) fn has(tool: &str, package: &str) -> bool {
     let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() {
-        let why = format!("{tool} is not installed; Debian has it in the package {package}");
-        let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
+        skip::<()>(&format!("{tool} is not installed; Debian has it in the package {package}"));
     }
     found.is_ok()
 }
 
 #[test]
-fn both_formats_hold_together() {
+fn both_formats_are_consistent() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a"), [plain("b")]);
     cluster.wait_full_mesh(&nodes);
@@ -66,7 +67,7 @@ fn both_formats_hold_together() {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say() {
+fn promtool_accepts_the_metrics() {
     if !has("promtool", "prometheus") {
         return;
     }
@@ -83,21 +84,21 @@ fn promtool_finds_nothing_to_say() {
         .unwrap();
     promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.is_empty(), "{text}");
 }
 
-/// A file of the repository.
+/// The text of a file of the repository.
 fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The alert rules that are shipped.
+/// The shipped alert rules.
 fn alert_rules() -> String {
     file("src/dist/alerts.yml")
 }
 
-/// The configuration that the guide shows.
+/// The scrape configuration in the guide.
 fn scrape_config() -> String {
     let page = file("src/guide/operations.md");
     let mut blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
@@ -107,7 +108,7 @@ fn scrape_config() -> String {
 }
 
 #[test]
-fn promtool_accepts_the_shipped_alert_rules_and_the_shown_configuration() {
+fn promtool_accepts_the_alert_rules_and_the_guides_configuration() {
     if !has("promtool", "prometheus") {
         return;
     }
@@ -116,83 +117,97 @@ fn promtool_accepts_the_shipped_alert_rules_and_the_shown_configuration() {
         let file = dir.path().join("p2p-gossip.yml");
         fs::write(&file, text).unwrap();
         let mut promtool = Command::new("promtool");
-        // The files of rules that a configuration names are not there.
+        // The rule files that the configuration names do not exist here.
         let flags: &[&str] = if kind == "config" { &["--syntax-only"] } else { &[] };
         let output = promtool.args(["check", kind]).args(flags).arg(&file).output().unwrap();
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
-struct Prometheus(Child);
+/// A Prometheus that scrapes one page every second. Killed when dropped.
+struct Prometheus {
+    process: Child,
+    addr: SocketAddr,
+    /// Its configuration and data. Removed after the process has ended.
+    _dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(page: SocketAddr) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = dir.path().join("rules.yml");
+        // Without its delays the alert fires within seconds.
+        fs::write(&rules, alert_rules().replace("for: 1m", "for: 0s").replace("for: 5m", "for: 0s")).unwrap();
+        let config = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
+             rule_files: ['{}']\n\
+             scrape_configs: [{{ job_name: p2p-gossip, static_configs: [{{ targets: ['{page}'] }}] }}]\n",
+            rules.display()
+        );
+        fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        let addr = own_addr();
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address={addr}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, addr, _dir: dir }
+    }
+
+    /// Repeats the request until `is_awaited` accepts the JSON of the answer; panics at `DEADLINE`.
+    #[track_caller]
+    fn wait_for(&self, awaited: &str, path: &str, is_awaited: impl Fn(&Value) -> bool) {
+        let addr = self.addr;
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+            // Prometheus does not listen at once.
+            let is_there = TcpStream::connect(addr).is_ok();
+            let body = if is_there { send(addr, head.as_bytes()).body } else { String::new() };
+            // A chunked answer has sizes around the JSON.
+            let json = body.find('{').zip(body.rfind('}')).map(|(from, to)| &body[from..=to]);
+            let json = json.and_then(|json| serde_json::from_str::<Value>(json).ok());
+            if json.as_ref().is_some_and(&is_awaited) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited for {awaited}; the last answer: {body}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 #[test]
-fn a_real_prometheus_scrapes_it_and_the_shipped_alert_fires() {
+fn prometheus_scrapes_a_node_and_the_shipped_alert_fires() {
     if !has("prometheus", "prometheus") {
         return;
     }
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(with_page("a"), [plain("b"), plain("c")]);
     cluster.wait_full_mesh(&nodes);
-    let page = page_of(&cluster, nodes[0]);
+    let prometheus = Prometheus::start(page_of(&cluster, nodes[0]));
 
-    let dir = tempfile::tempdir().unwrap();
-    let rules = dir.path().join("rules.yml");
-    // A test does not wait for minutes.
-    fs::write(&rules, alert_rules().replace("for: 1m", "for: 0s").replace("for: 5m", "for: 0s")).unwrap();
-    let config = format!(
-        "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
-         rule_files: ['{}']\n\
-         scrape_configs: [{{ job_name: p2p-gossip, static_configs: [{{ targets: ['{page}'] }}] }}]\n",
-        rules.display()
-    );
-    fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-    let web = own_addr();
-    let prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
-        .arg(format!("--web.listen-address={web}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _prometheus = Prometheus(prometheus);
-
-    let ask = |path: &str, what: &str, is_awaited: &dyn Fn(&Value) -> bool| {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let head = format!("GET {path} HTTP/1.1\r\nHost: {web}\r\nConnection: close\r\n\r\n");
-            // Until it listens there is no answer.
-            let is_there = std::net::TcpStream::connect(web).is_ok();
-            let body = if is_there { send(web, head.as_bytes()).body } else { String::new() };
-            // Long answers come in chunks, each after its size.
-            let json = body.find('{').zip(body.rfind('}')).map(|(from, to)| &body[from..=to]);
-            let json = json.and_then(|json| serde_json::from_str::<Value>(json).ok());
-            if json.as_ref().is_some_and(is_awaited) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what}: {body}");
-            thread::sleep(Duration::from_millis(200));
-        }
-    };
     let value = |json: &Value| json["data"]["result"][0]["value"][1].clone();
-    ask("/api/v1/query?query=p2p_gossip_members", "members", &|json| value(json) == "3");
-    ask("/api/v1/query?query=up", "the target", &|json| value(json) == "1");
-    ask("/api/v1/query?query=p2p_gossip_rtt_seconds_count", "round-trip times", &|json| {
+    prometheus.wait_for("members", "/api/v1/query?query=p2p_gossip_members", |json| value(json) == "3");
+    prometheus.wait_for("the target", "/api/v1/query?query=up", |json| value(json) == "1");
+    prometheus.wait_for("round trips", "/api/v1/query?query=p2p_gossip_rtt_seconds_count", |json| {
         value(json).as_str().is_some_and(|count| count != "0")
     });
-    // Only OpenMetrics knows units: this is what was spoken.
-    ask("/api/v1/targets/metadata?metric=p2p_gossip_rtt_seconds", "its unit", &|json| {
+    // Only OpenMetrics has units, so Prometheus scraped that format.
+    prometheus.wait_for("the unit", "/api/v1/targets/metadata?metric=p2p_gossip_rtt_seconds", |json| {
         json["data"][0]["unit"] == "seconds" && json["data"][0]["type"] == "histogram"
     });
     cluster.kill(nodes[2]);
-    ask("/api/v1/alerts", "an alert", &|json| {
+    prometheus.wait_for("the alert", "/api/v1/alerts", |json| {
         let alerts = json["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts
             .iter()

@@ -1,4 +1,4 @@
-//! `/events`: the same objects as on stdout, and what a reader gets who was away.
+//! Tests of `/events`: the objects of stdout, and what a reconnecting reader gets.
 
 use serde_json::Value;
 
@@ -6,34 +6,37 @@ use super::client::{Events, page_of, plain, with_page};
 use crate::support::Cluster;
 
 #[test]
-fn events_are_those_of_stdout() {
+fn event_stream_has_the_objects_of_stdout() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
     let mut events = Events::open(page, "/events?recent=1", "").unwrap();
-    let mut told = vec![events.next_of("listening")];
+    let mut streamed = vec![events.next_of("listening")];
     let b = cluster.start(plain("b").with_connect(cluster.addr(node)));
-    told.push(events.next_of("up"));
-    told.push(events.next_of("ping"));
+    streamed.push(events.next_of("up"));
+    streamed.push(events.next_of("ping"));
     cluster.kill(b);
-    told.push(events.next_of("down"));
+    streamed.push(events.next_of("down"));
     let c = cluster.start(plain("c").with_connect(cluster.addr(node)));
-    told.push(events.next_of("up"));
+    streamed.push(events.next_of("up"));
     cluster.terminate(c);
-    told.push(events.next_of("left"));
+    streamed.push(events.next_of("left"));
     cluster.terminate(node);
-    told.push(events.next_of("stopped"));
+    streamed.push(events.next_of("stopped"));
     assert_eq!(events.next(), None);
 
     cluster.check(&[node], |history| {
         let shown: Vec<&Value> =
             history.records().iter().filter(|r| r.member == node).map(|record| &record.json).collect();
-        told.iter().find(|event| !shown.contains(event)).map(|event| format!("stdout never said {event}"))
+        streamed
+            .iter()
+            .find(|event| !shown.contains(event))
+            .map(|event| format!("stdout never showed {event}"))
     });
 }
 
 #[test]
-fn a_reader_who_was_away_is_told_what_it_missed() {
+fn reconnecting_reader_gets_the_events_it_missed() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
@@ -49,14 +52,14 @@ fn a_reader_who_was_away_is_told_what_it_missed() {
     let mut back = Events::open(page, "/events?recent=0", &last).unwrap();
     assert_eq!(back.next().unwrap()["event"], "up");
     assert_eq!(back.next().unwrap()["event"], "down");
-    // Of another process: everything is new.
-    let mut stranger = Events::open(page, "/events", "Last-Event-ID: 1-99\r\n").unwrap();
-    assert_eq!(stranger.next().unwrap()["event"], "listening");
-    // The last one only, then what happens.
+    // An event id of another process: the stream starts with the oldest event.
+    let mut foreign = Events::open(page, "/events", "Last-Event-ID: 1-99\r\n").unwrap();
+    assert_eq!(foreign.next().unwrap()["event"], "listening");
+    // Only the latest event, then new ones.
     let mut latest = Events::open(page, "/events?recent=1", "").unwrap();
     assert_eq!(latest.next().unwrap()["event"], "down");
     cluster.start(plain("c").with_connect(cluster.addr(node)));
-    for events in [&mut back, &mut stranger, &mut latest] {
+    for events in [&mut back, &mut foreign, &mut latest] {
         assert_eq!(events.next_of("up")["name"], if events.last_id.ends_with("-2") { "b" } else { "c" });
     }
 }

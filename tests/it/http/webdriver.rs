@@ -18,15 +18,15 @@ pub(super) struct Browser {
     driver: Child,
     addr: SocketAddr,
     session: String,
-    /// Its profile; after the driver, so that nobody writes there any more.
+    /// The browser's profile. Removed after the driver has ended, when no process writes there.
     _profile: tempfile::TempDir,
 }
 
-/// Starts of the driver before it is given up.
+/// Attempts to start the driver.
 const STARTS_MAX: usize = 5;
 
-/// The driver, and the port that it listens on. It takes a port of IPv4 and then wants the same one
-/// of IPv6, which somebody else may have: then it ends.
+/// Starts the driver; returns it and its port. The driver picks a free IPv4 port, then needs the same
+/// IPv6 port; it ends if another process has that one. `None` then.
 fn start_driver() -> Option<(Child, u16)> {
     let mut driver = Command::new("chromedriver")
         .arg("--port=0")
@@ -42,21 +42,21 @@ fn start_driver() -> Option<(Child, u16)> {
         port.trim_end_matches('.').parse().ok()
     });
     if port.is_none() {
-        // Its output has ended, and so has it, or it soon does.
+        // The driver has closed its stdout, so it ends.
         driver.wait().unwrap();
     }
     Some((driver, port?))
 }
 
 impl Browser {
-    /// `None`, and a word to whoever runs the tests, if there is no browser to be had.
+    /// Starts a browser; `None`, with a line on stderr, if none is installed.
     pub(super) fn start() -> Option<Self> {
         if !has("chromedriver", "chromium-driver") || !has("chromium", "chromium") {
             return None;
         }
         let profile = tempfile::tempdir().unwrap();
         let (driver, port) = (0..STARTS_MAX).find_map(|_| start_driver()).expect("chromedriver starts");
-        // From here on an early return ends the driver.
+        // From here on, a panic ends the driver.
         let addr = ([127, 0, 0, 1], port).into();
         let mut browser = Self { driver, addr, session: String::new(), _profile: profile };
         let profile = format!("--user-data-dir={}", browser._profile.path().display());
@@ -87,7 +87,7 @@ impl Browser {
         self.command("url", &json!({ "url": url }));
     }
 
-    /// What the script, a function's body, returns.
+    /// Runs a script, a function's body, and returns its result.
     pub(super) fn run(&self, script: &str, args: &[&str]) -> Value {
         self.command("execute/sync", &json!({ "script": script, "args": args }))
     }
@@ -109,7 +109,7 @@ impl Browser {
         }
     }
 
-    /// What the console had to say since the last time, violations of the page's policy included.
+    /// The console's messages since the last call, with violations of the page's content security policy.
     pub(super) fn console(&self) -> Vec<String> {
         let entries = self.command("se/log", &json!({ "type": "browser" }));
         entries
@@ -159,7 +159,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The browser's own processes may have left the group; the driver ends them if it is asked.
+        // The browser's processes may have left the process group; the driver ends them on request.
         if !self.session.is_empty() && !thread::panicking() {
             self.call("DELETE", &format!("/session/{}", self.session), None);
         } else if !self.session.is_empty() {

@@ -1,5 +1,4 @@
-//! A disk that does not take what a node knows: the node runs on, keeps the old file, says so once,
-//! and catches up.
+//! Tests of a disk that refuses writes: the node runs on, keeps the old file, logs once and catches up.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,27 +13,27 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, own_addr};
 
-const REFUSED: &str = "cannot write the known peers";
-const AGAIN: &str = "the known peers can be written again";
+const WRITE_FAILED: &str = "cannot write the known peers";
+const WRITE_RECOVERED: &str = "written again";
 
 fn wait_for_log(cluster: &Cluster, node: Member, text: &str) {
     cluster.wait_for(&format!("{text:?}"), &[node], |history| history.log_mentions(node, text).then_some(()));
 }
 
 #[test]
-fn a_node_that_cannot_write_says_so_once_runs_on_and_catches_up() {
+fn failed_write_is_logged_once_and_made_up_for_later() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let spec = |name: &str| Spec::named(name).with_bind(own_addr());
-    let state = store.of("a");
+    let state = store.dir("a");
     let a = cluster.start(spec("a").with_state(&state));
     let b = cluster.start(spec("b").with_connect(cluster.addr(a)));
     wait_until_all_known(&state, &[cluster.id(b)]);
-    // A directory is where the new file would be written first: not even root can write there.
-    let in_the_way = state.join(".known_peers.toml.tmp");
-    fs::create_dir(&in_the_way).unwrap();
+    // A directory in place of the temporary file makes the write fail, also for root.
+    let obstacle = state.join(".known_peers.toml.tmp");
+    fs::create_dir(&obstacle).unwrap();
     let c = cluster.start(spec("c").with_connect(cluster.addr(a)));
-    wait_for_log(&cluster, a, REFUSED);
+    wait_for_log(&cluster, a, WRITE_FAILED);
     let d = cluster.start(spec("d").with_connect(cluster.addr(a)));
     let nodes = [a, b, c, d];
     cluster.wait_full_mesh(&nodes);
@@ -43,23 +42,23 @@ fn a_node_that_cannot_write_says_so_once_runs_on_and_catches_up() {
     cluster.check_steady(&nodes, mark);
     assert_eq!(ids(&known(&state)), [cluster.id(b)], "the old file stays");
 
-    fs::remove_dir(&in_the_way).unwrap();
-    wait_for_log(&cluster, a, AGAIN);
+    fs::remove_dir(&obstacle).unwrap();
+    wait_for_log(&cluster, a, WRITE_RECOVERED);
     wait_until_all_known(&state, &[b, c, d].map(|node| cluster.id(node)));
     cluster.check(&nodes, |history| {
-        let said = history.log_count(a, REFUSED);
-        (said != 1).then(|| format!("said {said} times that it cannot write"))
+        let count = history.log_count(a, WRITE_FAILED);
+        (count != 1).then(|| format!("logged {count} times that it cannot write"))
     });
 }
 
-/// A file system of its own for one node, small enough to be filled.
+/// A small file system for one node, which a test can fill. Unmounted when dropped.
 struct SmallDisk {
     mount: PathBuf,
 }
 
 impl SmallDisk {
     fn new(store: &Store) -> Result<Self, String> {
-        let mount = store.of("disk");
+        let mount = store.dir("disk");
         fs::create_dir(&mount).map_err(|error| error.to_string())?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=256k,mode=700", "p2p-gossip-test"])
@@ -73,7 +72,7 @@ impl SmallDisk {
         }
     }
 
-    /// Leaves no room at all.
+    /// Fills the file system completely.
     fn fill(&self) {
         let mut filler = File::create(self.filler()).unwrap();
         while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
@@ -90,17 +89,17 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Whoever still has a file open there keeps the memory a little longer, and nothing else.
+        // A process with an open file keeps the memory a little longer, which does no harm.
         let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
     }
 }
 
 #[test]
-fn a_full_disk_keeps_the_old_file_and_a_node_running() {
+fn full_disk_keeps_the_old_file_and_the_node_running() {
     let store = Store::new();
     let disk = match SmallDisk::new(&store) {
         Ok(disk) => disk,
-        Err(why) => return eprintln!("SKIPPED: no small file system can be mounted here: {why}"),
+        Err(error) => return eprintln!("SKIPPED: no small file system can be mounted here: {error}"),
     };
     let mut cluster = Cluster::new();
     let spec = |name: &str| Spec::named(name).with_bind(own_addr());
@@ -109,12 +108,12 @@ fn a_full_disk_keeps_the_old_file_and_a_node_running() {
     wait_until_all_known(&disk.state(), &[cluster.id(b)]);
     disk.fill();
     let c = cluster.start(spec("c").with_connect(cluster.addr(a)));
-    wait_for_log(&cluster, a, REFUSED);
+    wait_for_log(&cluster, a, WRITE_FAILED);
     cluster.wait_full_mesh(&[a, b, c]);
     assert_eq!(ids(&known(&disk.state())), [cluster.id(b)], "the old file stays");
     wait_until_no_temporary_is_left(&disk.state());
 
-    // One that is started now has its key, and does not need the disk for anything else.
+    // A restarted node reads its key and needs the disk for nothing else.
     let again = cluster.spec_in_place(a);
     cluster.kill(a);
     let a = cluster.start(again);
@@ -124,12 +123,13 @@ fn a_full_disk_keeps_the_old_file_and_a_node_running() {
     cluster.terminate(a);
 }
 
-/// A failed attempt removes what it wrote, and the next is not before a second has passed.
+/// Waits until the directory has no temporary file: a failed attempt removes its own, and the next one
+/// starts a second later.
 fn wait_until_no_temporary_is_left(state: &Path) {
     let deadline = Instant::now() + DEADLINE;
     let is_temporary = |name: OsString| name.to_string_lossy().ends_with(".tmp");
     while fs::read_dir(state).unwrap().any(|entry| is_temporary(entry.unwrap().file_name())) {
-        assert!(Instant::now() < deadline, "half a file stays in the way");
+        assert!(Instant::now() < deadline, "a temporary file is left");
         thread::yield_now();
     }
 }

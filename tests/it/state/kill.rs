@@ -1,4 +1,4 @@
-//! kill -9 at any moment leaves the old file or the new one, whole.
+//! Tests of SIGKILL while a node writes: the file is the old or the new one, never a part.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,13 +12,13 @@ use super::store::{Store, ids, known, wait_until_all_known};
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, own_addr};
 
-/// Rounds of each test; more with `ROUNDS=200`.
+/// Rounds of each test; the environment variable `ROUNDS` overrides the usual number.
 fn rounds(usual: u32) -> u32 {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
 }
 
-/// Waits until a file is being written, or has just been, in the place of this one.
-fn wait_for_a_write(file: &Path) {
+/// Waits until a node replaces this file or has just replaced it.
+fn wait_for_write(file: &Path) {
     let inode = |file: &Path| fs::metadata(file).map(|metadata| metadata.ino()).ok();
     let temporary = file.with_file_name(".known_peers.toml.tmp");
     let before = inode(file);
@@ -30,15 +30,15 @@ fn wait_for_a_write(file: &Path) {
 }
 
 #[test]
-fn a_node_killed_while_it_writes_has_a_whole_memory() {
+fn killed_writer_leaves_whole_known_peers() {
     let store = Store::new();
     let mut cluster = Cluster::new();
-    let spec = |name: &str| Spec::named(name).with_bind(own_addr()).with_state(&store.of(name));
+    let spec = |name: &str| Spec::named(name).with_bind(own_addr()).with_state(&store.dir(name));
     let others = cluster.start_star(spec("a"), [spec("b"), spec("c")]);
     let mut all: Vec<_> = others.iter().map(|&node| cluster.id(node)).collect();
     all.sort();
     let victim = spec("victim").with_connect(cluster.addr(others[0]));
-    let state = store.of("victim");
+    let state = store.dir("victim");
     let first = cluster.start(victim.clone());
     wait_until_all_known(&state, &all);
     cluster.kill(first);
@@ -46,9 +46,9 @@ fn a_node_killed_while_it_writes_has_a_whole_memory() {
     let mut rng = fastrand::Rng::with_seed(5);
     let file = state.join("known_peers.toml");
     for round in 0..rounds(15) {
-        // Its peers come up again, so it writes soon.
+        // The node writes soon, because its peers come up again.
         let node = cluster.start(victim.clone());
-        wait_for_a_write(&file);
+        wait_for_write(&file);
         thread::sleep(Duration::from_micros(rng.u64(..3_000)));
         cluster.kill(node);
         assert_eq!(ids(&known(&state)), all, "round {round}");
@@ -57,12 +57,12 @@ fn a_node_killed_while_it_writes_has_a_whole_memory() {
     cluster.wait_full_mesh(&[others, vec![node]].concat());
 }
 
-/// A file as large as it may be, killed at random moments of its being replaced.
+/// Kills a process at random moments while it replaces a large file.
 #[test]
-fn a_large_file_is_the_old_one_or_the_new_one() {
+fn killed_writer_leaves_the_old_or_the_new_large_file() {
     const PEERS: u32 = 2_000;
     let store = Store::new();
-    let state = store.of("a");
+    let state = store.dir("a");
     let make = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
         command.args(args).arg("--state").arg(&state).stdout(Stdio::null()).stderr(Stdio::null());
@@ -81,7 +81,7 @@ fn a_large_file_is_the_old_one_or_the_new_one() {
     fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     fs::write(state.join("known_peers.toml"), &text).unwrap();
 
-    // As long as it takes when nobody is in the way.
+    // The time that one undisturbed run takes.
     let began = Instant::now();
     assert!(make(&["forget", "00000000"]).wait().unwrap().success());
     let takes = began.elapsed();

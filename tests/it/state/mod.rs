@@ -1,5 +1,5 @@
-//! What outlives a node: real processes that are killed, stopped and started again with their state
-//! directory, find their mesh by it, and never damage it.
+//! Tests of state that survives restarts: real processes, killed, stopped and started again, find
+//! their mesh by their state directory and never damage it.
 #![cfg(target_os = "linux")]
 
 mod disk;

@@ -1,4 +1,4 @@
-//! A node that comes back knows whom it had met, and finds them wherever they are now.
+//! Tests of restarted nodes: they know their peers and find them at new addresses.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -14,31 +14,31 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, own_addr, stays_whole};
 
-/// A node on an address of its own, with a memory.
+/// A node on an address that no other process uses, with a state directory.
 fn spec(store: &Store, name: &str) -> Spec {
-    Spec::named(name).with_bind(own_addr()).with_state(&store.of(name))
+    Spec::named(name).with_bind(own_addr()).with_state(&store.dir(name))
 }
 
 #[test]
-fn a_node_finds_its_mesh_again_though_every_address_but_one_has_changed() {
+fn restarted_node_finds_its_mesh_by_one_unchanged_address() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| spec(&store, name));
     let nodes = cluster.start_star(a, [b, c, d]);
     cluster.wait_full_mesh(&nodes);
     let all: Vec<_> = nodes.iter().map(|&node| cluster.id(node)).collect();
-    wait_until_all_known(&store.of("d"), &all[..3]);
+    wait_until_all_known(&store.dir("d"), &all[..3]);
     cluster.kill(nodes[3]);
 
-    // While it is gone the others move, and tell nobody but the one that stays.
-    let stays = cluster.addr(nodes[0]);
-    let moved = ["b", "c"].map(|name| spec(&store, name).with_connect(stays));
+    // While `d` is down, `b` and `c` move; only `a`, which stays, learns their addresses.
+    let unmoved = cluster.addr(nodes[0]);
+    let moved = ["b", "c"].map(|name| spec(&store, name).with_connect(unmoved));
     cluster.kill(nodes[1]);
     cluster.kill(nodes[2]);
     let mut now = vec![nodes[0]];
     now.extend(moved.map(|spec| cluster.start(spec)));
     cluster.wait_full_mesh(&now);
-    // It has moved as well, so that nobody can find it, and is told nothing.
+    // `d` moves too, so no peer can find it, and gets no bootstrap address.
     now.push(cluster.start(spec(&store, "d")));
     cluster.wait_full_mesh(&now);
     assert_eq!(now.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
@@ -46,7 +46,7 @@ fn a_node_finds_its_mesh_again_though_every_address_but_one_has_changed() {
 }
 
 #[test]
-fn a_mesh_that_was_stopped_as_a_whole_comes_back_by_itself() {
+fn stopped_mesh_reforms_without_bootstrap_addresses() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let specs = ["a", "b", "c"].map(|name| spec(&store, name));
@@ -56,26 +56,29 @@ fn a_mesh_that_was_stopped_as_a_whole_comes_back_by_itself() {
     let all: Vec<_> = nodes.iter().map(|&node| cluster.id(node)).collect();
     for (at, name) in ["a", "b", "c"].iter().enumerate() {
         let others: Vec<_> = all.iter().copied().filter(|id| *id != all[at]).collect();
-        wait_until_all_known(&store.of(name), &others);
+        wait_until_all_known(&store.dir(name), &others);
     }
-    // One after the other, so that the last has seen all others leave.
+    // One after the other, so that the last node has seen all others leave.
     let back: Vec<_> = nodes.iter().map(|&node| cluster.spec_in_place(node)).collect();
     for &node in &nodes {
         assert!(cluster.terminate(node).success());
     }
-    let forget_whom_to_join = |spec: Spec| Spec { connect: Vec::new(), ..spec };
-    let nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(forget_whom_to_join(spec))).collect();
+    let nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(without_bootstrap(spec))).collect();
     cluster.wait_full_mesh(&nodes);
     assert_eq!(nodes.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
 }
 
-/// Takes the place of a node that is gone, and hears who dials it.
+fn without_bootstrap(spec: Spec) -> Spec {
+    Spec { connect: Vec::new(), ..spec }
+}
+
+/// Listens at the address of a stopped node, to see dials to it.
 fn listen_at(addr: SocketAddr) -> TcpListener {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match TcpListener::bind(addr) {
             Ok(listener) => return listener,
-            // The kernel may not be done with the connections of who was there.
+            // The kernel may still hold connections of the stopped node.
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(20));
             }
@@ -94,7 +97,7 @@ fn is_dialled(listener: &TcpListener) -> bool {
 }
 
 #[test]
-fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
+fn left_peer_is_dialled_after_a_restart_only_if_the_user_asks() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let nodes = cluster.start_star(spec(&store, "a"), ["left", "lost"].map(|name| spec(&store, name)));
@@ -102,7 +105,7 @@ fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
     let [left, lost] = [nodes[1], nodes[2]].map(|node| (cluster.id(node), cluster.addr(node)));
     assert!(cluster.terminate(nodes[1]).success());
     cluster.kill(nodes[2]);
-    wait_until_known(&store.of("a"), "one that left and one that did not", |known| {
+    wait_until_known(&store.dir("a"), "a left and a lost peer", |known| {
         let is = |(id, _): (p2p_gossip::PeerId, _), has_left: bool| {
             known.iter().any(|peer| peer["id"] == id.to_string() && peer["left"] == has_left)
         };
@@ -113,7 +116,7 @@ fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
 
     let (at_left, at_lost) = (listen_at(left.1), listen_at(lost.1));
     let node = cluster.start(again.clone());
-    // Its third attempt comes later than the first to whom it has not given up would.
+    // A first dial of the left peer would come before the third dial of the lost one.
     for _ in 0..3 {
         at_lost.accept().unwrap();
     }
@@ -124,25 +127,27 @@ fn who_left_is_remembered_as_gone_and_dialled_only_if_the_user_says_so() {
     at_left.accept().unwrap();
 }
 
-/// Nodes `a`, `b` and `c` that have met through `a`, all killed; and their ids.
-fn killed(store: &Store, cluster: &mut Cluster) -> (Vec<Member>, [PeerId; 3]) {
+/// Starts nodes `a`, `b` and `c` through `a`, waits until they know each other, and kills them all.
+/// Returns the members and their ids.
+fn killed_mesh(store: &Store, cluster: &mut Cluster) -> (Vec<Member>, [PeerId; 3]) {
     let nodes = cluster.start_star(spec(store, "a"), ["b", "c"].map(|name| spec(store, name)));
     cluster.wait_full_mesh(&nodes);
     let [a, b, c] = [0, 1, 2].map(|n| cluster.id(nodes[n]));
-    wait_until_all_known(&store.of("a"), &[b, c]);
-    wait_until_all_known(&store.of("b"), &[a, c]);
+    wait_until_all_known(&store.dir("a"), &[b, c]);
+    wait_until_all_known(&store.dir("b"), &[a, c]);
     for &node in &nodes {
         cluster.kill(node);
     }
     (nodes, [a, b, c])
 }
 
-fn file_of(store: &Store, name: &str) -> PathBuf {
-    store.of(name).join("known_peers.toml")
+/// The known peers file of this node.
+fn known_peers_file(store: &Store, name: &str) -> PathBuf {
+    store.dir(name).join("known_peers.toml")
 }
 
 /// Changes the year of all times in the file, as if the node's wall clock had been wrong.
-fn with_year(file: &Path, year: &str) {
+fn set_year(file: &Path, year: &str) {
     let line = |line: &str| match line.split_once(" = \"20") {
         Some((key, rest)) if rest.ends_with("Z\"") => format!("{key} = \"{year}{}\n", &rest[2..]),
         _ => format!("{line}\n"),
@@ -153,44 +158,42 @@ fn with_year(file: &Path, year: &str) {
 }
 
 #[test]
-fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
+fn peer_missed_for_the_forget_time_is_forgotten_at_the_start() {
     let store = Store::new();
     let mut cluster = Cluster::new();
-    let (_, [_, b, c]) = killed(&store, &mut cluster);
-    let file = file_of(&store, "a");
+    let (_, [_, b, c]) = killed_mesh(&store, &mut cluster);
+    let file = known_peers_file(&store, "a");
     let text = fs::read_to_string(&file).unwrap();
     let entry = text.find(&b.to_string()).unwrap();
     let at = entry + text[entry..].find("left = false").unwrap();
     fs::write(&file, text[..at].to_owned() + "missed_s = 86400\n" + &text[at..]).unwrap();
 
     let node = cluster.start(spec(&store, "a"));
-    cluster.wait_for("word of it", &[node], |history| {
+    cluster.wait_for("the count of forgotten peers", &[node], |history| {
         history.log_mentions(node, "peers=1 forgotten=1").then_some(())
     });
-    wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
+    wait_until_known(&store.dir("a"), "the other alone", |known| ids(known) == [c]);
 }
 
 #[test]
-fn known_peers_are_found_again_whatever_the_wall_clock_said() {
+fn known_peers_are_found_despite_a_wrong_wall_clock() {
     for year in ["1970", "2001", "9998"] {
         let store = Store::new();
         let mut cluster = Cluster::new();
-        let (nodes, _) = killed(&store, &mut cluster);
-        with_year(&file_of(&store, "a"), year);
+        let (nodes, _) = killed_mesh(&store, &mut cluster);
+        set_year(&known_peers_file(&store, "a"), year);
         let back = nodes[1..].iter().map(|&node| cluster.spec_in_place(node)).collect::<Vec<_>>();
-        let forget_whom_to_join = |spec: Spec| Spec { connect: Vec::new(), ..spec };
-        let mut nodes: Vec<_> =
-            back.into_iter().map(|spec| cluster.start(forget_whom_to_join(spec))).collect();
-        // At another address, so that only its own memory leads to the others.
+        let mut nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(without_bootstrap(spec))).collect();
+        // `a` starts at another address, so only its known peers lead to the others.
         nodes.push(cluster.start(spec(&store, "a")));
         let a = nodes[2];
         cluster.wait_full_mesh(&nodes);
         cluster.check(&[a], |history| {
-            let kept = history.log_mentions(a, "looking for known peers peers=2 forgotten=0");
+            let kept = history.log_mentions(a, "peers=2 forgotten=0");
             (!kept).then(|| format!("peers are forgotten because their times are in {year}"))
         });
         let first = |known: &Value| known["first_seen"].as_str().unwrap().to_owned();
-        for known in known(&store.of("a")) {
+        for known in known(&store.dir("a")) {
             assert!(first(&known).starts_with(year), "{known}");
             assert!(known["last_seen"].as_str().unwrap() >= first(&known).as_str(), "{known}");
         }
@@ -198,19 +201,19 @@ fn known_peers_are_found_again_whatever_the_wall_clock_said() {
 }
 
 #[test]
-fn a_strict_node_protects_known_addresses_whatever_the_wall_clock_said() {
+fn strict_node_protects_known_addresses_despite_a_wrong_wall_clock() {
     for year in ["2001", "9998"] {
         let store = Store::new();
         let mut cluster = Cluster::new();
-        let (nodes, [a, ..]) = killed(&store, &mut cluster);
-        // `b` had dialled `a` there, so the address is proven.
-        with_year(&file_of(&store, "b"), year);
+        let (nodes, [a, ..]) = killed_mesh(&store, &mut cluster);
+        // `b` had dialled `a` at that address, which proved it.
+        set_year(&known_peers_file(&store, "b"), year);
         let at = cluster.addr(nodes[0]);
         let strict = cluster.start(spec(&store, "b").with_switch("--strict"));
         let thief = Spec::named("thief").with_bind(at).with_connect(cluster.addr(strict));
         let thief = cluster.start(thief);
         let thief_id = cluster.id(thief);
-        let words = ["refused, as --strict asks", &a.to_string(), &thief_id.to_string()];
+        let words = ["--strict", &a.to_string(), &thief_id.to_string()];
         cluster.wait_for("the refusal", &[strict, thief], |history| {
             let log = history.log(strict);
             log.iter().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
@@ -223,27 +226,27 @@ fn a_strict_node_protects_known_addresses_whatever_the_wall_clock_said() {
 }
 
 #[test]
-fn a_lost_peer_is_forgotten_after_the_connected_time_that_the_user_asked_for() {
+fn lost_peer_is_forgotten_after_the_forget_time() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let a = spec(&store, "a").with_option("--forget-after", "3");
     let nodes = cluster.start_star(a, ["b", "c"].map(|name| spec(&store, name)));
     cluster.wait_full_mesh(&nodes);
     let [b, c] = [1, 2].map(|n| cluster.id(nodes[n]));
-    wait_until_all_known(&store.of("a"), &[b, c]);
+    wait_until_all_known(&store.dir("a"), &[b, c]);
     cluster.kill(nodes[1]);
-    wait_until_known(&store.of("a"), "the other alone", |known| ids(known) == [c]);
+    wait_until_known(&store.dir("a"), "the other alone", |known| ids(known) == [c]);
 }
 
 #[test]
-fn when_a_peer_was_first_seen_outlives_many_restarts_of_both() {
+fn first_seen_time_survives_many_restarts_of_both_nodes() {
     let store = Store::new();
     let mut cluster = Cluster::new();
     let first = cluster.start(spec(&store, "a"));
     let second = cluster.start(spec(&store, "b").with_connect(cluster.addr(first)));
     let peer = cluster.id(second);
-    wait_until_all_known(&store.of("a"), &[peer]);
-    let seen = known(&store.of("a"))[0]["first_seen"].clone();
+    wait_until_all_known(&store.dir("a"), &[peer]);
+    let seen = known(&store.dir("a"))[0]["first_seen"].clone();
     let (mut a, mut b) = (first, second);
     for _ in 0..3 {
         let (again_a, again_b) = (cluster.spec_in_place(a), cluster.spec_in_place(b));
@@ -253,16 +256,16 @@ fn when_a_peer_was_first_seen_outlives_many_restarts_of_both() {
         b = cluster.start(again_b);
         cluster.wait_full_mesh(&[a, b]);
     }
-    let last = known(&store.of("a"));
+    let last = known(&store.dir("a"));
     assert_eq!((last.len(), &last[0]["first_seen"]), (1, &seen));
-    // It came to us every time but the first start of it, or we went there: either way it is known where.
+    // Either node may have dialled the other: `a` knows the address of `b` in both cases.
     assert!(
         last[0]["addresses"].as_array().unwrap().iter().any(|at| at["addr"] == cluster.addr(b).to_string())
     );
 }
 
-/// Opens a directory that a node in this process has just stopped using: on a busy machine its disk
-/// may take longer than a node waits for it.
+/// Opens a directory that a node in this process has just stopped using. On a busy machine the node's
+/// last write may take longer than the node waits for it.
 fn open(state: &Path) -> StateDir {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -277,12 +280,12 @@ fn open(state: &Path) -> StateDir {
 }
 
 #[test]
-fn a_program_that_embeds_a_node_has_the_same_memory() {
+fn embedded_node_keeps_its_peers_and_identity() {
     let store = Store::new();
-    let state = store.of("a");
+    let state = store.dir("a");
     let loopback = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
     let other = Node::start(loopback.clone(), Identity::generate().unwrap()).unwrap();
-    let meet = |connect: Vec<p2p_gossip::ConnectAddr>| {
+    let run_until_connected = |connect: Vec<p2p_gossip::ConnectAddr>| {
         let directory = open(&state);
         let identity = directory.identity().unwrap();
         let config = Config { connect, ..loopback.clone() };
@@ -290,14 +293,14 @@ fn a_program_that_embeds_a_node_has_the_same_memory() {
         let up = |event: &Event| matches!(event, Event::Up { peer, .. } if *peer == other.id());
         let events = node.events().clone();
         let deadline = Instant::now() + DEADLINE;
-        while !up(&events.recv_deadline(deadline).expect("they meet")) {}
+        while !up(&events.recv_deadline(deadline).expect("the nodes connect")) {}
         wait_until_all_known(&state, &[other.id()]);
         let id = node.id();
         node.shutdown();
         id
     };
-    let first = meet(vec![other.local_addr().into()]);
-    assert_eq!(meet(Vec::new()), first);
+    let first = run_until_connected(vec![other.local_addr().into()]);
+    assert_eq!(run_until_connected(Vec::new()), first);
     let mut directory = open(&state);
     assert!(directory.forget(&other.id()).unwrap() && !directory.forget(&other.id()).unwrap());
     assert!(directory.known_peers().is_empty() && known(&state).is_empty());

@@ -1,4 +1,4 @@
-//! A state directory as the tests see it: through `p2p-gossip peers`, as a user would.
+//! State directories of tests, read through `p2p-gossip peers` as a user would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,8 +18,8 @@ impl Store {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// The directory of a node; made by the node.
-    pub(super) fn of(&self, name: &str) -> PathBuf {
+    /// The state directory of this node; the node makes it.
+    pub(super) fn dir(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn program(args: &[&str], state: &Path) -> Output {
     command.output().expect("binary starts")
 }
 
-/// Who is known in the directory. It must be whole at any moment.
+/// The known peers in the directory, which must be readable at any moment.
 #[track_caller]
 pub(super) fn known(state: &Path) -> Vec<Value> {
     let output = program(&["peers", "--output", "json"], state);
@@ -47,7 +47,7 @@ pub(super) fn ids(known: &[Value]) -> Vec<PeerId> {
     ids
 }
 
-/// Waits until what is known in the directory is as wanted.
+/// Waits until `wanted` accepts the known peers in the directory.
 #[track_caller]
 pub(super) fn wait_until_known(state: &Path, awaited: &str, mut wanted: impl FnMut(&[Value]) -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -56,18 +56,18 @@ pub(super) fn wait_until_known(state: &Path, awaited: &str, mut wanted: impl FnM
         if wanted(&known) {
             return;
         }
-        assert!(Instant::now() < deadline, "waited for {awaited}, but known is {known:?}");
-        // Nobody tells when a file changes.
+        assert!(Instant::now() < deadline, "waited for {awaited}; the known peers are {known:?}");
+        // No event announces the change of a file.
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Waits until these are known and, at last word, have not left.
+/// Waits until these peers are known and none is marked as left.
 #[track_caller]
 pub(super) fn wait_until_all_known(state: &Path, peers: &[PeerId]) {
     wait_until_known(state, &format!("{peers:?}"), |known| {
-        let there =
+        let is_known =
             |id: &PeerId| known.iter().any(|peer| peer["id"] == id.to_string() && peer["left"] == false);
-        peers.iter().all(there)
+        peers.iter().all(is_known)
     });
 }

@@ -1,5 +1,5 @@
-//! A key, its certificate, and TLS without our rules around them: both ends trust everybody who
-//! proves to have the key shown.
+//! Keys, certificates and TLS configurations for raw peers, which skip the node's own rules: both ends
+//! trust every peer that proves to have the key of its certificate.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
-/// The protocol's name in TLS.
+/// The protocol's name in TLS (ALPN).
 pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
 
-/// What a raw peer shows and signs with; the two need not belong together.
+/// A raw peer's certificate chain and signing key. The key may differ from the certificate's.
 pub(crate) struct Credentials {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: KeyPair,
@@ -43,50 +43,50 @@ impl Credentials {
     }
 }
 
-/// The configuration of a dialler that trusts everybody, to be bent further.
+/// TLS configuration of a dialler that trusts every peer. Tests change it further.
 pub(crate) fn client_config(me: &Credentials) -> ClientConfig {
     client_config_with(provider(), me)
 }
 
-/// The same with another provider of cryptography.
+/// As `client_config`, with another provider of cryptography.
 pub(crate) fn client_config_with(provider: Arc<CryptoProvider>, me: &Credentials) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider knows TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody::new(&provider)))
+        .with_custom_certificate_verifier(Arc::new(TrustEveryPeer::new(&provider)))
         .with_client_cert_resolver(me.resolver());
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
 
-/// The configuration of an acceptor that trusts everybody.
+/// TLS configuration of an acceptor that trusts every peer.
 pub(crate) fn server_config(me: &Credentials) -> ServerConfig {
     let provider = provider();
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider knows TLS 1.3")
-        .with_client_cert_verifier(Arc::new(Anybody::new(&provider)))
+        .with_client_cert_verifier(Arc::new(TrustEveryPeer::new(&provider)))
         .with_cert_resolver(me.resolver());
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
 
-/// The provider of cryptography, which prefers what a node prefers.
+/// The provider of cryptography, with a node's preference of cipher suites.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
     Arc::new(provider)
 }
 
-/// Trusts everybody whose key signed the handshake.
+/// Trusts every peer whose key signed the handshake.
 #[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
+struct TrustEveryPeer(WebPkiSupportedAlgorithms);
 
 const SCHEMES: [SignatureScheme; 3] =
     [SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
 
-impl Anybody {
+impl TrustEveryPeer {
     fn new(provider: &CryptoProvider) -> Self {
         Self(provider.signature_verification_algorithms)
     }
@@ -101,7 +101,7 @@ impl Anybody {
     }
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for TrustEveryPeer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -136,7 +136,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-impl ClientCertVerifier for Anybody {
+impl ClientCertVerifier for TrustEveryPeer {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

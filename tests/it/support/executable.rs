@@ -1,11 +1,11 @@
-//! Files that a test runs. Another process writes them: a child that another test starts just then would
-//! inherit a file that is open for writing, and such a file cannot be run.
+//! Executable files for tests. Another process, install(1), writes them: a child that another test starts
+//! meanwhile would inherit a file open for writing, and the kernel refuses to run such a file.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A script that everybody may run.
+/// Writes a script that every user may run.
 pub(crate) fn write_script(file: &Path, text: &str) {
     let mut install = Command::new("install")
         .args(["-m", "755", "/dev/stdin"])
@@ -19,7 +19,7 @@ pub(crate) fn write_script(file: &Path, text: &str) {
     assert!(install.wait().expect("it is our child").success(), "{} cannot be written", file.display());
 }
 
-/// A copy of a program that everybody may run.
+/// Copies a program so that every user may run it.
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let installed = Command::new("install").args(["-m", "755"]).arg(from).arg(to).status();
     assert!(installed.expect("install(1) is there").success(), "{} cannot be written", to.display());

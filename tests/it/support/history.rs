@@ -1,4 +1,4 @@
-//! What the members of a cluster said, in the order in which it was heard, and what follows from it.
+//! The outputs of a cluster's members in the order of arrival, and queries over them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ const EVENTS_SHOWN: usize = 15;
 /// Log lines of each member shown when a wait fails.
 const LOG_SHOWN: usize = 15;
 
-/// One process of a cluster. A node that was started again is another member.
+/// One process of a cluster. A restarted node is a new member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Member(usize);
 
@@ -23,19 +23,20 @@ impl Member {
     }
 }
 
+/// One member's state by its outputs.
 #[derive(Debug, Default)]
-struct Account {
+struct MemberState {
     name: String,
     listening: Option<(PeerId, SocketAddr)>,
-    /// Peers that are up by its account.
+    /// Peers that are up by the member's events.
     view: BTreeSet<PeerId>,
     log: Vec<String>,
     ended: bool,
-    /// Its end is part of the story.
-    dismissed: bool,
+    /// The test ends the member itself.
+    end_expected: bool,
 }
 
-/// An event of a member.
+/// An event of a member, as printed and as parsed.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) member: Member,
@@ -43,82 +44,91 @@ pub(crate) struct Record {
     pub(crate) event: Event,
 }
 
+/// All outputs of a cluster's members so far.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    accounts: Vec<Account>,
+    members: Vec<MemberState>,
     records: Vec<Record>,
-    trouble: Option<String>,
+    /// The first unexpected output.
+    failure: Option<String>,
 }
 
 impl History {
-    pub(crate) fn enrol(&mut self, name: &str) -> Member {
-        self.accounts.push(Account { name: name.to_owned(), ..Account::default() });
-        Member(self.accounts.len() - 1)
+    /// Adds a member that has printed nothing yet.
+    pub(crate) fn add_member(&mut self, name: &str) -> Member {
+        self.members.push(MemberState { name: name.to_owned(), ..MemberState::default() });
+        Member(self.members.len() - 1)
     }
 
-    pub(crate) fn dismiss(&mut self, member: Member) {
-        self.accounts[member.0].dismissed = true;
+    /// From now on the end of the member is expected.
+    pub(crate) fn expect_end(&mut self, member: Member) {
+        self.members[member.0].end_expected = true;
     }
 
+    /// Adds an output of a member and checks that it fits the earlier ones.
     pub(crate) fn add(&mut self, member: Member, output: Output) {
-        let account = &mut self.accounts[member.0];
-        let trouble = match output {
+        let entry = &mut self.members[member.0];
+        let failure = match output {
             Output::Log(line) => {
-                account.log.push(line);
+                entry.log.push(line);
                 None
             }
             Output::Ended => {
-                account.ended = true;
-                (!account.dismissed).then(|| format!("{} ended by itself", account.name))
+                entry.ended = true;
+                (!entry.end_expected).then(|| format!("{} ended by itself", entry.name))
             }
             Output::Garbage { line, error } => {
-                Some(format!("{} printed something that is no event ({error}): {line}", account.name))
+                Some(format!("{} printed a line that is no event ({error}): {line}", entry.name))
             }
             Output::Event { json, event } => {
-                let contradiction = account.apply(&event);
-                let trouble = contradiction.map(|what| format!("{}: {what}: {event}", account.name));
+                let contradiction = entry.apply(&event);
+                let failure = contradiction.map(|error| format!("{}: {error}: {event}", entry.name));
                 self.records.push(Record { member, json, event });
-                trouble
+                failure
             }
         };
-        if self.trouble.is_none() {
-            self.trouble = trouble;
+        if self.failure.is_none() {
+            self.failure = failure;
         }
     }
 
-    /// What makes the rest of a story pointless: a member that ended, or that contradicts itself.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.clone()
+    /// The first output that fails the test: an unexpected end, an unreadable line, or an event that
+    /// contradicts earlier ones.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.clone()
     }
 
+    /// The number of events of all members.
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }
 
+    /// The member's id and address, once it listens.
     pub(crate) fn listening(&self, member: Member) -> Option<(PeerId, SocketAddr)> {
-        self.accounts[member.0].listening
+        self.members[member.0].listening
     }
 
+    /// The peers that the member sees as up.
     pub(crate) fn view(&self, member: Member) -> &BTreeSet<PeerId> {
-        &self.accounts[member.0].view
+        &self.members[member.0].view
     }
 
     pub(crate) fn has_ended(&self, member: Member) -> bool {
-        self.accounts[member.0].ended
+        self.members[member.0].ended
     }
 
-    /// What the member said on stderr.
+    /// The member's lines on stderr.
     pub(crate) fn log(&self, member: Member) -> &[String] {
-        &self.accounts[member.0].log
+        &self.members[member.0].log
     }
 
     pub(crate) fn log_mentions(&self, member: Member, text: &str) -> bool {
-        self.accounts[member.0].log.iter().any(|line| line.contains(text))
+        self.members[member.0].log.iter().any(|line| line.contains(text))
     }
 
-    /// Lines of the member's log that mention it.
+    /// The number of the member's log lines that contain the text.
     pub(crate) fn log_count(&self, member: Member, text: &str) -> usize {
-        self.accounts[member.0].log.iter().filter(|line| line.contains(text)).count()
+        self.members[member.0].log.iter().filter(|line| line.contains(text)).count()
     }
 
     pub(crate) fn records(&self) -> &[Record] {
@@ -129,13 +139,13 @@ impl History {
         self.records[mark..].iter().filter(move |r| r.member == member).map(|r| &r.event)
     }
 
-    /// Peers that came or went.
+    /// The member's events about peers since the mark, without pings.
     pub(crate) fn changes_since(&self, member: Member, mark: usize) -> Vec<&Event> {
         let change = |e: &&Event| !matches!(e, Event::Listening { .. } | Event::Ping { .. });
         self.events_since(member, mark).filter(change).collect()
     }
 
-    /// Peers lost, and why.
+    /// Peers that the member has lost since the mark, with the reason.
     pub(crate) fn downs_since(&self, member: Member, mark: usize) -> Vec<(PeerId, DownReason)> {
         let down = |e: &Event| match e {
             Event::Down { peer, reason, .. } => Some((*peer, *reason)),
@@ -144,7 +154,7 @@ impl History {
         self.events_since(member, mark).filter_map(down).collect()
     }
 
-    /// Peers that came up.
+    /// Peers that came up at the member since the mark.
     pub(crate) fn ups_since(&self, member: Member, mark: usize) -> Vec<PeerId> {
         let up = |e: &Event| match e {
             Event::Up { peer, .. } => Some(*peer),
@@ -153,7 +163,7 @@ impl History {
         self.events_since(member, mark).filter_map(up).collect()
     }
 
-    /// Peers that said goodbye.
+    /// Peers whose leave the member has reported since the mark.
     pub(crate) fn lefts_since(&self, member: Member, mark: usize) -> Vec<PeerId> {
         let left = |e: &Event| match e {
             Event::Left { peer, .. } => Some(*peer),
@@ -162,7 +172,7 @@ impl History {
         self.events_since(member, mark).filter_map(left).collect()
     }
 
-    /// Sequence numbers of pings by receiver and sender, in the order in which they were shown.
+    /// Sequence numbers of the pings since the mark by receiver and sender, in the order of printing.
     pub(crate) fn pings_since(&self, mark: usize) -> BTreeMap<(Member, PeerId), Vec<u64>> {
         let mut pings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         for record in &self.records[mark..] {
@@ -174,8 +184,8 @@ impl History {
     }
 }
 
-impl Account {
-    /// Follows the member's own account of who is up; says what contradicts it.
+impl MemberState {
+    /// Applies an event to the member's view; returns the contradiction, if there is one.
     fn apply(&mut self, event: &Event) -> Option<&'static str> {
         let (consistent, members) = match event {
             Event::Listening { id, addr } => (self.listening.replace((*id, *addr)).is_none(), None),
@@ -187,25 +197,26 @@ impl Account {
             _ => (true, None),
         };
         if !consistent {
-            return Some("an event that can't follow the earlier ones");
+            return Some("the event can't follow the earlier ones");
         }
-        members.filter(|&n| n != self.view.len() + 1).map(|_| "members are miscounted")
+        members.filter(|&n| n != self.view.len() + 1).map(|_| "the count of members is wrong")
     }
 }
 
-/// The last that each member said, on stdout and stderr.
+/// The latest events and log lines of each member, for the message of a failed test.
 pub(crate) fn report(history: &History, members: &[Member]) -> String {
     let mut text = String::new();
     for &member in members {
-        let account = &history.accounts[member.0];
-        let who = account.listening.map_or_else(String::new, |(id, addr)| format!(" {} {addr}", id.short()));
-        let state = if account.ended { ", ended" } else { "" };
-        let _ = writeln!(text, "--- {}{who}, sees {} up{state}", account.name, account.view.len());
+        let entry = &history.members[member.0];
+        let identity =
+            entry.listening.map_or_else(String::new, |(id, addr)| format!(" {} {addr}", id.short()));
+        let state = if entry.ended { ", ended" } else { "" };
+        let _ = writeln!(text, "--- {}{identity}, sees {} up{state}", entry.name, entry.view.len());
         let events: Vec<_> = history.events_since(member, 0).collect();
         for event in &events[events.len().saturating_sub(EVENTS_SHOWN)..] {
             let _ = writeln!(text, "  {event}");
         }
-        for line in &account.log[account.log.len().saturating_sub(LOG_SHOWN)..] {
+        for line in &entry.log[entry.log.len().saturating_sub(LOG_SHOWN)..] {
             let _ = writeln!(text, "  | {line}");
         }
     }

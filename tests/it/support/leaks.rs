@@ -1,11 +1,11 @@
-//! Bytes of a key in what a program says: ways to mangle a key file, and a search for what it held.
+//! Checks that outputs show no bytes of a key, and ways to damage a key file for that.
 
-/// Characters of base64 or hexadecimal digits in a row that are a leak.
+/// This many consecutive base64 characters or hexadecimal digits of a key are a leak.
 const DIGITS: usize = 12;
-/// Byte values in a row that are a leak.
+/// This many consecutive byte values of a key are a leak.
 const BYTES: usize = 6;
 
-/// Fails if a text shows a piece of a PEM file: as base64, as decimal byte values or in hexadecimal.
+/// Panics if a text shows a piece of a PEM file: as base64, as decimal byte values or in hexadecimal.
 #[track_caller]
 pub(crate) fn assert_hidden(pem: &str, shown: &str) {
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -26,7 +26,7 @@ pub(crate) fn assert_hidden(pem: &str, shown: &str) {
         let is_in = |secret: &&[u8]| secret.windows(BYTES).any(|piece| piece == run);
         assert!(!secrets.iter().any(is_in), "the bytes {run:?} of the key are in {shown:?}");
     }
-    // Whatever stands between the bytes: "30 2e", "30:2e", "0x30, 0x2e".
+    // Hexadecimal bytes may be separated: "30 2e", "30:2e", "0x30, 0x2e".
     let shown_hex = shown.to_lowercase().replace("0x", "").replace([' ', ':', ','], "");
     let hex = secrets.map(|secret| secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     for piece in pieces(&shown_hex, u8::is_ascii_hexdigit) {
@@ -35,19 +35,19 @@ pub(crate) fn assert_hidden(pem: &str, shown: &str) {
     }
 }
 
-/// All runs of that many digits in a text.
+/// All runs of `DIGITS` digits in a text.
 fn pieces(text: &str, is_digit: impl Fn(&u8) -> bool) -> impl Iterator<Item = &str> {
     let runs = text.as_bytes().windows(DIGITS).enumerate().filter(move |(_, run)| run.iter().all(&is_digit));
     // Digits are ASCII, so the text can be cut before and after them.
     runs.map(|(start, _)| &text[start..start + DIGITS])
 }
 
-/// The text with blanks for its line breaks, as `echo $KEY` writes it.
+/// The text with blanks instead of line breaks, as `echo $KEY` writes it.
 pub(crate) fn with_blanks(pem: &str) -> String {
     format!("{}\n", pem.trim_end().replace('\n', " "))
 }
 
-/// The text with the two characters `\n` for its line breaks, as many environment files have it.
+/// The text with the two characters `\n` instead of line breaks, as in many environment files.
 pub(crate) fn with_backslashes(pem: &str) -> String {
     pem.replace('\n', "\\n")
 }

@@ -1,8 +1,8 @@
-//! Clusters of real processes: what each says is kept, and tests wait for what it must say.
+//! Clusters of real processes: their outputs are kept, and tests wait for the outputs that must come.
 //!
-//! A wait has a generous deadline and no other timing: it looks at all that was said so far, again
-//! whenever something new is said. That something does *not* happen is checked by waiting for
-//! something that must come later, then looking back.
+//! A wait has a generous deadline and no other timing: it examines all outputs so far, again after each
+//! new one. To check that something does *not* happen, a test waits for an output that must come later,
+//! then looks back.
 
 pub(crate) mod credentials;
 pub(crate) mod executable;
@@ -26,7 +26,7 @@ use rustix::process::Signal;
 use history::{History, Member, report};
 use process::{Output, Process, Spec, write_key};
 
-/// How long anything may take: two busy cores are slow, and only a failure waits this long.
+/// Deadline of every wait. Long, because two busy cores are slow; only a failure waits this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program under test.
@@ -34,25 +34,25 @@ fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_p2p-gossip"))
 }
 
-/// Any free port of the address that everybody has.
+/// Any free port of 127.0.0.1.
 pub(crate) fn localhost() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A loopback address that no other node, test or test process uses, with a port free on it.
 ///
-/// A node that must come back to its port needs an address of its own: on a shared one, the source
-/// port of anybody's connection could take the place while the node is away.
+/// A node that restarts on its port needs such an address: on a shared one, the source port of any
+/// connection could be that port while the node is down.
 pub(crate) fn own_addr() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let last = u8::try_from(count % 250 + 1).expect("at most 250");
-        // The second octet never is 0: 127.0.0.x is left to the tests that want it by name.
+        // The second octet never is 0: some tests use 127.0.0.x by name.
         let block = u8::try_from(count / 250 % 2).expect("at most 1");
         let ip = Ipv4Addr::new(127, (high & 0x3f) << 1 | block | 0x80, low, last);
-        // Taken after all, perhaps by a process with a similar id: the next one is tried.
+        // Another process, perhaps with a similar id, may have the address: then the next one is tried.
         if let Ok(addr) = TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr()) {
             return addr;
         }
@@ -64,17 +64,17 @@ pub(crate) fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> 
     (1..=count).map(move |n| format!("{prefix}{n}"))
 }
 
-/// Waits until pings have gone over every link for longer than the timeout and a few redials take,
-/// and checks that nobody came or went meanwhile.
+/// Waits until pings have gone over every link for longer than the timeout and a few redials take, and
+/// checks that no peer went up or down meanwhile.
 pub(crate) fn stays_whole(cluster: &Cluster, members: &[Member]) {
-    // At five pings a second: five seconds, of which the timeout takes three.
+    // Five seconds at five pings a second; the timeout is three seconds.
     const PINGS: usize = 25;
     let mark = cluster.mark();
     cluster.wait_pings(members, PINGS, mark);
     cluster.check_steady(members, mark);
 }
 
-/// Says which pings were shown twice or out of order.
+/// Pings that a member printed twice or out of order, as a message; `None` if there are none.
 pub(crate) fn ping_disorder(history: &History) -> Option<String> {
     let disordered = |seqs: &Vec<u64>| !seqs.windows(2).all(|pair| pair[0] < pair[1]);
     history
@@ -84,30 +84,30 @@ pub(crate) fn ping_disorder(history: &History) -> Option<String> {
         .map(|seqs| format!("pings shown twice or out of order: {seqs:?}"))
 }
 
-/// Says which pings were shown twice. Their order is promised within a session only: what a network
-/// had held back on a lost one may arrive after what was sent on the next.
+/// Pings that a member printed twice, as a message; `None` if there are none. Order holds within a
+/// session only: delayed pings of a lost session may arrive after those of the next.
 pub(crate) fn pings_shown_twice(history: &History) -> Option<String> {
     let repeated = |seqs: &Vec<u64>| seqs.iter().collect::<BTreeSet<_>>().len() < seqs.len();
     let twice = history.pings_since(0).into_values().find(repeated);
     twice.map(|seqs| format!("pings shown twice: {seqs:?}"))
 }
 
-/// What the nodes of a cluster said, and a way to wait for more.
+/// The history of a cluster, and a way to wait for more outputs.
 #[derive(Default)]
 struct Journal {
     history: Mutex<History>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 impl Journal {
     fn lock(&self) -> MutexGuard<'_, History> {
-        // A poisoned history belongs to a test that failed; the report still wants to read it.
+        // A failed test poisons the lock; its report still reads the history.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, member: Member, output: Output) {
         self.lock().add(member, output);
-        self.news.notify_all();
+        self.changed.notify_all();
     }
 }
 
@@ -124,9 +124,9 @@ impl Cluster {
         Self { journal: Arc::default(), processes: Vec::new(), keys }
     }
 
-    /// Starts a node without waiting for anything. A node that is started again is a new member.
+    /// Starts a node without waiting for it. A restarted node is a new member.
     pub(crate) fn spawn(&mut self, spec: Spec) -> Member {
-        let member = self.journal.lock().enrol(&spec.name);
+        let member = self.journal.lock().add_member(&spec.name);
         let journal = Arc::clone(&self.journal);
         let sink = move |output| journal.add(member, output);
         let process = Process::spawn(program(), &spec, sink)
@@ -142,7 +142,7 @@ impl Cluster {
         member
     }
 
-    /// Starts the first node of a cluster, and the others at once, all of them through the first.
+    /// Starts the first node and waits for it, then starts all others at once with the first as bootstrap.
     pub(crate) fn start_star(&mut self, first: Spec, others: impl IntoIterator<Item = Spec>) -> Vec<Member> {
         let first = self.start(first);
         let addr = self.addr(first);
@@ -151,32 +151,32 @@ impl Cluster {
         members
     }
 
-    /// A new key file.
+    /// Writes a new key file; returns its path.
     pub(crate) fn new_key(&self, name: &str) -> PathBuf {
         let file = self.keys.path().join(name);
         write_key(&file).expect("a key file can be written");
         file
     }
 
-    /// Where a file of this name would be, in a directory of this cluster's own.
+    /// The path of this name in the cluster's temporary directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.keys.path().join(name)
     }
 
-    /// A file of the test's own.
+    /// Writes a file in the cluster's temporary directory; returns its path.
     pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let file = self.path(name);
         std::fs::write(&file, content).expect("a file can be written");
         file
     }
 
-    /// How the member was started, with the address where it listened: what starts it again.
+    /// The spec that restarts the member: its own, with the address where it listened.
     pub(crate) fn spec_in_place(&self, member: Member) -> Spec {
         let spec = self.processes[member.index()].0.clone();
         spec.with_bind(self.addr(member))
     }
 
-    /// Where the member can be reached.
+    /// The address where peers reach the member. Waits until it listens.
     pub(crate) fn addr(&self, member: Member) -> SocketAddr {
         let (_, mut addr) = self.listening(member);
         if addr.ip().is_unspecified() {
@@ -185,42 +185,45 @@ impl Cluster {
         addr
     }
 
+    /// The member's id. Waits until it listens.
     pub(crate) fn id(&self, member: Member) -> PeerId {
         self.listening(member).0
     }
 
     fn listening(&self, member: Member) -> (PeerId, SocketAddr) {
-        self.wait_for("it to listen", &[member], |history| history.listening(member))
+        self.wait_for("the member to listen", &[member], |history| history.listening(member))
     }
 
-    /// Waits until `probe` finds what it looks for in all that was said so far.
+    /// Waits until `find` finds something in the history; returns it. Panics with a report on the
+    /// `involved` members at `DEADLINE` or at an unexpected output.
     pub(crate) fn wait_for<T>(
         &self,
         awaited: &str,
         involved: &[Member],
-        mut probe: impl FnMut(&History) -> Option<T>,
+        mut find: impl FnMut(&History) -> Option<T>,
     ) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut history = self.journal.lock();
-        let why = loop {
-            if let Some(found) = probe(&history) {
+        let reason = loop {
+            if let Some(found) = find(&history) {
                 return found;
             }
-            if let Some(trouble) = history.trouble() {
-                break trouble;
+            if let Some(failure) = history.failure() {
+                break failure;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break format!("nothing within {DEADLINE:?}");
             }
-            history = self.journal.news.wait_timeout(history, left).unwrap_or_else(PoisonError::into_inner).0;
+            history =
+                self.journal.changed.wait_timeout(history, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         let report = report(&history, involved);
         drop(history);
-        panic!("waited for {awaited}: {why}\n{report}");
+        panic!("waited for {awaited}: {reason}\n{report}");
     }
 
-    /// Fails with a report on the members if `finding` says what is wrong.
+    /// Panics with a report on the `involved` members if `finding` returns an error message.
     #[track_caller]
     pub(crate) fn check(&self, involved: &[Member], finding: impl FnOnce(&History) -> Option<String>) {
         let history = self.journal.lock();
@@ -231,12 +234,12 @@ impl Cluster {
         }
     }
 
-    /// Now, as a place in the history to look back to.
+    /// The current length of the history, for `…_since` queries.
     pub(crate) fn mark(&self) -> usize {
         self.journal.lock().len()
     }
 
-    /// Waits until each of these sees exactly all others of them as up.
+    /// Waits until each of these members sees exactly all others of them as up.
     pub(crate) fn wait_full_mesh(&self, members: &[Member]) {
         let ids: Vec<PeerId> = members.iter().map(|&member| self.id(member)).collect();
         self.wait_for("a full mesh", members, |history| {
@@ -250,7 +253,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until each of these has had that many pings from each other one since the mark.
+    /// Waits until each of these members has had that many pings from each other one since the mark.
     pub(crate) fn wait_pings(&self, members: &[Member], count: usize, mark: usize) {
         let ids: Vec<PeerId> = members.iter().map(|&member| self.id(member)).collect();
         self.wait_for(&format!("{count} pings on every link"), members, |history| {
@@ -264,7 +267,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until each of these has lost the peer since the mark, for the reason expected.
+    /// Waits until each of these members has lost the peer since the mark; panics if the reason differs.
     pub(crate) fn wait_down(&self, members: &[Member], peer: PeerId, reason: DownReason, mark: usize) {
         self.wait_for(&format!("down ({reason}) of {}", peer.short()), members, |history| {
             let noticed = |&m: &Member| history.downs_since(m, mark).contains(&(peer, reason));
@@ -278,26 +281,23 @@ impl Cluster {
         });
     }
 
-    /// Waits until each of these was told goodbye by the peer since the mark.
+    /// Waits until each of these members has reported the peer's leave since the mark.
     pub(crate) fn wait_left(&self, members: &[Member], peer: PeerId, mark: usize) {
-        self.wait_for(&format!("the goodbye of {}", peer.short()), members, |history| {
+        self.wait_for(&format!("the leave of {}", peer.short()), members, |history| {
             members.iter().all(|&m| history.lefts_since(m, mark).contains(&peer)).then_some(())
         });
     }
 
-    /// Checks that these have seen no peer come or go since the mark.
+    /// Panics if one of these members has seen a peer go up or down since the mark.
     #[track_caller]
     pub(crate) fn check_steady(&self, members: &[Member], mark: usize) {
         self.check(members, |history| {
             let change = |&m: &Member| history.changes_since(m, mark).first().map(ToString::to_string);
-            members
-                .iter()
-                .find_map(change)
-                .map(|change| format!("the mesh was to stay as it was, but: {change}"))
+            members.iter().find_map(change).map(|change| format!("the mesh changed: {change}"))
         });
     }
 
-    /// The member's process id.
+    /// The member's process id (pid).
     pub(crate) fn pid(&self, member: Member) -> u32 {
         self.processes[member.index()].1.pid()
     }
@@ -309,7 +309,7 @@ impl Cluster {
 
     /// Ends the member without warning.
     pub(crate) fn kill(&mut self, member: Member) {
-        self.journal.lock().dismiss(member);
+        self.journal.lock().expect_end(member);
         self.processes[member.index()].1.kill().expect("the member can be killed");
     }
 
@@ -320,17 +320,17 @@ impl Cluster {
 
     /// Sends a signal that ends the member, and waits until it has ended.
     pub(crate) fn end_by(&mut self, member: Member, signal: Signal) -> ExitStatus {
-        self.journal.lock().dismiss(member);
+        self.journal.lock().expect_end(member);
         self.signal(member, signal);
-        self.wait_for("it to end", &[member], |history| history.has_ended(member).then_some(()));
+        self.wait_for("the member to end", &[member], |history| history.has_ended(member).then_some(()));
         let status = self.processes[member.index()].1.wait_until(Instant::now() + DEADLINE);
-        status.expect("the member is our child").expect("it closed its stdout but does not end")
+        status.expect("the member is our child").expect("the member has closed its stdout and ends")
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Everybody at once, not one after the other: nobody is to be seen mourning the others.
+        // All at once, so that no member logs the death of the others.
         for (_, process) in &mut self.processes {
             let _ = process.signal(Signal::KILL);
         }

@@ -1,9 +1,9 @@
-//! A network of its own for one test: a namespace for each node, joined by veth pairs to a bridge
-//! in a further namespace, and the faults that befall it.
+//! A private network for one test, with faults: a namespace for each node, joined by veth pairs to a
+//! bridge in a further namespace.
 //!
-//! Nothing outside these namespaces is touched, and no packet can leave them: the bridge has no
-//! port but the nodes'. Faults on the way (packets that vanish) are rules of the bridge; faults
-//! that a node's own kernel reports are rules and routes of that node's namespace.
+//! Tests change nothing outside these namespaces, and no packet can leave them: the bridge has only the
+//! nodes' ports. Faults in transit (lost packets) are rules of the bridge; faults that a node's own kernel
+//! reports are rules and routes of that node's namespace.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-/// What the names of all namespaces of this kind begin with; then come the test process and a count.
+/// First part of the names of all these namespaces. The test process's id and a count follow.
 const PREFIX: &str = "p2pfault";
-/// Every node listens here, on the address of its own. Below the range that source ports come from.
+/// Every node listens on this port of its address. It is below the range of source ports.
 const PORT: u16 = 7000;
-/// The link behind a router: its own end, and the node that it hides.
+/// Addresses on the link behind a router: the router's end, and the hidden node.
 const ROUTER_INSIDE: &str = "10.78.0.1";
 const HIDDEN: &str = "10.78.0.2";
-/// The chain in which packets on their way between the nodes may vanish.
+/// The nftables chain that drops packets in transit between the nodes.
 const BRIDGE_CHAIN: &str = "bridge faults forward";
-/// The chain in which a node's own kernel may refuse to send.
+/// The nftables chain by which a node's own kernel refuses to send.
 const OUTPUT_CHAIN: &str = "inet faults output";
 
-/// Namespaces for nodes 1 … `size`. Removed when dropped, which must be after the nodes in them.
+/// Namespaces for nodes 1 … `size`. Removed when dropped; drop it after the nodes in it.
 #[derive(Debug)]
 pub(crate) struct Network {
     tag: String,
@@ -34,9 +34,9 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network for that many nodes; without one the reason is told to whoever runs the tests.
+    /// Builds a network for that many nodes; `None`, with the reason on stderr, if that is impossible.
     pub(crate) fn new(size: usize) -> Option<Self> {
-        let network = Self { tag: claim()?, size };
+        let network = Self { tag: unique_prefix()?, size };
         match network.build() {
             Ok(()) => Some(network),
             Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
@@ -59,8 +59,8 @@ impl Network {
         for node in 1..=self.size {
             let ip = addr(node).ip();
             let mut own = format!("link set lo up\naddr add {ip}/24 dev eth0\nlink set eth0 up\n");
-            // The kernel's table of neighbours is one for all namespaces, and has no room for what
-            // some dozens of nodes would ask for: entries made by hand don't count.
+            // All namespaces share the kernel's limit of learned neighbours, and some dozens of nodes
+            // would exceed it. Permanent entries don't count.
             for other in (1..=self.size).filter(|&other| other != node) {
                 own += &format!(
                     "neigh replace {} lladdr {} dev eth0 nud permanent\n",
@@ -73,12 +73,12 @@ impl Network {
             self.nft(&self.namespace(node), &format!("add table inet faults\n{chain}"))?;
         }
         let chain = format!("add chain {BRIDGE_CHAIN} {{ type filter hook forward priority 0; }}\n");
-        // A kernel without random numbers in rules is to be noticed here, not in the middle of a test.
-        let probe = format!("add rule {BRIDGE_CHAIN} {}\n", random_loss(20));
-        self.nft(&self.hub(), &format!("add table bridge faults\n{chain}{probe}flush chain {BRIDGE_CHAIN}\n"))
+        // A kernel without random numbers in rules fails here, not in the middle of a test.
+        let trial = format!("add rule {BRIDGE_CHAIN} {}\n", random_loss(20));
+        self.nft(&self.hub(), &format!("add table bridge faults\n{chain}{trial}flush chain {BRIDGE_CHAIN}\n"))
     }
 
-    /// The namespace that a node is to be started in.
+    /// The name of a node's namespace.
     pub(crate) fn namespace(&self, node: usize) -> String {
         format!("{}-{node}", self.tag)
     }
@@ -87,22 +87,22 @@ impl Network {
         format!("{}-hub", self.tag)
     }
 
-    /// Packets on their way meet these rules from now on, and no earlier ones.
+    /// Replaces the rules for packets in transit between the nodes.
     pub(crate) fn impose(&self, rules: &[String]) {
         self.replace_rules(&self.hub(), BRIDGE_CHAIN, rules);
     }
 
-    /// Packets pass again.
+    /// Removes the rules for packets in transit.
     pub(crate) fn lift(&self) {
         self.impose(&[]);
     }
 
-    /// What this node sends meets these rules in its own kernel, and no earlier ones.
+    /// Replaces the rules of this node's own kernel for packets that the node sends.
     pub(crate) fn impose_on_sender(&self, node: usize, rules: &[String]) {
         self.replace_rules(&self.namespace(node), OUTPUT_CHAIN, rules);
     }
 
-    /// Packets that the node has sent since a rule with a `counter` was imposed on it.
+    /// Packets that the node has sent since `impose_on_sender` set a rule with a `counter`.
     pub(crate) fn packets_counted(&self, node: usize) -> u64 {
         let namespace = self.namespace(node);
         let list = ["ip", "netns", "exec", &namespace, "nft", "list", "chain"].into_iter();
@@ -116,7 +116,7 @@ impl Network {
     fn replace_rules(&self, namespace: &str, chain: &str, rules: &[String]) {
         let flush = format!("flush chain {chain}\n");
         let rules = rules.iter().map(|rule| format!("add rule {chain} {rule}\n"));
-        // One transaction: no packet meets half of the rules.
+        // One transaction: no packet meets a part of the rules.
         let script: String = [flush].into_iter().chain(rules).collect();
         self.nft(namespace, &script).expect("the fault can be imposed");
     }
@@ -130,9 +130,9 @@ impl Network {
         run(&["ip", "-n", &self.namespace(node), "-batch", "-"], command).expect("the fault can be imposed");
     }
 
-    /// Puts `hidden` behind `router`: off the bridge, onto a link of their own, with a source address
-    /// that the router replaces by its own. Others reach it at this port of the router, which
-    /// becomes the port that it listens on. `None` where the kernel can't do that.
+    /// Moves `hidden` from the bridge to a link behind `router`, which translates addresses (NAT): the
+    /// router replaces `hidden`'s source address by its own, and maps this port to `hidden`'s port.
+    /// `None`, with the reason on stderr, if the kernel cannot do that.
     pub(crate) fn hide(&self, hidden: usize, router: usize, mapped_port: u16) -> Option<()> {
         let (inside, outside) = (self.namespace(hidden), self.namespace(router));
         self.ip(hidden, "link set eth0 down");
@@ -155,7 +155,7 @@ impl Network {
         }
     }
 
-    /// The number of the node's interface on the bridge, as it sees it.
+    /// The index of the node's bridge interface in the node's namespace.
     pub(crate) fn interface_index(&self, node: usize) -> u32 {
         let shown = run(&["ip", "-n", &self.namespace(node), "-o", "link", "show", "dev", "eth0"], "");
         let shown = shown.expect("interfaces can be listed");
@@ -163,7 +163,7 @@ impl Network {
         text.split(':').next().and_then(|index| index.parse().ok()).expect("a number comes first")
     }
 
-    /// TCP connections of the node that are established, as its kernel sees them.
+    /// The number of the node's established TCP connections, by its kernel.
     pub(crate) fn connections(&self, node: usize) -> usize {
         let namespace = self.namespace(node);
         let command = ["ip", "netns", "exec", &namespace, "ss", "-Htn", "state", "established"];
@@ -171,7 +171,7 @@ impl Network {
         String::from_utf8_lossy(&listed.stdout).lines().count()
     }
 
-    /// Ends the node's TCP connections to these others, as far as the node's own kernel is concerned.
+    /// Ends the node's TCP connections to these other nodes in the node's own kernel.
     pub(crate) fn cut_connections(&self, node: usize, others: &[usize]) {
         let namespace = self.namespace(node);
         let mut command = vec!["ip", "netns", "exec", &namespace, "ss", "-K", "-t", "state", "established"];
@@ -189,21 +189,22 @@ impl Drop for Network {
     fn drop(&mut self) {
         let names = (1..=self.size).map(|node| self.namespace(node)).chain([self.hub()]);
         let delete: String = names.map(|name| format!("netns delete {name}\n")).collect();
-        // What could not be built cannot be removed either; the rest must go all the same.
+        // A namespace that was never added fails to be removed; `-force` goes on with the rest.
         let _ = run(&["ip", "-force", "-batch", "-"], &delete);
     }
 }
 
-/// One namespace without a link to any other. Removed when dropped, which must be after the nodes in it.
+/// One namespace without a link to any other. Removed when dropped; drop it after the nodes in it.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// A namespace that these commands of ip(8) have prepared; `None`, with a line on stderr, without one.
+    /// Makes a namespace and runs these commands of ip(8) in it; `None`, with the reason on stderr, if that
+    /// is impossible.
     pub(crate) fn new(commands: &str) -> Option<Self> {
-        let namespace = Self { name: format!("{}-1", claim_with(&[["ip", "-V"]])?) };
+        let namespace = Self { name: format!("{}-1", unique_prefix_for(&[["ip", "-V"]])?) };
         let built = run(&["ip", "netns", "add", &namespace.name], "")
             .and_then(|_| run(&["ip", "-n", &namespace.name, "-batch", "-"], commands));
         match built {
@@ -224,14 +225,13 @@ impl Drop for Namespace {
     }
 }
 
-/// A beginning for the names of namespaces that nobody else uses; without what they need the reason
-/// is told to whoever runs the tests.
-pub(crate) fn claim() -> Option<String> {
-    claim_with(&[["ip", "-V"], ["nft", "-v"], ["ss", "-V"]])
+/// A unique prefix for names of namespaces; `None`, with the reason on stderr, without root or the tools.
+pub(crate) fn unique_prefix() -> Option<String> {
+    unique_prefix_for(&[["ip", "-V"], ["nft", "-v"], ["ss", "-V"]])
 }
 
-/// The same with these tools, each with the option that prints its version.
-fn claim_with(tools: &[[&str; 2]]) -> Option<String> {
+/// As `unique_prefix`, for these tools, each with the option that prints its version.
+fn unique_prefix_for(tools: &[[&str; 2]]) -> Option<String> {
     static SWEEP: Once = Once::new();
     if !geteuid().is_root() {
         return skip("network namespaces need root");
@@ -247,12 +247,12 @@ fn claim_with(tools: &[[&str; 2]]) -> Option<String> {
     Some(format!("{PREFIX}-{}-{count}", std::process::id()))
 }
 
-/// Where node 1, 2, … listens. The same in every network: none of them knows of another.
+/// The address where node 1, 2, … listens; the same in every network, as networks are separate.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, u8::try_from(node).expect("a small network")], PORT))
 }
 
-/// Where a node listens once it has been given IPv6.
+/// The IPv6 address of a node, for tests that add IPv6.
 pub(crate) fn addr6(node: usize) -> SocketAddr {
     let node = u16::try_from(node).expect("a small network");
     SocketAddr::from(([0xfd77, 0, 0, 0, 0, 0, 0, node], PORT))
@@ -262,23 +262,23 @@ fn mac(node: usize) -> String {
     format!("02:00:0a:4d:00:{node:02x}")
 }
 
-/// Everything that some of the nodes send to some others vanishes.
+/// Rule: drops all packets from these nodes to those.
 pub(crate) fn drop_from_to(from: &[usize], to: &[usize]) -> String {
     format!("ip saddr {{ {} }} ip daddr {{ {} }} drop", ips(from), ips(to))
 }
 
-/// Two groups of nodes hear nothing of each other.
+/// Rules: drop all packets between two groups of nodes.
 pub(crate) fn partition(here: &[usize], there: &[usize]) -> Vec<String> {
     vec![drop_from_to(here, there), drop_from_to(there, here)]
 }
 
-/// Connections that one node wants to open to another get no answer; all others work.
+/// Rule: drops the connection attempts of one node to another, and nothing else.
 pub(crate) fn drop_dials(from: usize, to: usize) -> String {
     let (from, to) = (addr(from).ip(), addr(to).ip());
     format!("ip saddr {from} ip daddr {to} tcp flags & (syn | ack) == syn drop")
 }
 
-/// This share of all packets vanishes.
+/// Rule: drops this share of all IPv4 packets.
 pub(crate) fn random_loss(percent: u32) -> String {
     format!("meta protocol ip numgen random mod 100 < {percent} drop")
 }
@@ -288,13 +288,14 @@ fn ips(nodes: &[usize]) -> String {
     ips.join(", ")
 }
 
-/// Past the test harness, which would swallow what a test that passes prints.
-pub(crate) fn skip<T>(why: &str) -> Option<T> {
-    let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {why}\n");
+/// Writes to stderr that a test is skipped; always returns `None`. Bypasses the test harness, which hides
+/// the output of passing tests.
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
+    let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {reason}\n");
     None
 }
 
-/// Removes what test processes left behind that were killed, with the nodes that still run in it.
+/// Removes the namespaces of killed test processes, with the nodes that still run in them.
 fn remove_stale() {
     let Ok(listed) = run(&["ip", "netns", "list"], "") else {
         return;
@@ -319,7 +320,7 @@ fn remove_stale() {
     }
 }
 
-/// Runs a command with this input; whatever it complains of is the error.
+/// Runs a command with this input; the error has the command's stderr.
 pub(crate) fn run(command: &[&str], input: &str) -> io::Result<Output> {
     let mut child = Command::new(command[0])
         .args(&command[1..])
@@ -328,12 +329,12 @@ pub(crate) fn run(command: &[&str], input: &str) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| io::Error::other(format!("{}: {error}", command[0])))?;
-    // Who takes no input may have closed the pipe already.
+    // A command that reads no input may have closed the pipe already.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     if output.status.success() {
         return Ok(output);
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("{}: {}", command.join(" "), complaint.trim())))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{}: {}", command.join(" "), stderr.trim())))
 }

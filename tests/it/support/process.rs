@@ -1,4 +1,4 @@
-//! One running `p2p-gossip` program: started, listened to, signalled, and never left behind.
+//! Runs one `p2p-gossip` process: starts it, reads its output, signals it, and kills it when dropped.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use p2p_gossip::Event;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How a node is started. `Spec::named` takes any free port; the rest is added with `with_…`.
+/// How to start a node. `Spec::named` uses any free port; `with_…` methods add the rest.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) name: String,
@@ -26,15 +26,15 @@ pub(crate) struct Spec {
     pub(crate) state: Option<PathBuf>,
     /// `RUST_LOG` of the node.
     pub(crate) log: String,
-    /// Whether a Ctrl-C in the terminal passes the node by.
+    /// Whether the node has its own process group, so that Ctrl-C in the terminal does not reach it.
     pub(crate) own_group: bool,
-    /// Shell commands run before the program takes the shell's place, for example `ulimit`.
+    /// Shell commands that run before the shell becomes the program, for example `ulimit`.
     pub(crate) limits: Option<String>,
     /// `--output` of the node.
     pub(crate) format: &'static str,
-    /// Network namespace to run in, if not in the test's own.
+    /// Network namespace to run in; `None` for the test's.
     pub(crate) namespace: Option<String>,
-    /// Directory that is all the node sees of the file system; the program is `/p2p-gossip` in it.
+    /// The node's root directory, for chroot(8); the program is `/p2p-gossip` in it.
     pub(crate) root: Option<PathBuf>,
     /// Further arguments, in the order in which they were added.
     pub(crate) args: Vec<OsString>,
@@ -86,24 +86,24 @@ impl Spec {
         Self { log: log.into(), ..self }
     }
 
-    /// A Ctrl-C in the terminal reaches the program that started the node but not the node, and
-    /// that program decides what becomes of it.
+    /// Ctrl-C in the terminal reaches the program that started the node, but not the node. That program
+    /// decides when the node ends.
     #[allow(dead_code, reason = "the demo and the benchmark use it, the tests do not")]
     pub(crate) fn with_own_group(self) -> Self {
         Self { own_group: true, ..self }
     }
 
-    /// Runs the node with what these shell commands set, for example `ulimit -n 64`.
+    /// Runs these shell commands first, for example `ulimit -n 64`.
     pub(crate) fn with_limits(self, limits: impl Into<String>) -> Self {
         Self { limits: Some(limits.into()), ..self }
     }
 
-    /// Lines for people on stdout, which are no events: each is heard as garbage.
+    /// Prints text for people; each line arrives as `Output::Garbage`.
     pub(crate) fn with_text_output(self) -> Self {
         Self { format: "text", ..self }
     }
 
-    /// Further arguments of the program, as they would be typed.
+    /// Adds arguments, separated by blanks.
     pub(crate) fn with_args(mut self, args: &str) -> Self {
         self.args.extend(args.split_whitespace().map(OsString::from));
         self
@@ -114,25 +114,25 @@ impl Spec {
         Self { namespace: Some(namespace), ..self }
     }
 
-    /// Runs as `/p2p-gossip` with this directory as its root, which needs root's rights.
+    /// Runs `/p2p-gossip` of this directory with the directory as its root. Needs root's rights.
     pub(crate) fn with_root(self, root: &Path) -> Self {
         Self { root: Some(root.to_owned()), ..self }
     }
 
-    /// With an option that has no field here, and its value.
+    /// Adds an option with a value.
     pub(crate) fn with_option(mut self, option: &str, value: impl AsRef<OsStr>) -> Self {
         self.args.extend([option.into(), value.as_ref().to_owned()]);
         self
     }
 
-    /// With an option that has no value.
+    /// Adds an option without a value.
     pub(crate) fn with_switch(mut self, option: &str) -> Self {
         self.args.push(option.into());
         self
     }
 
-    /// Whatever prepares the program's surroundings becomes the program in the end, so the
-    /// process id stays the node's.
+    /// The command that starts the node. Every wrapper (ip, sh, chroot) execs the next one, so the
+    /// process id is the node's.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(namespace) = &self.namespace {
@@ -171,27 +171,27 @@ impl Spec {
     }
 }
 
-/// What a running node was heard to say.
+/// An output of a running node.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// A line on stdout, as the JSON it is and as the event it means.
+    /// A line on stdout, as JSON and as the parsed event.
     Event { json: serde_json::Value, event: Event },
-    /// A line on stdout that is no event, and why not.
+    /// A line on stdout that is no event, and the parser's error.
     Garbage { line: String, error: String },
     /// A line on stderr.
     Log(String),
-    /// Stdout was closed: the node has ended, or is about to.
+    /// The node has closed its stdout: it has ended or soon does.
     Ended,
 }
 
-/// A node's process. Dropping it kills the process and collects it.
+/// A node's process. Killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts a node; `sink` is called from two threads of the node's own with all that it says.
+    /// Starts a node. Two threads, for stdout and stderr, call `sink` with each output.
     pub(crate) fn spawn<S>(program: &Path, spec: &Spec, sink: S) -> io::Result<Self>
     where
         S: Fn(Output) + Clone + Send + 'static,
@@ -224,7 +224,7 @@ impl Process {
 
     /// Sends a signal, unless the process has ended already.
     pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        // An id that was collected may belong to somebody else by now.
+        // Another process may have the id of a reaped child.
         if self.child.try_wait()?.is_none() {
             kill_process(Pid::from_child(&self.child), signal)?;
         }
@@ -233,14 +233,14 @@ impl Process {
 
     /// How the process ended; `None` if it still runs at the deadline.
     pub(crate) fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
-        // The standard library cannot wait for a child with a deadline, so this looks again.
-        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        // The standard library cannot wait for a child with a deadline, so this polls.
+        const POLL_EVERY: Duration = Duration::from_millis(5);
         loop {
             let status = self.child.try_wait()?;
             if status.is_some() || Instant::now() >= deadline {
                 return Ok(status);
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_EVERY);
         }
     }
 
@@ -253,12 +253,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nothing is left to report to; a process that is gone already is what was wanted.
+        // An error means that the process has ended already.
         let _ = self.kill();
     }
 }
 
-/// Writes a new Ed25519 key that only its owner can read, as the program demands.
+/// Writes a new Ed25519 key that only its owner can read, as the program requires.
 pub(crate) fn write_key(file: &Path) -> io::Result<()> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(io::Error::other)?;
     OpenOptions::new()
@@ -287,7 +287,7 @@ where
     let read = move || {
         let mut source = BufReader::new(source);
         let mut line = Vec::new();
-        // A process killed while it wrote leaves half a line, which is no line.
+        // A killed process may leave a partial line, which is ignored.
         while source.read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n') {
             sink(Some(String::from_utf8_lossy(&line).into_owned()));
             line.clear();

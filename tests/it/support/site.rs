@@ -1,5 +1,4 @@
-//! Hosts on two subnets with a router between them, and one behind a gate that hides it: a network as
-//! people have it, of namespaces.
+//! A network of namespaces with two routed subnets and one host behind a NAT gate.
 //!
 //! ```text
 //!   a1 a2 ── 10.81.1.0/24 ── router ── 10.81.2.0/24 ── b1 b2 gate ── 192.168.81.0/24 ── c1
@@ -9,45 +8,45 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::netns::{claim, run, skip};
+use super::netns::{run, skip, unique_prefix};
 
-/// Every node listens here.
+/// Every node listens on this port.
 pub(crate) const PORT: u16 = 7000;
-/// Where the hidden host is reached from outside.
+/// Public address of the hidden host.
 pub(crate) const GATE: &str = "10.81.2.254:17000";
 
 const ROUTER: &str = "router";
 const GATE_NAME: &str = "gate";
 const INSIDE: &str = "192.168.81";
 
-/// A host on one of the subnets, 1 or 2, by the last part of its address there.
-struct Place {
+/// A host on subnet 1 or 2; `last` is the last part of its address there.
+struct Host {
     name: &'static str,
     subnet: u8,
     last: u8,
 }
 
-const PLACES: [Place; 5] = [
-    Place { name: "a1", subnet: 1, last: 11 },
-    Place { name: "a2", subnet: 1, last: 12 },
-    Place { name: "b1", subnet: 2, last: 11 },
-    Place { name: "b2", subnet: 2, last: 12 },
-    Place { name: GATE_NAME, subnet: 2, last: 254 },
+const SUBNET_HOSTS: [Host; 5] = [
+    Host { name: "a1", subnet: 1, last: 11 },
+    Host { name: "a2", subnet: 1, last: 12 },
+    Host { name: "b1", subnet: 2, last: 11 },
+    Host { name: "b2", subnet: 2, last: 12 },
+    Host { name: GATE_NAME, subnet: 2, last: 254 },
 ];
 
-/// The hosts that nodes can run on; the last is the hidden one.
+/// The hosts for nodes; the last is the hidden one.
 pub(crate) const HOSTS: [&str; 5] = ["a1", "a2", "b1", "b2", "c1"];
 
-/// The namespaces of one such network. Removed when dropped, which must be after the nodes in them.
+/// The namespaces of such a network. Removed when dropped; drop it after the nodes in it.
 #[derive(Debug)]
 pub(crate) struct Site {
     tag: String,
 }
 
 impl Site {
-    /// Without such a network the reason is told to whoever runs the tests.
+    /// Builds the network; `None`, with the reason on stderr, if that is impossible.
     pub(crate) fn new() -> Option<Self> {
-        let site = Self { tag: claim()? };
+        let site = Self { tag: unique_prefix()? };
         match site.build() {
             Ok(()) => Some(site),
             Err(error) => skip(&format!("the kernel does not give us the network needed: {error}")),
@@ -68,7 +67,7 @@ impl Site {
                 ),
             )?;
         }
-        for Place { name, subnet, last } in PLACES {
+        for Host { name, subnet, last } in SUBNET_HOSTS {
             let namespace = self.namespace(name);
             self.try_ip(
                 ROUTER,
@@ -113,7 +112,7 @@ impl Site {
         run(&["ip", "netns", "exec", &self.namespace(GATE_NAME), "nft", "-f", "-"], &rules).map(drop)
     }
 
-    /// What is not on its subnet is reached through the router.
+    /// Sets the router as the host's default route.
     fn route(&self, host: &str, subnet: u8) -> io::Result<()> {
         let routes =
             format!("route add default via 10.81.{subnet}.1\nroute add default via fd81:{subnet}::1\n");
@@ -136,29 +135,29 @@ impl Site {
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        let hosts = PLACES.iter().map(|place| place.name).chain([ROUTER, "c1"]);
+        let hosts = SUBNET_HOSTS.iter().map(|host| host.name).chain([ROUTER, "c1"]);
         hosts.map(|host| self.namespace(host)).collect::<Vec<_>>().into_iter()
     }
 
-    /// The namespace that a host is.
+    /// The name of a host's namespace.
     pub(crate) fn namespace(&self, host: &str) -> String {
         format!("{}-{host}", self.tag)
     }
 
-    /// The host's cable is out: nothing of it is heard, and its addresses' routes are gone.
+    /// Takes the host's link down, which also removes its routes.
     pub(crate) fn unplug(&self, host: &str) {
         self.ip(host, "link set eth0 down");
     }
 
-    /// The host's network comes up again as at a start of the system.
+    /// Brings the host's link, addresses and routes up again.
     pub(crate) fn plug_in(&self, host: &str) {
         self.ip(host, "link set eth0 up");
         if host == "c1" {
             self.ip(host, &format!("route replace default via {INSIDE}.1"));
             return;
         }
-        let Place { subnet, last, .. } = place(host);
-        // IPv6 addresses go with the link, and so do the routes.
+        let Host { subnet, last, .. } = subnet_host(host);
+        // The kernel removes IPv6 addresses and routes with the link.
         self.ip(
             host,
             &format!(
@@ -168,14 +167,14 @@ impl Site {
         );
     }
 
-    /// The router stops, or goes on. Each subnet's switch is another device.
+    /// Stops or restarts forwarding between the subnets. Traffic within a subnet goes on.
     pub(crate) fn set_router(&self, is_on: bool) {
         self.forward(ROUTER, is_on).expect("the router can be switched");
     }
 
-    /// From now on the host has IPv6 only.
+    /// Removes the host's IPv4 address; it keeps IPv6 only.
     pub(crate) fn drop_ipv4(&self, host: &str) {
-        let Place { subnet, last, .. } = place(host);
+        let Host { subnet, last, .. } = subnet_host(host);
         self.ip(host, &format!("addr del 10.81.{subnet}.{last}/24 dev eth0"));
     }
 }
@@ -183,23 +182,23 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         let delete: String = self.names().map(|name| format!("netns delete {name}\n")).collect();
-        // What could not be built cannot be removed either; the rest must go all the same.
+        // A namespace that was never added fails to be removed; `-force` goes on with the rest.
         let _ = run(&["ip", "-force", "-batch", "-"], &delete);
     }
 }
 
-fn place(host: &str) -> &'static Place {
-    PLACES.iter().find(|place| place.name == host).expect("a host on a subnet")
+fn subnet_host(host: &str) -> &'static Host {
+    SUBNET_HOSTS.iter().find(|found| found.name == host).expect("a host on a subnet")
 }
 
-/// Where a host on a subnet listens.
+/// The IPv4 address where a host on a subnet listens.
 pub(crate) fn addr(host: &str) -> SocketAddr {
-    let Place { subnet, last, .. } = place(host);
+    let Host { subnet, last, .. } = subnet_host(host);
     SocketAddr::from(([10, 81, *subnet, *last], PORT))
 }
 
-/// The same with IPv6.
+/// The IPv6 address where a host on a subnet listens.
 pub(crate) fn addr6(host: &str) -> SocketAddr {
-    let Place { subnet, last, .. } = place(host);
+    let Host { subnet, last, .. } = subnet_host(host);
     format!("[fd81:{subnet}::{last}]:{PORT}").parse().expect("an address")
 }
