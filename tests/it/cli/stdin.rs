@@ -145,7 +145,7 @@ fn a_peer_that_stands_still_holds_up_the_others_only_so_long() {
 fn without_a_peer_a_line_goes_to_nobody_which_is_said() {
     let mut alone = speaker(&["--exit-after-stdin"], b"hello\n");
     alone.close_stdin();
-    alone.log_line("nobody is connected");
+    alone.log_line("no peer is connected");
     assert_eq!(alone.wait().0.code(), Some(0));
 }
 
