@@ -47,7 +47,7 @@ pub(crate) enum HookError {
     Program {
         /// The path or name as the user wrote it.
         program: PathBuf,
-        /// The system's message, or what is wrong with the file.
+        /// The system's message, or the fault of the file.
         reason: String,
     },
     /// The system has no thread or memory left.

@@ -26,10 +26,10 @@ use crate::signals::Signals;
 use crate::stdin;
 use crate::systemd::{self, Systemd};
 
-/// Limit from the signal to the end of the process, whatever blocks.
+/// Limit from the signal to the end of the process, also if an output blocks.
 const LEAVE_MAX: Duration = Duration::from_millis(900);
 /// Limit for a slow stdout to take the last events.
-const CONSOLE_PATIENCE: Duration = Duration::from_millis(500);
+const CONSOLE_FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Why the program ends with exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ struct RunningProgram {
     console: Worker,
 }
 
-/// What the main thread waits for.
+/// An input that the main thread handles.
 enum Input {
     Event(TimedEvent),
     CoordinatorEnded,
@@ -237,7 +237,7 @@ impl RunningProgram {
             systemd.stopping();
         }
         self.node.shutdown();
-        let console_deadline = deadline.min(Instant::now() + CONSOLE_PATIENCE);
+        let console_deadline = deadline.min(Instant::now() + CONSOLE_FLUSH_MAX);
         for (time, event) in self.events.try_iter() {
             self.sinks.handle(time, &event);
         }

@@ -19,7 +19,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Notices that wait for the service manager. A full queue drops new ones; the manager is never that slow.
 const NOTICES_QUEUED: usize = 256;
 /// Limit for the service manager to take the last notice.
-const STOPPING_PATIENCE: Duration = Duration::from_millis(200);
+const STOPPING_MAX: Duration = Duration::from_millis(200);
 
 /// The main thread's handle to the thread that notifies the service manager.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Systemd {
 
     /// Notifies the service manager that the node leaves, and waits briefly until that is sent.
     pub(crate) fn stopping(self) {
-        let deadline = Instant::now() + STOPPING_PATIENCE;
+        let deadline = Instant::now() + STOPPING_MAX;
         if self.notices.send_deadline(Notice::Stopping, deadline).is_ok() {
             // The process ends in any case.
             let _ = self.worker.join_until(deadline);
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
     fn watchdog_is_fed_only_after_an_answer_of_the_coordinator() {
@@ -181,8 +181,8 @@ mod tests {
             watchdog_every: Some(Duration::from_millis(1)),
         };
         let thread = std::thread::spawn(move || reporter.run(&queued));
-        let next = || received.recv_timeout(PATIENCE).unwrap();
-        let is_asked = || questions.recv_timeout(PATIENCE).unwrap();
+        let next = || received.recv_timeout(TIMEOUT).unwrap();
+        let is_asked = || questions.recv_timeout(TIMEOUT).unwrap();
         assert_eq!(next(), "READY=1 STATUS=1 member; listening on 127.0.0.1:1 as 0707070707");
         for _ in 0..3 {
             is_asked();

@@ -7,7 +7,7 @@ use p2p_gossip::{AccessSources, Config};
 
 use super::values::{IdPrefix, Output};
 
-/// What the program has to do.
+/// An action of the program.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Run a node with these options.

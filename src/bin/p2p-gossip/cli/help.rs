@@ -28,7 +28,7 @@ pub(super) fn program_help(command: &CommandInfoWithArgs) -> String {
         "\
 {PROGRAM} {version}
 A secure peer-to-peer mesh: start a node, point the next ones at any node,
-and every node knows who is alive.
+and every node knows which nodes are alive.
 
 Usage: {PROGRAM} [OPTIONS]
        {PROGRAM} VERB [OPTIONS]

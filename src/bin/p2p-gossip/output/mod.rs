@@ -1,4 +1,4 @@
-//! What the program writes: lines on stdout, tables, JSON, and the streams that carry them.
+//! Output of the program: lines on stdout, tables, JSON, and the streams that carry them.
 
 pub(crate) mod console;
 pub(crate) mod event_json;
