@@ -47,7 +47,7 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
         text(
             "--state",
             "The node creates the directory if it is missing; other users must have no access to it.\n\
-             Without this option each start makes a new key, and the node is a new peer to others.",
+             Without this option and --key each start makes a new key, and the node is a new peer to others.",
         ),
         text(
             "--allow",
