@@ -1,7 +1,7 @@
 # bash completion for p2p-gossip, made by `make dist`
 _p2p_gossip() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} options
-    # bash takes --option=value for three words.
+    # bash splits --option=value into three words.
     if [[ $current == = ]]; then
         current=
     elif [[ $previous == = ]]; then

@@ -1,5 +1,5 @@
-//! The program that is run for events (`--on-event`): one at a time, in order, behind a bounded
-//! queue on a thread of its own.
+//! Runs the user's program for events (`--on-event`): one run at a time, in order, on a separate thread
+//! behind a bounded queue.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use std::os::fd::AsFd as _;
@@ -19,6 +18,7 @@ use p2p_gossip::Event;
 use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
+use p2p_gossip::internals::worker::Worker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -26,36 +26,38 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::cli::OnEvent;
 use crate::output::event_json::{self, Time};
 
-/// A program that runs for longer is killed: others wait behind it.
+/// Limit for one run; then the program is killed, because later events wait for it.
 const RUN_MAX: Duration = Duration::from_secs(10);
-/// What the program is told about the event is in variables that begin like this.
+/// Prefix of the environment variables that hold the event's fields.
 const PREFIX: &str = "P2P_GOSSIP_";
-/// Set by a service manager for this process, and nobody else's business.
+/// More time after the deadline of [`Hooks::finish`], so that the thread can kill the program.
+const KILL_GRACE: Duration = Duration::from_millis(50);
+/// Variables that a service manager sets for this process only; the program does not get them.
 const NOT_INHERITED: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
-/// A program that exists and may be run.
+/// The absolute path of an executable file.
 #[derive(Debug)]
 struct Program(PathBuf);
 
-/// Why a program cannot be run for events.
+/// Why the program cannot be run for events.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
-    /// It is not there, or is no program.
+    /// The file is missing or not executable.
     #[error("--on-event: cannot run {}: {reason}", program.display())]
     Program {
-        /// As the user wrote it.
+        /// The path or name as the user wrote it.
         program: PathBuf,
-        /// What the system says.
+        /// The system's message, or the fault of the file.
         reason: String,
     },
-    /// There is no thread for it.
+    /// The system has no thread or memory left.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
 impl Program {
-    /// Finds it as a shell would, once: what happens to PATH or the working directory later does
-    /// not matter.
+    /// Finds the program as a shell does. This happens once; later changes of PATH or the working
+    /// directory have no effect.
     fn find(program: &Path) -> Result<Self, HookError> {
         let error = |reason: String| HookError::Program { program: program.to_owned(), reason };
         let can_run = |path: &Path| match path.metadata() {
@@ -76,36 +78,34 @@ impl Program {
     }
 }
 
-/// The way to the program.
+/// The main thread's handle to the thread that runs the program.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     queue: queue::Sender<(Timestamp, Event)>,
     with_pings: bool,
+    /// Number of events that the full queue refused.
     lost: u64,
-    /// Takes the time by which everything has to be over.
+    /// Carries the deadline for the thread's end.
     stop: Sender<Instant>,
-    /// Closed when the thread has ended.
-    done: Receiver<()>,
+    worker: Worker,
 }
 
 impl Hooks {
     /// Starts the thread that runs the program.
     ///
     /// # Errors
-    /// There is no such program, or no thread for it.
+    /// The program is missing or not executable, or the system has no thread left.
     pub(crate) fn start(on_event: &OnEvent) -> Result<Self, HookError> {
         let program = Program::find(&on_event.program)?;
         let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
-        let ((stop, stopped), (finished, done)) = (bounded(1), bounded(0));
-        thread::Builder::new().name("hooks".to_owned()).spawn(move || {
-            let _finished: Sender<()> = finished;
-            Runner { program, stop: stopped, leave_by: None }.run(&jobs);
-        })?;
-        Ok(Self { queue, with_pings: on_event.with_pings, lost: 0, stop, done })
+        let (stop, stopped) = bounded(1);
+        let runner = Runner { program, stop: stopped, leave_by: None };
+        let worker = Worker::spawn("hooks", move || runner.run(&jobs))?;
+        Ok(Self { queue, with_pings: on_event.with_pings, lost: 0, stop, worker })
     }
 
-    /// Runs the program for this event when its turn comes, if it is one to run for. When too many
-    /// wait, what peers say gives way first, so that it does not hide who comes and goes.
+    /// Queues an event for the program if it wants such events. If the queue fills up, pings and messages
+    /// are dropped first, so that they do not displace membership events.
     pub(crate) fn offer(&mut self, time: Timestamp, event: &Event) {
         let is_wanted = match event {
             Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Message { .. } => true,
@@ -121,83 +121,76 @@ impl Hooks {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(lost = self.lost, suppressed;
-                    "the program of --on-event is too slow; events are lost to it");
+                    "the program of --on-event is too slow; an event was dropped");
             }
         }
     }
 
-    /// Lets the program run for what is queued until the deadline, and kills it then.
+    /// Runs the program for the queued events until the deadline, then kills it.
     pub(crate) fn finish(self, deadline: Instant) {
         let _ = self.stop.try_send(deadline);
         drop(self.queue);
-        // A moment more, for the killing.
-        let _ = self.done.recv_deadline(deadline + Duration::from_millis(50));
+        // The process ends in any case.
+        let _ = self.worker.join_until(deadline + KILL_GRACE);
     }
 }
 
-/// The thread behind the queue.
+/// The state of the thread that runs the program.
 struct Runner {
     program: Program,
     stop: Receiver<Instant>,
-    /// When everything has to be over, once the node leaves.
+    /// Deadline for the thread's end, once the node leaves.
     leave_by: Option<Instant>,
 }
 
 impl Runner {
     fn run(mut self, jobs: &Receiver<(Timestamp, Event)>) {
-        let mut left_out = 0_u64;
+        let mut dropped = 0_u64;
         for (time, event) in jobs {
             if self.leave_by.is_some_and(|by| Instant::now() >= by) {
-                left_out += 1;
+                dropped += 1;
                 continue;
             }
-            let facts = Facts::of(time, &event);
-            match self.run_for(time, &event, &facts) {
-                Ok(Ended::Exited(status)) if status.success() => {
-                    static LIMIT: LogLimit = LogLimit::debug();
-                    if let Some(suppressed) = LIMIT.check() {
-                        log::debug!(event = facts.word(), suppressed; "the program of --on-event has run");
-                    }
-                }
-                Ok(Ended::Exited(status)) => complain(facts.word(), &status),
-                Ok(Ended::TooLong) => complain(facts.word(), &format_args!("killed after {RUN_MAX:?}")),
-                Ok(Ended::Leaving) => complain(facts.word(), &"killed: the node leaves"),
-                Err(error) => complain(facts.word(), &error),
-            }
+            let variables = EventVariables::new(time, &event);
+            let outcome = self.run_once(time, &event, &variables);
+            log_outcome(variables.event(), outcome);
         }
-        if left_out > 0 {
-            log::warn!(left_out; "the node leaves; the program of --on-event did not run for the last events");
+        if dropped > 0 {
+            log::warn!(dropped; "the node leaves; the program of --on-event did not run for the last events");
         }
     }
 
-    fn run_for(&mut self, time: Timestamp, event: &Event, facts: &Facts) -> io::Result<Ended> {
+    fn run_once(&mut self, time: Timestamp, event: &Event, variables: &EventVariables) -> io::Result<RunEnd> {
         let mut line = String::new();
         event_json::print(&mut line, time, event, None);
         let mut command = Command::new(&self.program.0);
-        for (name, _) in env::vars_os().filter(|(name, _)| is_ours(name)) {
+        for (name, _) in env::vars_os().filter(|(name, _)| is_reserved(name)) {
             command.env_remove(name);
         }
-        // A group of its own, so that what it starts can be killed with it.
-        command.envs(facts.variables()).process_group(0);
-        // Stdout is for events.
+        // A new process group, so that the program's children can be killed with it.
+        command.envs(variables.map()).process_group(0);
+        // Stdout carries only events, so the program's output goes to stderr.
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut child = command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::inherit()).spawn()?;
         let limit = Instant::now() + RUN_MAX;
-        let Some(exited) = watch(&mut child, line, limit) else {
-            kill(&mut child)?;
-            return Err(io::Error::other("no thread is left to watch it; killed"));
+        let exit_watch = match watch_exit(&mut child, line, limit) {
+            Ok(worker) => worker,
+            Err(error) => {
+                kill(&mut child)?;
+                return Err(io::Error::other(format!("killed: cannot start a thread to watch it: {error}")));
+            }
         };
         loop {
             let deadline = self.leave_by.map_or(limit, |by| by.min(limit));
             select! {
-                recv(exited) -> _ => return child.wait().map(Ended::Exited),
+                recv(exit_watch.ended()) -> _ => return child.wait().map(RunEnd::Exited),
                 recv(self.stop) -> by => {
                     self.leave_by = Some(by.unwrap_or_else(|_| Instant::now()));
                     self.stop = never();
                 }
                 default(deadline.saturating_duration_since(Instant::now())) => {
                     kill(&mut child)?;
-                    return Ok(if deadline < limit { Ended::Leaving } else { Ended::TooLong });
+                    return Ok(if deadline < limit { RunEnd::NodeLeaves } else { RunEnd::TimedOut });
                 }
             }
         }
@@ -205,38 +198,48 @@ impl Runner {
 }
 
 /// How a run ended.
-enum Ended {
+enum RunEnd {
     Exited(ExitStatus),
-    TooLong,
-    Leaving,
+    TimedOut,
+    NodeLeaves,
 }
 
-fn complain(event: &str, reason: &dyn std::fmt::Display) {
+fn log_outcome(event: &str, outcome: io::Result<RunEnd>) {
+    let reason = match outcome {
+        Ok(RunEnd::Exited(status)) if status.success() => {
+            static LIMIT: LogLimit = LogLimit::debug();
+            if let Some(suppressed) = LIMIT.check() {
+                log::debug!(event, suppressed; "the program of --on-event has run");
+            }
+            return;
+        }
+        Ok(RunEnd::Exited(status)) => status.to_string(),
+        Ok(RunEnd::TimedOut) => format!("killed after {RUN_MAX:?}"),
+        Ok(RunEnd::NodeLeaves) => "killed: the node leaves".to_owned(),
+        Err(error) => error.to_string(),
+    };
     static LIMIT: LogLimit = LogLimit::new();
     if let Some(suppressed) = LIMIT.check() {
         log::warn!(event, reason:% = reason, suppressed; "the program of --on-event failed");
     }
 }
 
-/// Feeds the program its line, then waits for its end without collecting it, so that until the
-/// owner does that the process id stays its own. The channel is closed at the end; `None` if
-/// there is no thread for this.
-fn watch(child: &mut Child, line: String, deadline: Instant) -> Option<Receiver<()>> {
-    let (ended, exited) = bounded::<()>(0);
-    let (stdin, pid) = (child.stdin.take()?, Pid::from_child(child));
-    let watch = move || {
-        let _ended = ended;
-        // It need not read what it is given.
-        let _ = feed(stdin, line.as_bytes(), deadline);
+/// Starts a thread that writes the line to the program and ends when the program has ended. The thread does
+/// not reap the process: the process id stays valid until the caller does.
+fn watch_exit(child: &mut Child, line: String, deadline: Instant) -> io::Result<Worker> {
+    let (stdin, pid) = (child.stdin.take(), Pid::from_child(child));
+    Worker::spawn("hook", move || {
+        if let Some(stdin) = stdin {
+            // The program need not read its input.
+            let _ = write_line(stdin, line.as_bytes(), deadline);
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
-    };
-    thread::Builder::new().name("hook".to_owned()).spawn(watch).ok()?;
-    Some(exited)
+    })
 }
 
-/// Writes the line for as long as somebody may read it.
-fn feed(mut stdin: ChildStdin, mut line: &[u8], deadline: Instant) -> io::Result<()> {
+/// Writes the line until the deadline, or until the program closes its standard input.
+fn write_line(mut stdin: ChildStdin, mut line: &[u8], deadline: Instant) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&stdin, true)?;
     while !line.is_empty() {
         match stdin.write(line) {
@@ -256,43 +259,44 @@ fn feed(mut stdin: ChildStdin, mut line: &[u8], deadline: Instant) -> io::Result
     Ok(())
 }
 
-/// Kills the program and what it has started, and collects it.
+/// Kills the program and its children, and reaps the program.
 fn kill(child: &mut Child) -> io::Result<()> {
-    // It has not been collected, so the group is its own.
+    // The program is not reaped yet, so the group id still belongs to it.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     child.wait().map(drop)
 }
 
-fn is_ours(name: &OsString) -> bool {
+/// Whether the program must not inherit this variable.
+fn is_reserved(name: &OsString) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(PREFIX) || NOT_INHERITED.contains(&name))
 }
 
-/// The fields of an event, as variables of the environment.
-struct Facts(BTreeMap<String, String>);
+/// An event's fields as environment variables, by name.
+struct EventVariables(BTreeMap<String, String>);
 
-impl Facts {
-    fn of(time: Timestamp, event: &Event) -> Self {
-        let mut facts = BTreeMap::from([(format!("{PREFIX}TIME"), Time(time).to_string())]);
+impl EventVariables {
+    fn new(time: Timestamp, event: &Event) -> Self {
+        let mut variables = BTreeMap::from([(format!("{PREFIX}TIME"), Time(time).to_string())]);
         if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(event) {
             for (name, value) in fields {
                 let value = match value {
                     serde_json::Value::Null => String::new(),
-                    // The one character that a variable cannot hold.
+                    // An environment variable cannot hold NUL.
                     serde_json::Value::String(text) => text.replace('\0', "\u{fffd}"),
                     other => other.to_string(),
                 };
-                facts.insert(format!("{PREFIX}{}", name.to_ascii_uppercase()), value);
+                variables.insert(format!("{PREFIX}{}", name.to_ascii_uppercase()), value);
             }
         }
-        Self(facts)
+        Self(variables)
     }
 
-    /// What happened: `up`, `down`, …
-    fn word(&self) -> &str {
+    /// The kind of event: `up`, `down`, …
+    fn event(&self) -> &str {
         self.0.get("P2P_GOSSIP_EVENT").map_or("?", String::as_str)
     }
 
-    fn variables(&self) -> &BTreeMap<String, String> {
+    fn map(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
@@ -310,9 +314,9 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_a_variable_with_what_the_peer_said() {
+    fn event_fields_become_environment_variables() {
         let time = "2026-01-31T12:00:00.1239Z".parse().unwrap();
-        let facts = Facts::of(time, &ping("a\0b\n\u{1b}[2J"));
+        let variables = EventVariables::new(time, &ping("a\0b\n\u{1b}[2J"));
         let wanted = [
             ("ADDR", "127.0.0.1:1"),
             ("EVENT", "ping"),
@@ -324,15 +328,15 @@ mod tests {
             ("TIME", "2026-01-31T12:00:00.123Z"),
         ];
         let wanted = wanted.map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()));
-        assert_eq!(facts.variables(), &BTreeMap::from(wanted));
-        assert_eq!(facts.word(), "ping");
+        assert_eq!(variables.map(), &BTreeMap::from(wanted));
+        assert_eq!(variables.event(), "ping");
     }
 
     #[test]
-    fn a_flood_of_messages_leaves_room_for_who_comes_and_goes() {
+    fn message_flood_leaves_room_for_membership_events() {
         let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
-        let (stop, done) = (bounded(1).0, bounded(0).1);
-        let mut hooks = Hooks { queue, with_pings: false, lost: 0, stop, done };
+        let worker = Worker::spawn("nothing", || {}).unwrap();
+        let mut hooks = Hooks { queue, with_pings: false, lost: 0, stop: bounded(1).0, worker };
         let time = Timestamp::UNIX_EPOCH;
         let Event::Ping { peer, name, addr, text, .. } = ping("x") else { unreachable!() };
         hooks.offer(time, &ping("not wanted"));
@@ -347,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_run_is_taken() {
+    fn only_executable_files_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("plain");
         std::fs::write(&file, "x").unwrap();

@@ -1,5 +1,5 @@
-//! Logs for stderr: what a line looks like, and a queue that keeps a stderr which nobody reads
-//! from holding up the node.
+//! Log lines on stderr: their format, and a queue and thread so that a blocked stderr does not delay the
+//! node.
 
 use std::env::{self, VarError};
 use std::fmt::Write as _;
@@ -16,58 +16,57 @@ use log::{Level, Record};
 
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
+use p2p_gossip::internals::worker::Worker;
 
 use crate::cli::PROGRAM;
 use crate::output::journal;
 use crate::output::stream::{Stream, is_coloured, visible};
 
-/// Lines waiting for stderr; beyond it they are dropped and counted.
+/// Limit of lines that wait for stderr; more are dropped and counted.
 const LINES_QUEUED: usize = 1024;
-/// What is logged unless RUST_LOG says otherwise.
+/// The log filter without RUST_LOG.
 const FILTER_DEFAULT: &str = "info";
-/// The same where stdout is on the same screen: it shows who comes and goes already.
+/// The log filter without RUST_LOG if stdout is on the same screen: it shows membership changes already.
 const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 
-/// The running log writer. Dropping it waits a moment for what is queued.
+/// The handle to the log's thread. Dropping it waits briefly for the queued lines.
 #[derive(Debug)]
 pub(crate) struct Logs {
     queue: queue::Sender<Job>,
-    /// Whether each line begins with its priority.
+    /// Whether the journal reads stderr; then each line begins with its priority.
     is_journal: bool,
 }
 
 #[derive(Debug)]
 enum Job {
     Line(Vec<u8>),
-    /// Answered when everything queued before it has been written.
+    /// Asks for an answer when all jobs before this one are done.
     Flush(Sender<()>),
 }
 
 impl Logs {
-    /// Starts the writer and makes it the process's logger, panics included.
+    /// Starts the thread and sets the process's logger and panic hook.
     pub(crate) fn start() -> io::Result<Self> {
         let (queue, jobs) = queue::bounded(LINES_QUEUED);
         let dropped = Arc::new(AtomicU64::new(0));
         let mut stderr = Stream::new(io::stderr())?;
         let counted = Arc::clone(&dropped);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_jobs(&jobs, &mut stderr, &counted))?;
+        Worker::spawn("log", move || write_jobs(&jobs, &mut stderr, &counted))?;
         let is_journal = journal::reads(io::stderr());
         let logs = Self { queue: queue.clone(), is_journal };
 
         let is_on_screen = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let (filter, complaint) = match env::var("RUST_LOG") {
+        let (filter, warning) = match env::var("RUST_LOG") {
             Err(VarError::NotPresent) if is_on_screen => (FILTER_ON_SCREEN.to_owned(), None),
             variable => filter_from(variable),
         };
-        if let Some(complaint) = complaint {
-            logs.say(&complaint);
+        if let Some(warning) = warning {
+            logs.print_message(&warning);
         }
         let style = if is_coloured(&io::stderr()) { WriteStyle::Always } else { WriteStyle::Never };
         env_logger::Builder::new()
             .parse_filters(&filter)
-            .target(Target::Pipe(Box::new(Lines { queue, dropped })))
+            .target(Target::Pipe(Box::new(QueueWriter { queue, dropped })))
             .write_style(style)
             .format(if is_journal { format_for_journal } else { format_record })
             .try_init()
@@ -76,22 +75,22 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Writes one line for the user, whatever RUST_LOG says.
-    pub(crate) fn say(&self, message: &str) {
+    /// Writes one line for the user, independent of RUST_LOG.
+    pub(crate) fn print_message(&self, message: &str) {
         let prefix = if self.is_journal { journal::prefix(Level::Error) } else { "" };
         let line = format!("{prefix}{PROGRAM}: {}\n", visible(message));
-        // A queue that is full means that nobody reads stderr.
+        // A full queue means that stderr is blocked.
         let _ = self.queue.try_send(Job::Line(line.into_bytes()));
     }
 
-    /// Writes lines that the user asked for, which the logs leave in one piece.
+    /// Writes lines that the user asked for; no log line comes between them.
     pub(crate) fn show(&self, lines: &str) {
         let _ = self.queue.try_send(Job::Line(lines.as_bytes().to_vec()));
     }
 
-    /// Waits until everything queued so far is written, but not longer than this.
-    pub(crate) fn flush(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until all lines queued so far are written, but not longer than `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let (done, written) = bounded(1);
         if self.queue.send_past_limit(Job::Flush(done)).is_ok() {
             let _ = written.recv_deadline(deadline);
@@ -107,7 +106,7 @@ impl Drop for Logs {
 
 fn write_jobs(jobs: &Receiver<Job>, stderr: &mut Stream, dropped: &AtomicU64) {
     while let Ok(job) = queue::wait(jobs) {
-        // There is no place left to report a failing stderr to.
+        // A failure of stderr cannot be reported anywhere.
         match job {
             Job::Line(line) => {
                 let _ = stderr.write_all(&line);
@@ -118,19 +117,19 @@ fn write_jobs(jobs: &Receiver<Job>, stderr: &mut Stream, dropped: &AtomicU64) {
         }
         let count = dropped.swap(0, Ordering::Relaxed);
         if count != 0 {
-            let line = format!("{PROGRAM}: {count} log lines dropped: nobody read stderr\n");
+            let line = format!("{PROGRAM}: {count} log lines dropped: stderr was blocked\n");
             let _ = stderr.write_all(line.as_bytes());
         }
     }
 }
 
-/// Where env_logger writes: it hands over each line whole.
-struct Lines {
+/// The target of env_logger, which writes one whole line at a time.
+struct QueueWriter {
     queue: queue::Sender<Job>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Write for Lines {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Job::Line(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +142,7 @@ impl Write for Lines {
     }
 }
 
-/// The filter to use, and what is wrong with the one asked for.
+/// The log filter to use for this value of RUST_LOG, and a warning if the value is wrong.
 fn filter_from(variable: Result<String, VarError>) -> (String, Option<String>) {
     let default = || FILTER_DEFAULT.to_owned();
     let filter = match variable {
@@ -151,29 +150,29 @@ fn filter_from(variable: Result<String, VarError>) -> (String, Option<String>) {
         Ok(filter) => filter,
         Err(VarError::NotPresent) => return (default(), None),
         Err(VarError::NotUnicode(_)) => {
-            let complaint = format!("RUST_LOG is not valid UTF-8; using {FILTER_DEFAULT}");
-            return (default(), Some(complaint));
+            let warning = format!("RUST_LOG is not valid UTF-8; using {FILTER_DEFAULT}");
+            return (default(), Some(warning));
         }
     };
     let shown = visible(&filter);
     if env_filter::Builder::new().try_parse(&filter).is_err() {
-        let complaint = format!("RUST_LOG='{shown}' is not a log filter; using {FILTER_DEFAULT}");
-        return (default(), Some(complaint));
+        let warning = format!("RUST_LOG='{shown}' is not a log filter; using {FILTER_DEFAULT}");
+        return (default(), Some(warning));
     }
-    // env_logger takes a word that is no level for a module's name, which silences all others.
-    let is_nothing = |word: &str| {
+    // env_logger takes a word that is not a level for a module's name, which silences all other modules.
+    let is_suspect = |word: &str| {
         !word.is_empty() && !word.contains(['=', ':', '_']) && word.parse::<log::LevelFilter>().is_err()
     };
     let modules = filter.split('/').next().unwrap_or_default();
-    let odd = modules.split(',').map(str::trim).find(|word| is_nothing(word) && *word != "rustls");
-    let complaint = odd.map(|word| {
-        format!("RUST_LOG: '{}' is no log level, so it is taken for the name of a module", visible(word))
+    let suspect = modules.split(',').map(str::trim).find(|word| is_suspect(word) && *word != "rustls");
+    let warning = suspect.map(|word| {
+        format!("RUST_LOG: '{}' is not a log level and is taken for the name of a module", visible(word))
     });
-    (filter, complaint)
+    (filter, warning)
 }
 
-/// `2026-01-31T12:00:00Z INFO  peer up peer=1f3a5c7e90 addr=127.0.0.1:8081`; from debug on with the
-/// module that says it.
+/// Writes `2026-01-31T12:00:00Z INFO  peer up peer=1f3a5c7e90 addr=127.0.0.1:8081`. Lines of levels debug and
+/// trace also name the module.
 fn format_record(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let style = out.default_level_style(record.level());
     let time = out.timestamp_seconds();
@@ -182,20 +181,20 @@ fn format_record(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     if level >= Level::Debug {
         write!(out, "{}: ", record.target())?;
     }
-    writeln!(out, "{}", line_of(record))
+    writeln!(out, "{}", format_line(record))
 }
 
-/// The same without a time stamp, and with the level as the journal reads it.
+/// As [`format_record`], but without a time, and with the level as the journal's priority.
 fn format_for_journal(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     write!(out, "{}", journal::prefix(record.level()))?;
     if record.level() >= Level::Debug {
         write!(out, "{}: ", record.target())?;
     }
-    writeln!(out, "{}", line_of(record))
+    writeln!(out, "{}", format_line(record))
 }
 
-/// Message and key-values on one line.
-fn line_of(record: &Record<'_>) -> String {
+/// The message and its key-values on one line: `peer down peer=ab12 reason="connection refused"`.
+fn format_line(record: &Record<'_>) -> String {
     let mut line = String::new();
     line.push_str(&visible(&record.args().to_string()));
     // Writing into a String does not fail.
@@ -203,6 +202,7 @@ fn line_of(record: &Record<'_>) -> String {
     line
 }
 
+/// Appends key-values to a line.
 struct Pairs<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
@@ -210,7 +210,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
         let Self(line) = self;
         let value = visible(&value.to_string());
         let _ = write!(line, " {key}=");
-        // Quoted where a reader could not tell where it ends.
+        // Quoted if a reader could not see where the value ends.
         if value.is_empty() || value.contains([' ', '"', '=']) {
             line.push('"');
             line.push_str(&value.replace('"', "\\\""));
@@ -222,14 +222,14 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-/// A panic is a log line like others; where it ends is decided by whoever catches it. Panics of
-/// connections' threads are limited: a peer may know how to cause one again and again.
+/// Logs a panic. Panics of connections' threads are rate-limited, because a peer may be able to cause them
+/// repeatedly.
 fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
     static LIMIT: LogLimit = LogLimit::new();
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    let is_of_connection = ["accept-", "dial-", "http connection"].iter().any(|of| name.starts_with(of));
-    let Some(suppressed) = (if is_of_connection { LIMIT.check() } else { Some(0) }) else {
+    let is_connection = ["accept-", "dial-", "http connection"].iter().any(|prefix| name.starts_with(prefix));
+    let Some(suppressed) = (if is_connection { LIMIT.check() } else { Some(0) }) else {
         return;
     };
     let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
@@ -251,37 +251,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_makes_no_sense_is_reported_and_not_obeyed() {
-        let of = |text: &str| filter_from(Ok(text.to_owned()));
-        assert_eq!(of(""), ("info".to_owned(), None));
+    fn invalid_filter_is_reported_and_ignored() {
+        let filter_of = |text: &str| filter_from(Ok(text.to_owned()));
+        assert_eq!(filter_of(""), ("info".to_owned(), None));
         assert_eq!(filter_from(Err(VarError::NotPresent)), ("info".to_owned(), None));
         for good in ["off", "DEBUG", "warn,p2p_gossip::session=trace", "p2p_gossip", "rustls", "info/peer"] {
-            assert_eq!(of(good), (good.to_owned(), None));
+            assert_eq!(filter_of(good), (good.to_owned(), None));
         }
-        let (filter, complaint) = of("p2p_gossip=loud");
+        let (filter, warning) = filter_of("p2p_gossip=loud");
         assert_eq!(filter, "info");
-        assert!(complaint.unwrap().contains("'p2p_gossip=loud'"));
-        assert!(of("verbose").1.unwrap().contains("'verbose' is no log level"));
-        let (filter, complaint) = filter_from(Err(VarError::NotUnicode("x".into())));
+        assert!(warning.unwrap().contains("'p2p_gossip=loud'"));
+        assert!(filter_of("verbose").1.unwrap().contains("'verbose' is not a log level"));
+        let (filter, warning) = filter_from(Err(VarError::NotUnicode("x".into())));
         assert_eq!(filter, "info");
-        assert!(complaint.unwrap().contains("UTF-8"));
+        assert!(warning.unwrap().contains("UTF-8"));
     }
 
     #[test]
-    fn key_values_can_be_told_apart_and_move_no_cursor() {
+    fn key_values_are_quoted_and_escaped() {
         let pairs = [("peer", "ab12"), ("name", ""), ("reason", "connection \"refused\"\u{1b}[2J")];
         let record = Record::builder().args(format_args!("peer down")).key_values(&pairs).build();
         let wanted = "peer down peer=ab12 name=\"\" reason=\"connection \\\"refused\\\"\\u{1b}[2J\"";
-        assert_eq!(line_of(&record), wanted);
+        assert_eq!(format_line(&record), wanted);
     }
 
     #[test]
-    fn a_queue_that_nobody_takes_from_drops_and_counts() {
+    fn full_queue_drops_lines_and_counts_them() {
         let (queue, jobs) = queue::bounded(2);
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut lines = Lines { queue, dropped: Arc::clone(&dropped) };
+        let mut writer = QueueWriter { queue, dropped: Arc::clone(&dropped) };
         for _ in 0..5 {
-            lines.write_all(b"line\n").unwrap();
+            writer.write_all(b"line\n").unwrap();
         }
         assert_eq!((jobs.len(), dropped.load(Ordering::Relaxed)), (2, 3));
     }

@@ -1,5 +1,4 @@
-//! The program `p2p-gossip`: arguments become a node that runs or a verb that is done, and how that
-//! ends becomes an exit code.
+//! The program `p2p-gossip`: parses the arguments, runs a node or a verb, and returns the exit code.
 
 mod cli;
 mod commands;
@@ -21,8 +20,8 @@ use crate::cli::{Action, PROGRAM, Verb};
 use crate::logging::Logs;
 use crate::output::stream::visible;
 
-/// For the message of a failed start to get out, on however busy a machine.
-const FAILURE_PATIENCE: Duration = Duration::from_secs(2);
+/// Limit for writing the message of a failure, also on a busy machine.
+const FAILURE_FLUSH_MAX: Duration = Duration::from_secs(2);
 
 const EXIT_USAGE: u8 = 2;
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         Ok(Action::Verb(verb)) => return perform(verb),
         Ok(Action::Print(text)) => return print(&text),
         Err(error) => {
-            // A stderr that is closed leaves the exit code to say it.
+            // If stderr is closed, the exit code alone reports the error.
             let _ = writeln!(
                 io::stderr(),
                 "{PROGRAM}: {error}\nTry '{}' for more information.",
@@ -51,8 +50,8 @@ fn main() -> ExitCode {
     match run::run(options, &logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            logs.say(&failure.to_string());
-            logs.flush(FAILURE_PATIENCE);
+            logs.print_message(&failure.to_string());
+            logs.flush(FAILURE_FLUSH_MAX);
             ExitCode::FAILURE
         }
     }
@@ -71,7 +70,7 @@ fn perform(verb: Verb) -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever closed it has read enough.
+        // The reader closed the pipe because it has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{PROGRAM}: cannot write to stdout: {error}");

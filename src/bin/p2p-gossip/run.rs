@@ -1,5 +1,4 @@
-//! Runs a node: its events go to stdout and to whoever else asked for them, signals and the end of
-//! standard input end it.
+//! Runs a node until a signal or the end of standard input, and passes its events on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +9,7 @@ use jiff::Timestamp;
 use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
+use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
     AccessError, AccessSources, Config, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node,
     Observer, StartError, StateDir, StateError,
@@ -26,10 +26,10 @@ use crate::signals::Signals;
 use crate::stdin;
 use crate::systemd::{self, Systemd};
 
-/// From the signal until the process is gone, whatever blocks.
+/// Limit from the signal to the end of the process, also if an output blocks.
 const LEAVE_MAX: Duration = Duration::from_millis(900);
-/// For a stdout that is slow to take the last events.
-const CONSOLE_PATIENCE: Duration = Duration::from_millis(500);
+/// Limit for a slow stdout to take the last events.
+const CONSOLE_FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Why the program ends with exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -52,32 +52,32 @@ pub(crate) enum Failure {
     System(#[from] io::Error),
     #[error("{0} of standard input could not be sent")]
     Stdin(String),
-    #[error("the node ended by itself; this is a bug")]
+    #[error("the node's coordinator ended unexpectedly; this is a bug")]
     Died,
 }
 
-/// What a user can do about it.
+/// What the user can do about a failed start, to be appended to its message.
 fn advice(error: &StartError) -> &'static str {
     let StartError::Listen { source, .. } = error else { return "" };
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program listens there: choose another --port, or 0 for any free one"
+            "; another program listens on that port: choose another --port, or 0 for any free one"
         }
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need a privilege: choose a --port from 1024 to 65535, or 0 for any free one"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "; no interface of this machine has that address: choose another --bind, or leave it out for every interface"
+            "; no interface of this machine has that address: choose another --bind, or omit it for every interface"
         }
         _ => "",
     }
 }
 
-/// The same for the server of `--http`.
+/// What the user can do about a failed start of the HTTP server, to be appended to its message.
 fn http_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program listens there: choose another port for --http, or 0 for any free one"
+            "; another program listens on that port: choose another port for --http, or 0 for any free one"
         }
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need a privilege: choose a port for --http from 1024 to 65535, or 0 for any free one"
@@ -89,150 +89,240 @@ fn http_advice(error: &io::Error) -> &'static str {
 
 /// Runs until a signal, the end of standard input, or a failure.
 pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
-    let state = options.state.as_deref().map(StateDir::open).transpose()?;
-    let identity = match options.identity {
-        IdentitySource::Default => match &state {
+    let mut program = RunningProgram::start(options)?;
+    let unsent_lines = program.wait_for_end(logs)?;
+    program.leave();
+    match unsent_lines {
+        0 => Ok(()),
+        1 => Err(Failure::Stdin("a line".to_owned())),
+        _ => Err(Failure::Stdin(format!("{unsent_lines} lines"))),
+    }
+}
+
+type TimedEvent = (Timestamp, Event);
+
+/// A running node, its inputs, and the outputs that its events go to.
+struct RunningProgram {
+    node: Node,
+    access: AccessSources,
+    signals: Signals,
+    after_stdin: AfterStdin,
+    /// How standard input ended; never ready without `--stdin` or once it has been taken.
+    stdin_outcome: Receiver<stdin::Outcome>,
+    /// Events for `sinks`; never ready if there is no sink.
+    events: Receiver<TimedEvent>,
+    sinks: EventSinks,
+    /// Disconnected when the coordinator has ended.
+    coordinator_alive: Receiver<()>,
+    console: Worker,
+}
+
+/// An input that the main thread handles.
+enum Input {
+    Event(TimedEvent),
+    CoordinatorEnded,
+    ShowPeerTable,
+    ReloadAccess,
+    StdinEnded { unsent_lines: u64 },
+    Stop,
+}
+
+impl RunningProgram {
+    fn start(options: Options) -> Result<Self, Failure> {
+        let state = options.state.as_deref().map(StateDir::open).transpose()?;
+        let identity = load_identity(&options.identity, state.as_ref())?;
+        // Not earlier: until here Ctrl-C must end a wait for a key that comes through a pipe.
+        let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
+        let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
+        let network_keys = network_keys.collect::<Result<_, _>>()?;
+        let config = Config { access: options.access.read()?, network_keys, ..options.config };
+        let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
+        // Opened before the node starts, so that a port in use is found before the node joins.
+        let http_socket = options.http.map(open_http).transpose()?;
+        let node = match state {
+            Some(state) => Node::start_with_state(config.clone(), identity, state)?,
+            None => Node::start(config.clone(), identity)?,
+        };
+        let page = http_socket.as_ref().map(http::Socket::url);
+        let http = http_socket.map(|socket| socket.serve(&node, &config)).transpose()?;
+        let hints = JoinHints { page, advertised: config.advertise.first().cloned() };
+        let (console, console_worker) = Console::start(options.output, options.shows_pings, hints)?;
+        let stdin_outcome = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+        let sinks = EventSinks { hooks, http, systemd: Systemd::start(&node)? };
+        let (main_thread, events) = sinks.queue();
+        let (alive, coordinator_alive) = bounded(0);
+        node.observe(EventFanOut { console, main_thread, _alive: alive });
+        Ok(Self {
+            node,
+            access: options.access,
+            signals,
+            after_stdin: options.stdin.unwrap_or(AfterStdin::Stay),
+            stdin_outcome,
+            events,
+            sinks,
+            coordinator_alive,
+            console: console_worker,
+        })
+    }
+
+    /// Handles inputs until the node has to leave. Returns the number of lines of standard input that
+    /// could not be sent, if their end is the reason to leave.
+    fn wait_for_end(&mut self, logs: &Logs) -> Result<u64, Failure> {
+        loop {
+            match self.next_input() {
+                Input::Event((time, event)) => self.sinks.handle(time, &event),
+                Input::CoordinatorEnded => return Err(Failure::Died),
+                Input::ShowPeerTable => {
+                    if let Some(status) = self.node.status() {
+                        logs.show(&peer_table::table(self.node.id(), &status));
+                    }
+                }
+                Input::ReloadAccess => self.reload_access(),
+                Input::StdinEnded { unsent_lines } => {
+                    self.stdin_outcome = never();
+                    if self.after_stdin == AfterStdin::Leave {
+                        log::info!("leaving the mesh; standard input has ended");
+                        return Ok(unsent_lines);
+                    }
+                }
+                Input::Stop => {
+                    log::info!("leaving the mesh; a second Ctrl-C ends at once");
+                    return Ok(0);
+                }
+            }
+        }
+    }
+
+    fn next_input(&self) -> Input {
+        select! {
+            recv(self.events) -> event => event.map_or(Input::CoordinatorEnded, Input::Event),
+            recv(self.coordinator_alive) -> _ => Input::CoordinatorEnded,
+            recv(self.signals.table) -> _ => Input::ShowPeerTable,
+            recv(self.signals.reload) -> _ => Input::ReloadAccess,
+            recv(self.stdin_outcome) -> outcome => {
+                Input::StdinEnded { unsent_lines: outcome.map_or(0, |outcome| outcome.unsent_lines) }
+            }
+            recv(self.signals.stop) -> _ => Input::Stop,
+        }
+    }
+
+    /// Reads the allow and deny lists again. On an error the old lists stay in force.
+    fn reload_access(&self) {
+        let systemd = self.sinks.systemd.as_ref();
+        if let Some(systemd) = systemd {
+            systemd.reloading();
+        }
+        match self.access.read() {
+            Ok(access) => {
+                let allowed =
+                    access.allow.as_ref().map_or_else(|| "all".to_owned(), |ids| ids.len().to_string());
+                log::info!(allowed:% = allowed, denied = access.deny.len(); "allow and deny lists read again");
+                self.node.set_access(access);
+            }
+            Err(error) => {
+                let reason = visible(&error.to_string());
+                log::error!(reason:% = reason;
+                    "cannot read the allow and deny lists again; the old lists stay in force");
+            }
+        }
+        if let Some(systemd) = systemd {
+            systemd.reloaded();
+        }
+    }
+
+    /// Leaves the mesh, then gives each sink a limited time for the last events.
+    fn leave(mut self) {
+        let deadline = Instant::now() + LEAVE_MAX;
+        if let Some(systemd) = self.sinks.systemd.take() {
+            systemd.stopping();
+        }
+        self.node.shutdown();
+        let console_deadline = deadline.min(Instant::now() + CONSOLE_FLUSH_MAX);
+        for (time, event) in self.events.try_iter() {
+            self.sinks.handle(time, &event);
+        }
+        if let Some(hooks) = self.sinks.hooks {
+            hooks.finish(deadline);
+        }
+        if let Some(http) = self.sinks.http {
+            http.finish(console_deadline);
+        }
+        // A stdout that still blocks then keeps its last events.
+        let _ = self.console.join_until(console_deadline);
+    }
+}
+
+fn load_identity(source: &IdentitySource, state: Option<&StateDir>) -> Result<Identity, Failure> {
+    Ok(match source {
+        IdentitySource::Default => match state {
             Some(state) => state.identity()?,
             None => Identity::generate()?,
         },
-        IdentitySource::Key(key) => Identity::from_key_file(&key)?,
-        IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(&key, &cert)?,
-    };
-    // Only now, so that a Ctrl-C ends a wait for a key that comes through a pipe.
-    let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
-    let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
-    let network_keys = network_keys.collect::<Result<_, _>>()?;
-    let config = Config { access: options.access.read()?, network_keys, ..options.config };
-    let mut hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
-    let open = |addr| http::Socket::open(addr).map_err(|source| Failure::Http { addr, source });
-    let http = options.http.map(open).transpose()?;
-    let node = match state {
-        Some(state) => Node::start_with_state(config.clone(), identity, state)?,
-        None => Node::start(config.clone(), identity)?,
-    };
-    let page = http.as_ref().map(http::Socket::url);
-    let http = http.map(|socket| socket.serve(&node, &config)).transpose()?;
-    let ways = JoinHints { page, advertised: config.advertise.first().cloned() };
-    let (console, written) = Console::start(options.output, options.shows_pings, ways)?;
-    let mut stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
-    let systemd = Systemd::start(&node)?;
-    // stdout is told at once, and the others by way of this thread, if there are any.
-    let is_alone = hooks.is_none() && http.is_none() && systemd.is_none();
-    let (others, events) = if is_alone { (None, never()) } else { others() };
-    let (alive, died) = bounded::<()>(0);
-    node.observe(Audience { console, others, _alive: alive });
-    let mut tell = |time, event: &Event| {
-        if let Some(hooks) = &mut hooks {
+        IdentitySource::Key(key) => Identity::from_key_file(key)?,
+        IdentitySource::KeyAndCertificate(key, cert) => Identity::from_files(key, cert)?,
+    })
+}
+
+fn open_http(addr: SocketAddr) -> Result<http::Socket, Failure> {
+    http::Socket::open(addr).map_err(|source| Failure::Http { addr, source })
+}
+
+/// The outputs that the main thread passes events to; stdout is served by the coordinator directly.
+struct EventSinks {
+    hooks: Option<Hooks>,
+    http: Option<http::Server>,
+    systemd: Option<Systemd>,
+}
+
+impl EventSinks {
+    /// The queue of events from the coordinator to the main thread; without a sink there is no sender, and
+    /// the receiver is never ready.
+    fn queue(&self) -> (Option<queue::Sender<TimedEvent>>, Receiver<TimedEvent>) {
+        if self.hooks.is_none() && self.http.is_none() && self.systemd.is_none() {
+            return (None, never());
+        }
+        let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
+        (Some(sender), receiver)
+    }
+
+    fn handle(&mut self, time: Timestamp, event: &Event) {
+        if let Some(hooks) = &mut self.hooks {
             hooks.offer(time, event);
         }
-        if let Some(http) = &http {
+        if let Some(http) = &self.http {
             http.tell(time, event);
         }
-    };
-    let mut unsent = 0;
-    loop {
-        select! {
-            recv(events) -> event => if let Ok((time, event)) = event {
-                tell(time, &event);
-                if let Some(systemd) = &systemd {
-                    systemd.take_note(&event);
-                }
-            },
-            recv(died) -> _ => return Err(Failure::Died),
-            recv(signals.table) -> _ => {
-                if let Some(status) = node.status() {
-                    logs.show(&peer_table::table(node.id(), &status));
-                }
-            }
-            recv(signals.reload) -> _ => {
-                systemd.iter().for_each(Systemd::reloading);
-                reload(&node, &options.access);
-                systemd.iter().for_each(Systemd::reloaded);
-            }
-            recv(stdin) -> outcome => {
-                stdin = never();
-                if options.stdin == Some(AfterStdin::Leave) {
-                    log::info!("leaving the mesh; standard input has ended");
-                    unsent = outcome.map_or(0, |outcome| outcome.faults);
-                    break;
-                }
-            }
-            recv(signals.stop) -> _ => {
-                log::info!("leaving the mesh; a second Ctrl-C ends at once");
-                break;
-            }
+        if let Some(systemd) = &self.systemd {
+            systemd.update_status(event);
         }
-    }
-    let deadline = Instant::now() + LEAVE_MAX;
-    if let Some(systemd) = systemd {
-        systemd.stopping();
-    }
-    node.shutdown();
-    let patience = deadline.min(Instant::now() + CONSOLE_PATIENCE);
-    events.try_iter().for_each(|(time, event)| tell(time, &event));
-    if let Some(hooks) = hooks {
-        hooks.finish(deadline);
-    }
-    if let Some(http) = http {
-        http.finish(patience);
-    }
-    written.wait(patience);
-    match unsent {
-        0 => Ok(()),
-        1 => Err(Failure::Stdin("a line".to_owned())),
-        _ => Err(Failure::Stdin(format!("{unsent} lines"))),
     }
 }
 
-type Timed = (Timestamp, Event);
-
-/// Who is told of events.
-struct Audience {
+/// The coordinator's observer: passes each event to stdout, and to the main thread if it has sinks.
+struct EventFanOut {
     console: Console,
-    /// The way to the main thread, which tells whoever else there is.
-    others: Option<queue::Sender<Timed>>,
-    /// Dropped with the node's coordinator.
+    main_thread: Option<queue::Sender<TimedEvent>>,
+    /// Dropped when the coordinator ends.
     _alive: Sender<()>,
 }
 
-impl Observer for Audience {
+impl Observer for EventFanOut {
     fn tell(&mut self, event: Event) {
         let time = Timestamp::now();
-        if let Some(others) = &self.others
-            && let Err(TrySendError::Full(_)) = others.offer((time, event.clone()), event.is_traffic())
+        if let Some(main_thread) = &self.main_thread
+            && let Err(TrySendError::Full(_)) = main_thread.offer((time, event.clone()), event.is_traffic())
         {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
-                log::warn!(suppressed; "the main thread is held up; events are lost to --on-event, --http and systemd");
+                log::warn!(suppressed;
+                    "the main thread is too slow; an event is lost to --on-event, --http and systemd");
             }
         }
         self.console.show(time, event);
     }
 
     fn backlog(&self) -> usize {
-        let others = self.others.as_ref().map_or(0, queue::Sender::len);
-        others.max(self.console.backlog())
-    }
-}
-
-/// A queue for whoever is told of events by way of the main thread.
-fn others() -> (Option<queue::Sender<Timed>>, Receiver<Timed>) {
-    let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
-    (Some(sender), receiver)
-}
-
-/// Reads the lists again. What can't be read changes nothing.
-fn reload(node: &Node, sources: &AccessSources) {
-    match sources.read() {
-        Ok(access) => {
-            let allowed =
-                access.allow.as_ref().map_or_else(|| "everybody".to_owned(), |a| a.len().to_string());
-            log::info!(allowed:% = allowed, denied = access.deny.len(); "allow and deny lists read again");
-            node.set_access(access);
-        }
-        Err(error) => {
-            let reason = visible(&error.to_string());
-            log::error!(reason:% = reason; "the allow and deny lists stay as they were");
-        }
+        let main_thread = self.main_thread.as_ref().map_or(0, queue::Sender::len);
+        main_thread.max(self.console.backlog())
     }
 }

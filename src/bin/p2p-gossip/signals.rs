@@ -1,47 +1,46 @@
-//! What the process is told by signals.
+//! Signals of the process, as queues that the main thread reads.
 
 use std::io;
-use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
+use p2p_gossip::internals::worker::Worker;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
-/// One queue for each thing that a signal asks for.
+/// One queue for each request that a signal makes.
 pub(crate) struct Signals {
-    /// The first SIGINT or SIGTERM; the next one ends the process at once, as if it had never been
-    /// handled.
+    /// The first SIGINT or SIGTERM. The second one ends the process at once, as if it had no handler.
     pub(crate) stop: Receiver<()>,
-    /// SIGHUP, once for however many came since it was last taken.
+    /// SIGHUP; several that arrive before the main thread reads the queue count as one.
     pub(crate) reload: Receiver<()>,
-    /// SIGUSR1, once for however many came since it was last taken.
+    /// SIGUSR1; several that arrive before the main thread reads the queue count as one.
     pub(crate) table: Receiver<()>,
 }
 
 impl Signals {
-    /// With nothing to reload and nobody who asks for it like that, SIGHUP keeps its meaning: the
-    /// terminal is gone, and the process goes.
+    /// Starts the thread that handles signals. Without `can_reload` SIGHUP keeps its default action: the
+    /// terminal is closed, and the process ends.
     pub(crate) fn start(can_reload: bool) -> io::Result<Self> {
         let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(can_reload.then_some(SIGHUP));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         let ((stopper, stop), (reloader, reload)) = (bounded(1), bounded(1));
-        let (tabler, table) = bounded(1);
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let (table_requester, table) = bounded(1);
+        Worker::spawn("signals", move || {
             let mut is_leaving = false;
             for signal in signals.forever() {
-                // Main is on its way out if nobody takes what is sent here.
-                let asked = match signal {
+                let request = match signal {
                     SIGHUP => &reloader,
-                    SIGUSR1 => &tabler,
+                    SIGUSR1 => &table_requester,
                     _ => {
                         if is_leaving {
-                            // Fails for signals that it does not know only.
+                            // Fails only for unknown signals.
                             let _ = signal_hook::low_level::emulate_default_handler(signal);
                         }
                         is_leaving = true;
                         &stopper
                     }
                 };
-                let _ = asked.try_send(());
+                // Fails if the same request waits already, or if the main thread ends.
+                let _ = request.try_send(());
             }
         })?;
         Ok(Self { stop, reload, table })

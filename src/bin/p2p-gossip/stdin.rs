@@ -1,74 +1,79 @@
-//! Standard input: each line is a message to every peer (`--stdin`).
+//! Standard input: sends each line to every peer as a message (`--stdin`).
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use p2p_gossip::NodeHandle;
 use p2p_gossip::internals::limits::{MESSAGE_BYTES_MAX, WRITE_STALL};
 use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::worker::Worker;
 
 use crate::output::stream::Stream;
 
-/// A line is on its way for at most this long before the next one follows. A peer that takes
-/// nothing is given up earlier; this is for one that takes a little now and then.
-const LINE_PATIENCE: Duration = WRITE_STALL.saturating_mul(2);
+/// Longest wait for the delivery of one line before the next one follows. The session with a peer that reads
+/// nothing ends earlier; this limit is for a peer that reads a little now and then.
+const LINE_DELIVERY_MAX: Duration = WRITE_STALL.saturating_mul(2);
 
-/// What became of standard input.
+/// How standard input ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// What could not be sent: lines that are no messages, and a source that cannot be read.
-    pub(crate) faults: u64,
+    /// Number of lines that could not be sent; a read error counts as one.
+    pub(crate) unsent_lines: u64,
 }
 
-/// Starts the thread that reads standard input once the mesh has settled, so that the first line
-/// reaches everybody. The outcome comes when the input has ended and all of it was written to the
-/// peers that it reached, or they were lost.
+/// Starts the thread that reads standard input once the mesh has settled, so that the first line reaches
+/// every member. The thread sends the outcome when the input has ended and each line was written to its
+/// peers or those were lost.
 pub(crate) fn start(node: NodeHandle) -> io::Result<Receiver<Outcome>> {
     let source = Stream::new(io::stdin())?;
-    let (done, outcome) = bounded(1);
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+    let (sender, outcome) = bounded(1);
+    Worker::spawn("stdin", move || {
         if node.wait_settled() {
             log::debug!("reading standard input");
-            let mut faults = 0;
-            for (line, text) in Lines::new(source) {
-                match text {
-                    Ok(text) => send(&node, line, text),
-                    Err(error) => {
-                        faults += 1;
-                        log::error!(line, reason:% = error; "a line of standard input was not sent");
-                    }
-                }
-            }
-            // Nobody waits for it if the node is stopping.
-            let _ = done.send(Outcome { faults });
+            // Fails if the node is stopping.
+            let _ = sender.send(Outcome { unsent_lines: send_lines(&node, source) });
         }
     })?;
     Ok(outcome)
 }
 
-/// Sends one line and waits until it is written, so that no queue fills up and no line is left out.
+/// Sends all lines of the source. Returns how many could not be sent.
+fn send_lines(node: &NodeHandle, source: Stream) -> u64 {
+    let mut unsent_lines = 0;
+    for (line, text) in Lines::new(source) {
+        match text {
+            Ok(text) => send(node, line, text),
+            Err(error) => {
+                unsent_lines += 1;
+                log::error!(line, reason:% = error; "a line of standard input was not sent");
+            }
+        }
+    }
+    unsent_lines
+}
+
+/// Sends one line and waits until it is written, so that no queue overflows.
 fn send(node: &NodeHandle, line: u64, text: String) {
-    // It fails only when the node has stopped, and the process is about to.
+    // Fails only if the node has stopped; then the process ends, too.
     let Ok(delivery) = node.broadcast(text) else {
         return;
     };
-    let written = delivery.wait(LINE_PATIENCE);
+    let written = delivery.wait(LINE_DELIVERY_MAX);
     let (reached, missed) = (delivery.reached(), delivery.missed());
     log::debug!(line, reached, written, missed; "line sent");
     static LIMIT: LogLimit = LogLimit::new();
-    let complaint = match (reached, missed) {
-        (0, 0) => "nobody is connected; a line was sent to nobody",
-        _ if missed > 0 || written < reached => "a line did not get to every peer",
+    let warning = match (reached, missed) {
+        (0, 0) => "no peer is connected; a line was sent to no peer",
+        _ if missed > 0 || written < reached => "a line did not reach every peer",
         _ => return,
     };
     if let Some(suppressed) = LIMIT.check() {
-        log::warn!(line, reached, written, missed, suppressed; "{complaint}");
+        log::warn!(line, reached, written, missed, suppressed; "{warning}");
     }
 }
 
-/// Why a line is no message.
+/// Why a line cannot be sent.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
     #[error("it is longer than {MESSAGE_BYTES_MAX} bytes")]
@@ -79,35 +84,35 @@ enum LineError {
     Unreadable(#[from] io::Error),
 }
 
-/// The lines of a source with their numbers, from 1. However long a line is, no more of it is
-/// kept than a message may have; what follows a source that cannot be read is the end.
+/// Iterates over the lines of a source and their numbers, from 1. Memory is bounded by the size of a message,
+/// also for longer lines. A read error is the last item.
 #[derive(Debug)]
 struct Lines<R> {
     source: BufReader<R>,
     number: u64,
-    is_broken: bool,
+    has_failed: bool,
 }
 
 impl<R: Read> Lines<R> {
     fn new(source: R) -> Self {
-        Self { source: BufReader::new(source), number: 0, is_broken: false }
+        Self { source: BufReader::new(source), number: 0, has_failed: false }
     }
 
-    /// The next line without its end; `None` behind the last one.
+    /// Returns the next line without its line ending; `None` after the last one.
     fn read(&mut self) -> Result<Option<String>, LineError> {
-        // Room for a carriage return and the line feed.
+        // Two more bytes for CR and LF.
         let bytes_max = MESSAGE_BYTES_MAX + 2;
         let mut line = Vec::new();
         let mut head = self.source.by_ref().take(bytes_max as u64);
         if head.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        let is_whole = line.pop_if(|last| *last == b'\n').is_some();
-        if is_whole {
+        let is_complete = line.pop_if(|last| *last == b'\n').is_some();
+        if is_complete {
             line.pop_if(|last| *last == b'\r');
         }
         if line.len() > MESSAGE_BYTES_MAX {
-            if !is_whole {
+            if !is_complete {
                 self.source.skip_until(b'\n')?;
             }
             return Err(LineError::TooLong);
@@ -121,12 +126,12 @@ impl<R: Read> Iterator for Lines<R> {
     type Item = (u64, Result<String, LineError>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_broken {
+        if self.has_failed {
             return None;
         }
         self.number += 1;
         let line = self.read().transpose()?;
-        self.is_broken = matches!(line, Err(LineError::Unreadable(_)));
+        self.has_failed = matches!(line, Err(LineError::Unreadable(_)));
         Some((self.number, line))
     }
 }
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_as_people_end_them() {
+    fn lines_end_with_lf_crlf_or_the_input() {
         let ok = |number, text: &str| (number, Ok(text.to_owned()));
         assert_eq!(lines(&b""[..]), []);
         assert_eq!(lines(&b"one"[..]), [ok(1, "one")]);
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_message_is_named_and_the_next_one_is_read() {
+    fn invalid_line_is_reported_and_the_next_one_is_read() {
         let longest = "x".repeat(MESSAGE_BYTES_MAX);
         for end in ["\n", "\r\n"] {
             for surplus in [1, 2, 3, 100_000] {
@@ -172,10 +177,10 @@ mod tests {
         assert_eq!(found, [(1, Err("byte 3 of it is not UTF-8".to_owned())), (2, Ok("c".to_owned()))]);
     }
 
-    /// Gives a byte for ever, and counts.
-    struct Endless(usize);
+    /// Yields this many bytes, then an error.
+    struct FailsAfter(usize);
 
-    impl Read for Endless {
+    impl Read for FailsAfter {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             if self.0 == 0 {
                 return Err(io::Error::other("gone"));
@@ -188,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_cannot_be_read_is_an_error_and_the_end() {
+    fn read_error_is_the_last_item() {
         for bytes in [0, 10, 10 * MESSAGE_BYTES_MAX] {
-            let found = lines(Endless(bytes));
+            let found = lines(FailsAfter(bytes));
             assert_eq!(found, [(1, Err("cannot read standard input: gone".to_owned()))]);
         }
     }

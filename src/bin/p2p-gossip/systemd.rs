@@ -1,55 +1,54 @@
-//! What a service manager is told (sd_notify(3)): that the node is ready, how many members there
-//! are, that it stops, and, if a watchdog is set, that the coordinator still takes its turns.
+//! Notifies the service manager (sd_notify(3)) of readiness, number of members, reload and stop, and feeds
+//! its watchdog while the coordinator handles its events.
 //!
-//! Only the thread in here talks to the service manager, and it alone waits for the coordinator.
+//! Only the thread in here talks to the service manager, and only this thread waits for the coordinator.
 
 use std::env;
 use std::io;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{Event, Node, PeerId};
 use sd_notify::NotifyState;
 
-/// Between two status lines: whoever looks at them is a person.
+/// Shortest time between two status lines; only people read them.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// News that wait for the service manager; it never is that slow, and the last status is what counts.
-const NEWS_QUEUED: usize = 256;
-/// For the service manager to take the last word.
-const STOPPING_PATIENCE: Duration = Duration::from_millis(200);
+/// Notices that wait for the service manager. A full queue drops new ones; the manager is never that slow.
+const NOTICES_QUEUED: usize = 256;
+/// Limit for the service manager to take the last notice.
+const STOPPING_MAX: Duration = Duration::from_millis(200);
 
-/// The way to the service manager.
+/// The main thread's handle to the thread that notifies the service manager.
 #[derive(Debug)]
 pub(crate) struct Systemd {
-    news: Sender<News>,
-    /// Closed when the thread has ended.
-    done: Receiver<()>,
+    notices: Sender<Notice>,
+    worker: Worker,
 }
 
 #[derive(Debug)]
-enum News {
+enum Notice {
+    /// The number of members changed to this.
     Members(usize),
     Reloading,
     Reloaded,
     Stopping,
 }
 
-/// Whether a service manager started this process and wants to be told how it goes.
+/// Whether a service manager started this process and expects notifications.
 pub(crate) fn is_wanted() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 impl Systemd {
-    /// Says that the node is ready; nothing if nobody wants to know.
+    /// Notifies the service manager that the node is ready. Returns `None` if there is no service manager.
     pub(crate) fn start(node: &Node) -> io::Result<Option<Self>> {
         if !is_wanted() {
             return Ok(None);
         }
-        let (news_sender, news) = bounded(NEWS_QUEUED);
-        let (finished, done) = bounded(0);
+        let (sender, notices) = bounded(NOTICES_QUEUED);
         let handle = node.handle();
         let reporter = Reporter {
             node: (node.id(), node.local_addr()),
@@ -57,64 +56,62 @@ impl Systemd {
                 if let Err(error) = sd_notify::notify(states) {
                     static LIMIT: LogLimit = LogLimit::debug();
                     if let Some(suppressed) = LIMIT.check() {
-                        log::debug!(reason:% = error, suppressed; "the service manager cannot be told");
+                        log::debug!(reason:% = error, suppressed; "cannot notify the service manager");
                     }
                 }
             },
-            // An answer means that the coordinator has taken a turn. A hung one never answers, and
-            // neither does this thread then: the watchdog ends both.
-            takes_turns: move || handle.status().is_some(),
-            // The manual asks for twice as often as it has to be.
+            // An answer proves that the coordinator handles its events. If it hangs, this call hangs too, and
+            // the watchdog ends the process.
+            is_coordinator_alive: move || handle.status().is_some(),
+            // sd_watchdog_enabled(3) advises half of the timeout.
             watchdog_every: sd_notify::watchdog_enabled().map(|timeout| timeout / 2),
         };
-        thread::Builder::new().name("systemd".to_owned()).spawn(move || {
-            let _finished: Sender<()> = finished;
-            reporter.run(&news);
-        })?;
-        Ok(Some(Self { news: news_sender, done }))
+        let worker = Worker::spawn("systemd", move || reporter.run(&notices))?;
+        Ok(Some(Self { notices: sender, worker }))
     }
 
-    /// The status line tells how many members there are.
-    pub(crate) fn take_note(&self, event: &Event) {
+    /// Shows the number of members after this event in the status line.
+    pub(crate) fn update_status(&self, event: &Event) {
         if let Event::Up { members, .. } | Event::Down { members, .. } | Event::Left { members, .. } = event {
-            let _ = self.news.try_send(News::Members(*members));
+            let _ = self.notices.try_send(Notice::Members(*members));
         }
     }
 
-    /// The configuration is being read again.
+    /// Notifies the service manager that a reload begins.
     pub(crate) fn reloading(&self) {
-        let _ = self.news.try_send(News::Reloading);
+        let _ = self.notices.try_send(Notice::Reloading);
     }
 
-    /// It has been.
+    /// Notifies the service manager that the reload has ended.
     pub(crate) fn reloaded(&self) {
-        let _ = self.news.try_send(News::Reloaded);
+        let _ = self.notices.try_send(Notice::Reloaded);
     }
 
-    /// The node leaves; waits a moment for that to be told.
+    /// Notifies the service manager that the node leaves, and waits briefly until that is sent.
     pub(crate) fn stopping(self) {
-        let deadline = Instant::now() + STOPPING_PATIENCE;
-        if self.news.send_deadline(News::Stopping, deadline).is_ok() {
-            let _ = self.done.recv_deadline(deadline);
+        let deadline = Instant::now() + STOPPING_MAX;
+        if self.notices.send_deadline(Notice::Stopping, deadline).is_ok() {
+            // The process ends in any case.
+            let _ = self.worker.join_until(deadline);
         }
     }
 }
 
-/// What the thread needs.
+/// The state of the thread that notifies the service manager.
 struct Reporter<N, T> {
     node: (PeerId, SocketAddr),
     notify: N,
-    takes_turns: T,
+    is_coordinator_alive: T,
     watchdog_every: Option<Duration>,
 }
 
 impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
     /// Runs until the node leaves.
-    fn run(mut self, news: &Receiver<News>) {
+    fn run(mut self, notices: &Receiver<Notice>) {
         let now = Instant::now();
         let status = |members| status_line(self.node, members);
         (self.notify)(&[NotifyState::Ready, NotifyState::Status(&status(1))]);
-        // A status not told yet, and when the next one may be.
+        // The number of members not shown yet, and the earliest time for the next status line.
         let (mut members, mut status_at) = (None, now + STATUS_EVERY);
         let mut watchdog_at = self.watchdog_every.map(|_| now);
         loop {
@@ -126,7 +123,7 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
                 status_at = now + STATUS_EVERY;
             }
             if watchdog_at.is_some_and(|at| at <= now) {
-                if (self.takes_turns)() {
+                if (self.is_coordinator_alive)() {
                     (self.notify)(&[NotifyState::Watchdog]);
                 }
                 watchdog_at = self.watchdog_every.map(|every| now + every);
@@ -134,15 +131,15 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
             let due = [members.map(|_| status_at), watchdog_at].into_iter().flatten().min();
             let wait = due.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             select! {
-                recv(news) -> news => match news {
-                    Ok(News::Members(count)) => members = Some(count),
-                    Ok(News::Reloading) => {
+                recv(notices) -> notice => match notice {
+                    Ok(Notice::Members(count)) => members = Some(count),
+                    Ok(Notice::Reloading) => {
                         let mut states = vec![NotifyState::Reloading];
                         states.extend(NotifyState::monotonic_usec_now().ok());
                         (self.notify)(&states);
                     }
-                    Ok(News::Reloaded) => (self.notify)(&[NotifyState::Ready]),
-                    Ok(News::Stopping) => return (self.notify)(&[NotifyState::Stopping]),
+                    Ok(Notice::Reloaded) => (self.notify)(&[NotifyState::Ready]),
+                    Ok(Notice::Stopping) => return (self.notify)(&[NotifyState::Stopping]),
                     Err(_) => return,
                 },
                 default(wait) => {}
@@ -151,7 +148,7 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
     }
 }
 
-/// What `systemctl status` shows.
+/// The status line that `systemctl status` shows.
 fn status_line((id, addr): (PeerId, SocketAddr), members: usize) -> String {
     let s = if members == 1 { "" } else { "s" };
     format!("{members} member{s}; listening on {addr} as {}", id.short())
@@ -162,48 +159,48 @@ mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn the_watchdog_is_fed_only_when_the_coordinator_has_taken_a_turn() {
-        let (said, heard) = unbounded();
+    fn watchdog_is_fed_only_after_an_answer_of_the_coordinator() {
+        let (sent, received) = unbounded();
         let (asked, questions) = unbounded();
         let (answer, answers) = bounded(0);
-        let (news, told) = bounded(NEWS_QUEUED);
+        let (notices, queued) = bounded(NOTICES_QUEUED);
         let reporter = Reporter {
             node: (PeerId::from_bytes([7; 32]), "127.0.0.1:1".parse().unwrap()),
             notify: move |states: &[NotifyState<'_>]| match states {
-                // Comes when its time has come, between any two of the others.
+                // Its place among the other notices depends on timing.
                 [NotifyState::Status(_)] => {}
-                _ => said.send(states.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).unwrap(),
+                _ => sent.send(states.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).unwrap(),
             },
-            takes_turns: move || {
+            is_coordinator_alive: move || {
                 asked.send(()).unwrap();
                 answers.recv().unwrap_or(true)
             },
             watchdog_every: Some(Duration::from_millis(1)),
         };
-        let thread = thread::spawn(move || reporter.run(&told));
-        let next = || heard.recv_timeout(PATIENCE).unwrap();
-        let is_asked = || questions.recv_timeout(PATIENCE).unwrap();
+        let thread = std::thread::spawn(move || reporter.run(&queued));
+        let next = || received.recv_timeout(TIMEOUT).unwrap();
+        let is_asked = || questions.recv_timeout(TIMEOUT).unwrap();
         assert_eq!(next(), "READY=1 STATUS=1 member; listening on 127.0.0.1:1 as 0707070707");
         for _ in 0..3 {
             is_asked();
             answer.send(true).unwrap();
             assert_eq!(next(), "WATCHDOG=1");
         }
-        // It hangs: whatever happens, nothing is said for as long as there is no answer.
+        // The coordinator hangs: without its answer nothing is sent, not even a new status.
         is_asked();
-        news.send(News::Members(2)).unwrap();
-        assert_eq!(heard.try_recv().ok(), None);
-        // An answer that the node has stopped is none to feed the watchdog for.
+        notices.send(Notice::Members(2)).unwrap();
+        assert_eq!(received.try_recv().ok(), None);
+        // An answer that the node has stopped does not feed the watchdog.
         answer.send(false).unwrap();
         is_asked();
-        assert_eq!(heard.try_recv().ok(), None);
+        assert_eq!(received.try_recv().ok(), None);
         answer.send(true).unwrap();
         assert_eq!(next(), "WATCHDOG=1");
-        news.send(News::Stopping).unwrap();
-        // From now on every answer is yes.
+        notices.send(Notice::Stopping).unwrap();
+        // From here on every answer is yes.
         drop(answer);
         while next() != "STOPPING=1" {}
         thread.join().unwrap();

@@ -146,7 +146,7 @@ fn stopped_peer_delays_the_others_only_until_its_timeout() {
 fn line_without_a_peer_is_logged_as_unsent() {
     let mut alone = speaker(&["--exit-after-stdin"], b"hello\n");
     alone.close_stdin();
-    alone.log_line("nobody is connected");
+    alone.log_line("no peer is connected");
     assert_eq!(alone.wait().0.code(), Some(0));
 }
 

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The checked command line: run a node, execute a verb, or print a text.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use p2p_gossip::{AccessSources, Config};
 
 use super::values::{IdPrefix, Output};
 
-/// What the command line asks for.
+/// An action of the program.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Run a node.
+    /// Run a node with these options.
     Run(Box<Options>),
-    /// Do this and end.
+    /// Execute this verb and exit.
     Verb(Verb),
-    /// Print this text and end: a help or the version.
+    /// Print this text and exit: a help text or the version.
     Print(String),
 }
 
@@ -25,82 +25,82 @@ pub(crate) enum Verb {
     Keygen(Keygen),
     /// Print the id of a key.
     Id(KeySource),
-    /// List the peers known in a state directory.
+    /// List the known peers in this state directory.
     Peers(PathBuf, Output),
-    /// Remove one of them.
+    /// Remove a peer from this state directory.
     Forget(PathBuf, IdPrefix),
 }
 
-/// Where a key is whose id is wanted.
+/// The file or directory with the key whose id the verb `id` prints.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum KeySource {
-    /// In this private key.
+    /// A file with a private key.
     Key(PathBuf),
-    /// In this certificate.
+    /// A file with a certificate.
     Certificate(PathBuf),
-    /// In this state directory.
+    /// A state directory.
     State(PathBuf),
 }
 
-/// What keys to make, and where; at least one.
+/// The key files that the verb `keygen` writes; at least one field is set.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Keygen {
-    /// Of a node: the private key's file and the certificate's.
+    /// The files for a node's private key and certificate.
     pub(crate) node: Option<(PathBuf, PathBuf)>,
-    /// Of a closed network.
+    /// The file for the key of a closed network.
     pub(crate) network: Option<PathBuf>,
 }
 
-/// Everything needed to run a node.
+/// The options of a node.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Checked.
+    /// The checked configuration, without access lists and network keys.
     pub(crate) config: Config,
-    /// Where the key and certificate come from.
+    /// The source of the node's key and certificate.
     pub(crate) identity: IdentitySource,
-    /// Where the lists of who may be a peer come from.
+    /// The sources of the allow and deny lists.
     pub(crate) access: AccessSources,
-    /// Where its key and the peers that it knows are kept, if anywhere.
+    /// The state directory, which keeps the node's key and known peers.
     pub(crate) state: Option<PathBuf>,
-    /// Files of network keys; the first one's is to be proven.
+    /// Files of network keys; the node proves the first key.
     pub(crate) network_keys: Vec<PathBuf>,
-    /// What stdout carries.
+    /// The format of stdout.
     pub(crate) output: Output,
     /// Whether stdout shows pings.
     pub(crate) shows_pings: bool,
-    /// Whether the lines of stdin are messages, and what comes after the last one.
+    /// What the node does after the last line of stdin; `None` if it does not read stdin.
     pub(crate) stdin: Option<AfterStdin>,
-    /// What is run for events.
+    /// The program to run for events.
     pub(crate) on_event: Option<OnEvent>,
-    /// Where to serve the page and what belongs to it.
+    /// The address of the HTTP server.
     pub(crate) http: Option<SocketAddr>,
 }
 
 /// A program to run for events.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OnEvent {
-    /// A path, or a name to look for in PATH.
+    /// A path, or a name to find in PATH.
     pub(crate) program: PathBuf,
-    /// Whether it is run for pings as well.
+    /// Whether it also runs for pings.
     pub(crate) with_pings: bool,
 }
 
-/// What a node does when its standard input has ended.
+/// What the node does when its standard input has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterStdin {
-    /// It goes on.
+    /// It stays in the mesh.
     Stay,
-    /// It leaves.
+    /// It leaves the mesh, and the program exits.
     Leave,
 }
 
-/// Where a node's key and certificate come from.
+/// The source of a node's key and certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IdentitySource {
-    /// From the state directory; without one made at the start and gone at the end.
+    /// The state directory; without one, a new key that is never written.
     Default,
-    /// The key from a file, with a certificate made for it.
+    /// A key file; the certificate is made for it.
     Key(PathBuf),
-    /// Both from files.
+    /// A key file and a certificate file.
     KeyAndCertificate(PathBuf, PathBuf),
 }

@@ -1,6 +1,6 @@
-//! Files that are installed beside the program and list its options: the completions of three shells, and
-//! sections of the manual page. They are made from the arguments, as the help is, and from the code's
-//! events. A test compares them with the files in `src/dist`; `make dist` writes those.
+//! Makes the installed files that list the options: completions for three shells, and sections of the manual
+//! page. The sources are the arguments, as for the help, and the events. A test compares the results with the
+//! files in `src/dist`; `make dist` writes those files.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use super::usage_error::PROGRAM;
 use super::verb::Kind;
 use super::{node_arguments, reference};
 
-/// What may follow an option.
+/// The kind of value that an option takes.
 enum Value {
     Nothing,
     Word,
@@ -32,7 +32,7 @@ fn value_of(flag: &FlagInfo<'_>) -> Value {
     }
 }
 
-/// The options in the order of the help, which argh begins with its own words for one of them.
+/// The options in the order of the help, without argh's own description of `--help`.
 fn flags(command: &CommandInfoWithArgs) -> impl Iterator<Item = &'static FlagInfo<'static>> {
     command.flags.iter().filter(|flag| flag.long != "--help")
 }
@@ -70,7 +70,7 @@ fn bash() -> String {
         r#"# bash completion for {PROGRAM}, made by `make dist`
 _p2p_gossip() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} options
-    # bash takes --option=value for three words.
+    # bash splits --option=value into three words.
     if [[ $current == = ]]; then
         current=
     elif [[ $previous == = ]]; then
@@ -199,15 +199,15 @@ fn fish() -> String {
     lines
 }
 
-/// Text for the manual page, where a hyphen is no minus and a backslash is never itself.
+/// Escapes text for the manual page: roff has its own notations for the minus sign and the backslash.
 pub(super) fn roff(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
-/// Bytes in a line of the manual page's source, as mandoc wants them.
+/// Limit of bytes in a line of the manual page's source; mandoc warns of longer ones.
 const ROFF_LINE_BYTES_MAX: usize = 80;
 
-/// Sentences for the manual page: each begins a line, and long ones go on in the next.
+/// Formats sentences for the manual page: each begins a line, and long ones are broken.
 pub(super) fn roff_sentences(text: &str) -> String {
     let mut lines = String::new();
     for sentence in text.lines() {
@@ -260,7 +260,7 @@ fn roff_verbs() -> String {
     lines
 }
 
-/// The page with what stands between two of its comments replaced.
+/// Replaces the text between the two comments that mark a section of the page.
 fn with_section(page: &str, section: &str, text: &str) -> String {
     let (begin, end) = (format!(".\\\" {section}: made by make dist\n"), format!(".\\\" {section}: end\n"));
     let (before, rest) = page.split_once(&begin).expect("the page has the section");
@@ -279,7 +279,7 @@ fn manual(page: &str) -> String {
 }
 
 #[test]
-fn installed_files_list_the_options_and_events_of_the_code() {
+fn installed_files_match_the_options_and_events() {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/dist");
     let page = std::fs::read_to_string(dir.join("p2p-gossip.1")).expect("the manual page is there");
     let wanted = [
@@ -288,13 +288,13 @@ fn installed_files_list_the_options_and_events_of_the_code() {
         ("_p2p-gossip", zsh()),
         ("p2p-gossip.fish", fish()),
     ];
-    let is_to_be_written = std::env::var_os("P2P_GOSSIP_WRITE_DIST").is_some();
+    let write_files = std::env::var_os("P2P_GOSSIP_WRITE_DIST").is_some();
     for (name, wanted) in wanted {
         let file = dir.join(name);
-        if is_to_be_written {
+        if write_files {
             std::fs::write(&file, &wanted).unwrap();
         }
         let found = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(found == wanted, "src/dist/{name} is not what the code says; run: make dist");
+        assert!(found == wanted, "src/dist/{name} does not match the code; run: make dist");
     }
 }

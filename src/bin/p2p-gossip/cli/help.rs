@@ -1,4 +1,4 @@
-//! The help texts, made from what argh knows of the arguments.
+//! The help texts, made from argh's description of the arguments.
 
 use std::fmt::Write as _;
 
@@ -9,16 +9,16 @@ use super::verb::Kind;
 
 /// Column in which the descriptions of the options begin.
 pub(super) const HELP_COLUMN: usize = 26;
-/// What stands above the option with which a group begins; the first group needs nothing more.
+/// The headings of groups of options, each with the first option of its group. The first group has none.
 const HEADINGS: [(&str, &str); 4] = [
-    ("--allow", "Whom to let in:"),
+    ("--allow", "Access:"),
     ("--bind", "Network:"),
     ("--output", "Input and output:"),
     ("--version", "Other:"),
 ];
 
-/// The help of the program as a whole, and of the arguments that start a node.
-pub(super) fn of_program(command: &CommandInfoWithArgs) -> String {
+/// The program's help, with the arguments that start a node.
+pub(super) fn program_help(command: &CommandInfoWithArgs) -> String {
     let mut verbs = String::new();
     for verb in Kind::ALL {
         let name = format!("  {}", verb.name());
@@ -28,7 +28,7 @@ pub(super) fn of_program(command: &CommandInfoWithArgs) -> String {
         "\
 {PROGRAM} {version}
 A secure peer-to-peer mesh: start a node, point the next ones at any node,
-and every node knows who is alive.
+and every node knows which nodes are alive.
 
 Usage: {PROGRAM} [OPTIONS]
        {PROGRAM} VERB [OPTIONS]
@@ -39,19 +39,19 @@ Examples:
 
 Options:
 {options}
-Verbs, each with a --help of its own:
+Verbs (VERB --help lists the options of each):
 {verbs}
 Environment:
-  RUST_LOG   what is logged to stderr: error, warn, info, debug, trace or off,
+  RUST_LOG   log level on stderr: error, warn, info, debug, trace or off,
              or by module: warn,p2p_gossip::session=debug [default: info]
-  NO_COLOR   no colours if set to anything
+  NO_COLOR   no colours if set and not empty
 
 Signals:
   SIGINT and SIGTERM leave the mesh; SIGHUP reads --allow-file and --deny-file
-  again, and applies them at once; SIGUSR1 shows on stderr who is known
+  again and applies them at once; SIGUSR1 lists the known peers on stderr
 
 Exit codes:
-  0  stopped by SIGINT (Ctrl-C), SIGTERM or the end of stdin; a verb: done
+  0  stopped by SIGINT (Ctrl-C), SIGTERM or the end of stdin; verb succeeded
   1  failed: the port is in use, a file cannot be read, ...
   2  wrong usage
 ",
@@ -60,8 +60,8 @@ Exit codes:
     )
 }
 
-/// The help of a verb. Its text begins with what its argument struct says of itself.
-pub(super) fn of_verb(verb: Kind, command: &CommandInfoWithArgs) -> String {
+/// The help of a verb.
+pub(super) fn verb_help(verb: Kind, command: &CommandInfoWithArgs) -> String {
     let mut usage = format!("Usage: {PROGRAM} {} [OPTIONS]", verb.name());
     for positional in command.positionals {
         let _ = match positional.optionality {
@@ -84,7 +84,7 @@ pub(super) fn of_verb(verb: Kind, command: &CommandInfoWithArgs) -> String {
     )
 }
 
-/// A line for each option, and above some of them a heading.
+/// A line for each option, and a heading above each group.
 fn options(command: &CommandInfoWithArgs, headings: &[(&str, &str)]) -> String {
     let mut options = String::new();
     let mut line = |left: &str, right: &str| {
@@ -102,7 +102,7 @@ fn options(command: &CommandInfoWithArgs, headings: &[(&str, &str)]) -> String {
             FlagInfoKind::Option { arg_name } => {
                 line(&format!("  {short}{} {arg_name}", flag.long), flag.description);
             }
-            // argh lists its own --help first and with other words.
+            // argh lists --help first and with its own text; the last line below replaces it.
             FlagInfoKind::Switch if flag.long == "--help" => {}
             FlagInfoKind::Switch => line(&format!("  {short}{}", flag.long), flag.description),
         }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_verb_has_a_help_that_fits_and_lists_its_options() {
+    fn help_of_every_verb_fits_and_lists_its_options() {
         for verb in Kind::ALL {
             let help = printed(&[verb.name(), "--help"]);
             assert!(help.starts_with(&format!("{PROGRAM} {}: ", verb.name())), "{help}");

@@ -1,15 +1,15 @@
-//! The command line: what may be written on it, and what that asks for.
+//! The command line: its grammar, checks, help, completions and reference.
 //!
-//! Options alone start a node; a verb as the first word does something else and ends.
+//! Options alone start a node. A verb as the first word executes that verb and exits.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `node_arguments.rs` | the arguments that start a node |
 //! | `verb_arguments.rs` | the verbs and their arguments |
-//! | `values.rs` | how single values parse |
-//! | `normalize.rs` | arguments as argh takes them, and what is wrong with them |
+//! | `values.rs` | parsers of single values |
+//! | `normalize.rs` | the arguments in the form that argh takes, and errors of their form |
 //! | `help.rs` | the help texts |
-//! | `dist.rs` | completions and manual page: held to the options by a test |
+//! | `dist.rs` | completions and manual page; a test compares them with the options |
 //! | `reference.rs` | the reference in the manual page: details of options, events as JSON |
 
 mod action;

@@ -10,14 +10,14 @@ use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, Loca
 
 use super::action::{Action, AfterStdin, IdentitySource, OnEvent, Options};
 use super::help;
-use super::normalize::{Normal, from_argh, normalise};
+use super::normalize::{Normal, from_argh, normalize};
 use super::usage_error::{PROGRAM, UsageError};
 use super::values::{
     Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_http, parse_max_peers,
     parse_name, parse_period, parse_port, parse_timeout,
 };
 
-/// The arguments as argh takes them. The help is made from these lines too, in this order.
+/// The arguments as argh takes them. The help shows these descriptions in this order.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct Arguments {
     /// time between pings to a peer, e.g. 0.5 [default: 5]
@@ -44,11 +44,11 @@ struct Arguments {
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
     state: Option<PathBuf>,
 
-    /// accept this peer and no unlisted one; repeatable
+    /// accept this peer and refuse unlisted ones; repeatable
     #[argh(option, arg_name = "ID")]
     allow: Vec<PeerId>,
 
-    /// the same for a file of ids, one a line; repeatable
+    /// accept every id in a file, one per line; repeatable
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     allow_file: Vec<PathBuf>,
 
@@ -56,15 +56,15 @@ struct Arguments {
     #[argh(option, arg_name = "ID")]
     deny: Vec<PeerId>,
 
-    /// the same for a file of ids, one a line; repeatable
+    /// refuse every id in a file, one per line; repeatable
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     deny_file: Vec<PathBuf>,
 
-    /// refuse new peers at the addresses of known ones
+    /// refuse new keys at the addresses of known peers
     #[argh(switch)]
     strict: bool,
 
-    /// secret of a closed network; twice to change it
+    /// key of a closed network; twice while changing it
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     network_key: Vec<PathBuf>,
 
@@ -72,31 +72,31 @@ struct Arguments {
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
     bind: Option<LocalIp>,
 
-    /// be known at host:port as well; up to 4 times
+    /// also tell peers this host:port; up to 4 times
     #[argh(option, arg_name = "ADDR")]
     advertise: Vec<DialAddr>,
 
-    /// label that others see beside the id [default: none]
+    /// label that peers see beside the id [default: none]
     #[argh(option, arg_name = "TEXT", from_str_fn(parse_name))]
     name: Option<String>,
 
-    /// know no more peers than this [default: 1024]
+    /// largest number of known peers [default: 1024]
     #[argh(option, arg_name = "N", from_str_fn(parse_max_peers))]
     max_peers: Option<usize>,
 
-    /// time between signs of life [default: 1]
+    /// time between heartbeats [default: 1]
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_heartbeat))]
     heartbeat: Option<Duration>,
 
-    /// silence that means death [default: 3 heartbeats]
+    /// silence before a peer is dead [default: 3 heartbeats]
     #[argh(option, arg_name = "SECONDS", from_str_fn(parse_timeout))]
     timeout: Option<Duration>,
 
-    /// when to forget the dead, e.g. 30m or 7d [default: 24h]
+    /// when to forget a dead peer, e.g. 7d [default: 24h]
     #[argh(option, arg_name = "TIME", from_str_fn(parse_forget_after))]
     forget_after: Option<Duration>,
 
-    /// what stdout carries: text or json [default: text]
+    /// format of stdout: text or json [default: text]
     #[argh(option, arg_name = "FORMAT")]
     output: Option<Output>,
 
@@ -116,11 +116,11 @@ struct Arguments {
     #[argh(switch)]
     exit_after_stdin: bool,
 
-    /// run this for up, down, left and message
+    /// run this for each up, down, left and message event
     #[argh(option, arg_name = "PROGRAM", from_str_fn(parse_file))]
     on_event: Option<PathBuf>,
 
-    /// run it for ping, too
+    /// run it for ping events, too
     #[argh(switch)]
     on_event_pings: bool,
 
@@ -130,21 +130,21 @@ struct Arguments {
 
     /// print the version and exit
     #[argh(switch, short = 'V')]
-    #[expect(dead_code, reason = "answered before argh sees the arguments; here for the help")]
+    #[expect(dead_code, reason = "normalize handles it before argh; this field is for the help")]
     version: bool,
 }
 
-/// What argh knows of the arguments.
+/// argh's description of the arguments.
 #[cfg(test)]
 pub(super) fn info() -> argh::CommandInfoWithArgs {
     Arguments::get_args_info()
 }
 
-/// Reads a command line without a verb.
+/// Parses a command line without a verb.
 pub(super) fn parse(arguments: &[String]) -> Result<Action, UsageError> {
-    let words = match normalise(&Arguments::get_args_info(), arguments)? {
+    let words = match normalize(&Arguments::get_args_info(), arguments)? {
         Normal::Words(words) => words,
-        Normal::Help => return Ok(Action::Print(help::of_program(&Arguments::get_args_info()))),
+        Normal::Help => return Ok(Action::Print(help::program_help(&Arguments::get_args_info()))),
         Normal::Version => return Ok(Action::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")))),
     };
     let arguments = Arguments::from_args(&[PROGRAM], &words).map_err(|exit| from_argh(&exit))?;
@@ -152,32 +152,10 @@ pub(super) fn parse(arguments: &[String]) -> Result<Action, UsageError> {
 }
 
 fn check(arguments: Arguments) -> Result<Options, UsageError> {
-    let identity = match (arguments.key, arguments.cert) {
-        (None, None) => IdentitySource::Default,
-        (Some(key), None) => IdentitySource::Key(key),
-        (Some(key), Some(cert)) => IdentitySource::KeyAndCertificate(key, cert),
-        (None, Some(_)) => {
-            return Err(UsageError::new("--cert needs --key with the private key of that certificate"));
-        }
-    };
-    let shows_pings = match (arguments.pings, arguments.quiet) {
-        (None | Some(Pings::Off), true) | (Some(Pings::Off), false) => false,
-        (None | Some(Pings::On), false) => true,
-        (Some(Pings::On), true) => {
-            return Err(UsageError::new("--quiet and --pings on contradict each other"));
-        }
-    };
-    let stdin = match (arguments.stdin, arguments.exit_after_stdin) {
-        (true, true) => Some(AfterStdin::Leave),
-        (true, false) => Some(AfterStdin::Stay),
-        (false, false) => None,
-        (false, true) => return Err(UsageError::new("--exit-after-stdin needs --stdin")),
-    };
-    let with_pings = arguments.on_event_pings;
-    let on_event = arguments.on_event.map(|program| OnEvent { program, with_pings });
-    if with_pings && on_event.is_none() {
-        return Err(UsageError::new("--on-event-pings needs --on-event"));
-    }
+    let identity = check_identity(arguments.key, arguments.cert)?;
+    let shows_pings = check_pings(arguments.pings, arguments.quiet)?;
+    let stdin = check_stdin(arguments.stdin, arguments.exit_after_stdin)?;
+    let on_event = check_on_event(arguments.on_event, arguments.on_event_pings)?;
     let default = Config::default();
     let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
     let config = Config {
@@ -195,16 +173,16 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         ..default
     };
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
+    let network_keys = arguments.network_key;
+    if network_keys.len() > NETWORK_KEYS_MAX {
+        return Err(UsageError::new(ConfigError::NetworkKeys(network_keys.len()).to_string()));
+    }
     let access = AccessSources {
         allow: arguments.allow,
         allow_files: arguments.allow_file,
         deny: arguments.deny,
         deny_files: arguments.deny_file,
     };
-    let network_keys = arguments.network_key;
-    if network_keys.len() > NETWORK_KEYS_MAX {
-        return Err(UsageError::new(ConfigError::NetworkKeys(network_keys.len()).to_string()));
-    }
     Ok(Options {
         config,
         identity,
@@ -219,6 +197,42 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
     })
 }
 
+fn check_identity(key: Option<PathBuf>, cert: Option<PathBuf>) -> Result<IdentitySource, UsageError> {
+    match (key, cert) {
+        (None, None) => Ok(IdentitySource::Default),
+        (Some(key), None) => Ok(IdentitySource::Key(key)),
+        (Some(key), Some(cert)) => Ok(IdentitySource::KeyAndCertificate(key, cert)),
+        (None, Some(_)) => {
+            Err(UsageError::new("--cert needs --key with the private key of that certificate"))
+        }
+    }
+}
+
+/// Returns whether stdout shows pings.
+fn check_pings(pings: Option<Pings>, quiet: bool) -> Result<bool, UsageError> {
+    match (pings, quiet) {
+        (None | Some(Pings::Off), true) | (Some(Pings::Off), false) => Ok(false),
+        (None | Some(Pings::On), false) => Ok(true),
+        (Some(Pings::On), true) => Err(UsageError::new("--quiet and --pings on contradict each other")),
+    }
+}
+
+fn check_stdin(stdin: bool, exit_after_stdin: bool) -> Result<Option<AfterStdin>, UsageError> {
+    match (stdin, exit_after_stdin) {
+        (true, true) => Ok(Some(AfterStdin::Leave)),
+        (true, false) => Ok(Some(AfterStdin::Stay)),
+        (false, false) => Ok(None),
+        (false, true) => Err(UsageError::new("--exit-after-stdin needs --stdin")),
+    }
+}
+
+fn check_on_event(program: Option<PathBuf>, with_pings: bool) -> Result<Option<OnEvent>, UsageError> {
+    if with_pings && program.is_none() {
+        return Err(UsageError::new("--on-event-pings needs --on-event"));
+    }
+    Ok(program.map(|program| OnEvent { program, with_pings }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::help::HELP_COLUMN;
@@ -226,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_at_all_is_the_default_configuration() {
+    fn empty_command_line_is_the_default_configuration() {
         let options = run(&[]).unwrap();
         let default = Config::default();
         assert_eq!((options.config.period, options.config.port), (default.period, default.port));
@@ -235,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_arrives_in_either_form() {
+    fn options_take_values_in_either_form() {
         let apart = "--period 0.5 --port 0 --connect a.example:1 --connect [::1]:2 --key k --cert c --state s \
                      --bind ::1 --name bob --output json --advertise b.example:3 --advertise [::2]:4 \
                      --max-peers 7 --heartbeat 0.5 --timeout 2 --forget-after 30m";
@@ -264,7 +278,7 @@ mod tests {
 
     #[cfg(feature = "http")]
     #[test]
-    fn the_page_is_for_this_machine_unless_an_address_is_given() {
+    fn http_port_means_loopback_unless_an_address_is_given() {
         let http = |value| run(&["--http", value]).unwrap().http.unwrap().to_string();
         for (value, addr) in [
             ("9090", "127.0.0.1:9090"),
@@ -298,12 +312,12 @@ mod tests {
 
     #[cfg(not(feature = "http"))]
     #[test]
-    fn a_build_without_http_says_so() {
+    fn build_without_http_refuses_the_option() {
         assert!(error(&["--http", "9090"]).contains("this build has no HTTP"));
     }
 
     #[test]
-    fn who_may_be_a_peer_can_be_said_in_many_pieces() {
+    fn access_options_are_collected_from_ids_and_files() {
         let (a, b) = (PeerId::from_bytes([0xaa; 32]), PeerId::from_bytes([0xbb; 32]));
         let (a_text, b_text) = (a.to_string(), b.to_string().to_uppercase());
         let pinned = format!("{}@a.example:1", &b_text[..16]);
@@ -338,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_is_another_word_for_no_pings() {
+    fn quiet_means_pings_off() {
         for (line, shows_pings) in [
             (&[][..], true),
             (&["--pings=on"], true),
@@ -353,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_run_for_pings_only_if_asked() {
+    fn on_event_program_runs_for_pings_only_with_on_event_pings() {
         assert_eq!(run(&[]).unwrap().on_event, None);
         for (line, with_pings) in
             [(&["--on-event=p"][..], false), (&["--on-event-pings", "--on-event", "p"], true)]
@@ -365,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_stdin_is_an_end_only_if_asked() {
+    fn node_leaves_after_stdin_only_with_exit_after_stdin() {
         assert_eq!(run(&[]).unwrap().stdin, None);
         assert_eq!(run(&["--stdin"]).unwrap().stdin, Some(AfterStdin::Stay));
         assert_eq!(run(&["--stdin", "--exit-after-stdin"]).unwrap().stdin, Some(AfterStdin::Leave));
@@ -373,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timeout_goes_with_the_heartbeat() {
+    fn default_timeout_depends_on_the_heartbeat() {
         assert_eq!(run(&["--heartbeat", "5"]).unwrap().config.timeout, Duration::from_secs(15));
         assert_eq!(run(&["--heartbeat", "0.1"]).unwrap().config.timeout, Duration::from_millis(300));
         assert_eq!(run(&["--timeout", "2"]).unwrap().config.heartbeat, Duration::from_secs(1));
@@ -389,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn times_to_forget_have_units() {
+    fn forget_after_takes_units() {
         for (text, seconds) in [("90", 90), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
             let config = run(&["--forget-after", text]).unwrap().config;
             assert_eq!(config.forget_after, Duration::from_secs(seconds), "{text}");
@@ -405,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_knows_somebody_and_says_where_it_can_be() {
+    fn max_peers_and_advertise_are_limited() {
         for bad in ["0", "4097", "-1", "many", ""] {
             let message = error(&["--max-peers", bad]);
             assert!(message.contains("from 1 to 4096"), "{message}");
@@ -414,7 +428,7 @@ mod tests {
         assert!(error(&five).contains("5 addresses are advertised; at most 4"));
         assert!(run(&five[..8]).is_ok());
         assert!(error(&["--advertise", "a.example"]).contains("the port is missing"));
-        assert!(error(&["--advertise", "224.0.0.1:1"]).contains("nobody can be reached at 224.0.0.1:1"));
+        assert!(error(&["--advertise", "224.0.0.1:1"]).contains("224.0.0.1:1"));
         assert!(run(&["--advertise", "[fe80::1]:1"]).is_ok());
     }
 
@@ -434,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_that_make_no_sense_are_refused() {
+    fn periods_out_of_range_are_refused() {
         for bad in ["0", "-1", "NaN", "inf", "-inf", "1e300", "86401", "0.009", "-0"] {
             let message = error(&["--period", bad]);
             assert!(message.contains("--period") && message.contains(bad), "{message}");
@@ -460,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_to_bind_are_ours_to_have() {
+    fn bind_takes_unicast_ip_addresses_only() {
         for bad in ["", "localhost", "[::1]", "1.2.3", "224.0.0.1", "ff02::1", "255.255.255.255"] {
             assert!(error(&["--bind", bad]).contains("'--bind'"));
         }
@@ -470,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_has_a_line_for_every_option_and_tells_the_true_defaults() {
+    fn help_lists_every_option_and_its_default() {
         let help = printed(&["--help"]);
         let lines: Vec<&str> = help.lines().collect();
         for flag in Arguments::get_args_info().flags {
@@ -504,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_help_are_valid() {
+    fn examples_in_the_help_are_valid() {
         let help = printed(&["--help"]);
         let examples: Vec<&str> =
             help.lines().filter_map(|line| line.strip_prefix("  p2p-gossip ")).collect();

@@ -1,4 +1,4 @@
-//! The arguments as argh takes them, and everything that is wrong with them but for their values.
+//! Brings the arguments into the form that argh takes, and reports errors of their form.
 
 use std::fmt::Write as _;
 
@@ -10,82 +10,115 @@ use super::values::parse_port;
 use super::verb::Kind;
 use crate::output::stream::visible;
 
-/// The arguments as argh understands them, or what is answered without it.
+/// The arguments in the form that argh takes, or a request that needs no argh.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Normal<'a> {
+    /// Options with separate values, then `--` and the positionals, if there are any.
     Words(Vec<&'a str>),
+    /// Print the help and exit.
     Help,
+    /// Print the version and exit.
     Version,
 }
 
-/// Splits `--option=value`, which argh does not, and reports everything that is wrong with the
-/// arguments but for the values themselves, where argh would say less.
-pub(super) fn normalise<'a>(
+/// Splits `--option=value`, which argh does not, and checks the form of the arguments, because argh's messages
+/// are less precise. The values themselves are not checked.
+pub(super) fn normalize<'a>(
     command: &CommandInfoWithArgs,
     arguments: &'a [String],
 ) -> Result<Normal<'a>, UsageError> {
-    let flags = command.flags;
-    let mut seen: Vec<&str> = Vec::new();
-    let (mut words, mut positionals) = (Vec::new(), Vec::new());
+    let mut normalizer = Normalizer { command, seen: Vec::new(), words: Vec::new(), positionals: Vec::new() };
     let mut rest = arguments.iter().map(String::as_str);
     let mut only_positionals = false;
     while let Some(word) = rest.next() {
-        if word == "--" && !only_positionals {
-            only_positionals = true;
-            continue;
-        }
         if only_positionals || word == "-" || !word.starts_with('-') {
-            if positionals.len() == command.positionals.len() {
-                return Err(unexpected(word, flags));
-            }
-            positionals.push(word);
-            continue;
+            normalizer.add_positional(word)?;
+        } else if word == "--" {
+            only_positionals = true;
+        } else if let Some(request) = normalizer.add_option(word, &mut rest)? {
+            return Ok(request);
         }
+    }
+    normalizer.finish().map(Normal::Words)
+}
+
+/// The arguments read so far.
+struct Normalizer<'c, 'a> {
+    command: &'c CommandInfoWithArgs,
+    /// Long names of the options.
+    seen: Vec<&'c str>,
+    /// The options with separate values.
+    words: Vec<&'a str>,
+    positionals: Vec<&'a str>,
+}
+
+impl<'a> Normalizer<'_, 'a> {
+    fn add_positional(&mut self, word: &'a str) -> Result<(), UsageError> {
+        if self.positionals.len() == self.command.positionals.len() {
+            return Err(unexpected_argument(word, self.command.flags));
+        }
+        self.positionals.push(word);
+        Ok(())
+    }
+
+    /// Adds an option, with its value from the same word or from the next one. Returns a request for the
+    /// help or the version.
+    fn add_option(
+        &mut self,
+        word: &'a str,
+        rest: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<Option<Normal<'a>>, UsageError> {
         let (name, attached) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        let is_help = matches!(name, "-h" | "--help");
-        let flag = flags.iter().find(|flag| flag.long == name || is_short(flag, name));
-        let Some(flag) = flag.filter(|_| !is_help) else {
-            return match (is_help, attached) {
-                (true, None) => Ok(Normal::Help),
-                (true, Some(_)) => Err(UsageError::new(format!("option {name} takes no value"))),
-                (false, _) => Err(unknown(name, flags)),
-            };
-        };
-        let takes_value = matches!(flag.kind, FlagInfoKind::Option { .. });
-        if !takes_value && attached.is_some() {
+        let flag = self.command.flags.iter().find(|flag| flag.long == name || is_short(flag, name));
+        let is_help = matches!(name, "-h" | HELP);
+        let takes_value = flag.is_some_and(|flag| matches!(flag.kind, FlagInfoKind::Option { .. }));
+        if attached.is_some() && (is_help || flag.is_some() && !takes_value) {
             return Err(UsageError::new(format!("option {name} takes no value")));
         }
-        if flag.long == VERSION {
-            return Ok(Normal::Version);
+        if is_help {
+            return Ok(Some(Normal::Help));
         }
-        if flag.optionality != Optionality::Repeating && seen.contains(&flag.long) {
+        let Some(flag) = flag else { return Err(unknown_option(name, self.command.flags)) };
+        if flag.long == VERSION {
+            return Ok(Some(Normal::Version));
+        }
+        if flag.optionality != Optionality::Repeating && self.seen.contains(&flag.long) {
             return Err(UsageError::new(format!("option {name} is given more than once")));
         }
-        seen.push(flag.long);
-        words.push(name);
+        self.seen.push(flag.long);
+        self.words.push(name);
         if takes_value {
-            words.push(match attached {
+            self.words.push(match attached {
                 Some(value) => value,
-                None => following(name, rest.next())?,
+                None => separate_value(name, rest.next())?,
             });
         }
+        Ok(None)
     }
-    let missing = flags.iter().find(|f| f.optionality == Optionality::Required && !seen.contains(&f.long));
-    if let Some(flag) = missing.filter(|flag| flag.long != HELP) {
-        return Err(UsageError::new(format!("option {} is missing", flag.long)));
+
+    /// Checks that nothing is missing, and returns the words for argh.
+    fn finish(self) -> Result<Vec<&'a str>, UsageError> {
+        let is_missing = |flag: &&FlagInfo<'_>| {
+            flag.optionality == Optionality::Required && !self.seen.contains(&flag.long)
+        };
+        let missing = self.command.flags.iter().find(is_missing);
+        if let Some(flag) = missing.filter(|flag| flag.long != HELP) {
+            return Err(UsageError::new(format!("option {} is missing", flag.long)));
+        }
+        let missing = self.command.positionals.get(self.positionals.len());
+        if let Some(positional) = missing.filter(|p| p.optionality == Optionality::Required) {
+            return Err(UsageError::new(format!("{} is missing", positional.name)));
+        }
+        let mut words = self.words;
+        if !self.positionals.is_empty() {
+            words.push("--");
+            words.extend(self.positionals);
+        }
+        Ok(words)
     }
-    let missing = command.positionals.get(positionals.len());
-    if let Some(positional) = missing.filter(|p| p.optionality == Optionality::Required) {
-        return Err(UsageError::new(format!("{} is missing", positional.name)));
-    }
-    if !positionals.is_empty() {
-        words.push("--");
-        words.extend(positionals);
-    }
-    Ok(Normal::Words(words))
 }
 
 const HELP: &str = "--help";
@@ -95,8 +128,8 @@ fn is_short(flag: &FlagInfo<'_>, name: &str) -> bool {
     flag.short.is_some_and(|short| name.strip_prefix('-').is_some_and(|rest| rest.chars().eq([short])))
 }
 
-/// The value of an option that has none attached.
-fn following<'a>(name: &str, next: Option<&'a str>) -> Result<&'a str, UsageError> {
+/// The word after an option, as the option's value.
+fn separate_value<'a>(name: &str, next: Option<&'a str>) -> Result<&'a str, UsageError> {
     match next {
         Some(value) if !value.starts_with("--") => Ok(value),
         Some(next) => {
@@ -107,7 +140,7 @@ fn following<'a>(name: &str, next: Option<&'a str>) -> Result<&'a str, UsageErro
     }
 }
 
-fn unexpected(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
+fn unexpected_argument(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     let shown = visible(argument);
     let mut message = format!("unexpected argument '{shown}'");
     let has = |long: &str| flags.iter().any(|flag| flag.long == long);
@@ -115,7 +148,7 @@ fn unexpected(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
         let _ = write!(message, "; did you mean --port {shown}?");
     } else if has("--connect") && argument.parse::<ConnectAddr>().is_ok() {
         let _ = write!(message, "; did you mean --connect {shown}?");
-    } else if Kind::named(argument).is_some() {
+    } else if Kind::from_name(argument).is_some() {
         let _ = write!(message, "; a verb comes before all options");
     } else if let Some(verb) = nearest(argument, Kind::ALL.iter().map(|kind| kind.name())) {
         let _ = write!(message, "; did you mean the verb {verb}?");
@@ -123,7 +156,7 @@ fn unexpected(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     UsageError::new(message)
 }
 
-fn unknown(name: &str, flags: &[FlagInfo<'_>]) -> UsageError {
+fn unknown_option(name: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     let mut message = format!("unknown option {}", visible(name));
     if let Some(nearest) = nearest(name, flags.iter().map(|flag| flag.long)) {
         let _ = write!(message, "; did you mean {nearest}?");
@@ -131,8 +164,8 @@ fn unknown(name: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     UsageError::new(message)
 }
 
-/// The option or verb that was probably meant: the only one that begins like this, else one that a
-/// typing error or two turn into it.
+/// The option or verb that the user probably meant: the only one that begins with `name`, else one that is
+/// one or two typing errors away.
 fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let given = name.trim_start_matches('-').to_lowercase();
     if given.is_empty() {
@@ -149,7 +182,7 @@ fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str> + Clone) -> Option
     (errors <= errors_max).then_some(word)
 }
 
-/// argh's words in the form of our other messages; a value may hold what a terminal acts on.
+/// Brings argh's message into the form of the other messages. Escapes it, as it may quote a value.
 pub(super) fn from_argh(exit: &EarlyExit) -> UsageError {
     let message = exit.output.trim_end();
     let mut chars = message.chars();
@@ -164,7 +197,7 @@ mod tests {
     use super::super::parse::testing::{error, run};
 
     #[test]
-    fn only_the_first_equals_sign_separates() {
+    fn first_equals_sign_separates_option_and_value() {
         assert_eq!(run(&["--name=a=b"]).unwrap().config.name, "a=b");
         assert_eq!(run(&["--name", "--", "x"]).unwrap_err(), "option --name needs a value, but -- follows");
         assert_eq!(run(&["--name", "a=b"]).unwrap().config.name, "a=b");
@@ -176,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_option_names_the_nearest() {
+    fn unknown_option_error_names_the_nearest_option() {
         let unknown = |option: &str| error(&[option]);
         assert_eq!(unknown("--prot"), "unknown option --prot; did you mean --port?");
         assert_eq!(unknown("--prot=80"), "unknown option --prot; did you mean --port?");
@@ -191,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_are_not_options_are_refused() {
+    fn positional_arguments_are_refused_with_a_hint() {
         assert_eq!(error(&["stray"]), "unexpected argument 'stray'");
         assert_eq!(error(&["-"]), "unexpected argument '-'");
         assert_eq!(error(&["8081"]), "unexpected argument '8081'; did you mean --port 8081?");
@@ -202,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn values_missing_superfluous_or_twice() {
+    fn missing_superfluous_and_repeated_values_are_refused() {
         assert_eq!(error(&["--port"]), "option --port needs a value");
         assert_eq!(error(&["--key", "--cert"]), "option --key needs a value, but --cert follows");
         assert_eq!(error(&["--help=yes"]), "option --help takes no value");

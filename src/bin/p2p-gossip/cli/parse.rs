@@ -1,4 +1,4 @@
-//! From the arguments to what they ask for.
+//! Parses the command line into an action.
 
 use std::ffi::OsString;
 
@@ -12,16 +12,17 @@ use super::usage_error::UsageError;
 use super::verb::Kind;
 use crate::output::stream::visible;
 
-/// What every PEM text begins with.
+/// Beginning of every PEM text.
 const PEM_BEGIN: &[u8] = b"-----BEGIN";
 
-/// Reads the arguments, without the program's name.
+/// Parses the arguments, without the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
     let mut texts = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
-        // Other messages quote the argument, and this may be a private key.
+        // This may be a private key; the messages below quote the argument.
         if argument.as_encoded_bytes().windows(PEM_BEGIN.len()).any(|found| found == PEM_BEGIN) {
-            let message = format!("argument {} is the text of a PEM file; its name is needed", index + 1);
+            let message =
+                format!("argument {} is the text of a PEM file; give the name of the file", index + 1);
             return Err(UsageError::new(message));
         }
         texts.push(argument.into_string().map_err(|bytes| {
@@ -29,7 +30,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Act
             UsageError::new(format!("argument {} is not valid UTF-8: '{}'", index + 1, visible(&shown)))
         })?);
     }
-    match texts.split_first().and_then(|(first, rest)| Some((Kind::named(first)?, rest))) {
+    match texts.split_first().and_then(|(first, rest)| Some((Kind::from_name(first)?, rest))) {
         Some((verb, rest)) => verb.parse(rest).map_err(|error| UsageError { verb: Some(verb), ..error }),
         None => node_arguments::parse(&texts),
     }
@@ -78,7 +79,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn bytes_that_are_no_text_are_refused() {
+    fn argument_that_is_not_utf8_is_refused() {
         use std::os::unix::ffi::OsStringExt as _;
         let line = [OsString::from("--name"), OsString::from_vec(b"a\xff".to_vec())];
         let message = parse(line).unwrap_err().to_string();
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_answered_at_once() {
+    fn help_and_version_override_other_arguments() {
         for line in [&["-h"][..], &["--help"], &["--port", "x", "--help"], &["--help", "--prot"]] {
             assert!(printed(line).starts_with("p2p-gossip "));
         }
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_comes_first_and_a_mistyped_one_is_recognised() {
+    fn verb_is_the_first_argument_and_a_typing_error_gets_a_hint() {
         assert!(matches!(verb(&["id", "--key", "k"]), Ok(Verb::Id(_))));
         assert_eq!(error(&["iid"]), "unexpected argument 'iid'; did you mean the verb id?");
         assert_eq!(error(&["ID"]), "unexpected argument 'ID'; did you mean the verb id?");

@@ -1,7 +1,7 @@
-//! The reference in the manual page: what it says about options beyond the help, and about events as JSON.
+//! The reference in the manual page: details of options, and events as JSON.
 //!
-//! The events, their fields and the reasons come from the code: a test fails if one of them has no text
-//! here, or if a text has lost what it describes.
+//! The events, their fields and the reasons come from the code. A test fails if one of them has no text here,
+//! or if a text describes none of them.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::dist::{roff, roff_sentences};
 use crate::output::event_json;
 
-/// What an option does beyond its line in the help, a sentence a line.
+/// Details of options beyond their lines in the help: option and text, one sentence on each line.
 pub(super) fn option_details() -> Vec<(&'static str, String)> {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     let text = |option, text: &str| (option, text.to_owned());
@@ -31,27 +31,28 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
             "--connect",
             format!(
                 "An address is host:port, [ipv6]:port or a DNS name with a port.\n\
-                 It need not answer yet: the node dials it for as long as it runs.\n\
-                 With ID@ only that peer is accepted there; the first {PIN_DIGITS_MIN} digits of the id are enough.\n\
+                 The address need not answer yet: the node retries for as long as it runs.\n\
+                 With ID@ the node accepts only that peer there; the first {PIN_DIGITS_MIN} digits of the id are enough.\n\
                  A link-local address needs its interface: [fe80::1%eth0]:8080."
             ),
         ),
         text(
             "--key",
             "PKCS#8, SEC1 or PKCS#1; Ed25519, P-256, P-384 or RSA of 2048 to 4096 bits.\n\
-             Only its owner may be able to read the file, unless systemd lends it (LoadCredential=).\n\
+             The file must be readable by its owner only, unless it is a systemd credential \
+             (LoadCredential=).\n\
              It overrides the key of --state.",
         ),
-        text("--cert", "It needs --key.\nNames, dates and issuer in a certificate mean nothing."),
+        text("--cert", "It needs --key.\nThe names, dates and issuer in the certificate are ignored."),
         text(
             "--state",
-            "The directory is made if it is missing, and must be closed to other users.\n\
-             Without it nothing outlives the process: each start makes a new key, and so a new peer.",
+            "The node creates the directory if it is missing; other users must have no access to it.\n\
+             Without this option and --key each start makes a new key, and the node is a new peer to others.",
         ),
         text(
             "--allow",
             "An id has 64 hexadecimal digits.\n\
-             With this option or --allow-file every peer that is not named is refused.",
+             With this option or --allow-file the node refuses every peer that is not listed.",
         ),
         text(
             "--allow-file",
@@ -62,120 +63,133 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
         text("--deny-file", "SIGHUP reads the file again."),
         text(
             "--strict",
-            "Another key at a known peer's address is refused.\n\
-             Without this option it is a new peer, and the log warns of it.",
+            "The node refuses another key at a known peer's address.\n\
+             Without this option the other key is a new peer, and the node logs a warning.",
         ),
         text(
             "--network-key",
-            "Only its owner may be able to read the file.\n\
+            "The file must be readable by its owner only.\n\
              If the option is given twice, the node accepts both keys and proves the first.",
         ),
         text(
             "--bind",
-            "The node also dials from this address, and others know it by it.\n\
+            "The node also dials from this address, and peers know the node by it.\n\
              A link-local address needs its interface: fe80::1%eth0.",
         ),
         text(
             "--advertise",
-            "Where others reach this node if that is not where its connections come from, \
+            "Use it if peers reach this node at another address than its connections come from, \
              for example behind a NAT: host:port, [ipv6]:port or a DNS name with a port.",
         ),
-        ("--name", format!("At most {NAME_BYTES_MAX} bytes.\nAny node can claim any name.")),
+        (
+            "--name",
+            format!("At most {NAME_BYTES_MAX} bytes.\nNames prove nothing: any node can use any name."),
+        ),
         (
             "--max-peers",
-            format!("From 1 to {PEERS_LIMIT}; peers in every state count, also those that are gone."),
+            format!(
+                "From 1 to {PEERS_LIMIT}; peers in every state count, also dead ones and those that left."
+            ),
         ),
         ("--heartbeat", format!("From {} to {} seconds.", seconds(HEARTBEAT_MIN), seconds(HEARTBEAT_MAX))),
         (
             "--timeout",
             format!(
                 "From two heartbeats to {} seconds.\n\
-                 A peer with slower heartbeats gets three of its own.",
+                 A peer with slower heartbeats gets three of its own heartbeats.",
                 seconds(TIMEOUT_MAX)
             ),
         ),
         (
             "--forget-after",
             format!(
-                "Until then a dead peer is dialled again.\n\
-                 Only time counts in which this node runs and is connected to another peer.\n\
+                "Until then the node dials a dead peer again.\n\
+                 The time counts only while this node runs and is connected to another peer.\n\
                  A whole number of seconds, or with a unit: s, m, h or d; from {}s to {}d.",
                 seconds(FORGET_AFTER_MIN),
                 FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60)
             ),
         ),
-        text("--output", "Text is for people and may change; see JSON."),
-        text("--pings", "Without pings stdout shows which peers come and go, and messages."),
+        text("--output", "The text format is for people and may change; see JSON."),
+        text("--pings", "Without pings stdout shows membership changes and messages only."),
         (
             "--stdin",
             format!(
                 "A line has at most {MESSAGE_BYTES_MAX} bytes of UTF-8.\n\
-                 A node that joins others begins to read when it has met them.\n\
-                 Each line arrives at most once; a peer that is away misses it."
+                 A node that joins a mesh begins to read when it is connected to the members.\n\
+                 Each line arrives at most once; a peer that is not connected misses it."
             ),
         ),
         text("--exit-after-stdin", "It needs --stdin.\nThe exit status is 1 if a line could not be sent."),
         text(
             "--on-event",
-            "The program runs once for each event, one at a time, in order, for ten seconds at most.\n\
-             It gets the event's JSON object on standard input and its fields as variables; \
+            "The program runs once for each event, one run at a time, in order, for ten seconds at most.\n\
+             It gets the event's JSON object on standard input and the fields as environment variables; \
              see ENVIRONMENT.\n\
-             What it prints goes to standard error.",
+             Its output goes to standard error.",
         ),
         text("--on-event-pings", "It needs --on-event."),
         text(
             "--http",
-            "9090 and :9090 serve this machine only, 192.0.2.7:9090 every program that reaches the address.\n\
+            "9090 and :9090 serve this machine only; 192.0.2.7:9090 serves every client that reaches the \
+             address.\n\
              Port 0 takes any free port, which the first lines of output show.\n\
              There is no password; see HTTP.",
         ),
     ]
 }
 
-/// When each event happens.
+/// Each event and its meaning.
 const EVENTS: [(&str, &str); 7] = [
     ("listening", "The port accepts connections."),
     ("up", "A peer is connected and authenticated, and was not a member before."),
-    ("down", "A connected peer is lost; it is dialled again."),
-    ("left", "A peer said goodbye; it is not dialled again."),
-    ("ping", "A ping of a peer arrived."),
+    ("down", "The connection to a peer is lost; the node dials it again."),
+    ("left", "A peer left the mesh; the node does not dial it again."),
+    ("ping", "A ping from a peer arrived."),
     ("message", "A peer sent a message to every peer."),
     ("stopped", "The node has left the mesh; nothing follows."),
 ];
 
-/// What each field holds.
+/// Each field and its content.
 const FIELDS: [(&str, &str); 12] = [
-    ("time", "when it happened: UTC with milliseconds, as in RFC 3339"),
+    ("time", "time of the event: UTC with milliseconds, as in RFC 3339"),
     ("event", "the name of the event"),
     ("id", "this node's id, 64 hexadecimal digits"),
     ("peer", "the peer's id, 64 hexadecimal digits"),
     ("name", "the label that the peer gives itself, empty if it has none"),
-    ("addr", "where this node listens, or where the peer listens as far as known"),
+    ("addr", "address on which this node listens, or the known address of the peer"),
     ("members", "number of live members now, this node included"),
-    ("reason", "why the peer is lost"),
-    ("seq", "the peer's count of pings to this node, from 1"),
-    ("text", "what the ping or the message says"),
-    ("rtt_ms", "last measured round-trip time to the peer in milliseconds, null before the first"),
-    ("http", "where the page of --http is; absent without that option"),
+    ("reason", "reason for the loss of the peer"),
+    ("seq", "number of the ping among the peer's pings to this node, from 1"),
+    ("text", "text of the ping or of the message"),
+    (
+        "rtt_ms",
+        "last measured round-trip time to the peer in milliseconds, null before the first measurement",
+    ),
+    ("http", "URL of the page of --http; absent without that option"),
 ];
 
-/// What each reason of `down` means.
+/// Each reason of `down` and its meaning.
 const REASONS: [(&str, &str); 7] = [
     ("closed", "the connection was closed or broke"),
-    ("timeout", "nothing was heard of the peer for the timeout"),
-    ("restarted", "a new process with the same key took its place; up follows"),
-    ("slow", "the peer did not read what it was sent"),
-    ("protocol", "the peer sent something that the protocol does not allow"),
+    ("timeout", "the peer was silent for the timeout"),
+    ("restarted", "a new process with the same key replaced the peer; up follows"),
+    ("slow", "the peer did not read fast enough"),
+    ("protocol", "the peer violated the protocol"),
     ("refused", "the peer refused this node"),
-    ("denied", "the lists of this node keep the peer out now"),
+    ("denied", "the access lists of this node now refuse the peer"),
 ];
 
 fn text_of(texts: &[(&'static str, &'static str)], name: &str) -> &'static str {
     let found = texts.iter().find(|(known, _)| *known == name);
-    found.unwrap_or_else(|| panic!("the reference has no text for {name:?}; see src/cli/reference.rs")).1
+    found
+        .unwrap_or_else(|| {
+            panic!("the reference has no text for {name:?}; see src/bin/p2p-gossip/cli/reference.rs")
+        })
+        .1
 }
 
-/// One of each event.
+/// One event of each kind.
 fn samples() -> Vec<Event> {
     let peer = PeerId::from_bytes([0xab; 32]);
     let addr: DialAddr = "127.0.0.1:8081".parse().expect("an address");
@@ -198,7 +212,7 @@ fn samples() -> Vec<Event> {
     ]
 }
 
-/// An event as the program prints it, with a page if there can be one.
+/// The JSON line of an event, with the field `http` if the event can have it.
 fn printed(event: &Event) -> String {
     let mut line = String::new();
     let time: Timestamp = "2026-01-31T12:00:00.123Z".parse().expect("a time");
@@ -206,7 +220,7 @@ fn printed(event: &Event) -> String {
     line
 }
 
-/// The names of an object's fields, in their order.
+/// The names of a JSON object's fields, in order.
 struct Names(Vec<String>);
 
 impl<'de> Deserialize<'de> for Names {
@@ -262,17 +276,19 @@ pub(super) fn roff_events() -> String {
     for (reason, text) in REASONS {
         let _ = write!(page, ".TP\n.B {reason}\n{}", roff_sentences(text));
     }
-    page.push_str(".SS Examples\nAn object is one line; these are broken for the page.\n.PP\n.nf\n");
+    page.push_str(
+        ".SS Examples\nEach object is one line; the page shows one field on each line.\n.PP\n.nf\n",
+    );
     for event in samples.iter().filter(|event| matches!(event, Event::Down { .. } | Event::Ping { .. })) {
         let line = printed(event).replace(&"ab".repeat(32), "<64 digits>");
-        // A line of its own for each pair, as the page is narrow.
+        // One field on each line, as the page is narrow.
         let _ = writeln!(page, "{}", roff(line.trim_end()).replace(",\"", ",\n \""));
     }
     page.push_str(".fi\n");
     page
 }
 
-/// The variants that serde knows of a type: it lists them when it meets one that it does not know.
+/// The variants of an enum by serde's names: serde lists them in the error about an unknown one.
 fn variants<T: for<'de> Deserialize<'de> + std::fmt::Debug>(json: &str) -> Vec<String> {
     let error = serde_json::from_str::<T>(json).expect_err("no variant has that name").to_string();
     let (_, list) = error.split_once("expected one of ").expect("serde lists the variants");
@@ -296,7 +312,7 @@ fn reference_describes_every_event_field_and_reason_and_nothing_else() {
 }
 
 #[test]
-fn every_option_with_a_value_has_details() {
+fn options_with_a_value_have_details() {
     let details = option_details();
     let info = super::node_arguments::info();
     let options: Vec<&str> = info.flags.iter().map(|flag| flag.long).collect();

@@ -1,17 +1,17 @@
-//! What is wrong with the command line.
+//! Errors of the command line.
 
 use std::fmt;
 
 use super::verb::Kind;
 
-/// What the program is called in its own messages, whatever the file is called.
+/// The program's name in its own messages; the name of the executable file does not matter.
 pub(crate) const PROGRAM: &str = "p2p-gossip";
 
-/// What is wrong with the command line; the program ends with exit code 2.
+/// An error of the command line; the program exits with code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UsageError {
     pub(super) message: String,
-    /// The verb whose help says more, if there is one.
+    /// The verb on the command line, if there is one.
     pub(super) verb: Option<Kind>,
 }
 
@@ -20,7 +20,7 @@ impl UsageError {
         Self { message: message.into(), verb: None }
     }
 
-    /// The command that prints the help about it.
+    /// The command that prints the matching help.
     pub(crate) fn help_command(&self) -> String {
         match self.verb {
             Some(verb) => format!("{PROGRAM} {} --help", verb.name()),

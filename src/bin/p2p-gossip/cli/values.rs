@@ -1,8 +1,9 @@
-//! How the values of options parse, and what is said of those that do not.
+//! Parsers of option values, with an error for each wrong value.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgValue;
@@ -13,17 +14,17 @@ use p2p_gossip::internals::limits::{
 };
 use p2p_gossip::{DialAddr, DialAddrError, LocalIp, PeerId};
 
-/// What stdout carries.
+/// The format of stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
 pub(crate) enum Output {
     /// Lines for people.
     #[default]
     Text,
-    /// One JSON object a line, for programs.
+    /// One JSON object on each line, for programs.
     Json,
 }
 
-/// Whether pings are shown.
+/// Whether stdout shows pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromArgValue)]
 pub(super) enum Pings {
     On,
@@ -46,14 +47,14 @@ pub(super) fn parse_timeout(value: &str) -> Result<Duration, String> {
 fn seconds_between(value: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let seconds: f64 =
         value.parse().map_err(|_| "it must be a number of seconds, for example 5 or 0.5".to_owned())?;
-    // Negative, NaN and beyond what a Duration holds all fail here.
+    // Fails for negative values, NaN and values beyond the range of Duration.
     let duration = Duration::try_from_secs_f64(seconds).ok();
     duration
         .filter(|duration| (min..=max).contains(duration))
         .ok_or_else(|| format!("it must be from {} to {} seconds", min.as_secs_f64(), max.as_secs()))
 }
 
-/// A whole number of seconds, or of what the letter behind it stands for.
+/// Parses a whole number with an optional unit: `s` (default), `m`, `h` or `d`.
 pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {
     const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 60 * 60), ('d', 24 * 60 * 60)];
     let unit = UNITS.iter().find_map(|&(letter, seconds)| Some((value.strip_suffix(letter)?, seconds)));
@@ -71,24 +72,26 @@ pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {
     Err(format!("it must be from {}s to {days_max}d", FORGET_AFTER_MIN.as_secs()))
 }
 
+/// Parses a whole number of digits alone: `parse` would accept a sign, too.
+fn parse_digits<N: FromStr>(value: &str) -> Option<N> {
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    if is_number { value.parse().ok() } else { None }
+}
+
 pub(super) fn parse_max_peers(value: &str) -> Result<usize, String> {
-    let digits_only = value.bytes().all(|b| b.is_ascii_digit());
-    let count = if digits_only { value.parse().ok() } else { None };
-    count
+    parse_digits(value)
         .filter(|count| (1..=PEERS_LIMIT).contains(count))
         .ok_or_else(|| format!("it must be a whole number from 1 to {PEERS_LIMIT}"))
 }
 
 pub(super) fn parse_port(value: &str) -> Result<u16, String> {
-    let digits_only = value.bytes().all(|b| b.is_ascii_digit());
-    let port = if digits_only { value.parse().ok() } else { None };
-    port.ok_or_else(|| "it must be a whole number from 0 to 65535".to_owned())
+    parse_digits(value).ok_or_else(|| "it must be a whole number from 0 to 65535".to_owned())
 }
 
-/// A port of this machine's loopback, or one of an address of its own.
+/// Parses a port, which means this machine's loopback address, or an IP address with a port.
 pub(super) fn parse_http(value: &str) -> Result<SocketAddr, String> {
     if cfg!(not(feature = "http")) {
-        return Err("this build has no HTTP (the feature http was left out)".to_owned());
+        return Err("this build has no HTTP: it was compiled without the feature http".to_owned());
     }
     let port = value.strip_prefix("localhost:").or(value.strip_prefix(':')).unwrap_or(value);
     let addr = match parse_port(port) {
@@ -98,13 +101,13 @@ pub(super) fn parse_http(value: &str) -> Result<SocketAddr, String> {
                 .to_owned()
         })?,
     };
-    if is_for_many(addr.ip()) {
-        return Err("nobody can connect to a multicast or broadcast address".to_owned());
+    if is_multicast_or_broadcast(addr.ip()) {
+        return Err("a node cannot listen on a multicast or broadcast address".to_owned());
     }
     Ok(addr)
 }
 
-fn is_for_many(ip: IpAddr) -> bool {
+fn is_multicast_or_broadcast(ip: IpAddr) -> bool {
     ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
@@ -121,8 +124,8 @@ pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
             format!("it must be an IP address, for example 192.0.2.7 or 2001:db8::7{advice}")
         }
     })?;
-    if is_for_many(bind.ip()) {
-        return Err("nobody can connect to a multicast or broadcast address".to_owned());
+    if is_multicast_or_broadcast(bind.ip()) {
+        return Err("a node cannot listen on a multicast or broadcast address".to_owned());
     }
     Ok(bind)
 }
@@ -132,7 +135,7 @@ pub(super) fn parse_name(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-/// The beginning of a peer's id, in lower case.
+/// The first digits of a peer's id, in lower case; the verb `forget` selects a peer by them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdPrefix(String);
 
@@ -148,8 +151,9 @@ impl fmt::Display for IdPrefix {
     }
 }
 
-/// Fewer digits could be meant for another peer than the user thinks.
+/// Fewest digits of a prefix; shorter ones too easily match an unintended peer.
 const ID_DIGITS_MIN: usize = 8;
+/// Digits of a whole id.
 const ID_DIGITS: usize = 64;
 
 pub(super) fn parse_id_prefix(value: &str) -> Result<IdPrefix, String> {

@@ -1,4 +1,4 @@
-//! The verbs: their names and what the help says of each.
+//! The verbs: their names and their help texts.
 
 /// A verb without its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,14 +10,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// In the order of the help.
+    /// All verbs, in the order of the help.
     pub(super) const ALL: &[Self] = &[Self::Keygen, Self::Id, Self::Peers, Self::Forget];
 
-    pub(super) fn named(word: &str) -> Option<Self> {
+    /// The verb with this name.
+    pub(super) fn from_name(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == word)
     }
 
-    /// The word on the command line.
+    /// The verb's word on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Keygen => "keygen",
@@ -27,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// One line for the help.
+    /// The verb's line in the help.
     pub(super) fn summary(self) -> &'static str {
         match self {
             Self::Keygen => "make the key of a node or of a network",
@@ -37,16 +38,16 @@ impl Kind {
         }
     }
 
-    /// What the verb's own help says beyond that, in lines.
+    /// More lines for the verb's own help.
     pub(super) fn details(self) -> &'static str {
         match self {
             Self::Keygen => {
-                "Never overwrites a file. Prints the id of a node's key. Secrets can be read by\n\
-                 their owner only.\n"
+                "Never overwrites a file. Prints the id of a node's key. Only the owner can read\n\
+                 the files with secrets.\n"
             }
-            Self::Id => "The id is the SHA-256 of the public key: of a node that runs with this key.\n",
-            Self::Peers => "Reads the memory of a node, which may be running.\n",
-            Self::Forget => "The node must not be running, or it would write the peer back.\n",
+            Self::Id => "The id is the SHA-256 of the public key. A node with this key has this id.\n",
+            Self::Peers => "Reads the state directory of a node, which may be running.\n",
+            Self::Forget => "Stop the node first: a running node would write the peer back.\n",
         }
     }
 }

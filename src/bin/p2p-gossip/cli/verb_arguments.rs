@@ -6,13 +6,13 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::action::{Action, KeySource, Keygen, Verb};
 use super::help;
-use super::normalize::{Normal, from_argh, normalise};
+use super::normalize::{Normal, from_argh, normalize};
 use super::usage_error::{PROGRAM, UsageError};
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
 use super::verb::Kind;
 
 impl Kind {
-    /// What argh knows of the verb's arguments.
+    /// argh's description of the verb's arguments.
     #[cfg(test)]
     pub(super) fn info(self) -> argh::CommandInfoWithArgs {
         match self {
@@ -23,7 +23,7 @@ impl Kind {
         }
     }
 
-    /// Reads what follows the verb.
+    /// Parses the arguments after the verb.
     pub(super) fn parse(self, arguments: &[String]) -> Result<Action, UsageError> {
         match self {
             Self::Keygen => read(self, arguments, KeygenArguments::check),
@@ -40,15 +40,15 @@ fn read<A: FromArgs + ArgsInfo>(
     check: fn(A) -> Result<Verb, UsageError>,
 ) -> Result<Action, UsageError> {
     let info = A::get_args_info();
-    let words = match normalise(&info, arguments)? {
+    let words = match normalize(&info, arguments)? {
         Normal::Words(words) => words,
-        Normal::Help | Normal::Version => return Ok(Action::Print(help::of_verb(kind, &info))),
+        Normal::Help | Normal::Version => return Ok(Action::Print(help::verb_help(kind, &info))),
     };
     let arguments = A::from_args(&[PROGRAM, kind.name()], &words).map_err(|exit| from_argh(&exit))?;
     check(arguments).map(Action::Verb)
 }
 
-/// Keys.
+/// The arguments of `keygen`.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct KeygenArguments {
     /// file for a new private key of a node
@@ -81,7 +81,7 @@ impl KeygenArguments {
     }
 }
 
-/// The id of a key.
+/// The arguments of `id`.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct IdArguments {
     /// PEM private key
@@ -108,14 +108,14 @@ impl IdArguments {
     }
 }
 
-/// Known peers.
+/// The arguments of `peers`.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct PeersArguments {
     /// state directory of the node
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
     state: PathBuf,
 
-    /// text or json, one object a line [default: text]
+    /// text or json, one object on each line [default: text]
     #[argh(option, arg_name = "FORMAT")]
     output: Option<Output>,
 }
@@ -126,7 +126,7 @@ impl PeersArguments {
     }
 }
 
-/// A peer to forget.
+/// The arguments of `forget`.
 #[derive(Debug, FromArgs, ArgsInfo)]
 struct ForgetArguments {
     /// state directory of the node
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_and_its_certificate_are_made_together() {
+    fn keygen_needs_key_and_cert_together() {
         let (node, network) = (Some(("k".into(), "c".into())), Some("n".into()));
         for (line, node, network) in [
             (&["keygen", "--key=k", "--cert=c"][..], node.clone(), None),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_listed_and_forgotten_by_the_beginning_of_an_id() {
+    fn peers_and_forget_take_a_state_directory_and_an_id_prefix() {
         assert!(matches!(verb(&["peers", "--state=s"]), Ok(Verb::Peers(_, Output::Text))));
         assert!(matches!(
             verb(&["peers", "--output", "json", "--state=s"]),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_one_source() {
+    fn id_takes_exactly_one_source() {
         let source = |line: &[&str]| match verb(line).unwrap() {
             Verb::Id(source) => source,
             other => panic!("{other:?}"),

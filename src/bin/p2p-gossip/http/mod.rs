@@ -27,4 +27,4 @@ mod server;
 mod snapshot;
 mod views;
 
-pub(crate) use server::Socket;
+pub(crate) use server::{Server, Socket};

@@ -1,16 +1,16 @@
-//! What a person, or a program, sees on stdout.
+//! Stdout: events as lines for people or as JSON, written by a separate thread.
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, TrySendError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::internals::queue;
+use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{DialAddr, Escaped, Event, PeerId};
 
 use crate::cli::{Output, PROGRAM};
@@ -18,46 +18,31 @@ use crate::output::event_json;
 use crate::output::local_time;
 use crate::output::stream::{Stream, is_coloured};
 
-/// Bytes collected before they are written, while more events wait.
+/// Limit of bytes that one write collects from waiting events.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// Between two log lines that say how many events were dropped.
+/// Shortest time between two log lines with the number of dropped events.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// The way to stdout: a queue, to the thread that writes what is in it and alone may wait for a reader.
+/// The queue to the thread that writes to stdout. Only that thread waits for a slow reader.
 #[derive(Debug)]
 pub(crate) struct Console {
     queue: queue::Sender<(Timestamp, Event)>,
     shows_pings: bool,
-    losses: DropCounter,
-}
-
-/// The end of that thread.
-#[derive(Debug)]
-pub(crate) struct ConsoleEnd {
-    /// Closed when the thread has written everything.
-    done: Receiver<()>,
+    dropped: DropCounter,
 }
 
 impl Console {
-    /// Starts the thread that writes to stdout; the first lines say how to get here. It ends when everything
-    /// that was shown is written and the console is dropped.
-    pub(crate) fn start(
-        output: Output,
-        shows_pings: bool,
-        ways: JoinHints,
-    ) -> io::Result<(Self, ConsoleEnd)> {
+    /// Starts the thread that writes to stdout. The thread ends when the console is dropped and all queued
+    /// events are written.
+    pub(crate) fn start(output: Output, shows_pings: bool, hints: JoinHints) -> io::Result<(Self, Worker)> {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let (finished, done) = bounded(0);
         let mut stdout = Stream::new(io::stdout())?;
-        let mut printer = Printer::new(output, is_coloured(&io::stdout()), ways);
-        thread::Builder::new().name("console".to_owned()).spawn(move || {
-            let _finished: Sender<()> = finished;
-            write_events(&events, &mut printer, &mut stdout);
-        })?;
-        Ok((Self { queue, shows_pings, losses: DropCounter::default() }, ConsoleEnd { done }))
+        let mut printer = Printer::new(output, is_coloured(&io::stdout()), hints);
+        let worker = Worker::spawn("console", move || write_events(&events, &mut printer, &mut stdout))?;
+        Ok((Self { queue, shows_pings, dropped: DropCounter::default() }, worker))
     }
 
-    /// Shows an event that happened at this time, unless stdout is too far behind; never blocks.
+    /// Queues an event of this time, or drops and counts it if the queue is full. Never blocks.
     pub(crate) fn show(&mut self, time: Timestamp, event: Event) {
         if !self.shows_pings && matches!(event, Event::Ping { .. }) {
             return;
@@ -69,14 +54,14 @@ impl Console {
             self.queue.offer((time, event), is_traffic)
         };
         if let Err(TrySendError::Full(_)) = shown {
-            self.losses.count += 1;
+            self.dropped.count += 1;
         }
-        if let Some(lost) = self.losses.due(Instant::now()) {
-            log::warn!(lost; "stdout is not being read; events are lost");
+        if let Some(dropped) = self.dropped.due(Instant::now()) {
+            log::warn!(dropped; "stdout is blocked or too slow; events were dropped");
         }
     }
 
-    /// Events that wait to be written.
+    /// Number of events that wait to be written.
     pub(crate) fn backlog(&self) -> usize {
         self.queue.len()
     }
@@ -84,21 +69,13 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        if let Some(lost) = self.losses.unreported() {
-            log::warn!(lost; "stdout was not read to the end; events are lost");
+        if let Some(dropped) = self.dropped.unreported() {
+            log::warn!(dropped; "stdout was blocked or too slow; events were dropped");
         }
     }
 }
 
-impl ConsoleEnd {
-    /// Waits until everything is written, but not longer than until the deadline: a blocked
-    /// stdout is left alone.
-    pub(crate) fn wait(self, deadline: Instant) {
-        let _ = self.done.recv_deadline(deadline);
-    }
-}
-
-/// Lost events, and how many of them the user knows of.
+/// Counts dropped events and rate-limits the reports of them.
 #[derive(Debug, Default)]
 struct DropCounter {
     count: u64,
@@ -107,19 +84,19 @@ struct DropCounter {
 }
 
 impl DropCounter {
-    /// All of them, if the user does not know that number yet.
+    /// The number of dropped events, unless it was reported already.
     fn unreported(&self) -> Option<u64> {
         (self.count != self.reported).then_some(self.count)
     }
 
-    /// The same, but not so soon after the last time.
+    /// The number of dropped events, if a report is due; counts it as reported.
     fn due(&mut self, now: Instant) -> Option<u64> {
-        let lost = self.unreported()?;
+        let dropped = self.unreported()?;
         if self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY) {
             return None;
         }
-        (self.reported, self.reported_at) = (lost, Some(now));
-        Some(lost)
+        (self.reported, self.reported_at) = (dropped, Some(now));
+        Some(dropped)
     }
 }
 
@@ -136,7 +113,7 @@ fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, st
         }
         match stdout.write_all(batch.as_bytes()) {
             Ok(()) => is_broken = false,
-            // The node goes on: others count on it. A full disk may have room again later.
+            // The node runs on, since its peers rely on it. A full disk may have room again later.
             Err(error) if !is_broken => {
                 is_broken = true;
                 log::warn!(reason:% = error; "cannot write to stdout; running on without it");
@@ -147,7 +124,7 @@ fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, st
     }
 }
 
-/// Turns events into lines. Columns are as wide as what was seen so far needs.
+/// Turns events into lines. A column is as wide as its widest value so far.
 #[derive(Debug)]
 struct Printer {
     output: Output,
@@ -155,19 +132,19 @@ struct Printer {
     zone: TimeZone,
     name_width: usize,
     addr_width: usize,
-    ways: JoinHints,
+    hints: JoinHints,
 }
 
-/// Ways to this node, beside the address that it listens on.
+/// How to reach this node, beside the address that it listens on.
 #[derive(Debug, Default)]
 pub(crate) struct JoinHints {
-    /// Where its page is.
+    /// The URL of the node's page.
     pub(crate) page: Option<String>,
-    /// Where others reach it by its user's word.
+    /// The first address of `--advertise`.
     pub(crate) advertised: Option<DialAddr>,
 }
 
-/// Widths up to which a column grows; a longer value shifts its own line only.
+/// Widths in characters up to which a column grows; a longer value shifts only its own line.
 const NAME_WIDTH_MAX: usize = 16;
 const ADDR_WIDTH_MAX: usize = 24;
 
@@ -179,15 +156,15 @@ const CYAN: &str = "\x1b[36m";
 const RESET: &str = "\x1b[0m";
 
 impl Printer {
-    fn new(output: Output, is_coloured: bool, ways: JoinHints) -> Self {
+    fn new(output: Output, is_coloured: bool, hints: JoinHints) -> Self {
         let zone = if output == Output::Text { local_time::zone() } else { TimeZone::UTC };
-        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), ways }
+        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), hints }
     }
 
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
         match self.output {
             Output::Text => self.print_text(out, time, event),
-            Output::Json => event_json::print(out, time, event, self.ways.page.as_deref()),
+            Output::Json => event_json::print(out, time, event, self.hints.page.as_deref()),
         }
     }
 
@@ -196,32 +173,32 @@ impl Printer {
         match event {
             Event::Listening { id, addr } => {
                 self.begin(out, &time, "listening", BOLD);
-                listening(out, *id, *addr, lan_address(), &self.ways);
+                print_join_hints(out, *id, *addr, lan_address(), &self.hints);
             }
             Event::Up { peer, name, addr, members } => {
                 self.begin(out, &time, "up", GREEN);
-                self.who(out, *peer, name, addr);
+                self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
             Event::Down { peer, name, addr, reason, members } => {
                 self.begin(out, &time, "down", RED);
-                self.who(out, *peer, name, addr);
+                self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}, {reason}\n", count_members(*members)));
             }
             Event::Left { peer, name, addr, members } => {
                 self.begin(out, &time, "left", YELLOW);
-                self.who(out, *peer, name, addr);
+                self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
             Event::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 self.begin(out, &time, "ping", CYAN);
-                self.who(out, *peer, name, addr);
+                self.print_peer(out, *peer, name, addr);
                 let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
                 push(out, format_args!("#{seq:<4} {rtt:>8}  {}\n", Escaped(text)));
             }
             Event::Message { peer, name, addr, text } => {
                 self.begin(out, &time, "message", CYAN);
-                self.who(out, *peer, name, addr);
+                self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", Escaped(text)));
             }
             Event::Stopped => {
@@ -229,7 +206,7 @@ impl Printer {
                 out.truncate(out.trim_end_matches(' ').len());
                 out.push('\n');
             }
-            // Event may grow; what it says of itself is better than nothing.
+            // Event is non-exhaustive: a new kind is shown by its Display.
             other => push(out, format_args!("{time}  {other}\n")),
         }
     }
@@ -240,7 +217,7 @@ impl Printer {
         push(out, format_args!("{time}  {colour}{word}{reset}{:padding$}  ", ""));
     }
 
-    fn who(&mut self, out: &mut String, peer: PeerId, name: &str, addr: &DialAddr) {
+    fn print_peer(&mut self, out: &mut String, peer: PeerId, name: &str, addr: &DialAddr) {
         let name = Escaped(name).to_string();
         let addr = addr.to_string();
         self.name_width = self.name_width.max(name.chars().count().min(NAME_WIDTH_MAX));
@@ -262,21 +239,21 @@ fn count_members(members: usize) -> String {
     if members == 1 { "1 member".to_owned() } else { format!("{members} members") }
 }
 
-/// Who this node is and how the next one joins, to be copied as it stands. With the id in front of
-/// the address nobody else can take this node's place.
-fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, ways: &JoinHints) {
+/// Prints this node's address and id, and commands to copy that join through it. With the id in front of the
+/// address no other node can take its place. `lan` is this machine's address for other machines.
+fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, hints: &JoinHints) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
     };
-    // Port 0, as this node may hold the default one of this machine.
+    // With port 0, since this node may use the default port of this machine.
     let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {id}@{}", SocketAddr::new(ip, port));
     let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {id}@{}", SocketAddr::new(ip, port));
     if addr.ip().is_unspecified() {
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
         row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
-        if let Some(ip) = lan.filter(|_| ways.advertised.is_none()) {
+        if let Some(ip) = lan.filter(|_| hints.advertised.is_none()) {
             row(out, "elsewhere", &from_elsewhere(ip));
         }
     } else {
@@ -285,26 +262,26 @@ fn listening(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>
         let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
         row(out, "join with", &command);
     }
-    if let Some(advertised) = &ways.advertised {
+    if let Some(advertised) = &hints.advertised {
         row(out, "elsewhere", &format!("{PROGRAM} --connect {id}@{advertised}"));
     }
-    if let Some(page) = &ways.page {
+    if let Some(page) = &hints.page {
         row(out, "page", page);
     }
 }
 
-/// The address from which this machine reaches others, if it can. Connecting a UDP socket sends
-/// nothing; it only asks the routing table (for addresses kept for documentation, RFC 5737 and 3849).
+/// The address from which this machine reaches other machines, if it has one. Connecting a UDP socket sends
+/// nothing; it only asks the routing table (for documentation addresses, RFC 5737 and RFC 3849).
 fn lan_address() -> Option<IpAddr> {
-    let ask = |from: IpAddr, to: IpAddr| {
+    let source_address = |from: IpAddr, to: IpAddr| {
         let socket = UdpSocket::bind((from, 0)).ok()?;
         socket.connect((to, 9)).ok()?;
         let ip = socket.local_addr().ok()?.ip();
         (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
     };
-    ask(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()).or_else(|| {
+    source_address(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()).or_else(|| {
         let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-        ask(Ipv6Addr::UNSPECIFIED.into(), documentation.into())
+        source_address(Ipv6Addr::UNSPECIFIED.into(), documentation.into())
     })
 }
 
@@ -345,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_aligned_line_an_event() {
+    fn event_is_one_aligned_line_of_text() {
         let mut printer = printer(Output::Text, false);
         let left = Event::Left { peer: ID, name: String::new(), addr: addr(), members: 1 };
         let reason = DownReason::Timeout;
@@ -370,10 +347,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_lines_tell_how_to_join() {
+    fn first_lines_show_how_to_join() {
         let mut out = String::new();
         let lan = Some("192.0.2.7".parse().unwrap());
-        listening(&mut out, ID, "[::]:8080".parse().unwrap(), lan, &with_page());
+        print_join_hints(&mut out, ID, "[::]:8080".parse().unwrap(), lan, &with_page());
         let id = "ab".repeat(32);
         assert_eq!(
             out,
@@ -388,13 +365,13 @@ mod tests {
             )
         );
         let mut out = String::new();
-        listening(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &JoinHints::default());
+        print_join_hints(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &JoinHints::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
-        // What its user says wins over what the machine looks like from inside.
-        let ways = JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
+        // An advertised address overrides the one that the routing table gives.
+        let hints = JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
         for addr in ["[::]:9", "192.0.2.7:9"] {
             let mut out = String::new();
-            listening(&mut out, ID, addr.parse().unwrap(), lan, &ways);
+            print_join_hints(&mut out, ID, addr.parse().unwrap(), lan, &hints);
             let last = out.lines().last().unwrap();
             assert_eq!(last.trim(), format!("elsewhere  p2p-gossip --connect {id}@mesh.example:17000"));
             assert_eq!(out.matches("elsewhere").count(), 1, "{out}");
@@ -402,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_around_the_word_only_and_only_when_wanted() {
+    fn colour_is_around_the_event_word_only_and_only_if_enabled() {
         let line = shown(&mut printer(Output::Text, true), &up("bob"));
         assert!(line.starts_with("12:00:00  \x1b[32mup\x1b[0m         bob"), "{line:?}");
         assert!(!shown(&mut printer(Output::Text, false), &up("bob")).contains('\x1b'));
@@ -410,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn json_begins_with_the_time_and_goes_on_with_the_event() {
+    fn json_begins_with_the_time_then_the_event() {
         let line = shown(&mut printer(Output::Json, false), &up("bob"));
         let id = "ab".repeat(32);
         let wanted = format!(
@@ -426,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_moves_no_terminal_and_keeps_its_value() {
+    fn hostile_text_is_escaped_and_keeps_its_value() {
         let hostile = "a\u{1b}[31m\u{7f}\u{9b}b\n\u{202e}\u{200b}\u{e0041}\"\\ Zoë 東京 🦀";
         let line = shown(&mut printer(Output::Json, false), &ping(hostile));
         assert!(!line.trim_end_matches('\n').chars().any(text::is_unsafe), "{line:?}");
@@ -438,9 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_pings_hides_nobody_who_comes_or_goes() {
+    fn ping_flood_leaves_room_for_membership_events() {
         let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let mut console = Console { queue, shows_pings: true, losses: DropCounter::default() };
+        let mut console = Console { queue, shows_pings: true, dropped: DropCounter::default() };
         (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
         console.show(time(), up("bob"));
         assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
@@ -448,15 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_told_once_in_a_while() {
-        let mut losses = DropCounter::default();
+    fn reports_of_dropped_events_are_rate_limited() {
+        let mut dropped = DropCounter::default();
         let start = Instant::now();
-        assert_eq!(losses.due(start), None);
-        losses.count = 3;
-        assert_eq!(losses.due(start), Some(3));
-        losses.count = 5;
-        assert_eq!(losses.due(start + REPORT_EVERY / 2), None);
-        assert_eq!(losses.due(start + REPORT_EVERY), Some(5));
-        assert_eq!(losses.due(start + REPORT_EVERY * 2), None);
+        assert_eq!(dropped.due(start), None);
+        dropped.count = 3;
+        assert_eq!(dropped.due(start), Some(3));
+        dropped.count = 5;
+        assert_eq!(dropped.due(start + REPORT_EVERY / 2), None);
+        assert_eq!(dropped.due(start + REPORT_EVERY), Some(5));
+        assert_eq!(dropped.due(start + REPORT_EVERY * 2), None);
     }
 }

@@ -1,4 +1,4 @@
-//! An event as one JSON object on one line, as `--output json` shows it and `--on-event` is given it.
+//! Formats an event as one line of JSON: for `--output json`, `--on-event` and the HTTP stream of events.
 
 use std::fmt::Write as _;
 
@@ -7,8 +7,8 @@ use p2p_gossip::Event;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::text;
 
-/// One JSON object and a line feed. The event of a node that listens says where its page is, too, if
-/// it has one.
+/// Appends the event as one JSON object and a line feed. `page` is the URL of the node's page; only the event
+/// `listening` shows it.
 pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Option<&str>) {
     let object = match serde_json::to_string(event) {
         Ok(object) => object,
@@ -29,9 +29,8 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Opti
     out.push_str("}\n");
 }
 
-/// Writes JSON with what a terminal would act on as `\u` escapes, which mean the same to a program and
-/// nothing to a terminal that shows it. All that may need one is inside strings: JSON itself is made
-/// of plain ASCII.
+/// Appends JSON and replaces each character that a terminal acts on by a `\u` escape, which has the same
+/// meaning to a program. Such characters occur only inside strings: JSON's own syntax is printable ASCII.
 pub(crate) fn escape(out: &mut String, json: &str) {
     for c in json.chars() {
         if text::is_unsafe(c) {
@@ -44,7 +43,7 @@ pub(crate) fn escape(out: &mut String, json: &str) {
     }
 }
 
-/// UTC with milliseconds, as in the objects.
+/// Shows a time as the JSON objects do: RFC 3339, UTC, with milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Time(pub(crate) Timestamp);
 

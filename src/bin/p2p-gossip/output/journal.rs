@@ -1,11 +1,11 @@
-//! Whether stderr goes to the journal of systemd, which has time stamps and levels of its own.
+//! Log lines for the journal of systemd, which adds time stamps and reads priorities.
 
 use std::env;
 use std::os::fd::AsFd;
 
 use log::Level;
 
-/// What a line for the journal begins with (sd-daemon(3)): its priority, as syslog counts.
+/// The priority in front of a line for the journal, in the numbers of syslog (sd-daemon(3)).
 pub(crate) fn prefix(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -15,8 +15,8 @@ pub(crate) fn prefix(level: Level) -> &'static str {
     }
 }
 
-/// Whether the journal reads this stream: JOURNAL_STREAM names its device and inode. A stream that
-/// was redirected since is not the one meant.
+/// Whether the journal reads this stream: JOURNAL_STREAM has the stream's device and inode. A stream that was
+/// redirected later differs.
 pub(crate) fn reads(stream: impl AsFd) -> bool {
     let Ok(named) = env::var("JOURNAL_STREAM") else {
         return false;

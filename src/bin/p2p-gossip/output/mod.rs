@@ -1,4 +1,4 @@
-//! What a person or a program reads from this process: lines on stdout, tables, JSON.
+//! Output of the program: lines on stdout, tables, JSON, and the streams that carry them.
 
 pub(crate) mod console;
 pub(crate) mod event_json;
@@ -6,3 +6,4 @@ pub(crate) mod journal;
 pub(crate) mod local_time;
 pub(crate) mod peer_table;
 pub(crate) mod stream;
+pub(crate) mod table;

@@ -1,4 +1,4 @@
-//! Reads and whole writes on the standard streams, and when to colour them.
+//! The standard streams: reads and complete writes, when to colour, and what to escape.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};
@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use p2p_gossip::internals::text;
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// A standard stream without std's lock and line buffer: whoever blocks on it holds up nobody else,
+/// A standard stream without std's lock and line buffer: a thread that blocks on it delays no other thread,
 /// and the end of the process does not wait for it.
 #[derive(Debug)]
 pub(crate) struct Stream(File);
@@ -17,8 +17,8 @@ impl Stream {
         Ok(Self(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
 
-    /// Writes everything, waiting where there is no room: a stream may have been made
-    /// non-blocking by whoever shares it.
+    /// Writes all bytes and waits for room if necessary: another process that shares the stream may have made
+    /// it non-blocking.
     pub(crate) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.0.write(bytes) {
@@ -32,8 +32,8 @@ impl Stream {
         Ok(())
     }
 
-    fn wait_for(&self, what: PollFlags) -> io::Result<()> {
-        match poll(&mut [PollFd::new(&self.0, what)], None) {
+    fn wait_for(&self, flags: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.0, flags)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -41,7 +41,7 @@ impl Stream {
 }
 
 impl Read for Stream {
-    /// Waits for something to read, also where the stream is non-blocking.
+    /// Waits for input, also if the stream is non-blocking.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.read(buffer) {
@@ -52,7 +52,7 @@ impl Read for Stream {
     }
 }
 
-/// Whether to colour a stream: it is a terminal that knows how, and the user did not object
+/// Whether to colour a stream: it is a terminal that supports colours, and NO_COLOR is not set
 /// (<https://no-color.org>).
 pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -60,8 +60,8 @@ pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
-/// The last defence of the terminal: a text with everything escaped that a terminal would act on.
-/// The backslash stays as it is, since most of what comes here is escaped already.
+/// Escapes every character that a terminal acts on; the last defence of the user's terminal. Backslashes stay
+/// as they are, since most texts that come here are escaped already.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
