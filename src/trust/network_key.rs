@@ -171,7 +171,7 @@ pub enum NetworkKeyError {
         line: usize,
     },
     /// There are two keys in the file.
-    #[error("{} line {line}: a second key; put each in a file of its own", file.display())]
+    #[error("{} line {line}: a second key; put each key in a separate file", file.display())]
     Second {
         /// The file.
         file: PathBuf,

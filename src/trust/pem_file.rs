@@ -140,8 +140,8 @@ impl PemProblem {
     pub(crate) fn describe(self, wanted: PemItem) -> String {
         match self {
             Self::LineBreaksLost => {
-                "has lost its line breaks: BEGIN, END and what is between them need lines of \
-                                     their own; copy the file itself, not its text through a shell variable"
+                "has lost its line breaks: BEGIN, END and the text between them need separate \
+                                     lines; copy the file itself, not its text through a shell variable"
                     .to_owned()
             }
             Self::NoBlock => format!("has no PEM block with a {wanted}: it has no BEGIN line"),
@@ -160,7 +160,7 @@ impl PemProblem {
                  and no blanks before them"
             ),
             Self::Base64 { line } => format!(
-                "is damaged in line {line}: what is between BEGIN and END is not base64; \
+                "is damaged in line {line}: the text between BEGIN and END is not base64; \
                  copy the whole file again"
             ),
         }

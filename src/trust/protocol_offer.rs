@@ -7,7 +7,7 @@ use crate::util::text::Escaped;
 
 /// The common beginning of all versions' names.
 const ALPN_FAMILY: &[u8] = b"p2p-gossip/";
-/// Limits of what a log line shows of an unknown peer's offer: protocols, and bytes of each.
+/// Limits of the part of an unknown peer's offer that is logged: protocols, and bytes of each.
 const OFFERED_SHOWN_MAX: usize = 4;
 const OFFERED_BYTES_SHOWN_MAX: usize = 32;
 

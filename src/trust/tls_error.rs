@@ -83,7 +83,7 @@ impl From<Error> for TlsError {
             | Error::PeerSentOversizedRecord => Self::TooLarge,
             Error::InvalidMessage(_) => Self::NotTls,
             Error::DecryptError => Self::Undecryptable,
-            Error::PeerIncompatible(what) => match what {
+            Error::PeerIncompatible(reason) => match reason {
                 PeerIncompatible::NoKxGroupsInCommon => Self::NoKeyExchange,
                 PeerIncompatible::NoCipherSuitesInCommon => Self::NoCipherSuite,
                 PeerIncompatible::NoSignatureSchemesInCommon

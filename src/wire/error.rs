@@ -20,10 +20,10 @@ pub enum WireError {
     #[error("{0} bytes after the message in its frame")]
     Trailing(usize),
     /// A part of the message is longer than its limit.
-    #[error("{what} has {length} of at most {max}")]
+    #[error("{part} has {length} of at most {max}")]
     TooLong {
         /// The name of the part.
-        what: &'static str,
+        part: &'static str,
         /// Its length: bytes of a text, entries of a list.
         length: usize,
         /// The limit, in the same unit.

@@ -314,13 +314,13 @@ mod tests {
     fn parts_over_their_limit_are_refused_in_both_directions() {
         let text = "x".repeat(PING_TEXT_BYTES_MAX + 1);
         let ping = Message::Ping { seq: 1, text };
-        assert!(matches!(encode(&ping), Err(WireError::TooLong { what: "ping text", .. })));
+        assert!(matches!(encode(&ping), Err(WireError::TooLong { part: "ping text", .. })));
         let bytes = bincode::encode_to_vec(&ping, format()).unwrap();
-        assert!(matches!(decode(&bytes), Err(WireError::TooLong { what: "ping text", .. })));
+        assert!(matches!(decode(&bytes), Err(WireError::TooLong { part: "ping text", .. })));
         let message = |bytes| Message::Broadcast { text: "x".repeat(bytes) };
         assert!(encode(&message(MESSAGE_BYTES_MAX)).is_ok());
         let bytes = bincode::encode_to_vec(message(MESSAGE_BYTES_MAX + 1), format()).unwrap();
-        assert!(matches!(decode(&bytes), Err(WireError::TooLong { what: "message", .. })));
+        assert!(matches!(decode(&bytes), Err(WireError::TooLong { part: "message", .. })));
     }
 
     #[test]

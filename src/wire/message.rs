@@ -178,8 +178,8 @@ impl ByeReason {
 
 /// Checks the limits that bincode doesn't know, the same for both directions.
 pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
-    let limit = |what, length, max| {
-        if length > max { Err(WireError::TooLong { what, length, max }) } else { Ok(()) }
+    let limit = |part, length, max| {
+        if length > max { Err(WireError::TooLong { part, length, max }) } else { Ok(()) }
     };
     match message {
         Message::Hello(hello) => {

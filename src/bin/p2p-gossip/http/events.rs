@@ -185,11 +185,7 @@ impl Stream {
                 Ok(frame) => {
                     idle = 0;
                     batch.push_str(&frame);
-                    while batch.len() < BATCH_BYTES_MAX
-                        && let Ok(frame) = self.events.try_recv()
-                    {
-                        batch.push_str(&frame);
-                    }
+                    self.append_queued(&mut batch);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     check_presence(socket)?;
@@ -201,6 +197,15 @@ impl Stream {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             write_all(socket, batch.as_bytes(), Instant::now() + STALL)?;
+        }
+    }
+
+    /// Appends queued events up to the size of a batch.
+    fn append_queued(&self, batch: &mut String) {
+        while batch.len() < BATCH_BYTES_MAX
+            && let Ok(frame) = self.events.try_recv()
+        {
+            batch.push_str(&frame);
         }
     }
 }

@@ -63,7 +63,7 @@ impl Response {
     pub(super) fn for_refusal(refusal: &Refusal) -> Option<Self> {
         let new = |code, phrase, body: &str| Self::new(Status(code, phrase), TEXT, format!("{body}\n"));
         Some(match refusal {
-            Refusal::Malformed(what) => new(400, "Bad Request", what),
+            Refusal::Malformed(reason) => new(400, "Bad Request", reason),
             Refusal::TooLarge => {
                 let most = format!(
                     "the head of the request has more than {HEAD_BYTES_MAX} bytes or too many fields"

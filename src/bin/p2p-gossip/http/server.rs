@@ -109,10 +109,7 @@ impl Acceptor {
                 Ok(()) => {}
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    static LIMIT: LogLimit = LogLimit::debug();
-                    if let Some(suppressed) = LIMIT.check() {
-                        log::debug!(reason:% = error, suppressed; "cannot accept HTTP connections; retrying");
-                    }
+                    log_accept_error(&error);
                     thread::sleep(ACCEPT_BACKOFF);
                 }
             }
@@ -137,6 +134,13 @@ impl Acceptor {
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind;
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
+}
+
+fn log_accept_error(error: &io::Error) {
+    static LIMIT: LogLimit = LogLimit::debug();
+    if let Some(suppressed) = LIMIT.check() {
+        log::debug!(reason:% = error, suppressed; "cannot accept HTTP connections; retrying");
+    }
 }
 
 /// Serves a connection: one request and one response.
@@ -165,7 +169,7 @@ fn serve(socket: &TcpStream, mut slot: ConnectionSlot, routes: &Routes) {
     }
 }
 
-/// Waits until the client closes the connection, and discards what it sends.
+/// Waits until the client closes the connection, and discards the bytes that it sends.
 fn linger(mut socket: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(std::net::Shutdown::Write).is_err() {
