@@ -15,7 +15,7 @@ use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
 use crate::trust::peer_id::PeerId;
 
 /// Records in one [`Message::Peers`]; longer lists are sent as several. This many fit into a frame even if
-/// each has [`ADDRS_MAX`] host names of [`HOST_BYTES_MAX`].
+/// each has [`ADDRS_MAX`] host names of the longest form.
 pub const RECORDS_MAX: usize = 60;
 
 /// Memory that decoding one address claims: the value itself and the allocation of a short host name.
