@@ -1,4 +1,4 @@
-//! Addresses to dial and to listen on: how they are written, and which of them can be a peer's.
+//! Addresses to dial and to listen on: their text form, and which of them can belong to a peer.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,7 +11,7 @@ pub(crate) const HOST_BYTES_MAX: usize = 254;
 /// Bytes in one label of a host name (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Where to dial: a socket address, or a DNS name that the dialling thread resolves anew each time.
+/// An address to dial: a socket address, or a DNS name that the dialling thread resolves at each dial.
 ///
 /// ```
 /// use p2p_gossip::DialAddr;
@@ -22,11 +22,11 @@ const LABEL_BYTES_MAX: usize = 63;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DialAddr {
-    /// An IP address and port; with the interface's index if it is a link-local one.
+    /// An IP address and port, and the interface's index if the address is link-local.
     Socket(SocketAddr),
     /// A host name and port.
     Name {
-        /// Host name, checked.
+        /// Valid host name.
         host: HostName,
         /// TCP port.
         port: u16,
@@ -34,7 +34,7 @@ pub enum DialAddr {
 }
 
 impl DialAddr {
-    /// The socket address, if no name has to be resolved first.
+    /// The socket address; `None` for a name.
     #[must_use]
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
@@ -43,7 +43,7 @@ impl DialAddr {
         }
     }
 
-    /// Whether this could be a peer's: dialling anything else would at best be noise.
+    /// Whether a peer could have this address. Others, such as multicast addresses, are not dialled.
     #[must_use]
     pub fn is_dialable(&self) -> bool {
         match self {
@@ -52,7 +52,7 @@ impl DialAddr {
         }
     }
 
-    /// Whether it means the machine that it is dialled on, whichever that is.
+    /// Whether the address means the machine that dials it.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self {
@@ -77,14 +77,14 @@ impl fmt::Display for DialAddr {
     }
 }
 
-/// As text, the form of [`Display`](fmt::Display).
+/// Writes the text of [`Display`](fmt::Display).
 impl Serialize for DialAddr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// From text; of socket addresses also those that nobody can dial, as they may have been shown.
+/// Parses text. Accepts also socket addresses that can't be dialled, because events may show them.
 impl<'de> Deserialize<'de> for DialAddr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -93,16 +93,16 @@ impl<'de> Deserialize<'de> for DialAddr {
     }
 }
 
-/// A host name: RFC 1123 section 2.1, plus the underscore that people use anyway, in lower case.
-/// A name whose last label is a number is none: resolvers take `127.1` and `0x7f.1` for IPv4 addresses.
+/// A host name: RFC 1123 section 2.1, plus the underscore, which is common in practice; in lower case.
+/// A name whose last label is a number is refused: resolvers take `127.1` and `0x7f.1` for IPv4 addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName(Box<str>);
 
 impl HostName {
-    /// Takes a name in.
+    /// Checks a name and converts it to lower case.
     ///
     /// # Errors
-    /// It is no host name.
+    /// The text is no host name.
     pub fn new(name: &str) -> Result<Self, DialAddrError> {
         let bare = name.strip_suffix('.').unwrap_or(name);
         let label_ok = |label: &str| {
@@ -130,8 +130,8 @@ impl HostName {
         &self.0
     }
 
-    /// Whether it means the machine that resolves it: RFC 6761 section 6.3, and what systems have
-    /// in their file of hosts.
+    /// Whether the name means the machine that resolves it: RFC 6761 section 6.3, and the names that systems
+    /// have in /etc/hosts.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let bare = self.0.strip_suffix('.').unwrap_or(&self.0);
@@ -157,27 +157,27 @@ impl fmt::Display for HostName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialAddrError {
-    /// There is no `:port` at the end.
+    /// The text has no `:port` at its end.
     #[error("the port is missing: write host:port, for example 192.0.2.7:8080")]
     NoPort,
-    /// What follows the last colon is not a port.
+    /// The text behind the last colon is no port.
     #[error("the port must be a number from 1 to 65535")]
     BadPort,
     /// The host is empty.
     #[error("the host is missing: write host:port, for example 192.0.2.7:8080")]
     NoHost,
-    /// An IPv6 address needs brackets, or what is in them is not one.
+    /// An IPv6 address lacks brackets, or the text in them is none.
     #[error("an IPv6 address is written in brackets: [2001:db8::7]:8080")]
     BadIpv6,
     /// The host is neither an IP address nor a host name.
     #[error("the host is neither an IP address nor a host name")]
     BadHost,
-    /// `0.0.0.0` and `[::]` mean every interface; nobody can be reached there.
+    /// `0.0.0.0` and `[::]` mean every interface; no peer can be reached there.
     #[error(
         "the host is the unspecified address; name the machine to connect to, for example 127.0.0.1:8080"
     )]
     Unspecified,
-    /// What follows the `%` is no interface of this machine.
+    /// The text behind the `%` is no interface of this machine.
     #[error("this machine has no network interface '{}'", .0.escape_default())]
     NoInterface(String),
 }
@@ -185,26 +185,26 @@ pub enum DialAddrError {
 impl FromStr for DialAddr {
     type Err = DialAddrError;
 
-    /// An interface's name after the `%` of a link-local address is looked up at once.
+    /// Looks up the index of an interface's name behind the `%` of a link-local address.
     fn from_str(s: &str) -> Result<Self, DialAddrError> {
         let (host, port) = s.rsplit_once(':').ok_or(DialAddrError::NoPort)?;
         if host.starts_with('[') || host.contains(':') {
             let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
             let (ip, scope) = parse_ipv6(bare.ok_or(DialAddrError::BadIpv6)?)?;
-            return specified(SocketAddrV6::new(ip, parse_port(port)?, 0, scope).into());
+            return refuse_unspecified(SocketAddrV6::new(ip, parse_port(port)?, 0, scope).into());
         }
         if host.is_empty() {
             return Err(DialAddrError::NoHost);
         }
         let port = parse_port(port)?;
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return specified(SocketAddr::new(ip, port));
+            return refuse_unspecified(SocketAddr::new(ip, port));
         }
         Ok(Self::Name { host: HostName::new(host)?, port })
     }
 }
 
-fn specified(addr: SocketAddr) -> Result<DialAddr, DialAddrError> {
+fn refuse_unspecified(addr: SocketAddr) -> Result<DialAddr, DialAddrError> {
     let addr = canonical(addr);
     if addr.ip().is_unspecified() {
         return Err(DialAddrError::Unspecified);
@@ -219,7 +219,7 @@ fn parse_port(port: &str) -> Result<u16, DialAddrError> {
     }
 }
 
-/// An IPv6 address, and the interface's index if `%` and its name or index follow.
+/// Parses an IPv6 address, optionally followed by `%` and an interface's name or index. Returns the index, or 0.
 fn parse_ipv6(text: &str) -> Result<(Ipv6Addr, u32), DialAddrError> {
     let (ip, zone) = text.split_once('%').map_or((text, None), |(ip, zone)| (ip, Some(zone)));
     let ip: Ipv6Addr = ip.parse().map_err(|_| DialAddrError::BadIpv6)?;
@@ -240,18 +240,18 @@ fn interface_index(zone: &str) -> Option<u32> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn index_of(name: &str) -> Option<u32> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
-    // Which kind of socket it is asked through does not matter (netdevice(7)).
+    // Any kind of socket will do (netdevice(7)).
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
     netdevice::name_to_index(&socket, name).ok()
 }
 
-/// Elsewhere interfaces are given by their index.
+/// Other systems accept an interface's index only.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn index_of(_name: &str) -> Option<u32> {
     None
 }
 
-/// An IP address of this machine, with the interface's index if it is a link-local one.
+/// An IP address of this machine, and the interface's index if the address is link-local.
 ///
 /// ```
 /// use p2p_gossip::LocalIp;
@@ -280,7 +280,7 @@ impl LocalIp {
         }
     }
 
-    /// Whether it is link-local, but nobody said on which interface.
+    /// Whether the address is link-local without an interface.
     #[must_use]
     pub fn lacks_scope(self) -> bool {
         lacks_scope(&self.with_port(0))
@@ -318,9 +318,9 @@ impl fmt::Display for LocalIp {
     }
 }
 
-/// One address for each place: an IPv4 address mapped into IPv6 (`::ffff:192.0.2.7`) is the IPv4
-/// address that it is, as a listener on every interface sees IPv4 peers like that; flow labels go,
-/// and scopes of addresses that need none.
+/// Converts an address to its one form. An IPv4 address mapped into IPv6 (`::ffff:192.0.2.7`), as a listener on
+/// every interface sees IPv4 peers, becomes an IPv4 address. Flow labels are removed, and so are the scopes of
+/// addresses that need none.
 #[must_use]
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
@@ -335,13 +335,13 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether it is an IPv6 address that means something on one link only (RFC 4291 section 2.5.6).
+/// Whether this is an IPv6 address that is valid on one link only (RFC 4291 section 2.5.6).
 #[must_use]
 pub(crate) fn is_link_local(addr: &SocketAddr) -> bool {
     matches!(addr, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
-/// The index of the interface that a link-local address is behind; 0 if there is none.
+/// The index of a link-local address's interface; 0 if it has none.
 #[must_use]
 pub(crate) fn scope_of(addr: &SocketAddr) -> u32 {
     match addr {
@@ -356,7 +356,7 @@ fn lacks_scope(addr: &SocketAddr) -> bool {
 
 fn is_dialable(addr: &SocketAddr) -> bool {
     let ip_ok = match addr.ip().to_canonical() {
-        // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3), 240.0.0.0/4 reserved, broadcast in it.
+        // 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3); 240.0.0.0/4 is reserved and includes broadcast.
         IpAddr::V4(ip) => !ip.is_multicast() && ip.octets()[0] != 0 && ip.octets()[0] < 240,
         IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified(),
     };
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_address_has_one_text() {
+    fn each_address_has_one_text() {
         for (text, shown) in [
             ("192.0.2.7:80", "192.0.2.7:80"),
             ("[2001:DB8::7]:80", "[2001:db8::7]:80"),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_told_why() {
+    fn text_that_is_no_address_is_refused_with_the_reason() {
         for (text, error) in [
             ("192.0.2.7", DialAddrError::NoPort),
             ("192.0.2.7:0", DialAddrError::BadPort),
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_resolvers_take_for_numbers_is_no_name() {
+    fn text_that_resolvers_take_for_an_address_is_no_host_name() {
         for host in ["127.1", "0x7f.1", "2130706433", "0x7f000001", "a.0X7F", "a.1.", "1"] {
             assert_eq!(HostName::new(host), Err(DialAddrError::BadHost), "{host}");
         }
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn host_names_end_at_their_limits() {
+    fn host_name_and_label_lengths_are_limited() {
         let label = "x".repeat(LABEL_BYTES_MAX);
         let longest = format!("{label}.{label}.{label}.{}", "x".repeat(61));
         assert_eq!(longest.len(), 253);
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_has_many_names() {
+    fn loopback_is_recognized_by_all_its_names() {
         for text in
             ["localhost:1", "LOCALHOST.:1", "a.localhost:1", "ip6-loopback:1", "127.9.9.9:1", "[::1]:1"]
         {
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_dial_nowhere() {
+    fn address_that_no_peer_can_have_is_not_dialable() {
         for addr in [
             "0.0.0.0:1",
             "[::]:1",
@@ -456,14 +456,14 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn interfaces_have_names_and_numbers() {
+    fn interface_is_accepted_by_name_and_by_index() {
         let by_name = parsed("[fe80::1%lo]:80").unwrap();
         assert_eq!(parsed(&by_name), Ok(by_name.clone()));
         assert_eq!("fe80::1%lo".parse::<LocalIp>().map(|ip| ip.with_port(80).to_string()), Ok(by_name));
     }
 
     #[test]
-    fn an_address_of_this_machine_is_one_ip() {
+    fn local_ip_is_an_ip_without_a_port() {
         for (text, shown) in [("192.0.2.7", "192.0.2.7"), ("::1", "::1"), ("fe80::1%3", "fe80::1%3")] {
             assert_eq!(text.parse::<LocalIp>().map(|ip| ip.to_string()).as_deref(), Ok(shown));
         }

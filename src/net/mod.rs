@@ -1,4 +1,4 @@
-//! Addresses, sockets, and the waker that interrupts a thread in poll(2).
+//! Network addresses, TCP sockets, and the waker of a thread in poll(2).
 
 pub(crate) mod addr;
 pub(crate) mod socket;

@@ -1,4 +1,4 @@
-//! TCP sockets that no program inherits which this one starts, made as each system allows.
+//! TCP sockets that child processes do not inherit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,38 +8,40 @@ use rustix::net::{AddressFamily, SocketType};
 #[cfg(not(target_vendor = "apple"))]
 use rustix::net::{SocketFlags, socket_with};
 
-/// A socket of this address's family.
+/// Creates a socket of this address's family.
 ///
 /// # Errors
 /// No descriptor is left, or the system lacks the family.
 pub(crate) fn tcp(addr: &SocketAddr) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     #[cfg(not(target_vendor = "apple"))]
-    return at_once(family);
+    return create_cloexec(family);
     #[cfg(target_vendor = "apple")]
-    return in_two_steps(family);
+    return create_then_set_cloexec(family);
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn at_once(family: AddressFamily) -> io::Result<OwnedFd> {
+fn create_cloexec(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-/// A program that is started in between inherits it. Built for the tests everywhere, so that it is not
-/// found broken where it is needed.
+/// For systems without an atomic way: a process that is started between the two calls inherits the socket.
+/// Tests on every system build it, so that a defect is found early.
 #[cfg(any(test, target_vendor = "apple"))]
-fn in_two_steps(family: AddressFamily) -> io::Result<OwnedFd> {
+fn create_then_set_cloexec(family: AddressFamily) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     Ok(socket)
 }
 
-/// Has a socket that is bound to port 0 get its port when it connects, if the system can: a port that nobody
-/// else connects from is searched for among all of them, and there are none left when as many connections
-/// have just ended; one that nobody else has to the same address is found at once.
+/// Delays the choice of a port until the socket, bound to port 0, connects (`IP_BIND_ADDRESS_NO_PORT`).
+///
+/// At bind time the system needs a port without any connection, and none is left if that many connections have
+/// just ended. At connect time a port without a connection to the same address is enough. Does nothing on a
+/// system without that option.
 pub(crate) fn choose_port_late(socket: &OwnedFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    // Linux before 4.2 cannot, and chooses now.
+    // Linux before 4.2 lacks the option and chooses the port at bind time.
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = socket;
@@ -51,7 +53,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_port_is_chosen_when_it_is_known_where_to() {
+    fn port_is_chosen_when_the_socket_connects() {
         for host in ["127.0.0.1", "::1"] {
             let from = SocketAddr::new(host.parse().unwrap(), 0);
             // Not every machine has IPv6.
@@ -68,9 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_not_inherited_however_they_are_made() {
+    fn socket_of_either_constructor_is_not_inherited() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        for socket in [tcp(&addr), in_two_steps(AddressFamily::INET)] {
+        for socket in [tcp(&addr), create_then_set_cloexec(AddressFamily::INET)] {
             let flags = rustix::io::fcntl_getfd(socket.unwrap()).unwrap();
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }

@@ -1,4 +1,4 @@
-//! Wakes a thread that waits in poll(2): an eventfd, or a pipe where there is none.
+//! Wakes a thread that waits in poll(2), with an eventfd or, on systems without one, a pipe.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,36 +6,38 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{read, write};
 
-/// One thread waits on [`Waker::fd`], any other wakes it. A wake before the wait is not lost.
+/// One thread polls [`Waker::fd`], and other threads wake it. A wake before the poll is not lost.
 #[derive(Debug)]
 pub(crate) struct Waker {
     wait: OwnedFd,
-    /// The writing end, if it isn't the same descriptor.
+    /// The writing end of the pipe; `None` for an eventfd.
     wake: Option<OwnedFd>,
-    /// Whether a wake has been written that the thread has not cleared; further ones cost no system call.
+    /// Whether a wake is written and not cleared yet. Further wakes then cost no system call.
     is_pending: AtomicBool,
 }
 
 impl Waker {
+    /// Creates a waker without a wake.
+    ///
     /// # Errors
     /// No descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        return Self::of_eventfd();
+        return Self::with_eventfd();
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-        return Self::of_pipe();
+        return Self::with_pipe();
     }
 
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    fn of_eventfd() -> io::Result<Self> {
+    fn with_eventfd() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let wait = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { wait, wake: None, is_pending: AtomicBool::new(false) })
     }
 
-    /// Built for the tests everywhere, so that it is not found broken where it is needed.
+    /// Tests on every system build it, so that a defect is found early.
     #[cfg(any(test, not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))))]
-    fn of_pipe() -> io::Result<Self> {
+    fn with_pipe() -> io::Result<Self> {
         let (wait, wake) = rustix::pipe::pipe()?;
         rustix::io::ioctl_fionbio(&wait, true)?;
         rustix::io::ioctl_fionbio(&wake, true)?;
@@ -44,25 +46,25 @@ impl Waker {
         Ok(Self { wait, wake: Some(wake), is_pending: AtomicBool::new(false) })
     }
 
-    /// Ends the wait, now or when it begins.
+    /// Ends the current poll, or the next one at once.
     pub(crate) fn wake(&self) {
         if self.is_pending.swap(true, Ordering::AcqRel) {
             return;
         }
-        // An eventfd takes eight bytes, a pipe any. A full one has woken the thread already.
+        // An eventfd takes eight bytes, a pipe any number. If it is full, the thread is woken already.
         let _ = write(self.wake.as_ref().unwrap_or(&self.wait), &1_u64.to_ne_bytes());
     }
 
-    /// What to poll for reading.
+    /// The descriptor to poll for reading.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.wait.as_fd()
     }
 
-    /// Forgets the wakes so far. Look for work after this, not before.
+    /// Clears the wakes so far. The caller looks for work after this call, not before.
     pub(crate) fn clear(&self) {
         let mut sink = [0; 64];
         while matches!(read(&self.wait, &mut sink), Ok(n) if n == sink.len()) {}
-        // Last: a wake that came before this wrote nothing, and its work is looked for after this.
+        // Last, because a wake before this line wrote nothing, and the caller looks for its work afterwards.
         self.is_pending.swap(false, Ordering::AcqRel);
     }
 }
@@ -79,8 +81,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_before_the_wait_is_not_lost_and_clears() {
-        for waker in [Waker::new(), Waker::of_pipe()] {
+    fn wake_before_the_poll_is_kept_until_it_is_cleared() {
+        for waker in [Waker::new(), Waker::with_pipe()] {
             let waker = waker.unwrap();
             assert!(!is_awake(&waker));
             for _ in 0..100 {

@@ -1,5 +1,5 @@
-//! Files that hold secrets or memory: written whole or not at all, never over another by accident,
-//! and looked at closely before they are read.
+//! Files with secrets or state: written atomically, never over another file by accident, and checked for owner
+//! and permissions before they are read.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -11,40 +11,40 @@ use rustix::fs::OFlags;
 
 /// Permission bits of a file that only its owner may read and write.
 pub(crate) const PRIVATE: u32 = 0o600;
-/// Permission bits of a file that is no secret.
+/// Permission bits of a file without secrets.
 pub(crate) const PUBLIC: u32 = 0o644;
 
-/// Permission bits that let others than the owner read, write or execute.
+/// Permission bits for users other than the owner.
 const OTHERS: u32 = 0o077;
-/// The bit that says of a file with an access control list that somebody on the list may read it.
+/// On a file with an access control list, this bit is set if a user on the list may read the file.
 const ACCESS_LIST: u32 = 0o040;
 
-/// What is demanded of a file before it is read.
+/// The requirement that a file must meet before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileRequirement {
-    /// Nothing.
+    /// None.
     Anything,
-    /// A regular file must be closed to others. A pipe may be read as well: it has no meaningful
-    /// mode, and is how a shell hands a secret over.
+    /// Other users have no access to a regular file. A pipe is accepted as well: its mode means nothing, and a
+    /// shell passes secrets through pipes.
     Private,
-    /// A regular file of ours, closed to others, and not behind a symbolic link.
+    /// A regular file, not a symbolic link, that belongs to this process's user and gives others no access.
     PrivateInPlace,
 }
 
 /// Why a file was not read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// What the system said.
+    /// The system's error.
     System(io::Error),
-    /// Others can read or write it; its permission bits.
+    /// Other users have access; the permission bits.
     TooPermissive(u32),
-    /// It belongs to somebody else, with this user id.
+    /// The file belongs to another user, with this id.
     WrongOwner(u32),
-    /// It is a symbolic link.
+    /// The file is a symbolic link.
     Link,
-    /// It is neither a regular file nor, where that may be, a pipe.
+    /// The file is not a regular file.
     NoFile,
-    /// It has more bytes than it may.
+    /// The file is larger than the limit.
     TooLarge,
 }
 
@@ -54,30 +54,32 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads a file of at most so many bytes.
-pub(crate) fn read(file: &Path, bytes_max: u64, demand: FileRequirement) -> Result<Vec<u8>, ReadError> {
+/// Reads a file of at most `bytes_max` bytes that meets the requirement.
+pub(crate) fn read(file: &Path, bytes_max: u64, requirement: FileRequirement) -> Result<Vec<u8>, ReadError> {
     let mut options = OpenOptions::new();
     options.read(true);
-    if demand == FileRequirement::PrivateInPlace {
-        // Without waiting for a writer, should it be a pipe.
+    if requirement == FileRequirement::PrivateInPlace {
+        // NONBLOCK: opening a pipe does not wait for its writer.
         options.custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
     }
     let handle = match options.open(file) {
         Ok(handle) => handle,
-        Err(_) if demand == FileRequirement::PrivateInPlace && is_link(file) => return Err(ReadError::Link),
+        Err(_) if requirement == FileRequirement::PrivateInPlace && is_link(file) => {
+            return Err(ReadError::Link);
+        }
         Err(error) => return Err(error.into()),
     };
-    // Of the open file, so that nobody can exchange it between the check and the read.
+    // The metadata of the open file, which can't be exchanged between the check and the read.
     let metadata = handle.metadata()?;
     if metadata.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
     }
     let mode = metadata.permissions().mode() & 0o7777;
-    let exposed = if is_credential(file) { OTHERS & !ACCESS_LIST } else { OTHERS };
-    if demand != FileRequirement::Anything && metadata.is_file() && mode & exposed != 0 {
+    let forbidden = if is_credential(file) { OTHERS & !ACCESS_LIST } else { OTHERS };
+    if requirement != FileRequirement::Anything && metadata.is_file() && mode & forbidden != 0 {
         return Err(ReadError::TooPermissive(mode));
     }
-    if demand == FileRequirement::PrivateInPlace {
+    if requirement == FileRequirement::PrivateInPlace {
         if !metadata.is_file() {
             return Err(ReadError::NoFile);
         }
@@ -90,18 +92,18 @@ pub(crate) fn read(file: &Path, bytes_max: u64, demand: FileRequirement) -> Resu
     if bytes.len() as u64 > bytes_max { Err(ReadError::TooLarge) } else { Ok(bytes) }
 }
 
-/// Whether it is a secret that systemd keeps for this process (`LoadCredential=`): it belongs to root, and an
-/// access control list lets this process, and nobody else, read it.
+/// Whether the file is a secret that systemd keeps for this process (`LoadCredential=`). Such a file belongs to
+/// root, and an access control list lets this process alone read it.
 fn is_credential(file: &Path) -> bool {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     directory.is_some_and(|directory| directory.is_absolute() && file.parent() == Some(&*directory))
 }
 
-/// Makes a file that was not there before. Whatever happens, it is there with all of its bytes or
-/// not at all, for good once this returns.
+/// Creates a new file. Even after a crash it has all of its bytes or does not exist; it is durable once this
+/// returns.
 ///
 /// # Errors
-/// `AlreadyExists` if the name is taken, if only by a symbolic link; or what else the system says.
+/// `AlreadyExists` if a file or symbolic link has that name, or the system's error.
 pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if file.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -109,7 +111,7 @@ pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
     let temporary = write_temporary(file, bytes, mode)?;
     let linked = match fs::hard_link(&temporary, file) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // Not every file system has links; what is lost then is all-or-nothing.
+            // On a file system without hard links, the creation is not atomic.
             write_new(file, bytes, mode)
         }
         done => done,
@@ -118,8 +120,8 @@ pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
     linked.and_then(|()| sync_directory_of(file))
 }
 
-/// Puts a file in the place of whatever has its name. Whatever happens, that name leads to the old
-/// file or to the new one, whole; to the new one for good once this returns.
+/// Creates or replaces a file. Even after a crash it has all bytes of the old content or of the new; the new
+/// content is durable once this returns.
 pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = write_temporary(file, bytes, mode)?;
     if let Err(error) = fs::rename(&temporary, file) {
@@ -129,19 +131,19 @@ pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_directory_of(file)
 }
 
-/// Removes what [`create_new`] and [`replace`] of this file left behind when their process was
-/// killed. Nobody else may be about to use them.
+/// Removes the temporary file that [`create_new`] or [`replace`] left when their process was killed. No other
+/// process may be writing this file.
 pub(crate) fn remove_temporaries(file: &Path) {
-    // A file that can't be removed is only in the way of the next one, which then says so.
+    // If this fails, the next write reports the error.
     let _ = fs::remove_file(temporary_of(file));
 }
 
-/// The user that this process acts as.
+/// The effective user id of this process.
 pub(crate) fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Permission bits with which others could read or write, if there are any.
+/// The permission bits, if they give other users access.
 pub(crate) fn open_to_others(metadata: &fs::Metadata) -> Option<u32> {
     let mode = metadata.permissions().mode() & 0o7777;
     (mode & OTHERS != 0).then_some(mode)
@@ -150,7 +152,7 @@ pub(crate) fn open_to_others(metadata: &fs::Metadata) -> Option<u32> {
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
-        // Some file systems can't, and say so like this.
+        // The error of a file system that can't sync directories.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         done => done,
     }
@@ -162,13 +164,13 @@ fn is_link(file: &Path) -> bool {
 
 fn write_temporary(file: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
     let temporary = temporary_of(file);
-    // Left behind by a process that was killed.
+    // A killed process may have left it.
     let _ = fs::remove_file(&temporary);
     write_new(&temporary, bytes, mode)?;
     Ok(temporary)
 }
 
-/// Beside the file, so on its file system.
+/// The temporary file is in the same directory, and so on the same file system.
 fn temporary_of(file: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(file.file_name().unwrap_or_default());
@@ -184,7 +186,7 @@ fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .custom_flags(flags(OFlags::NOFOLLOW))
         .open(file)?;
     let write = |handle: &mut File| {
-        // The process may have been started with a mask that leaves the owner less.
+        // The process's umask may have removed permissions of the owner.
         handle.set_permissions(fs::Permissions::from_mode(mode))?;
         handle.write_all(bytes)?;
         handle.sync_all()
@@ -200,7 +202,7 @@ fn sync_directory_of(file: &Path) -> io::Result<()> {
 }
 
 fn flags(flags: OFlags) -> i32 {
-    // The bits are the system's own; only the sign of their type differs.
+    // The two types differ in sign only.
     flags.bits().cast_signed()
 }
 
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_private_and_never_takes_the_place_of_another() {
+    fn new_file_is_private_and_never_replaces_another() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("secret");
         create_new(&file, b"one", PRIVATE).unwrap();
@@ -231,21 +233,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_behind_is_in_nobodys_way() {
+    fn temporary_file_of_a_killed_process_does_not_disturb() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("memory");
-        for left_behind in ["", "half of it"] {
-            fs::write(temporary_of(&file), left_behind).unwrap();
+        let file = directory.path().join("state");
+        for remains in ["", "half of it"] {
+            fs::write(temporary_of(&file), remains).unwrap();
             replace(&file, b"whole", PRIVATE).unwrap();
             assert_eq!(fs::read(&file).unwrap(), b"whole");
         }
         fs::write(temporary_of(&file), "half").unwrap();
         remove_temporaries(&file);
-        assert_eq!(names(directory.path()), ["memory"]);
+        assert_eq!(names(directory.path()), ["state"]);
     }
 
     #[test]
-    fn a_file_in_place_is_ours_closed_and_no_link() {
+    fn file_in_place_must_be_private_and_no_link() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
         create_new(&file, b"key", PRIVATE).unwrap();

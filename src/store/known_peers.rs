@@ -1,4 +1,4 @@
-//! The file of known peers: how it is read, with suspicion, and written.
+//! The file of known peers: its format, strict parsing, and writing.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,23 +19,23 @@ use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 use crate::util::text;
 
-/// The only version of the format so far. A file with another one is left alone.
+/// The only version of the format so far. A file of another version is refused and left unchanged.
 const VERSION: u32 = 1;
-/// Largest file read: twice what a full table with the longest names and addresses takes.
+/// Largest accepted file in bytes: twice the size of a full table with the longest names and addresses.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Addresses of one peer that are read; more than are kept, as a mesh to come may keep more.
+/// Addresses of one peer that are accepted; more than are kept, because a later version may keep more.
 const ADDRS_READ_MAX: usize = 4 * ADDRS_MAX;
 
 const HEADER: &str = "\
-# Peers that this node has met, with the keys that it trusts them by.
+# Peers that this node has connected to, with the ids of their keys.
 # Written by p2p-gossip; stop the node before you edit it.
 ";
 
 /// Reads the known peers from their file; none if there is no file.
 ///
 /// # Errors
-/// Names the file and what is wrong with it, with the line and what to do. A file that can't be
-/// understood is never taken for an empty one: that would be to trust anybody.
+/// The file can't be read or is damaged. The error names the file, the line and the remedy. A damaged file is
+/// never taken for an empty one, because then any key would be trusted.
 pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
     let bytes = match files::read(file, FILE_BYTES_MAX, FileRequirement::Anything) {
         Ok(bytes) => bytes,
@@ -54,9 +54,9 @@ pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
     })
 }
 
-/// Writes the known peers: afterwards, whatever happens, the file holds the old ones or these.
+/// Writes the known peers. Even after a crash, the file holds either the old peers or these.
 pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
-    // TOML's error may quote what it cannot write.
+    // TOML's error may quote a value.
     let text = render(peers).map_err(|_| io::Error::other("the known peers cannot be written as TOML"))?;
     files::replace(file, &text, PRIVATE)
 }
@@ -65,90 +65,89 @@ pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KnownPeersError {
-    /// The system refuses to read the file.
+    /// The file can't be read.
     #[error("cannot read {}: {source}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is larger than it may be.
+    /// The file is larger than the limit.
     #[error("{} is larger than 16 MiB; move it away to forget all known peers", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// The file was written by a later version of the program.
-    #[error("{} is of version {version}, and only version {VERSION} is known here: run a later p2p-gossip, or move the file away to forget all known peers", file.display())]
+    #[error("{} has version {version}, but this p2p-gossip reads version {VERSION} only: run a later p2p-gossip, or move the file away to forget all known peers", file.display())]
     Version {
         /// The file.
         file: PathBuf,
-        /// What it says.
+        /// The version in the file.
         version: u32,
     },
-    /// The file can't be understood.
-    #[error("{} is damaged in line {line}: {problem}; mend that line, or move the file away to forget all known peers", file.display())]
+    /// The file is damaged.
+    #[error("{} is damaged in line {line}: {problem}; correct that line, or move the file away to forget all known peers", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem of the line.
         problem: KnownPeersProblem,
     },
 }
 
-/// What is wrong with a line of the file. Holds no text of the file, which may be another one than the user
-/// thinks, and a secret.
+/// The problem of a line. Holds no text of the file, which may be the wrong file and hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KnownPeersProblem {
-    /// It is not text.
+    /// The line is not UTF-8.
     #[error("it is not valid UTF-8")]
     NotText,
-    /// It is not TOML, or has something twice.
+    /// The line is not TOML, or repeats a field.
     #[error("it is not valid TOML")]
     NotToml,
-    /// A field has a name that means nothing here.
+    /// A field is unknown.
     #[error("it has an unknown field")]
     UnknownField,
-    /// What begins here lacks a field.
+    /// The table that begins in this line lacks a field.
     #[error("the field {0} is missing")]
     MissingField(&'static str),
-    /// A value is of another type than its field.
+    /// A value has the wrong type for its field.
     #[error("the value has the wrong type; {0} is needed")]
     WrongType(&'static str),
-    /// An id is not one.
+    /// A value is no id.
     #[error("{0}")]
     Id(ParsePeerIdError),
     /// A name is too long.
     #[error("the name is too long: at most {NAME_BYTES_MAX} bytes are allowed")]
     NameLength,
-    /// A name has a character that a terminal would act on.
+    /// A name contains a control character, which could change a terminal's state.
     #[error("the name contains a control character")]
     NameCharacter,
-    /// A time is not one.
-    #[error("this is no time since 1970 as in RFC 3339, for example 2026-01-31T12:00:00Z")]
+    /// A value is no time.
+    #[error("the value is no time since 1970 in the form of RFC 3339, for example 2026-01-31T12:00:00Z")]
     Time,
-    /// An address is not one.
+    /// A value is no address.
     #[error("{0}")]
     Addr(DialAddrError),
-    /// An address is on an interface that this machine does not have.
+    /// An address names an interface that this machine lacks.
     #[error("this machine does not have the network interface of the address")]
     NoInterface,
-    /// A peer is there twice.
-    #[error("this peer is there twice")]
+    /// Two entries have the same id.
+    #[error("this peer has two entries")]
     Twice,
-    /// There are more peers than a node may know.
+    /// The file has more peers than a node may know.
     #[error("more than {PEERS_LIMIT} peers")]
     Peers,
-    /// A peer has more addresses than are kept.
+    /// A peer has more addresses than are accepted.
     #[error("more than {ADDRS_READ_MAX} addresses of one peer")]
     Addrs,
 }
 
-/// What values of our own types can have against a text: all of it passes through TOML's error as a text.
+/// The problems that the values' own parsers report. TOML's error carries them as text only.
 const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
     KnownPeersProblem::Id(ParsePeerIdError),
     KnownPeersProblem::NameLength,
@@ -162,9 +161,9 @@ const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
     KnownPeersProblem::Addr(DialAddrError::BadHost),
     KnownPeersProblem::Addr(DialAddrError::Unspecified),
 ];
-/// Every field that can be missing.
+/// The required fields.
 const FIELDS: [&str; 7] = ["version", "id", "name", "first_seen", "last_seen", "left", "addr"];
-/// What serde calls the types of fields, and what they are.
+/// serde's names of the field types, and ours.
 const TYPES: [(&str, &str); 4] = [
     ("a string", "a text in quotes"),
     ("a boolean", "true or false"),
@@ -173,7 +172,7 @@ const TYPES: [(&str, &str); 4] = [
 ];
 
 impl KnownPeersProblem {
-    /// The problem that TOML's message is about. Of the message, which may quote the file, nothing is kept.
+    /// Recognizes the problem in TOML's message. Keeps no part of the message, which may quote the file.
     fn from_toml(message: &str) -> Self {
         if let Some(known) = VALUE_PROBLEMS.iter().find(|problem| problem.to_string() == message) {
             return known.clone();
@@ -203,7 +202,7 @@ enum Problem {
     Damaged { line: usize, problem: KnownPeersProblem },
 }
 
-/// What every version of the file has.
+/// The part that all versions of the file share.
 #[derive(Deserialize)]
 struct AnyVersion {
     version: u32,
@@ -240,7 +239,7 @@ struct AddrEntry {
     last_success: Option<Time>,
 }
 
-// serde asks with a reference.
+// serde passes a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(seconds: &u64) -> bool {
     *seconds == 0
@@ -249,7 +248,7 @@ fn is_zero(seconds: &u64) -> bool {
 struct Name(String);
 
 impl Serialize for Name {
-    /// What others call themselves may hold anything; in a file that people look at it doesn't.
+    /// Replaces unsafe characters of a peer's name, because people read the file on terminals.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let safe: String = self.0.chars().map(|c| if text::is_unsafe(c) { '?' } else { c }).collect();
         serializer.serialize_str(&safe)
@@ -286,7 +285,7 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// As in RFC 3339, in UTC. A clock that is beyond the year 9999 is shown as at its end.
+/// Formats as RFC 3339 in UTC. A time after the year 9999 is shown as its end.
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
@@ -306,7 +305,7 @@ impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let addr = String::deserialize(deserializer)?.parse().map(Self);
         addr.map_err(|error| match error {
-            // It quotes the name of the interface.
+            // This error quotes the name of the interface.
             DialAddrError::NoInterface(_) => de::Error::custom(KnownPeersProblem::NoInterface),
             other => de::Error::custom(other),
         })
@@ -322,7 +321,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
         let at = error.span().map_or(0, |span| span.start);
         damaged(at, KnownPeersProblem::from_toml(error.message().trim_end()))
     };
-    // A later version may look different in all but this.
+    // A later version may change all other fields.
     let AnyVersion { version } = toml::from_str(text).map_err(from_toml)?;
     if version != VERSION {
         return Err(Problem::Version(version));
@@ -413,14 +412,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_peers_are_read_back() {
         let peers: Vec<KnownPeer> = (1..4).map(peer).collect();
         assert_eq!(parse(&render(&peers).unwrap()).unwrap(), peers);
         assert_eq!(parse(&render(&[]).unwrap()).unwrap(), []);
     }
 
     #[test]
-    fn the_file_looks_as_documented() {
+    fn file_has_the_documented_format() {
         let mut one = peer(1);
         one.name = "bob".to_owned();
         let id = "01".repeat(32);
@@ -449,7 +448,7 @@ addr = \"node.example:1\"
     }
 
     #[test]
-    fn a_damaged_file_is_named_by_line() {
+    fn damage_is_reported_by_line() {
         let good = text(&[peer(1), peer(3)]);
         let line_of = |needle: &str| 1 + good.lines().position(|line| line.contains(needle)).unwrap();
         let bad = |from: &str, to: &str| problem(&good.replacen(from, to, 1));
@@ -478,7 +477,7 @@ addr = \"node.example:1\"
         assert_eq!(problem(&format!("{good}\n[[peer]]\n")).0, good.lines().count() + 2);
         let twice = text(&[peer(1), peer(3), peer(1)]);
         let third = twice.lines().enumerate().filter(|(_, l)| *l == "[[peer]]").nth(2).unwrap().0 + 1;
-        assert_eq!(problem(&twice), (third, "this peer is there twice".to_owned()));
+        assert_eq!(problem(&twice), (third, "this peer has two entries".to_owned()));
         let not_text = [good.as_bytes(), b"\xff"].concat();
         let Problem::Damaged { line, .. } = parse(&not_text).unwrap_err() else { panic!() };
         assert_eq!(line, good.lines().count() + 1);
@@ -506,7 +505,7 @@ addr = \"node.example:1\"
             }
         }
         for text in texts {
-            // Some names may be anything.
+            // Some texts are valid names.
             let Err(problem) = parse(text.as_bytes()) else { continue };
             let shown = format!("{problem:?}");
             assert!(
@@ -517,7 +516,7 @@ addr = \"node.example:1\"
     }
 
     #[test]
-    fn a_file_cut_short_anywhere_is_damaged_or_a_whole_number_of_peers() {
+    fn truncated_file_is_damaged_or_holds_complete_peers() {
         let peers: Vec<KnownPeer> = (1..4).map(peer).collect();
         let whole = render(&peers).unwrap();
         for end in 0..whole.len() {
@@ -531,7 +530,7 @@ addr = \"node.example:1\"
     }
 
     #[test]
-    fn a_clock_that_is_wrong_by_ages_does_not_damage_the_file() {
+    fn extreme_times_do_not_damage_the_file() {
         let mut early = peer(1);
         (early.first_seen, early.last_seen) = (UnixTime(0), UnixTime(u64::MAX));
         let read = parse(&render(&[early]).unwrap()).unwrap();
@@ -540,18 +539,18 @@ addr = \"node.example:1\"
     }
 
     #[test]
-    fn a_peer_without_missed_time_has_missed_nothing() {
+    fn peer_without_missed_time_reads_as_zero() {
         let without = text(&[peer(3)]).replace("missed_s = 2\n", "");
         assert_eq!(parse(without.as_bytes()).unwrap(), [KnownPeer { missed: Duration::ZERO, ..peer(3) }]);
     }
 
     #[test]
-    fn another_version_is_left_alone_whatever_else_it_holds() {
+    fn other_version_is_refused_before_other_fields_are_read() {
         assert_eq!(parse(b"version = 2\ncolour = 'blue'\n").unwrap_err(), Problem::Version(2));
     }
 
     #[test]
-    fn no_more_is_read_than_a_node_may_know() {
+    fn file_with_more_peers_than_the_limit_is_refused() {
         let many = |count: usize| -> Vec<KnownPeer> {
             let bytes = |n: usize| {
                 let mut id = [0; 32];
@@ -576,9 +575,9 @@ addr = \"node.example:1\"
     }
 
     proptest! {
-        /// Whatever a peer calls itself, the file can be read again.
+        /// The file can be read again with any name of a peer.
         #[test]
-        fn no_name_damages_the_file(name in "\\PC{0,20}|[\\x00-\\x20\u{202e}\u{feff}\"'\\\\]{0,16}") {
+        fn arbitrary_name_does_not_damage_the_file(name in "\\PC{0,20}|[\\x00-\\x20\u{202e}\u{feff}\"'\\\\]{0,16}") {
             let mut named = peer(1);
             named.name = name.chars().take(16).collect();
             let read = parse(&render(&[named.clone()]).unwrap()).unwrap();
@@ -586,7 +585,7 @@ addr = \"node.example:1\"
         }
 
         #[test]
-        fn garbage_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(parse(&bytes).is_err());
         }
     }

@@ -1,4 +1,4 @@
-//! What outlives a process: the state directory, the file of known peers, and the thread that writes it.
+//! The data that outlives a process: the state directory, the file of known peers, and the thread that writes it.
 
 pub(crate) mod files;
 pub(crate) mod known_peers;

@@ -1,4 +1,4 @@
-//! The directory in which a node keeps what outlives it: its key, its certificate, its known peers.
+//! The state directory: a node's key, certificate and known peers, which outlive its process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -18,12 +18,12 @@ const CERTIFICATE: &str = "cert.pem";
 const KNOWN_PEERS: &str = "known_peers.toml";
 const LOCK: &str = "lock";
 
-/// Permission bits of the directory: its owner's alone.
+/// Permission bits of the directory: only its owner has access.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// A directory with a node's key and memory, held by this process alone until it is dropped.
+/// A directory with a node's key and known peers, locked by this process until it is dropped.
 ///
-/// It belongs to the user that the process runs as, and nobody else can read or write it.
+/// It belongs to the user that runs the process, and other users have no access.
 ///
 /// ```no_run
 /// use p2p_gossip::{Config, Node, StateDir};
@@ -39,45 +39,45 @@ pub struct StateDir {
     _lock: Lock,
 }
 
-/// The locked file. The system unlocks it when the process ends, however it ends.
+/// The locked file. The system unlocks it whenever the process ends.
 #[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing it does not do if another thread is just starting a program: until that has
-        // begun, it has the file open as well.
+        // Closing the file is not enough while another thread starts a program: until exec, the child process has
+        // the file open as well.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
 impl StateDir {
-    /// Opens the directory, made if it is not there, and reads the known peers.
+    /// Opens the directory and reads the known peers. Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// It can't be made, belongs to somebody else, is open to others or is used by another process;
-    /// or the file of known peers can't be understood.
+    /// The directory can't be created, belongs to another user, gives others access or is used by another
+    /// process; or the file of known peers is damaged.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-            // The process may have been started with a mask that leaves the owner less.
+            // The process's umask may have removed permissions of the owner.
             Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
                 .map_err(|source| StateError::Create { path: path.to_owned(), source })?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // Perhaps it is there, in a directory where nothing can be made.
+            // The directory may exist in a parent where nothing can be created.
             Err(_) if path.is_dir() => {}
             Err(source) => return Err(StateError::Create { path: path.to_owned(), source }),
         }
         Self::open_existing(path)
     }
 
-    /// Opens the directory, which must be there.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// As [`StateDir::open`], and if it is not there.
+    /// As [`StateDir::open`], and if the directory does not exist.
     pub fn open_existing(path: &Path) -> Result<Self, StateError> {
-        let path = checked(path)?;
+        let path = check_directory(path)?;
         let lock = lock(&path)?;
-        // Nobody else may be about to use them.
+        // This process holds the lock, so no other process is writing them.
         for name in [KEY, CERTIFICATE, KNOWN_PEERS] {
             files::remove_temporaries(&path.join(name));
         }
@@ -85,14 +85,14 @@ impl StateDir {
         Ok(Self { path, known, _lock: lock })
     }
 
-    /// The node's key and certificate from here, each made if it is not there.
+    /// Reads the node's key and certificate. Creates those that do not exist.
     ///
     /// # Errors
-    /// Either can't be read, used or made, or they don't belong together.
+    /// Either can't be read, used or created, the certificate is for another key, or only the key is missing.
     pub fn identity(&self) -> Result<Identity, StateError> {
         let (key, cert) = (self.path.join(KEY), self.path.join(CERTIFICATE));
-        let is_there = |file: &Path| file.symlink_metadata().is_ok();
-        match (is_there(&key), is_there(&cert)) {
+        let exists = |file: &Path| file.symlink_metadata().is_ok();
+        match (exists(&key), exists(&cert)) {
             (true, true) => {
                 Identity::from_pair(&key, &cert, FileRequirement::PrivateInPlace).map_err(|error| match error
                 {
@@ -110,21 +110,21 @@ impl StateDir {
         }
     }
 
-    /// The peers that were known when the directory was opened, or last forgotten.
+    /// The known peers as of the opening of the directory or the last [`StateDir::forget`].
     #[must_use]
     pub fn known_peers(&self) -> &[KnownPeer] {
         &self.known
     }
 
-    /// Forgets a peer for good. Whether it was known.
+    /// Removes a peer from the known peers and from their file. Returns whether it was known.
     ///
     /// # Errors
-    /// The file can't be written; then nothing is forgotten.
+    /// The file can't be written. Then the peer is still known.
     pub fn forget(&mut self, peer: &crate::PeerId) -> Result<bool, StateError> {
         let kept: Vec<KnownPeer> = self.known.iter().filter(|known| known.id != *peer).cloned().collect();
         let was_known = kept.len() < self.known.len();
         if was_known {
-            self.remember(&kept)
+            self.write_known_peers(&kept)
                 .map_err(|source| StateError::Write { file: self.path.join(KNOWN_PEERS), source })?;
             self.known = kept;
         }
@@ -132,36 +132,36 @@ impl StateDir {
     }
 
     /// Replaces the file of known peers.
-    pub(crate) fn remember(&self, peers: &[KnownPeer]) -> io::Result<()> {
+    pub(crate) fn write_known_peers(&self, peers: &[KnownPeer]) -> io::Result<()> {
         known_peers::write(&self.path.join(KNOWN_PEERS), peers)
     }
 
-    /// The directory.
+    /// The directory's absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The known peers in a directory that another process may be using.
+    /// Reads the known peers without the lock; another process may use the directory.
     ///
     /// # Errors
-    /// It is not there, belongs to somebody else, is open to others, or its file of known peers
-    /// can't be understood.
+    /// The directory does not exist, belongs to another user or gives others access, or its file of known
+    /// peers is damaged.
     pub fn peek(path: &Path) -> Result<Vec<KnownPeer>, StateError> {
-        Ok(known_peers::read(&checked(path)?.join(KNOWN_PEERS))?)
+        Ok(known_peers::read(&check_directory(path)?.join(KNOWN_PEERS))?)
     }
 
-    /// The id of the key in a directory that another process may be using.
+    /// Reads the id of the key without the lock; another process may use the directory.
     ///
     /// # Errors
     /// As [`StateDir::peek`], for the key.
     pub fn peek_id(path: &Path) -> Result<crate::PeerId, StateError> {
-        Ok(Identity::from_key(&checked(path)?.join(KEY), FileRequirement::PrivateInPlace)?.id())
+        Ok(Identity::from_key(&check_directory(path)?.join(KEY), FileRequirement::PrivateInPlace)?.id())
     }
 }
 
-/// A directory of ours that is closed to others, by a name that stays right wherever we go.
-fn checked(path: &Path) -> Result<PathBuf, StateError> {
+/// Checks that the directory belongs to this user and gives others no access. Returns its absolute path.
+fn check_directory(path: &Path) -> Result<PathBuf, StateError> {
     let unusable = |source| StateError::Open { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(unusable)?;
     let metadata = path.metadata().map_err(unusable)?;
@@ -184,20 +184,20 @@ fn lock(directory: &Path) -> Result<Lock, StateError> {
     options.read(true).write(true).create(true).truncate(false).mode(files::PRIVATE);
     options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     let mut file = options.open(&path).map_err(failed)?;
-    // Whatever the mask says: the next start must be able to open it.
+    // Independent of the umask: the next process must be able to open the file.
     let _ = file.set_permissions(fs::Permissions::from_mode(files::PRIVATE));
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
-            // Whatever is in there is somebody's process id, or no help.
+            // The file holds the process id of the lock's holder, or nothing useful.
             let _ = (&file).take(32).read_to_string(&mut holder);
             let pid = holder.trim().parse().ok();
             return Err(StateError::InUse { path: directory.to_owned(), pid });
         }
         Err(errno) => return Err(failed(errno.into())),
     }
-    // For whoever meets the lock; a full disk is no reason not to go on.
+    // For the error message of another process. A full disk does not prevent the lock.
     let _ = file.set_len(0).and_then(|()| file.rewind());
     let _ = writeln!(file, "{}", std::process::id());
     Ok(Lock(file))
@@ -207,34 +207,34 @@ fn lock(directory: &Path) -> Result<Lock, StateError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The directory can't be made.
+    /// The directory can't be created.
     #[error("cannot make the state directory {}: {source}", path.display())]
     Create {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The directory can't be used.
+    /// The directory can't be opened.
     #[error("cannot use the state directory {}: {source}", path.display())]
     Open {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The directory belongs to another user.
-    #[error("the state directory {} belongs to the user with the number {owner}, and this runs as {ours}; run it as its owner, or name a directory of your own", path.display())]
+    #[error("the state directory {} belongs to user {owner}, and this runs as user {ours}; run it as the owner, or name another directory", path.display())]
     WrongOwner {
         /// The directory.
         path: PathBuf,
-        /// Its owner.
+        /// The owner's user id.
         owner: u32,
-        /// Who this process runs as.
+        /// The user id of this process.
         ours: u32,
     },
-    /// Other users can read or write the directory.
-    #[error("the state directory {} is open to other users (mode {mode:04o}); run: chmod 700 {}", path.display(), path.display())]
+    /// Other users have access to the directory.
+    #[error("the state directory {} is accessible to other users (mode {mode:04o}); run: chmod 700 {}", path.display(), path.display())]
     TooPermissive {
         /// The directory.
         path: PathBuf,
@@ -242,34 +242,34 @@ pub enum StateError {
         mode: u32,
     },
     /// Another process uses the directory.
-    #[error("the state directory {} is in use{}; give each node a directory of its own", path.display(), by(*pid))]
+    #[error("the state directory {} is in use{}; give each node a separate directory", path.display(), by_process(*pid))]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// The process, if it has left its number.
+        /// The id of that process, if the lock holds it.
         pid: Option<u32>,
     },
-    /// The lock can't be made or taken.
+    /// The lock can't be created or taken.
     #[error("cannot lock {}: {source}", path.display())]
     Lock {
         /// The lock's file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The key or certificate can't be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The certificate is for another key.
-    #[error("{} is not the certificate of {}; move it away, and one is made for the key", cert.display(), key.display())]
+    #[error("{} is not the certificate of {}; move it away, and p2p-gossip makes a new one for the key", cert.display(), key.display())]
     Mismatch {
         /// The key's file.
         key: PathBuf,
         /// The certificate's file.
         cert: PathBuf,
     },
-    /// The certificate is there, its key is not: a new key would be another identity.
-    #[error("{} is missing, and {} is there; put the key back, or move the certificate away to begin with a new key", key.display(), cert.display())]
+    /// The certificate exists without its key. A new key would be another identity.
+    #[error("{} is missing, but {} exists; put the key back, or move the certificate away to begin with a new key", key.display(), cert.display())]
     KeyMissing {
         /// The key's file.
         key: PathBuf,
@@ -284,11 +284,11 @@ pub enum StateError {
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-fn by(pid: Option<u32>) -> String {
+fn by_process(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
 }

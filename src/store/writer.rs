@@ -1,5 +1,5 @@
-//! Keeps the known peers on disk while a node runs. A thread of its own writes them, so that a slow
-//! or full disk holds up nobody.
+//! Writes the known peers to disk while a node runs, in a separate thread, so that a slow or full disk delays
+//! nothing else.
 
 use std::io;
 use std::thread;
@@ -11,88 +11,88 @@ use crate::limits::{REMEMBER_DELAY, REMEMBER_EVERY, REMEMBER_FLUSH, REMEMBER_RET
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
 
-/// What the clock on the wall says; 1970 if it is before that.
+/// The wall clock's time; 1970 if the clock is before that.
 pub(crate) fn wall_clock() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
-/// Starts the thread that writes to the directory, and alone holds it from now on.
+/// Starts the thread that owns the directory and writes to it.
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Memory, Writing)> {
-    // Room for one: what was put in and not taken yet is replaced by what is newer.
+    // Room for one: a newer list replaces one that the thread has not taken yet.
     let (mailbox, letters) = bounded(1);
     let (finished, done) = bounded(0);
     let theirs = letters.clone();
     thread::Builder::new().name("memory".to_owned()).spawn(move || {
         let _finished: Sender<()> = finished;
         write_all(&state, &theirs);
-        // The directory is another's before anybody hears that we are done.
+        // Unlocks the directory before the node sees the end of this thread.
         drop(state);
     })?;
     Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { done }))
 }
 
-/// The coordinator's end: when to hand the known peers over, and the way.
+/// The coordinator's end: the time and the channel for the next list of known peers.
 #[derive(Debug)]
 pub(crate) struct Memory {
     mailbox: Sender<Vec<KnownPeer>>,
-    /// For taking back what the thread has not taken.
+    /// Receives back a list that the thread has not taken.
     letters: Receiver<Vec<KnownPeer>>,
     due: Instant,
 }
 
 impl Memory {
-    /// The known peers have changed.
+    /// Notes a change of the known peers.
     pub(crate) fn changed(&mut self, now: Instant) {
-        // Counted from the first change, so that a mesh that never rests is remembered too.
+        // Counted from the first change, so that the peers of a mesh that never settles are written too.
         self.due = self.due.min(now + REMEMBER_DELAY);
     }
 
-    /// When they are to be handed over next.
+    /// The time of the next [`Memory::remember`].
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Hands them over; never blocks.
+    /// Passes the known peers to the thread. Never blocks.
     pub(crate) fn remember(&mut self, now: Instant, peers: Vec<KnownPeer>) {
         self.due = now + REMEMBER_EVERY;
         let mut peers = peers;
         while let Err(TrySendError::Full(unsent)) = self.mailbox.try_send(peers) {
-            // Older than these. If the thread was faster, there is room now.
+            // Removes the older list. If the thread took it meanwhile, there is room as well.
             let _ = self.letters.try_recv();
             peers = unsent;
         }
     }
 }
 
-/// The node's end: when the last of it is written.
+/// The node's end: waits for the last write.
 #[derive(Debug)]
 pub(crate) struct Writing {
     done: Receiver<()>,
 }
 
 impl Writing {
-    /// Waits until all that was handed over is on disk, but not for ever: a disk may hang. Nothing
-    /// more may be handed over.
+    /// Waits until the last list is on disk, at most [`REMEMBER_FLUSH`], because a disk may hang. The coordinator
+    /// must have dropped its end.
     pub(crate) fn finish(self) {
         if let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(REMEMBER_FLUSH) {
-            log::warn!("the disk is slow; the last news of known peers may be lost");
+            log::warn!("the disk does not respond; the last changes of the known peers may be lost");
         }
     }
 }
 
 fn write_all(state: &StateDir, letters: &Receiver<Vec<KnownPeer>>) {
     let mut unwritten: Option<Vec<KnownPeer>> = None;
-    let mut trouble: Option<Trouble> = None;
+    let mut failure: Option<Failure> = None;
     loop {
-        let letter = match &trouble {
-            Some(trouble) => letters.recv_deadline(trouble.retry_at),
+        let letter = match &failure {
+            Some(failure) => letters.recv_deadline(failure.retry_at),
             None => letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match letter {
             Ok(peers) => {
                 unwritten = Some(peers);
-                if trouble.is_some() {
-                    // News is no reason to try sooner.
+                if failure.is_some() {
+                    // A newer list does not bring the retry forward.
                     continue;
                 }
             }
@@ -102,39 +102,39 @@ fn write_all(state: &StateDir, letters: &Receiver<Vec<KnownPeer>>) {
         let Some(peers) = unwritten.take() else {
             continue;
         };
-        match state.remember(&peers) {
+        match state.write_known_peers(&peers) {
             Ok(()) => {
-                if trouble.take().is_some() {
+                if failure.take().is_some() {
                     log::info!(path:% = state.path().display(); "the known peers can be written again");
                 }
             }
             Err(error) => {
-                if trouble.is_none() {
+                if failure.is_none() {
                     log::warn!(path:% = state.path().display(), reason:% = error;
-                        "cannot write the known peers; the old file stays, and it is tried again");
+                        "cannot write the known peers; keeping the old file and retrying");
                 }
-                trouble = Some(Trouble::after(trouble));
+                failure = Some(Failure::after(failure));
                 unwritten = Some(peers);
             }
         }
     }
-    // The node has stopped: the last chance.
-    if let Some(Err(error)) = unwritten.map(|peers| state.remember(&peers)) {
+    // The node has stopped, so this is the last attempt.
+    if let Some(Err(error)) = unwritten.map(|peers| state.write_known_peers(&peers)) {
         log::warn!(path:% = state.path().display(), reason:% = error;
-            "the last news of known peers is lost; the old file stays");
+            "the last changes of the known peers are lost; the old file stays");
     }
 }
 
-/// The disk refuses to be written to.
+/// A failed write, and its next attempt.
 #[derive(Debug)]
-struct Trouble {
+struct Failure {
     wait: Duration,
     retry_at: Instant,
 }
 
-impl Trouble {
-    fn after(earlier: Option<Self>) -> Self {
-        let wait = earlier.map_or(REMEMBER_RETRY_MIN, |trouble| (trouble.wait * 2).min(REMEMBER_RETRY_MAX));
+impl Failure {
+    fn after(previous: Option<Self>) -> Self {
+        let wait = previous.map_or(REMEMBER_RETRY_MIN, |failure| (failure.wait * 2).min(REMEMBER_RETRY_MAX));
         Self { wait, retry_at: Instant::now() + wait }
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_that_was_handed_over_is_what_is_found() {
+    fn last_list_is_the_one_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let now = crate::test_now();
@@ -167,13 +167,13 @@ mod tests {
             memory.remember(now, peers(count));
         }
         drop(memory);
-        // However long the disk takes: this test has the time.
+        // Without a deadline, because a test may wait for a slow disk.
         let _ = writing.done.recv();
         assert_eq!(StateDir::open(&path).unwrap().known_peers(), peers(200));
     }
 
     #[test]
-    fn changes_are_written_soon_and_a_change_does_not_put_off_the_last() {
+    fn later_change_does_not_delay_the_write_of_an_earlier_one() {
         let now = crate::test_now();
         let (mailbox, letters) = bounded(1);
         let mut memory = Memory { mailbox, letters, due: now + REMEMBER_EVERY };

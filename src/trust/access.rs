@@ -1,4 +1,4 @@
-//! Who may be a peer: the allow and deny lists, and the files that they are read from.
+//! The allow and deny lists of peers, and the files that hold them.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -7,34 +7,34 @@ use std::path::{Path, PathBuf};
 
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 
-/// Largest list file: some 15,000 ids with a comment each, far more than a mesh has peers.
+/// Largest accepted list file in bytes: some 15,000 ids with comments, far more than the peers of a mesh.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Who may be a peer. The default admits everybody.
+/// The peers that a node admits. The default admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Nobody else, if there is such a list.
+    /// If set, only these peers are admitted.
     pub allow: Option<BTreeSet<PeerId>>,
-    /// Never these, whatever else is said.
+    /// These peers are refused, even if they are on the allow list.
     pub deny: BTreeSet<PeerId>,
 }
 
 /// Why a peer is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It is denied.
+    /// The peer is on the deny list.
     #[error("it is on the deny list")]
     Denied,
-    /// There is an allow list and it is not on it.
+    /// There is an allow list, and the peer is not on it.
     #[error("it is not on the allow list")]
     NotAllowed,
 }
 
 impl Access {
-    /// Whether this peer may be connected. A denied one may not, also if it is allowed.
+    /// Checks whether the lists admit this peer.
     ///
     /// # Errors
-    /// Which list keeps it out.
+    /// The list that refuses it.
     pub fn check(&self, id: &PeerId) -> Result<(), Refusal> {
         if self.deny.contains(id) {
             return Err(Refusal::Denied);
@@ -45,16 +45,16 @@ impl Access {
         }
     }
 
-    /// What is probably a mistake in these lists, from the point of view of the node with this id.
+    /// Describes a probable mistake in the lists of the node with the id `own`.
     #[must_use]
     pub fn warning(&self, own: &PeerId) -> Option<&'static str> {
         let is_alone =
             |allow: &BTreeSet<PeerId>| !allow.iter().any(|id| id != own && !self.deny.contains(id));
         if self.allow.as_ref().is_some_and(is_alone) {
-            Some("the allow list admits nobody else; this node stays alone")
+            Some("the allow list admits no other node; this node stays alone")
         } else if self.deny.contains(own) {
             Some(
-                "our own id is on the deny list; that changes nothing here, but others with this list refuse us",
+                "our own id is on the deny list; that has no effect here, but other nodes with this list refuse us",
             )
         } else {
             None
@@ -62,31 +62,31 @@ impl Access {
     }
 }
 
-/// Where the lists come from: ids given directly, and files that can be read again.
+/// The sources of the lists: single ids, and files that can be read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSources {
-    /// Ids that are allowed.
+    /// Allowed ids.
     pub allow: Vec<PeerId>,
-    /// Files of ids that are allowed.
+    /// Files of allowed ids.
     pub allow_files: Vec<PathBuf>,
-    /// Ids that are denied.
+    /// Denied ids.
     pub deny: Vec<PeerId>,
-    /// Files of ids that are denied.
+    /// Files of denied ids.
     pub deny_files: Vec<PathBuf>,
 }
 
 impl AccessSources {
-    /// Whether some of it can change while the node runs.
+    /// Whether there are files, which can change while the node runs.
     #[must_use]
     pub fn has_files(&self) -> bool {
         !self.allow_files.is_empty() || !self.deny_files.is_empty()
     }
 
-    /// Reads all files. With no id and no file that allows, everybody is allowed; an empty file
-    /// allows nobody.
+    /// Reads all files. Without an allowed id or a file of allowed ids, all peers are allowed; an empty file
+    /// allows none.
     ///
     /// # Errors
-    /// The first file that can't be read or that has a line which is no id; then nothing counts.
+    /// A file can't be read, or has a line that is no id. The error names the first such file.
     pub fn read(&self) -> Result<Access, AccessError> {
         let is_closed = !self.allow.is_empty() || !self.allow_files.is_empty();
         let allow = with_files(&self.allow, &self.allow_files)?;
@@ -107,34 +107,34 @@ fn with_files(ids: &[PeerId], files: &[PathBuf]) -> Result<BTreeSet<PeerId>, Acc
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// The system doesn't give the file.
+    /// The file can't be read.
     #[error("cannot read {}: {source}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is a pipe, a device or something else that can't be read again.
+    /// The file is a pipe, a device or something else that can't be read again.
     #[error("{} is not a regular file; a list must be one, because SIGHUP reads it again", file.display())]
     NotAFile {
         /// The file.
         file: PathBuf,
     },
-    /// It is too large to be a list of ids.
-    #[error("{} is larger than 1 MiB; that is no list of ids", file.display())]
+    /// The file is too large for a list of ids.
+    #[error("{} is larger than 1 MiB, so it is no list of ids", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// A line is no id.
-    #[error("{} line {line}: {problem}; each line has one id, and perhaps a # comment", file.display())]
+    #[error("{} line {line}: {problem}; each line holds one id, and optionally a # comment", file.display())]
     Line {
         /// The file.
         file: PathBuf,
-        /// Its number, from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem of the line.
         problem: LineProblem,
     },
 }
@@ -142,20 +142,20 @@ pub enum AccessError {
 /// Why a line of a list is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineProblem {
-    /// It is not 64 hexadecimal digits.
+    /// The line does not begin with 64 hexadecimal digits.
     #[error("{0}")]
     NotAnId(#[from] ParsePeerIdError),
-    /// Something follows the id that is no comment.
+    /// Text other than a comment follows the id.
     #[error("only a comment that begins with # may follow the id")]
     Trailing,
-    /// It has bytes that are no text.
+    /// The line is not UTF-8.
     #[error("it is not valid UTF-8")]
     NotText,
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, AccessError> {
     let failed = |source| AccessError::Read { file: file.to_owned(), source };
-    // Asked before it is opened: opening a pipe waits for its other end.
+    // Checked before opening, because opening a pipe waits for its other end.
     let metadata = std::fs::metadata(file).map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
@@ -173,7 +173,7 @@ fn read(file: &Path) -> Result<Vec<u8>, AccessError> {
 
 fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<PeerId>, AccessError> {
     let mut ids = Vec::new();
-    // Other editors begin a file with a byte order mark and end its lines with CR LF.
+    // Some editors begin a file with a byte order mark and end lines with CR LF.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         match parse_line(line) {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn deny_beats_allow_and_an_allow_list_closes() {
+    fn deny_list_overrides_allow_list_and_an_allow_list_excludes_others() {
         let open = Access::default();
         assert_eq!(open.check(&id(1)), Ok(()));
         let access = Access { allow: Some([id(1), id(2)].into()), deny: [id(2)].into() };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_probably_wrong_are_told() {
+    fn probable_mistakes_in_lists_cause_a_warning() {
         let closed =
             |allow: &[PeerId]| Access { allow: Some(allow.iter().copied().collect()), ..Access::default() };
         assert_eq!(Access::default().warning(&id(1)), None);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_and_foreign_line_ends_are_no_trouble() {
+    fn comments_blank_lines_and_other_line_ends_are_accepted() {
         let (one, two) = (id(1), id(0xab));
         let upper = two.to_string().to_uppercase();
         let text = format!("\u{feff}# hosts\r\n\r\n  {one}  # the first\r\n\t{upper}#second\n   \n#{one}");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_by_its_number() {
+    fn bad_line_is_reported_by_its_number() {
         let one = id(1);
         let error = |text: &str| parsed(text).unwrap_err();
         let short = error(&format!("{one}\n\n0101 # too short\n"));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn no_source_is_open_and_an_empty_file_admits_nobody() {
+    fn no_source_admits_all_and_an_empty_allow_file_admits_none() {
         assert_eq!(AccessSources::default().read().unwrap(), Access::default());
         let empty = tempfile::NamedTempFile::new().unwrap();
         let sources =
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_again_or_is_no_list_is_refused() {
+    fn file_that_cannot_be_read_again_or_is_too_large_is_refused() {
         let read = |file: &Path| {
             let sources = AccessSources { deny_files: vec![file.to_owned()], ..AccessSources::default() };
             sources.read().unwrap_err()

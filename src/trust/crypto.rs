@@ -1,12 +1,12 @@
-//! The cryptography that identities and TLS share, and the name of the protocol.
+//! The cryptography that identities and TLS share, and the protocol's name.
 
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-/// ALPN protocol (RFC 7301): its number is the version of the wire format.
+/// The protocol's name in ALPN (RFC 7301). Its number is the version of the wire format.
 pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
 
-/// Signatures accepted in the handshake, which decides the kinds of key that can be used.
+/// Signature schemes accepted in the handshake. They decide the usable kinds of key.
 pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::ED25519,
     SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -16,7 +16,7 @@ pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::RSA_PSS_SHA512,
 ];
 
-/// The one crypto provider of the program.
+/// Returns the crypto provider of the whole program.
 pub(crate) fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }

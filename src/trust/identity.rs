@@ -1,4 +1,4 @@
-//! Who a node is: its key pair, the certificate around it, and the id hashed from the public key.
+//! A node's identity: its key pair, its certificate, and the id that is the hash of the public key.
 
 use std::fmt;
 use std::io;
@@ -15,14 +15,14 @@ use crate::trust::crypto::{SIGNATURE_SCHEMES, provider};
 use crate::trust::peer_id::{CertificateError, PeerId};
 use crate::trust::pem_file::{self, PemItem, PemProblem};
 
-/// Largest key or certificate file read: the biggest real ones have some 10 KiB.
+/// Largest accepted key or certificate file in bytes; real ones have up to 10 KiB.
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 impl PeerId {
-    /// The id of the key in a PEM file with a certificate.
+    /// Computes the id of the key in a PEM file with a certificate.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it.
+    /// The file can't be read or holds no usable certificate. The error names the file.
     pub fn of_certificate_file(file: &Path) -> Result<Self, IdentityError> {
         Self::of_certificate(&read_certificate(file)?)
             .map_err(|source| IdentityError::Certificate { file: file.to_owned(), source })
@@ -36,7 +36,7 @@ pub struct Identity {
     certified: Arc<CertifiedKey>,
 }
 
-/// The id alone: the bytes of a key or certificate never get into a log.
+/// Shows the id alone: no byte of a key or certificate reaches a log.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("id", &self.id).finish_non_exhaustive()
@@ -44,10 +44,10 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A new Ed25519 key with a self-signed certificate, in memory only.
+    /// Generates an Ed25519 key with a self-signed certificate, in memory only.
     ///
     /// # Errors
-    /// The system has no randomness to give.
+    /// The system provides no randomness.
     pub fn generate() -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|_| IdentityError::Generate)?;
         Self::self_signed(&key)
@@ -58,19 +58,19 @@ impl Identity {
     /// the key alone, so it is the same at every start.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it: missing, unreadable, readable by others, empty,
-    /// without such a block, or with a key that can't be used.
+    /// The file is missing, unreadable, readable by others, empty, without such a block, or its key can't be
+    /// used. The error names the file.
     pub fn from_key_file(key_file: &Path) -> Result<Self, IdentityError> {
         Self::from_key(key_file, FileRequirement::Private)
     }
 
-    /// The same, with what is demanded of the file.
-    pub(crate) fn from_key(key_file: &Path, demand: FileRequirement) -> Result<Self, IdentityError> {
-        let key = read_key(key_file, demand)?;
+    /// Like [`Identity::from_key_file`], with another requirement on the file.
+    pub(crate) fn from_key(key_file: &Path, requirement: FileRequirement) -> Result<Self, IdentityError> {
+        let key = read_key(key_file, requirement)?;
         let unusable = || IdentityError::KeyUnusable { file: key_file.to_owned() };
         let pair = KeyPair::try_from(&key).map_err(|_| unusable())?;
         let identity = Self::self_signed(&pair).map_err(|error| match error {
-            // Whatever is wrong with a key that came from a file, the file is to be named.
+            // The key came from a file, so the error names the file.
             IdentityError::OwnKey(_) | IdentityError::Tls => unusable(),
             other => other,
         })?;
@@ -86,13 +86,13 @@ impl Identity {
         Self::from_pair(key_file, cert_file, FileRequirement::Private)
     }
 
-    /// The same, with what is demanded of the key's file.
+    /// Like [`Identity::from_files`], with another requirement on the key's file.
     pub(crate) fn from_pair(
         key_file: &Path,
         cert_file: &Path,
-        demand: FileRequirement,
+        requirement: FileRequirement,
     ) -> Result<Self, IdentityError> {
-        let key = read_key(key_file, demand)?;
+        let key = read_key(key_file, requirement)?;
         let certificate = read_certificate(cert_file)?;
         let signing_key = provider()
             .key_provider
@@ -109,31 +109,32 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Makes a new Ed25519 key with a self-signed certificate, and writes both to files that were not
-    /// there before; the key's is readable by its owner only.
+    /// Generates an Ed25519 key with a self-signed certificate, and writes both to new files. Only the owner can
+    /// read the key's file.
     ///
     /// # Errors
-    /// Either file exists, or the system refuses to make them; then neither is left behind.
+    /// Either file exists, or the system can't create it. No new file is left behind.
     pub fn create_files(key_file: &Path, cert_file: &Path) -> Result<Self, IdentityError> {
-        let written = |file: &Path, source| IdentityError::Write { file: file.to_owned(), source };
-        // Before a key is written that would have to be taken back.
+        let write_error = |file: &Path, source| IdentityError::Write { file: file.to_owned(), source };
+        // Checked before the key is written, which would have to be removed again.
         if cert_file.symlink_metadata().is_ok() {
-            return Err(written(cert_file, io::ErrorKind::AlreadyExists.into()));
+            return Err(write_error(cert_file, io::ErrorKind::AlreadyExists.into()));
         }
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|_| IdentityError::Generate)?;
         let identity = Self::self_signed(&key)?;
         let pem = Zeroizing::new(key.serialize_pem());
-        files::create_new(key_file, pem.as_bytes(), PRIVATE).map_err(|source| written(key_file, source))?;
+        files::create_new(key_file, pem.as_bytes(), PRIVATE)
+            .map_err(|source| write_error(key_file, source))?;
         identity.write_certificate(cert_file).inspect_err(|_| {
-            // Made a moment ago, so nobody's id yet.
+            // The key is new, so no node has used its id.
             let _ = std::fs::remove_file(key_file);
         })?;
         Ok(identity)
     }
 
-    /// Writes the certificate to a file that was not there before.
+    /// Writes the certificate to a new file.
     pub(crate) fn write_certificate(&self, file: &Path) -> Result<(), IdentityError> {
-        // One certificate: chains mean nothing here.
+        // The first certificate only: this program uses no chains.
         let der = self.certified.cert.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
         let config = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
         let pem = ::pem::encode_config(&::pem::Pem::new("CERTIFICATE", der), config);
@@ -163,7 +164,7 @@ impl Identity {
         Ok(Self { id, certified: Arc::new(certified) })
     }
 
-    /// Peers accept the kinds of key that this names; a P-521 key would load and then fail with everyone.
+    /// Checks that peers accept this kind of key: a P-521 key would load here, and every peer would refuse it.
     fn check_key(&self, file: &Path) -> Result<(), IdentityError> {
         let ours = SIGNATURE_SCHEMES;
         if self.certified.key.choose_scheme(ours).is_none() {
@@ -173,7 +174,7 @@ impl Identity {
     }
 }
 
-/// Why a node has no identity. Holds no byte of a key or certificate.
+/// Why an identity can't be read, generated or written. Holds no byte of a key or certificate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -182,61 +183,61 @@ pub enum IdentityError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file can't be made.
+    /// A file can't be created.
     #[error("cannot write {}: {source}", file.display())]
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A private key that was to lie here lies somewhere else.
+    /// The private key's file is a symbolic link.
     #[error("{} is a symbolic link; put the private key itself there, or name its file with --key", file.display())]
     Link {
         /// The link.
         file: PathBuf,
     },
-    /// A private key belongs to somebody else.
-    #[error("{} belongs to the user with the number {owner}, not to the one this runs as", file.display())]
+    /// The private key's file belongs to another user.
+    #[error("{} belongs to user {owner}, not to the user that runs this", file.display())]
     WrongOwner {
         /// The file.
         file: PathBuf,
-        /// Its owner.
+        /// The owner's user id.
         owner: u32,
     },
-    /// A file has nothing in it.
+    /// A file is empty.
     #[error("{} is empty; a PEM file with a {wanted} is needed", file.display())]
     Empty {
         /// The file.
         file: PathBuf,
-        /// What was to be read from it.
+        /// The item that the file should hold.
         wanted: PemItem,
     },
-    /// A file is too large to be what it should be.
-    #[error("{} is larger than 1 MiB; that is no {wanted}", file.display())]
+    /// A file is too large for its item.
+    #[error("{} is larger than 1 MiB, so it is no {wanted}", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
-        /// What was to be read from it.
+        /// The item that the file should hold.
         wanted: PemItem,
     },
-    /// A file has no whole PEM block of the kind needed.
-    #[error("{} {}", file.display(), problem.in_file_with(*wanted))]
+    /// A file has no complete PEM block of the right kind.
+    #[error("{} {}", file.display(), problem.describe(*wanted))]
     Pem {
         /// The file.
         file: PathBuf,
-        /// What was to be read from it.
+        /// The item that the file should hold.
         wanted: PemItem,
-        /// What is wrong with it.
+        /// The problem of the text.
         problem: PemProblem,
     },
-    /// The text of a key or certificate was given instead of the name of its file.
+    /// The caller passed the text of a key or certificate instead of the name of its file.
     #[error("the name of a file is needed, not the text of a {wanted}")]
     TextAsName {
-        /// What was to be read.
+        /// The item that the file should hold.
         wanted: PemItem,
     },
     /// Other users can read or write the private key.
@@ -247,7 +248,7 @@ pub enum IdentityError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The key is damaged or of a kind that isn't accepted.
+    /// The key is damaged or of a kind that peers don't accept.
     #[error("the private key in {} cannot be used; accepted are Ed25519, P-256, P-384 and RSA of 2048 to 4096 bits, not encrypted", file.display())]
     KeyUnusable {
         /// The file.
@@ -258,10 +259,10 @@ pub enum IdentityError {
     Certificate {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The problem of the certificate.
         source: CertificateError,
     },
-    /// Key and certificate are not of one pair.
+    /// The certificate is for another key.
     #[error("the private key in {} and the certificate in {} do not belong together", key.display(), cert.display())]
     Mismatch {
         /// The key's file.
@@ -269,7 +270,7 @@ pub enum IdentityError {
         /// The certificate's file.
         cert: PathBuf,
     },
-    /// A key or certificate can't be made.
+    /// A key or certificate can't be generated.
     #[error(
         "cannot make a key and certificate: the cryptographic library failed, perhaps for lack of randomness"
     )]
@@ -282,9 +283,9 @@ pub enum IdentityError {
     Tls,
 }
 
-fn read_key(file: &Path, demand: FileRequirement) -> Result<PrivateKeyDer<'static>, IdentityError> {
+fn read_key(file: &Path, requirement: FileRequirement) -> Result<PrivateKeyDer<'static>, IdentityError> {
     let wanted = PemItem::PrivateKey;
-    let text = Zeroizing::new(read_pem(file, wanted, demand)?);
+    let text = Zeroizing::new(read_pem(file, wanted, requirement)?);
     pem_file::private_key(&text).map_err(|problem| IdentityError::Pem {
         file: file.to_owned(),
         wanted,
@@ -294,7 +295,7 @@ fn read_key(file: &Path, demand: FileRequirement) -> Result<PrivateKeyDer<'stati
 
 fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityError> {
     let wanted = PemItem::Certificate;
-    // In the wrong file it may be a private key.
+    // If the file is the wrong one, its text may be a private key.
     let text = Zeroizing::new(read_pem(file, wanted, FileRequirement::Anything)?);
     pem_file::certificate(&text).map_err(|problem| IdentityError::Pem {
         file: file.to_owned(),
@@ -303,12 +304,12 @@ fn read_certificate(file: &Path) -> Result<CertificateDer<'static>, IdentityErro
     })
 }
 
-fn read_pem(file: &Path, wanted: PemItem, demand: FileRequirement) -> Result<Vec<u8>, IdentityError> {
-    // Errors name the file: here that would show the key.
+fn read_pem(file: &Path, wanted: PemItem, requirement: FileRequirement) -> Result<Vec<u8>, IdentityError> {
+    // If the name is a key itself, an error that names the file would show the key.
     if pem_file::is_pem_text(file.as_os_str().as_encoded_bytes()) {
         return Err(IdentityError::TextAsName { wanted });
     }
-    let bytes = files::read(file, PEM_BYTES_MAX, demand).map_err(|error| {
+    let bytes = files::read(file, PEM_BYTES_MAX, requirement).map_err(|error| {
         let file = file.to_owned();
         match error {
             ReadError::System(source) => IdentityError::Read { file, source },

@@ -1,4 +1,4 @@
-//! Keys and the decisions that rest on them: identities, TLS, the network key, access lists, pins.
+//! Keys, and the decisions that depend on them: identities, TLS, the network key, access lists, pins.
 
 pub(crate) mod access;
 pub(crate) mod crypto;
@@ -7,5 +7,7 @@ pub(crate) mod network_key;
 pub(crate) mod peer_id;
 pub(crate) mod pem_file;
 pub(crate) mod pin;
+mod protocol_offer;
 pub(crate) mod tls;
 pub(crate) mod tls_error;
+mod verifier;

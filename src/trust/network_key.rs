@@ -1,4 +1,4 @@
-//! The secret that the nodes of a closed network share, and the file that holds it.
+//! The network key: the secret that the nodes of a closed network share, and its file.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -8,25 +8,25 @@ use zeroize::Zeroizing;
 
 use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
 use crate::trust::crypto::provider;
+use crate::util::hex;
 
-/// Bytes of a key.
+/// Length of a key in bytes.
 const KEY_BYTES: usize = 32;
-/// Largest file read: a key, and what people write beside it in comments.
+/// Largest accepted file in bytes: a key and comments.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// 32 random bytes that all nodes of a network have and nobody else. Wiped from memory when dropped,
-/// and never shown.
+/// 32 random bytes that only the nodes of one network have. Wiped from memory when dropped, and never shown.
 ///
-/// In a file it is one line of 64 hexadecimal digits. Empty lines, spaces around it and lines that
-/// begin with `#` mean nothing.
+/// Its file has one line of 64 hexadecimal digits. Spaces around them, empty lines and lines that begin with
+/// `#` are ignored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NetworkKey(Zeroizing<[u8; KEY_BYTES]>);
 
 impl NetworkKey {
-    /// A new one.
+    /// Generates a key.
     ///
     /// # Errors
-    /// The system has no randomness to give.
+    /// The system provides no randomness.
     pub fn generate() -> Result<Self, NetworkKeyError> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         provider().secure_random.fill(&mut *key).map_err(|_| NetworkKeyError::NoRandomness)?;
@@ -36,11 +36,11 @@ impl NetworkKey {
     /// Reads a key from its file.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it: missing, unreadable, readable by others, or without
-    /// exactly one key in it; then with the line.
+    /// The file is missing, unreadable, readable by others, or does not hold exactly one key. The error names
+    /// the file, and the line at fault.
     pub fn from_file(file: &Path) -> Result<Self, NetworkKeyError> {
-        // Errors name the file: here that would show the key.
-        if hex(file.as_os_str().as_encoded_bytes().trim_ascii()).is_some() {
+        // If the name is a key itself, an error that names the file would show the key.
+        if parse_hex(file.as_os_str().as_encoded_bytes().trim_ascii()).is_some() {
             return Err(NetworkKeyError::KeyAsName);
         }
         let bytes = files::read(file, FILE_BYTES_MAX, FileRequirement::Private).map_err(|error| {
@@ -49,7 +49,7 @@ impl NetworkKey {
                 ReadError::TooPermissive(mode) => NetworkKeyError::TooPermissive { file, mode },
                 ReadError::TooLarge => NetworkKeyError::TooLarge { file },
                 ReadError::System(source) => NetworkKeyError::Read { file, source },
-                // Not demanded above.
+                // The requirement above does not produce these.
                 ReadError::WrongOwner(_) | ReadError::Link | ReadError::NoFile => {
                     NetworkKeyError::Read { file, source: io::ErrorKind::InvalidInput.into() }
                 }
@@ -58,17 +58,17 @@ impl NetworkKey {
         Self::parse(&Zeroizing::new(bytes)).map_err(|problem| {
             let file = file.to_owned();
             match problem {
-                Problem::Nothing => NetworkKeyError::Empty { file },
+                Problem::NoKey => NetworkKeyError::Empty { file },
                 Problem::BadLine(line) => NetworkKeyError::BadLine { file, line },
                 Problem::Second(line) => NetworkKeyError::Second { file, line },
             }
         })
     }
 
-    /// Writes the key to a file that was not there before, readable by its owner only.
+    /// Writes the key to a new file, which only its owner can read.
     ///
     /// # Errors
-    /// The file exists, or the system refuses to make it.
+    /// The file exists, or the system can't create it.
     pub fn write_new(&self, file: &Path) -> Result<(), NetworkKeyError> {
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
         for byte in *self.0 {
@@ -80,7 +80,7 @@ impl NetworkKey {
             .map_err(|source| NetworkKeyError::Write { file: file.to_owned(), source })
     }
 
-    /// The secret itself.
+    /// The 32 bytes of the secret.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
@@ -93,12 +93,12 @@ impl NetworkKey {
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            let key = hex(line).ok_or(Problem::BadLine(index + 1))?;
+            let key = parse_hex(line).ok_or(Problem::BadLine(index + 1))?;
             if found.replace(Self(key)).is_some() {
                 return Err(Problem::Second(index + 1));
             }
         }
-        found.ok_or(Problem::Nothing)
+        found.ok_or(Problem::NoKey)
     }
 }
 
@@ -110,26 +110,19 @@ impl fmt::Debug for NetworkKey {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Problem {
-    Nothing,
-    /// Neither a key nor a comment, in this line.
+    NoKey,
+    /// This line, from 1, is neither a key nor a comment.
     BadLine(usize),
-    /// A second key, in this line.
+    /// This line, from 1, holds a second key.
     Second(usize),
 }
 
-fn hex(digits: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+fn parse_hex(digits: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
-    if digits.len() != 2 * KEY_BYTES {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |b: u8| char::from(b).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-    }
-    Some(key)
+    hex::parse_into(digits, &mut *key).then_some(key)
 }
 
-/// Why there is no network key.
+/// Why a network key can't be read, written or generated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkKeyError {
@@ -138,15 +131,15 @@ pub enum NetworkKeyError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file can't be made.
+    /// The file can't be created.
     #[error("cannot write the network key {}: {source}", file.display())]
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Other users can read or write the key.
@@ -157,8 +150,8 @@ pub enum NetworkKeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file is too large to be what it should be.
-    #[error("{} is larger than 64 KiB; that is no network key", file.display())]
+    /// The file is too large for a network key.
+    #[error("{} is larger than 64 KiB, so it is no network key", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
@@ -178,18 +171,18 @@ pub enum NetworkKeyError {
         line: usize,
     },
     /// There are two keys in the file.
-    #[error("{} line {line}: a second key; put each in a file of its own", file.display())]
+    #[error("{} line {line}: a second key; put each key in a separate file", file.display())]
     Second {
         /// The file.
         file: PathBuf,
-        /// The line of the second one, from 1.
+        /// The line of the second key, from 1.
         line: usize,
     },
-    /// The key itself was given instead of the name of its file.
+    /// The caller passed the key itself instead of the name of its file.
     #[error("the name of a file with the network key is needed, not the key itself")]
     KeyAsName,
-    /// No key can be made.
-    #[error("cannot make a network key: the system has no randomness to give")]
+    /// The system provides no randomness for a key.
+    #[error("cannot make a network key: the system provides no randomness")]
     NoRandomness,
 }
 
@@ -198,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_comes_back_from_its_file_and_is_never_shown() {
+    fn written_key_is_read_back_and_never_shown() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("network.key");
         let key = NetworkKey::generate().unwrap();
@@ -214,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_space_around_a_key_mean_nothing_and_all_else_is_named_by_line() {
+    fn comments_and_spaces_are_ignored_and_other_lines_are_reported_by_number() {
         let digits = "0123456789abcdefABCDEF00".repeat(3)[..64].to_owned();
         let parse = |text: &str| NetworkKey::parse(text.as_bytes()).map(|key| key.as_bytes()[1]);
         assert_eq!(parse(&digits), Ok(0x23));
         assert_eq!(parse(&format!("# ours\r\n\n  {digits} \r\n# end")), Ok(0x23));
-        assert_eq!(parse(""), Err(Problem::Nothing));
-        assert_eq!(parse("# nothing\n"), Err(Problem::Nothing));
+        assert_eq!(parse(""), Err(Problem::NoKey));
+        assert_eq!(parse("# nothing\n"), Err(Problem::NoKey));
         assert_eq!(parse(&digits[1..]), Err(Problem::BadLine(1)));
         assert_eq!(parse(&format!("#\n{}g", &digits[1..])), Err(Problem::BadLine(2)));
         assert_eq!(parse(&format!("{digits} # ours")), Err(Problem::BadLine(1)));

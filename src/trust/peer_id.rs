@@ -1,4 +1,4 @@
-//! Who a node is: the hash of its public key.
+//! The peer id: the hash of a node's public key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,43 +8,45 @@ use rustls::server::ParsedCertificate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::util::hex;
+
 /// Bytes in the public key (DER) of RSA 4096, the largest key accepted: checking signatures of
-/// huge RSA keys is a known way to burn somebody else's CPU.
+/// huge RSA keys is a known way to exhaust another machine's CPU.
 const SPKI_BYTES_MAX: usize = 550;
 /// Bytes in the public key (DER) of RSA 2048, the smallest RSA key accepted.
 const SPKI_RSA_BYTES_MIN: usize = 294;
 /// DER of the object identifier rsaEncryption, 1.2.840.113549.1.1.1 (RFC 8017 appendix A.1).
 const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo (DER): who a node is, whatever its address,
-/// name or certificate.
+/// SHA-256 of a certificate's SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7). It identifies a node,
+/// independent of its address, name and certificate.
 ///
-/// Shown as 64 lower-case hexadecimal digits. Everybody can check one:
+/// Shown as 64 lower-case hexadecimal digits. To compute the id of a certificate with other tools:
 /// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
-    /// The id with these bytes.
+    /// Returns the id with these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The hash itself.
+    /// The 32 bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first ten hexadecimal digits: enough to tell the nodes of a mesh apart by eye, not
-    /// enough to authenticate one.
+    /// Returns the first ten hexadecimal digits: enough to tell the nodes of a mesh apart by eye, too few to
+    /// authenticate one.
     #[must_use]
     pub fn short(&self) -> ShortId {
         ShortId(*self)
     }
 
-    /// The id of the key in a certificate.
+    /// Computes the id of the key in a certificate.
     ///
     /// # Errors
     /// The certificate can't be parsed, or its key is RSA of fewer than 2048 or more than 4096 bits.
@@ -60,13 +62,13 @@ impl PeerId {
     }
 }
 
-/// Why no id can be taken from a certificate.
+/// Why a certificate has no usable id.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateError {
     /// It is not an X.509 version 3 certificate.
     #[error("it is not a well-formed X.509 version 3 certificate")]
     Malformed,
-    /// The key is too small to trust or too large to check.
+    /// The RSA key is too small to be safe, or so large that checking its signatures takes too long.
     #[error("its RSA key is out of range: 2048 to 4096 bits are accepted")]
     KeySize,
 }
@@ -83,7 +85,7 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// The short form of a [`PeerId`].
+/// The first ten digits of a [`PeerId`], for display.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ShortId(PeerId);
 
@@ -108,16 +110,8 @@ impl FromStr for PeerId {
     type Err = ParsePeerIdError;
 
     fn from_str(s: &str) -> Result<Self, ParsePeerIdError> {
-        let digits = s.as_bytes();
-        if digits.len() != 64 {
-            return Err(ParsePeerIdError);
-        }
         let mut id = [0; 32];
-        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |b: u8| char::from(b).to_digit(16).ok_or(ParsePeerIdError);
-            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).map_err(|_| ParsePeerIdError)?;
-        }
-        Ok(Self(id))
+        if hex::parse_into(s.as_bytes(), &mut id) { Ok(Self(id)) } else { Err(ParsePeerIdError) }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Private keys and certificates out of PEM text, and what is wrong with text that has none.
+//! Reads private keys and certificates from PEM text (RFC 7468), and diagnoses text that holds none.
 //!
 //! Invariant: an error holds no byte of the text, which may be a private key. The PEM parser's own errors
-//! quote whole lines of it, so they end here: the diagnosis looks at the text again.
+//! quote whole lines, so they are dropped here, and the diagnosis reads the text again.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
-/// What a PEM file is read for.
+/// The item that is read from a PEM file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PemItem {
-    /// A private key that is not encrypted.
+    /// An unencrypted private key.
     PrivateKey,
     /// A certificate.
     Certificate,
@@ -46,7 +46,7 @@ impl fmt::Display for PemItem {
 pub enum PemBlock {
     /// A private key in PKCS#8, PKCS#1 or SEC1 form.
     PrivateKey,
-    /// A private key behind a passphrase.
+    /// An encrypted private key.
     EncryptedKey,
     /// A private key in OpenSSH's own form.
     OpenSshKey,
@@ -73,7 +73,7 @@ impl PemBlock {
         }
     }
 
-    /// What the file has instead of the wanted item, with what to do about it.
+    /// Describes the block that the file has instead of the wanted item, with advice.
     fn instead_of(self, wanted: PemItem) -> &'static str {
         match (self, wanted) {
             (Self::EncryptedKey, PemItem::PrivateKey) => {
@@ -103,15 +103,15 @@ impl PemBlock {
     }
 }
 
-/// What is wrong with a PEM file. Holds no byte of the file.
+/// The problem of a PEM file. Holds no byte of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PemProblem {
-    /// A marker shares its line with something else, as when blanks or `\n` stand for the line breaks.
+    /// A marker shares its line with other text, for example because blanks or `\n` replaced the line breaks.
     LineBreaksLost,
     /// There is no BEGIN and no END line.
     NoBlock,
-    /// All blocks are whole, and none has the wanted item; the first block is of this kind.
+    /// All blocks are complete, and none has the wanted item. The first block is of this kind.
     OtherBlock(PemBlock),
     /// The block that begins in this line, from 1, has no END line of its kind.
     NoEnd {
@@ -128,20 +128,20 @@ pub enum PemProblem {
         /// The line, from 1.
         line: usize,
     },
-    /// What stands between BEGIN and END is not base64.
+    /// The text between BEGIN and END is not base64.
     Base64 {
-        /// The first line with a foreign character, or else the BEGIN line; from 1.
+        /// The first line with an invalid character, or else the BEGIN line; from 1.
         line: usize,
     },
 }
 
 impl PemProblem {
-    /// The problem as the rest of a sentence that begins with the file's name.
-    pub(crate) fn in_file_with(self, wanted: PemItem) -> String {
+    /// Describes the problem as the rest of a sentence that begins with the file's name.
+    pub(crate) fn describe(self, wanted: PemItem) -> String {
         match self {
             Self::LineBreaksLost => {
-                "has lost its line breaks: BEGIN, END and what is between them need lines of \
-                                     their own; copy the file itself, not its text through a shell variable"
+                "has lost its line breaks: BEGIN, END and the text between them need separate \
+                                     lines; copy the file itself, not its text through a shell variable"
                     .to_owned()
             }
             Self::NoBlock => format!("has no PEM block with a {wanted}: it has no BEGIN line"),
@@ -160,36 +160,36 @@ impl PemProblem {
                  and no blanks before them"
             ),
             Self::Base64 { line } => format!(
-                "is damaged in line {line}: what is between BEGIN and END is not base64; \
+                "is damaged in line {line}: the text between BEGIN and END is not base64; \
                  copy the whole file again"
             ),
         }
     }
 }
 
-/// The first private key in a PEM text.
+/// Reads the first private key in a PEM text.
 pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemProblem> {
-    let text = without_mark(text);
+    let text = strip_byte_order_mark(text);
     PrivateKeyDer::from_pem_slice(text).map_err(|_| diagnose(text, PemItem::PrivateKey))
 }
 
-/// The first certificate in a PEM text.
+/// Reads the first certificate in a PEM text.
 pub(crate) fn certificate(text: &[u8]) -> Result<CertificateDer<'static>, PemProblem> {
-    let text = without_mark(text);
+    let text = strip_byte_order_mark(text);
     CertificateDer::from_pem_slice(text).map_err(|_| diagnose(text, PemItem::Certificate))
 }
 
-/// Some editors begin a file with a byte order mark.
-fn without_mark(text: &[u8]) -> &[u8] {
+/// Removes the byte order mark with which some editors begin a file.
+fn strip_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-/// Whether this looks like PEM text, where the name of a file is needed.
+/// Whether this name of a file is PEM text instead.
 pub(crate) fn is_pem_text(name: &[u8]) -> bool {
     contains(name, BEGIN)
 }
 
-/// A whole block.
+/// A complete block.
 struct Block<'a> {
     kind: PemBlock,
     /// The line of BEGIN, from 0.
@@ -198,7 +198,7 @@ struct Block<'a> {
     body: &'a [&'a [u8]],
 }
 
-/// What is wrong with a text that the PEM parser refuses.
+/// Finds the problem of a text that the PEM parser refuses.
 fn diagnose(text: &[u8], wanted: PemItem) -> PemProblem {
     let lines: Vec<&[u8]> = lines(text).collect();
     let blocks = match blocks(&lines) {
@@ -211,27 +211,27 @@ fn diagnose(text: &[u8], wanted: PemItem) -> PemProblem {
     if !wanted.is_in(block.kind) {
         return PemProblem::OtherBlock(block.kind);
     }
-    // The older form of an encrypted key (RFC 1421) has a header that says so: "Proc-Type: 4,ENCRYPTED".
+    // The older form of an encrypted key (RFC 1421) has the header "Proc-Type: 4,ENCRYPTED".
     if wanted == PemItem::PrivateKey && block.body.iter().any(|line| contains(line, b"ENCRYPTED")) {
         return PemProblem::OtherBlock(PemBlock::EncryptedKey);
     }
-    let is_foreign = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
-    let foreign = block.body.iter().position(|line| line.iter().any(is_foreign));
-    PemProblem::Base64 { line: block.line + 1 + foreign.map_or(0, |index| index + 1) }
+    let is_invalid = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+    let invalid = block.body.iter().position(|line| line.iter().any(is_invalid));
+    PemProblem::Base64 { line: block.line + 1 + invalid.map_or(0, |index| index + 1) }
 }
 
-/// The lines of a text. LF, CR and CR LF end a line; only they are counted, so that numbers are an editor's.
+/// Splits a text into lines at LF, CR and CR LF only, so that line numbers agree with an editor's.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'\n')
         .flat_map(|line| line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b'\r'))
 }
 
-/// The blocks in these lines, all of them whole.
+/// Finds the blocks in these lines. All must be complete.
 fn blocks<'a>(lines: &'a [&'a [u8]]) -> Result<Vec<Block<'a>>, PemProblem> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, &[u8])> = None;
     for (line, content) in lines.iter().enumerate() {
-        match (Marker::of(content, line)?, open) {
+        match (Marker::parse(content, line)?, open) {
             (None, _) => {}
             (Some(Marker::Begin(label)), None) => open = Some((line, label)),
             (Some(Marker::End(label)), Some((begin, opened))) if label == opened => {
@@ -256,10 +256,10 @@ enum Marker<'a> {
 }
 
 impl<'a> Marker<'a> {
-    /// The marker that a line, counted from 0, consists of; `None` if there is no marker in it.
-    fn of(content: &'a [u8], line: usize) -> Result<Option<Self>, PemProblem> {
+    /// Parses a line, counted from 0, that may be a marker. `None` if it contains no marker.
+    fn parse(content: &'a [u8], line: usize) -> Result<Option<Self>, PemProblem> {
         let count = |needle: &[u8]| content.windows(needle.len()).filter(|found| *found == needle).count();
-        // With a single dash, to find markers that have lost some.
+        // With a single dash, to find markers that lack dashes.
         match count(b"-BEGIN ") + count(b"-END ") {
             0 => return Ok(None),
             1 => {}
@@ -275,7 +275,7 @@ impl<'a> Marker<'a> {
         if let Some(label) = label_of(END) {
             return Ok(Some(Self::End(label)));
         }
-        // Dashes and a label, and nothing else: whole but for some dashes or an indentation.
+        // Only dashes and a label: a marker that lacks dashes or is indented.
         let bare = content.trim_ascii();
         let is_alone = bare.starts_with(b"-")
             && bare.split(|&byte| byte == b'-').filter(|part| !part.is_empty()).count() == 1;
@@ -318,7 +318,7 @@ mod tests {
         include_str!("../../tests/fixtures/keys/rsa5120.pem"),
     ];
 
-    /// The text in every state that people have found their keys in.
+    /// The text with all kinds of damage that happen to key files.
     fn mangled(pem: &str) -> Vec<String> {
         let lines: Vec<&str> = pem.lines().collect();
         let joined = |lines: &[&str]| lines.join("\n") + "\n";
@@ -367,8 +367,8 @@ mod tests {
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// All that an error can say.
-    fn all_of(error: &dyn Error) -> String {
+    /// Every text form of an error and its causes.
+    fn full_text(error: &dyn Error) -> String {
         let mut shown = format!("{error}\n{error:?}\n{error:#?}\n");
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -387,7 +387,7 @@ mod tests {
         for pem in FILES {
             for text in mangled(pem) {
                 write(&file, &text);
-                // As the key's file, and as the certificate's.
+                // Read as a key file, and as a certificate file.
                 for result in [Identity::from_key_file(&file), Identity::from_files(&good, &file)] {
                     let error = match result {
                         Ok(identity) => {
@@ -397,7 +397,7 @@ mod tests {
                         Err(error) => error,
                     };
                     refused += 1;
-                    assert_hidden(pem, &all_of(&error));
+                    assert_hidden(pem, &full_text(&error));
                     let message = error.to_string();
                     assert!([&file, &good].iter().any(|file| message.contains(file.to_str().unwrap())));
                     assert!(!message.contains('\n') && message.len() < 400, "{message}");
@@ -413,13 +413,13 @@ mod tests {
             Identity::from_key_file(Path::new(ED25519)).unwrap_err(),
             Identity::from_files(Path::new(ED25519), Path::new("x")).unwrap_err(),
         ] {
-            assert_hidden(ED25519, &all_of(&error));
+            assert_hidden(ED25519, &full_text(&error));
             assert_eq!(error.to_string(), "the name of a file is needed, not the text of a private key");
         }
     }
 
     #[test]
-    fn an_identity_shows_its_id_alone() {
+    fn identity_shows_its_id_alone() {
         let directory = tempfile::tempdir().unwrap();
         let (key, cert) = (directory.path().join("key"), directory.path().join("cert"));
         write(&key, ED25519);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_damage_has_its_reason() {
+    fn each_kind_of_damage_has_a_diagnosis() {
         use PemProblem::*;
         let body = ED25519.lines().nth(1).unwrap();
         let key = |text: &str| match private_key(text.as_bytes()) {
@@ -471,7 +471,7 @@ mod tests {
         ] {
             assert_eq!(key(&text), problem, "{text}");
         }
-        let cert = |text: &str| certificate(text.as_bytes()).unwrap_err().in_file_with(PemItem::Certificate);
+        let cert = |text: &str| certificate(text.as_bytes()).unwrap_err().describe(PemItem::Certificate);
         assert!(cert(ED25519).contains("did you mean --key?"));
         assert!(cert(&block("PUBLIC KEY")).contains("leave --cert out"));
         for text in [ED25519.replace('\n', "\r"), ED25519.replace('\n', "\r\n"), format!("\u{feff}{ED25519}")]

@@ -1,4 +1,4 @@
-//! Who must be at an address: a pinned id, or the beginning of one, in front of the address.
+//! Pins: the id, or its beginning, of the peer that must answer at an address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,28 +7,28 @@ use std::str::FromStr;
 use crate::net::addr::{DialAddr, DialAddrError};
 use crate::trust::peer_id::PeerId;
 
-/// Fewest digits of an id that pin a peer. Each costs whoever wants to pass for it sixteen times
-/// as many keys: 64 bits, with this many.
+/// Fewest digits of a pin. An attacker needs some 2^64 keys to find one with this many equal digits; each more
+/// digit takes sixteen times as many.
 pub const PIN_DIGITS_MIN: usize = 16;
-/// Digits of a whole id.
+/// Digits of a full id.
 const ID_DIGITS: usize = 64;
 
-/// A peer's id as far as its user wrote it down: all 64 hexadecimal digits, or the first 16 or more.
+/// The first 16 to 64 hexadecimal digits of a peer's id, as the user wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin {
-    /// The digits, and zeros behind them.
+    /// The digits, filled up with zeros.
     id: PeerId,
     digits: usize,
 }
 
 impl Pin {
-    /// Whether the id begins with these digits.
+    /// Whether the id begins with the digits of this pin.
     #[must_use]
     pub fn matches(&self, id: &PeerId) -> bool {
-        let whole = self.digits / 2;
+        let whole_bytes = self.digits / 2;
         let (pinned, found) = (self.id.as_bytes(), id.as_bytes());
-        let half_ok = self.digits.is_multiple_of(2) || pinned[whole] == found[whole] & 0xf0;
-        pinned[..whole] == found[..whole] && half_ok
+        let is_half_equal = self.digits.is_multiple_of(2) || pinned[whole_bytes] == found[whole_bytes] & 0xf0;
+        pinned[..whole_bytes] == found[..whole_bytes] && is_half_equal
     }
 }
 
@@ -54,14 +54,14 @@ impl fmt::Debug for Pin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
-    /// So few digits that others could have them too, or be made to have them.
+    /// Too few digits: another key may have them by chance, or by an attacker's search.
     #[error("the id before @ has {0} digits; at least the first {PIN_DIGITS_MIN} of its 64 are needed")]
     TooShort(usize),
-    /// No id is that long.
+    /// More digits than an id has.
     #[error("the id before @ has {0} digits; an id has 64")]
     TooLong(usize),
-    /// Something that is no digit.
-    #[error("the id before @ contains {0:?}; an id is made of hexadecimal digits")]
+    /// A character that is no hexadecimal digit.
+    #[error("the id before @ contains {0:?}; an id consists of hexadecimal digits")]
     NotHexadecimal(char),
 }
 
@@ -81,22 +81,22 @@ impl FromStr for Pin {
     }
 }
 
-/// An address to join through, and who must be there, if that is known.
+/// A bootstrap address, optionally with a pin: `[ID@]HOST:PORT`.
 ///
 /// ```
 /// use p2p_gossip::ConnectAddr;
-/// let anybody: ConnectAddr = "192.0.2.7:8080".parse()?;
+/// let unpinned: ConnectAddr = "192.0.2.7:8080".parse()?;
 /// let pinned: ConnectAddr = "d70004b3b779bd18@192.0.2.7:8080".parse()?;
-/// assert!(anybody.pin.is_none() && pinned.pin.is_some());
+/// assert!(unpinned.pin.is_none() && pinned.pin.is_some());
 /// assert_eq!(pinned.to_string(), "d70004b3b779bd18@192.0.2.7:8080");
 /// assert!("d70004b3b7@192.0.2.7:8080".parse::<ConnectAddr>().is_err());
 /// # Ok::<(), p2p_gossip::ConnectAddrError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectAddr {
-    /// Nobody else will do; anybody will if there is none.
+    /// The peer that must answer there; `None` accepts any peer.
     pub pin: Option<Pin>,
-    /// Where.
+    /// The address.
     pub addr: DialAddr,
 }
 
@@ -121,14 +121,14 @@ impl fmt::Display for ConnectAddr {
     }
 }
 
-/// Why a text is not an address to join through.
+/// Why a text is not a bootstrap address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectAddrError {
-    /// What is before the `@`.
+    /// The part before the `@` is no pin.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// What is behind it, or all of it.
+    /// The part behind the `@`, or the whole text without one, is no address.
     #[error(transparent)]
     Addr(#[from] DialAddrError),
 }
@@ -144,19 +144,19 @@ impl FromStr for ConnectAddr {
     }
 }
 
-/// Who must be at the other end of a dial.
+/// The peer that a dial must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Whoever is there.
+    /// Any peer.
     Anybody,
-    /// Whom the user has pinned.
+    /// A peer whose id begins with this pin.
     Pinned(Pin),
-    /// One known peer.
+    /// This peer.
     Peer(PeerId),
 }
 
 impl Expected {
-    /// The one who will do, if the whole id is known.
+    /// The id of the expected peer, if all of it is known.
     #[must_use]
     pub fn id(&self) -> Option<PeerId> {
         match self {
@@ -166,7 +166,7 @@ impl Expected {
         }
     }
 
-    /// Whether this peer will do.
+    /// Whether this peer is the expected one.
     #[must_use]
     pub fn is_met_by(&self, id: &PeerId) -> bool {
         match self {
@@ -180,7 +180,7 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Anybody => f.write_str("anybody"),
+            Self::Anybody => f.write_str("any peer"),
             Self::Pinned(pin) => pin.fmt(f),
             Self::Peer(id) => id.fmt(f),
         }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn any_beginning_of_sixteen_digits_or_more_is_a_pin() {
+    fn pin_is_any_beginning_of_sixteen_digits_or_more() {
         let id: PeerId = ID.parse().unwrap();
         for digits in PIN_DIGITS_MIN..=ID_DIGITS {
             let right = pin(&ID[..digits]);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pin_says_why() {
+    fn text_that_is_no_pin_is_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Pin>().unwrap_err();
         assert_eq!(error(""), PinError::TooShort(0));
         assert_eq!(error(&ID[..PIN_DIGITS_MIN - 1]), PinError::TooShort(15));

@@ -1,5 +1,6 @@
-//! Small tools that know nothing of the mesh: rate limits, a queue, text made safe to show.
+//! Small tools that know nothing of the mesh: rate limits, a queue, hexadecimal digits, text made safe to show.
 
+pub(crate) mod hex;
 pub mod log_limit;
 pub mod queue;
 pub mod text;

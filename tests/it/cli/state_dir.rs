@@ -244,7 +244,7 @@ fn damaged_known_peers_are_refused_by_line_and_left_unchanged() {
     for (content, needles) in [
         (KNOWN_PEERS.replace("abab\"", "ab\""), ["line 4", "64 hexadecimal digits"]),
         (KNOWN_PEERS.replace("bob", "b\u{202e}b"), ["line 5", "control character"]),
-        (KNOWN_PEERS.replace("true", "perhaps"), ["line 8", "mend"]),
+        (KNOWN_PEERS.replace("true", "perhaps"), ["line 8", "damaged"]),
         (cut_short.to_owned(), ["line 8", "damaged"]),
         (KNOWN_PEERS.replace(":8080", ""), ["line 11", "port is missing"]),
         (KNOWN_PEERS.replace("version = 1", "version = 2"), ["version 2", "later"]),

@@ -77,7 +77,7 @@ fn huge_handshake_message() -> Vec<u8> {
 fn what_is_not_our_protocol_is_refused() {
     let siege = Siege::begin();
     plain(&siege, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
-    siege.wait_log("what it sent is not TLS");
+    siege.wait_log("not TLS");
     plain(&siege, &tls12_client_hello());
     siege.wait_log("does not speak TLS 1.3");
     plain(&siege, &huge_handshake_message());

@@ -82,7 +82,7 @@ fn messages_that_claim_more_than_they_hold_end_the_session() {
     breach(&siege, &frame(&[&[PEERS][..], &HUGE].concat()), "malformed message");
     let id_and_addrs = [&[PEERS, 1][..], &[7; 32], &HUGE].concat();
     breach(&siege, &frame(&[PING, 1, 3, 0xff, 0xfe, 0xfd]), "a text in it is not UTF-8");
-    breach(&siege, &frame(&[200]), "a tag that means nothing here");
+    breach(&siege, &frame(&[200]), "unknown tag");
     expelled(&siege, &frame(&id_and_addrs));
     expelled(&siege, &frame(&[PING, 1, 200, b'x']));
     siege.lift();
@@ -176,7 +176,7 @@ fn a_peer_that_renews_its_keys_without_end_is_sent_away() {
     // Each asks for a key of the node's in return.
     while raw.tls.refresh_traffic_keys().is_ok() && raw.flush().is_ok() {}
     raw.wait_end();
-    siege.wait_log("renews its TLS keys");
+    siege.wait_log("TLS key updates");
     siege.lift();
 }
 

@@ -1,72 +1,74 @@
-//! How many connections there may be at once, and who gives way: one that has not yet said what it
-//! wants, so that silent ones never keep a scraper out.
+//! Limits the number of connections. At the limit the oldest one without a request is closed, so silent
+//! connections never keep a scraper out.
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections at once: a few browsers with a few tabs each, and a scraper or two.
+/// Limit of connections: enough for a few browsers with a few tabs each, and two scrapers.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 
+/// The open connections.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<Table>);
+pub(super) struct ConnectionLimit(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    next: u64,
-    taken: BTreeMap<u64, Taken>,
+    next_id: u64,
+    /// Ids grow, so the first connection is the oldest.
+    connections: BTreeMap<u64, Connection>,
 }
 
 #[derive(Debug)]
-struct Taken {
+struct Connection {
     socket: Arc<TcpStream>,
-    /// Its request is known.
-    is_answered: bool,
+    /// Whether its request is read and its answer under way.
+    is_answering: bool,
 }
 
-impl Places {
+impl ConnectionLimit {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // The table is whole between any two statements.
+        // No statement under the lock leaves the table inconsistent, so a panic does not damage it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for this connection; `None` if all are taken by connections that are being answered.
-    /// Otherwise, when all are taken, the oldest one that has not said what it wants is closed.
-    pub(super) fn enter(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
+    /// Adds a connection. At the limit, closes the oldest connection without a request; `None` if all of them are
+    /// being answered.
+    pub(super) fn add(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<ConnectionSlot> {
         let mut table = self.lock();
-        if table.taken.len() >= CONNECTIONS_MAX {
-            // Ids grow, so the first is the oldest.
-            let silent = table.taken.iter().find(|(_, taken)| !taken.is_answered).map(|(id, _)| *id);
-            let victim = table.taken.remove(&silent?)?;
-            // Its thread finds that nothing more comes. One that has gone already is what was wanted.
+        if table.connections.len() >= CONNECTIONS_MAX {
+            let mut oldest_first = table.connections.iter();
+            let victim = oldest_first.find(|(_, connection)| !connection.is_answering).map(|(id, _)| *id);
+            let victim = table.connections.remove(&victim?)?;
+            // The victim's thread sees the end of the stream. An error means that the connection is closed already.
             let _ = victim.socket.shutdown(Shutdown::Both);
         }
-        let id = table.next;
-        table.next += 1;
-        table.taken.insert(id, Taken { socket: Arc::clone(socket), is_answered: false });
-        Some(Place { places: Arc::clone(self), id })
+        let id = table.next_id;
+        table.next_id += 1;
+        table.connections.insert(id, Connection { socket: Arc::clone(socket), is_answering: false });
+        Some(ConnectionSlot { limit: Arc::clone(self), id })
     }
 }
 
-/// A connection's place, given back when dropped.
+/// A connection's entry in the limit; removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    limit: Arc<ConnectionLimit>,
     id: u64,
 }
 
-impl Place {
-    /// It has said what it wants; from now on it stays until it is answered.
-    pub(super) fn answering(&mut self) {
-        if let Some(taken) = self.places.lock().taken.get_mut(&self.id) {
-            taken.is_answered = true;
+impl ConnectionSlot {
+    /// Notes that the request is read: the connection is not closed before its answer.
+    pub(super) fn set_answering(&mut self) {
+        if let Some(connection) = self.limit.lock().connections.get_mut(&self.id) {
+            connection.is_answering = true;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.lock().taken.remove(&self.id);
+        self.limit.lock().connections.remove(&self.id);
     }
 }
 
@@ -87,31 +89,31 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_said_nothing_gives_way_and_nobody_who_is_answered() {
+    fn oldest_connection_without_a_request_is_closed_at_the_limit() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             (Arc::new(listener.accept().unwrap().0), _client)
         };
-        let places = Arc::new(Places::default());
+        let limit = Arc::new(ConnectionLimit::default());
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             let (socket, client) = connect();
-            held.push((places.enter(&socket).unwrap(), socket, client));
+            held.push((limit.add(&socket).unwrap(), socket, client));
         }
-        held[0].0.answering();
+        held[0].0.set_answering();
         let (newcomer, _client) = connect();
-        let mut place = places.enter(&newcomer).unwrap();
+        let mut slot = limit.add(&newcomer).unwrap();
         let closed: Vec<usize> = (0..held.len()).filter(|&n| is_closed(&held[n].1)).collect();
         assert_eq!(closed, [1]);
 
-        place.answering();
-        held.iter_mut().for_each(|(place, ..)| place.answering());
+        slot.set_answering();
+        held.iter_mut().for_each(|(slot, ..)| slot.set_answering());
         let (refused, _client) = connect();
-        assert!(places.enter(&refused).is_none());
-        drop(place);
-        assert!(places.enter(&refused).is_some());
+        assert!(limit.add(&refused).is_none());
+        drop(slot);
+        assert!(limit.add(&refused).is_some());
         drop(held);
-        assert_eq!(places.lock().taken.len(), 0);
+        assert_eq!(limit.lock().connections.len(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! In the place of the HTTP server in a build without it: the command line has refused `--http`, so
-//! there is never a value of these types.
+//! Replaces the HTTP server in a build without the feature `http`. The command line refuses `--http` there, so
+//! these types have no values.
 
 use std::io;
 use std::net::SocketAddr;

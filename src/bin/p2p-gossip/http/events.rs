@@ -1,8 +1,8 @@
-//! The stream of events: server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>)
-//! whose data are the objects of `--output json`.
+//! `/events`: server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>)
+//! with the objects of `--output json` as data.
 //!
-//! The hub tells every stream through a bounded queue, and lets go of one that does not keep up: its
-//! reader reconnects and is told what it missed, but for pings and messages.
+//! The hub sends each event to all streams through bounded queues, and ends a stream that does not keep up. Its
+//! reader reconnects and receives the missed events, except pings and messages.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -20,61 +20,63 @@ use rustix::net::{RecvFlags, recv, sockopt};
 use super::response::{EVENT_STREAM, OK, Response, write_all};
 use crate::output::event_json;
 
-/// Streams at once: a quarter of all connections, so that open pages never keep a scraper out.
+/// Limit of streams: a quarter of all connections, so that open pages never keep a scraper out.
 pub(super) const STREAMS_MAX: usize = 8;
-/// Events waiting for one reader; more means that it is too slow.
+/// Limit of queued events of one stream; a reader with more is too slow.
 const QUEUED_MAX: usize = 256;
-/// Events that are kept to be told again: who came and who went.
+/// Kept events for readers that reconnect, without pings and messages.
 pub(super) const KEPT_MAX: usize = 100;
-/// A reader that takes none of the bytes waiting for it for this long is too slow.
+/// Time limit of one write; a reader that does not take the bytes within it is too slow.
 const STALL: Duration = Duration::from_secs(5);
-/// Between two looks whether the reader is still there.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Looks without an event after which a comment goes out, which keeps proxies from hanging up.
-const LOOKS_PER_COMMENT: u32 = 15;
-/// Bytes that the system may hold for one reader, so that one that does not read is soon found out.
+/// Interval between checks whether the reader still holds the connection.
+const PRESENCE_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Checks without an event after which a comment is sent, so that proxies keep the connection.
+const CHECKS_PER_COMMENT: u32 = 15;
+/// The socket's send buffer in bytes: small, so that a reader that stops reading is noticed soon.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Bytes written at once while more events wait.
+/// Bytes after which queued events are written, even if more are queued.
 const BATCH_BYTES_MAX: usize = 16 * 1024;
 
+/// Publishes events to all streams.
 #[derive(Debug)]
 pub(super) struct Hub {
-    /// Where the page is.
+    /// The page's URL.
     page: String,
-    /// Tells the events of one process from those of the next in `Last-Event-ID`.
+    /// Identifies this process in `Last-Event-ID`: its start time in milliseconds since 1970.
     run: String,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Number of the last event.
+    /// Number of the last event, from 1.
     last: u64,
+    /// The last events by number.
     kept: VecDeque<(u64, Arc<str>)>,
-    streams: Vec<Listed>,
-    /// A clone for each stream; gone when no more will come.
+    streams: Vec<Subscription>,
+    /// Each stream holds a clone. `None` after [`Hub::close`].
     open: Option<Sender<()>>,
 }
 
-/// A stream as the hub knows it.
+/// The hub's end of a stream.
 #[derive(Debug)]
-struct Listed {
+struct Subscription {
     queue: queue::Sender<Arc<str>>,
-    /// Dies with the stream.
-    life: Weak<()>,
+    /// Has no strong reference left once the stream is dropped.
+    alive: Weak<()>,
 }
 
-/// Which earlier events a reader wants first.
+/// The kept events that a new stream begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
-    /// As many of the last ones.
+    /// This many of the last events.
     Recent(usize),
-    /// Those after this one.
+    /// The events after this number.
     After(u64),
 }
 
 impl Hub {
-    /// The other end is closed when the hub and all streams have ended.
+    /// Creates a hub. The receiver is disconnected once the hub is closed and all streams have ended.
     pub(super) fn new(page: String) -> (Self, Receiver<()>) {
         let (open, ended) = bounded(0);
         let state = State { last: 0, kept: VecDeque::new(), streams: Vec::new(), open: Some(open) };
@@ -86,8 +88,8 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells every reader, and lets go of those that are too slow.
-    pub(super) fn tell(&self, time: Timestamp, event: &Event) {
+    /// Sends an event to all streams, and ends those whose queue is full.
+    pub(super) fn publish(&self, time: Timestamp, event: &Event) {
         let mut state = self.lock();
         if event.is_traffic() && state.streams.is_empty() {
             return;
@@ -109,7 +111,7 @@ impl Hub {
             Err(TrySendError::Full(_)) => {
                 static LIMIT: LogLimit = LogLimit::debug();
                 if let Some(suppressed) = LIMIT.check() {
-                    log::debug!(suppressed; "a reader of /events does not keep up; its stream ends");
+                    log::debug!(suppressed; "a reader of /events does not keep up; closing its stream");
                 }
                 false
             }
@@ -117,26 +119,25 @@ impl Hub {
         });
     }
 
-    /// Nothing more will happen: streams end when they have told everything.
+    /// Ends all streams after their queued events.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.streams.clear();
         state.open = None;
     }
 
-    /// What a reader wants that says that it has had this one; an id of another process means
-    /// that everything is new to it.
+    /// Parses a `Last-Event-ID`. After an id of another process, all kept events are new to the reader.
     pub(super) fn since(&self, last_event_id: &str) -> Option<Since> {
         let (run, number) = last_event_id.split_once('-')?;
         let number = number.parse().ok()?;
         Some(if run == self.run { Since::After(number) } else { Since::Recent(KEPT_MAX) })
     }
 
-    /// A new stream; `None` if there are as many as there may be, or if it is all over.
+    /// Creates a stream; `None` at the limit of streams, or after [`Hub::close`].
     pub(super) fn subscribe(&self, since: Since) -> Option<Stream> {
         let mut state = self.lock();
-        // A reader may have gone since the last event.
-        state.streams.retain(|stream| stream.life.strong_count() > 0);
+        // A stream may have ended since the last event.
+        state.streams.retain(|stream| stream.alive.strong_count() > 0);
         if state.streams.len() >= STREAMS_MAX {
             return None;
         }
@@ -147,26 +148,27 @@ impl Hub {
         };
         let earlier = state.kept.iter().skip(state.kept.len() - count).map(|(_, frame)| &**frame).collect();
         let (queue, events) = queue::bounded(QUEUED_MAX);
-        let life = Arc::new(());
-        state.streams.push(Listed { queue, life: Arc::downgrade(&life) });
-        Some(Stream { earlier, events, _life: life, _open: open })
+        let alive = Arc::new(());
+        state.streams.push(Subscription { queue, alive: Arc::downgrade(&alive) });
+        Some(Stream { earlier, events, _alive: alive, _open: open })
     }
 }
 
 /// The events of one reader.
 #[derive(Debug)]
 pub(super) struct Stream {
+    /// The kept events to send first.
     earlier: String,
     events: Receiver<Arc<str>>,
-    _life: Arc<()>,
+    _alive: Arc<()>,
     _open: Sender<()>,
 }
 
 impl Stream {
-    /// Tells the reader everything until there is no more, or until it has gone or is too slow.
+    /// Writes events to the reader until the hub ends the stream.
     ///
     /// # Errors
-    /// It was the reader's fault.
+    /// The reader closed the connection or is too slow.
     pub(super) fn run(self, socket: &TcpStream, with_body: bool) -> io::Result<()> {
         sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
         let mut batch = Response::new(OK, EVENT_STREAM, "").head();
@@ -179,20 +181,16 @@ impl Stream {
         let mut idle = 0;
         loop {
             batch.clear();
-            match self.events.recv_timeout(LOOK_EVERY) {
+            match self.events.recv_timeout(PRESENCE_CHECK_EVERY) {
                 Ok(frame) => {
                     idle = 0;
                     batch.push_str(&frame);
-                    while batch.len() < BATCH_BYTES_MAX
-                        && let Ok(frame) = self.events.try_recv()
-                    {
-                        batch.push_str(&frame);
-                    }
+                    self.append_queued(&mut batch);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     check_presence(socket)?;
                     idle += 1;
-                    if idle % LOOKS_PER_COMMENT == 0 {
+                    if idle % CHECKS_PER_COMMENT == 0 {
                         batch.push_str(":\n\n");
                     }
                 }
@@ -201,10 +199,21 @@ impl Stream {
             write_all(socket, batch.as_bytes(), Instant::now() + STALL)?;
         }
     }
+
+    /// Appends queued events up to the size of a batch.
+    fn append_queued(&self, batch: &mut String) {
+        while batch.len() < BATCH_BYTES_MAX
+            && let Ok(frame) = self.events.try_recv()
+        {
+            batch.push_str(&frame);
+        }
+    }
 }
 
+/// Checks that the reader still holds the connection, and discards bytes that it sends.
+///
 /// # Errors
-/// The reader has closed the connection. What it sends instead is thrown away.
+/// The reader has closed the connection.
 fn check_presence(socket: &TcpStream) -> io::Result<()> {
     match recv(socket, &mut [0; 512][..], RecvFlags::DONTWAIT) {
         Ok((0, _)) => Err(ErrorKind::UnexpectedEof.into()),
@@ -240,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_frame_whatever_it_says() {
+    fn event_with_any_text_is_one_frame() {
         let (hub, _ended) = hub();
         let stream = hub.subscribe(Since::Recent(0)).unwrap();
-        hub.tell(time(), &message());
+        hub.publish(time(), &message());
         let frame = stream.events.recv().unwrap();
         let lines: Vec<&str> = frame.split('\n').collect();
         let [id, data, "", ""] = lines[..] else { panic!("{frame:?}") };
@@ -254,34 +263,34 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_back_is_told_what_it_missed() {
+    fn reconnected_reader_receives_missed_events() {
         let (hub, _ended) = hub();
-        (1..=KEPT_MAX + 5).for_each(|n| hub.tell(time(), &up(n)));
-        let told = |since| hub.subscribe(since).unwrap().earlier.matches("\"up\"").count();
-        assert_eq!(told(Since::Recent(3)), 3);
-        assert_eq!(told(Since::Recent(usize::MAX)), KEPT_MAX);
-        assert_eq!(told(hub.since("5-103").unwrap()), 2);
-        assert_eq!(told(hub.since("5-999").unwrap()), 0);
-        assert_eq!(told(hub.since("4-103").unwrap()), KEPT_MAX);
+        (1..=KEPT_MAX + 5).for_each(|n| hub.publish(time(), &up(n)));
+        let sent = |since| hub.subscribe(since).unwrap().earlier.matches("\"up\"").count();
+        assert_eq!(sent(Since::Recent(3)), 3);
+        assert_eq!(sent(Since::Recent(usize::MAX)), KEPT_MAX);
+        assert_eq!(sent(hub.since("5-103").unwrap()), 2);
+        assert_eq!(sent(hub.since("5-999").unwrap()), 0);
+        assert_eq!(sent(hub.since("4-103").unwrap()), KEPT_MAX);
         for id in ["", "5", "x", "5-x", "5--1"] {
             assert_eq!(hub.since(id), None, "{id}");
         }
     }
 
     #[test]
-    fn whoever_does_not_keep_up_is_let_go_and_makes_room() {
+    fn stream_of_a_slow_reader_ends_and_makes_room() {
         let (hub, ended) = hub();
         let slow = hub.subscribe(Since::Recent(0)).unwrap();
         let others: Vec<Stream> =
             (1..STREAMS_MAX).map(|_| hub.subscribe(Since::Recent(0)).unwrap()).collect();
         assert!(hub.subscribe(Since::Recent(0)).is_none());
         for n in 0..=QUEUED_MAX {
-            hub.tell(time(), &up(n));
+            hub.publish(time(), &up(n));
             others.iter().for_each(|stream| assert!(stream.events.try_recv().is_ok()));
         }
         assert_eq!(slow.events.try_iter().count(), QUEUED_MAX);
         assert!(matches!(slow.events.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
-        // So does whoever goes before anything else happens.
+        // A dropped stream makes room as well, even before the next event.
         for _ in 0..2 * STREAMS_MAX {
             assert!(hub.subscribe(Since::Recent(0)).is_some());
         }

@@ -1,4 +1,4 @@
-//! The node in numbers, as OpenMetrics and as Prometheus's older text format.
+//! `/metrics`: the node's figures as OpenMetrics or in Prometheus's older text format.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::node_info::NodeInfo;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// In which of its two text formats a client gets the numbers.
+/// The two text formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     OpenMetrics,
-    /// Version 0.0.4, which a browser shows and every scraper knows.
+    /// Prometheus's text format 0.0.4, which browsers show and all scrapers accept.
     Plain,
 }
 
 impl Format {
-    /// OpenMetrics for whoever names it, and does not like plain text better (RFC 9110 section 12.5.1).
+    /// Chooses OpenMetrics if the `Accept` field names it and does not prefer plain text (RFC 9110 section 12.5.1).
     pub(super) fn accepted(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let quality_of = |range: &str| {
@@ -53,9 +53,9 @@ impl Format {
     }
 }
 
-pub(super) fn encode(format: Format, about: &NodeInfo, status: Arc<Status>) -> Result<String, fmt::Error> {
+pub(super) fn encode(format: Format, info: &NodeInfo, status: Arc<Status>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("p2p_gossip");
-    let started_s = about.started.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
+    let started_s = info.started.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
     registry.register_collector(Box::new(Scrape { status, started_s }));
     let mut out = String::new();
     match format {
@@ -65,7 +65,7 @@ pub(super) fn encode(format: Format, about: &NodeInfo, status: Arc<Status>) -> R
     Ok(out)
 }
 
-/// What is told at one scrape.
+/// The figures of one scrape.
 #[derive(Debug)]
 struct Scrape {
     status: Arc<Status>,
@@ -85,7 +85,7 @@ impl Scrape {
     fn members(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
         let mesh = &self.status.mesh;
         encoder.gauge("members", "Live members of the mesh, this node included", None, &mesh.members)?;
-        let help = "1 if this node is connected to somebody, or was given nobody to join through";
+        let help = "1 if this node is connected to a peer, or has no address to join through";
         encoder.gauge("joined", help, None, &u32::from(mesh.is_joined))?;
         let count = |state| mesh.peers.iter().filter(|peer| peer.state == state).count();
         let peers = PeerState::ALL.map(|state| ([("state", state.word())], count(state)));
@@ -115,34 +115,28 @@ impl Scrape {
             ([("direction", "accepted"), ("result", "completed")], totals.handshakes_accepted_completed),
             ([("direction", "accepted"), ("result", "failed")], totals.handshakes_accepted_failed),
         ];
-        encoder.counters(
-            "handshakes",
-            "Handshakes by who began them and how they ended",
-            None,
-            &handshakes,
-        )?;
+        encoder.counters("handshakes", "Handshakes by direction and result", None, &handshakes)?;
         encoder.counter(
             "connections_accepted",
-            "Connections accepted, whatever became of them",
+            "Accepted connections, also those whose handshake failed",
             totals.connections_accepted,
         )?;
-        encoder.counter("dials", "Dials begun", totals.dials)?;
-        encoder.gauge(
-            "dials_in_flight",
-            "Dials not answered yet",
-            None,
-            &self.status.mesh.dials_in_flight,
-        )?;
+        encoder.counter("dials", "Started dials", totals.dials)?;
+        encoder.gauge("dials_in_flight", "Dials under way", None, &self.status.mesh.dials_in_flight)?;
         let both =
             |received, sent| [([("direction", "received")], received), ([("direction", "sent")], sent)];
         let frames = both(totals.frames_received, totals.frames_sent);
         encoder.counters("frames", "Frames on sessions that were up", None, &frames)?;
         let bytes = both(totals.bytes_received, totals.bytes_sent);
         encoder.counters("network", "Bytes to and from peers, TLS included", Some(&Unit::Bytes), &bytes)?;
-        encoder.counter("peers_too_slow", "Peers given up since they did not read", totals.peers_too_slow)?;
+        encoder.counter(
+            "peers_too_slow",
+            "Peers disconnected because they did not read",
+            totals.peers_too_slow,
+        )?;
         encoder.counter(
             "messages_missed",
-            "Broadcast messages that a peer was too slow to get",
+            "Broadcast messages dropped because a peer was too slow",
             totals.messages_missed,
         )
     }
@@ -155,19 +149,20 @@ impl Scrape {
             ([("queue", "outboxes")], queues.outboxes),
             ([("queue", "outbox_longest")], queues.outbox_longest),
         ];
-        encoder.gauges("queue_length", "What waits in the node's bounded queues", &lengths)?;
+        encoder.gauges("queue_length", "Entries in the node's bounded queues", &lengths)?;
         encoder.gauge(
             "start_time",
-            "When the node was started, since 1970",
+            "Start time of the node, since 1970",
             Some(&Unit::Seconds),
             &self.started_s,
         )?;
-        let mut metric = encoder.0.encode_descriptor("build", "The program", None, MetricType::Info)?;
+        let mut metric =
+            encoder.0.encode_descriptor("build", "Version of the program", None, MetricType::Info)?;
         metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 }
 
-/// The few shapes of a metric that occur here.
+/// Writes the kinds of metric that this file uses.
 struct Encoder<'a>(DescriptorEncoder<'a>);
 
 impl Encoder<'_> {
@@ -216,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_for_those_who_ask_for_it() {
+    fn openmetrics_is_chosen_only_if_accepted_and_not_less_preferred() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                           application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);

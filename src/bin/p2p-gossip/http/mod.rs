@@ -1,19 +1,19 @@
-//! The HTTP server of `--http`: its socket, its accept loop, and one thread a connection.
+//! The HTTP server of `--http`: its socket, its accept loop, and a thread for each connection.
 //!
-//! It only looks: one snapshot of the node at a time is kept for all who ask, and everything else is
-//! bounded, so whatever a browser or a scraper does changes nothing for the mesh.
+//! Invariant: HTTP clients do not affect the mesh. The server only reads; all clients share one snapshot of the
+//! node at a time, and connections, streams, sizes and times are limited.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `request.rs` | heads of requests: read in time, checked |
-//! | `response.rs` | answers, and writing them to whoever reads slowly |
-//! | `connection_limit.rs` | how many connections there may be, and who gives way |
-//! | `routes.rs` | which path is answered with what |
-//! | `events.rs` | the stream of events |
-//! | `snapshot.rs` | the node as it was a moment ago |
-//! | `views.rs` | the JSON of /status and /peers |
-//! | `metrics.rs` | the node in numbers, for Prometheus |
-//! | `page.rs`, `page/` | the page for people |
+//! | `request.rs` | reading and checking the heads of requests |
+//! | `response.rs` | responses, and writing them within a time limit |
+//! | `connection_limit.rs` | the limit of connections, and the choice of the one to close |
+//! | `routes.rs` | the responses by path |
+//! | `events.rs` | `/events`, the stream of events |
+//! | `snapshot.rs` | the shared snapshot of the node |
+//! | `views.rs` | the JSON of `/status` and `/peers` |
+//! | `metrics.rs` | `/metrics`, for Prometheus |
+//! | `page.rs`, `page/` | the HTML page |
 
 mod connection_limit;
 mod events;

@@ -1,4 +1,4 @@
-//! What does not change about a node while it runs.
+//! The facts about a node that stay the same while it runs.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use p2p_gossip::{Config, Node, PeerId};
 
-/// What does not change about a node while it runs.
+/// The facts about a node that stay the same while it runs.
 #[derive(Debug)]
 pub(super) struct NodeInfo {
     pub(super) id: PeerId,
@@ -19,7 +19,7 @@ pub(super) struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// Of a node that was started now, with this configuration.
+    /// The facts of a node that has just started with this configuration.
     pub(super) fn new(node: &Node, config: &Config) -> Self {
         Self {
             id: node.id(),

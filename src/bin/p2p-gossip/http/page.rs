@@ -1,4 +1,4 @@
-//! The page, put together from its parts, and the policy that lets a browser run them and nothing else.
+//! The page, assembled from its parts, and the policy that lets a browser run only these parts.
 
 use std::sync::LazyLock;
 
@@ -23,11 +23,11 @@ pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| Page {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) html: String,
-    /// Its content security policy.
+    /// The page's content security policy (CSP).
     pub(super) policy: String,
 }
 
-/// As a content security policy names an inline script or style.
+/// The name of an inline script or style in a content security policy.
 fn hash(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }
@@ -36,7 +36,7 @@ fn hash(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The text of the page's only element of this kind.
+    /// Returns the text of the page's only element with this tag.
     fn inside<'a>(html: &'a str, element: &str) -> &'a str {
         let (_, rest) = html.split_once(&format!("<{element}>")).unwrap();
         let (text, rest) = rest.split_once(&format!("</{element}>")).unwrap();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_lets_exactly_these_parts_run() {
+    fn policy_allows_exactly_the_parts_of_the_page() {
         let Page { html, policy } = &*PAGE;
         assert!(policy.contains(&format!("script-src '{}';", hash(inside(html, "script")))), "{policy}");
         assert!(policy.contains(&format!("style-src '{}';", hash(inside(html, "style")))), "{policy}");
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_from_elsewhere_and_no_text_becomes_markup() {
+    fn page_loads_nothing_external_and_makes_no_markup_from_text() {
         let html = &PAGE.html;
         for way in ["src=", "@import", "url(", " style=", " onclick", " onload"] {
             assert!(!html.contains(way), "{way}");

@@ -1,47 +1,47 @@
-//! Heads of HTTP requests: read under one deadline, within a size, and checked.
+//! Reads and checks the heads of HTTP requests, within a deadline and a size limit.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Bytes in the head of a request: browsers send a tenth of this.
+/// Size limit of a request's head in bytes; browsers send a tenth of this.
 pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// Fields in the head of a request.
+/// Limit of the fields in a request's head.
 const FIELDS_MAX: usize = 64;
 
-/// What is asked for, as far as anybody here looks at it.
+/// The parts of a request that this server uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Only the head of the answer is wanted.
+    /// Whether the method is HEAD.
     pub(super) is_head: bool,
     /// Without the query.
     pub(super) path: String,
     /// Without its question mark.
     pub(super) query: String,
-    /// Whom the client believes to speak to: `Host`, or the address in the request line.
+    /// The host that the client addresses: the authority of the request line's URL, or else the `Host` field.
     pub(super) host: Option<String>,
     pub(super) accept: String,
     pub(super) last_event_id: String,
 }
 
-/// Why a request is not answered.
+/// Why a request can't be served.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is none.
+    /// The bytes are no valid request; the text says why.
     Malformed(&'static str),
-    /// The head does not fit.
+    /// The head exceeds a limit.
     TooLarge,
-    /// The head did not come in time.
+    /// The head is incomplete at the deadline.
     TooSlow,
-    /// It wants to change something.
+    /// The method is neither GET nor HEAD.
     Method,
-    /// An HTTP that we do not speak.
+    /// The HTTP version is not supported.
     Version,
-    /// Nobody waits for an answer.
+    /// The client has closed the connection.
     Gone,
 }
 
-/// Reads the head of a request; a body is left unread.
+/// Reads the head of a request, and leaves a body unread.
 pub(super) fn read(mut socket: &TcpStream, deadline: Instant) -> Result<Request, Refusal> {
     let mut head = [0; HEAD_BYTES_MAX];
     let mut len = 0;
@@ -64,7 +64,7 @@ pub(super) fn read(mut socket: &TcpStream, deadline: Instant) -> Result<Request,
     }
 }
 
-/// One read that is over by the deadline.
+/// Reads once, until the deadline at most.
 pub(super) fn read_some(socket: &mut &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         socket.set_read_timeout(Some(time_left(deadline)?))?;
@@ -75,19 +75,21 @@ pub(super) fn read_some(socket: &mut &TcpStream, buffer: &mut [u8], deadline: In
     }
 }
 
+/// The time until the deadline.
+///
 /// # Errors
-/// [`ErrorKind::TimedOut`] when there is none.
+/// [`ErrorKind::TimedOut`] at and after the deadline.
 pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// The system says `WouldBlock` when a socket's time is over.
+/// Whether an error means a timeout. The system returns `WouldBlock` when a socket's timeout expires.
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
 
-/// The request in these bytes; `None` if its head is not all there.
+/// Parses a request; `None` if its head is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Request::new(&mut fields);
@@ -128,7 +130,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
     }))
 }
 
-/// A request names a path, or to a proxy a whole URL, which any server has to understand as well.
+/// Splits a request target into its authority, if it is a whole URL, and its path. Servers must accept both forms
+/// (RFC 9112 section 3.2.2).
 fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
     if target.starts_with('/') {
         return Some((None, target));
@@ -142,8 +145,8 @@ fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
     Some((Some(authority), if path.is_empty() { "/" } else { path }))
 }
 
-/// Whether a `Host` is this machine's own loopback. A page from elsewhere that had its own name
-/// resolve to 127.0.0.1 (DNS rebinding) could otherwise read all that is served here.
+/// Whether a `Host` is a loopback address. Without this check a foreign page whose name resolves to 127.0.0.1
+/// (DNS rebinding) could read all responses.
 pub(super) fn is_loopback_host(host: &str) -> bool {
     let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
     let (ip, port) = if let Some(rest) = host.strip_prefix('[') {
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_it_asks_for() {
+    fn request_is_parsed_into_its_parts() {
         let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nlast-event-id: 7\r\n\r\nbody";
         let request = parsed(head).unwrap().unwrap();
         assert_eq!((request.path.as_str(), request.query.as_str()), ("/events", "recent=5&x"));
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_url_names_the_host_as_well() {
+    fn url_in_the_request_line_overrides_the_host_field() {
         let request =
             parsed("GET http://evil.example/peers?x HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap().unwrap();
         assert_eq!((request.host.as_deref(), request.path.as_str()), (Some("evil.example"), "/peers"));
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn invalid_request_is_refused_with_its_reason() {
         let malformed = [
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_is_a_loopback_host() {
+    fn only_loopback_addresses_and_localhost_are_loopback_hosts() {
         for host in [
             "localhost",
             "LocalHost:9090",
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_size_and_a_time() {
+    fn head_is_limited_in_size_and_time() {
         let long = Instant::now() + Duration::from_secs(60);
         let (mut client, server) = pair();
         let endless = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; HEAD_BYTES_MAX]].concat();

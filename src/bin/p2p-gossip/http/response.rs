@@ -1,4 +1,4 @@
-//! Answers, what every one of them says to a browser, and writing them to whoever reads slowly.
+//! Responses with their security fields, and writing them within a time limit.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,8 +13,8 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// For all but the page: there is nothing to load or run.
-const NOTHING_ALLOWED: &str = "default-src 'none'; frame-ancestors 'none'";
+/// The content security policy of all responses except the page: a browser may load and run nothing.
+const POLICY_NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// A status code and its phrase (RFC 9110 section 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub(super) const NOT_FOUND: Status = Status(404, "Not Found");
 pub(super) const MISDIRECTED: Status = Status(421, "Misdirected Request");
 pub(super) const UNAVAILABLE: Status = Status(503, "Service Unavailable");
 
-/// A whole answer, but for a stream, which goes on after its head.
+/// A response with its body. For a stream only the head is used.
 #[derive(Debug)]
 pub(super) struct Response {
     status: Status,
     content_type: &'static str,
-    /// The content security policy.
+    /// The content security policy (CSP).
     policy: &'static str,
-    /// A field that only this kind of answer has.
+    /// One more field, with its value.
     extra: Option<(&'static str, &'static str)>,
     body: Cow<'static, str>,
 }
@@ -43,7 +43,7 @@ impl Response {
         content_type: &'static str,
         body: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, content_type, policy: NOTHING_ALLOWED, extra: None, body: body.into() }
+        Self { status, content_type, policy: POLICY_NOTHING, extra: None, body: body.into() }
     }
 
     pub(super) fn with_policy(self, policy: &'static str) -> Self {
@@ -54,26 +54,29 @@ impl Response {
         Self { extra: Some((name, value)), ..self }
     }
 
-    /// Every place is taken.
+    /// The response at the limit of connections.
     pub(super) fn busy() -> Self {
         Self::new(UNAVAILABLE, TEXT, "too many connections; try again\n").with("Retry-After", "3")
     }
 
-    /// What is answered to something that is no request for us; `None` if nobody waits for it.
-    pub(super) fn refusing(refusal: &Refusal) -> Option<Self> {
+    /// The response to a request that can't be served; `None` if the client has closed the connection.
+    pub(super) fn for_refusal(refusal: &Refusal) -> Option<Self> {
         let new = |code, phrase, body: &str| Self::new(Status(code, phrase), TEXT, format!("{body}\n"));
         Some(match refusal {
-            Refusal::Malformed(what) => new(400, "Bad Request", what),
+            Refusal::Malformed(reason) => new(400, "Bad Request", reason),
             Refusal::TooLarge => {
                 let most = format!(
                     "the head of the request has more than {HEAD_BYTES_MAX} bytes or too many fields"
                 );
                 new(431, "Request Header Fields Too Large", &most)
             }
-            Refusal::TooSlow => new(408, "Request Timeout", "the request did not come in time"),
-            Refusal::Method => new(405, "Method Not Allowed", "there is nothing to change here: GET or HEAD")
-                .with("Allow", "GET, HEAD"),
-            Refusal::Version => new(505, "HTTP Version Not Supported", "HTTP/1.1 or HTTP/1.0"),
+            Refusal::TooSlow => new(408, "Request Timeout", "the request was not complete in time"),
+            Refusal::Method => {
+                new(405, "Method Not Allowed", "only GET and HEAD are allowed").with("Allow", "GET, HEAD")
+            }
+            Refusal::Version => {
+                new(505, "HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0 are supported")
+            }
             Refusal::Gone => return None,
         })
     }
@@ -83,7 +86,7 @@ impl Response {
         self.status.0
     }
 
-    /// The head, which ends where the body begins. A stream has no length.
+    /// The head with the empty line at its end. A stream has no Content-Length.
     pub(super) fn head(&self) -> String {
         let Status(code, phrase) = self.status;
         let mut head = format!(
@@ -109,8 +112,10 @@ impl Response {
         head
     }
 
+    /// Writes the head, and the body if `with_body`.
+    ///
     /// # Errors
-    /// The other side has gone, or has not taken everything by the deadline.
+    /// The client has closed the connection, or has not taken all bytes by the deadline.
     pub(super) fn write(&self, socket: &TcpStream, with_body: bool, deadline: Instant) -> io::Result<()> {
         let mut bytes = self.head();
         if with_body {
@@ -120,8 +125,10 @@ impl Response {
     }
 }
 
+/// Writes all bytes.
+///
 /// # Errors
-/// The other side has gone, or has not taken everything by the deadline.
+/// The client has closed the connection, or has not taken all bytes by the deadline.
 pub(super) fn write_all(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         socket.set_write_timeout(Some(time_left(deadline)?))?;
@@ -143,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_answer_says_what_a_browser_may_do_with_it() {
+    fn response_has_security_fields() {
         let head = Response::new(OK, JSON, "{}").head();
         for line in [
             "HTTP/1.1 200 OK",
@@ -162,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_nothing_is_given_up() {
+    fn write_to_a_client_that_does_not_read_ends_at_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();

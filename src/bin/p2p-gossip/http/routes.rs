@@ -1,4 +1,4 @@
-//! Which path is answered with what.
+//! The responses by path.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -17,52 +17,54 @@ use super::response::{HTML, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UN
 use super::snapshot::Snapshots;
 use super::views;
 
-/// Everything there is, for whoever asks for something else.
+/// The list of paths, sent for an unknown path.
 const PATHS: &str = "\
-/         the mesh as this node sees it, for people
-/status   this node in numbers, as JSON
-/peers    everybody it knows, as JSON
-/events   what happens, as server-sent events; /events?recent=20 begins with the last 20
-/metrics  this node in numbers, for Prometheus
-/healthz  whether the process serves
-/readyz   whether it has joined the mesh
+/         the mesh as this node sees it, as a page
+/status   this node's state and totals, as JSON
+/peers    all peers that it knows, as JSON
+/events   events as they happen, as server-sent events; /events?recent=20 begins with the last 20
+/metrics  this node's figures, for Prometheus
+/healthz  200 if the process serves
+/readyz   200 if the node has joined the mesh
 ";
 
+/// Answers requests about one node.
 #[derive(Debug)]
-pub(super) struct Site {
-    about: NodeInfo,
+pub(super) struct Routes {
+    info: NodeInfo,
     snapshots: Snapshots,
     hub: Arc<Hub>,
-    /// Only names of loopback are ours.
+    /// Whether the server listens on loopback. Then a request's `Host` must be loopback as well.
     is_loopback: bool,
 }
 
+/// The answer to a request: a complete response, or a stream of events.
 #[derive(Debug)]
 pub(super) enum Answer {
     Whole(Response),
     Stream(Stream),
 }
 
-impl Site {
-    pub(super) fn new(about: NodeInfo, node: NodeHandle, hub: Arc<Hub>, addr: SocketAddr) -> Self {
+impl Routes {
+    pub(super) fn new(info: NodeInfo, node: NodeHandle, hub: Arc<Hub>, addr: SocketAddr) -> Self {
         let is_loopback = addr.ip().to_canonical().is_loopback();
-        Self { about, snapshots: Snapshots::new(node), hub, is_loopback }
+        Self { info, snapshots: Snapshots::new(node), hub, is_loopback }
     }
 
     pub(super) fn answer(&self, request: &Request) -> Answer {
-        // Only browsers can be led astray, and they always send one.
+        // DNS rebinding misleads browsers only, and browsers always send a Host field.
         if self.is_loopback && request.host.as_deref().is_some_and(|host| !is_loopback_host(host)) {
-            let text = "this is served to this machine only, as localhost, 127.0.0.1 or [::1]\n";
+            let text = "this server answers for loopback only: use localhost, 127.0.0.1 or [::1]\n";
             return Answer::Whole(Response::new(MISDIRECTED, TEXT, text));
         }
         Answer::Whole(match request.path.as_str() {
             "/" => Response::new(OK, HTML, &*PAGE.html).with_policy(&PAGE.policy),
-            "/status" => self.look(JSON, |status| views::status(&self.about, status, Timestamp::now())),
-            "/peers" => self.look(JSON, |status| views::peers(status, Timestamp::now())),
+            "/status" => self.show_status(JSON, |status| views::status(&self.info, status, Timestamp::now())),
+            "/peers" => self.show_status(JSON, |status| views::peers(status, Timestamp::now())),
             "/metrics" => {
                 let format = Format::accepted(&request.accept);
-                let encode = |status: &Arc<Status>| metrics::encode(format, &self.about, Arc::clone(status));
-                self.look(format.content_type(), encode)
+                let encode = |status: &Arc<Status>| metrics::encode(format, &self.info, Arc::clone(status));
+                self.show_status(format.content_type(), encode)
             }
             "/events" => match self.hub.subscribe(self.since(request)) {
                 Some(stream) => return Answer::Stream(stream),
@@ -72,19 +74,19 @@ impl Site {
             "/readyz" => match self.snapshots.get() {
                 Some(status) if status.mesh.is_joined => Response::new(OK, TEXT, "ok\n"),
                 Some(_) => Response::new(UNAVAILABLE, TEXT, "not joined: no --connect address answers yet\n"),
-                None => silent(),
+                None => no_status(),
             },
             _ => Response::new(NOT_FOUND, TEXT, PATHS),
         })
     }
 
-    /// An answer about the node as it is now.
-    fn look<E: Display>(
+    /// Responds with the node's current status, formatted by `show`.
+    fn show_status<E: Display>(
         &self,
         content_type: &'static str,
         show: impl FnOnce(&Arc<Status>) -> Result<String, E>,
     ) -> Response {
-        let Some(status) = self.snapshots.get() else { return silent() };
+        let Some(status) = self.snapshots.get() else { return no_status() };
         match show(&status) {
             Ok(body) => Response::new(OK, content_type, body),
             Err(error) => {
@@ -92,11 +94,12 @@ impl Site {
                 if let Some(suppressed) = LIMIT.check() {
                     log::error!(reason:% = error, suppressed; "the node's state cannot be shown; this is a bug");
                 }
-                silent()
+                no_status()
             }
         }
     }
 
+    /// The earlier events that the request asks for.
     fn since(&self, request: &Request) -> Since {
         self.hub.since(&request.last_event_id).unwrap_or_else(|| {
             let recent = request.query.split('&').find_map(|part| part.strip_prefix("recent="));
@@ -105,6 +108,6 @@ impl Site {
     }
 }
 
-fn silent() -> Response {
+fn no_status() -> Response {
     Response::new(UNAVAILABLE, TEXT, "the node does not answer\n")
 }

@@ -1,4 +1,4 @@
-//! The listening socket, its accept loop, and one thread a connection.
+//! The listening socket, the accept loop, and the thread of each connection.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,31 +9,32 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::worker::{Worker, spawn_detached};
 use p2p_gossip::{Config, Event, Node};
 
-use super::connection_limit::{Place, Places};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use super::events::Hub;
 use super::node_info::NodeInfo;
 use super::request;
 use super::response::Response;
-use super::routes::{Answer, Site};
+use super::routes::{Answer, Routes};
 
-/// From accept until the whole head of the request is there.
+/// Time limit from the accept to the complete head of the request.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// For a reader to take a whole answer.
+/// Time limit for the client to take a complete response.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// From our last byte until the other side has closed as well: closing while it still sends would
-/// take the answer away from it.
+/// Time limit from the last byte of the response until the client closes. Closing the socket while the client
+/// still sends would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes read and thrown away meanwhile.
+/// Limit of the bytes that are read and discarded meanwhile.
 const LINGER_BYTES_MAX: usize = 64 * 1024;
-/// Wait after a failed accept: when descriptors run out, trying at once would burn a whole core.
+/// Wait after a failed accept. When descriptors run out, retrying at once would use a whole core.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Virtual memory for the stack of a connection's thread; only what it touches becomes real.
+/// Stack of a connection's thread in bytes of virtual memory; only used pages take real memory.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// A socket that listens and is not served yet, so that a port in use is found out before the node
-/// joins anything.
+/// The listening socket before the server starts, so that a port in use is reported before the node joins a
+/// mesh.
 #[derive(Debug)]
 pub(crate) struct Socket {
     listener: TcpListener,
@@ -41,14 +42,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens it; port 0 takes any free one.
+    /// Opens the socket; port 0 takes any free port.
     pub(crate) fn open(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr)?;
         let addr = listener.local_addr()?;
         Ok(Self { listener, addr })
     }
 
-    /// Where the page is, to be opened on this machine.
+    /// The page's URL for a browser on this machine.
     pub(crate) fn url(&self) -> String {
         let ip = match self.addr.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -58,14 +59,15 @@ impl Socket {
         format!("http://{}/", SocketAddr::new(ip, self.addr.port()))
     }
 
-    /// Serves what is to be seen of the node until the process ends.
+    /// Starts the server, which runs until the process ends.
     pub(crate) fn serve(self, node: &Node, config: &Config) -> io::Result<Server> {
         let (hub, ended) = Hub::new(self.url());
         let hub = Arc::new(hub);
-        let site =
-            Arc::new(Site::new(NodeInfo::new(node, config), node.handle(), Arc::clone(&hub), self.addr));
-        let accepting = Accepting { listener: self.listener, site, places: Arc::default() };
-        thread::Builder::new().name("http".to_owned()).spawn(move || accepting.run())?;
+        let info = NodeInfo::new(node, config);
+        let routes = Arc::new(Routes::new(info, node.handle(), Arc::clone(&hub), self.addr));
+        let acceptor = Acceptor { listener: self.listener, routes, limit: Arc::default() };
+        // Not joined: the thread ends with the process.
+        Worker::spawn("http", move || acceptor.run())?;
         Ok(Server { hub, ended })
     }
 }
@@ -74,76 +76,80 @@ impl Socket {
 #[derive(Debug)]
 pub(crate) struct Server {
     hub: Arc<Hub>,
-    /// Closed when the last reader of events has gone.
+    /// Disconnected when the last stream of events has ended.
     ended: Receiver<()>,
 }
 
 impl Server {
-    /// Tells the readers of events what happened. Never waits for one.
+    /// Sends an event to the readers of `/events`. Never waits for a reader.
     pub(crate) fn tell(&self, time: Timestamp, event: &Event) {
-        self.hub.tell(time, event);
+        self.hub.publish(time, event);
     }
 
-    /// Waits until the readers of events have got the last one, but not longer than until the deadline.
+    /// Waits until the readers of `/events` have received the last event, but not past the deadline.
     pub(crate) fn finish(self, deadline: Instant) {
         self.hub.close();
         let _ = self.ended.recv_deadline(deadline);
     }
 }
 
+/// The accept loop.
 #[derive(Debug)]
-struct Accepting {
+struct Acceptor {
     listener: TcpListener,
-    site: Arc<Site>,
-    places: Arc<Places>,
+    routes: Arc<Routes>,
+    limit: Arc<ConnectionLimit>,
 }
 
-impl Accepting {
+impl Acceptor {
     fn run(self) {
         loop {
-            let started = self.listener.accept().and_then(|(socket, _)| self.admit(socket));
+            let started = self.listener.accept().and_then(|(socket, _)| self.start_connection(socket));
             match started {
                 Ok(()) => {}
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    static LIMIT: LogLimit = LogLimit::debug();
-                    if let Some(suppressed) = LIMIT.check() {
-                        log::debug!(reason:% = error, suppressed; "cannot accept HTTP connections; retrying");
-                    }
+                    log_accept_error(&error);
                     thread::sleep(ACCEPT_BACKOFF);
                 }
             }
         }
     }
 
-    fn admit(&self, socket: TcpStream) -> io::Result<()> {
+    fn start_connection(&self, socket: TcpStream) -> io::Result<()> {
         let socket = Arc::new(socket);
-        let Some(place) = self.places.enter(&socket) else {
-            // There is room for so little in the socket's own buffer: this does not wait.
+        let Some(slot) = self.limit.add(&socket) else {
+            // The response fits into the socket's buffer, so this does not wait.
             socket.set_nonblocking(true)?;
             let _ = Response::busy().write(&socket, true, Instant::now() + ANSWER_TIME);
             return Ok(());
         };
-        let site = Arc::clone(&self.site);
-        let serve = move || serve(&socket, place, &site);
-        thread::Builder::new().name("http connection".to_owned()).stack_size(STACK_BYTES).spawn(serve)?;
-        Ok(())
+        let routes = Arc::clone(&self.routes);
+        let serve = move || serve(&socket, slot, &routes);
+        spawn_detached("http connection".to_owned(), STACK_BYTES, serve)
     }
 }
 
-/// Errors of one connection, not of the listener: the next one may be fine at once.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether an error of accept concerns one connection only, so that the next accept may succeed at once.
+fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind;
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
 }
 
-/// One connection: one request, one answer.
-fn serve(socket: &TcpStream, mut place: Place, site: &Site) {
+fn log_accept_error(error: &io::Error) {
+    static LIMIT: LogLimit = LogLimit::debug();
+    if let Some(suppressed) = LIMIT.check() {
+        log::debug!(reason:% = error, suppressed; "cannot accept HTTP connections; retrying");
+    }
+}
+
+/// Serves a connection: one request and one response.
+fn serve(socket: &TcpStream, mut slot: ConnectionSlot, routes: &Routes) {
     let request = request::read(socket, Instant::now() + HEAD_TIME);
-    place.answering();
+    slot.set_answering();
     let (answer, with_body) = match &request {
-        Ok(request) => (site.answer(request), !request.is_head),
-        Err(refusal) => match Response::refusing(refusal) {
+        Ok(request) => (routes.answer(request), !request.is_head),
+        Err(refusal) => match Response::for_refusal(refusal) {
             Some(response) => (Answer::Whole(response), true),
             None => return,
         },
@@ -157,22 +163,23 @@ fn serve(socket: &TcpStream, mut place: Place, site: &Site) {
         Err(error) => {
             static LIMIT: LogLimit = LogLimit::debug();
             if let Some(suppressed) = LIMIT.check() {
-                log::debug!(reason:% = error, suppressed; "an HTTP answer was not taken");
+                log::debug!(reason:% = error, suppressed; "cannot write an HTTP response; closing the connection");
             }
         }
     }
 }
 
+/// Waits until the client closes the connection, and discards the bytes that it sends.
 fn linger(mut socket: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(std::net::Shutdown::Write).is_err() {
         return;
     }
     let mut sink = [0; 4096];
-    let mut left = LINGER_BYTES_MAX;
-    while left > 0 {
+    let mut remaining = LINGER_BYTES_MAX;
+    while remaining > 0 {
         match request::read_some(&mut socket, &mut sink, deadline) {
-            Ok(count) if count > 0 => left = left.saturating_sub(count),
+            Ok(count) if count > 0 => remaining = remaining.saturating_sub(count),
             _ => return,
         }
     }
@@ -186,16 +193,16 @@ mod tests {
 
     use super::*;
 
-    fn site(addr: &str) -> (Arc<Site>, Node) {
+    fn routes(addr: &str) -> (Arc<Routes>, Node) {
         let config = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
         let node = Node::start(config.clone(), Identity::generate().unwrap()).unwrap();
         let (hub, _ended) = Hub::new("http://localhost/".to_owned());
-        let about = NodeInfo::new(&node, &config);
-        (Arc::new(Site::new(about, node.handle(), Arc::new(hub), addr.parse().unwrap())), node)
+        let info = NodeInfo::new(&node, &config);
+        (Arc::new(Routes::new(info, node.handle(), Arc::new(hub), addr.parse().unwrap())), node)
     }
 
     #[test]
-    fn the_page_has_an_address_that_a_browser_can_open() {
+    fn url_of_the_page_can_be_opened_in_a_browser() {
         for addr in ["127.0.0.1:0", "0.0.0.0:0"] {
             let socket = Socket::open(addr.parse().unwrap()).unwrap();
             assert_eq!(socket.url(), format!("http://127.0.0.1:{}/", socket.addr.port()));
@@ -203,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_fine_where_other_machines_are_served() {
+    fn other_host_names_are_accepted_unless_the_server_is_on_loopback() {
         let request = |host: &str| request::Request {
             is_head: false,
             path: "/healthz".to_owned(),
@@ -213,41 +220,41 @@ mod tests {
             last_event_id: String::new(),
         };
         for (addr, code) in [("192.0.2.7:80", 200), ("0.0.0.0:80", 200), ("[::1]:80", 421)] {
-            let (site, _node) = site(addr);
-            let Answer::Whole(response) = site.answer(&request("node.example")) else { panic!("a stream") };
+            let (routes, _node) = routes(addr);
+            let Answer::Whole(response) = routes.answer(&request("node.example")) else { panic!("a stream") };
             assert_eq!(response.code(), code, "{addr}");
         }
     }
 
     #[test]
-    fn whoever_comes_when_all_are_being_answered_is_told_to_come_again() {
+    fn connection_beyond_the_limit_is_answered_with_503() {
         let socket = Socket::open("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (site, _node) = site("127.0.0.1:0");
+        let (routes, _node) = routes("127.0.0.1:0");
         let addr = socket.addr;
-        let accepting = Accepting { listener: socket.listener, site, places: Arc::default() };
+        let acceptor = Acceptor { listener: socket.listener, routes, limit: Arc::default() };
         let connect = || {
             let client = TcpStream::connect(addr).unwrap();
-            (client, Arc::new(accepting.listener.accept().unwrap().0))
+            (client, Arc::new(acceptor.listener.accept().unwrap().0))
         };
         let mut held = Vec::new();
         for _ in 0..super::super::connection_limit::CONNECTIONS_MAX {
             let (client, server) = connect();
-            let mut place = accepting.places.enter(&server).unwrap();
-            place.answering();
-            held.push((client, place));
+            let mut slot = acceptor.limit.add(&server).unwrap();
+            slot.set_answering();
+            held.push((client, slot));
         }
-        let ask = || {
+        let connect_and_accept = || {
             let client = TcpStream::connect(addr).unwrap();
-            accepting.admit(accepting.listener.accept().unwrap().0).unwrap();
-            // Nothing is sent before the answer: a refusal does not wait for the question.
+            acceptor.start_connection(acceptor.listener.accept().unwrap().0).unwrap();
+            // The client sends nothing first: a refusal does not wait for a request.
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             client
         };
         let mut answer = String::new();
-        ask().read_to_string(&mut answer).unwrap();
+        connect_and_accept().read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
         held.pop();
-        let mut client = ask();
+        let mut client = connect_and_accept();
         client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
         answer.clear();
         client.read_to_string(&mut answer).unwrap();

@@ -1,19 +1,21 @@
-//! The node as it was a moment ago: one look at it serves all who ask meanwhile, so that a storm of
-//! requests costs the node nothing.
+//! The shared snapshot of the node's status: one query of the node answers all requests of its time, so a flood
+//! of requests does not load the node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use p2p_gossip::{NodeHandle, Status};
 
-/// How old a snapshot may be; five looks a second are nothing to the node, and fresh to a person.
+/// Longest age of a shared snapshot: five queries a second cost the node little, and people see them as current.
 const AGE_MAX: Duration = Duration::from_millis(200);
-/// How long a node may take to answer. One that is held up for longer is not there for whoever asks.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for the node to answer a query.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 
+/// The node and the last snapshot.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     node: NodeHandle,
+    /// The time and result of the last query. `None` inside: the node did not answer.
     last: Mutex<Option<(Instant, Option<Arc<Status>>)>>,
 }
 
@@ -22,7 +24,7 @@ impl Snapshots {
         Self { node, last: Mutex::new(None) }
     }
 
-    /// `None` if the node does not answer. Whoever comes while the node is asked waits for that answer.
+    /// Returns the current snapshot; `None` if the node does not answer. Concurrent callers wait for one query.
     pub(super) fn get(&self) -> Option<Arc<Status>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, status)) = &*last
@@ -30,7 +32,7 @@ impl Snapshots {
         {
             return status.clone();
         }
-        let status = self.node.status_within(PATIENCE).map(Arc::new);
+        let status = self.node.status_within(ANSWER_TIME).map(Arc::new);
         *last = Some((Instant::now(), status.clone()));
         status
     }
@@ -43,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_look_serves_many_and_a_node_that_has_gone_is_not_there() {
+    fn snapshot_is_shared_and_a_stopped_node_has_none() {
         let config = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
         let node = Node::start(config, Identity::generate().unwrap()).unwrap();
         let snapshots = Snapshots::new(node.handle());
@@ -52,7 +54,7 @@ mod tests {
         let taken = snapshots.last.lock().unwrap().as_ref().map(|(at, _)| *at);
         let second = snapshots.get().unwrap();
         let is_same = Arc::ptr_eq(&first, &second);
-        // A machine may stand still between the two.
+        // The machine may stall between the two calls.
         assert!(is_same || taken.is_some_and(|at| at.elapsed() >= AGE_MAX));
         node.shutdown();
         *snapshots.last.lock().unwrap() = None;

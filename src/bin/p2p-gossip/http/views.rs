@@ -1,5 +1,5 @@
-//! The JSON of `/status` and `/peers`. Fields may be added within a version; taking one away, or
-//! changing what one means, makes a new version.
+//! The JSON of `/status` and `/peers`. Fields may be added within a version; removing one, or changing its
+//! meaning, requires a new version.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ struct StatusView<'a> {
     node: NodeView<'a>,
     members: usize,
     joined: bool,
-    peers: States,
+    peers: StateCounts,
     dials_in_flight: usize,
     totals: Totals,
     queues: Queues,
@@ -37,17 +37,17 @@ struct NodeView<'a> {
     timeout_s: f64,
 }
 
-/// Peers by state.
+/// The number of peers in each state.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct States {
+pub(super) struct StateCounts {
     pub(super) up: usize,
     pub(super) dead: usize,
     pub(super) left: usize,
     pub(super) rumour: usize,
 }
 
-impl States {
-    pub(super) fn of(peers: &[PeerInfo]) -> Self {
+impl StateCounts {
+    pub(super) fn count(peers: &[PeerInfo]) -> Self {
         let count = |state| peers.iter().filter(|peer| peer.state == state).count();
         Self {
             up: count(PeerState::Up),
@@ -107,33 +107,34 @@ impl<'a> From<&'a PeerInfo> for PeerView<'a> {
     }
 }
 
-/// To the millisecond.
+/// Seconds, rounded to a millisecond.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e3).round() / 1e3
 }
 
-/// To the microsecond.
+/// Milliseconds, rounded to a microsecond.
 fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3).serialize(serializer)
 }
 
-pub(super) fn status(about: &NodeInfo, status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
+/// The JSON of `/status`.
+pub(super) fn status(info: &NodeInfo, status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
     let view = StatusView {
         version: VERSION,
         time: Time(now).to_string(),
         node: NodeView {
-            id: about.id,
-            name: &about.name,
-            addr: about.addr.to_string(),
+            id: info.id,
+            name: &info.name,
+            addr: info.addr.to_string(),
             program: concat!("p2p-gossip ", env!("CARGO_PKG_VERSION")),
-            started: Time(about.started).to_string(),
-            period_s: seconds(about.period),
-            heartbeat_s: seconds(about.heartbeat),
-            timeout_s: seconds(about.timeout),
+            started: Time(info.started).to_string(),
+            period_s: seconds(info.period),
+            heartbeat_s: seconds(info.heartbeat),
+            timeout_s: seconds(info.timeout),
         },
         members: status.mesh.members,
         joined: status.mesh.is_joined,
-        peers: States::of(&status.mesh.peers),
+        peers: StateCounts::count(&status.mesh.peers),
         dials_in_flight: status.mesh.dials_in_flight,
         totals: status.totals,
         queues: status.queues,
@@ -141,12 +142,14 @@ pub(super) fn status(about: &NodeInfo, status: &Status, now: Timestamp) -> Resul
     serde_json::to_string(&view).map(|json| line(&json))
 }
 
+/// The JSON of `/peers`.
 pub(super) fn peers(status: &Status, now: Timestamp) -> Result<String, serde_json::Error> {
     let peers = status.mesh.peers.iter().map(PeerView::from).collect();
     serde_json::to_string(&PeersView { version: VERSION, time: Time(now).to_string(), peers })
         .map(|json| line(&json))
 }
 
+/// Escapes unsafe characters and ends the line.
 fn line(json: &str) -> String {
     let mut line = String::with_capacity(json.len() + 1);
     escape(&mut line, json);

@@ -1,6 +1,6 @@
 "use strict";
-// The page reads /status and /peers once a second and /events as they happen. Text that comes from
-// peers only ever becomes text: nothing here makes markup out of a string.
+// The page polls /status and /peers once a second and receives /events as they happen. A peer's text is only
+// inserted as text: no code here makes markup from a string.
 
 const POLL_MS = 1000;
 const EVENTS_SHOWN = 150;
@@ -8,7 +8,7 @@ const PULSES_MAX = 40;
 const NAMES_MAX = 60;
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const narrow = matchMedia("(max-width: 640px)");
 
 function make(tag, cls, text) {
@@ -22,16 +22,16 @@ function draw(tag, attributes) {
   for (const name in attributes) element.setAttribute(name, attributes[name]);
   return element;
 }
-// Touching only what has changed leaves selections and screen readers alone.
-function say(element, text) { if (element.textContent !== text) element.textContent = text; }
-function set(element, name, value) { if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value); }
-const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+// Only changed values are written, so that selections and screen readers are not disturbed.
+function setText(element, text) { if (element.textContent !== text) element.textContent = text; }
+function setAttr(element, name, value) { if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value); }
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 const short = (id) => id.slice(0, 10);
-// Characters that reorder or hide what is around them are shown as what they are.
+// Characters that reorder or hide other text are shown as escapes.
 const UNSAFE = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
 const visible = (text) => text.replace(UNSAFE, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
-const called = (peer) => visible(peer.name) || short(peer.id);
+const nameOf = (peer) => visible(peer.name) || short(peer.id);
 function duration(s) {
   if (s === null) return "–";
   if (s < 10) return `${s.toFixed(1)} s`;
@@ -55,25 +55,25 @@ function bytes(n) {
 const MARKS = { up: "●", dead: "✕", left: "◌", rumour: "◇" };
 const ORDER = { dead: 0, up: 1, rumour: 2, left: 3 };
 const COLUMNS = [
-  { key: "name", label: "Name", of: (p) => visible(p.name) || "–", by: (p) => p.name.toLowerCase() || "\uffff" },
-  { key: "short", label: "Id", cls: "id short", of: (p) => short(p.id), by: (p) => p.id },
-  { key: "addr", label: "Address", cls: "mono addr", of: (p) => p.addr, by: (p) => p.addr },
-  { key: "state", label: "State", by: (p) => ORDER[p.state] },
-  { key: "since", label: "Since", cls: "number", of: (p) => duration(p.since_s), by: (p) => p.since_s },
-  { key: "rtt", label: "RTT ms", cls: "number", of: (p) => millis(p.rtt_ms), by: (p) => p.rtt_ms ?? Infinity },
-  { key: "min", label: "RTT min", cls: "number", of: (p) => millis(p.rtt_min_ms), by: (p) => p.rtt_min_ms ?? Infinity },
-  { key: "mean", label: "RTT avg", cls: "number", of: (p) => millis(p.rtt_mean_ms), by: (p) => p.rtt_mean_ms ?? Infinity },
-  { key: "in", label: "Pings in", cls: "number", of: (p) => String(p.pings_received), by: (p) => p.pings_received },
-  { key: "out", label: "Pings out", cls: "number", of: (p) => String(p.pings_sent), by: (p) => p.pings_sent },
-  { key: "back", label: "Reconnects", cls: "number", of: (p) => String(p.reconnects), by: (p) => p.reconnects },
-  { key: "silence", label: "Silence", cls: "number silence", of: (p) => duration(p.silence_s), by: (p) => p.silence_s ?? Infinity },
+  { key: "name", label: "Name", text: (p) => visible(p.name) || "–", sortBy: (p) => p.name.toLowerCase() || "\uffff" },
+  { key: "short", label: "Id", cls: "id short", text: (p) => short(p.id), sortBy: (p) => p.id },
+  { key: "addr", label: "Address", cls: "mono addr", text: (p) => p.addr, sortBy: (p) => p.addr },
+  { key: "state", label: "State", sortBy: (p) => ORDER[p.state] },
+  { key: "since", label: "Since", cls: "number", text: (p) => duration(p.since_s), sortBy: (p) => p.since_s },
+  { key: "rtt", label: "RTT ms", cls: "number", text: (p) => millis(p.rtt_ms), sortBy: (p) => p.rtt_ms ?? Infinity },
+  { key: "min", label: "RTT min", cls: "number", text: (p) => millis(p.rtt_min_ms), sortBy: (p) => p.rtt_min_ms ?? Infinity },
+  { key: "mean", label: "RTT avg", cls: "number", text: (p) => millis(p.rtt_mean_ms), sortBy: (p) => p.rtt_mean_ms ?? Infinity },
+  { key: "in", label: "Pings in", cls: "number", text: (p) => String(p.pings_received), sortBy: (p) => p.pings_received },
+  { key: "out", label: "Pings out", cls: "number", text: (p) => String(p.pings_sent), sortBy: (p) => p.pings_sent },
+  { key: "back", label: "Reconnects", cls: "number", text: (p) => String(p.reconnects), sortBy: (p) => p.reconnects },
+  { key: "silence", label: "Silence", cls: "number silence", text: (p) => duration(p.silence_s), sortBy: (p) => p.silence_s ?? Infinity },
 ];
 
 let status = null;
 let peers = [];
 let sort = { key: "name", up: true };
 let last = null;
-// Round-trip times as the drawing shows them: the last one alone would make it tremble.
+// Smoothed round-trip times for the drawing; the last measured ones alone would make it jitter.
 let smooth = new Map();
 const rows = new Map();
 const nodes = new Map();
@@ -108,13 +108,13 @@ function makeRow(id) {
     row.append(cell);
     return cell;
   });
-  row.addEventListener("pointerenter", () => point(id, true));
-  row.addEventListener("pointerleave", () => point(id, false));
+  row.addEventListener("pointerenter", () => highlight(id, true));
+  row.addEventListener("pointerleave", () => highlight(id, false));
   return { row, cells };
 }
 
-// The row and the node of one peer belong together.
-function point(id, on) {
+// Highlights the row and the node of a peer together.
+function highlight(id, on) {
   rows.get(id)?.row.classList.toggle("seen", on);
   nodes.get(id)?.group.classList.toggle("seen", on);
 }
@@ -122,8 +122,8 @@ function point(id, on) {
 function showTable() {
   const wanted = $("filter").value.trim().toLowerCase();
   const matches = (p) => !wanted || `${p.name} ${p.id} ${p.addr} ${p.state}`.toLowerCase().includes(wanted);
-  const by = COLUMNS.find((column) => column.key === sort.key).by;
-  const compare = (a, b) => (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : a.id < b.id ? -1 : 1) * (sort.up ? 1 : -1);
+  const sortBy = COLUMNS.find((column) => column.key === sort.key).sortBy;
+  const compare = (a, b) => (sortBy(a) < sortBy(b) ? -1 : sortBy(a) > sortBy(b) ? 1 : a.id < b.id ? -1 : 1) * (sort.up ? 1 : -1);
   const shown = peers.filter(matches).sort(compare);
   const ids = new Set(shown.map((p) => p.id));
   for (const [id, { row }] of rows) if (!ids.has(id)) { row.remove(); rows.delete(id); }
@@ -133,10 +133,10 @@ function showTable() {
     row.dataset.id = peer.id;
     row.dataset.state = peer.state;
     COLUMNS.forEach((column, i) => {
-      if (column.key !== "state") return say(cells[i], column.of(peer));
+      if (column.key !== "state") return setText(cells[i], column.text(peer));
       const [mark, word] = cells[i].children;
-      say(mark, MARKS[peer.state] ?? "");
-      say(word, peer.state);
+      setText(mark, MARKS[peer.state] ?? "");
+      setText(word, peer.state);
       mark.className = `mark word ${peer.state}`;
       word.className = `word ${peer.state}`;
     });
@@ -144,18 +144,18 @@ function showTable() {
     if ($("rows").children[n] !== row) $("rows").insertBefore(row, $("rows").children[n] ?? null);
   });
   for (const column of COLUMNS) {
-    if (column.key === sort.key) set(column.head, "aria-sort", sort.up ? "ascending" : "descending");
+    if (column.key === sort.key) setAttr(column.head, "aria-sort", sort.up ? "ascending" : "descending");
     else column.head.removeAttribute("aria-sort");
   }
-  $("nobody").hidden = shown.length > 0;
-  say($("nobody"), peers.length ? "Nobody matches." : "Nobody else is here yet.");
+  $("no-members").hidden = shown.length > 0;
+  setText($("no-members"), peers.length ? "No member matches." : "No other members yet.");
 }
 $("filter").addEventListener("input", () => status && showTable());
 
-// ---- the drawing: distance is the round-trip time, on a logarithmic scale
+// ---- the drawing: the distance is the round-trip time on a logarithmic scale
 
 const INNER = 70, OUTER = 190, RIM = 216;
-// An angle at the top where nobody is, for the names of the rings.
+// The angle at the top, in radians, that stays free for the labels of the rings.
 const GAP = 0.4;
 const speed = (ms) => ms < 1 ? 0 : ms < 10 ? 1 : ms < 100 ? 2 : 3;
 
@@ -188,13 +188,13 @@ function makeNode(peer) {
   const label = draw("text", {});
   group.append(title, draw("circle", { class: "halo", r: 15 }), draw("circle", { class: "back", r: 8 }),
     draw("path", { class: "shape" }), draw("path", { class: "cross", d: "" }), label);
-  group.addEventListener("pointerenter", () => point(peer.id, true));
-  group.addEventListener("pointerleave", () => point(peer.id, false));
+  group.addEventListener("pointerenter", () => highlight(peer.id, true));
+  group.addEventListener("pointerleave", () => highlight(peer.id, false));
   const link = draw("line", { class: "link" });
   return { group, label, title, link, x: 0, y: 0 };
 }
 
-function smoothen() {
+function smoothRtts() {
   const next = ({ id, rtt_ms }) => [id, (smooth.get(id) ?? rtt_ms) * 0.75 + rtt_ms * 0.25];
   smooth = new Map(peers.filter((p) => p.rtt_ms !== null).map(next));
 }
@@ -202,12 +202,12 @@ function smoothen() {
 function showMesh() {
   const { radius, ...range } = scale(smooth.size ? [...smooth.values()] : [1]);
   showRings({ radius, ...range });
-  // Everybody keeps a place for as long as the set of peers stays the same.
-  const placed = [...peers].sort((a, b) => (called(a) + a.id < called(b) + b.id ? -1 : 1));
+  // Each peer keeps its place while the set of peers stays the same.
+  const placed = [...peers].sort((a, b) => (nameOf(a) + a.id < nameOf(b) + b.id ? -1 : 1));
   const size = placed.length > 60 ? 4 : placed.length > 24 ? 5.5 : 8;
   const isCrowd = placed.length > 14;
   const [width, height] = narrow.matches ? [270, 250] : [330, isCrowd ? 280 : 250];
-  set($("mesh"), "viewBox", `${-width} ${-height} ${2 * width} ${2 * height}`);
+  setAttr($("mesh"), "viewBox", `${-width} ${-height} ${2 * width} ${2 * height}`);
   $("mesh").classList.toggle("crowd", placed.length > 24);
   const known = new Set(placed.map((p) => p.id));
   for (const [id, node] of nodes) if (!known.has(id)) { node.group.remove(); node.link.remove(); nodes.delete(id); }
@@ -224,43 +224,43 @@ function showMesh() {
     const r = isUp ? radius(smooth.get(peer.id) ?? 10 ** range.low) : RIM;
     node.x = Math.cos(turn) * r;
     node.y = Math.sin(turn) * r;
-    set(node.group, "transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
+    setAttr(node.group, "transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
     for (const word of ["up", "dead", "left", "rumour"]) node.group.classList.toggle(word, word === peer.state);
     node.group.classList.toggle("unnamed", isUp && placed.length > (narrow.matches ? 24 : NAMES_MAX));
     node.group.dataset.state = peer.state;
     const shape = peer.state === "rumour" ? `M0 ${-size}L${size} 0L0 ${size}L${-size} 0z` : `M${-size} 0a${size} ${size} 0 1 1 0 .01z`;
-    set(node.group.querySelector(".shape"), "d", shape);
-    set(node.group.querySelector(".back"), "r", size + 1);
-    set(node.group.querySelector(".halo"), "r", size + 8);
+    setAttr(node.group.querySelector(".shape"), "d", shape);
+    setAttr(node.group.querySelector(".back"), "r", size + 1);
+    setAttr(node.group.querySelector(".halo"), "r", size + 8);
     const half = size * 0.5;
-    set(node.group.querySelector(".cross"), "d", peer.state === "dead" ? `M${-half} ${-half}L${half} ${half}M${half} ${-half}L${-half} ${half}` : "");
+    setAttr(node.group.querySelector(".cross"), "d", peer.state === "dead" ? `M${-half} ${-half}L${half} ${half}M${half} ${-half}L${-half} ${half}` : "");
     showLabel(node, peer, turn, isCrowd, size);
-    say(node.title, `${called(peer)}, ${peer.state}${peer.rtt_ms === null ? "" : `, ${millis(peer.rtt_ms)} ms`}`);
-    set(node.link, "x2", node.x.toFixed(1));
-    set(node.link, "y2", node.y.toFixed(1));
-    set(node.link, "class", isUp ? `link rtt${speed(smooth.get(peer.id) ?? 0)}` : "link");
+    setText(node.title, `${nameOf(peer)}, ${peer.state}${peer.rtt_ms === null ? "" : `, ${millis(peer.rtt_ms)} ms`}`);
+    setAttr(node.link, "x2", node.x.toFixed(1));
+    setAttr(node.link, "y2", node.y.toFixed(1));
+    setAttr(node.link, "class", isUp ? `link rtt${speed(smooth.get(peer.id) ?? 0)}` : "link");
   });
   showAsymmetry();
 }
 
-// A few names stand upright beside their nodes; many stand along the rays.
+// A few labels are horizontal beside their nodes; many are rotated along the rays.
 function showLabel(node, peer, turn, isCrowd, size) {
-  const name = called(peer);
+  const name = nameOf(peer);
   const room = narrow.matches ? 8 : isCrowd ? 14 : 18;
-  say(node.label, name.length > room ? `${name.slice(0, room - 1)}…` : name);
+  setText(node.label, name.length > room ? `${name.slice(0, room - 1)}…` : name);
   const isLeft = Math.cos(turn) < -0.01;
   if (isCrowd) {
     const degrees = turn * 180 / Math.PI + (isLeft ? 180 : 0);
-    set(node.label, "transform", `rotate(${degrees.toFixed(1)})`);
-    set(node.label, "x", isLeft ? -size - 5 : size + 5);
-    set(node.label, "y", 3.5);
-    set(node.label, "text-anchor", isLeft ? "end" : "start");
+    setAttr(node.label, "transform", `rotate(${degrees.toFixed(1)})`);
+    setAttr(node.label, "x", isLeft ? -size - 5 : size + 5);
+    setAttr(node.label, "y", 3.5);
+    setAttr(node.label, "text-anchor", isLeft ? "end" : "start");
   } else {
     node.label.removeAttribute("transform");
     const isSide = Math.abs(Math.cos(turn)) > 0.5;
-    set(node.label, "x", isSide ? (isLeft ? -size - 6 : size + 6) : 0);
-    set(node.label, "y", isSide ? 4 : Math.sin(turn) < 0 ? -size - 6 : size + 15);
-    set(node.label, "text-anchor", isSide ? (isLeft ? "end" : "start") : "middle");
+    setAttr(node.label, "x", isSide ? (isLeft ? -size - 6 : size + 6) : 0);
+    setAttr(node.label, "y", isSide ? 4 : Math.sin(turn) < 0 ? -size - 6 : size + 15);
+    setAttr(node.label, "text-anchor", isSide ? (isLeft ? "end" : "start") : "middle");
   }
 }
 
@@ -270,8 +270,8 @@ function showAsymmetry() {
   $("asymmetry").hidden = apart.length === 0;
   const lines = [], items = [];
   for (const peer of apart) {
-    const names = peer.reached_by.map((id) => byId.has(id) ? called(byId.get(id)) : short(id));
-    items.push(`${called(peer)} is connected to ${names.join(", ")}, but not to this node.`);
+    const names = peer.reached_by.map((id) => byId.has(id) ? nameOf(byId.get(id)) : short(id));
+    items.push(`${nameOf(peer)} is connected to ${names.join(", ")}, but not to this node.`);
     for (const id of peer.reached_by) if (nodes.has(id)) lines.push([nodes.get(id), nodes.get(peer.id)]);
   }
   const list = $("asymmetric");
@@ -284,17 +284,17 @@ function showAsymmetry() {
   })));
 }
 
-// A ping runs along its link.
+// Animates a ping along its link.
 function pulse(id) {
   const node = nodes.get(id);
-  if (!node || still.matches || document.hidden || $("pulses").childElementCount >= PULSES_MAX) return;
+  if (!node || reducedMotion.matches || document.hidden || $("pulses").childElementCount >= PULSES_MAX) return;
   const dot = draw("circle", { class: "pulse", r: 3 });
   $("pulses").append(dot);
   const at = (x, y) => ({ transform: `translate(${x}px, ${y}px)` });
   dot.animate([at(node.x, node.y), at(node.x * 0.12, node.y * 0.12)], { duration: 700, easing: "ease-in-out" }).onfinish = () => dot.remove();
 }
 
-// ---- numbers and words
+// ---- figures and texts
 
 function showNumbers() {
   const times = peers.map((p) => p.rtt_ms).filter((ms) => ms !== null).sort((a, b) => a - b);
@@ -319,9 +319,9 @@ function showNumbers() {
   }
   numbers.forEach(([name, value, unit = "", isBad = false], n) => {
     const [dt, dd] = list.children[n].children;
-    say(dt, name);
-    say(dd.children[0], String(value));
-    say(dd.children[1], unit);
+    setText(dt, name);
+    setText(dd.children[0], String(value));
+    setText(dd.children[1], unit);
     list.children[n].classList.toggle("bad", isBad);
   });
 }
@@ -330,42 +330,42 @@ function summary() {
   const { dead, up, rumour } = status.peers;
   if (!status.joined) return "Not joined yet: no --connect address answers";
   if (!up) return dead ? `Alone: ${count(dead, "peer")} dead` : "Alone so far";
-  const trouble = [dead && `${dead} dead`, rumour && `${rumour} not met yet`].filter(Boolean);
+  const trouble = [dead && `${dead} dead`, rumour && `${rumour} not connected yet`].filter(Boolean);
   return [count(status.members, "member"), ...(trouble.length ? trouble : ["all links up"])].join(", ");
 }
 
 function show() {
   const { node } = status;
   const name = visible(node.name) || short(node.id);
-  say($("name"), name);
-  say($("hub-name"), name.length > 24 ? `${name.slice(0, 23)}…` : name);
+  setText($("name"), name);
+  setText($("hub-name"), name.length > 24 ? `${name.slice(0, 23)}…` : name);
   document.title = `${status.members} · ${name} – p2p-gossip`;
   const uptime = Math.max(0, (Date.parse(status.time) - Date.parse(node.started)) / 1000);
-  say($("self"), `${short(node.id)} · ${node.addr} · up ${duration(uptime)} · ${node.program}`);
+  setText($("self"), `${short(node.id)} · ${node.addr} · up ${duration(uptime)} · ${node.program}`);
   $("self").title = node.id;
-  say($("summary"), summary());
-  say($("mesh-text"), `${name} in the middle; ${summary()}. The nearer a peer, the shorter its round-trip time. The table of members says the same in words.`);
-  say($("clock"), clock(new Date(status.time)));
+  setText($("summary"), summary());
+  setText($("mesh-text"), `${name} in the middle; ${summary()}. A shorter distance means a shorter round-trip time. The table of members has the same values.`);
+  setText($("clock"), clock(new Date(status.time)));
   showNumbers();
   showTable();
-  smoothen();
+  smoothRtts();
   showMesh();
 }
 
 // ---- events
 
 function describe(event) {
-  const who = event.peer ? `${visible(event.name) || short(event.peer)} ${event.addr}` : "";
+  const peer = event.peer ? `${visible(event.name) || short(event.peer)} ${event.addr}` : "";
   switch (event.event) {
     case "listening": return `at ${event.addr}`;
-    case "down": return `${who}, ${event.reason}`;
-    case "ping": return `${who} #${event.seq}${event.rtt_ms === null ? "" : `, ${millis(event.rtt_ms)} ms`} ${visible(event.text)}`;
-    case "message": return `${who}: ${visible(event.text)}`;
-    default: return who;
+    case "down": return `${peer}, ${event.reason}`;
+    case "ping": return `${peer} #${event.seq}${event.rtt_ms === null ? "" : `, ${millis(event.rtt_ms)} ms`} ${visible(event.text)}`;
+    case "message": return `${peer}: ${visible(event.text)}`;
+    default: return peer;
   }
 }
 
-function tell(event) {
+function showEvent(event) {
   if (event.event === "ping") pulse(event.peer);
   if (event.event === "ping" && !$("pings").checked) return;
   const item = make("li"), time = make("time", "", clock(new Date(event.time)));
@@ -373,7 +373,7 @@ function tell(event) {
   item.append(time, make("span", `word ${event.event.replace(/[^a-z]/g, "")}`, event.event), make("span", "what", describe(event)));
   $("events").prepend(item);
   while ($("events").childElementCount > EVENTS_SHOWN) $("events").lastChild.remove();
-  $("quiet").hidden = true;
+  $("no-events").hidden = true;
 }
 
 let source = null;
@@ -384,24 +384,24 @@ function listen() {
   source.onopen = () => { if (isFirst) { $("events").replaceChildren(); isFirst = false; } };
   source.onmessage = (message) => {
     const event = JSON.parse(message.data);
-    tell(event);
-    if (event.event !== "ping" && event.event !== "message") look();
+    showEvent(event);
+    if (event.event !== "ping" && event.event !== "message") poll();
   };
-  // The browser itself comes back after a broken connection, but not after a refusal.
+  // The browser reconnects after a broken connection, but not after an error response.
   source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5 * POLL_MS); };
 }
 
-// ---- looking, and knowing when there is nothing to see
+// ---- polling, and the banner when the node does not answer
 
 let lostAt = null;
-function lost() {
+function showLost() {
   lostAt ??= new Date();
   document.body.classList.add("stale");
-  const since = status ? ` Below is what it said at ${clock(new Date(status.time))}.` : "";
-  say($("banner"), `No answer from the node at ${location.host} since ${clock(lostAt)}.${since} Trying again every second…`);
+  const since = status ? ` The state below is from ${clock(new Date(status.time))}.` : "";
+  setText($("banner"), `No answer from the node at ${location.host} since ${clock(lostAt)}.${since} Retrying every second…`);
   $("banner").hidden = false;
 }
-function found() {
+function hideLost() {
   if (!lostAt) return;
   lostAt = null;
   last = null;
@@ -415,31 +415,31 @@ async function get(path) {
   return response.json();
 }
 
-let timer = 0, isLooking = false, isWanted = false;
-async function look() {
-  if (isLooking) { isWanted = true; return; }
-  isLooking = true;
+let timer = 0, isPolling = false, isPollWanted = false;
+async function poll() {
+  if (isPolling) { isPollWanted = true; return; }
+  isPolling = true;
   clearTimeout(timer);
   let seen = null;
   try {
     seen = await Promise.all([get("/status"), get("/peers")]);
   } catch (error) {
-    lost();
+    showLost();
   }
-  isLooking = false;
-  // A snapshot may be 200 ms old: what an event announced is in the next one.
-  timer = setTimeout(look, isWanted ? 250 : POLL_MS);
-  isWanted = false;
+  isPolling = false;
+  // A snapshot may be 200 ms old, so the change that an event announced may be in the next one only.
+  timer = setTimeout(poll, isPollWanted ? 250 : POLL_MS);
+  isPollWanted = false;
   if (!seen) return;
   status = seen[0];
   peers = seen[1].peers;
-  found();
+  hideLost();
   show();
 }
-// A page that nobody sees does not look.
-document.addEventListener("visibilitychange", () => { if (document.hidden) clearTimeout(timer); else look(); });
+// A hidden page does not poll.
+document.addEventListener("visibilitychange", () => { if (document.hidden) clearTimeout(timer); else poll(); });
 
 narrow.addEventListener("change", () => status && showMesh());
 
 listen();
-look();
+poll();

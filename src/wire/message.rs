@@ -1,0 +1,259 @@
+//! The messages between peers, the limits of their parts, and the encoding of ids and addresses.
+
+use std::net::SocketAddr;
+
+use bincode::de::Decoder;
+use bincode::de::read::Reader as _;
+use bincode::enc::Encoder;
+use bincode::enc::write::Writer as _;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+use super::error::WireError;
+use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
+use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
+use crate::trust::peer_id::PeerId;
+
+/// Records in one [`Message::Peers`]; longer lists are sent as several. This many fit into a frame even if
+/// each has [`ADDRS_MAX`] host names of the longest form.
+pub const RECORDS_MAX: usize = 60;
+
+/// Memory that decoding one address claims: the value itself and the allocation of a short host name.
+const ADDR_DECODED_BYTES: usize = size_of::<DialAddr>() + 32;
+
+/// A message between two peers.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// First message of both sides, exactly once.
+    Hello(Hello),
+    /// The application's ping, which the receiver shows.
+    Ping {
+        /// The sender's count of pings to this receiver, from 1.
+        seq: u64,
+        /// At most [`PING_TEXT_BYTES_MAX`] bytes.
+        text: String,
+    },
+    /// Sent every heartbeat interval: a sign of life, a time stamp for the round-trip time, and a membership digest.
+    Heartbeat {
+        /// The sender's count of heartbeats to this receiver.
+        seq: u64,
+        /// The last heartbeat that the sender received from this receiver.
+        echo: Option<Echo>,
+        /// Digest of the peers that the sender is connected to; see [`membership_digest`](crate::mesh::membership_digest).
+        digest: u64,
+    },
+    /// Asks for the list of peers.
+    PeersRequest,
+    /// Answers [`Message::PeersRequest`].
+    Peers {
+        /// At most [`RECORDS_MAX`] of them.
+        records: Vec<PeerRecord>,
+        /// Whether another `Peers` follows for the same request.
+        more: bool,
+    },
+    /// News for the receiver's user; the session goes on.
+    Notice(Notice),
+    /// The last message. The sender still reads until the end of the stream, so no message under way is lost.
+    Bye(ByeReason),
+    /// The text that the sender's user sends to all connected peers.
+    Broadcast {
+        /// At most [`MESSAGE_BYTES_MAX`] bytes.
+        text: String,
+    },
+}
+
+/// Describes the sender; the first message of each side.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Hello {
+    /// Random for each process. Tells a restart from a reconnection, and distinguishes two processes with one key.
+    pub instance: u64,
+    /// Label that the sender chose itself, at most [`NAME_BYTES_MAX`] bytes.
+    pub name: String,
+    /// TCP port that the sender listens on.
+    pub listen_port: u16,
+    /// Addresses at which the sender says it can be reached, besides the one it connects from; best first,
+    /// at most [`ADDRS_MAX`].
+    pub advertised: Vec<DialAddr>,
+    /// The sender's heartbeat interval in milliseconds; the receiver's timeout for this sender depends on it.
+    pub heartbeat_ms: u32,
+    /// Proves that the sender holds a network key; see `session/hello.rs`.
+    pub proof: Option<[u8; 32]>,
+}
+
+#[cfg(test)]
+impl Hello {
+    /// A Hello without any optional part.
+    pub(crate) fn plain() -> Self {
+        Self {
+            instance: 2,
+            name: String::new(),
+            listen_port: 0,
+            advertised: Vec::new(),
+            heartbeat_ms: 1000,
+            proof: None,
+        }
+    }
+}
+
+/// Lets the receiver compute a round-trip time without an immediate reply: the time since it sent `seq`, less
+/// `held_us`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Echo {
+    /// Number of the echoed heartbeat.
+    pub seq: u64,
+    /// Microseconds from the arrival of that heartbeat to this echo.
+    pub held_us: u64,
+}
+
+/// One peer in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PeerRecord {
+    /// The peer's id.
+    pub id: PeerId,
+    /// The peer's addresses, best first; at most [`ADDRS_MAX`].
+    pub addrs: Vec<DialAddr>,
+    /// Whether the sender is connected to the peer now.
+    pub connected: bool,
+}
+
+/// News for the receiver's user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Notice {
+    /// Another process, at this address, uses the receiver's key.
+    KeyInUse(SocketAddr),
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum ByeReason {
+    /// The sender stops; the receiver should not dial it again.
+    Leaving,
+    /// Another session between the two goes on.
+    Duplicate,
+    /// The sender received nothing from the receiver for the timeout.
+    Silent,
+    /// The receiver broke the protocol.
+    Protocol,
+    /// Another process with the receiver's key replaced this process.
+    Replaced,
+    /// Another process with the receiver's key replaced this process, which still runs.
+    Cloned,
+    /// Both ends are the same node.
+    OwnAddress,
+    /// The sender's table of peers is full.
+    Full,
+    /// The sender's allow or deny list refuses the receiver.
+    NotAdmitted,
+    /// The receiver is at the address of another known peer, and the sender is strict about addresses.
+    AddressTaken,
+    /// The sender requires a network key, and the receiver proved none.
+    NetworkKeyMissing,
+    /// The sender requires a network key, and the receiver proved another.
+    NetworkKeyWrong,
+    /// The receiver proved a network key, and the sender has none.
+    NetworkKeyUnknown,
+}
+
+impl ByeReason {
+    /// The reason, worded for the receiver's user: "it" is the sender, "we" are the receiver.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Leaving => "it leaves",
+            Self::Duplicate => "another connection to it goes on",
+            Self::Silent => "it heard nothing from us",
+            Self::Protocol => "it says that we broke the protocol",
+            Self::Replaced => "another process with our key replaced us",
+            Self::Cloned => "another process uses our key",
+            Self::OwnAddress => "it is this node itself",
+            Self::Full => "its table of peers is full",
+            Self::NotAdmitted => "we are on its deny list, or not on its allow list",
+            Self::AddressTaken => "we are at the address of another peer that it knows, and it is strict",
+            Self::NetworkKeyMissing => "it requires a network key; start with --network-key",
+            Self::NetworkKeyWrong => "it holds another network key",
+            Self::NetworkKeyUnknown => "it holds no network key; this node requires one",
+        }
+    }
+}
+
+/// Checks the limits that bincode doesn't know, the same for both directions.
+pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
+    let limit = |part, length, max| {
+        if length > max { Err(WireError::TooLong { part, length, max }) } else { Ok(()) }
+    };
+    match message {
+        Message::Hello(hello) => {
+            limit("name", hello.name.len(), NAME_BYTES_MAX)?;
+            limit("advertised addresses", hello.advertised.len(), ADDRS_MAX)
+        }
+        Message::Ping { text, .. } => limit("ping text", text.len(), PING_TEXT_BYTES_MAX),
+        Message::Broadcast { text } => limit("message", text.len(), MESSAGE_BYTES_MAX),
+        Message::Peers { records, .. } => {
+            limit("list of peers", records.len(), RECORDS_MAX)?;
+            records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
+        }
+        Message::Heartbeat { .. } | Message::PeersRequest | Message::Notice(_) | Message::Bye(_) => Ok(()),
+    }
+}
+
+impl Encode for PeerId {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_bytes().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for PeerId {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Decode::decode(decoder).map(Self::from_bytes)
+    }
+}
+
+bincode::impl_borrow_decode!(PeerId);
+
+/// The tag of an address: an IP address, or a host name.
+pub(super) const SOCKET: u8 = 0;
+pub(super) const NAME: u8 = 1;
+
+/// Leaves out the scope of a link-local address, which has a meaning on its own host only.
+impl Encode for DialAddr {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Self::Socket(addr) => {
+                SOCKET.encode(encoder)?;
+                addr.encode(encoder)
+            }
+            Self::Name { host, port } => {
+                let host = host.as_str().as_bytes();
+                NAME.encode(encoder)?;
+                // HOST_BYTES_MAX fits into a byte.
+                u8::try_from(host.len()).unwrap_or(u8::MAX).encode(encoder)?;
+                encoder.writer().write(host)?;
+                port.encode(encoder)
+            }
+        }
+    }
+}
+
+/// Accepts valid addresses only, and returns one form of each: names in lower case, mapped IPv4 addresses as
+/// IPv4.
+impl<Context> Decode<Context> for DialAddr {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decoder.claim_bytes_read(ADDR_DECODED_BYTES)?;
+        match u8::decode(decoder)? {
+            SOCKET => SocketAddr::decode(decoder).map(Self::from),
+            NAME => {
+                let mut bytes = [0; HOST_BYTES_MAX];
+                let length = usize::from(u8::decode(decoder)?);
+                let host = bytes.get_mut(..length).ok_or(DecodeError::Other("host name too long"))?;
+                decoder.claim_bytes_read(length)?;
+                decoder.reader().read(host)?;
+                let host = std::str::from_utf8(host).ok().and_then(|host| HostName::new(host).ok());
+                let host = host.ok_or(DecodeError::Other("not a host name"))?;
+                Ok(Self::Name { host, port: u16::decode(decoder)? })
+            }
+            _ => Err(DecodeError::Other("unknown kind of address")),
+        }
+    }
+}
+
+bincode::impl_borrow_decode!(DialAddr);
