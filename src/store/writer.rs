@@ -2,7 +2,6 @@
 //! or full disk holds up nobody.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -10,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use crate::limits::{REMEMBER_DELAY, REMEMBER_EVERY, REMEMBER_FLUSH, REMEMBER_RETRY_MAX, REMEMBER_RETRY_MIN};
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
+use crate::util::worker::Worker;
 
 /// What the clock on the wall says; 1970 if it is before that.
 pub(crate) fn wall_clock() -> UnixTime {
@@ -20,15 +20,13 @@ pub(crate) fn wall_clock() -> UnixTime {
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Memory, Writing)> {
     // Room for one: what was put in and not taken yet is replaced by what is newer.
     let (mailbox, letters) = bounded(1);
-    let (finished, done) = bounded(0);
     let theirs = letters.clone();
-    thread::Builder::new().name("memory".to_owned()).spawn(move || {
-        let _finished: Sender<()> = finished;
+    let worker = Worker::spawn("memory", move || {
         write_all(&state, &theirs);
-        // The directory is another's before anybody hears that we are done.
+        // The lock on the directory is free before the thread counts as ended.
         drop(state);
     })?;
-    Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { done }))
+    Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { worker }))
 }
 
 /// The coordinator's end: when to hand the known peers over, and the way.
@@ -67,14 +65,14 @@ impl Memory {
 /// The node's end: when the last of it is written.
 #[derive(Debug)]
 pub(crate) struct Writing {
-    done: Receiver<()>,
+    worker: Worker,
 }
 
 impl Writing {
     /// Waits until all that was handed over is on disk, but not for ever: a disk may hang. Nothing
     /// more may be handed over.
     pub(crate) fn finish(self) {
-        if let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(REMEMBER_FLUSH) {
+        if !self.worker.join_until(Instant::now() + REMEMBER_FLUSH) {
             log::warn!("the disk is slow; the last news of known peers may be lost");
         }
     }
@@ -168,7 +166,7 @@ mod tests {
         }
         drop(memory);
         // However long the disk takes: this test has the time.
-        let _ = writing.done.recv();
+        writing.worker.join();
         assert_eq!(StateDir::open(&path).unwrap().known_peers(), peers(200));
     }
 

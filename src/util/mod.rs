@@ -1,4 +1,4 @@
-//! Small tools that know nothing of the mesh: rate limits, a queue, text made safe to show.
+//! Small tools that know nothing of the mesh: rate limits, queues, threads, text made safe to show.
 
 pub mod log_limit;
 pub mod queue;
