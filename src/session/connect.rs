@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_a_peer_leads_to_this_machine_only_if_it_says_so() {
+    fn name_from_a_peer_leads_to_this_machine_only_if_it_is_a_loopback_name() {
         let here: Vec<SocketAddr> =
             ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.2]:9"].map(|addr| addr.parse().unwrap()).into();
         let (lookups, now) = budgets();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_where_no_peer_can_be_are_not_tried() {
+    fn undialable_addresses_are_not_tried() {
         let found =
             ["0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:0", "10.0.0.1:9"].map(|addr| addr.parse().unwrap());
         assert_eq!(choose(found.into(), true, 0), [found[3]]);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn dial_ends_with_its_deadline_however_many_addresses_are_left() {
+    fn dial_ends_at_its_deadline_with_addresses_left() {
         let start = crate::test_now();
         let now = Cell::new(start);
         let mut attempts = 0;
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn first_address_that_answers_ends_the_dial_and_so_does_an_interruption() {
+    fn dial_ends_at_the_first_answer_or_an_interruption() {
         let (all, start) = (addrs(4), crate::test_now());
         let dial = |third: &dyn Fn() -> io::Result<u8>| {
             let connect = |addr, _| match all.iter().position(|&a| a == addr) {
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_that_fails_gives_its_place_back() {
+    fn failed_lookup_gives_its_slot_back() {
         let (lookups, now) = budgets();
         for _ in 0..=PEER_LOOKUPS_AT_ONCE {
             let failed = resolve_with("gone.example:9", DialSource::KnownPeer, (&lookups, now), || {

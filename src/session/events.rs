@@ -32,7 +32,7 @@ pub(crate) struct Established {
     pub(crate) outlet: Arc<Shared>,
 }
 
-/// A [`Routine`] message that arrived.
+/// A [`Routine`](crate::mesh::Routine) message that arrived.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) session: SessionId,
