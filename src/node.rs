@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -33,6 +32,7 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
 use crate::util::queue;
+use crate::util::worker::Worker;
 use crate::wire::Hello;
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
@@ -67,7 +67,7 @@ pub struct Node {
     events_dropped: Arc<AtomicU64>,
     handle: NodeHandle,
     listener: Listener,
-    coordinator: Option<JoinHandle<()>>,
+    coordinator: Option<Worker>,
     /// Its memory, if it has one.
     writing: Option<Writing>,
 }
@@ -185,10 +185,7 @@ impl Node {
         };
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };
-        let coordinator = thread::Builder::new()
-            .name("coordinator".to_owned())
-            .spawn(move || coordinator.run(listening))?;
-        let coordinator = Some(coordinator);
+        let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
         Ok(Self { id, local_addr, events, events_dropped, handle, listener, coordinator, writing })
     }
 
@@ -316,8 +313,7 @@ impl Node {
         self.listener.stop();
         self.handle.leave();
         if let Some(coordinator) = self.coordinator.take() {
-            // A panic in there has been reported by the panic hook.
-            let _ = coordinator.join();
+            coordinator.join();
         }
         if let Some(writing) = self.writing.take() {
             writing.finish();

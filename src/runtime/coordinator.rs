@@ -1,9 +1,10 @@
-//! The coordinator's thread: owns a [`Mesh`], tells it what happened and carries out what it wants.
+//! The coordinator's thread: owns a [`Mesh`], passes inputs to it and executes its outputs.
 //!
-//! Invariant: it never blocks but in [`Coordinator::next_turn`]. Frames go to sockets that do not block; no
-//! file, name lookup or terminal is touched here; whatever can block happens on another thread.
+//! Invariant: the thread blocks only in [`Coordinator::next_event`]. It writes frames to sockets that do not
+//! block. Files, name lookups and terminals belong to other threads.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,52 +22,52 @@ use crate::session::delivery::{BroadcastBuilder, Delivery};
 use crate::session::{self, Context, Established, Heartbeat, Received, SessionEvent, SessionHandle};
 use crate::store::writer::{Memory, wall_clock};
 use crate::trust::access::Access;
-use crate::util::log_limit::LogLimit;
+use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::queue;
-use crate::wire::{self, Frame, Message};
+use crate::wire::{self, ByeReason, Frame, Message};
 
-/// Inbox events taken in one turn before timers are looked at.
+/// Session events handled before the timers are checked.
 const BATCH_MAX: usize = 256;
-/// Wait when nothing is due at all.
+/// Longest wait if no timer is set.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// What the embedding program wants.
+/// A request of the embedding program.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Say goodbye and stop.
     Leave,
-    /// From now on these may be peers, and nobody else.
+    /// Replace the access lists.
     Access(Access),
-    /// Tell who is known.
+    /// Reply with all known peers.
     Peers(Sender<Vec<PeerInfo>>),
-    /// Tell what the node is doing.
+    /// Reply with a snapshot of the node.
     Status(Sender<Status>),
-    /// Tell this one, too, what happens.
+    /// Add a subscriber.
     Subscribe(queue::Sender<Event>),
-    /// Tell this one instead of the first queue, beginning with what waits there.
+    /// Replace the primary queue by an observer, which first gets the events that wait in the queue.
     Observe(Box<dyn Observer>, Receiver<Event>),
-    /// Send this frame to every peer that is connected now.
+    /// Send this frame to every peer that is connected now, and reply with its delivery.
     Broadcast(Frame, Sender<Delivery>),
-    /// Tell when membership has settled.
+    /// Reply once membership has settled.
     WhenSettled(Sender<()>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     pub(crate) mesh: Mesh,
-    /// Where its known peers are kept, if anywhere.
+    /// Passes the known peers to the writer; `None` without a state directory, and once the node leaves.
     pub(crate) memory: Option<Memory>,
     pub(crate) context: Arc<Context>,
     pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
-    /// What came without waking this thread; goes before whatever did.
+    /// Messages that did not wake this thread. They are handled before other events.
     pub(crate) routine: Receiver<Received>,
     pub(crate) control: Receiver<Command>,
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
-    /// When the last goodbyes must have been sent, once we leave.
+    /// Deadline for the last goodbyes; `Some` once the node leaves.
     pub(crate) leave_by: Option<Instant>,
-    /// Who waits for membership to settle: one a waiting thread.
+    /// One reply channel for each thread that waits for membership to settle.
     pub(crate) settle_waiters: Vec<Sender<()>>,
 }
 
@@ -78,9 +79,11 @@ enum When {
     Next,
 }
 
-enum Turn {
+/// An input of the coordinator's loop.
+enum CoordinatorEvent {
     Session(SessionId, SessionEvent),
     Command(Command),
+    /// A timer is due.
     Timeout,
 }
 
@@ -90,30 +93,10 @@ impl Coordinator {
         self.notify(listening);
         self.execute_outputs(Instant::now());
         while !self.is_done() {
-            let turn = self.next_turn();
-            self.take(turn);
-            // Everything that has arrived comes before timers: what a peer said while we were
-            // held up counts as said before its deadline.
-            for _ in 0..BATCH_MAX {
-                let Ok((id, event)) = self.inbox.try_recv() else {
-                    break;
-                };
-                self.take(Turn::Session(id, event));
-            }
-            let now = self.now();
-            self.take_routine(now);
-            if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
-                self.mesh.handle_timeout(now);
-                self.execute_outputs(now);
-            }
-            if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
-                self.remember(now);
-            }
-            if !self.settle_waiters.is_empty() && self.mesh.is_settled(now) {
-                for waiting in self.settle_waiters.drain(..) {
-                    let _ = waiting.try_send(());
-                }
-            }
+            let event = self.next_event();
+            self.handle_event(event);
+            self.handle_session_events_in_inbox();
+            self.handle_due_timers();
         }
         self.notify(Event::Stopped);
     }
@@ -122,78 +105,117 @@ impl Coordinator {
         self.leave_by.is_some_and(|at| self.sessions.is_empty() || Instant::now() >= at)
     }
 
-    fn next_turn(&self) -> Turn {
+    /// Waits for the next event or the next deadline.
+    fn next_event(&self) -> CoordinatorEvent {
         let memory = self.memory.as_ref().map(Memory::due);
         let due = self.leave_by.or_else(|| self.mesh.poll_timeout().into_iter().chain(memory).min());
         let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         select! {
             recv(self.inbox) -> event => match event {
-                Ok((id, event)) => Turn::Session(id, event),
-                Err(_) => Turn::Command(Command::Leave),
+                Ok((id, event)) => CoordinatorEvent::Session(id, event),
+                Err(_) => CoordinatorEvent::Command(Command::Leave),
             },
-            recv(self.control) -> command => Turn::Command(command.unwrap_or(Command::Leave)),
-            default(wait) => Turn::Timeout,
+            recv(self.control) -> command => CoordinatorEvent::Command(command.unwrap_or(Command::Leave)),
+            default(wait) => CoordinatorEvent::Timeout,
         }
     }
 
-    /// What was asked for before something arrived comes first: whoever subscribes hears of all that is sent
-    /// afterwards, by whomever.
-    fn take(&mut self, turn: Turn) {
-        if matches!(turn, Turn::Session(..)) {
-            // No more than are there now: others come meanwhile, and may come for ever.
-            for _ in 0..self.control.len() {
-                let Ok(command) = self.control.try_recv() else {
-                    break;
-                };
-                self.handle(Turn::Command(command));
-            }
+    /// Queued commands come before a session event: a subscriber gets every event that arrives after its
+    /// subscription.
+    fn handle_event(&mut self, event: CoordinatorEvent) {
+        if matches!(event, CoordinatorEvent::Session(..)) {
+            self.handle_queued_commands();
         }
-        self.handle(turn);
+        self.handle_one_event(event);
     }
 
-    fn handle(&mut self, turn: Turn) {
+    fn handle_queued_commands(&mut self) {
+        // Only the commands that are queued now: others may arrive without end.
+        for _ in 0..self.control.len() {
+            let Ok(command) = self.control.try_recv() else {
+                break;
+            };
+            self.handle_one_event(CoordinatorEvent::Command(command));
+        }
+    }
+
+    /// Session events come before timers: a frame that arrived while this thread was busy counts as received
+    /// before the peer's deadline.
+    fn handle_session_events_in_inbox(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Ok((id, event)) = self.inbox.try_recv() else {
+                break;
+            };
+            self.handle_event(CoordinatorEvent::Session(id, event));
+        }
+    }
+
+    fn handle_due_timers(&mut self) {
         let now = self.now();
-        self.take_routine(now);
-        match turn {
-            Turn::Timeout => {}
-            Turn::Command(Command::Peers(reply)) => {
-                let _ = reply.try_send(self.mesh.peers(now));
+        self.handle_routine(now);
+        if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
+            self.mesh.handle_timeout(now);
+            self.execute_outputs(now);
+        }
+        if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
+            self.remember(now);
+        }
+        if !self.settle_waiters.is_empty() && self.mesh.is_settled(now) {
+            for waiter in self.settle_waiters.drain(..) {
+                let _ = waiter.try_send(());
             }
-            // Nobody waits for an answer any more if sending it fails.
-            Turn::Command(Command::Status(reply)) => {
-                let _ = reply.try_send(self.status(now));
-            }
-            Turn::Command(Command::Broadcast(frame, reply)) => {
-                let _ = reply.try_send(self.broadcast(&frame));
-            }
-            Turn::Command(Command::Subscribe(queue)) => self.subscribers.add(queue),
-            Turn::Command(Command::Observe(observer, waiting)) => {
-                self.subscribers.observe(observer, &waiting);
-            }
-            Turn::Command(Command::Access(access)) => {
-                log_access_warning(&access, &self.mesh.id());
-                // Handshakes first: nobody is to slip in between the two.
-                self.context.tls.set_access(access.clone());
-                self.mesh.handle(now, Input::Access(access));
-            }
-            Turn::Command(Command::WhenSettled(reply)) => self.settle_waiters.push(reply),
-            Turn::Command(Command::Leave) => {
-                if self.leave_by.is_none() {
-                    self.leave_by = Some(now + LEAVE_FLUSH);
-                    // Who says goodbye from now on does so to a node that is leaving: when all stop
-                    // at once, each is to look for the others again.
-                    self.remember(now);
-                    self.memory = None;
-                    self.mesh.handle(now, Input::Leave);
-                }
-            }
-            Turn::Session(id, event) => self.session_event(now, id, event),
+        }
+    }
+
+    fn handle_one_event(&mut self, event: CoordinatorEvent) {
+        let now = self.now();
+        self.handle_routine(now);
+        match event {
+            CoordinatorEvent::Timeout => {}
+            CoordinatorEvent::Command(command) => self.handle_command(now, command),
+            CoordinatorEvent::Session(id, event) => self.handle_session_event(now, id, event),
         }
         self.execute_outputs(now);
     }
 
-    fn take_routine(&mut self, now: Instant) {
-        // No more than are there now: others come meanwhile, and may come for ever.
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            // A reply fails if its caller no longer waits.
+            Command::Peers(reply) => {
+                let _ = reply.try_send(self.mesh.peers(now));
+            }
+            Command::Status(reply) => {
+                let _ = reply.try_send(self.status(now));
+            }
+            Command::Broadcast(frame, reply) => {
+                let _ = reply.try_send(self.broadcast(&frame));
+            }
+            Command::Subscribe(queue) => self.subscribers.add(queue),
+            Command::Observe(observer, waiting) => self.subscribers.observe(observer, &waiting),
+            Command::Access(access) => {
+                log_access_warning(&access, &self.mesh.id());
+                // TLS first: no refused peer may complete a handshake between the two steps.
+                self.context.tls.set_access(access.clone());
+                self.mesh.handle(now, Input::Access(access));
+            }
+            Command::WhenSettled(reply) => self.settle_waiters.push(reply),
+            Command::Leave => self.leave(now),
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        if self.leave_by.is_none() {
+            self.leave_by = Some(now + LEAVE_FLUSH);
+            // The known peers are stored before further goodbyes arrive. If all nodes stop at once, each
+            // looks for the others again at its next start.
+            self.remember(now);
+            self.memory = None;
+            self.mesh.handle(now, Input::Leave);
+        }
+    }
+
+    fn handle_routine(&mut self, now: Instant) {
+        // Only the messages that are queued now: others may arrive without end.
         for _ in 0..self.routine.len() {
             let Ok(Received { session, message, arrived }) = self.routine.try_recv() else {
                 return;
@@ -203,7 +225,7 @@ impl Coordinator {
         }
     }
 
-    /// Now, which the mesh learns by the clock on the wall as well.
+    /// Returns the time now, and sets the wall clock of the mesh.
     fn now(&mut self) -> Instant {
         self.mesh.set_wall_clock(wall_clock());
         Instant::now()
@@ -215,7 +237,7 @@ impl Coordinator {
         }
     }
 
-    fn session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
+    fn handle_session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
         let input = match event {
             SessionEvent::Up(established) => {
                 let Established { up, handle, outlet } = *established;
@@ -228,71 +250,77 @@ impl Coordinator {
                 Input::SessionUp(up)
             }
             SessionEvent::Received(message, arrived) => Input::Received { session, message, arrived },
-            SessionEvent::Quiet => Input::Quiet { session },
+            SessionEvent::Drained => Input::Quiet { session },
             SessionEvent::Down(reason) => Input::SessionDown { session, reason },
             SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
         };
         let is_end = matches!(input, Input::SessionDown { .. } | Input::DialFailed { .. });
         self.mesh.handle(now, input);
         if is_end {
-            // Only now: the session sends until the mesh has stopped giving it messages.
+            // Not earlier: the session sends until the mesh gives it no more messages.
             self.sessions.remove(&session);
         }
     }
 
-    /// Does what the mesh wants, which it has decided at that time.
+    /// Executes the outputs of the mesh. `decided` is the time at which the mesh decided on them.
     fn execute_outputs(&mut self, decided: Instant) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, addr, expected, source } => {
                     self.context.counters.dials.one();
-                    match session::dial(&self.context, session, addr, expected, source) {
-                        Ok(handle) => {
-                            self.sessions.insert(session, handle);
-                        }
-                        Err(error) => {
-                            let reason = DialError::Failed(format!("no thread or descriptor left: {error}"));
-                            self.mesh.handle(Instant::now(), Input::DialFailed { session, reason });
-                        }
-                    }
+                    let started = session::dial(&self.context, session, addr, expected, source);
+                    self.record_dial(session, started);
                 }
                 Output::Send { session, message } => self.send(session, &message, decided, When::Now),
                 Output::Post { session, message } => self.send(session, &message, decided, When::Next),
-                Output::Probe { session } => {
-                    if let Some(Err(session::OutboxFull)) =
-                        self.sessions.get(&session).map(SessionHandle::probe)
-                    {
-                        // A peer that neither speaks nor reads: the mesh does not wait for the answer.
-                        static LIMIT: LogLimit = LogLimit::debug();
-                        if let Some(suppressed) = LIMIT.check() {
-                            log::debug!(session:% = session, suppressed; "outbox full; not probed");
-                        }
-                    }
-                }
-                Output::Close { session, reason } => {
-                    if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(|h| h.bye(reason))
-                    {
-                        // There is no room for a goodbye.
-                        self.sessions.remove(&session);
-                    }
-                }
+                Output::Probe { session } => self.drain_unread(session),
+                Output::Close { session, reason } => self.close(session, reason),
                 Output::Remember => {
                     if let Some(memory) = &mut self.memory {
                         memory.changed(Instant::now());
                     }
                 }
-                Output::Notify(event) => {
-                    if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
-                        if suppressed > 0 {
-                            log::warn!(target: MEMBERS, suppressed; "some came and went without a line here");
-                        }
-                        log_event(&event);
-                    }
-                    self.notify(event);
-                }
+                Output::Notify(event) => self.log_and_notify(event),
                 Output::Report(report) => log_report(&report),
             }
         }
+    }
+
+    fn record_dial(&mut self, session: SessionId, started: io::Result<SessionHandle>) {
+        match started {
+            Ok(handle) => {
+                self.sessions.insert(session, handle);
+            }
+            Err(error) => {
+                let reason = DialError::Failed(format!("no thread or descriptor left: {error}"));
+                self.mesh.handle(Instant::now(), Input::DialFailed { session, reason });
+            }
+        }
+    }
+
+    fn drain_unread(&self, session: SessionId) {
+        if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(SessionHandle::drain_unread) {
+            // The peer neither sends nor reads. The mesh does not wait for the answer.
+            limited_log!(LogLimit::debug(), debug, { session:% = session },
+                "outbox full; unread frames are not drained");
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: ByeReason) {
+        if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(|handle| handle.bye(reason)) {
+            // There is no room for a goodbye.
+            self.sessions.remove(&session);
+        }
+    }
+
+    fn log_and_notify(&mut self, event: Event) {
+        if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
+            if suppressed > 0 {
+                log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
+            }
+            log_event(&event);
+        }
+        self.notify(event);
     }
 
     fn send(&mut self, session: SessionId, message: &Message, decided: Instant, when: When) {
@@ -315,12 +343,12 @@ impl Coordinator {
             }
         };
         if let Err(session::OutboxFull) = sent {
-            self.too_slow(session);
+            self.drop_slow_peer(session);
         }
     }
 
-    /// A peer does not read what it is sent: its session ends, without waiting for it.
-    fn too_slow(&mut self, session: SessionId) {
+    /// Ends the session of a peer that does not read its frames, without a goodbye.
+    fn drop_slow_peer(&mut self, session: SessionId) {
         self.context.counters.peers_too_slow.one();
         self.sessions.remove(&session);
         let reason = DisconnectReason::Slow;
@@ -328,10 +356,10 @@ impl Coordinator {
     }
 
     fn notify(&mut self, event: Event) {
-        self.subscribers.tell(event);
+        self.subscribers.publish(event);
     }
 
-    /// One encoding for all; nobody waits for a peer that is slow.
+    /// Queues one encoded frame for all peers. A slow peer misses it and delays no other peer.
     fn broadcast(&self, frame: &Frame) -> Delivery {
         let mut builder = BroadcastBuilder::new(self.sessions.len());
         if self.leave_by.is_none() {
@@ -405,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_subscribed_hears_what_arrives_afterwards() {
+    fn subscriber_gets_events_that_arrive_after_its_command() {
         let now = crate::test_now();
         let (mut coordinator, _) = coordinator(now);
         let session = SessionId::accepted(1);
@@ -419,27 +447,27 @@ mod tests {
             events
         });
         let message = Message::Broadcast { text: "hello".to_owned() };
-        coordinator.take(Turn::Session(session, SessionEvent::Received(message, now)));
+        coordinator.handle_event(CoordinatorEvent::Session(session, SessionEvent::Received(message, now)));
         for events in subscribed {
             assert!(events.try_iter().any(|event| matches!(event, Event::Message { .. })));
         }
     }
 
     #[test]
-    fn a_peer_that_reads_nothing_is_given_up_when_its_outbox_is_full() {
+    fn peer_that_reads_nothing_is_dropped_when_its_outbox_is_full() {
         let mut now = crate::test_now();
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, _outbox) = session::stuck().unwrap();
         up(&mut coordinator, session, handle, now);
         let mut rounds = 0;
-        // It is alive: it sends heartbeats, it only doesn't read ours.
+        // The peer is alive: it sends heartbeats, but does not read ours.
         while coordinator.sessions.contains_key(&session) {
             now += Duration::from_secs(1);
             rounds += 1;
             assert!(rounds <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
             let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
-            coordinator.session_event(now, session, SessionEvent::Received(message, now));
+            coordinator.handle_session_event(now, session, SessionEvent::Received(message, now));
             coordinator.mesh.handle_timeout(now);
             coordinator.execute_outputs(now);
         }
@@ -451,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_pass_by_a_peer_that_reads_nothing_and_leave_room_for_heartbeats() {
+    fn broadcasts_skip_a_peer_that_reads_nothing_and_leave_room_for_heartbeats() {
         let now = crate::test_now();
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
@@ -470,7 +498,7 @@ mod tests {
         assert!(seen.try_iter().all(|event| !matches!(event, Event::Down { .. })));
         // Nothing was written.
         assert!(deliveries.iter().all(|delivery| delivery.wait(Duration::ZERO) == 0));
-        // Whoever waits does not wait for a session that has ended.
+        // A wait does not include sessions that have ended.
         drop(outbox);
         coordinator.sessions.clear();
         assert_eq!(deliveries[0].wait(Duration::from_secs(60)), 0);

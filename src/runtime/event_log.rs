@@ -1,20 +1,25 @@
-//! What the log says of what the mesh tells.
+//! The log lines for events and reports of the mesh.
+
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::event::Event;
 use crate::mesh::{Report, SessionId};
+use crate::net::addr::DialAddr;
 use crate::trust::access::Access;
 use crate::trust::peer_id::PeerId;
-use crate::util::log_limit::LogLimit;
+use crate::trust::pin::Pin;
+use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::text::Escaped;
 use crate::wire;
 
-/// Lines at once for what may befall every peer of a large mesh in the same moment.
+/// Burst of lines for a cause that may concern every peer of a large mesh at the same moment.
 const REPORTS_AT_ONCE: u32 = 128;
 
-/// Log target of membership changes, so that whoever sees them on stdout can leave them out.
+/// Log target of membership changes. A program that prints these on stdout can filter the target out.
 pub(super) const MEMBERS: &str = "p2p_gossip::members";
 
-/// Says what is probably a mistake in the lists.
+/// Warns of a probable mistake in the access lists.
 pub(crate) fn log_access_warning(access: &Access, own: &PeerId) {
     if let Some(warning) = access.warning(own) {
         log::warn!("{warning}");
@@ -40,114 +45,88 @@ pub(super) fn log_event(event: &Event) {
 }
 
 pub(super) fn log_unsendable(session: SessionId, error: &wire::WireError) {
-    static LIMIT: LogLimit = LogLimit::new();
-    if let Some(suppressed) = LIMIT.check() {
-        log::error!(session:% = session, reason:% = error, suppressed; "message not sent");
-    }
+    limited_log!(LogLimit::new(), error, { session:% = session, reason:% = error },
+        "cannot encode a message; it was not sent");
 }
 
-/// Each cause has a limit of its own, also at level debug: peers decide how often most of them occur.
+/// Writes one line for a report. Each cause has its own limit, also at level debug, because peers decide how
+/// often most causes occur.
 pub(super) fn log_report(report: &Report) {
     match report {
         Report::BootstrapUnreachable { addr, detail } => {
-            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(addr:% = addr, reason:% = Escaped(detail), suppressed;
-                    "cannot join through this address yet; trying on");
-            }
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn, { addr:% = addr, reason:% = Escaped(detail) },
+                "cannot join through this address yet; retrying");
         }
         Report::BootstrapIsSelf { addr } => {
-            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(addr:% = addr, suppressed; "this address is our own; not connecting to it");
-            }
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn, { addr:% = addr },
+                "this address is our own; not connecting to it");
         }
         Report::DialFailed { peer, addr, detail, retry_in } => {
-            static LIMIT: LogLimit = LogLimit::debug();
-            if let Some(suppressed) = LIMIT.check() {
-                let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
-                let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
-                log::debug!(peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in, suppressed;
-                    "dial failed");
-            }
+            log_dial_failed(*peer, addr, detail, *retry_in);
         }
         Report::ListNews { from, news } => {
-            static LIMIT: LogLimit = LogLimit::debug();
-            if let Some(suppressed) = LIMIT.check() {
-                log::debug!(peer:% = from.short(), news = *news, suppressed; "a list of peers brought news");
-            }
+            limited_log!(LogLimit::debug(), debug, { peer:% = from.short(), news = *news },
+                "a peer list contains new or returned peers");
         }
         Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
-            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found, suppressed;
-                    "another peer answers at a known address; it counts as a new peer");
-            }
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn,
+                { addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found },
+                "another peer answers at a known address; it counts as a new peer");
         }
         Report::WrongId { addr, expected, first_seen, found, is_refused: true } => {
-            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found, suppressed;
-                    "another peer is at a known address; refused, as --strict asks");
-            }
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn,
+                { addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found },
+                "another peer answers at a known address; refused, as --strict asks");
         }
-        Report::WrongPin { addr, pin, found } => {
-            static LIMIT: LogLimit = LogLimit::at_once(REPORTS_AT_ONCE);
-            if let Some(suppressed) = LIMIT.check() {
-                log::error!(addr:% = addr, expected:% = pin, found:% = found, suppressed;
-                    "another peer than the pinned one answers; nothing was sent to it or stored; trying on");
-            }
-        }
+        Report::WrongPin { addr, pin, found } => log_wrong_pin(addr, pin, *found),
         Report::NotAdmitted { peer, addr, why } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(peer:% = peer, addr:% = addr, reason:% = why, suppressed; "peer refused");
-            }
+            limited_log!(LogLimit::new(), warn, { peer:% = peer, addr:% = addr, reason:% = why },
+                "peer refused");
         }
         Report::RefusedByPeer { peer, reason } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(peer:% = peer.short(), reason:% = reason.in_words(), suppressed; "peer turned us away");
-            }
+            limited_log!(LogLimit::new(), warn, { peer:% = peer.short(), reason:% = reason.in_words() },
+                "peer refused this node");
         }
         Report::Restored { peers, forgotten, surplus } => {
-            log::info!(peers = *peers, forgotten = *forgotten, surplus = *surplus;
-                "looking for known peers");
+            log::info!(peers = *peers, forgotten = *forgotten, surplus = *surplus; "looking for known peers");
         }
         Report::OurKeyInUse { addr } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::error!(addr:% = addr, suppressed;
-                    "another process uses our key; give each node a key of its own");
-            }
+            limited_log!(LogLimit::new(), error, { addr:% = addr },
+                "another process uses our key; give each node its own key");
         }
         Report::PeerKeyInUse { peer, addr } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::error!(peer:% = peer, addr:% = addr, suppressed;
-                    "two processes use one key; refused the one that was there before");
-            }
+            limited_log!(LogLimit::new(), error, { peer:% = peer, addr:% = addr },
+                "two processes use one key; refused the older one; give each node its own key");
         }
         Report::TableFull { peer } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(peer:% = peer.short(), suppressed;
-                    "table of peers is full (--max-peers); peer refused");
-            }
+            limited_log!(LogLimit::new(), warn, { peer:% = peer.short() },
+                "table of peers is full; peer refused; to admit more, raise --max-peers");
         }
-        Report::RefusedAsFull { peer, addr, retry_in } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(peer:% = peer.short(), addr:% = addr, retry_in:% = format!("{retry_in:.0?}"), suppressed;
-                    "refused: that peer's table of peers is full (its --max-peers)");
-            }
-        }
+        Report::RefusedAsFull { peer, addr, retry_in } => log_refused_as_full(*peer, *addr, *retry_in),
         Report::Stalled { gap } => {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(gap_ms:% = gap.as_millis(), suppressed;
-                    "this node stood still; peers get that much more time to answer");
-            }
+            limited_log!(LogLimit::new(), warn, { gap_ms:% = gap.as_millis() },
+                "this node stalled; peers get that much more time to answer");
         }
     }
+}
+
+fn log_dial_failed(peer: Option<PeerId>, addr: &DialAddr, detail: &str, retry_in: Option<Duration>) {
+    let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
+    let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
+    limited_log!(LogLimit::debug(), debug,
+        { peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in },
+        "dial failed");
+}
+
+fn log_wrong_pin(addr: &DialAddr, pin: &Pin, found: PeerId) {
+    limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), error,
+        { addr:% = addr, expected:% = pin, found:% = found },
+        "another peer than the pinned one answers; nothing was sent to it or stored; \
+         check the address and the pinned id; retrying");
+}
+
+fn log_refused_as_full(peer: PeerId, addr: SocketAddr, retry_in: Duration) {
+    let retry_in = format!("{retry_in:.0?}");
+    limited_log!(LogLimit::new(), warn, { peer:% = peer.short(), addr:% = addr, retry_in:% = retry_in },
+        "peer refused this node: that peer's table of peers is full (its --max-peers); retrying");
 }

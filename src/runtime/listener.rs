@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,16 +16,17 @@ use crate::net::socket;
 use crate::net::waker::Waker;
 use crate::session::pending::PendingConnections;
 use crate::session::{self, Context};
-use crate::util::log_limit::LogLimit;
+use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::worker::Worker;
 
-/// Wait after a failed accept: when descriptors run out, trying at once would burn a whole core.
+/// Pause after a failed accept. Without it, a lack of descriptors would keep one core busy.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Opens the listening socket. With no address given it is every interface, IPv6 and IPv4 in one
+/// Opens the listening socket. Without an address it listens on every interface: IPv6 and IPv4 in one
 /// socket, or IPv4 alone on a system without IPv6.
 ///
 /// # Errors
-/// The address that could not be listened on, and why.
+/// The socket cannot be opened. The error holds the address that was tried and the system's error.
 pub(crate) fn listen(bind: Option<LocalIp>, port: u16) -> Result<TcpListener, (SocketAddr, io::Error)> {
     let at = |ip: LocalIp| {
         let addr = ip.with_port(port);
@@ -52,7 +52,7 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, !addr.ip().is_unspecified())?;
     }
-    // A restarted node gets its port back though old connections linger in TIME_WAIT.
+    // A restarted node gets its port back even if old connections are in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &addr)?;
     rustix::net::listen(&socket, BACKLOG)?;
@@ -63,17 +63,17 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Arc<TcpListener>,
-    /// Dropped to end waits.
+    /// Dropped to end the pause after a failed accept.
     stop: Option<Sender<()>>,
     stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Worker>,
 }
 
 impl Listener {
-    /// Starts to accept.
+    /// Starts the thread that accepts connections.
     ///
     /// # Errors
-    /// No thread is left.
+    /// The system has no thread or memory left.
     pub(crate) fn start(socket: TcpListener, context: Arc<Context>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
@@ -85,16 +85,15 @@ impl Listener {
             stopping: Arc::clone(&stopping),
             pending: Arc::default(),
         };
-        let thread =
-            std::thread::Builder::new().name("listener".to_owned()).spawn(move || accepting.run())?;
+        let thread = Worker::spawn("listener", move || accepting.run())?;
         Ok(Self { socket, stop: Some(stop), stopping, thread: Some(thread) })
     }
 
-    /// Accepts no more, and gives up every connection that is not yet authenticated.
+    /// Stops accepting, and closes every connection that is not yet authenticated.
     pub(crate) fn stop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.stop = None;
-        // On Linux this ends a blocked accept; elsewhere a connection to ourselves does.
+        // On Linux this ends a blocked accept. On other systems a connection to the own socket does.
         if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_err()
             && let Ok(mut addr) = self.socket.local_addr()
         {
@@ -106,8 +105,7 @@ impl Listener {
             let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
         }
         if let Some(thread) = self.thread.take() {
-            // A panic in there has been logged; there is nothing to add.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
@@ -140,19 +138,16 @@ impl Accepting {
                 Err(error) => {
                     // Descriptors or threads have run out. Pending connections give theirs back.
                     let evicted = self.pending.evict_some();
-                    static LIMIT: LogLimit = LogLimit::new();
-                    if let Some(suppressed) = LIMIT.check() {
-                        log::error!(reason:% = error, evicted, suppressed;
-                            "cannot accept connections; closed the oldest unfinished handshakes, retrying");
-                    }
+                    limited_log!(LogLimit::new(), error, { reason:% = error, evicted },
+                        "cannot accept connections; closed the oldest unfinished handshakes; retrying");
                     let _ = self.stopped.recv_timeout(ACCEPT_BACKOFF);
                 }
             }
         }
     }
 
-    /// Waits for a connection. Its waker comes first: if that takes the last descriptor, the connection
-    /// waits in the kernel until there is another, and is not closed for lack of a waker.
+    /// Waits for a connection. The waker is created first. If it takes the last descriptor, the connection
+    /// waits in the kernel for a free one, and is not closed for lack of a waker.
     fn next_connection(&self) -> io::Result<(TcpStream, SocketAddr, Waker)> {
         let waker = Waker::new()?;
         let (socket, remote) = self.socket.accept()?;
@@ -172,7 +167,7 @@ impl Accepting {
     }
 }
 
-/// Errors of one connection, not of the listener: the next one may be fine at once.
+/// Whether the error concerns one connection and not the listener. The next accept may succeed at once.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
 }

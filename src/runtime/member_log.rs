@@ -1,5 +1,4 @@
-//! Which lines on who comes and goes reach the log: all in the ordinary life of a mesh, and a
-//! bounded number whatever strangers do. They cost nothing: a key is new whenever one likes.
+//! Rate limits for up and down lines. New keys are free, so unknown peers share one budget.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -8,44 +7,44 @@ use crate::event::Event;
 use crate::trust::peer_id::PeerId;
 use crate::util::log_limit::Allowance;
 
-/// Membership that earns a peer its standing: from then on strangers don't use up its lines.
-const STANDING_AFTER: Duration = Duration::from_secs(60);
-/// Lines on strangers at once, for each peer that the table has room for: a whole mesh may form in
-/// one moment.
-const STRANGERS_AT_ONCE: usize = 1;
-/// And one more so often.
-const STRANGER_EVERY: Duration = Duration::from_secs(2);
-/// The same for peers of standing: the mesh may split and heal, several times.
-const STANDING_AT_ONCE: usize = 8;
-/// And one more so often.
-const STANDING_EVERY: Duration = Duration::from_millis(100);
+/// A peer that was a member for this long is established: its lines come from a separate budget.
+const ESTABLISHED_AFTER: Duration = Duration::from_secs(60);
+/// Burst of lines on unknown peers, for each slot in the table of peers: a whole mesh may form at once.
+const UNKNOWN_AT_ONCE: usize = 1;
+/// After the burst, unknown peers get one line in each period of this length.
+const UNKNOWN_EVERY: Duration = Duration::from_secs(2);
+/// Burst of lines on established peers, for each slot in the table of peers: the mesh may split and heal
+/// several times.
+const ESTABLISHED_AT_ONCE: usize = 8;
+/// After the burst, established peers get one line in each period of this length.
+const ESTABLISHED_EVERY: Duration = Duration::from_millis(100);
 
-/// What the log knows of who was there.
+/// Decides which membership changes are logged.
 #[derive(Debug)]
 pub(crate) struct MemberLog {
-    /// Members now, and since when; the mesh bounds how many.
+    /// The members now, and when each came up. The mesh bounds their number.
     up_since: BTreeMap<PeerId, Instant>,
-    /// Peers that were members for long; at most `peers_max`.
-    standing: BTreeSet<PeerId>,
+    /// Peers that were members for [`ESTABLISHED_AFTER`]; at most `peers_max`.
+    established: BTreeSet<PeerId>,
     peers_max: usize,
-    strangers_allowance: Allowance,
-    standing_allowance: Allowance,
+    unknown_allowance: Allowance,
+    established_allowance: Allowance,
 }
 
 impl MemberLog {
-    /// For a node that has room for so many peers.
+    /// A log for a node with room for `peers_max` peers.
     pub(crate) fn new(peers_max: usize) -> Self {
         let lines = |each| u32::try_from(peers_max.saturating_mul(each)).unwrap_or(u32::MAX);
         Self {
             up_since: BTreeMap::new(),
-            standing: BTreeSet::new(),
+            established: BTreeSet::new(),
             peers_max,
-            strangers_allowance: Allowance::new(lines(STRANGERS_AT_ONCE), STRANGER_EVERY),
-            standing_allowance: Allowance::new(lines(STANDING_AT_ONCE), STANDING_EVERY),
+            unknown_allowance: Allowance::new(lines(UNKNOWN_AT_ONCE), UNKNOWN_EVERY),
+            established_allowance: Allowance::new(lines(ESTABLISHED_AT_ONCE), ESTABLISHED_EVERY),
         }
     }
 
-    /// Whether to write a line for this event, and how many of its kind were left out before it.
+    /// `Some` if the event may be logged, with the number of lines suppressed before it in the same budget.
     pub(crate) fn check(&mut self, now: Instant, event: &Event) -> Option<u64> {
         let peer = match event {
             Event::Up { peer, .. } => {
@@ -54,8 +53,8 @@ impl MemberLog {
             }
             Event::Down { peer, .. } | Event::Left { peer, .. } => {
                 let since = self.up_since.remove(peer);
-                if since.is_some_and(|since| now.saturating_duration_since(since) >= STANDING_AFTER) {
-                    self.gains_standing(*peer);
+                if since.is_some_and(|since| now.saturating_duration_since(since) >= ESTABLISHED_AFTER) {
+                    self.mark_established(*peer);
                 }
                 peer
             }
@@ -63,20 +62,20 @@ impl MemberLog {
                 return None;
             }
         };
-        if self.standing.contains(peer) {
-            self.standing_allowance.check(now)
+        if self.established.contains(peer) {
+            self.established_allowance.check(now)
         } else {
-            self.strangers_allowance.check(now)
+            self.unknown_allowance.check(now)
         }
     }
 
-    fn gains_standing(&mut self, peer: PeerId) {
-        if self.standing.len() >= self.peers_max && !self.standing.contains(&peer) {
-            // At most as many as that are members now, and this one is not.
-            let gone = self.standing.iter().find(|id| !self.up_since.contains_key(id)).copied();
-            gone.map(|gone| self.standing.remove(&gone));
+    fn mark_established(&mut self, peer: PeerId) {
+        if self.established.len() >= self.peers_max && !self.established.contains(&peer) {
+            // One of the `peers_max` is not a member now: at most that many are, and `peer` is not.
+            let gone = self.established.iter().find(|id| !self.up_since.contains_key(id)).copied();
+            gone.map(|gone| self.established.remove(&gone));
         }
-        self.standing.insert(peer);
+        self.established.insert(peer);
     }
 }
 
@@ -97,21 +96,21 @@ mod tests {
         PeerId::from_bytes(id)
     }
 
-    fn somewhere() -> DialAddr {
+    fn any_addr() -> DialAddr {
         SocketAddr::from(([127, 0, 0, 1], 1)).into()
     }
 
     fn up(n: u32) -> Event {
-        Event::Up { peer: peer(n), name: String::new(), addr: somewhere(), members: 2 }
+        Event::Up { peer: peer(n), name: String::new(), addr: any_addr(), members: 2 }
     }
 
     fn down(n: u32) -> Event {
         let reason = DownReason::Closed;
-        Event::Down { peer: peer(n), name: String::new(), addr: somewhere(), reason, members: 1 }
+        Event::Down { peer: peer(n), name: String::new(), addr: any_addr(), reason, members: 1 }
     }
 
     #[test]
-    fn a_mesh_that_forms_splits_and_heals_is_told_whole() {
+    fn mesh_that_forms_splits_and_heals_is_logged_completely() {
         let mut log = MemberLog::new(PEERS_MAX);
         let start = crate::test_now();
         let peers = u32::try_from(PEERS_MAX).unwrap();
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_without_end_leave_few_lines_and_hide_no_old_member() {
+    fn flood_of_unknown_peers_leaves_few_lines_and_hides_no_old_member() {
         let mut log = MemberLog::new(PEERS_MAX);
         let start = crate::test_now();
         assert_eq!(log.check(start, &up(0)), Some(0));
@@ -138,24 +137,24 @@ mod tests {
             let now = start + SECOND / 100 * n;
             lines += [up(n), down(n)].iter().filter_map(|event| log.check(now, event)).count();
         }
-        // A thousand seconds of it.
+        // The flood lasts 1000 seconds.
         assert!(lines <= PEERS_MAX + 500, "{lines} lines");
         let now = start + 1000 * SECOND;
         assert_eq!(log.check(now, &down(0)), Some(0));
         assert_eq!(log.check(now, &up(0)), Some(0));
         assert!(log.check(now + 2 * SECOND, &up(1)).is_some_and(|suppressed| suppressed > 0));
-        assert!(log.up_since.len() <= 2 && log.standing.len() == 1);
+        assert!(log.up_since.len() <= 2 && log.established.len() == 1);
     }
 
     #[test]
-    fn standing_is_remembered_for_a_bounded_number_of_peers() {
+    fn set_of_established_peers_is_bounded() {
         let mut log = MemberLog::new(PEERS_MAX);
         let mut now = crate::test_now();
         for n in 0..3000 {
             log.check(now, &up(n));
-            now += STANDING_AFTER;
+            now += ESTABLISHED_AFTER;
             log.check(now, &down(n));
         }
-        assert_eq!(log.standing.len(), PEERS_MAX);
+        assert_eq!(log.established.len(), PEERS_MAX);
     }
 }

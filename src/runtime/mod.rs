@@ -1,4 +1,4 @@
-//! The threads of a node and what connects them: the coordinator, the listener, the subscribers.
+//! The coordinator and listener threads, the subscribers' queues, and the log of mesh events.
 
 pub(crate) mod coordinator;
 pub(crate) mod event_log;

@@ -1,32 +1,32 @@
-//! What a node is doing, in numbers.
+//! A snapshot of a node: members, counters, queue lengths.
 
 use serde::Serialize;
 
 use crate::mesh::snapshot::MeshStatus;
 use crate::session::counters::Totals;
 
-/// What a node is doing now, and has done so far.
+/// A snapshot of a node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// Who is there.
+    /// Peers and members as the mesh sees them now.
     pub mesh: MeshStatus,
-    /// What the node has done since it started.
+    /// Counters since the node started.
     pub totals: Totals,
-    /// What waits.
+    /// Queue lengths now.
     pub queues: Queues,
 }
 
-/// Lengths of a node's queues; each is bounded.
+/// Lengths of a node's queues, in items. Each queue is bounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Queues {
     /// Session events waiting for the coordinator.
     pub inbox: usize,
-    /// Events waiting in the fullest subscriber's queue.
+    /// Events waiting in the longest queue of a subscriber.
     pub events: usize,
-    /// Frames waiting to be sent, all peers together.
+    /// Frames waiting to be sent, summed over all peers.
     pub outboxes: usize,
-    /// Frames waiting for the peer that has most.
+    /// Frames waiting to be sent to the peer with the longest outbox.
     pub outbox_longest: usize,
 }

@@ -1,5 +1,4 @@
-//! Who is told the events: each subscriber has a bounded queue of its own, so that none can hold up
-//! the node or another one.
+//! Event fan-out: each subscriber has its own bounded queue, so a slow one delays neither the node nor the others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,26 +12,28 @@ use crate::util::queue::{Sender, bounded};
 
 #[derive(Debug)]
 pub(crate) struct Subscribers {
-    first: First,
-    others: Vec<Sender<Event>>,
-    /// Events that found a queue full, counted once for each.
+    primary: Primary,
+    /// Queues that were added with [`Subscribers::add`].
+    added: Vec<Sender<Event>>,
+    /// Events that found a queue full, counted once for each such queue.
     dropped: Arc<AtomicU64>,
 }
 
-/// Who is told from the beginning.
+/// The subscriber that gets every event from the start of the node.
 #[derive(Debug)]
-enum First {
+enum Primary {
     Queue(Sender<Event>),
     Observer(Box<dyn Observer>),
 }
 
-/// Whom [`Node::observe`](crate::Node::observe) has told of events: a closure, or what also knows how many wait
-/// in it.
+/// Receives events on the coordinator's thread; see [`Node::observe`](crate::Node::observe). A closure is one.
+/// Another type can also report its backlog.
 pub trait Observer: Send + 'static {
-    /// Takes an event, and returns at once: the whole node waits for that.
+    /// Takes an event. Must return at once, because the whole node waits for it.
     fn tell(&mut self, event: Event);
 
-    /// Events that wait in it for somebody slower, as [`Queues::events`](crate::runtime::status::Queues::events) tells.
+    /// Number of events that wait inside the observer. Counts for
+    /// [`Queues::events`](crate::runtime::status::Queues::events).
     fn backlog(&self) -> usize {
         0
     }
@@ -50,31 +51,31 @@ impl fmt::Debug for dyn Observer {
     }
 }
 
-/// A queue that a subscriber reads from, and its other end.
+/// A subscriber's queue: the sending end and the receiving end.
 pub(crate) fn queue() -> (Sender<Event>, Receiver<Event>) {
     bounded(EVENTS_QUEUED)
 }
 
 impl Subscribers {
-    pub(crate) fn new(first: Sender<Event>, dropped: Arc<AtomicU64>) -> Self {
-        Self { first: First::Queue(first), others: Vec::new(), dropped }
+    pub(crate) fn new(primary: Sender<Event>, dropped: Arc<AtomicU64>) -> Self {
+        Self { primary: Primary::Queue(primary), added: Vec::new(), dropped }
     }
 
-    /// From now on this one is told as well.
+    /// Adds a queue. It gets all later events.
     pub(crate) fn add(&mut self, queue: Sender<Event>) {
-        self.others.push(queue);
+        self.added.push(queue);
     }
 
-    /// This one takes the place of the first queue, from what waits in that on.
+    /// Replaces the primary queue by an observer. The observer first gets the events that wait in the queue.
     pub(crate) fn observe(&mut self, mut observer: Box<dyn Observer>, waiting: &Receiver<Event>) {
         waiting.try_iter().for_each(|event| observer.tell(event));
-        self.first = First::Observer(observer);
+        self.primary = Primary::Observer(observer);
     }
 
-    /// Tells everybody who has room; whoever has gone is forgotten.
-    pub(crate) fn tell(&mut self, event: Event) {
-        let Self { first, others, dropped } = self;
-        let tell = |queue: &Sender<Event>, event: Event| {
+    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver.
+    pub(crate) fn publish(&mut self, event: Event) {
+        let Self { primary, added, dropped } = self;
+        let queue_event = |queue: &Sender<Event>, event: Event| {
             let is_traffic = event.is_traffic();
             let outcome = queue.offer(event, is_traffic);
             if let Err(TrySendError::Full(_)) = outcome {
@@ -82,20 +83,20 @@ impl Subscribers {
             }
             !matches!(outcome, Err(TrySendError::Disconnected(_)))
         };
-        others.retain(|queue| tell(queue, event.clone()));
-        match first {
-            First::Queue(queue) => drop(tell(queue, event)),
-            First::Observer(observer) => observer.tell(event),
+        added.retain(|queue| queue_event(queue, event.clone()));
+        match primary {
+            Primary::Queue(queue) => drop(queue_event(queue, event)),
+            Primary::Observer(observer) => observer.tell(event),
         }
     }
 
-    /// Events waiting in the fullest queue.
+    /// Events waiting in the longest queue.
     pub(crate) fn backlog(&self) -> usize {
-        let first = match &self.first {
-            First::Queue(queue) => queue.len(),
-            First::Observer(observer) => observer.backlog(),
+        let primary = match &self.primary {
+            Primary::Queue(queue) => queue.len(),
+            Primary::Observer(observer) => observer.backlog(),
         };
-        self.others.iter().map(Sender::len).fold(first, usize::max)
+        self.added.iter().map(Sender::len).fold(primary, usize::max)
     }
 }
 
@@ -112,26 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn one_that_reads_nothing_costs_the_others_nothing() {
+    fn idle_subscriber_costs_the_others_nothing() {
         let (first, reader) = queue();
         let (second, idle) = queue();
         let dropped = Arc::new(AtomicU64::new(0));
         let mut subscribers = Subscribers::new(first, Arc::clone(&dropped));
         subscribers.add(second);
         for _ in 0..EVENTS_QUEUED {
-            subscribers.tell(message());
+            subscribers.publish(message());
             assert!(reader.try_recv().is_ok());
         }
         assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC);
         assert_eq!(dropped.load(Ordering::Relaxed), (EVENTS_QUEUED - EVENTS_QUEUED_WITH_TRAFFIC) as u64);
-        // Membership still finds room.
-        subscribers.tell(Event::Stopped);
+        // Membership events still have room.
+        subscribers.publish(Event::Stopped);
         assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(reader.try_recv(), Ok(Event::Stopped));
     }
 
     #[test]
-    fn whoever_goes_is_forgotten() {
+    fn subscriber_without_a_receiver_is_removed() {
         let (first, gone) = queue();
         let (second, also_gone) = queue();
         let (third, reader) = queue();
@@ -139,28 +140,28 @@ mod tests {
         subscribers.add(second);
         subscribers.add(third);
         drop((gone, also_gone));
-        subscribers.tell(message());
-        assert_eq!((subscribers.others.len(), reader.len()), (1, 1));
+        subscribers.publish(message());
+        assert_eq!((subscribers.added.len(), reader.len()), (1, 1));
         drop(reader);
-        subscribers.tell(message());
-        assert!(subscribers.others.is_empty());
+        subscribers.publish(message());
+        assert!(subscribers.added.is_empty());
     }
 
     #[test]
-    fn an_observer_misses_nothing_and_hears_nothing_twice() {
+    fn observer_gets_every_event_once() {
         let (first, waiting) = queue();
         let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.tell(message());
-        let (heard, ears) = queue();
-        let observer = move |event| heard.try_send(event).unwrap();
+        subscribers.publish(message());
+        let (seen, observed) = queue();
+        let observer = move |event| seen.try_send(event).unwrap();
         subscribers.observe(Box::new(observer), &waiting);
-        subscribers.tell(Event::Stopped);
-        assert_eq!(ears.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
-        assert!(waiting.recv().is_err(), "nothing more comes this way");
+        subscribers.publish(Event::Stopped);
+        assert_eq!(observed.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
+        assert!(waiting.recv().is_err(), "the primary queue is closed");
     }
 
     #[test]
-    fn the_fullest_queue_counts_an_observer_s_included() {
+    fn backlog_is_the_longest_queue_including_the_observer() {
         struct Slow(usize);
         impl Observer for Slow {
             fn tell(&mut self, _: Event) {
@@ -173,12 +174,12 @@ mod tests {
         }
         let ((first, waiting), (second, reader)) = (queue(), queue());
         let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.tell(message());
+        subscribers.publish(message());
         subscribers.add(second);
         subscribers.observe(Box::new(Slow(0)), &waiting);
-        subscribers.tell(message());
+        subscribers.publish(message());
         assert_eq!((reader.len(), subscribers.backlog()), (1, 2));
-        (0..3).for_each(|_| subscribers.tell(message()));
+        (0..3).for_each(|_| subscribers.publish(message()));
         subscribers.observe(Box::new(|_| {}), &waiting);
         assert_eq!((reader.len(), subscribers.backlog()), (4, 4));
     }

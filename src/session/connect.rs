@@ -1,4 +1,4 @@
-//! Opening a TCP connection that a waker can interrupt, from a chosen source address.
+//! Opens a TCP connection from a chosen source address; a waker can interrupt the attempt.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -18,20 +18,20 @@ use crate::net::addr::{DialAddr, LocalIp};
 use crate::net::socket;
 use crate::net::waker::Waker;
 
-/// What to connect to, and how.
+/// The target of a dial, and its source address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route<'a> {
     pub(super) addr: &'a DialAddr,
     pub(super) source: DialSource,
-    /// Where the connection comes from, if it matters.
+    /// Source address of the connection; `None` lets the system choose.
     pub(super) from: Option<LocalIp>,
 }
 
 /// Resolves the address and connects to the first of its chosen IP addresses that answers before the
-/// deadline. `interrupted` is asked after each wake and ends the attempt.
+/// deadline. `interrupted` is called after each wake; if it returns true, the attempt ends.
 ///
 /// # Errors
-/// What went wrong with the last IP address tried; `Interrupted` if the attempt was ended.
+/// The error of the last IP address tried, or of the lookup; `Interrupted` if the attempt was ended.
 pub(super) fn open(
     route: Route<'_>,
     context: &Context,
@@ -39,8 +39,8 @@ pub(super) fn open(
     deadline: Instant,
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    // The lookup blocks for as long as the system's resolver likes, and takes as much stack as its modules
-    // like. It keeps no other session waiting: each lookup and each handshake has a stack to itself.
+    // The system's resolver may block for an unbounded time, and its modules may need a large stack. No other
+    // session waits for it: each lookup and each handshake has its own stack.
     let look_up = |host: &str, port| {
         let found = context.stacks.run(|| (host, port).to_socket_addrs().map_err(not_found))??;
         Ok(found.collect())
@@ -55,7 +55,7 @@ pub(super) fn open(
     })
 }
 
-/// The IP addresses that this dial tries. A name is looked up, if the budget of its source allows that.
+/// Returns the IP addresses that this dial tries. Looks a name up if the budget of its source allows that.
 fn resolve(
     route: Route<'_>,
     lookups: &Lookups,
@@ -74,12 +74,12 @@ fn resolve(
     }
 }
 
-/// Which of the IP addresses of a name one dial tries: those where a peer can be, at most
-/// [`NAME_ADDRS_MAX`], in the order in which the system's resolver prefers them (RFC 6724). Of more, the first
-/// is always tried, and the others take turns: within `n` successive turns each of `n` addresses is tried.
+/// Chooses the IP addresses of a name that one dial tries: at most [`NAME_ADDRS_MAX`] dialable ones, in the
+/// order of the system's resolver (RFC 6724). If there are more, the first is always tried and the others take
+/// turns: within `n` successive turns each of `n` addresses is tried.
 ///
-/// A name that a peer told leads to this machine only if it says so: the owner of the name can change at any
-/// time where else it leads to.
+/// Loopback addresses are dropped without `loopback_too`: a name from a peer leads to this machine only if it
+/// is a loopback name, because the owner of another name can point it anywhere at any time.
 fn choose(found: Vec<SocketAddr>, loopback_too: bool, turn: usize) -> Vec<SocketAddr> {
     let usable = found.into_iter().map(DialAddr::from);
     let usable = usable.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
@@ -94,8 +94,8 @@ fn choose(found: Vec<SocketAddr>, loopback_too: bool, turn: usize) -> Vec<Socket
     addrs
 }
 
-/// Connects to the first of these addresses that answers, all inside one deadline, of which each address gets
-/// an equal share of what is left: one that does not answer takes no time from the last one.
+/// Connects to the first of these addresses that answers, all within one deadline. Each address gets an equal
+/// share of the remaining time, so a silent address takes no time from the last one.
 fn connect_in_turn<T>(
     addrs: &[SocketAddr],
     deadline: Instant,
@@ -121,13 +121,13 @@ fn connect_in_turn<T>(
     Err(last)
 }
 
-/// The error of a lookup, or that there is nobody to ask: what a bare system's C library says of that
-/// ("temporary failure") does not help.
+/// Returns the error of a lookup, or a clearer one if the system has no resolver configuration: the C library
+/// then reports a "temporary failure", which does not help.
 fn not_found(error: io::Error) -> io::Error {
     let is_bare = ["/etc/resolv.conf", "/etc/hosts"].iter().all(|file| !Path::new(file).exists());
     if is_bare {
-        let why = "no name can be looked up here, as there is no /etc/resolv.conf; use the IP address";
-        return io::Error::new(error.kind(), why);
+        let text = "names cannot be looked up because there is no /etc/resolv.conf; use the IP address";
+        return io::Error::new(error.kind(), text);
     }
     error
 }
@@ -141,7 +141,7 @@ fn open_one(
 ) -> io::Result<TcpStream> {
     let socket = socket::tcp(&addr)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
-    // The address that we listen on is the one that peers know us by.
+    // Peers know this node by its listening address, so dials come from it.
     if let Some(source) = source.filter(|source| source.ip().is_ipv4() == addr.is_ipv4()) {
         socket::choose_port_late(&socket);
         bind(&socket, &source.with_port(0))?;
@@ -195,7 +195,7 @@ mod tests {
         (Lookups::new(now), now)
     }
 
-    /// Looks a name up with a name server of the test's own.
+    /// Looks a name up with the test's own name server.
     fn resolve_with(
         name: &str,
         source: DialSource,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_a_peer_leads_to_this_machine_only_if_it_says_so() {
+    fn name_from_a_peer_leads_to_this_machine_only_if_it_is_a_loopback_name() {
         let here: Vec<SocketAddr> =
             ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.2]:9"].map(|addr| addr.parse().unwrap()).into();
         let (lookups, now) = budgets();
@@ -222,11 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses_where_no_peer_can_be_are_not_tried() {
+    fn undialable_addresses_are_not_tried() {
         let found =
             ["0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:0", "10.0.0.1:9"].map(|addr| addr.parse().unwrap());
         assert_eq!(choose(found.into(), true, 0), [found[3]]);
-        // They take no place of one where a peer can be.
+        // They take no slot of a dialable address.
         let many = [&[found[0]; 50][..], &addrs(NAME_ADDRS_MAX)].concat();
         assert_eq!(choose(many, true, 7), addrs(NAME_ADDRS_MAX));
     }
@@ -265,8 +265,8 @@ mod tests {
         }
     }
 
-    /// Dials addresses of which none answers, on a clock of the test's own, `begun` after the dial began.
-    /// Returns when each attempt began, and how all of them ended.
+    /// Dials addresses that never answer, on the test's own clock, `begun` after the dial began. Returns the
+    /// start time of each attempt, and the final error.
     fn silent_dial(count: usize, begun: Duration) -> (Vec<Duration>, io::Error) {
         let start = crate::test_now();
         let (now, attempts) = (Cell::new(start + begun), RefCell::new(Vec::new()));
@@ -286,12 +286,12 @@ mod tests {
         assert_eq!(silent_dial(1, Duration::ZERO).0, seconds(&[0.0]));
         assert_eq!(silent_dial(3, Duration::ZERO).0, seconds(&[0.0, 3.0, 6.0]));
         assert_eq!(silent_dial(4, Duration::ZERO).0, seconds(&[0.0, 2.5, 5.0, 7.5]));
-        // A lookup that took long leaves less.
+        // A slow lookup leaves less time.
         assert_eq!(silent_dial(4, Duration::from_secs(8)).0, seconds(&[8.0, 8.5, 9.0, 9.5]));
     }
 
     #[test]
-    fn dial_ends_with_its_deadline_however_many_addresses_are_left() {
+    fn dial_ends_at_its_deadline_with_addresses_left() {
         let start = crate::test_now();
         let now = Cell::new(start);
         let mut attempts = 0;
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn first_address_that_answers_ends_the_dial_and_so_does_an_interruption() {
+    fn dial_ends_at_the_first_answer_or_an_interruption() {
         let (all, start) = (addrs(4), crate::test_now());
         let dial = |third: &dyn Fn() -> io::Result<u8>| {
             let connect = |addr, _| match all.iter().position(|&a| a == addr) {
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_that_fails_gives_its_place_back() {
+    fn failed_lookup_gives_its_slot_back() {
         let (lookups, now) = budgets();
         for _ in 0..=PEER_LOOKUPS_AT_ONCE {
             let failed = resolve_with("gone.example:9", DialSource::KnownPeer, (&lookups, now), || {

@@ -1,4 +1,4 @@
-//! What all sessions of a node share.
+//! The state that all sessions of a node share.
 
 use std::sync::Arc;
 
@@ -22,22 +22,22 @@ use crate::util::queue;
 #[cfg(test)]
 use crate::wire::Hello;
 
-/// What all sessions of a node share.
+/// The state that all sessions of a node share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) tls: Tls,
     pub(crate) greeting: HelloExchange,
     pub(crate) stacks: Stacks,
     pub(crate) lookups: Lookups,
-    /// Where dials come from, if we listen on one address only.
+    /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
-    /// For what the coordinator need not be woken for.
+    /// Queue for messages that need not wake the coordinator.
     pub(crate) routine: queue::Sender<Received>,
     pub(crate) counters: Arc<Counters>,
 }
 
-/// What the sessions of a node share, and where they report.
+/// A context for tests, with the receivers of its session events and of its routine messages.
 #[cfg(test)]
 pub(crate) fn context(
     identity: &Identity,

@@ -1,10 +1,10 @@
-//! What the threads of a node have done so far, counted where it happens.
+//! Counters of a node, incremented by its threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// A number that only grows.
+/// A number that never decreases.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -24,13 +24,13 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Shared by all threads of a node.
+        /// The counters, shared by all threads of a node.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
         }
 
-        /// What a node has done since it started.
+        /// Counters since the node started.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct Totals {
@@ -46,17 +46,17 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted, whatever became of them.
+    /// Connections accepted, with or without a session as the result.
     connections_accepted,
-    /// Dials begun.
+    /// Dials started.
     dials,
     /// Dials that became a session.
     handshakes_dialled_completed,
-    /// Dials that did not, for whatever reason.
+    /// Dials that ended without a session.
     handshakes_dialled_failed,
     /// Accepted connections that became a session.
     handshakes_accepted_completed,
-    /// Accepted connections that did not.
+    /// Accepted connections that ended without a session.
     handshakes_accepted_failed,
     /// Frames received on sessions that were up.
     frames_received,
@@ -66,8 +66,8 @@ counters! {
     bytes_received,
     /// Bytes sent, TLS included.
     bytes_sent,
-    /// Peers given up since they did not read what was sent to them.
+    /// Peers dropped because they did not read their frames.
     peers_too_slow,
-    /// Broadcast messages that a peer did not get since it read too slowly.
+    /// Broadcast messages that a peer missed because it read too slowly; counted once for each peer.
     messages_missed,
 }

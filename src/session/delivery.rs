@@ -1,10 +1,10 @@
-//! How far a broadcast has come: which peers it was queued for, and to how many it was written.
+//! The progress of a broadcast: the number of peers it is queued for, and the number it is written to.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A broadcast on its way. Dropping it changes nothing for the message.
+/// The progress of a broadcast. Dropping this does not affect the message.
 #[derive(Debug)]
 pub struct Delivery {
     reached: usize,
@@ -13,22 +13,22 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Peers that the message was queued for.
+    /// Number of peers that the message was queued for.
     #[must_use]
     pub fn reached(&self) -> usize {
         self.reached
     }
 
-    /// Connected peers that will not get it, since they read too slowly to have room for it.
+    /// Number of connected peers that miss the message because their outbox was full.
     #[must_use]
     pub fn missed(&self) -> usize {
         self.missed
     }
 
-    /// Waits until the message has been handed to the system for every peer that it was queued
-    /// for and that is still connected, or until the time is over. Returns for how many it was.
+    /// Waits until the message has been written to the system for every peer that it was queued for and
+    /// that is still connected, but at most for `timeout`. Returns the number of peers it was written for.
     ///
-    /// Written is not read: a peer may still be lost before it takes the message in.
+    /// A written message is not yet received: the connection may break before the peer reads it.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
         let deadline = Instant::now() + timeout;
@@ -37,14 +37,14 @@ impl Delivery {
     }
 }
 
-/// Travels with one peer's copy of a message; dropped unused if that is never written.
+/// Accompanies one peer's copy of a message. Dropped unused if the copy is never written.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt(Sender<()>);
 
 impl Receipt {
-    /// The copy has been handed to the system.
+    /// Reports that the copy has been written to the system.
     pub(crate) fn written(self) {
-        // There is room for all; nobody may be waiting any more.
+        // The channel has room for all copies. It is closed if the caller has dropped the delivery.
         let _ = self.0.try_send(());
     }
 }
@@ -57,13 +57,13 @@ pub(crate) struct BroadcastBuilder {
 }
 
 impl BroadcastBuilder {
-    /// A message for at most so many peers.
+    /// A message for at most `peers` peers.
     pub(crate) fn new(peers: usize) -> Self {
         let (sender, receipts) = bounded(peers);
         Self { receipt: Receipt(sender), delivery: Delivery { reached: 0, missed: 0, receipts } }
     }
 
-    /// To travel with the next copy.
+    /// A receipt for the next copy.
     pub(crate) fn receipt(&self) -> Receipt {
         self.receipt.clone()
     }
@@ -89,7 +89,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_wait_ends_when_every_copy_was_written_or_lost() {
+    fn wait_ends_when_every_copy_is_written_or_lost() {
         let mut builder = BroadcastBuilder::new(3);
         let receipts = [(); 3].map(|()| builder.receipt());
         (0..3).for_each(|_| builder.reached());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reached_is_nobody_to_wait_for() {
+    fn wait_without_recipients_ends_at_once() {
         assert_eq!(BroadcastBuilder::new(0).finish().wait(LONG), 0);
     }
 }

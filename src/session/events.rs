@@ -1,4 +1,4 @@
-//! What a session tells the coordinator.
+//! The events that a session sends to the coordinator.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,31 +8,31 @@ use super::session_handle::SessionHandle;
 use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
 use crate::wire::Message;
 
-/// What a session tells the coordinator. A session may block on that: it is TCP's backpressure.
+/// An event of a session. The session blocks while the coordinator's inbox is full; TCP then slows the peer down.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// Authenticated, and both sides have said Hello.
+    /// The session is authenticated, and both sides have sent their Hello.
     Up(Box<Established>),
-    /// A message arrived, at that time.
+    /// A message, and the time at which it arrived.
     Received(Message, Instant),
-    /// Whatever had arrived when it was probed has been reported.
-    Quiet,
-    /// It was up and has ended; nothing follows.
+    /// All frames that had arrived at the request to drain have been delivered.
+    Drained,
+    /// The session was up and has ended; no event follows.
     Down(DisconnectReason),
-    /// It was dialled and never came up; nothing follows.
+    /// The dial ended without a session; no event follows.
     DialFailed(DialError),
 }
 
-/// A session that has come up, and what the coordinator sends by.
+/// A session that has come up, with its sending side.
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) up: SessionUp,
-    /// Unless whoever dialled has it.
+    /// For an accepted session; the coordinator already has the handle of a dialled one.
     pub(crate) handle: Option<SessionHandle>,
     pub(crate) outlet: Arc<Shared>,
 }
 
-/// A [`Routine`] message that arrived.
+/// A [`Routine`](crate::mesh::Routine) message that arrived.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) session: SessionId,

@@ -1,4 +1,4 @@
-//! Why a session did not come up.
+//! The reasons why a session did not come up, and their log lines.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub(super) enum Failure {
     HelloExchange(#[from] HelloError),
     #[error("{0}")]
     NetworkKey(Mismatch),
-    #[error("given up")]
+    #[error("cancelled by this node")]
     Cancelled,
     #[error("it gave way to a newer connection before its handshake was complete")]
     Evicted,
@@ -50,8 +50,8 @@ impl Failure {
     }
 }
 
-/// Says why a connection that a peer opened came to nothing. Each cause has a limit of its own, so that a
-/// flood of one does not hide the others.
+/// Logs why an accepted connection did not become a session. Each cause has its own limit, so a flood of one
+/// does not hide the others.
 pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     static DEADLINE: LogLimit = LogLimit::new();
     static CONNECTION: LogLimit = LogLimit::new();
@@ -61,7 +61,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     static NETWORK_KEY: LogLimit = LogLimit::new();
     static OTHER: LogLimit = LogLimit::new();
     let limit = match failure {
-        // Port scans and health checks connect and go; a dial that was given up does as well.
+        // Port scans, health checks and cancelled dials connect and close.
         Failure::ClosedEarly => return log_ended(remote, failure),
         Failure::Link(LinkError::Io(error))
             if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
@@ -83,11 +83,11 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     }
 }
 
-/// Says at level debug why an incoming connection ended: the cause is ordinary, or has been logged.
+/// Logs at level debug why an incoming connection ended: the cause is ordinary, or has been logged.
 fn log_ended(remote: SocketAddr, failure: &Failure) {
-    static WENT_AWAY: LogLimit = LogLimit::debug();
+    static CLOSED_BY_PEER: LogLimit = LogLimit::debug();
     static EVICTED: LogLimit = LogLimit::debug();
-    let limit = if matches!(failure, Failure::Evicted) { &EVICTED } else { &WENT_AWAY };
+    let limit = if matches!(failure, Failure::Evicted) { &EVICTED } else { &CLOSED_BY_PEER };
     if let Some(suppressed) = limit.check() {
         log::debug!(addr:% = remote, reason:% = failure, suppressed; "incoming connection ended");
     }

@@ -1,7 +1,7 @@
-//! From nothing to a session: connection, TLS handshake, Hello both ways, under one absolute deadline.
+//! Brings a session up: connection, TLS handshake, Hellos both ways, all under one absolute deadline.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,64 +18,44 @@ use crate::mesh::SessionUp;
 use crate::session::pending::PendingGuard;
 use crate::trust::tls::{Tls, Unproven, authenticated_peer};
 use crate::trust::tls_error::TlsError;
-use crate::wire::{self, ByeReason, FrameReader, Message};
+use crate::wire::{self, ByeReason, FrameReader, Hello, Message};
+
+/// A connection whose handshake is not complete.
+struct Opening {
+    /// For an accepted connection.
+    pending: Option<PendingGuard>,
+    link: Box<Link>,
+    frames: FrameReader,
+    remote: SocketAddr,
+    deadline: Instant,
+}
+
+impl Opening {
+    fn is_evicted(&self) -> bool {
+        self.pending.as_ref().is_some_and(PendingGuard::is_evicted)
+    }
+}
 
 impl Session {
-    /// Everything until both sides have said Hello, under one absolute deadline.
+    /// Connects or accepts, and completes the handshake and the exchange of Hellos.
+    ///
+    /// # Errors
+    /// The session did not come up within [`HANDSHAKE_TIMEOUT`]; the connection is closed.
     pub(super) fn establish(
         &mut self,
         origin: Origin,
     ) -> Result<(Box<Link>, FrameReader, SessionUp), Failure> {
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let (mut link, remote, pending) = match origin {
-            Origin::Accept { socket, remote, pending } => {
-                socket.set_nonblocking(true).map_err(LinkError::Io)?;
-                (self.begin(socket, Tls::accept)?, remote, Some(pending))
-            }
-            Origin::Dial { addr, expected, source } => {
-                let Self { context, outbox, stop, .. } = self;
-                let interrupted = || told_to_stop(outbox, stop) != Told::Nothing;
-                let route = Route { addr: &addr, source, from: context.source };
-                let opened = connect::open(route, context, &self.waker, deadline, interrupted);
-                let (socket, remote) = match opened {
-                    Ok(opened) => opened,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                        return Err(Failure::Cancelled);
-                    }
-                    Err(error) => return Err(Failure::Connect(error)),
-                };
-                (self.begin(socket, |tls| tls.dial(expected))?, remote, None)
-            }
-        };
-        let mut frames = FrameReader::new();
-        while link.is_handshaking() {
-            self.step(&mut link, &mut frames, deadline, pending.as_ref())?;
+        let mut opening = self.open(origin, Instant::now() + HANDSHAKE_TIMEOUT)?;
+        while opening.link.is_handshaking() {
+            self.step(&mut opening)?;
         }
-        let peer = authenticated_peer(link.tls())?;
-        // Who dialled speaks first: a stranger who comes here learns nothing without a proof.
-        let context = Arc::clone(&self.context);
-        if pending.is_none() {
-            link.queue(&context.greeting.hello(link.tls(), None)?)?;
+        let peer = authenticated_peer(opening.link.tls())?;
+        let hello = self.exchange_hellos(&mut opening)?;
+        while !opening.link.flush()? {
+            self.step(&mut opening)?;
         }
-        let hello = loop {
-            match frames.next_message()? {
-                Some(Message::Hello(hello)) => break hello,
-                Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
-                Some(_) => return Err(Failure::NoHello),
-                None => self.step(&mut link, &mut frames, deadline, pending.as_ref())?,
-            }
-        };
-        match context.greeting.check(link.tls(), &hello) {
-            Ok(key) if pending.is_some() => link.queue(&context.greeting.hello(link.tls(), key)?)?,
-            Ok(_) => {}
-            Err(mismatch) => {
-                let deadline = deadline.min(Instant::now() + LINGER);
-                self.turn_away(&mut link, mismatch.reason(), deadline, pending.as_ref())?;
-                return Err(Failure::NetworkKey(mismatch));
-            }
-        }
-        self.finish_writing(&mut link, &mut frames, deadline, pending.as_ref())?;
-        frames.after_hello();
+        opening.frames.after_hello();
+        let Opening { pending, link, frames, remote, .. } = opening;
         if let Some(pending) = pending
             && !pending.complete()
         {
@@ -85,7 +65,57 @@ impl Session {
         Ok((link, frames, up))
     }
 
-    /// TLS on a socket that is connected and does not block.
+    /// Connects if this node dials, and starts TLS.
+    fn open(&mut self, origin: Origin, deadline: Instant) -> Result<Opening, Failure> {
+        let (link, remote, pending) = match origin {
+            Origin::Accept { socket, remote, pending } => {
+                socket.set_nonblocking(true).map_err(LinkError::Io)?;
+                (self.begin(socket, Tls::accept)?, remote, Some(pending))
+            }
+            Origin::Dial { addr, expected, source } => {
+                let Self { context, outbox, stop, .. } = self;
+                let interrupted = || stop_request(outbox, stop) != StopRequest::None;
+                let route = Route { addr: &addr, source, from: context.source };
+                let opened = connect::open(route, context, &self.waker, deadline, interrupted);
+                let (socket, remote) = opened.map_err(|error| match error.kind() {
+                    io::ErrorKind::Interrupted => Failure::Cancelled,
+                    _ => Failure::Connect(error),
+                })?;
+                (self.begin(socket, |tls| tls.dial(expected))?, remote, None)
+            }
+        };
+        Ok(Opening { pending, link, frames: FrameReader::new(), remote, deadline })
+    }
+
+    /// Sends our Hello and returns the peer's. The dialler speaks first, so a stranger that dials learns
+    /// nothing without a proof of the network key.
+    fn exchange_hellos(&mut self, opening: &mut Opening) -> Result<Hello, Failure> {
+        let context = Arc::clone(&self.context);
+        let is_dialler = opening.pending.is_none();
+        if is_dialler {
+            opening.link.queue(&context.greeting.hello(opening.link.tls(), None)?)?;
+        }
+        let hello = loop {
+            match opening.frames.next_message()? {
+                Some(Message::Hello(hello)) => break hello,
+                Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
+                Some(_) => return Err(Failure::NoHello),
+                None => self.step(opening)?,
+            }
+        };
+        match context.greeting.check(opening.link.tls(), &hello) {
+            Ok(_) if is_dialler => {}
+            Ok(key) => opening.link.queue(&context.greeting.hello(opening.link.tls(), key)?)?,
+            Err(mismatch) => {
+                opening.deadline = opening.deadline.min(Instant::now() + LINGER);
+                self.refuse(opening, mismatch.reason())?;
+                return Err(Failure::NetworkKey(mismatch));
+            }
+        }
+        Ok(hello)
+    }
+
+    /// Starts TLS on a socket that is connected and does not block.
     fn begin(
         &self,
         socket: TcpStream,
@@ -95,80 +125,60 @@ impl Session {
         context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, &context.counters)?)))?
     }
 
-    fn finish_writing(
-        &mut self,
-        link: &mut Link,
-        frames: &mut FrameReader,
-        deadline: Instant,
-        pending: Option<&PendingGuard>,
-    ) -> Result<(), Failure> {
-        while !link.flush()? {
-            self.step(link, frames, deadline, pending)?;
-        }
-        Ok(())
-    }
-
-    /// Says why the other side is not let in, and waits until it has read that.
-    fn turn_away(
-        &mut self,
-        link: &mut Link,
-        reason: ByeReason,
-        deadline: Instant,
-        pending: Option<&PendingGuard>,
-    ) -> Result<(), Failure> {
-        link.queue(&wire::encode(&Message::Bye(reason))?)?;
-        link.close_notify();
+    /// Sends the reason for a refusal, and waits until the peer has read it.
+    fn refuse(&mut self, opening: &mut Opening, reason: ByeReason) -> Result<(), Failure> {
+        opening.link.queue(&wire::encode(&Message::Bye(reason))?)?;
+        opening.link.close_notify();
         let mut is_shut = false;
         loop {
-            if link.flush()? && !is_shut {
-                link.shutdown_write();
+            if opening.link.flush()? && !is_shut {
+                opening.link.shutdown_write();
                 is_shut = true;
             }
-            let ready = link.wait(&self.waker, true, Some(deadline))?;
-            let is_unwanted = pending.is_some_and(PendingGuard::is_evicted)
-                || told_to_stop(&self.outbox, &mut self.stop) == Told::Vanish;
-            if is_unwanted || Instant::now() >= deadline {
+            let ready = opening.link.wait(&self.waker, true, Some(opening.deadline))?;
+            let is_unwanted = opening.is_evicted()
+                || stop_request(&self.outbox, &mut self.stop) == StopRequest::DropConnection;
+            if is_unwanted || Instant::now() >= opening.deadline {
                 return Ok(());
             }
-            // What it still says means nothing any more.
-            if ready.readable && link.read(&mut FrameReader::new())? == Stream::Ended {
+            // Further frames of the peer have no meaning.
+            if ready.readable && opening.link.read(&mut FrameReader::new())? == Stream::Ended {
                 return Ok(());
             }
         }
     }
 
     /// One round of writing, waiting and reading before the session is up.
-    fn step(
-        &mut self,
-        link: &mut Link,
-        frames: &mut FrameReader,
-        deadline: Instant,
-        pending: Option<&PendingGuard>,
-    ) -> Result<(), Failure> {
-        link.flush()?;
-        let ready = link.wait(&self.waker, true, Some(deadline))?;
+    fn step(&mut self, opening: &mut Opening) -> Result<(), Failure> {
+        opening.link.flush()?;
+        let ready = opening.link.wait(&self.waker, true, Some(opening.deadline))?;
         if ready.woken {
-            if pending.is_some_and(PendingGuard::is_evicted) {
+            if opening.is_evicted() {
                 return Err(Failure::Evicted);
             }
-            // Once our Hello is out the other end may count this session, and have sent something
-            // that matters: then it comes up, and ends like any other.
-            let told = told_to_stop(&self.outbox, &mut self.stop);
-            if told == Told::Vanish || (told == Told::Bye && link.is_handshaking()) {
+            // Once our Hello is out, the peer may count this session and have sent frames that matter. Then
+            // the session comes up, and ends like any other.
+            let request = stop_request(&self.outbox, &mut self.stop);
+            let is_cancelled = match request {
+                StopRequest::None => false,
+                StopRequest::Bye => opening.link.is_handshaking(),
+                StopRequest::DropConnection => true,
+            };
+            if is_cancelled {
                 return Err(Failure::Cancelled);
             }
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= opening.deadline {
             return Err(Failure::Deadline);
         }
         if ready.readable {
-            // What is to be answered goes out with what comes next: who dialled proves itself and says
-            // Hello in one segment.
+            // An answer goes out with the next write: the dialler's proof and Hello travel in one segment.
+            let Opening { link, frames, .. } = opening;
             let reading = || link.read(frames);
             let stream = self.context.stacks.run(reading).map_err(LinkError::Io)??;
-            // What arrived with the end may still be the Hello, or the reason for the end; half of
-            // it is neither, and a socket at its end would end every wait for the rest at once.
-            if stream == Stream::Ended && !frames.has_message() {
+            // A complete message may have arrived together with the end: the Hello, or the reason for the
+            // end. An incomplete one stays so, and a socket at its end would end every wait at once.
+            if stream == Stream::Ended && !opening.frames.has_message() {
                 return Err(Failure::ClosedEarly);
             }
         }
@@ -176,24 +186,27 @@ impl Session {
     }
 }
 
-/// What the coordinator wants of a session that is not yet up.
+/// A request of the coordinator to a session that is not yet up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
+enum StopRequest {
+    None,
     /// End with the goodbye that has been noted.
     Bye,
-    /// End without a word.
-    Vanish,
+    /// End without a goodbye.
+    DropConnection,
 }
 
-fn told_to_stop(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> Told {
+/// Takes the requests out of the outbox, and notes a goodbye in `stop`.
+fn stop_request(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> StopRequest {
     loop {
         match outbox.try_recv() {
             Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
-            Ok(Outgoing::Frame(_) | Outgoing::Heartbeat(_) | Outgoing::Message(..) | Outgoing::Probe) => {}
-            Err(TryRecvError::Disconnected) => return Told::Vanish,
-            Err(TryRecvError::Empty) if stop.is_some() => return Told::Bye,
-            Err(TryRecvError::Empty) => return Told::Nothing,
+            Ok(
+                Outgoing::Frame(_) | Outgoing::Heartbeat(_) | Outgoing::Message(..) | Outgoing::DrainUnread,
+            ) => {}
+            Err(TryRecvError::Disconnected) => return StopRequest::DropConnection,
+            Err(TryRecvError::Empty) if stop.is_some() => return StopRequest::Bye,
+            Err(TryRecvError::Empty) => return StopRequest::None,
         }
     }
 }

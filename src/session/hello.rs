@@ -1,9 +1,9 @@
-//! The Hello that opens a session, and the proof in it that its sender holds the network key.
+//! The Hello that opens a session, and its proof that the sender holds the network key.
 //!
-//! The proof is HMAC-SHA-256, by the key, over who proves it (the end that dialled or the one that
-//! accepted) and a value that only the two ends of this TLS connection can know (its exporter, RFC
-//! 8446 section 7.5). So it means nothing on another connection, in the other direction, or to
-//! somebody in the middle, who has two connections with two values.
+//! The proof is HMAC-SHA-256 with the network key as its key (RFC 2104). Its input is the role of the sender
+//! (dialler or acceptor) and a value that only the two ends of this TLS connection know (its exporter, RFC 8446
+//! section 7.5). So a proof is invalid on another connection and in the other direction. A man in the middle
+//! cannot pass it on, because that node has two connections with two values.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustls::Connection;
@@ -13,22 +13,22 @@ use crate::trust::network_key::NetworkKey;
 use crate::trust::tls_error::TlsError;
 use crate::wire::{self, ByeReason, Frame, Hello, Message, WireError};
 
-/// Names the value that is taken from TLS; nobody else uses that name.
+/// Label of the exported value; used for no other purpose.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-p2p-gossip network key";
 const EXPORTED_BYTES: usize = 32;
-/// What the two ends put in front of that value.
+/// Role of the sender, which precedes the exported value in the input of the HMAC.
 const DIALLER: &[u8] = b"dialler";
 const ACCEPTOR: &[u8] = b"acceptor";
 
-/// What this node says first on each connection, and demands to hear.
+/// Creates this node's Hello for each connection, and checks the peer's Hello.
 #[derive(Debug)]
 pub(crate) struct HelloExchange {
     hello: Hello,
-    /// Accepted, all of them; the first is the one to prove. None: the network is open.
+    /// All of these keys are accepted, and the first is proven. If empty, the network is open.
     keys: Vec<NetworkKey>,
 }
 
-/// Why no Hello can be said.
+/// The Hello cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelloError {
     #[error("{0}")]
@@ -37,22 +37,22 @@ pub(crate) enum HelloError {
     Exporter(#[from] TlsError),
 }
 
-/// Why the other side's Hello is not good enough.
+/// The peer's Hello does not prove a network key that this node accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Mismatch {
-    /// We hold a key, and the other side has shown none.
+    /// This node holds a key, and the peer has proven none.
     #[error("it holds no network key; this node requires one")]
     Missing,
-    /// We hold a key, and the other side has shown another.
+    /// This node holds a key, and the peer has proven another.
     #[error("it holds another network key")]
     Wrong,
-    /// The other side has shown a key, and we hold none.
+    /// The peer has proven a key, and this node holds none.
     #[error("it requires a network key; start with --network-key")]
     Unknown,
 }
 
 impl Mismatch {
-    /// What to tell the other side.
+    /// The reason for the goodbye to the peer.
     pub(crate) fn reason(self) -> ByeReason {
         match self {
             Self::Missing => ByeReason::NetworkKeyMissing,
@@ -67,8 +67,8 @@ impl HelloExchange {
         Self { hello, keys }
     }
 
-    /// Our Hello for this connection, whose handshake is complete. Proves the given key, which the
-    /// other side has proven, or else the first of ours.
+    /// Returns our Hello for this connection, whose handshake must be complete. The Hello proves the key
+    /// `answering`, which the peer has proven, or else our first key.
     pub(crate) fn hello(
         &self,
         tls: &Connection,
@@ -82,7 +82,7 @@ impl HelloExchange {
         Ok(wire::encode(&Message::Hello(hello))?)
     }
 
-    /// The key that the other side's Hello proves, if one is needed.
+    /// Returns the key that the peer's Hello proves, or `None` in an open network.
     pub(crate) fn check(&self, tls: &Connection, theirs: &Hello) -> Result<Option<&NetworkKey>, Mismatch> {
         let proof = match (&theirs.proof, self.keys.is_empty()) {
             (None, true) => return Ok(None),
@@ -91,7 +91,7 @@ impl HelloExchange {
             (Some(proof), false) => proof,
         };
         let role = if is_dialler(tls) { ACCEPTOR } else { DIALLER };
-        // Without the value nothing is proven.
+        // Without the exported value no proof is valid.
         let exported = exported(tls).map_err(|_| Mismatch::Wrong)?;
         // Compares in constant time.
         let is_proven = |key: &&NetworkKey| mac(key, role, &exported).verify_slice(proof).is_ok();
@@ -122,7 +122,7 @@ mod tests {
     use crate::trust::pin::Expected;
     use crate::trust::tls::Tls;
 
-    /// Both ends of a connection whose handshake is complete: who dialled, who accepted.
+    /// Both ends of a connection whose handshake is complete: the dialler and the acceptor.
     fn connection() -> [Connection; 2] {
         let [a, b] = [(); 2].map(|()| Tls::new(&Identity::generate().unwrap(), Access::default()).unwrap());
         let (mut dialler, mut acceptor) = (a.dial(Expected::Anybody).unwrap().0, b.accept().unwrap().0);
@@ -143,59 +143,59 @@ mod tests {
         [dialler, acceptor]
     }
 
-    fn greeting(keys: &[&NetworkKey]) -> HelloExchange {
+    fn exchange(keys: &[&NetworkKey]) -> HelloExchange {
         HelloExchange::new(Hello::plain(), keys.iter().copied().cloned().collect())
     }
 
-    fn said(frame: &Frame) -> Hello {
+    fn decoded(frame: &Frame) -> Hello {
         match wire::decode(&frame[4..]) {
             Ok(Message::Hello(hello)) => hello,
             other => panic!("not a Hello: {other:?}"),
         }
     }
 
-    /// What the acceptor makes of the dialler's Hello, and if that is fine the dialler of its answer.
-    fn meet(dialler: &HelloExchange, acceptor: &HelloExchange) -> Result<(), Mismatch> {
+    /// The acceptor checks the dialler's Hello. If that is valid, the dialler checks the answer.
+    fn connect(dialler: &HelloExchange, acceptor: &HelloExchange) -> Result<(), Mismatch> {
         let [near, far] = connection();
-        let hello = said(&dialler.hello(&near, None).unwrap());
+        let hello = decoded(&dialler.hello(&near, None).unwrap());
         let key = acceptor.check(&far, &hello)?;
-        let answer = said(&acceptor.hello(&far, key).unwrap());
+        let answer = decoded(&acceptor.hello(&far, key).unwrap());
         dialler.check(&near, &answer).map(drop)
     }
 
     #[test]
-    fn holders_of_one_key_meet_and_nobody_else_does() {
+    fn only_holders_of_one_key_connect() {
         let [ours, other] = [(); 2].map(|()| NetworkKey::generate().unwrap());
-        let (open, closed) = (greeting(&[]), greeting(&[&ours]));
-        assert_eq!(meet(&open, &open), Ok(()));
-        assert_eq!(meet(&closed, &closed), Ok(()));
-        assert_eq!(meet(&open, &closed), Err(Mismatch::Missing));
-        assert_eq!(meet(&closed, &open), Err(Mismatch::Unknown));
-        assert_eq!(meet(&closed, &greeting(&[&other])), Err(Mismatch::Wrong));
+        let (open, closed) = (exchange(&[]), exchange(&[&ours]));
+        assert_eq!(connect(&open, &open), Ok(()));
+        assert_eq!(connect(&closed, &closed), Ok(()));
+        assert_eq!(connect(&open, &closed), Err(Mismatch::Missing));
+        assert_eq!(connect(&closed, &open), Err(Mismatch::Unknown));
+        assert_eq!(connect(&closed, &exchange(&[&other])), Err(Mismatch::Wrong));
     }
 
     #[test]
-    fn a_key_is_changed_in_three_steps_and_neighbouring_steps_meet() {
+    fn key_changes_in_three_steps_and_adjacent_steps_connect() {
         let [old, new] = [(); 2].map(|()| NetworkKey::generate().unwrap());
-        let steps = [&[&old][..], &[&old, &new], &[&new, &old], &[&new]].map(greeting);
+        let steps = [&[&old][..], &[&old, &new], &[&new, &old], &[&new]].map(exchange);
         for (a, b) in steps.iter().zip(&steps[1..]) {
-            assert_eq!((meet(a, b), meet(b, a)), (Ok(()), Ok(())));
+            assert_eq!((connect(a, b), connect(b, a)), (Ok(()), Ok(())));
         }
-        // Who proves a key first is answered with that key, so one direction is enough.
-        assert_eq!(meet(&steps[0], &steps[2]), Ok(()));
-        assert_eq!(meet(&steps[2], &steps[0]), Err(Mismatch::Wrong));
-        assert_eq!(meet(&steps[0], &steps[3]), Err(Mismatch::Wrong));
+        // The acceptor answers with the key that the dialler proved, so this works in one direction only.
+        assert_eq!(connect(&steps[0], &steps[2]), Ok(()));
+        assert_eq!(connect(&steps[2], &steps[0]), Err(Mismatch::Wrong));
+        assert_eq!(connect(&steps[0], &steps[3]), Err(Mismatch::Wrong));
     }
 
     #[test]
-    fn a_proof_is_worth_nothing_elsewhere_or_sent_back() {
+    fn proof_is_invalid_on_another_connection_and_when_reflected() {
         let key = NetworkKey::generate().unwrap();
-        let closed = greeting(&[&key]);
+        let closed = exchange(&[&key]);
         let [near, far] = connection();
         let [other_near, other_far] = connection();
-        let hello = said(&closed.hello(&near, None).unwrap());
+        let hello = decoded(&closed.hello(&near, None).unwrap());
         assert!(closed.check(&far, &hello).is_ok());
-        // Replayed, or passed on by somebody in the middle, who has another connection.
+        // Replayed, or passed on by a man in the middle over another connection.
         assert_eq!(closed.check(&other_far, &hello), Err(Mismatch::Wrong));
         assert_eq!(closed.check(&other_near, &hello), Err(Mismatch::Wrong));
         // Reflected.

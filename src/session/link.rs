@@ -1,5 +1,5 @@
-//! The pump between one socket, its TLS connection and the thread's waker. Nothing here blocks
-//! but [`Link::wait`], which ends at a deadline.
+//! Moves bytes between one socket and its TLS connection. Only [`Link::wait`] blocks, and it ends at a deadline
+//! or when the thread's waker is used.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::trust::tls::{Rejection, Unproven};
 use crate::trust::tls_error::TlsError;
 use crate::wire::{Frame, FrameReader};
 
-/// Bytes taken from the socket before they are worked on: bounds what one peer can make us hold.
+/// Most bytes read from the socket at a time. Bounds the memory that one peer can make this node hold.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection that failed.
@@ -26,19 +26,19 @@ pub(crate) enum LinkError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Tls(#[from] TlsError),
-    /// Our verifier did not accept the other side.
+    /// This node's verifier did not accept the peer's certificate.
     #[error("{0}")]
     Rejected(Rejection),
 }
 
-/// What ended a wait.
+/// The events that ended a wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ready {
     pub(crate) readable: bool,
     pub(crate) woken: bool,
 }
 
-/// Whether the other side may still send.
+/// Whether the peer may still send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Open,
@@ -47,7 +47,7 @@ pub(crate) enum Stream {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Apart from the rest, so that one thread can wait for it while another one writes.
+    /// Shared, so that one thread can wait for the socket while another writes.
     socket: Arc<TcpStream>,
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
@@ -55,20 +55,20 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes over a connected socket, which does not block.
+    /// Takes a connected, non-blocking socket.
     pub(crate) fn new(
         socket: TcpStream,
         (mut tls, rejection): Unproven,
         counters: &Arc<Counters>,
     ) -> io::Result<Self> {
-        // Frames are small and written whole; waiting for more would only add latency.
+        // Frames are small and written whole, so Nagle's algorithm would only add latency.
         socket.set_nodelay(true)?;
-        // We bound what is queued ourselves, by whole frames.
+        // The outbox bounds the queued bytes, in whole frames.
         tls.set_buffer_limit(None);
         Ok(Self { socket: Arc::new(socket), tls, rejection, counters: Arc::clone(counters) })
     }
 
-    /// What to [`wait`] for.
+    /// The socket, for [`wait`].
     pub(crate) fn socket(&self) -> Arc<TcpStream> {
         Arc::clone(&self.socket)
     }
@@ -86,7 +86,7 @@ impl Link {
         self.tls.wants_write()
     }
 
-    /// Waits for the socket, the waker or the deadline; `reading` says whether more may come in.
+    /// Waits for the socket, the waker or the deadline. With `reading`, received bytes end the wait.
     pub(crate) fn wait(
         &self,
         waker: &Waker,
@@ -96,8 +96,10 @@ impl Link {
         wait(&self.socket, waker, Interest { reading, writing: self.is_write_pending() }, deadline)
     }
 
-    /// Takes in what has arrived, up to a bound. After an error the TLS alert that explains it to
-    /// the other side has been sent, if the socket took it.
+    /// Reads received bytes, up to [`READ_BYTES_MAX`], and decrypts them.
+    ///
+    /// # Errors
+    /// The socket or TLS failed. After a TLS error the alert for the peer has been sent, if the socket took it.
     pub(crate) fn read(&mut self, frames: &mut FrameReader) -> Result<Stream, LinkError> {
         let buffer = frames.buffer();
         let mut budget = READ_BYTES_MAX;
@@ -146,7 +148,7 @@ impl Link {
         Ok(self.tls.writer().write_all(frame)?)
     }
 
-    /// Writes until nothing is left or the socket takes no more; whether nothing is left.
+    /// Writes until no byte is left or the socket takes no more. Returns whether no byte is left.
     pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut &*self.socket) {
@@ -160,26 +162,26 @@ impl Link {
         Ok(true)
     }
 
-    /// Nothing more will be written after what is queued.
+    /// Queues the TLS close alert. No frame may be queued after it.
     pub(crate) fn close_notify(&mut self) {
         self.tls.send_close_notify();
     }
 
-    /// Tells the other side's kernel, too, that nothing more will come.
+    /// Shuts the sending side of the TCP connection.
     pub(crate) fn shutdown_write(&self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Whether the other end is not yet authenticated.
+    /// Whether the TLS handshake is not yet complete.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 }
 
-/// Why the socket is of interest.
+/// The socket events that end a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interest {
-    /// More may come in.
+    /// Bytes may arrive.
     pub(crate) reading: bool,
     /// Bytes wait for the socket to take them.
     pub(crate) writing: bool,
@@ -210,7 +212,7 @@ pub(crate) fn wait(
     Ok(Ready { readable: socket.intersects(PollFlags::IN | failed), woken: woken.contains(PollFlags::IN) })
 }
 
-/// Notes whether a read emptied the socket, which spares the one that would only say so.
+/// Notes whether a read emptied the socket, which saves a further read.
 struct Socket<'a> {
     stream: &'a TcpStream,
     is_drained: bool,
@@ -224,7 +226,7 @@ impl Read for Socket<'_> {
     }
 }
 
-/// poll(2) with an absolute deadline; interruptions by signals end it early, as if woken.
+/// poll(2) with an absolute deadline. A signal ends it early.
 pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
     match poll(fds, timeout.as_ref()) {

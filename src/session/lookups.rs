@@ -1,8 +1,8 @@
-//! How many names a node looks up: a budget for each kind of source, so that no source delays another.
+//! Budgets for name lookups: one for each kind of source, so that no source delays another.
 //!
-//! A peer may tell any number of names, and each lookup costs this machine and its name server several
-//! queries. So a name that a peer told is looked up only while its budget lasts; otherwise the dial fails at
-//! once and comes again after its backoff.
+//! A peer may send any number of names, and each lookup costs this machine and its name server several
+//! queries. So a name from a peer is looked up only while its budget lasts. Otherwise the dial fails at once and
+//! is repeated after its backoff.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::limits::{
 use crate::mesh::DialSource;
 use crate::util::token_bucket::TokenBucket;
 
-/// The lookups of a node.
+/// The lookup budgets of a node.
 #[derive(Debug)]
 pub(crate) struct Lookups {
     user: Budget,
@@ -24,7 +24,7 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Nothing is being looked up, and all budgets are full.
+    /// Full budgets, without a lookup in progress.
     pub(crate) fn new(now: Instant) -> Self {
         let peers = || Budget::new(PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND, now);
         Self {
@@ -34,10 +34,10 @@ impl Lookups {
         }
     }
 
-    /// Allows one lookup, which lasts until the permit is dropped. Never waits.
+    /// Permits one lookup, which lasts until the permit is dropped. Never blocks.
     ///
     /// # Errors
-    /// The budget of this source is used up; nothing has been taken from it.
+    /// The budget of this source is used up; it is unchanged.
     pub(super) fn begin(&self, source: DialSource, now: Instant) -> io::Result<Permit<'_>> {
         let budget = match source {
             DialSource::User => &self.user,
@@ -49,7 +49,7 @@ impl Lookups {
     }
 }
 
-/// One lookup that is under way.
+/// One lookup in progress.
 #[derive(Debug)]
 pub(super) struct Permit<'a>(&'a Budget);
 
@@ -86,15 +86,15 @@ impl Budget {
     fn refusal(&self, source: DialSource) -> io::Error {
         let names = match source {
             DialSource::User => "given with --connect",
-            DialSource::KnownPeer => "told by known peers",
+            DialSource::KnownPeer => "of known peers",
             DialSource::UnknownPeer => "of peers that this node has not met",
         };
         let Self { at_once_max, per_second, .. } = self;
-        let why = format!(
-            "the name was not looked up now: of names {names} at most {at_once_max} are looked up at once, \
+        let text = format!(
+            "name not looked up: of names {names} at most {at_once_max} are looked up at once, \
              and {per_second} a second"
         );
-        io::Error::new(ErrorKind::ResourceBusy, why)
+        io::Error::new(ErrorKind::ResourceBusy, text)
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_of_the_user_lasts_for_all_dials_that_may_start_at_once() {
+    fn user_budget_covers_all_dials_that_may_start_at_once() {
         let now = crate::test_now();
         let lookups = Lookups::new(now);
         let in_flight: Vec<_> =
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_that_panics_gives_its_place_back() {
+    fn panicking_lookup_gives_its_slot_back() {
         let now = crate::test_now();
         let lookups = Lookups::new(now);
         for _ in 0..PEER_LOOKUPS_AT_ONCE {

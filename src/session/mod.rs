@@ -1,4 +1,4 @@
-//! One session's life on its own thread: dial or accept → TLS handshake → Hello → frames both ways until closed.
+//! A session on its own thread: dial or accept → TLS handshake → Hello → frames both ways until closed.
 
 mod connect;
 mod context;
@@ -13,8 +13,8 @@ mod link;
 mod lookups;
 mod outgoing;
 mod outlet;
-mod pace;
 pub(crate) mod pending;
+mod rate_limit;
 mod session_handle;
 mod stacks;
 mod thread;

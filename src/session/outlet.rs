@@ -1,8 +1,8 @@
 //! The sending side of a session that is up, which its thread shares with the coordinator.
 //!
-//! Whoever has something to send writes it, if it finds the connection free and need not wait: waking a
-//! thread that sleeps takes longer than a heartbeat's encryption and system call together. What must wait,
-//! for the socket or for whoever is at work on the connection, is left to the session's thread.
+//! A thread with a frame to send writes it at once if the connection is free and the socket takes it: waking a
+//! thread that sleeps takes longer than a heartbeat's encryption and system call together. If the socket or
+//! the connection is busy, the frame is left to the session's thread.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,12 +19,12 @@ use crate::wire::{self, ByeReason, Message};
 /// Bytes encrypted before the socket is asked to take them, several frames to a system call.
 const WRITE_BATCH_BYTES: usize = 16 * 1024;
 
-/// What the coordinator wants of a session, beside sending frames.
+/// A request of the coordinator that is no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    Probe,
+    DrainUnread,
     Bye(ByeReason),
-    /// The end, without a word.
+    /// End without a goodbye.
     Gone,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Outlet {
     unwritten: Vec<Receipt>,
     /// What the coordinator met, for the session's thread to see to.
     failure: Option<LinkError>,
-    /// The session's thread brings it to its end, and nobody else sends any more.
+    /// The session is ending, and only its thread still sends.
     is_ending: bool,
 }
 
@@ -75,15 +75,15 @@ impl Shared {
         outlet
     }
 
-    /// Nothing more is sent: whoever has the other end of the outbox finds it closed.
+    /// Nothing more is sent: the outbox is closed.
     pub(super) fn close(&self) {
         let mut outlet = self.end();
         outlet.outbox = never();
         outlet.unwritten.clear();
     }
 
-    /// For anybody else: sends what is in the outbox, if that is possible now. Otherwise the session's thread
-    /// is to be woken. Never blocks.
+    /// For other threads: sends what is in the outbox, if that is possible now. Otherwise the caller must wake
+    /// the session's thread. Never blocks.
     pub(super) fn try_send(&self) -> bool {
         match self.0.try_lock() {
             Ok(mut outlet) if !outlet.is_ending => match outlet.pump() {
@@ -135,8 +135,8 @@ impl Outlet {
                     self.unwritten.push(receipt);
                     frame
                 }
-                Ok(Outgoing::Probe) => {
-                    self.next = Some(Next::Probe);
+                Ok(Outgoing::DrainUnread) => {
+                    self.next = Some(Next::DrainUnread);
                     break;
                 }
                 Ok(Outgoing::Bye(reason)) => {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_at_work_sends_what_comes_meanwhile_and_before_what_comes_later() {
+    fn frame_queued_during_work_is_sent_before_a_later_one() {
         let mut session = Session::new();
         let shared = Arc::clone(&session.shared);
         let at_work = shared.lock();
@@ -327,11 +327,11 @@ mod tests {
     #[test]
     fn nothing_goes_out_before_what_else_was_wanted() {
         let mut session = Session::new();
-        session.handle.probe().unwrap();
+        session.handle.drain_unread().unwrap();
         session.handle.send(ping(1)).unwrap();
         assert_eq!((session.handle.backlog(), session.is_woken()), (1, true));
         let mut outlet = session.shared.lock();
-        assert_eq!(outlet.next.take(), Some(Next::Probe));
+        assert_eq!(outlet.next.take(), Some(Next::DrainUnread));
         outlet.pump().unwrap();
         drop(outlet);
         assert_eq!(session.hear(1), [1]);

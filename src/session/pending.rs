@@ -1,7 +1,7 @@
-//! Accepted connections whose handshake is not complete: how many there may be, and which gives way.
+//! Limits the accepted connections whose handshake is not complete, and chooses the connection to evict.
 //!
-//! Invariant: a new connection never gives way to an older one of another source, so a flood of
-//! silent connections does not keep a newcomer out.
+//! Invariant: a new connection is never evicted in favour of an older one of another source, so a flood of
+//! silent connections does not keep new peers out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::mesh::SessionId;
 use crate::net::waker::Waker;
 use crate::util::log_limit::LogLimit;
 
-/// One eviction for lack of descriptors or threads closes this fraction of the pending connections:
-/// with fewer of those than places the table is never full, and silent connections would hold all
-/// of them until their deadline.
+/// One eviction for lack of descriptors or threads closes one connection in this many. If the system has fewer
+/// descriptors than the table has slots, the table never fills, and silent connections would hold all
+/// descriptors until their deadline.
 const EVICTED_FRACTION: usize = 4;
 
 /// The connections of one node that are pending.
@@ -42,7 +42,7 @@ impl Pending {
 }
 
 impl PendingConnections {
-    /// Takes in a new connection. If that is one too many, another gives way: see [`choose_victim`].
+    /// Adds a new connection. If the table is then too long, another is evicted: see [`choose_victim`].
     pub(crate) fn add(
         self: &Arc<Self>,
         id: SessionId,
@@ -62,8 +62,8 @@ impl PendingConnections {
         PendingGuard { connections: Arc::clone(self), id, evicted }
     }
 
-    /// Closes some of the connections because the system has no descriptors or threads left. Returns
-    /// how many.
+    /// Closes one in [`EVICTED_FRACTION`] connections because the system has no descriptors or threads left.
+    /// Returns the number of closed connections.
     pub(crate) fn evict_some(&self) -> usize {
         let mut table = self.lock();
         let count = table.len().div_ceil(EVICTED_FRACTION);
@@ -80,7 +80,7 @@ impl PendingConnections {
     }
 }
 
-/// Removes and evicts the connection that must give way. Returns it, and how many its source held.
+/// Removes and evicts one connection. Returns it, and the number of connections that its source held.
 fn evict_one(table: &mut BTreeMap<SessionId, Pending>) -> Option<(Pending, usize)> {
     let (id, held) = choose_victim(table.iter().map(|(id, pending)| (*id, pending.source)))?;
     let victim = table.remove(&id)?;
@@ -88,8 +88,8 @@ fn evict_one(table: &mut BTreeMap<SessionId, Pending>) -> Option<(Pending, usize
     Some((victim, held))
 }
 
-/// The connection that gives way, and how many its source holds: the oldest of the source that holds
-/// the most. If several sources hold that many, the oldest of all their connections.
+/// Chooses the connection to evict: the oldest of the source that holds the most. If several sources hold that
+/// many, it is the oldest of all their connections. Returns it, and the number that its source holds.
 ///
 /// - A source that opens many connections pushes out only its own, and never the newest of them.
 /// - An attacker with one connection from each of many sources pushes out the oldest, so a peer's
@@ -121,8 +121,8 @@ fn log_evicted(victim: &Pending, held: usize) {
         "more than {UNAUTHENTICATED_MAX} unfinished handshakes; closed {which}");
 }
 
-/// What counts as one origin of connections: an IPv4 address, or a whole IPv6 /64, because a host that
-/// has one address of a /64 usually has all of it (RFC 4291 section 2.5.4).
+/// The unit in which connections are counted: an IPv4 address, or a whole IPv6 /64, because a host with one
+/// address of a /64 usually has all of it (RFC 4291 section 2.5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Source(IpAddr);
 
@@ -145,7 +145,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The place of a pending connection, which is given back when this is dropped.
+/// The slot of a pending connection. Dropping this frees the slot.
 #[derive(Debug)]
 pub(crate) struct PendingGuard {
     connections: Arc<PendingConnections>,
@@ -154,12 +154,12 @@ pub(crate) struct PendingGuard {
 }
 
 impl PendingGuard {
-    /// Whether the connection had to give way.
+    /// Whether the connection was evicted.
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::SeqCst)
     }
 
-    /// The handshake is complete, and the place is free. False if the connection had to give way before.
+    /// Frees the slot because the handshake is complete. Returns false if the connection was evicted before.
     pub(crate) fn complete(self) -> bool {
         self.connections.lock().remove(&self.id).is_some()
     }
@@ -181,7 +181,7 @@ mod tests {
         Source::of(ip.parse().unwrap())
     }
 
-    /// Which of these connections gives way: its place in the list, oldest first, and what its source holds.
+    /// The connection to evict: its position in the list, oldest first, and the number that its source holds.
     fn victim(sources: &[&str]) -> Option<(usize, usize)> {
         let ids = (0..).map(SessionId::accepted);
         let connections = ids.clone().zip(sources.iter().map(|ip| source(ip)));
@@ -206,7 +206,7 @@ mod tests {
     fn source_that_holds_most_gives_way_with_its_oldest() {
         assert_eq!(victim(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.2"]), Some((1, 2)));
         assert_eq!(victim(&["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"]), Some((2, 3)));
-        // Alone, it gives way to itself.
+        // A single source evicts its own oldest connection.
         assert_eq!(victim(&["10.0.0.1", "10.0.0.1"]), Some((0, 2)));
     }
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_stays_whatever_its_address_is() {
+    fn newcomer_stays_with_any_address() {
         let newcomers = [
             IpAddr::from([0, 0, 0, 1]),
             [255, 255, 255, 254].into(),
@@ -249,7 +249,7 @@ mod tests {
             let silent: Vec<_> = (0..MAX).map(|n| add(&connections, n, address(n))).collect();
             assert!(!silent.iter().any(PendingGuard::is_evicted));
             let newcomer = add(&connections, MAX, newcomer);
-            // As many more silent connections as there are places, without the newcomer's.
+            // With the newcomer these fill the table.
             let more: Vec<_> = (MAX + 1..2 * MAX).map(|n| add(&connections, n, address(n))).collect();
             assert!(silent.iter().all(PendingGuard::is_evicted));
             assert!(!more.iter().any(PendingGuard::is_evicted));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn place_is_given_back() {
+    fn slot_is_freed() {
         let connections = Arc::new(PendingConnections::default());
         for n in 0..10 * MAX {
             assert!(add(&connections, n, [10, 0, 0, 1]).complete());

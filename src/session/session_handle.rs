@@ -1,4 +1,4 @@
-//! The coordinator's end of a session.
+//! The coordinator's handle of a session: its outbox and its waker.
 
 #[cfg(test)]
 use std::io;
@@ -14,25 +14,25 @@ use crate::session::delivery::Receipt;
 use crate::util::queue;
 use crate::wire::{ByeReason, Frame};
 
-/// The coordinator's end of a session. Dropping it ends the session without a word.
+/// The coordinator's handle of a session. Dropping it ends the session without a goodbye.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     outbox: Option<queue::Sender<Outgoing>>,
     waker: Arc<Waker>,
-    /// Once the session is up.
+    /// `Some` once the session is up.
     outlet: Option<Arc<Shared>>,
 }
 
-/// Frames that the coordinator sends itself: what lay ready, and what it is for. The thread of a session that
-/// has more to send is at it.
+/// The coordinator writes directly only if at most this many frames are queued. If more are queued, the
+/// session's thread is already writing.
 const FEW_FRAMES: usize = 2;
 
-/// A peer's outbox is full: it does not read what it is sent.
+/// The outbox is full because the peer does not read its frames. The item was not queued.
 #[derive(Debug)]
 pub(crate) struct OutboxFull;
 
 impl SessionHandle {
-    /// The session is up: what is sent from now on may go this way.
+    /// Stores the sending side of a session that has come up.
     pub(crate) fn connect(&mut self, outlet: Arc<Shared>) {
         self.outlet = Some(outlet);
     }
@@ -49,7 +49,7 @@ impl SessionHandle {
 
     /// Queues a heartbeat that goes out when the thread wakes for another reason; never blocks.
     pub(crate) fn post(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
-        self.leave(Outgoing::Heartbeat(heartbeat)).map(drop)
+        self.queue(Outgoing::Heartbeat(heartbeat)).map(drop)
     }
 
     /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
@@ -65,9 +65,9 @@ impl SessionHandle {
         self.outbox.as_ref().map_or(0, queue::Sender::len)
     }
 
-    /// Asks for `Quiet` after everything that has arrived by now; never blocks.
-    pub(crate) fn probe(&self) -> Result<(), OutboxFull> {
-        self.put(Outgoing::Probe)
+    /// Requests the delivery of all frames that have arrived by now, and then `Drained`; never blocks.
+    pub(crate) fn drain_unread(&self) -> Result<(), OutboxFull> {
+        self.put(Outgoing::DrainUnread)
     }
 
     /// Says goodbye after what is queued, then closes; never blocks.
@@ -75,9 +75,10 @@ impl SessionHandle {
         self.put(Outgoing::Bye(reason))
     }
 
-    /// Past the session's thread, if that does not have to wait and is not at work already.
+    /// Queues an item and writes it without the session's thread, if that thread is not at work and the socket
+    /// takes the bytes.
     fn put_now(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
-        if self.leave(outgoing)? {
+        if self.queue(outgoing)? {
             let outlet = self.outlet.as_ref().filter(|_| self.backlog() <= FEW_FRAMES);
             if !outlet.is_some_and(|outlet| outlet.try_send()) {
                 self.waker.wake();
@@ -87,17 +88,17 @@ impl SessionHandle {
     }
 
     fn put(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
-        if self.leave(outgoing)? {
+        if self.queue(outgoing)? {
             self.waker.wake();
         }
         Ok(())
     }
 
-    /// Whether somebody is there who will take it.
-    fn leave(&self, outgoing: Outgoing) -> Result<bool, OutboxFull> {
+    /// Queues an item without waking the session's thread. Returns whether the session still runs.
+    fn queue(&self, outgoing: Outgoing) -> Result<bool, OutboxFull> {
         match self.outbox.as_ref().map(|outbox| outbox.try_send(outgoing)) {
             Some(Err(TrySendError::Full(_))) => Err(OutboxFull),
-            // A session that has ended has said so, or is about to.
+            // A session that has ended has reported that, or is about to.
             Some(Err(TrySendError::Disconnected(_))) | None => Ok(false),
             Some(Ok(())) => Ok(true),
         }
@@ -112,7 +113,7 @@ impl Drop for SessionHandle {
     }
 }
 
-/// The coordinator's end of a session whose thread takes nothing out of the outbox.
+/// A handle of a session whose thread takes no item out of the outbox, and that outbox.
 #[cfg(test)]
 pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
     Ok(handle_and_outbox(&Arc::new(Waker::new()?)))

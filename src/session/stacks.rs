@@ -15,7 +15,7 @@ use crate::limits::HANDSHAKE_STACK_BYTES;
 /// The stack of a session's thread.
 pub(super) use switch::OWN_BYTES;
 
-/// Stacks kept while nobody computes: who comes next finds their memory there already.
+/// Idle stacks that are kept for the next handshakes, with their memory.
 const IDLE_MAX: usize = 2;
 
 /// The stacks that the sessions of a node share.
@@ -66,7 +66,7 @@ mod switch {
     pub(in crate::session) const OWN_BYTES: usize = crate::limits::SESSION_STACK_BYTES;
 }
 
-/// Nobody has written down for these how to go from one stack to another: each session's own is large.
+/// corosensei does not support these architectures, so each session's own stack is large.
 #[cfg(not(any(
     target_arch = "x86",
     target_arch = "x86_64",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_goes_through_and_harms_nobody_else() {
+    fn panic_passes_through_and_leaves_the_stacks_usable() {
         let stacks = Stacks::default();
         let panicked = catch_unwind(AssertUnwindSafe(|| stacks.run(|| panic!("out of the depths"))));
         let words = panicked.unwrap_err().downcast_ref::<&str>().map(|words| (*words).to_owned());

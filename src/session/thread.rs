@@ -1,17 +1,16 @@
-//! The thread of one session, from its start to the report of its end.
+//! Owns the thread of one session, from its start to the report of its end.
 //!
 //! Invariant: the thread reports the end of a session, or of a dial, exactly once, also when it panics.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, never};
 
 use super::context::Context;
 use super::events::{Established, SessionEvent};
-use super::failure::log_refused;
+use super::failure::{Failure, log_refused};
 use super::outgoing::Outgoing;
 use super::outlet::Shared;
 use super::pending::PendingGuard;
@@ -21,19 +20,20 @@ use crate::mesh::{DialError, DialSource, DisconnectReason, Routine, SessionId};
 use crate::net::addr::{DialAddr, canonical};
 use crate::net::waker::Waker;
 use crate::trust::pin::Expected;
-use crate::util::log_limit::LogLimit;
+use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::worker::spawn_detached;
 use crate::wire::ByeReason;
 
-/// How a session begins.
+/// The start of a session.
 pub(super) enum Origin {
     Dial { addr: DialAddr, expected: Expected, source: DialSource },
     Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
 }
 
-/// Starts a session that dials. Its end, if it never comes up, is reported as `DialFailed`.
+/// Starts a session that dials. If the session does not come up, its thread reports `DialFailed`.
 ///
 /// # Errors
-/// No thread or descriptor is left; nothing will be reported.
+/// No thread or descriptor is left; the session reports nothing.
 pub(crate) fn dial(
     context: &Arc<Context>,
     id: SessionId,
@@ -51,7 +51,7 @@ pub(crate) fn dial(
     Ok(handle)
 }
 
-/// Starts a session that somebody else dialled. Its handle comes with its `Up`.
+/// Starts a session on an accepted connection. The event `Up` carries its handle.
 ///
 /// # Errors
 /// No thread is left; the connection is closed.
@@ -71,8 +71,8 @@ pub(crate) fn accept(
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // Not joined: a thread may be inside the system's resolver for as long as that likes.
-    thread::Builder::new().name(name).stack_size(stacks::OWN_BYTES).spawn(body).map(drop)
+    // Not joined: the system's resolver may block a thread for an unbounded time.
+    spawn_detached(name, stacks::OWN_BYTES, body)
 }
 
 pub(super) struct Session {
@@ -80,18 +80,19 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) waker: Arc<Waker>,
     pub(super) outbox: Receiver<Outgoing>,
-    /// Until it is handed to the coordinator, if that does not have it from the beginning.
+    /// The handle of an accepted session, until the event `Up` carries it to the coordinator.
     pub(super) handle: Option<SessionHandle>,
-    /// The goodbye that ended a session before it was up.
+    /// Reason of a goodbye that the coordinator asked for before the session was up.
     pub(super) stop: Option<ByeReason>,
     pub(super) routine: Routine,
 }
 
-/// Reports the end exactly once, at the latest when it is dropped.
+/// Reports the end of a session exactly once, at the latest when this is dropped.
 pub(super) struct Ending<'a> {
     pub(super) inbox: &'a Sender<(SessionId, SessionEvent)>,
     pub(super) id: SessionId,
-    /// What dropping this reports; nothing once the end has been reported, or if nobody need know.
+    /// The event that dropping this reports. `None` once the end has been reported, or if the coordinator
+    /// does not know the session.
     pub(super) event: Option<SessionEvent>,
 }
 
@@ -105,7 +106,7 @@ impl Ending<'_> {
 
     fn deliver(&mut self) {
         if let Some(event) = self.event.take() {
-            // Without a coordinator nobody is left to be told.
+            // Fails only if the coordinator has ended.
             let _ = self.inbox.send((self.id, event));
         }
     }
@@ -137,24 +138,9 @@ impl Session {
             Origin::Accept { remote, .. } => Some(*remote),
             Origin::Dial { .. } => None,
         };
-        let established = self.establish(origin);
-        let (link, mut frames, up) = match established {
+        let (link, mut frames, up) = match self.establish(origin) {
             Ok(established) => established,
-            Err(failure) => {
-                let counters = &self.context.counters;
-                match remote {
-                    Some(remote) => {
-                        counters.handshakes_accepted_failed.one();
-                        log_refused(remote, &failure);
-                        ending.event = None;
-                    }
-                    None => {
-                        counters.handshakes_dialled_failed.one();
-                        ending.report(SessionEvent::DialFailed(failure.into_dial_error()));
-                    }
-                }
-                return;
-            }
+            Err(failure) => return self.report_failure(&mut ending, remote, failure),
         };
         let (peer, remote) = (up.peer, up.remote);
         if self.id.is_dialled() {
@@ -162,27 +148,36 @@ impl Session {
         } else {
             self.context.counters.handshakes_accepted_completed.one();
         }
-        static UP_LIMIT: LogLimit = LogLimit::debug();
-        if let Some(suppressed) = UP_LIMIT.check() {
-            log::debug!(session:% = self.id, peer:% = peer.short(), addr:% = remote, suppressed; "session up");
-        }
+        limited_log!(LogLimit::debug(), debug, { session:% = self.id, peer:% = peer.short(), addr:% = remote },
+            "session up");
         ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
         let outlet = Arc::new(Shared::new(link, std::mem::replace(&mut self.outbox, never())));
         let established = Established { up, handle: self.handle.take(), outlet: Arc::clone(&outlet) };
         if inbox.send((self.id, SessionEvent::Up(Box::new(established)))).is_err() {
             return;
         }
-        let ended = self.relay(&outlet, &mut frames, &mut ending);
+        let ended = self.run_established(&outlet, &mut frames, &mut ending);
         outlet.close();
-        match ended {
-            Ok(reason) => ending.report(SessionEvent::Down(reason)),
-            Err(error) => {
-                static BROKE_LIMIT: LogLimit = LogLimit::debug();
-                if let Some(suppressed) = BROKE_LIMIT.check() {
-                    log::debug!(peer:% = peer.short(), addr:% = remote, reason:% = error, suppressed;
-                        "connection broke");
-                }
-                ending.report(SessionEvent::Down(DisconnectReason::Closed));
+        let reason = ended.unwrap_or_else(|error| {
+            limited_log!(LogLimit::debug(), debug, { peer:% = peer.short(), addr:% = remote, reason:% = error },
+                "connection broke; session closed");
+            DisconnectReason::Closed
+        });
+        ending.report(SessionEvent::Down(reason));
+    }
+
+    /// Reports that the session did not come up. `remote` is the address of an accepted connection.
+    fn report_failure(&self, ending: &mut Ending<'_>, remote: Option<SocketAddr>, failure: Failure) {
+        let counters = &self.context.counters;
+        match remote {
+            Some(remote) => {
+                counters.handshakes_accepted_failed.one();
+                log_refused(remote, &failure);
+                ending.event = None;
+            }
+            None => {
+                counters.handshakes_dialled_failed.one();
+                ending.report(SessionEvent::DialFailed(failure.into_dial_error()));
             }
         }
     }

@@ -2,7 +2,6 @@
 //! nothing else.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -10,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use crate::limits::{REMEMBER_DELAY, REMEMBER_EVERY, REMEMBER_FLUSH, REMEMBER_RETRY_MAX, REMEMBER_RETRY_MIN};
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
+use crate::util::worker::Worker;
 
 /// The wall clock's time; 1970 if the clock is before that.
 pub(crate) fn wall_clock() -> UnixTime {
@@ -20,15 +20,13 @@ pub(crate) fn wall_clock() -> UnixTime {
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Memory, Writing)> {
     // Room for one: a newer list replaces one that the thread has not taken yet.
     let (mailbox, letters) = bounded(1);
-    let (finished, done) = bounded(0);
     let theirs = letters.clone();
-    thread::Builder::new().name("memory".to_owned()).spawn(move || {
-        let _finished: Sender<()> = finished;
+    let worker = Worker::spawn("memory", move || {
         write_all(&state, &theirs);
         // Unlocks the directory before the node sees the end of this thread.
         drop(state);
     })?;
-    Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { done }))
+    Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { worker }))
 }
 
 /// The coordinator's end: the time and the channel for the next list of known peers.
@@ -67,14 +65,14 @@ impl Memory {
 /// The node's end: waits for the last write.
 #[derive(Debug)]
 pub(crate) struct Writing {
-    done: Receiver<()>,
+    worker: Worker,
 }
 
 impl Writing {
     /// Waits until the last list is on disk, at most [`REMEMBER_FLUSH`], because a disk may hang. The coordinator
     /// must have dropped its end.
     pub(crate) fn finish(self) {
-        if let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(REMEMBER_FLUSH) {
+        if !self.worker.join_until(Instant::now() + REMEMBER_FLUSH) {
             log::warn!("the disk does not respond; the last changes of the known peers may be lost");
         }
     }
@@ -168,7 +166,7 @@ mod tests {
         }
         drop(memory);
         // Without a deadline, because a test may wait for a slow disk.
-        let _ = writing.done.recv();
+        writing.worker.join();
         assert_eq!(StateDir::open(&path).unwrap().known_peers(), peers(200));
     }
 

@@ -1,19 +1,18 @@
-//! One cause must not fill the log: some lines at once, then a few a minute, and a count of what was
-//! left out.
+//! Rate limits for log lines of one cause: a burst, then a low rate, and a count of suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines for one cause at once, unless it may have more.
+/// Default burst of one cause, in lines.
 const LINES_AT_ONCE: u32 = 5;
-/// Debug lines for one cause at once: a user that asks for them wants each of an ordinary day, and a peer
-/// must not be able to fill the disk with them.
+/// Burst of debug lines of one cause. A user of level debug wants every line of an ordinary day, but a peer
+/// must not be able to fill the disk.
 pub const DEBUG_LINES_AT_ONCE: u32 = 1024;
-/// For this long a cause that has used up its lines waits for the next one.
+/// After its burst a cause may write one line in each period of this length.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Limits the log lines of one cause: five at once, then one every two seconds. One of these, as a
-/// `static`, a call site.
+/// Limits the log lines of one cause: a burst of five, then one every two seconds. Each call site has one as a
+/// `static`.
 ///
 /// ```
 /// use p2p_gossip::internals::log_limit::LogLimit;
@@ -31,54 +30,54 @@ impl Default for LogLimit {
 }
 
 impl LogLimit {
-    /// Nothing has been written yet.
+    /// A limit with the default burst.
     #[must_use]
     pub const fn new() -> Self {
         Self::at_once(LINES_AT_ONCE)
     }
 
-    /// The same with so many lines at once, for a cause that may befall many peers in one moment.
+    /// A limit with a burst of `lines`, for a cause that may concern many peers at the same moment.
     #[must_use]
     pub const fn at_once(lines: u32) -> Self {
         Self(Mutex::new(Allowance::new(lines, LINE_EVERY)))
     }
 
-    /// For lines of level debug, of which users want more.
+    /// A limit with the larger burst of debug lines ([`DEBUG_LINES_AT_ONCE`]).
     #[must_use]
     pub const fn debug() -> Self {
         Self::at_once(DEBUG_LINES_AT_ONCE)
     }
 
-    /// Whether to write the line, and how many were left out before it.
+    /// `Some` if the line may be written, with the number of lines suppressed since the last written one.
     pub fn check(&self) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now())
     }
 }
 
-/// Lines that may be written: a token bucket that remembers what it refused.
+/// A token bucket for lines that counts the suppressed ones. Reads no clock; the caller passes `now`.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     lines_max: u32,
     every: Duration,
     lines: u32,
-    /// Since when the next line has been on its way.
+    /// Time of the last refill; `None` before the first call.
     refilled: Option<Instant>,
     suppressed: u64,
 }
 
 impl Allowance {
-    /// So many lines at once, and one more each time that this time has passed.
+    /// A burst of `lines_max` lines, then one line every `every`.
     pub(crate) const fn new(lines_max: u32, every: Duration) -> Self {
         Self { lines_max, every, lines: lines_max, refilled: None, suppressed: 0 }
     }
 
-    /// Whether to write a line now, and how many were left out before it.
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last written one.
     pub(crate) fn check(&mut self, now: Instant) -> Option<u64> {
         let refilled = *self.refilled.get_or_insert(now);
         let due = now.saturating_duration_since(refilled).as_nanos() / self.every.as_nanos();
         let due = u32::try_from(due).unwrap_or(u32::MAX);
         self.lines = self.lines.saturating_add(due).min(self.lines_max);
-        // A full bucket starts anew with the line that is taken from it.
+        // A full bucket starts a new period with the line that is taken from it.
         let is_full = self.lines == self.lines_max;
         self.refilled = Some(if is_full { now } else { refilled + self.every * due });
         if self.lines == 0 {
@@ -90,12 +89,24 @@ impl Allowance {
     }
 }
 
+/// Writes a log line unless its call site has used up the given limit. The line ends with the number of
+/// suppressed lines.
+macro_rules! limited_log {
+    ($limit:expr, $level:ident, { $($fields:tt)* }, $text:literal) => {{
+        static LIMIT: $crate::util::log_limit::LogLimit = $limit;
+        if let Some(suppressed) = LIMIT.check() {
+            log::$level!($($fields)*, suppressed; $text);
+        }
+    }};
+}
+pub(crate) use limited_log;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_one_cause_leaves_a_few_lines_and_a_count() {
+    fn flood_of_one_cause_leaves_a_few_lines_and_a_count() {
         let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
         let start = crate::test_now();
         let written = (0..1000).filter(|_| allowance.check(start).is_some()).count();
@@ -107,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_was_quiet_may_say_as_much_as_at_first() {
+    fn quiet_cause_regains_its_whole_burst() {
         let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
         let start = crate::test_now();
         while allowance.check(start).is_some() {}

@@ -1,11 +1,11 @@
-//! Bounded queues that take memory only for what waits in them.
+//! Bounded queues that take memory only for their waiting items.
 //!
-//! crossbeam's bounded channel claims and touches all of its places when it is made: 12 KB for each
-//! session's outbox and 0.6 MB for each queue of events, which are empty nearly always.
+//! crossbeam's bounded channel allocates and touches all of its slots when it is made: 12 KB for each
+//! session's outbox and 0.6 MB for each queue of events. These queues are nearly always empty.
 
 use crossbeam_channel::{Receiver, RecvError, Select, TrySendError, unbounded};
 
-/// The sending end. For one thread; with several, each may put one more in than there is room for.
+/// The sending end. Meant for one sending thread: with several, each may exceed the limit by one item.
 #[derive(Debug)]
 pub struct Sender<T> {
     inner: crossbeam_channel::Sender<T>,
@@ -18,15 +18,15 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-/// A queue of at most so many.
+/// A queue of at most `capacity` items.
 #[must_use]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (inner, receiver) = unbounded();
     (Sender { inner, capacity }, receiver)
 }
 
-/// Waits for the next one. [`Receiver::recv`] first spins and yields its core several times, which for a
-/// thread that is woken now and then, on a machine with more to do, is as much work as all the rest.
+/// Waits for the next item. [`Receiver::recv`] first spins and yields its core several times. On a busy
+/// machine that costs a seldom woken thread as much as all of its other work.
 ///
 /// # Errors
 /// The queue is empty and no sender is left.
@@ -37,10 +37,10 @@ pub fn wait<T>(receiver: &Receiver<T>) -> Result<T, RecvError> {
 }
 
 impl<T> Sender<T> {
-    /// Puts one more in, if there is room.
+    /// Queues an item if there is room.
     ///
     /// # Errors
-    /// There is none, or no receiver is left; what was to be sent is in the error.
+    /// The queue is full, or no receiver is left. The error holds the unsent item.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         if self.inner.len() >= self.capacity {
             return Err(TrySendError::Full(value));
@@ -48,8 +48,8 @@ impl<T> Sender<T> {
         self.send_past_limit(value)
     }
 
-    /// As [`Sender::try_send`], but of what gives way only half of the queue may be full: a flood of it must
-    /// not hide the rest.
+    /// As [`Sender::try_send`], but an item that `gives_way` may use only half of the queue, so that a flood
+    /// of such items does not displace the others.
     ///
     /// # Errors
     /// As [`Sender::try_send`].
@@ -60,21 +60,21 @@ impl<T> Sender<T> {
         self.try_send(value)
     }
 
-    /// Puts one more in whether there is room or not, for the last ones.
+    /// Queues an item even if the queue is full. Meant for the last items of a queue.
     ///
     /// # Errors
-    /// No receiver is left.
+    /// No receiver is left. The error holds the unsent item.
     pub fn send_past_limit(&self, value: T) -> Result<(), TrySendError<T>> {
         self.inner.try_send(value)
     }
 
-    /// How many wait.
+    /// Number of waiting items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.len()
     }
 
-    /// Whether none waits.
+    /// Whether no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inner.is_empty()
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_room_for_so_many_and_again_when_one_is_taken() {
+    fn full_queue_has_room_again_after_an_item_is_taken() {
         let (sender, receiver) = bounded(2);
         assert_eq!((sender.try_send(1), sender.try_send(2)), (Ok(()), Ok(())));
         assert_eq!(sender.try_send(3), Err(TrySendError::Full(3)));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gives_way_takes_half_of_the_room() {
+    fn items_that_give_way_use_half_of_the_queue() {
         let (sender, receiver) = bounded(4);
         assert_eq!((sender.offer(1, true), sender.offer(2, true)), (Ok(()), Ok(())));
         assert_eq!(sender.offer(3, true), Err(TrySendError::Full(3)));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_receiver_nothing_is_kept() {
+    fn queue_without_a_receiver_keeps_nothing() {
         let (sender, receiver) = bounded(2);
         drop(receiver);
         assert_eq!(sender.try_send(1), Err(TrySendError::Disconnected(1)));

@@ -1,10 +1,10 @@
-//! Text that came from somebody else, made safe to show.
+//! Makes text from peers safe to show on a terminal.
 
 use std::fmt;
 use std::fmt::Write as _;
 
-/// Whether a character could move the cursor, recolour, reorder or hide what is around it:
-/// control characters, line separators, bidirectional controls (Unicode TR9) and zero-width ones.
+/// Whether a character could move the cursor, or recolour, reorder or hide the text around it:
+/// control characters, line separators, bidirectional controls (Unicode UAX #9), zero-width characters.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -18,7 +18,7 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{E0000}'..='\u{E007F}')
 }
 
-/// Shows a text with every unsafe character and the backslash escaped as Rust would (`\n`, `\u{1b}`).
+/// Displays a text with each unsafe character and each backslash escaped as in Rust (`\n`, `\u{1b}`).
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_act_on_is_escaped() {
+    fn terminal_control_characters_are_escaped() {
         let hostile = "a\u{1b}[31mb\nc\u{202e}d\u{200b}\\";
         assert_eq!(Escaped(hostile).to_string(), "a\\u{1b}[31mb\\nc\\u{202e}d\\u{200b}\\\\");
         assert_eq!(Escaped("Zoë – 東京").to_string(), "Zoë – 東京");

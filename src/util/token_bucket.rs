@@ -1,30 +1,34 @@
-//! A token bucket: so many at once, and so many a second in the long run.
+//! A token bucket: limits a burst and a long-term rate.
 
 use std::time::{Duration, Instant};
 
-/// Its own clock stands still: the time is told with each question.
+/// Holds at most `burst` tokens and gains `per_second` tokens a second. Reads no clock; the caller passes `now`.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {
     burst: u32,
     per_second: u32,
-    /// In millionths of a token.
+    /// Millionths of a token ([`TOKEN`] is one).
     tokens: u64,
     refilled: Instant,
 }
 
+/// Units of one token.
 const TOKEN: u64 = 1_000_000;
 
 impl TokenBucket {
-    /// A full one.
+    /// A full bucket.
     pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
         Self { burst, per_second, tokens: u64::from(burst) * TOKEN, refilled: now }
     }
 
-    /// Takes one token, or says how long until there is one.
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// The bucket is empty. The error is the time until it holds a token.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let elapsed = now.saturating_duration_since(self.refilled);
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        // Parts of a microsecond count with the next question, however often it is asked.
+        // A part of a microsecond counts at the next call, so frequent calls lose nothing.
         self.refilled = self.refilled.checked_add(Duration::from_micros(micros)).unwrap_or(now);
         let refill = micros.saturating_mul(self.per_second.into());
         self.tokens = self.tokens.saturating_add(refill).min(u64::from(self.burst) * TOKEN);
@@ -37,7 +41,7 @@ impl TokenBucket {
         }
     }
 
-    /// The token that was taken was not needed.
+    /// Puts back a token that was taken and not used.
     pub(crate) fn give_back(&mut self) {
         self.tokens += TOKEN;
     }
@@ -48,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_at_once_and_so_many_a_second() {
+    fn bucket_allows_its_burst_and_then_its_rate() {
         let start = crate::test_now();
         let mut bucket = TokenBucket::new(5, 10, start);
         assert_eq!((0..).take_while(|_| bucket.take(start).is_ok()).count(), 5);
@@ -61,11 +65,11 @@ mod tests {
             }
         }
         assert_eq!(taken, 99);
-        // It fills just as fast when it is asked all the time.
+        // Frequent calls do not slow the refill.
         let mut asked_often = TokenBucket::new(1, 1000, start);
         let often = (0..100_000).map(|turn| start + turn * Duration::from_nanos(900));
         assert_eq!(often.filter(|&at| asked_often.take(at).is_ok()).count(), 1 + 89);
-        // Whoever waits long has no more than at first.
+        // A long wait fills the bucket to its burst and no further.
         now += Duration::from_secs(3600);
         bucket.give_back();
         assert_eq!((0..).take_while(|_| bucket.take(now).is_ok()).count(), 5);

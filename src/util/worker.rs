@@ -1,7 +1,7 @@
-//! Named threads, and waiting for their end.
+//! Starts named threads and waits for their end.
 
 use std::io;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 /// A thread whose end can be waited for. Dropping this lets the thread run on.
 #[derive(Debug)]
 pub struct Worker {
+    thread: JoinHandle<()>,
     /// Disconnected once the thread's body has returned or panicked; nothing is ever sent.
     ended: Receiver<()>,
 }
@@ -21,23 +22,27 @@ impl Worker {
     pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (running, ended) = bounded(0);
         let builder = thread::Builder::new().name(name.to_owned());
-        builder.spawn(move || {
+        let thread = builder.spawn(move || {
             let _running: Sender<()> = running;
             body();
         })?;
-        Ok(Self { ended })
+        Ok(Self { thread, ended })
     }
 
     /// Waits until the thread has ended.
     pub fn join(self) {
-        // The error is the end: nothing is ever sent.
-        let _ = self.ended.recv();
+        // The panic hook has reported a panic.
+        let _ = self.thread.join();
     }
 
     /// Waits until the thread has ended, but not past `deadline`. Returns whether it has ended.
     #[must_use]
     pub fn join_until(self, deadline: Instant) -> bool {
-        matches!(self.ended.recv_deadline(deadline), Err(error) if error.is_disconnected())
+        let has_ended = matches!(self.ended.recv_deadline(deadline), Err(error) if error.is_disconnected());
+        if has_ended {
+            self.join();
+        }
+        has_ended
     }
 
     /// Becomes ready for `select!` when the thread has ended.
@@ -47,7 +52,7 @@ impl Worker {
     }
 }
 
-/// Starts a thread that nothing waits for, with a stack of this many bytes.
+/// Starts a thread without a way to wait for its end, with a stack of `stack_bytes` bytes.
 ///
 /// # Errors
 /// The system has no thread or memory left.
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_of_a_thread_is_seen_also_after_a_panic() {
+    fn end_of_a_thread_is_seen_even_after_a_panic() {
         let deadline = Instant::now() + Duration::from_secs(60);
         assert!(Worker::spawn("returns", || {}).unwrap().join_until(deadline));
         assert!(Worker::spawn("panics", || panic!("on purpose")).unwrap().join_until(deadline));

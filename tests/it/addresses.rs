@@ -146,7 +146,7 @@ fn names_with_a_thousand_addresses_cost_few_connection_attempts_and_never_delay_
     let began = Instant::now();
     nodes[1..].iter().for_each(|&liar| cluster.kill(liar));
     cluster.wait_for("a name that is not looked up", &[victim_node], |history| {
-        history.log_mentions(victim_node, "of names told by known peers").then_some(())
+        history.log_mentions(victim_node, "names of known peers").then_some(())
     });
     let late_node = cluster.start(spec(&cluster, &network, late));
     cluster.wait_full_mesh(&[victim_node, late_node]);

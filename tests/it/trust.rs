@@ -187,7 +187,7 @@ fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
     cluster.wait_down(&[first], third_id, DownReason::Denied, mark);
     cluster.wait_down(&[third], first_id, DownReason::Refused, mark);
     wait_log(&cluster, first, &["peer refused", &third_id.to_string(), "deny list"]);
-    wait_log(&cluster, third, &["turned us away", "deny list"]);
+    wait_log(&cluster, third, &["refused this node", "deny list"]);
     wait_log(&cluster, first, &["incoming connection refused", &third_id.to_string()]);
 
     let mark = cluster.mark();
@@ -346,7 +346,7 @@ fn a_strict_node_keeps_a_known_address_for_its_peer() {
     let (watcher, new, [old_id, new_id], old) = replaced(&mut cluster, strict);
     let ids = [old_id.to_string(), new_id.to_string()];
     wait_log(&cluster, watcher, &["WARN", "--strict", &ids[0], &ids[1], "first_seen=20"]);
-    wait_log(&cluster, new, &["turned us away", "address of another peer"]);
+    wait_log(&cluster, new, &["refused this node", "address of another peer"]);
     cluster.kill(new);
     let back = cluster.start(old);
     cluster.wait_full_mesh(&[watcher, back]);

@@ -300,7 +300,9 @@ impl World {
             thread.stalled_since = None;
             match thread.outbox.pop_front() {
                 Some(Outgoing::Message(message)) => self.transmit(conn, side, Packet::Message(message)),
-                Some(Outgoing::Probe) if thread.stage == Stage::Up => self.report(conn, side, Report::Quiet),
+                Some(Outgoing::Probe) if thread.stage == Stage::Up => {
+                    self.report(conn, side, Report::Quiet);
+                }
                 Some(Outgoing::Probe) => {}
                 Some(Outgoing::Bye(_)) if thread.stage == Stage::Hearing => {
                     self.end(conn, side, None);
