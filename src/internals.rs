@@ -4,17 +4,17 @@
 pub use crate::config::check_name;
 pub use crate::trust::pin::{Expected, PIN_DIGITS_MIN};
 
-/// See [`crate::limits`].
+/// Defaults, limits and intervals.
 pub mod limits {
     pub use crate::limits::*;
 }
 
-/// See [`crate::mesh`].
+/// The pure state machine that decides about membership, dials and deaths.
 pub mod mesh {
     pub use crate::mesh::*;
 }
 
-/// See [`crate::wire`].
+/// Messages and their framing.
 pub mod wire {
     pub use crate::wire::*;
 }

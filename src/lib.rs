@@ -17,12 +17,12 @@
 //!
 //! Queues of events are bounded: a program that does not take its events loses some, and
 //! [`Node::events_dropped`] counts them. Names and texts are a peer's own words; show them as
-//! [`text::Escaped`]. The crate logs through [`log`].
+//! [`Escaped`]. The crate logs through [`log`].
 //!
 //! The [guide] explains the rest: [how a mesh behaves](guide::behaviour), [what each option protects
 //! from](guide::security), [addresses and NAT](guide::addressing), [what a mesh
 //! costs](guide::performance), [what stays stable](guide::stability), and [how the crate is
-//! built](guide::architecture). Every limit and interval is a constant in [`config`].
+//! built](guide::architecture).
 //!
 //! # Examples
 //!

@@ -59,7 +59,7 @@ pub enum Input {
         session: SessionId,
         /// What.
         message: Message,
-        /// When: not after now, but before if it is [`Routine`].
+        /// When: not after now, but before if it is [`Routine`](super::Routine).
         arrived: Instant,
     },
     /// A session that was up has ended; nothing more comes from it.
@@ -191,7 +191,7 @@ pub enum Output {
         /// What to say.
         reason: ByeReason,
     },
-    /// [`Mesh::known_peers`] is worth remembering anew, soon.
+    /// [`Mesh::known_peers`](super::Mesh::known_peers) is worth remembering anew, soon.
     Remember,
     /// Tell the user.
     Notify(Event),
