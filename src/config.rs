@@ -37,12 +37,12 @@ pub struct Config {
     pub advertise: Vec<DialAddr>,
     /// Who may be a peer; can be changed while the node runs.
     pub access: Access,
-    /// Whether the address of a known peer is closed to everybody else.
+    /// Whether other peers are refused at the address of a known peer.
     pub strict: bool,
     /// The keys of a closed network: all are accepted, the first is proven. None: the network is open.
     /// At most [`NETWORK_KEYS_MAX`].
     pub network_keys: Vec<NetworkKey>,
-    /// Label shown beside the id; declared by the node itself and authenticated by nobody.
+    /// Label shown beside the id; declared by the node itself; nothing proves it.
     pub name: String,
     /// What our pings say.
     pub ping_text: String,
@@ -200,8 +200,8 @@ pub enum ConfigError {
     /// More addresses than are told to others.
     #[error("{0} addresses are advertised; at most {ADDRS_MAX} are told to others")]
     Advertised(usize),
-    /// Nobody can be reached there.
-    #[error("nobody can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]
+    /// No node can be reached at the address.
+    #[error("no node can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]
     Nowhere(String),
     /// A link-local address without the interface that it is behind.
     #[error("the link-local address {addr} needs the interface that it is behind, for example {example}")]

@@ -62,7 +62,7 @@ pub enum Event {
     },
     /// A peer's ping arrived.
     Ping {
-        /// From whom.
+        /// The sender.
         peer: PeerId,
         /// Its self-declared name.
         name: String,
@@ -79,7 +79,7 @@ pub enum Event {
     Stopped,
     /// A peer's user told every peer something.
     Message {
-        /// From whom.
+        /// The sender.
         peer: PeerId,
         /// Its self-declared name.
         name: String,

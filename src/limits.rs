@@ -24,14 +24,14 @@ pub const TIMEOUT_HEARTBEATS: u32 = 3;
 pub const TIMEOUT_HEARTBEATS_MIN: u32 = 2;
 /// Silence after which a peer is dead unless told otherwise.
 pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
-/// Longest accepted timeout: whoever is gone would be a member for an hour.
+/// Longest accepted timeout: a dead peer would count as a member for an hour.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest time that a peer gets because of its own slow heartbeats, lest it be immortal.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Time a dead peer is remembered and redialled unless told otherwise. Only time counts in which this node runs
 /// and is connected to another peer.
 pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Shortest accepted time to remember a dead peer: below it nobody would be redialled.
+/// Shortest accepted time to remember a dead peer: below it no dead peer would be redialled.
 pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest accepted time to remember a dead peer, a year: anything above is a typing error.
 pub const FORGET_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -101,7 +101,7 @@ pub const UNAUTHENTICATED_MAX: usize = 256;
 pub const BACKLOG: i32 = 1024;
 /// Frames waiting to be sent to one peer; more means that it is too slow.
 pub const OUTBOX_FRAMES: usize = 256;
-/// Frames waiting for one peer above which broadcast messages pass it by: whoever broadcasts faster
+/// Frames waiting for one peer above which broadcast messages pass it by: a node that broadcasts faster
 /// than a peer reads must not take the room that heartbeats need, and so end the connection.
 pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
 /// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers. The
@@ -111,7 +111,7 @@ pub const INBOX_EVENTS: usize = 256;
 pub const ROUTINE_MESSAGES: usize = 1024;
 /// Events waiting for the user; beyond it they are dropped and counted.
 pub const EVENTS_QUEUED: usize = 4096;
-/// Events waiting above which pings and messages are dropped: whoever floods us with them must not
+/// Events waiting above which pings and messages are dropped: a peer that floods this node must not
 /// hide who comes and goes.
 pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
 /// Frames taken from one peer per second in the long run, and at once; who sends more is read

@@ -139,7 +139,7 @@ impl Node {
             heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
             proof: None,
         };
-        // Nobody else needs them.
+        // Only the Hello exchange needs the keys.
         let greeting = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
@@ -202,7 +202,7 @@ impl Node {
     }
 
     /// What happens, from `Listening` to `Stopped`; after that the channel is closed. The queue
-    /// is bounded: when nobody takes events, new ones are dropped and counted.
+    /// is bounded: when the program takes no events, new ones are dropped and counted.
     #[must_use]
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
@@ -247,7 +247,7 @@ impl Node {
         self.events_dropped.load(Ordering::Relaxed)
     }
 
-    /// Everybody this node knows of, by id; empty once the node has stopped.
+    /// All peers that this node knows, sorted by id; empty once the node has stopped.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.handle.peers()
@@ -269,21 +269,20 @@ impl Node {
     /// # let config = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
     /// let node = Node::start(config, Identity::generate()?)?;
     /// let delivery = node.broadcast("hello")?;
-    /// // Nobody else is there yet.
+    /// // No peer is connected yet.
     /// assert_eq!((delivery.reached(), delivery.wait(Duration::from_secs(1))), (0, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// The message is longer than [`MESSAGE_BYTES_MAX`](crate::limits::MESSAGE_BYTES_MAX), or the node has
-    /// stopped; it was sent to nobody.
+    /// stopped; the message was sent to no peer.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
         self.handle.broadcast(text)
     }
 
-    /// Waits until the mesh has settled: this node is connected to somebody, if it was given addresses
-    /// to join through or remembers peers, and has met, or tried to meet, everybody whom it heard of. What is broadcast
-    /// then reaches the whole mesh. Returns `false` if the node stops before that.
+    /// Waits until the mesh has settled: this node is connected to a peer, if it has addresses to join through or
+    /// known peers, and has met, or tried to meet, every peer that it heard of. A broadcast then reaches the whole mesh. Returns `false` if the node stops before that.
     #[must_use]
     pub fn wait_settled(&self) -> bool {
         self.handle.wait_settled()
@@ -295,8 +294,8 @@ impl Node {
         self.handle.clone()
     }
 
-    /// From now on these may be peers, and nobody else: sessions with others end at once, and who
-    /// is admitted again is met again.
+    /// Replaces the allow and deny lists: sessions with peers that these exclude end at once, and peers that
+    /// these admit again are dialled again.
     pub fn set_access(&self, access: Access) {
         self.handle.set_access(access);
     }
@@ -309,7 +308,7 @@ impl Node {
     }
 
     fn stop(&mut self) {
-        // Nobody new, then goodbye to everybody.
+        // First no new connections, then goodbye to all peers.
         self.listener.stop();
         self.handle.leave();
         if let Some(coordinator) = self.coordinator.take() {

@@ -1,4 +1,4 @@
-//! A handle on a running node, for threads that look at it or send through it while somebody else
+//! A handle on a running node, for threads that look at it or send through it while another thread
 //! decides when it stops.
 
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl NodeHandle {
         self.ask(Command::Status)
     }
 
-    /// The same, or `None` if the node does not answer within this time; for whoever must not wait
+    /// The same, or `None` if the node does not answer within this time; for callers that must not wait
     /// for a node that is held up.
     #[must_use]
     pub fn status_within(&self, patience: Duration) -> Option<Status> {
@@ -75,7 +75,7 @@ impl NodeHandle {
     /// As [`Node::broadcast`](crate::Node::broadcast).
     ///
     /// # Errors
-    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; it was sent to nobody.
+    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; the message was sent to no peer.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
         let text = text.into();
         let bytes = text.len();
@@ -103,7 +103,7 @@ impl NodeHandle {
         let _ = self.control.send(Command::Access(access));
     }
 
-    /// As [`Node::observe`](crate::Node::observe), for whom those events wait.
+    /// As [`Node::observe`](crate::Node::observe), with the queue of events that wait.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>, waiting: Receiver<Event>) {
         // A node that has stopped has nothing more to tell.
         let _ = self.control.send(Command::Observe(observer, waiting));

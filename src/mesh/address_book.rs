@@ -14,7 +14,7 @@ pub(super) enum Source {
     Claimed,
     /// It is known from an earlier life of this process.
     Remembered,
-    /// Somebody else said so.
+    /// Another peer told the address.
     Rumoured,
 }
 
@@ -154,7 +154,7 @@ impl Addrs {
         }
     }
 
-    /// Somebody else says where it is. Never displaces what is known better, but the oldest rumour:
+    /// Another peer tells where it is. This never displaces a better source, only the oldest rumour:
     /// or who is first to lie about a peer that we have not met would keep us from meeting it.
     pub(super) fn rumour(&mut self, addr: DialAddr) {
         if !addr.is_dialable() || self.contains(&addr) {
@@ -165,7 +165,7 @@ impl Addrs {
         self.trim();
     }
 
-    /// The next dial goes there: somebody with its certificate answered, if not yet proven to be it.
+    /// The next dial goes there: a process with the peer's certificate answered, but has not proven the key yet.
     pub(super) fn hint(&mut self, addr: DialAddr) {
         if self.trusted() == 0 {
             self.remove(&addr);
@@ -174,7 +174,7 @@ impl Addrs {
         }
     }
 
-    /// Somebody else was found there: keep it, as the peer may come back, but last.
+    /// Another peer answered there: the address becomes the last one, because the peer may come back.
     pub(super) fn demote(&mut self, addr: &DialAddr) {
         if let Some(at) = self.entries.iter().position(|entry| entry.addr == *addr) {
             let entry = self.entries.remove(at);

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::net::addr::{DialAddr, is_link_local, scope_of};
 
-/// An address as somebody at `remote` told it, in this node's terms; `None` if it has no meaning here.
+/// An address that a peer at `remote` told, as this node must write it; `None` if it has no meaning here.
 pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr> {
     let addr = match addr {
         DialAddr::Socket(SocketAddr::V6(v6)) if is_link_local(&v6.into()) => {
@@ -22,7 +22,7 @@ pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr>
     (means_something && addr.is_dialable()).then_some(addr)
 }
 
-/// Whether an address known here means the same to somebody at `remote`.
+/// Whether an address that this node knows means the same to a peer at `remote`.
 pub(super) fn can_be_told_to(remote: SocketAddr, addr: &DialAddr) -> bool {
     match addr.socket().filter(is_link_local) {
         Some(addr) => is_link_local(&remote) && scope_of(&addr) == scope_of(&remote),
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn link_local_is_between_peers_of_one_link() {
         assert_eq!(told("[fe80::9%4]:9", "[fe80::1]:1").as_deref(), Some("[fe80::1%4]:1"));
-        // A scope that somebody else claims would be a mistake, or a trick.
+        // A scope that a peer claims is a mistake, or an attack.
         assert_eq!(told("[fe80::9%4]:9", "[fe80::1%7]:1").as_deref(), Some("[fe80::1%4]:1"));
         for elsewhere in ["10.0.0.1:9", "[2001:db8::9]:9", "127.0.0.1:9"] {
             assert_eq!(told(elsewhere, "[fe80::1%7]:1"), None);

@@ -49,7 +49,7 @@ impl Mesh {
         self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
     }
 
-    /// At a known peer's address is somebody else: the user is told once, until that peer is back.
+    /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.
     pub(super) fn tell_wrong_id(
         &mut self,
         addr: &DialAddr,
@@ -104,7 +104,7 @@ impl Mesh {
         }
     }
 
-    /// There is a reason to hope for everybody who is lost, and to ask for lists that brought nothing.
+    /// Dials all lost peers again, and allows requests for lists that brought nothing before.
     fn let_back_in(&mut self, now: Instant, id: PeerId) {
         let target = Target::Peer(id);
         let soon = self.random_between(Duration::ZERO, millis(100));

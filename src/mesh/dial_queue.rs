@@ -1,4 +1,4 @@
-//! Dials that wait and dials under way: which may start, and how many at once.
+//! Waiting dials and dials under way: which dial may start next, and how many run at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,45 +10,45 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Pin};
 use crate::util::token_bucket::TokenBucket;
 
-/// Dials under way at once: enough to join quickly, few enough not to starve a small machine.
+/// Dials under way at once: enough to join quickly, and few enough for a small machine.
 pub const DIALS_IN_FLIGHT_MAX: usize = 16;
-/// Of these, how many may go to peers never met, and how many to known ones: neither a liar's
-/// list nor a large outage keeps the other kind from being dialled.
+/// The limit of dials to unknown peers, and of dials to known peers, so that neither a false list nor a large
+/// outage stops dials of the other kind.
 const DIALS_OF_ONE_KIND_MAX: usize = 12;
-/// Dials that may start at once: a node that joins a mesh of a hundred dials them all.
+/// Dials that may start at once: a node that joins a mesh of a hundred nodes dials all of them.
 pub const DIALS_BURST: u32 = 128;
-/// Dials started per second in the long run, whatever lists claim.
+/// Dials started per second in the long run, regardless of lists.
 pub const DIALS_PER_SECOND: u32 = 64;
-/// Rounds through its addresses after which a peer that nobody has met is forgotten.
+/// Failed rounds through all addresses of a peer after which it is forgotten, if this node has never met it.
 pub const RUMOUR_FAILURES_MAX: u32 = 5;
 
-/// Wait before dialling somebody who refused us.
+/// Wait before this node dials a peer again that refused it.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
-/// Whom a dial is meant for.
+/// The target of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
-    /// A peer, at one of its addresses; nobody else will do.
+    /// A peer, at one of its addresses. Any other peer that answers is refused.
     Peer(PeerId),
-    /// The `--connect` address with this index; whoever is there, unless somebody is pinned.
+    /// The `--connect` address with this index. Any peer may answer, unless the address has a pin.
     Bootstrap(usize),
 }
 
-/// An address from `--connect`: dialled whenever the peer behind it is not connected, also when
-/// that peer left: the user has asked for this address, not for that process.
+/// An address from `--connect`. The mesh dials it whenever the peer behind it is not connected, also if that
+/// peer left, because the user asked for this address and not for that process.
 #[derive(Debug)]
 pub(super) struct Bootstrap {
     pub(super) addr: DialAddr,
-    /// Who alone will do, if the user has said so.
+    /// The only peer that may answer, if the user named one.
     pub(super) pin: Option<Pin>,
-    /// Who was there last.
+    /// The last peer that answered.
     pub(super) peer: Option<PeerId>,
     pub(super) is_self: bool,
     pub(super) backoff: Backoff,
-    /// Since when nobody is, and whether the user has been told.
+    /// The start of the current outage, and whether the log has reported it.
     pub(super) since: Instant,
     pub(super) reported: bool,
-    /// Told the user that somebody else than the pinned peer is there.
+    /// Whether the log has reported that another peer than the pinned one answers.
     pub(super) wrong_id_reported: bool,
 }
 
@@ -60,11 +60,11 @@ pub(super) struct Dial {
     pub(super) cancelled: bool,
 }
 
-/// What became of a dial whose session came up.
+/// The outcome of a dial whose session came up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DialOutcome {
     Reached(Target, DialAddr),
-    /// It had been given up, but too late to keep the other end from counting it.
+    /// The dial was cancelled, but too late: the other end may count the session.
     Cancelled,
 }
 
@@ -72,7 +72,7 @@ pub(super) enum DialOutcome {
 pub(super) struct DialQueue {
     pub(super) bootstraps: Vec<Bootstrap>,
     pub(super) in_flight: BTreeMap<SessionId, Dial>,
-    /// Due, waiting for a slot: seeds and peers once met; peers never met.
+    /// Due dials that wait for a slot: bootstrap addresses and known peers, and unknown peers.
     pub(super) ready_known: VecDeque<Target>,
     pub(super) ready_rumoured: VecDeque<Target>,
     pub(super) dialled: u64,
@@ -84,7 +84,7 @@ impl DialQueue {
         let mut bootstraps: Vec<Bootstrap> = Vec::new();
         for ConnectAddr { pin, addr } in connect {
             let is_same = |bootstrap: &Bootstrap| bootstrap.addr == *addr && bootstrap.pin == *pin;
-            // Without its pin an address would let in whom the pin keeps out.
+            // The same address without a pin would admit peers that the pin refuses.
             let is_pinned = |other: &ConnectAddr| other.addr == *addr && other.pin.is_some();
             if bootstraps.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
                 continue;
@@ -114,7 +114,7 @@ impl DialQueue {
         self.in_flight.len()
     }
 
-    /// A dial has become a session; whom it was meant for, and where.
+    /// A dial has become a session. Returns its target and its address.
     pub(super) fn finished(&mut self, session: SessionId) -> Option<DialOutcome> {
         let dial = self.in_flight.remove(&session)?;
         Some(if dial.cancelled {
@@ -124,30 +124,30 @@ impl DialQueue {
         })
     }
 
-    /// Dials under way to one peer are off; those that are to be cancelled.
+    /// Cancels the dials under way to one peer. Returns their sessions, for `Output::Close`.
     pub(super) fn cancel_to(&mut self, id: &PeerId) -> Vec<SessionId> {
         let wanted = |dial: &Dial| dial.target == Target::Peer(*id) && !dial.cancelled;
         self.cancel(wanted)
     }
 
-    /// All dials, under way and to come, are off; those that are to be cancelled.
+    /// Cancels all dials. Returns the sessions of those under way, for `Output::Close`.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
         self.ready_known.clear();
         self.ready_rumoured.clear();
         self.cancel(|dial| !dial.cancelled)
     }
 
-    /// Whether peers that nobody has met yet are being dialled.
+    /// Whether dials to unknown peers wait or are under way.
     pub(super) fn is_exploring(&self) -> bool {
         !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
     }
 
-    /// Whether the user has named this peer itself, not only an address.
+    /// Whether the user pinned this peer.
     pub(super) fn is_pinned(&self, id: &PeerId) -> bool {
         self.bootstraps.iter().any(|bootstrap| bootstrap.pin.is_some_and(|pin| pin.matches(id)))
     }
 
-    /// A `--connect` address leads to this node.
+    /// Notes that a `--connect` address leads to this node.
     pub(super) fn bootstrap_is_self(&mut self, bootstrap: usize) -> DialAddr {
         self.bootstraps[bootstrap].is_self = true;
         self.bootstraps[bootstrap].addr.clone()
@@ -164,7 +164,7 @@ impl DialQueue {
         cancelled
     }
 
-    /// The next target that a slot is free for, and whether it is a known one.
+    /// The next target for which a slot is free, and whether it is known.
     pub(super) fn pop_ready(&mut self) -> Option<(Target, bool)> {
         if self.in_flight.len() >= DIALS_IN_FLIGHT_MAX {
             return None;
@@ -184,7 +184,7 @@ impl DialQueue {
         None
     }
 
-    /// A dial that was given up does not count: nothing comes of it, however late it ends.
+    /// Whether a dial to the target waits or is under way. Cancelled dials do not count.
     pub(super) fn is_ready_or_in_flight(&self, target: Target) -> bool {
         self.ready_known.contains(&target)
             || self.ready_rumoured.contains(&target)

@@ -1,4 +1,4 @@
-//! Whom to dial, and when.
+//! The targets of dials, and the time of each dial.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ impl Mesh {
                 continue;
             };
             if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
-                // Somebody is being dialled there already; it may turn out to be the same.
+                // A dial to that address is under way, and may reach the same peer.
                 let wait = self.random_between(millis(100), millis(200));
                 self.timers.set(Timer::Dial(target), now + wait);
                 continue;
@@ -184,7 +184,7 @@ impl Mesh {
                         self.somebody_else_at(now, &addr, id, found);
                     }
                 } else if was_met {
-                    // Our own key, by whichever process: its peer may come back there.
+                    // A process with our own key answered: the peer may come back to that address.
                     peer.addrs.demote(&addr);
                 } else {
                     peer.addrs.remove(&addr);
@@ -288,7 +288,7 @@ impl Mesh {
                 let will_do = |(id, peer): &(&PeerId, &Peer)| {
                     let is_it = match bootstrap.pin {
                         Some(pin) => pin.matches(id),
-                        // A strict node takes nobody else for it who was ever met there.
+                        // A strict node accepts no other peer at an address where it has met one.
                         None if self.config.strict => peer.addrs.was_proven(&bootstrap.addr),
                         None => peer.addrs.is_proven(&bootstrap.addr),
                     };

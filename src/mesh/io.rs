@@ -11,18 +11,18 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 
-/// Names one session, dialled or accepted, for ever.
+/// The name of one session, dialled or accepted. It is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
 impl SessionId {
-    /// The `n`th session that somebody else dialled; numbered by whoever accepts.
+    /// The `n`th session that a peer dialled. The listener counts these.
     #[must_use]
     pub const fn accepted(n: u64) -> Self {
         Self(n << 1)
     }
 
-    /// The `n`th session that this node dialled; numbered by the mesh.
+    /// The `n`th session that this node dialled. The mesh counts these.
     #[must_use]
     pub const fn dialled(n: u64) -> Self {
         Self(n << 1 | 1)
@@ -42,93 +42,92 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Wall-clock time in whole seconds since 1970 (UTC). It is told to the mesh from outside, to be written down
-/// and shown. No rule depends on it, as the clock may be wrong by years.
+/// Wall-clock time in whole seconds since 1970 (UTC). The caller passes it in, to be stored and shown. No rule
+/// depends on it, because the clock may be wrong by years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime(pub u64);
 
-/// What happened outside.
+/// An event outside of the mesh, which the coordinator passes in.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A session is authenticated and both sides have said Hello.
     SessionUp(SessionUp),
-    /// A message arrived on a session that is up. `Hello` and `Bye` never get here: the second
-    /// Hello is a protocol error and a Bye ends the session, with its reason in `SessionDown`.
+    /// A message arrived on a session that is up. Never `Hello` or `Bye`: a second Hello is a protocol error,
+    /// and a Bye ends the session with its reason in `SessionDown`.
     Received {
-        /// On which session.
+        /// The session on which it arrived.
         session: SessionId,
-        /// What.
+        /// The message.
         message: Message,
-        /// When: not after now, but before if it is [`Routine`](super::Routine).
+        /// The time of arrival: now, or earlier if it is [`Routine`](super::Routine).
         arrived: Instant,
     },
-    /// A session that was up has ended; nothing more comes from it.
+    /// A session that was up has ended; no input about it follows.
     SessionDown {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// Why.
+        /// The reason.
         reason: DisconnectReason,
     },
-    /// Answers `Output::Probe`: whatever had arrived on the session has been handed over.
+    /// The answer to `Output::Probe`: the session has handed over all messages that had arrived.
     Quiet {
-        /// Which.
+        /// The session.
         session: SessionId,
     },
     /// A dial ended without a session.
     DialFailed {
-        /// Which.
+        /// The session's name in `Output::Dial`.
         session: SessionId,
-        /// Why.
+        /// The reason.
         reason: DialError,
     },
-    /// From now on these may be peers, and nobody else.
+    /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
-    /// The user wants to leave: say goodbye, then do nothing more.
+    /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }
 
 /// A session that has come up.
 #[derive(Clone, Debug)]
 pub struct SessionUp {
-    /// Its name from now on.
+    /// The session's name.
     pub session: SessionId,
-    /// Who is at the other end, proven by the handshake.
+    /// The peer at the other end, proven by the handshake.
     pub peer: PeerId,
-    /// What it says of itself.
+    /// The peer's claims about itself.
     pub hello: Hello,
-    /// The other end's socket address: where we dialled, or where it came from.
+    /// The other end's socket address: the one that this node dialled, or the source of the connection.
     pub remote: SocketAddr,
 }
 
-/// Why a session that was up has ended.
+/// The reason for the end of a session that was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisconnectReason {
-    /// The connection was closed or broke, without a word.
+    /// The connection was closed or broke, without a goodbye.
     Closed,
-    /// The peer said so.
+    /// The peer said goodbye with this reason.
     Bye(ByeReason),
-    /// The peer sent what the protocol does not allow.
+    /// The peer broke the protocol.
     Protocol,
-    /// The peer did not read what was sent to it.
+    /// The peer did not read the frames that were sent to it.
     Slow,
 }
 
-/// Why a dial ended without a session.
+/// The reason for the end of a dial without a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DialError {
-    /// No connection, no handshake, or no Hello; in words.
+    /// No connection, no handshake, or no Hello; a text for the log.
     Failed(String),
     /// Another peer than the expected one answered.
     WrongId {
         /// The id in its certificate; not proven yet.
         found: PeerId,
     },
-    /// The mesh itself gave the dial up.
+    /// The mesh cancelled the dial.
     Cancelled,
 }
 
-/// Where the address of a dial comes from. It decides where a name may lead, and which budget pays for
-/// looking it up.
+/// The origin of the address of a dial. It decides where a name may lead, and which budget pays for its lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialSource {
     /// The user gave it with `--connect`.
@@ -140,175 +139,175 @@ pub enum DialSource {
 }
 
 impl DialSource {
-    /// A peer told the address, not the user. A name that a peer told may not lead back to this machine, or a
-    /// stranger could point this node at services of its own machine.
+    /// Whether a peer told the address, not the user. A name that a peer told must not lead back to this machine:
+    /// otherwise a stranger could point this node at services on its own machine.
     #[must_use]
     pub fn is_hearsay(self) -> bool {
         self != Self::User
     }
 }
 
-/// What is to be done outside.
+/// An action outside of the mesh, which the coordinator carries out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Connect, authenticate, say Hello. Answered by `SessionUp` or `DialFailed`.
+    /// Connect, authenticate, exchange Hellos. The answer is `SessionUp` or `DialFailed`.
     Dial {
-        /// The session's name, if it comes up.
+        /// The session's name if it comes up.
         session: SessionId,
-        /// Where.
+        /// The address to dial.
         addr: DialAddr,
-        /// Who must be there.
+        /// The peer that must answer.
         expected: Expected,
-        /// Where the address comes from.
+        /// The origin of the address.
         source: DialSource,
     },
-    /// Send on a session that is up.
+    /// Send a message on a session that is up.
     Send {
-        /// On which session.
+        /// The session.
         session: SessionId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send on a session that is up, together with what is sent on it next or as soon as something arrives
-    /// on it, whichever comes first; no earlier.
+    /// Send a message on a session that is up, together with the next message there, or as soon as a message
+    /// arrives on it; no earlier.
     Post {
-        /// On which session.
+        /// The session.
         session: SessionId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Hand over whatever has arrived on a session that is up but was not read yet, then answer
-    /// with `Quiet`: its peer is about to be declared dead for its silence.
+    /// Hand over the messages that have arrived on a session and are not read yet, then answer with `Quiet`.
+    /// Otherwise the mesh would declare a peer dead whose messages it has only not read.
     Probe {
-        /// Which session.
+        /// The session.
         session: SessionId,
     },
-    /// Say goodbye and close, or give up a dial. What the peer sent before it reads the goodbye
-    /// still arrives as `Received`; then follows `SessionDown` or `DialFailed`.
+    /// Say goodbye and close, or cancel a dial. Messages that the peer sent before it reads the goodbye still
+    /// arrive as `Received`; then `SessionDown` or `DialFailed` follows.
     Close {
-        /// Which.
+        /// The session, or the dial.
         session: SessionId,
-        /// What to say.
+        /// The reason to send.
         reason: ByeReason,
     },
-    /// [`Mesh::known_peers`](super::Mesh::known_peers) is worth remembering anew, soon.
+    /// [`Mesh::known_peers`](super::Mesh::known_peers) has changed and should be stored soon.
     Remember,
-    /// Tell the user.
+    /// Deliver an event to the subscribers.
     Notify(Event),
-    /// Tell whoever reads the log.
+    /// Write a line to the log.
     Report(Report),
 }
 
-/// What is worth a line in the log, beside the events.
+/// A finding for the log, beside the events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
-    /// A `--connect` address did not answer for the first time in this outage; it is tried on.
+    /// A `--connect` address did not answer for the first time in this outage. The mesh keeps dialling it.
     BootstrapUnreachable {
-        /// Where.
+        /// The address.
         addr: DialAddr,
-        /// What went wrong.
+        /// The error, as a text.
         detail: String,
     },
-    /// A `--connect` address leads to this very node; it is not tried again.
+    /// A `--connect` address leads to this node itself. The mesh does not dial it again.
     BootstrapIsSelf {
-        /// Where.
+        /// The address.
         addr: DialAddr,
     },
     /// A dial failed.
     DialFailed {
-        /// To whom, if somebody was expected.
+        /// The peer that was expected, if any.
         peer: Option<PeerId>,
-        /// Where.
+        /// The address.
         addr: DialAddr,
-        /// What went wrong.
+        /// The error, as a text.
         detail: String,
-        /// Until the next attempt; `None` if there is none.
+        /// The time until the next attempt; `None` if there is none.
         retry_in: Option<Duration>,
     },
-    /// At a known peer's address is somebody else: another key, so another peer.
+    /// Another key, so another peer, answers at a known peer's address.
     WrongId {
-        /// Where.
+        /// The address.
         addr: DialAddr,
-        /// Who was there before.
+        /// The known peer of that address.
         expected: PeerId,
-        /// When that one was met for the first time.
+        /// The time of the first session with the known peer.
         first_seen: UnixTime,
-        /// Who claims to be there now.
+        /// The id in the certificate of the peer that answers now; not proven.
         found: PeerId,
-        /// Whether that is why it is not let in, or it counts as a new peer.
+        /// Whether that peer is refused (`--strict`); otherwise it counts as a new peer.
         is_refused: bool,
     },
-    /// At a `--connect` address is another than the pinned peer. Nothing was sent or noted; it is
-    /// tried on.
+    /// Another peer than the pinned one answers at a `--connect` address. Nothing was sent to it or stored. The
+    /// mesh keeps dialling the address.
     WrongPin {
-        /// Where.
+        /// The address.
         addr: DialAddr,
-        /// Who must be there.
+        /// The pinned peer.
         pin: Pin,
-        /// Who claims to be there.
+        /// The id in the certificate of the peer that answers; not proven.
         found: PeerId,
     },
-    /// A peer came that the lists keep out, or was there when they changed.
+    /// The lists exclude a peer that connected, or that was connected when the lists changed.
     NotAdmitted {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Where.
+        /// The address.
         addr: DialAddr,
-        /// Which list.
+        /// The list that excludes it.
         why: Refusal,
     },
-    /// A peer turned us away.
+    /// A peer refused this node.
     RefusedByPeer {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Why, by its own account.
+        /// The reason that the peer gave.
         reason: ByeReason,
     },
-    /// Peers are known from an earlier life of this node, and looked for.
+    /// Peers are known from a previous run of this node, and are dialled.
     Restored {
-        /// How many.
+        /// The number of these peers.
         peers: usize,
-        /// How many have missed so much connected time that they are forgotten.
+        /// The number of peers that are forgotten, because they missed `forget_after` of connected time.
         forgotten: usize,
-        /// How many more the table of peers has no room for; they are forgotten too.
+        /// The number of peers that are forgotten, because the table of peers has no room for them.
         surplus: usize,
     },
     /// Another process uses our key.
     OurKeyInUse {
-        /// Where it is, or who says so.
+        /// The address of that process, or of the peer that reports it.
         addr: SocketAddr,
     },
     /// Two processes use one peer's key; the newer one stays connected.
     PeerKeyInUse {
-        /// Whose key.
+        /// The peer with that key.
         peer: PeerId,
-        /// Where the refused process is.
+        /// The address of the refused process.
         addr: SocketAddr,
     },
-    /// A list brought peers that are new to us, or back.
+    /// A list of peers contains new peers, or peers that returned.
     ListNews {
-        /// Who sent the list.
+        /// The sender of the list.
         from: PeerId,
-        /// How many.
+        /// The number of these peers.
         news: usize,
     },
-    /// The table is full of live peers; one was refused.
+    /// The table is full of connected peers, so a peer was refused.
     TableFull {
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
-    /// A peer's table is full of live peers, so it refused us.
+    /// A peer's table is full of connected peers, so it refused this node.
     RefusedAsFull {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Where.
+        /// The address.
         addr: SocketAddr,
-        /// Until we ask again.
+        /// The time until the next dial.
         retry_in: Duration,
     },
-    /// This node itself stood still; peers get that much more patience.
+    /// This node stalled, so peers get that much more time before they count as dead.
     Stalled {
-        /// For how long.
+        /// The duration of the stall.
         gap: Duration,
     },
 }

@@ -69,7 +69,7 @@ impl Mesh {
 
     /// A message came from the peer, whatever it says.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        // For as long as this node stood still since then, nobody was silent.
+        // Time in which this node stalled does not count as silence of a peer.
         let stall = self.stall.filter(|(_, until)| arrived < *until);
         let heard = stall.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
         if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
@@ -246,7 +246,7 @@ impl Mesh {
         }
     }
 
-    /// What the peer's user says, on whichever of its sessions: it was sent on one, so it comes once.
+    /// A message of the peer's user, on any of its sessions. It was sent on one session, so it arrives once.
     pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
         self.heard(now, arrived, &id);
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.connected().is_some()) {
@@ -295,7 +295,7 @@ impl Mesh {
         }
     }
 
-    /// If timers are served late, everybody's patience grows by as much.
+    /// If timers fire late, all peers get as much more time before they count as dead.
     pub(super) fn detect_stall(&mut self, now: Instant) {
         let last_turn = std::mem::replace(&mut self.last_turn, now);
         let Some(due) = self.timers.next() else {

@@ -69,7 +69,7 @@ pub(super) struct Session {
 }
 
 impl Mesh {
-    /// A node that knows nobody but the addresses in `config.connect`, which it dials at once.
+    /// A node that knows only the addresses in `config.connect`, and dials them at once.
     /// `instance` is random for each process and goes into its Hello.
     #[must_use]
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
@@ -167,7 +167,7 @@ impl Mesh {
         self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.connected()?.active()?)))
     }
 
-    /// The sessions with one peer that are up and that nobody has said goodbye on, oldest first.
+    /// The sessions with one peer that are up and on which neither side has said goodbye, oldest first.
     #[must_use]
     pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
         self.peers.get(peer).and_then(Peer::connected).map_or(&[], |connected| &connected.sessions)
@@ -184,7 +184,7 @@ impl Mesh {
             return;
         };
         // After a goodbye only what the application sent still counts, and only while the peer
-        // is a member: nobody is heard of after "down".
+        // is a member: no event about a peer follows its "down".
         if let Message::Ping { seq, text } = message {
             self.received_ping(now, arrived, peer, seq, text);
         } else if let Message::Broadcast { text } = message {

@@ -249,7 +249,7 @@ impl Mesh {
         true
     }
 
-    /// Our own key answered: we dialled ourselves, or somebody runs our key elsewhere.
+    /// Our own key answered: this node dialled itself, or another process uses its key.
     fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
         if up.hello.instance == self.instance {
             self.refuse(up.session, ByeReason::OwnAddress);

@@ -1,4 +1,4 @@
-//! The mesh: who is a member, whom to dial, what to say, who is dead. A pure state machine.
+//! The mesh decides which peers are members, which to dial, what to send, and which are dead. It is a pure state machine.
 //!
 //! Invariant: no thread, socket, channel, file, clock or unseeded randomness in this module. Time
 //! is a parameter and one `u64` seed decides every random choice, so that a simulator can run a
@@ -11,9 +11,9 @@
 //! | file | rule |
 //! |---|---|
 //! | `membership.rs` | one active session a peer, restarts, keys used twice, leaving |
-//! | `admission.rs` | who may be a peer, when that changes; addresses that are somebody's |
-//! | `dialer.rs` | whom to dial, when, and how many at once |
-//! | `address_book.rs`, `address_scope.rs` | where one peer is, and which of that means something to whom |
+//! | `admission.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer |
+//! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
+//! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
 //! | `snapshot.rs` | what all that looks like from outside |

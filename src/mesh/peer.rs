@@ -44,7 +44,7 @@ pub(super) struct Peer {
     pub(super) reached_by: BTreeSet<PeerId>,
     /// Why it turned us away the last time, until it has let us in again.
     pub(super) refused: Option<ByeReason>,
-    /// Told the user that its key is in use twice, or that somebody else answers at its address.
+    /// Whether the log has reported that its key is in use twice, or that another peer answers at its address.
     pub(super) clone_reported: bool,
     pub(super) wrong_id_reported: bool,
     pub(super) state: State,
@@ -227,7 +227,7 @@ impl Peer {
         }
     }
 
-    /// Somebody says that it is connected to this peer.
+    /// A member reports that it is connected to this peer.
     pub(super) fn reported(&mut self, by: PeerId) {
         if self.connected().is_none() && self.reached_by.len() < REACHED_BY_MAX {
             self.reached_by.insert(by);

@@ -1,11 +1,11 @@
-//! Exchange of peer lists, and the roster check that keeps a full mesh full whatever was missed.
+//! Exchange of peer lists, and the digest check that restores a full mesh after any loss.
 //!
-//! Who asks whom, and when, decides how often dials cross, and each crossing costs a handshake:
-//! - who joins asks the peers it joins through, and dials everybody listed. It is told only of those
-//!   who came before it, whoever has come meanwhile, so of two joiners exactly one learns of the other;
-//! - who meets a lost peer again asks at once, both sides: that heals a split;
-//! - everybody else compares rosters once membership has settled, and asks only on a difference.
-//!   Of two nodes that learn of each other like that, the smaller id dials and the other waits.
+//! Dials that cross cost an extra handshake. The order of requests for lists keeps crossings rare:
+//! - A joining node asks the peers that it joins through, and dials all peers on their lists. A list for a
+//!   joining node contains only peers that came before it, so of two joining nodes exactly one learns of the other.
+//! - Two peers that meet again after a loss ask each other at once. That heals a split.
+//! - All other nodes compare digests of the membership once it has settled, and ask only on a difference. Of
+//!   two nodes that learn of each other like that, the smaller id dials and the other waits.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,25 +23,25 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{Message, PeerRecord, RECORDS_MAX};
 
-/// Membership unchanged for this long is settled: rosters are compared.
+/// Membership that is unchanged for this long is settled: nodes compare digests.
 const SETTLE: Duration = Duration::from_millis(250);
-/// So many are told the roster as soon as it has settled: in a large mesh enough to find that somebody knows
-/// others, while on a starved machine that is busy forming it, where it seems to settle again and again, all
-/// would be more messages than all others together.
+/// Peers that get the digest as soon as membership has settled: in a large mesh enough to find a difference. A
+/// mesh that forms on a starved machine seems to settle many times; telling all peers each time would send more
+/// messages than everything else together.
 const TOLD_AT_ONCE_MAX: usize = 8;
-/// Membership that never stops changing is taken as it is after this long.
+/// Membership that keeps changing counts as settled after this long.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
-/// A difference of rosters that lasts this long is real: both sides had time to settle.
+/// A difference of digests that lasts this long is real: both sides had time to settle.
 const ROSTER_PATIENCE: Duration = Duration::from_millis(500);
-/// One peer's requests are answered no more often than this.
+/// Shortest time between two answers to one peer's requests.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
 const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
-/// A peer lost for longer is not passed on any more.
+/// A peer that has been lost for longer is left out of lists.
 const RECENT: Duration = Duration::from_secs(10 * 60);
-/// Who asks for the first time, so soon after it came, is joining.
+/// A first request within this time of connecting marks a joiner.
 const JOINING: Duration = Duration::from_secs(2);
-/// News of a peer's goodbye travels that fast; who still lists it later has seen it return.
+/// A departure reaches all members within this time; a later listing means that the peer is back.
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
 impl Mesh {
@@ -97,7 +97,7 @@ impl Mesh {
         let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) else {
             return;
         };
-        // Nobody's list is read who was not asked: a flood of lists changes nothing.
+        // A list without a request is ignored, so a flood of lists changes nothing.
         let Some((at, why, frames)) = connected.lists.asked else {
             return;
         };
@@ -105,7 +105,7 @@ impl Mesh {
         connected.lists.asked = goes_on.then_some((at, why, frames + 1));
         self.has_list = true;
         if frames == 0 {
-            // A new list says anew whom its sender is connected to.
+            // A new list replaces what its sender reported before.
             for peer in self.peers.values_mut() {
                 peer.reached_by.remove(&from);
             }
@@ -125,14 +125,14 @@ impl Mesh {
         }
     }
 
-    /// A heartbeat told who the peer is connected to.
+    /// A heartbeat brought the digest of the peer's members.
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId, digest: u64) {
         if digest != self.digest && !self.timers.is_set(Timer::Settled) {
             self.timers.set_no_later(Timer::DigestCheck(id), now + ROSTER_PATIENCE);
         }
     }
 
-    /// A difference of rosters has had its time to go away.
+    /// A difference of digests has lasted for `ROSTER_PATIENCE`.
     pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
         let (ours, is_settled) = (self.digest, !self.timers.is_set(Timer::Settled));
         let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
@@ -147,8 +147,8 @@ impl Mesh {
             return;
         }
         if let Err(wait) = self.digest_questions.take(now) {
-            // Most differences are gone by the time that one of them has been asked about. Whose turn comes
-            // next is left to chance, lest it always be the same.
+            // Most differences are gone by the time that one question has been answered. The random wait keeps
+            // the same peer from always being the next.
             let wait = self.random_between(wait, wait + ROSTER_PATIENCE);
             return self.timers.set(Timer::DigestCheck(id), now + wait);
         }
@@ -165,8 +165,8 @@ impl Mesh {
         self.ask(now, id, ExchangeReason::Roster);
     }
 
-    /// A stranger was looked for in vain whom these are connected to. One of them is asked again soon:
-    /// once the way is free, the stranger must not be out of reach until the longest wait is over.
+    /// An unknown peer did not answer, although these peers report that they are connected to it. The mesh asks one
+    /// of them again soon, so that the unknown peer is found soon after the network lets dials through.
     pub(super) fn ask_again_soon(&mut self, now: Instant, reached_by: &BTreeSet<PeerId>) {
         let connected: Vec<PeerId> = reached_by.iter().filter(|id| self.is_connected(id)).copied().collect();
         if let Some(id) = self.rng.choice(connected)
@@ -177,14 +177,14 @@ impl Mesh {
         }
     }
 
-    /// Somebody came or went.
+    /// A peer came or went.
     pub(super) fn membership_changed(&mut self, now: Instant) {
         let since = *self.unsettled_since.get_or_insert(now);
         self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
     }
 
-    /// Membership has not changed for a while: some peers are told our roster now, rather than with the
-    /// next heartbeat, so that a difference shows within moments.
+    /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
+    /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
         let since = self.unsettled_since.unwrap_or(now);
         if self.dialing.is_exploring() && now < since + SETTLE_MAX {
@@ -204,9 +204,9 @@ impl Mesh {
         }
     }
 
-    /// Whether this node is connected to somebody, if it has anybody to look for, and has met, or
-    /// tried to meet, everybody whom it heard of. Whoever keeps telling of others delays that only
-    /// so long.
+    /// Whether this node is connected to a peer, if it has addresses or known peers to dial, and has met, or tried
+    /// to meet, every peer that it heard of. A peer that keeps reporting others delays this by [`SETTLE_MAX`] at
+    /// most.
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
         let connected = || self.peers.values().filter_map(Peer::connected);
@@ -231,9 +231,9 @@ impl Mesh {
         }
     }
 
-    /// Whom we tell this peer of: who is connected, and came `before` that one if there is one, and who was
-    /// a short while ago; only peers proven to us in this life, at addresses that they showed or claimed
-    /// themselves in it.
+    /// The list for this peer: connected peers (only those that came `before` a given number, if there is one)
+    /// and peers that were lost a short while ago. It contains only peers that proved their key in this run, at
+    /// addresses that they used or claimed in this run.
     fn records_for(
         &self,
         now: Instant,
@@ -259,7 +259,7 @@ impl Mesh {
         self.peers.iter().filter_map(record).collect()
     }
 
-    /// Takes one record of a list in. Something if it is news that is acted upon.
+    /// Takes in one record of a list. Returns `Some` if the record is news that leads to a dial.
     fn learn(
         &mut self,
         now: Instant,
@@ -290,7 +290,7 @@ impl Mesh {
         Some(())
     }
 
-    /// Notes a listed peer; whether it is one to dial.
+    /// Stores a listed peer. Returns whether it may be dialled.
     fn hear_of_listed(
         &mut self,
         now: Instant,

@@ -102,7 +102,7 @@ impl Mesh {
         }
     }
 
-    /// Everybody whom a handshake has proven, in this life or an earlier one: what
+    /// All peers that a handshake has proven, in this run or a previous one: what
     /// [`Mesh::restore`] will want.
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {

@@ -1,4 +1,4 @@
-//! A node's view of the mesh, for whoever looks at it from outside.
+//! A node's view of the mesh, for its user.
 
 use std::time::{Duration, Instant};
 
@@ -78,10 +78,10 @@ impl PeerState {
 pub struct MeshStatus {
     /// Live members, including this node.
     pub members: usize,
-    /// Whether this node is where it was meant to be: connected to somebody, if it has addresses
+    /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub is_joined: bool,
-    /// Everybody known, by id.
+    /// All known peers, sorted by id.
     pub peers: Vec<PeerInfo>,
     /// Dials that have been ordered and not been answered.
     pub dials_in_flight: usize,
@@ -102,19 +102,19 @@ impl Mesh {
         }
     }
 
-    /// Whether this node is where it was meant to be: connected to somebody, if it has addresses
+    /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub(super) fn is_joined(&self) -> bool {
         self.connected > 0 || self.config.connect.is_empty()
     }
 
-    /// Everybody known, by id.
+    /// All known peers, sorted by id.
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         self.peers.iter().map(|(id, peer)| self.peer_info(now, *id, peer)).collect()
     }
 
-    /// What [`Mesh::peers`] tells, as far as it costs nothing: everybody known, by id, with its state and
+    /// The parts of [`Mesh::peers`] that need no copy: all known peers, sorted by id, with state and
     /// where it is dialled first.
     pub fn visible_states(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {
         self.peers.iter().map(|(id, peer)| (*id, visible_state(peer).0, peer.addrs.iter().next()))
