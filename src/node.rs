@@ -25,7 +25,7 @@ use crate::runtime::subscribers::{self, Observer, Subscribers};
 use crate::session::delivery::Delivery;
 use crate::session::{Context, HelloExchange, Lookups, Stacks};
 use crate::store::state_dir::StateDir;
-use crate::store::writer::{self as memory, Writing, wall_clock};
+use crate::store::writer::{self as memory, WriterThread, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::identity::Identity;
 use crate::trust::peer_id::PeerId;
@@ -69,7 +69,7 @@ pub struct Node {
     listener: Listener,
     coordinator: Option<Worker>,
     /// Its memory, if it has one.
-    writing: Option<Writing>,
+    writing: Option<WriterThread>,
 }
 
 /// Why a node did not start.
@@ -140,7 +140,7 @@ impl Node {
             proof: None,
         };
         // Only the Hello exchange needs the keys.
-        let greeting = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
+        let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (routine_sender, routine) = queue::bounded(ROUTINE_MESSAGES);
@@ -151,7 +151,7 @@ impl Node {
         let now = Instant::now();
         let context = Arc::new(Context {
             tls: Tls::new(&identity, config.access.clone())?,
-            greeting,
+            hello_exchange,
             stacks: Stacks::default(),
             lookups: Lookups::new(now),
             source,

@@ -311,7 +311,7 @@ impl Mesh {
                 let owner = || self.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
                 let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
-                    None => owner().map_or(Expected::Anybody, Expected::Peer),
+                    None => owner().map_or(Expected::AnyPeer, Expected::Peer),
                 };
                 let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
                 let bootstrap = &mut self.dialing.bootstraps[index];

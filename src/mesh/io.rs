@@ -69,8 +69,8 @@ pub enum Input {
         /// The reason.
         reason: DisconnectReason,
     },
-    /// The answer to `Output::Probe`: the session has handed over all messages that had arrived.
-    Quiet {
+    /// The answer to `Output::DrainUnread`: the session has handed over all messages that had arrived.
+    Drained {
         /// The session.
         session: SessionId,
     },
@@ -176,9 +176,9 @@ pub enum Output {
         /// The message.
         message: Message,
     },
-    /// Hand over the messages that have arrived on a session and are not read yet, then answer with `Quiet`.
+    /// Hand over the messages that have arrived on a session and are not read yet, then answer with `Drained`.
     /// Otherwise the mesh would declare a peer dead whose messages it has only not read.
-    Probe {
+    DrainUnread {
         /// The session.
         session: SessionId,
     },

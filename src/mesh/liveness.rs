@@ -274,7 +274,7 @@ impl Mesh {
                 // On a starved machine a heartbeat may lie unread in the socket: silence is judged
                 // by what arrived, not by what this node had the time to read. A session that
                 // doesn't answer within a heartbeat has nothing to say for its peer.
-                self.output(Output::Probe { session });
+                self.output(Output::DrainUnread { session });
                 self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
             }
         }

@@ -108,7 +108,7 @@ impl Mesh {
             Input::SessionUp(up) => self.session_up(now, up),
             Input::Received { session, message, arrived } => self.received(now, session, message, arrived),
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
-            Input::Quiet { session } => self.session_drained(now, session),
+            Input::Drained { session } => self.session_drained(now, session),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),

@@ -205,7 +205,7 @@ impl Mesh {
     }
 
     /// Whether this node is connected to a peer, if it has addresses or known peers to dial, and has met, or tried
-    /// to meet, every peer that it heard of. A peer that keeps reporting others delays this by [`SETTLE_MAX`] at
+    /// to meet, every peer that it heard of. A peer that keeps reporting others delays this by 15 s at
     /// most.
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {

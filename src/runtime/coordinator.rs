@@ -20,7 +20,7 @@ use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::{Observer, Subscribers};
 use crate::session::delivery::{BroadcastBuilder, Delivery};
 use crate::session::{self, Context, Established, Heartbeat, Received, SessionEvent, SessionHandle};
-use crate::store::writer::{Memory, wall_clock};
+use crate::store::writer::{Store, wall_clock};
 use crate::trust::access::Access;
 use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::queue;
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 pub(crate) struct Coordinator {
     pub(crate) mesh: Mesh,
     /// Passes the known peers to the writer; `None` without a state directory, and once the node leaves.
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Option<Store>,
     pub(crate) context: Arc<Context>,
     pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
     /// Messages that did not wake this thread. They are handled before other events.
@@ -107,7 +107,7 @@ impl Coordinator {
 
     /// Waits for the next event or the next deadline.
     fn next_event(&self) -> CoordinatorEvent {
-        let memory = self.memory.as_ref().map(Memory::due);
+        let memory = self.memory.as_ref().map(Store::due);
         let due = self.leave_by.or_else(|| self.mesh.poll_timeout().into_iter().chain(memory).min());
         let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         select! {
@@ -158,7 +158,7 @@ impl Coordinator {
             self.execute_outputs(now);
         }
         if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
-            self.remember(now);
+            self.persist(now);
         }
         if !self.settle_waiters.is_empty() && self.mesh.is_settled(now) {
             for waiter in self.settle_waiters.drain(..) {
@@ -208,7 +208,7 @@ impl Coordinator {
             self.leave_by = Some(now + LEAVE_FLUSH);
             // The known peers are stored before further goodbyes arrive. If all nodes stop at once, each
             // looks for the others again at its next start.
-            self.remember(now);
+            self.persist(now);
             self.memory = None;
             self.mesh.handle(now, Input::Leave);
         }
@@ -231,9 +231,9 @@ impl Coordinator {
         Instant::now()
     }
 
-    fn remember(&mut self, now: Instant) {
+    fn persist(&mut self, now: Instant) {
         if let Some(memory) = &mut self.memory {
-            memory.remember(now, self.mesh.known_peers());
+            memory.persist(now, self.mesh.known_peers());
         }
     }
 
@@ -250,7 +250,7 @@ impl Coordinator {
                 Input::SessionUp(up)
             }
             SessionEvent::Received(message, arrived) => Input::Received { session, message, arrived },
-            SessionEvent::Drained => Input::Quiet { session },
+            SessionEvent::Drained => Input::Drained { session },
             SessionEvent::Down(reason) => Input::SessionDown { session, reason },
             SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
         };
@@ -273,7 +273,7 @@ impl Coordinator {
                 }
                 Output::Send { session, message } => self.send(session, &message, decided, When::Now),
                 Output::Post { session, message } => self.send(session, &message, decided, When::Next),
-                Output::Probe { session } => self.drain_unread(session),
+                Output::DrainUnread { session } => self.drain_unread(session),
                 Output::Close { session, reason } => self.close(session, reason),
                 Output::Remember => {
                     if let Some(memory) = &mut self.memory {

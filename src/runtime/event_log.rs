@@ -84,7 +84,7 @@ pub(super) fn log_report(report: &Report) {
                 "peer refused");
         }
         Report::RefusedByPeer { peer, reason } => {
-            limited_log!(LogLimit::new(), warn, { peer:% = peer.short(), reason:% = reason.in_words() },
+            limited_log!(LogLimit::new(), warn, { peer:% = peer.short(), reason:% = reason.describe() },
                 "peer refused this node");
         }
         Report::Restored { peers, forgotten, surplus } => {

@@ -26,7 +26,7 @@ use crate::wire::Hello;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) tls: Tls,
-    pub(crate) greeting: HelloExchange,
+    pub(crate) hello_exchange: HelloExchange,
     pub(crate) stacks: Stacks,
     pub(crate) lookups: Lookups,
     /// Source address of dials, if the node listens on one address only.
@@ -46,7 +46,7 @@ pub(crate) fn context(
     let (routine, beats) = queue::bounded(1);
     let context = Context {
         tls: Tls::new(identity, Access::default()).unwrap(),
-        greeting: HelloExchange::new(Hello::plain(), Vec::new()),
+        hello_exchange: HelloExchange::new(Hello::plain(), Vec::new()),
         stacks: Stacks::default(),
         lookups: Lookups::new(crate::test_now()),
         source: None,

@@ -28,7 +28,7 @@ pub(super) enum Failure {
     Wire(#[from] wire::WireError),
     #[error("its first message was not a Hello")]
     NoHello,
-    #[error("refused: {}", .0.in_words())]
+    #[error("refused: {}", .0.describe())]
     Refused(ByeReason),
     #[error("{0}")]
     HelloExchange(#[from] HelloError),

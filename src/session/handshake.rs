@@ -16,7 +16,7 @@ use super::thread::{Origin, Session};
 use crate::limits::{HANDSHAKE_TIMEOUT, LINGER};
 use crate::mesh::SessionUp;
 use crate::session::pending::PendingGuard;
-use crate::trust::tls::{Tls, Unproven, authenticated_peer};
+use crate::trust::tls::{NewConnection, Tls, authenticated_peer};
 use crate::trust::tls_error::TlsError;
 use crate::wire::{self, ByeReason, FrameReader, Hello, Message};
 
@@ -93,7 +93,7 @@ impl Session {
         let context = Arc::clone(&self.context);
         let is_dialler = opening.pending.is_none();
         if is_dialler {
-            opening.link.queue(&context.greeting.hello(opening.link.tls(), None)?)?;
+            opening.link.queue(&context.hello_exchange.hello(opening.link.tls(), None)?)?;
         }
         let hello = loop {
             match opening.frames.next_message()? {
@@ -103,9 +103,9 @@ impl Session {
                 None => self.step(opening)?,
             }
         };
-        match context.greeting.check(opening.link.tls(), &hello) {
+        match context.hello_exchange.check(opening.link.tls(), &hello) {
             Ok(_) if is_dialler => {}
-            Ok(key) => opening.link.queue(&context.greeting.hello(opening.link.tls(), key)?)?,
+            Ok(key) => opening.link.queue(&context.hello_exchange.hello(opening.link.tls(), key)?)?,
             Err(mismatch) => {
                 opening.deadline = opening.deadline.min(Instant::now() + LINGER);
                 self.refuse(opening, mismatch.reason())?;
@@ -119,7 +119,7 @@ impl Session {
     fn begin(
         &self,
         socket: TcpStream,
-        start: impl FnOnce(&Tls) -> Result<Unproven, TlsError>,
+        start: impl FnOnce(&Tls) -> Result<NewConnection, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
         let context = &self.context;
         context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, &context.counters)?)))?

@@ -125,7 +125,7 @@ mod tests {
     /// Both ends of a connection whose handshake is complete: the dialler and the acceptor.
     fn connection() -> [Connection; 2] {
         let [a, b] = [(); 2].map(|()| Tls::new(&Identity::generate().unwrap(), Access::default()).unwrap());
-        let (mut dialler, mut acceptor) = (a.dial(Expected::Anybody).unwrap().0, b.accept().unwrap().0);
+        let (mut dialler, mut acceptor) = (a.dial(Expected::AnyPeer).unwrap().0, b.accept().unwrap().0);
         while dialler.is_handshaking() || acceptor.is_handshaking() {
             for _ in 0..2 {
                 let mut bytes = Vec::new();

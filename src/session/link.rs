@@ -12,7 +12,7 @@ use rustls::Connection;
 
 use crate::net::waker::Waker;
 use crate::session::counters::Counters;
-use crate::trust::tls::{Rejection, Unproven};
+use crate::trust::tls::{NewConnection, Rejection};
 use crate::trust::tls_error::TlsError;
 use crate::wire::{Frame, FrameReader};
 
@@ -58,7 +58,7 @@ impl Link {
     /// Takes a connected, non-blocking socket.
     pub(crate) fn new(
         socket: TcpStream,
-        (mut tls, rejection): Unproven,
+        (mut tls, rejection): NewConnection,
         counters: &Arc<Counters>,
     ) -> io::Result<Self> {
         // Frames are small and written whole, so Nagle's algorithm would only add latency.

@@ -242,7 +242,7 @@ mod tests {
         let mut links = [(near, true), (far, false)].map(|(socket, dials)| {
             socket.set_nonblocking(true).unwrap();
             let (context, ..) = context(&Identity::generate().unwrap());
-            let tls = if dials { context.tls.dial(Expected::Anybody) } else { context.tls.accept() };
+            let tls = if dials { context.tls.dial(Expected::AnyPeer) } else { context.tls.accept() };
             Link::new(socket, tls.unwrap(), &context.counters).unwrap()
         });
         let mut frames = FrameReader::new();

@@ -17,46 +17,46 @@ pub(crate) fn wall_clock() -> UnixTime {
 }
 
 /// Starts the thread that owns the directory and writes to it.
-pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Memory, Writing)> {
+pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Store, WriterThread)> {
     // Room for one: a newer list replaces one that the thread has not taken yet.
-    let (mailbox, letters) = bounded(1);
-    let theirs = letters.clone();
+    let (sender, lists) = bounded(1);
+    let theirs = lists.clone();
     let worker = Worker::spawn("memory", move || {
         write_all(&state, &theirs);
         // Unlocks the directory before the node sees the end of this thread.
         drop(state);
     })?;
-    Ok((Memory { mailbox, letters, due: now + REMEMBER_EVERY }, Writing { worker }))
+    Ok((Store { sender, lists, due: now + REMEMBER_EVERY }, WriterThread { worker }))
 }
 
 /// The coordinator's end: the time and the channel for the next list of known peers.
 #[derive(Debug)]
-pub(crate) struct Memory {
-    mailbox: Sender<Vec<KnownPeer>>,
+pub(crate) struct Store {
+    sender: Sender<Vec<KnownPeer>>,
     /// Receives back a list that the thread has not taken.
-    letters: Receiver<Vec<KnownPeer>>,
+    lists: Receiver<Vec<KnownPeer>>,
     due: Instant,
 }
 
-impl Memory {
+impl Store {
     /// Notes a change of the known peers.
     pub(crate) fn changed(&mut self, now: Instant) {
         // Counted from the first change, so that the peers of a mesh that never settles are written too.
         self.due = self.due.min(now + REMEMBER_DELAY);
     }
 
-    /// The time of the next [`Memory::remember`].
+    /// The time of the next [`Store::persist`].
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
     /// Passes the known peers to the thread. Never blocks.
-    pub(crate) fn remember(&mut self, now: Instant, peers: Vec<KnownPeer>) {
+    pub(crate) fn persist(&mut self, now: Instant, peers: Vec<KnownPeer>) {
         self.due = now + REMEMBER_EVERY;
         let mut peers = peers;
-        while let Err(TrySendError::Full(unsent)) = self.mailbox.try_send(peers) {
+        while let Err(TrySendError::Full(unsent)) = self.sender.try_send(peers) {
             // Removes the older list. If the thread took it meanwhile, there is room as well.
-            let _ = self.letters.try_recv();
+            let _ = self.lists.try_recv();
             peers = unsent;
         }
     }
@@ -64,11 +64,11 @@ impl Memory {
 
 /// The node's end: waits for the last write.
 #[derive(Debug)]
-pub(crate) struct Writing {
+pub(crate) struct WriterThread {
     worker: Worker,
 }
 
-impl Writing {
+impl WriterThread {
     /// Waits until the last list is on disk, at most [`REMEMBER_FLUSH`], because a disk may hang. The coordinator
     /// must have dropped its end.
     pub(crate) fn finish(self) {
@@ -78,15 +78,15 @@ impl Writing {
     }
 }
 
-fn write_all(state: &StateDir, letters: &Receiver<Vec<KnownPeer>>) {
+fn write_all(state: &StateDir, lists: &Receiver<Vec<KnownPeer>>) {
     let mut unwritten: Option<Vec<KnownPeer>> = None;
     let mut failure: Option<Failure> = None;
     loop {
-        let letter = match &failure {
-            Some(failure) => letters.recv_deadline(failure.retry_at),
-            None => letters.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let list = match &failure {
+            Some(failure) => lists.recv_deadline(failure.retry_at),
+            None => lists.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match letter {
+        match list {
             Ok(peers) => {
                 unwritten = Some(peers);
                 if failure.is_some() {
@@ -162,7 +162,7 @@ mod tests {
         let now = crate::test_now();
         let (mut memory, writing) = start(StateDir::open(&path).unwrap(), now).unwrap();
         for count in 1..=200 {
-            memory.remember(now, peers(count));
+            memory.persist(now, peers(count));
         }
         drop(memory);
         // Without a deadline, because a test may wait for a slow disk.
@@ -173,12 +173,12 @@ mod tests {
     #[test]
     fn later_change_does_not_delay_the_write_of_an_earlier_one() {
         let now = crate::test_now();
-        let (mailbox, letters) = bounded(1);
-        let mut memory = Memory { mailbox, letters, due: now + REMEMBER_EVERY };
+        let (sender, lists) = bounded(1);
+        let mut memory = Store { sender, lists, due: now + REMEMBER_EVERY };
         memory.changed(now);
         memory.changed(now + REMEMBER_DELAY / 2);
         assert_eq!(memory.due(), now + REMEMBER_DELAY);
-        memory.remember(now, peers(1));
+        memory.persist(now, peers(1));
         assert_eq!(memory.due(), now + REMEMBER_EVERY);
     }
 }

@@ -23,8 +23,8 @@ impl PeerId {
     ///
     /// # Errors
     /// The file can't be read or holds no usable certificate. The error names the file.
-    pub fn of_certificate_file(file: &Path) -> Result<Self, IdentityError> {
-        Self::of_certificate(&read_certificate(file)?)
+    pub fn from_certificate_file(file: &Path) -> Result<Self, IdentityError> {
+        Self::from_certificate(&read_certificate(file)?)
             .map_err(|source| IdentityError::Certificate { file: file.to_owned(), source })
     }
 }
@@ -98,7 +98,7 @@ impl Identity {
             .key_provider
             .load_private_key(key)
             .map_err(|_| IdentityError::KeyUnusable { file: key_file.to_owned() })?;
-        let id = PeerId::of_certificate(&certificate)
+        let id = PeerId::from_certificate(&certificate)
             .map_err(|source| IdentityError::Certificate { file: cert_file.to_owned(), source })?;
         let certified = CertifiedKey::new(vec![certificate], signing_key);
         certified
@@ -158,7 +158,7 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, "p2p-gossip");
         let certificate = params.self_signed(key).map_err(|_| IdentityError::Generate)?;
         let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| IdentityError::Generate)?;
-        let id = PeerId::of_certificate(certificate.der()).map_err(IdentityError::OwnKey)?;
+        let id = PeerId::from_certificate(certificate.der()).map_err(IdentityError::OwnKey)?;
         let certified = CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
             .map_err(|_| IdentityError::Tls)?;
         Ok(Self { id, certified: Arc::new(certified) })

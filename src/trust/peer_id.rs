@@ -50,7 +50,7 @@ impl PeerId {
     ///
     /// # Errors
     /// The certificate can't be parsed, or its key is RSA of fewer than 2048 or more than 4096 bits.
-    pub fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+    pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         // The parser's error may quote the certificate.
         let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Malformed)?;
         let key = parsed.subject_public_key_info();

@@ -148,7 +148,7 @@ impl FromStr for ConnectAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// Any peer.
-    Anybody,
+    AnyPeer,
     /// A peer whose id begins with this pin.
     Pinned(Pin),
     /// This peer.
@@ -162,7 +162,7 @@ impl Expected {
         match self {
             Self::Peer(id) => Some(*id),
             Self::Pinned(pin) if pin.digits == ID_DIGITS => Some(pin.id),
-            Self::Pinned(_) | Self::Anybody => None,
+            Self::Pinned(_) | Self::AnyPeer => None,
         }
     }
 
@@ -170,7 +170,7 @@ impl Expected {
     #[must_use]
     pub fn is_met_by(&self, id: &PeerId) -> bool {
         match self {
-            Self::Anybody => true,
+            Self::AnyPeer => true,
             Self::Pinned(pin) => pin.matches(id),
             Self::Peer(expected) => expected == id,
         }
@@ -180,7 +180,7 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Anybody => f.write_str("any peer"),
+            Self::AnyPeer => f.write_str("any peer"),
             Self::Pinned(pin) => pin.fmt(f),
             Self::Peer(id) => id.fmt(f),
         }

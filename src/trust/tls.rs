@@ -36,7 +36,7 @@ pub(crate) struct Tls {
 }
 
 /// One end of a connection before its first byte, and the place in which its checks leave their rejection.
-pub(crate) type Unproven = (Connection, Arc<OnceLock<Rejection>>);
+pub(crate) type NewConnection = (Connection, Arc<OnceLock<Rejection>>);
 
 impl Tls {
     pub(crate) fn new(identity: &Identity, access: Access) -> Result<Self, TlsError> {
@@ -58,8 +58,8 @@ impl Tls {
     }
 
     /// Returns the accepting end of a connection.
-    pub(crate) fn accept(&self) -> Result<Unproven, TlsError> {
-        let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
+    pub(crate) fn accept(&self) -> Result<NewConnection, TlsError> {
+        let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::AnyPeer);
         let rejection = Arc::clone(&verifier.rejection);
         let offers =
             OfferReader { certificate: Arc::clone(&self.certificate), rejection: Arc::clone(&rejection) };
@@ -76,7 +76,7 @@ impl Tls {
     }
 
     /// Returns the dialling end of a connection, which accepts the expected peer only.
-    pub(crate) fn dial(&self, expected: Expected) -> Result<Unproven, TlsError> {
+    pub(crate) fn dial(&self, expected: Expected) -> Result<NewConnection, TlsError> {
         let verifier = PeerVerifier::new(&self.provider, &self.access, expected);
         let rejection = Arc::clone(&verifier.rejection);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -112,7 +112,7 @@ pub(crate) fn authenticated_peer(tls: &Connection) -> Result<PeerId, Authenticat
     }
     let certificate = tls.peer_certificates().and_then(<[_]>::first);
     certificate
-        .and_then(|certificate| PeerId::of_certificate(certificate).ok())
+        .and_then(|certificate| PeerId::from_certificate(certificate).ok())
         .ok_or(AuthenticationError::NoCertificate)
 }
 
@@ -195,7 +195,7 @@ mod tests {
 
         /// A dialler's configuration that a test may change.
         fn lax_client(&self) -> ClientConfig {
-            let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::Anybody);
+            let verifier = PeerVerifier::new(&self.provider, &self.access, Expected::AnyPeer);
             let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
                 .with_protocol_versions(&[&TLS13])
                 .unwrap()
@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// Shakes hands, which must fail. Returns the rejection by the refusing end and the alert that it sent.
-    fn refused(refusing: Unproven, mut other: Connection) -> (Rejection, AlertDescription) {
+    fn refused(refusing: NewConnection, mut other: Connection) -> (Rejection, AlertDescription) {
         let (mut refusing, rejection) = refusing;
         let ends = if matches!(refusing, Connection::Client(_)) {
             [&mut refusing, &mut other]
@@ -277,12 +277,12 @@ mod tests {
             a.set_access(access);
             assert_eq!(refused(dialling, b.acceptor()), (rejection.clone(), AlertDescription::AccessDenied));
             assert_eq!(
-                refused(accepting, b.dialler(Expected::Anybody)),
+                refused(accepting, b.dialler(Expected::AnyPeer)),
                 (rejection, AlertDescription::AccessDenied)
             );
         }
         a.set_access(Access::default());
-        shake_hands(&mut a.dialler(Expected::Anybody), &mut b.acceptor()).unwrap();
+        shake_hands(&mut a.dialler(Expected::AnyPeer), &mut b.acceptor()).unwrap();
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
     fn stolen_certificate_does_not_authenticate_a_dialler() {
         let victim = Identity::generate().unwrap();
         let (_, honest) = node();
-        let (mut dialler, mut acceptor) = (thief(&victim).dialler(Expected::Anybody), honest.acceptor());
+        let (mut dialler, mut acceptor) = (thief(&victim).dialler(Expected::AnyPeer), honest.acceptor());
         let error = shake_hands(&mut dialler, &mut acceptor).unwrap_err();
         assert_eq!(error, Error::InvalidCertificate(TlsCertificateError::BadSignature));
         assert!(acceptor.is_handshaking());
@@ -308,9 +308,9 @@ mod tests {
     #[test]
     fn certificate_chain_is_refused_in_both_roles() {
         let (_, honest) = node();
-        let (rejection, _) = refused(honest.accept().unwrap(), chained().dialler(Expected::Anybody));
+        let (rejection, _) = refused(honest.accept().unwrap(), chained().dialler(Expected::AnyPeer));
         assert_eq!(rejection, Rejection::Chain);
-        let (rejection, _) = refused(honest.dial(Expected::Anybody).unwrap(), chained().acceptor());
+        let (rejection, _) = refused(honest.dial(Expected::AnyPeer).unwrap(), chained().acceptor());
         assert_eq!(rejection, Rejection::Chain);
     }
 

@@ -96,7 +96,7 @@ impl PeerVerifier {
         if !intermediates.is_empty() {
             return Err(Rejection::Chain);
         }
-        let found = PeerId::of_certificate(end_entity).map_err(Rejection::Certificate)?;
+        let found = PeerId::from_certificate(end_entity).map_err(Rejection::Certificate)?;
         if !self.expected.is_met_by(&found) {
             return Err(Rejection::WrongId { expected: self.expected, found });
         }

@@ -157,7 +157,7 @@ pub enum ByeReason {
 impl ByeReason {
     /// The reason, worded for the receiver's user: "it" is the sender, "we" are the receiver.
     #[must_use]
-    pub fn in_words(self) -> &'static str {
+    pub fn describe(self) -> &'static str {
         match self {
             Self::Leaving => "it leaves",
             Self::Duplicate => "another connection to it goes on",

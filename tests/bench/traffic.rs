@@ -129,12 +129,12 @@ pub(crate) fn heal(
         let nodes: Vec<usize> = (1..=SPLIT).collect();
         let (here, there) = nodes.split_at(SPLIT / 2);
         let split = clock::now();
-        network.impose(&netns::partition(here, there));
+        network.set_faults(&netns::partition(here, there));
         cluster.until("the halves to lose each other", split + PATIENCE, |cluster| {
             cluster.running().all(|node| cluster.seen_by(node) == SPLIT / 2 - 1)
         })?;
         cluster.listen_for((split + partition).saturating_sub(clock::now()))?;
-        network.lift();
+        network.clear_faults();
         let lifted = clock::now();
         let whole = cluster.until_whole(lifted + PATIENCE)?;
         all.push(whole.saturating_sub(lifted).as_secs_f64());

@@ -12,7 +12,7 @@ use p2p_gossip::{Event, PeerId};
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, addr6};
 use crate::support::process::Spec;
-use crate::support::{Cluster, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up};
 
 /// A node in its namespace, on every interface of it.
 fn spec(cluster: &Cluster, network: &Network, node: usize) -> Spec {
@@ -54,7 +54,7 @@ fn a_name_to_connect_to_is_resolved_and_shown_as_the_address_behind_it() {
 fn behind_a_port_mapping(advertised: &str, hosts: &str) {
     let Some(network) = Network::new(5) else { return };
     let (hidden, router) = (4, 5);
-    let Some(()) = network.hide(hidden, router, 17_000) else { return };
+    let Some(()) = network.put_behind_router(hidden, router, 17_000) else { return };
     let mut cluster = Cluster::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("127.0.0.1 localhost\n{hosts}\n")).unwrap();
@@ -75,7 +75,7 @@ fn behind_a_port_mapping(advertised: &str, hosts: &str) {
 
     // Connections from behind the router are refused from now on, and those that there are end.
     let router_ip = addr(router).ip();
-    network.impose(&[format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop")]);
+    network.set_faults(&[format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop")]);
     let mark = cluster.mark();
     network.cut_connections(hidden, &[1, 2, 3]);
     for node in 1..hidden {
@@ -87,7 +87,7 @@ fn behind_a_port_mapping(advertised: &str, hosts: &str) {
         nodes[..3].iter().all(lost).then_some(())
     });
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     cluster.check(&nodes, |history| {
         let at_router = format!("{router_ip}:17000");
         nodes[..3].iter().find_map(|&observer| {
@@ -139,7 +139,7 @@ fn names_with_a_thousand_addresses_cost_few_connection_attempts_and_never_delay_
         ids.iter().all(|id| history.view(victim_node).contains(id)).then_some(())
     });
 
-    network.impose_on_sender(
+    network.set_sender_faults(
         victim,
         &["ip daddr 10.99.0.0/16 tcp flags & (syn | ack) == syn counter".to_owned()],
     );
@@ -174,7 +174,7 @@ fn two_nodes_without_ipv4_meet() {
     let first = cluster.start(spec(&cluster, &network, 1));
     let second = cluster.start(spec(&cluster, &network, 2).with_args(&connect(addr6(1))));
     cluster.wait_full_mesh(&[first, second]);
-    stays_whole(&cluster, &[first, second]);
+    assert_mesh_stays_up(&cluster, &[first, second]);
     // Either finds the other again, so both know where.
     for node in [1, 2] {
         let mark = cluster.mark();
@@ -205,7 +205,7 @@ fn two_nodes_that_meet_over_ipv4_and_ipv6_keep_one_session() {
     });
     cluster.wait_full_mesh(&nodes);
     // Five seconds, within which surplus sessions are gone.
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     assert_eq!([1, 2].map(|node| network.connections(node)), [1, 1]);
 }
 
@@ -226,7 +226,7 @@ fn nodes_on_one_link_need_no_other_addresses() {
     let third = cluster.start(spec(&cluster, &network, 3).with_args(join));
     let nodes = [first, second, third];
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     let ids = nodes.map(|node| cluster.id(node));
     cluster.check(&nodes, |history| {
         let elsewhere = |addr: &String| !(addr.starts_with("[fe80::") && addr.contains('%'));

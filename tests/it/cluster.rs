@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::history::{History, Member};
 use crate::support::process::Spec;
-use crate::support::{Cluster, localhost, names, own_addr, ping_disorder, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up, localhost, names, ping_disorder, unique_addr};
 
 #[test]
 fn two_nodes_meet_and_ping() {
@@ -144,11 +144,11 @@ fn a_killed_node_is_noticed_and_returns_with_its_key_and_port() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
-    let specs = others.into_iter().map(|spec| spec.with_bind(own_addr()));
-    let nodes = cluster.start_star(Spec::named("a").with_bind(own_addr()), specs);
+    let specs = others.into_iter().map(|spec| spec.with_bind(unique_addr()));
+    let nodes = cluster.start_star(Spec::named("a").with_bind(unique_addr()), specs);
     cluster.wait_full_mesh(&nodes);
     let carol = cluster.id(nodes[2]);
-    let again = cluster.spec_in_place(nodes[2]);
+    let again = cluster.restart_spec(nodes[2]);
 
     let mark = cluster.mark();
     cluster.kill(nodes[2]);
@@ -158,7 +158,7 @@ fn a_killed_node_is_noticed_and_returns_with_its_key_and_port() {
     assert_eq!(cluster.id(returned), carol, "the id depends on the key alone");
     let whole = [nodes[0], nodes[1], returned];
     cluster.wait_full_mesh(&whole);
-    stays_whole(&cluster, &whole);
+    assert_mesh_stays_up(&cluster, &whole);
 }
 
 #[test]
@@ -166,13 +166,13 @@ fn a_node_killed_and_restarted_at_once_is_up_once_more() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
-    let specs = others.into_iter().map(|spec| spec.with_bind(own_addr()));
-    let nodes = cluster.start_star(Spec::named("a").with_bind(own_addr()), specs);
+    let specs = others.into_iter().map(|spec| spec.with_bind(unique_addr()));
+    let nodes = cluster.start_star(Spec::named("a").with_bind(unique_addr()), specs);
     cluster.wait_full_mesh(&nodes);
     let carol = cluster.id(nodes[2]);
 
     let mark = cluster.mark();
-    let again = cluster.spec_in_place(nodes[2]);
+    let again = cluster.restart_spec(nodes[2]);
     cluster.kill(nodes[2]);
     let returned = cluster.start(again);
     let others = &nodes[..2];
@@ -181,7 +181,7 @@ fn a_node_killed_and_restarted_at_once_is_up_once_more() {
     });
     let whole = [nodes[0], nodes[1], returned];
     cluster.wait_full_mesh(&whole);
-    stays_whole(&cluster, &whole);
+    assert_mesh_stays_up(&cluster, &whole);
     cluster.check(&nodes, |history| {
         let ups = |&m: &Member| history.ups_since(m, mark).len();
         others.iter().any(|m| ups(m) != 1).then(|| "carol was up more than once".to_owned())
@@ -207,7 +207,7 @@ fn a_suspended_node_is_dead_to_the_others_until_it_wakes() {
 
     cluster.signal(sleeper, Signal::CONT);
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     cluster.check(&nodes, |history| {
         let downs = history.downs_since(sleeper, mark);
         let declared = downs.iter().any(|&(_, reason)| reason == DownReason::Timeout);
@@ -235,7 +235,7 @@ fn a_machine_that_slept_wakes_without_a_loss() {
     for &node in &nodes {
         cluster.signal(node, Signal::CONT);
     }
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     cluster.check_steady(&nodes, mark);
 }
 
@@ -256,7 +256,7 @@ fn sigterm_is_a_leave() {
         (last != Some(&Event::Stopped)).then(|| format!("the leaver's last word is {last:?}"))
     });
     cluster.wait_left(&others, leaver_id, mark);
-    stays_whole(&cluster, &others);
+    assert_mesh_stays_up(&cluster, &others);
     cluster.check(&nodes, |history| {
         let changes = |&m: &Member| history.changes_since(m, mark).len();
         others.iter().any(|m| changes(m) != 1).then(|| "more than one leave was seen".to_owned())
@@ -266,7 +266,7 @@ fn sigterm_is_a_leave() {
 #[test]
 fn a_first_peer_that_is_down_is_joined_once_it_is_up() {
     let mut cluster = Cluster::new();
-    let first_addr = own_addr();
+    let first_addr = unique_addr();
     let early = ["b", "c"].map(|name| {
         let spec = Spec::named(name).with_bind(localhost()).with_connect(first_addr);
         cluster.start(spec.with_log("info"))
@@ -277,40 +277,40 @@ fn a_first_peer_that_is_down_is_joined_once_it_is_up() {
     let first = cluster.start(Spec::named("a").with_bind(first_addr));
     let nodes = [first, early[0], early[1]];
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
 }
 
 #[test]
 fn the_first_node_is_restarted_with_its_key() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
-    let others = names("other", 3).map(|name| Spec::named(name).with_bind(own_addr()));
-    let nodes = cluster.start_star(Spec::named("first").with_bind(own_addr()).with_key(&key), others);
+    let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
+    let nodes = cluster.start_star(Spec::named("first").with_bind(unique_addr()).with_key(&key), others);
     cluster.wait_full_mesh(&nodes);
     let (first, others) = (cluster.id(nodes[0]), &nodes[1..]);
 
     let mark = cluster.mark();
-    let again = cluster.spec_in_place(nodes[0]);
+    let again = cluster.restart_spec(nodes[0]);
     cluster.kill(nodes[0]);
     cluster.wait_down(others, first, DownReason::Closed, mark);
     // It names nobody to connect to: the others have to find it.
     let returned = cluster.start(again);
     let whole = [&[returned], others].concat();
     cluster.wait_full_mesh(&whole);
-    stays_whole(&cluster, &whole);
+    assert_mesh_stays_up(&cluster, &whole);
 }
 
 #[test]
 fn the_first_node_restarted_with_a_new_key_is_a_new_peer() {
     let mut cluster = Cluster::new();
-    let others = names("other", 3).map(|name| Spec::named(name).with_bind(own_addr()));
-    let nodes = cluster.start_star(Spec::named("first").with_bind(own_addr()), others);
+    let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
+    let nodes = cluster.start_star(Spec::named("first").with_bind(unique_addr()), others);
     cluster.wait_full_mesh(&nodes);
     let (old, others) = (cluster.id(nodes[0]), &nodes[1..]);
 
     let mark = cluster.mark();
     // Without a key file each start makes a new key.
-    let again = cluster.spec_in_place(nodes[0]);
+    let again = cluster.restart_spec(nodes[0]);
     cluster.kill(nodes[0]);
     cluster.wait_down(others, old, DownReason::Closed, mark);
     let replaced = cluster.mark();
@@ -318,7 +318,7 @@ fn the_first_node_restarted_with_a_new_key_is_a_new_peer() {
     assert_ne!(cluster.id(successor), old, "a new key is a new id");
     let whole = [&[successor], others].concat();
     cluster.wait_full_mesh(&whole);
-    stays_whole(&cluster, &whole);
+    assert_mesh_stays_up(&cluster, &whole);
     cluster.check(&whole, |history| {
         let revived = |&m: &Member| history.ups_since(m, replaced).contains(&old);
         others.iter().any(revived).then(|| "the old id came back to life".to_owned())
@@ -329,19 +329,19 @@ fn the_first_node_restarted_with_a_new_key_is_a_new_peer() {
 fn a_first_node_that_left_is_restarted() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
-    let others = names("other", 3).map(|name| Spec::named(name).with_bind(own_addr()));
-    let nodes = cluster.start_star(Spec::named("first").with_bind(own_addr()).with_key(&key), others);
+    let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
+    let nodes = cluster.start_star(Spec::named("first").with_bind(unique_addr()).with_key(&key), others);
     cluster.wait_full_mesh(&nodes);
     let (first, others) = (cluster.id(nodes[0]), &nodes[1..]);
 
     let mark = cluster.mark();
-    let again = cluster.spec_in_place(nodes[0]);
+    let again = cluster.restart_spec(nodes[0]);
     assert_eq!(cluster.terminate(nodes[0]).code(), Some(0));
     cluster.wait_left(others, first, mark);
     let returned = cluster.start(again);
     let whole = [&[returned], others].concat();
     cluster.wait_full_mesh(&whole);
-    stays_whole(&cluster, &whole);
+    assert_mesh_stays_up(&cluster, &whole);
 }
 
 #[test]
@@ -372,14 +372,14 @@ fn two_processes_with_one_key_are_told_and_do_not_take_turns() {
 #[test]
 fn a_node_that_is_pointed_at_itself_says_so_and_runs_on() {
     let mut cluster = Cluster::new();
-    let addr = own_addr();
+    let addr = unique_addr();
     let node = cluster.start(Spec::named("alone").with_bind(addr).with_connect(addr));
     cluster.wait_for("the node to know its own address", &[node], |history| {
         (history.log_count(node, "this address is our own") > 0).then_some(())
     });
     let other = cluster.start(Spec::named("other").with_connect(addr));
     cluster.wait_full_mesh(&[node, other]);
-    stays_whole(&cluster, &[node, other]);
+    assert_mesh_stays_up(&cluster, &[node, other]);
     cluster.check(&[node], |history| {
         (history.log_count(node, "this address is our own") != 1).then(|| "said more than once".to_owned())
     });
@@ -389,7 +389,7 @@ fn a_node_that_is_pointed_at_itself_says_so_and_runs_on() {
 fn crossed_dials_end_on_one_session() {
     for round in 1..=20 {
         let mut cluster = Cluster::new();
-        let (here, there) = (own_addr(), own_addr());
+        let (here, there) = (unique_addr(), unique_addr());
         let spec =
             |name, bind, connect| Spec::named(name).with_bind(bind).with_connect(connect).with_period(0.1);
         let pair = [cluster.spawn(spec("a", here, there)), cluster.spawn(spec("b", there, here))];
@@ -426,6 +426,6 @@ fn a_peer_that_stays_dead_does_not_disturb_the_others() {
     let mark = cluster.mark();
     cluster.kill(dead);
     cluster.wait_down(&living, dead_id, DownReason::Closed, mark);
-    stays_whole(&cluster, &living);
+    assert_mesh_stays_up(&cluster, &living);
     cluster.check(&living, ping_disorder);
 }

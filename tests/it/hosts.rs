@@ -8,7 +8,7 @@
 use crate::support::history::{History, Member};
 use crate::support::process::Spec;
 use crate::support::site::{GATE, HOSTS, PORT, Site, addr, addr6};
-use crate::support::{Cluster, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up};
 use p2p_gossip::PeerId;
 
 /// The hosts' nodes; each is started as its service manager would.
@@ -32,7 +32,7 @@ impl World {
             world.nodes.push(node);
         }
         world.cluster.wait_full_mesh(&world.nodes);
-        stays_whole(&world.cluster, &world.nodes);
+        assert_mesh_stays_up(&world.cluster, &world.nodes);
         Some(world)
     }
 
@@ -100,7 +100,7 @@ fn a_node_that_crashes_is_started_again_and_finds_the_mesh_wherever_it_is() {
             others.iter().find_map(strange).map(|(peer, why)| format!("lost {}: {why}", peer.short()))
         });
     }
-    stays_whole(&world.cluster, &world.nodes);
+    assert_mesh_stays_up(&world.cluster, &world.nodes);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_host_that_reboots_is_back_without_being_told_where_the_others_are() {
         world.start_again(host, id);
         world.cluster.wait_full_mesh(&world.nodes);
     }
-    stays_whole(&world.cluster, &world.nodes);
+    assert_mesh_stays_up(&world.cluster, &world.nodes);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_router_that_goes_away_splits_the_mesh_and_heals_it_when_it_is_back() {
     world.cluster.wait_full_mesh(&there);
     world.site.set_router(true);
     world.cluster.wait_full_mesh(&world.nodes);
-    stays_whole(&world.cluster, &world.nodes);
+    assert_mesh_stays_up(&world.cluster, &world.nodes);
 }
 
 /// The README's recipe: with which options the hosts are started, and that they need no more afterwards.
@@ -156,11 +156,11 @@ fn three_machines_are_a_mesh_and_are_one_again_when_all_were_rebooted() {
     let join = |spec: &Spec| spec.clone().with_option("--connect", &shown);
     let nodes = [alpha, cluster.start(join(&specs[1])), cluster.start(join(&specs[2]))];
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
     nodes.iter().for_each(|&node| cluster.kill(node));
     let nodes = specs.map(|spec| cluster.start(spec));
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
 }
 
 #[test]
@@ -175,5 +175,5 @@ fn two_hosts_with_ipv6_only_meet_across_the_router() {
     };
     let nodes = [start("a1", &[]), start("b2", &[addr6("a1")])];
     cluster.wait_full_mesh(&nodes);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
 }

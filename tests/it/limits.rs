@@ -88,7 +88,7 @@ fn a_full_table_refuses_newcomers_until_somebody_dies() {
 
     // The dead make room for the living, at once; and not the other way round.
     let first_id = cluster.id(first);
-    let again = cluster.spec_in_place(first);
+    let again = cluster.restart_spec(first);
     cluster.kill(first);
     cluster.wait_down(&[full], first_id, DownReason::Closed, mark);
     let third = cluster.start(spec("third", 0.2, &join));

@@ -16,7 +16,7 @@ use p2p_gossip::{DownReason, Event, PeerId};
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, drop_dials, drop_from_to, partition, random_loss};
 use crate::support::process::Spec;
-use crate::support::{Cluster, own_addr, pings_shown_twice, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up, pings_shown_twice, unique_addr};
 
 /// A silence that was waited out.
 const SILENCE: &[DownReason] = &[DownReason::Timeout];
@@ -144,7 +144,7 @@ impl World {
     fn heals(&self, story: &str, members: &[Member], lifted: Instant) {
         self.cluster.wait_full_mesh(members);
         println!("{story}: whole again {:.2} s after the fault was lifted", lifted.elapsed().as_secs_f64());
-        stays_whole(&self.cluster, members);
+        assert_mesh_stays_up(&self.cluster, members);
         self.cluster.check(members, pings_shown_twice);
     }
 }
@@ -172,7 +172,7 @@ fn a_mesh_split_in_half_for_ten_seconds_heals() {
     let Some(world) = World::of_eight() else { return };
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let (mark, began) = (world.cluster.mark(), Instant::now());
-    world.network.impose(&partition(here, there));
+    world.network.set_faults(&partition(here, there));
     world.wait_split(here, there, mark);
     // The length is the story itself: redials have backed off by then.
     thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
@@ -182,7 +182,7 @@ fn a_mesh_split_in_half_for_ten_seconds_heals() {
         world.cluster.wait_pings(&half, 3, split);
     }
 
-    world.network.lift();
+    world.network.clear_faults();
     world.heals("4|4 partition", &world.nodes, Instant::now());
     world.check_silences("4|4 partition", mark);
     world.check_losses(&Losses::mutual(here, there), mark);
@@ -192,7 +192,7 @@ fn a_mesh_split_in_half_for_ten_seconds_heals() {
 fn a_node_that_one_other_cannot_hear_is_lost_on_that_link_only() {
     let Some(world) = World::of_eight() else { return };
     let mark = world.cluster.mark();
-    world.network.impose(&[drop_from_to(&[2], &[3]), drop_from_to(&[4, 5], &[6])]);
+    world.network.set_faults(&[drop_from_to(&[2], &[3]), drop_from_to(&[4, 5], &[6])]);
     let pairs: [(&[usize], &[usize]); 2] = [(&[2], &[3]), (&[4, 5], &[6])];
     let mut losses = Losses::default();
     for (heard, deaf) in pairs {
@@ -201,7 +201,7 @@ fn a_node_that_one_other_cannot_hear_is_lost_on_that_link_only() {
         // goodbye, or by silence where the goodbye is stuck behind what was never acknowledged.
         losses = losses.and(deaf, heard, SILENCE).and(heard, deaf, SILENCE_OR_END);
     }
-    world.network.lift();
+    world.network.clear_faults();
     world.heals("one-way loss", &world.nodes, Instant::now());
     world.check_losses(&losses, mark);
 }
@@ -210,7 +210,7 @@ fn a_node_that_one_other_cannot_hear_is_lost_on_that_link_only() {
 fn pings_go_through_on_every_link_while_a_fifth_of_all_packets_is_lost() {
     let Some(world) = World::of_eight() else { return };
     let mark = world.cluster.mark();
-    world.network.impose(&[random_loss(20)]);
+    world.network.set_faults(&[random_loss(20)]);
     world.cluster.wait_pings(&world.nodes, 40, mark);
     world.cluster.check(&world.nodes, |history| {
         let downs: Vec<_> = world.nodes.iter().flat_map(|&m| history.downs_since(m, mark)).collect();
@@ -220,7 +220,7 @@ fn pings_go_through_on_every_link_while_a_fifth_of_all_packets_is_lost() {
         odd.map(|(peer, reason)| format!("{} lost: {reason}", peer.short()))
     });
 
-    world.network.lift();
+    world.network.clear_faults();
     let lifted = Instant::now();
     world.cluster.wait_full_mesh(&world.nodes);
     println!("20 % loss: whole again {:.2} s after the fault was lifted", lifted.elapsed().as_secs_f64());
@@ -228,7 +228,7 @@ fn pings_go_through_on_every_link_while_a_fifth_of_all_packets_is_lost() {
     let clear = world.cluster.mark();
     world.cluster.wait_pings(&world.nodes, 25, clear);
     world.cluster.wait_full_mesh(&world.nodes);
-    stays_whole(&world.cluster, &world.nodes);
+    assert_mesh_stays_up(&world.cluster, &world.nodes);
     world.cluster.check(&world.nodes, pings_shown_twice);
 }
 
@@ -238,9 +238,9 @@ fn an_isolated_node_returns() {
     let (alone, others) = (&[1], &[2, 3, 4, 5, 6, 7, 8]);
     let mark = world.cluster.mark();
     // The one that the others had joined through.
-    world.network.impose(&partition(alone, others));
+    world.network.set_faults(&partition(alone, others));
     world.wait_split(alone, others, mark);
-    world.network.lift();
+    world.network.clear_faults();
     world.heals("isolated node", &world.nodes, Instant::now());
     world.check_silences("isolated node", mark);
     world.check_losses(&Losses::mutual(alone, others), mark);
@@ -265,7 +265,7 @@ fn both_sides_of_a_partition_gain_a_node_and_lose_one() {
     // Newcomers 9 and 10 are on either side already.
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let mark = world.cluster.mark();
-    world.network.impose(&partition(&[1, 2, 3, 4, 9], &[5, 6, 7, 8, 10]));
+    world.network.set_faults(&partition(&[1, 2, 3, 4, 9], &[5, 6, 7, 8, 10]));
     world.wait_split(here, there, mark);
 
     // One dies, the other says goodbye: the other side hears of neither.
@@ -286,7 +286,7 @@ fn both_sides_of_a_partition_gain_a_node_and_lose_one() {
     world.cluster.wait_full_mesh(&there_now);
 
     let healed = world.cluster.mark();
-    world.network.lift();
+    world.network.clear_faults();
     let all = [here_now, there_now].concat();
     world.heals("partition with changes on both sides", &all, Instant::now());
     world.check_silences("partition with changes on both sides", mark);
@@ -310,12 +310,12 @@ fn thirty_two_nodes_killed_at_once_come_back_at_once() {
         .map(|node| {
             let name = format!("n{node}");
             let key = cluster.new_key(&name);
-            Spec::named(name).with_bind(own_addr()).with_key(&key).with_period(2.0)
+            Spec::named(name).with_bind(unique_addr()).with_key(&key).with_period(2.0)
         })
         .collect();
     let members = cluster.start_star(specs[0].clone(), specs[1..].iter().cloned());
     cluster.wait_full_mesh(&members);
-    let specs: Vec<Spec> = members.iter().map(|&member| cluster.spec_in_place(member)).collect();
+    let specs: Vec<Spec> = members.iter().map(|&member| cluster.restart_spec(member)).collect();
     let ids: Vec<PeerId> = members.iter().map(|&member| cluster.id(member)).collect();
     // None is to be seen mourning the others: all stand still before the first one dies.
     for &node in &members {
@@ -350,9 +350,9 @@ fn a_kernel_that_refuses_to_send_hides_no_dead_link() {
     world.network.ip(1, &format!("route add unreachable {}/32", ip(2)));
     world.network.ip(3, &format!("route add prohibit {}/32", ip(4)));
     let reset = format!("ip daddr {} meta l4proto tcp reject with tcp reset", ip(6));
-    world.network.impose_on_sender(5, &[reset]);
+    world.network.set_sender_faults(5, &[reset]);
     let reject = format!("ip daddr {} reject with icmp type admin-prohibited", ip(8));
-    world.network.impose_on_sender(7, &[reject]);
+    world.network.set_sender_faults(7, &[reject]);
     let mut losses = Losses::default();
     for sender in [1, 3, 5, 7] {
         let receiver = sender + 1;
@@ -363,8 +363,8 @@ fn a_kernel_that_refuses_to_send_hides_no_dead_link() {
 
     world.network.ip(1, &format!("route del unreachable {}/32", ip(2)));
     world.network.ip(3, &format!("route del prohibit {}/32", ip(4)));
-    world.network.impose_on_sender(5, &[]);
-    world.network.impose_on_sender(7, &[]);
+    world.network.set_sender_faults(5, &[]);
+    world.network.set_sender_faults(7, &[]);
     world.heals("local send errors", &world.nodes, Instant::now());
     world.check_losses(&losses, mark);
 }
@@ -377,7 +377,7 @@ fn a_link_that_only_one_side_can_dial_is_made_up_again() {
     let ordered = |a, b| if id(a) < id(b) { (a, b) } else { (b, a) };
     let ((small, large), (other_small, other_large)) = (ordered(1, 2), ordered(3, 4));
     let mark = world.cluster.mark();
-    world.network.impose(&[drop_dials(small, large), drop_dials(other_large, other_small)]);
+    world.network.set_faults(&[drop_dials(small, large), drop_dials(other_large, other_small)]);
 
     let cut = Instant::now();
     let links = [(small, large), (other_small, other_large)];
@@ -472,7 +472,7 @@ fn after_fifty_partitions_nothing_is_left_over() {
     let mut healing_s = Vec::new();
     for cycle in 1..=CYCLES {
         let mark = world.cluster.mark();
-        world.network.impose(&partition(here, there));
+        world.network.set_faults(&partition(here, there));
         // Not waiting for silence makes a cycle short. Both ends: a reset would not get across.
         thread::scope(|scope| {
             for (group, others) in [(here, there), (there, here)] {
@@ -483,7 +483,7 @@ fn after_fifty_partitions_nothing_is_left_over() {
             }
         });
         world.wait_split(here, there, mark);
-        world.network.lift();
+        world.network.clear_faults();
         let lifted = Instant::now();
         world.cluster.wait_full_mesh(&world.nodes);
         healing_s.push(lifted.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::history::Member;
 use crate::support::process::Spec;
-use crate::support::{Cluster, localhost, own_addr};
+use crate::support::{Cluster, localhost, unique_addr};
 use p2p_gossip::{DownReason, Identity, NetworkKey, PeerId};
 use rustix::process::Signal;
 
@@ -68,7 +68,7 @@ fn a_pinned_address_takes_the_right_peer_by_its_whole_id_or_the_beginning() {
 fn another_than_the_pinned_peer_is_shown_nothing_and_the_right_one_is_met_when_it_comes() {
     let mut cluster = Cluster::new();
     let (right_key, right_id) = key(&cluster, "right");
-    let place = own_addr();
+    let place = unique_addr();
     let wrong = cluster.start(Spec::named("wrong").with_bind(place));
     let connect = format!("{}@{place}", &right_id.to_string()[..24]);
     let seeker = cluster.start(spec("seeker").with_option("--connect", connect));
@@ -217,7 +217,7 @@ fn without_a_list_to_read_again_sighup_ends_the_node() {
         cluster.wait_pings(&[node, other], 1, mark);
         return;
     }
-    assert!(!cluster.end_by(node, Signal::HUP).success());
+    assert!(!cluster.end_with_signal(node, Signal::HUP).success());
 }
 
 /// Whether whoever started this process wants it not to notice the signal.
@@ -270,7 +270,7 @@ fn holders_of_a_network_key_meet_and_all_others_are_told_why_not() {
 fn a_network_key_is_changed_node_by_node_without_losing_the_mesh() {
     let mut cluster = Cluster::new();
     let [old, new] = ["old", "new"].map(|name| network_key(&cluster, name));
-    let places = [(); 3].map(|()| own_addr());
+    let places = [(); 3].map(|()| unique_addr());
     let keys = ["a", "b", "c"].map(|name| cluster.new_key(name));
     let node = |n: usize, network_keys: &[&Path]| {
         let mut spec = Spec::named(format!("node{n}")).with_bind(places[n]).with_key(&keys[n]);
@@ -318,7 +318,7 @@ fn network_keys_that_cannot_be_used_are_named() {
 /// A node that has met another at its place, and what is there now: somebody with a key of its own.
 fn replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2], Spec) {
     let (old_key, old_id) = key(cluster, "old");
-    let place = Spec::named("old").with_bind(own_addr());
+    let place = Spec::named("old").with_bind(unique_addr());
     let old = cluster.start(place.clone().with_key(&old_key));
     let watcher = cluster.start(watcher.with_connect(cluster.addr(old)));
     cluster.wait_full_mesh(&[watcher, old]);
@@ -382,7 +382,7 @@ fn the_recipe_for_a_closed_network_of_three_hosts_works() {
         lines += &format!("{id}   # {name}\n");
     }
     let allowed = cluster.file("allowed", &lines);
-    let places = hosts.map(|_| own_addr());
+    let places = hosts.map(|_| unique_addr());
     let members: Vec<Member> = hosts
         .iter()
         .zip(places)

@@ -12,7 +12,7 @@ use std::thread;
 use crate::support::executable::copy_program;
 use crate::support::netns::skip;
 use crate::support::process::Spec;
-use crate::support::{Cluster, own_addr, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up, unique_addr};
 
 /// Root directories that hold only the static program. Removed when dropped.
 struct EmptyRoots {
@@ -46,7 +46,7 @@ impl EmptyRoots {
 
 /// Starts a DNS server that answers every name with 127.0.0.1; returns its loopback address.
 fn dns_server() -> Option<IpAddr> {
-    let ip = own_addr().ip();
+    let ip = unique_addr().ip();
     let socket = match UdpSocket::bind((ip, 53)) {
         Ok(socket) => socket,
         Err(error) => return skip(&format!("cannot bind the DNS port: {error}")),
@@ -93,7 +93,7 @@ fn nodes_in_empty_roots_connect_and_keep_their_identity() {
     let spec = spec.with_args("--bind 127.0.0.1");
     let second = cluster.start(spec.clone().with_connect(cluster.addr(first)));
     cluster.wait_full_mesh(&[first, second]);
-    stays_whole(&cluster, &[first, second]);
+    assert_mesh_stays_up(&cluster, &[first, second]);
     let id = cluster.id(second);
     assert!(cluster.terminate(second).success());
 
@@ -136,7 +136,7 @@ fn host_name_without_a_resolver_is_logged_and_harmless() {
             history.log_mentions(second, "peer.example:8080") && history.log_mentions(second, "looked up");
         is_logged.then_some(())
     });
-    stays_whole(&cluster, &[first, second]);
+    assert_mesh_stays_up(&cluster, &[first, second]);
 }
 
 /// A resolver needs only its configuration files: the C library in the program must not load further

@@ -171,7 +171,7 @@ impl World {
                 self.check_send(proc, *session, message);
             }
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::Probe { .. } | Output::Remember => {}
+            Output::DrainUnread { .. } | Output::Remember => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::internals::mesh::Report::WrongId { expected, .. } = report {
@@ -209,8 +209,8 @@ impl World {
             wrong.push((LIMITS, format!("dials {addr}, where nobody can be")));
         }
         match expected {
-            Expected::Anybody | Expected::Pinned(_) => {
-                let pin = |seed: &ConnectAddr| seed.pin.map_or(Expected::Anybody, Expected::Pinned);
+            Expected::AnyPeer | Expected::Pinned(_) => {
+                let pin = |seed: &ConnectAddr| seed.pin.map_or(Expected::AnyPeer, Expected::Pinned);
                 if !process.config.connect.iter().any(|seed| seed.addr == *addr && pin(seed) == expected) {
                     wrong.push((RUMOURS, format!("dials {addr} expecting {expected}")));
                 }

@@ -353,7 +353,7 @@ impl World {
                 let arrived = self.procs[proc].clock.local(self.now);
                 Input::Received { session, message, arrived }
             }
-            Report::Quiet => Input::Quiet { session },
+            Report::Drained => Input::Drained { session },
             Report::Down(reason) => Input::SessionDown { session, reason },
             Report::DialFailed(reason) => {
                 self.saw_dial_failed(proc, session, &reason);
@@ -418,9 +418,9 @@ impl World {
                         self.drop_handle(conn, side);
                     }
                 }
-                Output::Probe { session } => {
+                Output::DrainUnread { session } => {
                     if let Some(&(conn, side)) = self.procs[proc].handles.get(&session) {
-                        self.put(conn, side, Outgoing::Probe);
+                        self.put(conn, side, Outgoing::DrainUnread);
                     }
                 }
                 Output::Remember if self.nobody_remembers => {}

@@ -300,7 +300,7 @@ pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
 }
 
 pub fn probes(outputs: &[Output], wanted: SessionId) -> bool {
-    outputs.contains(&Output::Probe { session: wanted })
+    outputs.contains(&Output::DrainUnread { session: wanted })
 }
 
 pub fn told(outputs: &[Output]) -> Vec<Event> {

@@ -18,7 +18,7 @@ use super::world::World;
 pub enum Report {
     Up(Box<SessionUp>),
     Received(Message),
-    Quiet,
+    Drained,
     Down(DisconnectReason),
     DialFailed(DialError),
 }
@@ -26,7 +26,7 @@ pub enum Report {
 #[derive(Debug)]
 pub enum Outgoing {
     Message(Message),
-    Probe,
+    DrainUnread,
     Bye(ByeReason),
 }
 
@@ -107,7 +107,7 @@ impl World {
         self.procs[proc].accepted += 1;
         let id = SessionId::accepted(self.procs[proc].accepted);
         self.conns[conn].ends[1].thread =
-            Some(Thread::new(id, Stage::AwaitingClient, Expected::Anybody, self.now));
+            Some(Thread::new(id, Stage::AwaitingClient, Expected::AnyPeer, self.now));
         self.limit(conn, 1, Limit::Handshake, self.now + micros(HANDSHAKE_TIMEOUT));
     }
 
@@ -300,10 +300,10 @@ impl World {
             thread.stalled_since = None;
             match thread.outbox.pop_front() {
                 Some(Outgoing::Message(message)) => self.transmit(conn, side, Packet::Message(message)),
-                Some(Outgoing::Probe) if thread.stage == Stage::Up => {
-                    self.report(conn, side, Report::Quiet);
+                Some(Outgoing::DrainUnread) if thread.stage == Stage::Up => {
+                    self.report(conn, side, Report::Drained);
                 }
-                Some(Outgoing::Probe) => {}
+                Some(Outgoing::DrainUnread) => {}
                 Some(Outgoing::Bye(_)) if thread.stage == Stage::Hearing => {
                     self.end(conn, side, None);
                     return;

@@ -22,7 +22,7 @@ enum Step {
     DialFails { which: u8, found: Option<u8>, cancelled: bool },
     Receives { which: u8, what: What },
     Ends { which: u8, why: u8 },
-    Quiet { which: u8 },
+    Drained { which: u8 },
     Access { denied: u8, allowed: Option<u8> },
     Leave,
 }
@@ -129,8 +129,8 @@ impl Driver {
             }
             Step::DialUp { which, peer, instance } => {
                 if let Some(session) = self.dial(which) {
-                    let expected = self.dials.remove(&session).unwrap_or(Expected::Anybody);
-                    let known = (expected != Expected::Anybody)
+                    let expected = self.dials.remove(&session).unwrap_or(Expected::AnyPeer);
+                    let known = (expected != Expected::AnyPeer)
                         .then(|| (0..=255).find(|&n| expected.is_met_by(&id(n))))
                         .flatten();
                     let peer = known.or(peer).unwrap_or(1);
@@ -166,9 +166,9 @@ impl Driver {
                     self.feed(Input::SessionDown { session, reason });
                 }
             }
-            Step::Quiet { which } => {
+            Step::Drained { which } => {
                 if let Some(session) = self.session(which) {
-                    self.feed(Input::Quiet { session });
+                    self.feed(Input::Drained { session });
                 }
             }
             Step::Access { denied, allowed } => {
@@ -209,7 +209,7 @@ impl Driver {
                     assert!(!self.is_leaving, "sent after the goodbye");
                     p2p_gossip::internals::wire::encode(&message).expect("what is sent can be sent");
                 }
-                Output::Probe { session } => {
+                Output::DrainUnread { session } => {
                     assert!(self.sessions.contains_key(&session), "probed a session that is gone");
                 }
                 Output::Notify(Event::Up { peer, members, .. }) => {

@@ -8,7 +8,7 @@ use p2p_gossip::internals::limits::MESSAGE_BYTES_MAX;
 use rustix::process::Signal;
 
 use super::program::{Files, Node, STOP_MAX, addr_of, assert_usage_error, program};
-use crate::support::own_addr;
+use crate::support::unique_addr;
 
 /// Starts a node on loopback with `--stdin` and writes the input to it.
 fn speaker(args: &[&str], input: &[u8]) -> Node {
@@ -71,7 +71,7 @@ fn many_lines_arrive_in_order_and_the_node_stays_up() {
 
 #[test]
 fn lines_wait_for_the_first_peer() {
-    let addr = own_addr();
+    let addr = unique_addr();
     let speaker = speaker(&["--connect", &addr.to_string()], b"hello?\n");
     speaker.log_line("cannot join");
     let (bind, port) = (addr.ip().to_string(), addr.port().to_string());

@@ -16,7 +16,7 @@ use super::siege::Siege;
 use crate::support::history::Member;
 use crate::support::netns::Namespace;
 use crate::support::process::Spec;
-use crate::support::{Cluster, localhost, own_addr};
+use crate::support::{Cluster, localhost, unique_addr};
 
 /// More than there are places, so that some of the connections are always evicted.
 const SOURCES: u16 = 300;
@@ -106,7 +106,7 @@ fn newcomer_joins_beside_silent_connections_from_300_ipv4_addresses() {
         || {},
         || {
             // Of all addresses the newcomer has once the highest, and once the lowest.
-            let highest = own_addr();
+            let highest = unique_addr();
             assert!(sources.iter().all(|source| source.ip() < highest.ip()));
             joins(&mut siege.cluster, victim, Spec::named("highest").with_bind(highest));
             joins(&mut siege.cluster, victim, Spec::named("lowest").with_bind(localhost()));

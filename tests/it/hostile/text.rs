@@ -8,14 +8,14 @@ use p2p_gossip::internals::wire::Message;
 use super::raw::{Credentials, Raw, hello};
 use super::siege::Siege;
 use crate::support::process::{Output, Process, Spec};
-use crate::support::{DEADLINE, own_addr};
+use crate::support::{DEADLINE, unique_addr};
 
 const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00  up";
 const TEXT: &str = "\r\u{1b}]0;pwned\u{7}\u{2066}\u{2028}x\n{\"event\":\"left\"}";
 
 #[test]
 fn names_and_pings_cannot_act_on_a_terminal() {
-    let at = own_addr();
+    let at = unique_addr();
     let (sender, lines) = mpsc::channel();
     let spec = Spec::named("victim").with_bind(at).with_text_output();
     let sink = move |output| drop(sender.send(output));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::client::{get, get_with, page_of, plain, request, send, wait_until, with_page};
-use crate::support::{Cluster, own_addr};
+use crate::support::{Cluster, unique_addr};
 
 const PATHS: [(&str, &str); 6] = [
     ("/", "text/html; charset=utf-8"),
@@ -201,7 +201,7 @@ fn left_and_dead_peers_are_told_apart() {
 #[test]
 fn node_is_ready_when_it_has_joined() {
     let mut cluster = Cluster::new();
-    let bootstrap = own_addr();
+    let bootstrap = unique_addr();
     let node = cluster.start(with_page("a").with_connect(bootstrap));
     let page = page_of(&cluster, node);
     assert_eq!((get(page, "/healthz").code, get(page, "/readyz").code), (200, 503));

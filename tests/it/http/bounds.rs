@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::client::{Events, connect, get, page_of, plain, request, wait_until, with_page};
-use crate::support::{Cluster, stays_whole};
+use crate::support::{Cluster, assert_mesh_stays_up};
 
 #[test]
 fn silent_and_slow_connections_do_not_block_other_clients() {
@@ -35,7 +35,7 @@ fn silent_and_slow_connections_do_not_block_other_clients() {
         }
     }
     cluster.check_steady(&nodes, mark);
-    stays_whole(&cluster, &nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::client::{page_of, plain, with_page};
 use super::webdriver::Browser;
-use crate::support::{Cluster, own_addr};
+use crate::support::{Cluster, unique_addr};
 
 const MARKUP: &str = "<img/src=x/onerror=alert(1)>";
 /// Script: whether the table has this many rows in this state. Arguments: state, number.
@@ -57,7 +57,7 @@ fn page_shows_up_and_dead_peers() {
 fn page_shows_a_lost_node_and_reconnects() {
     let Some(browser) = Browser::start() else { return };
     let mut cluster = Cluster::new();
-    let page = own_addr();
+    let page = unique_addr();
     let spec = |name: &str| plain(name).with_args(&format!("--http {page}"));
     let first = cluster.start(spec("first"));
     browser.open(&format!("http://{page}/"));

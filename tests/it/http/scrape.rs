@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::client::{get, get_with, page_of, plain, send, wait_until, with_page};
 use crate::support::netns::skip;
-use crate::support::{Cluster, DEADLINE, own_addr};
+use crate::support::{Cluster, DEADLINE, unique_addr};
 
 const OPENMETRICS: &str = "Accept: application/openmetrics-text; version=1.0.0\r\n";
 
@@ -145,7 +145,7 @@ impl Prometheus {
             rules.display()
         );
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let addr = own_addr();
+        let addr = unique_addr();
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
 use crate::support::history::Member;
 use crate::support::process::Spec;
-use crate::support::{Cluster, DEADLINE, own_addr};
+use crate::support::{Cluster, DEADLINE, unique_addr};
 
 const WRITE_FAILED: &str = "cannot write the known peers";
 const WRITE_RECOVERED: &str = "written again";
@@ -24,7 +24,7 @@ fn wait_for_log(cluster: &Cluster, node: Member, text: &str) {
 fn failed_write_is_logged_once_and_made_up_for_later() {
     let store = Store::new();
     let mut cluster = Cluster::new();
-    let spec = |name: &str| Spec::named(name).with_bind(own_addr());
+    let spec = |name: &str| Spec::named(name).with_bind(unique_addr());
     let state = store.dir("a");
     let a = cluster.start(spec("a").with_state(&state));
     let b = cluster.start(spec("b").with_connect(cluster.addr(a)));
@@ -102,7 +102,7 @@ fn full_disk_keeps_the_old_file_and_the_node_running() {
         Err(error) => return eprintln!("SKIPPED: no small file system can be mounted here: {error}"),
     };
     let mut cluster = Cluster::new();
-    let spec = |name: &str| Spec::named(name).with_bind(own_addr());
+    let spec = |name: &str| Spec::named(name).with_bind(unique_addr());
     let a = cluster.start(spec("a").with_state(&disk.state()));
     let b = cluster.start(spec("b").with_connect(cluster.addr(a)));
     wait_until_all_known(&disk.state(), &[cluster.id(b)]);
@@ -114,7 +114,7 @@ fn full_disk_keeps_the_old_file_and_the_node_running() {
     wait_until_no_temporary_is_left(&disk.state());
 
     // A restarted node reads its key and needs the disk for nothing else.
-    let again = cluster.spec_in_place(a);
+    let again = cluster.restart_spec(a);
     cluster.kill(a);
     let a = cluster.start(again);
     cluster.wait_full_mesh(&[a, b, c]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::store::{Store, ids, known, wait_until_all_known};
 use crate::support::process::Spec;
-use crate::support::{Cluster, DEADLINE, own_addr};
+use crate::support::{Cluster, DEADLINE, unique_addr};
 
 /// Rounds of each test; the environment variable `ROUNDS` overrides the usual number.
 fn rounds(usual: u32) -> u32 {
@@ -33,7 +33,7 @@ fn wait_for_write(file: &Path) {
 fn killed_writer_leaves_whole_known_peers() {
     let store = Store::new();
     let mut cluster = Cluster::new();
-    let spec = |name: &str| Spec::named(name).with_bind(own_addr()).with_state(&store.dir(name));
+    let spec = |name: &str| Spec::named(name).with_bind(unique_addr()).with_state(&store.dir(name));
     let others = cluster.start_star(spec("a"), [spec("b"), spec("c")]);
     let mut all: Vec<_> = others.iter().map(|&node| cluster.id(node)).collect();
     all.sort();

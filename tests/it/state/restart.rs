@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
 use crate::support::history::Member;
 use crate::support::process::Spec;
-use crate::support::{Cluster, DEADLINE, own_addr, stays_whole};
+use crate::support::{Cluster, DEADLINE, assert_mesh_stays_up, unique_addr};
 
 /// A node on an address that no other process uses, with a state directory.
 fn spec(store: &Store, name: &str) -> Spec {
-    Spec::named(name).with_bind(own_addr()).with_state(&store.dir(name))
+    Spec::named(name).with_bind(unique_addr()).with_state(&store.dir(name))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn restarted_node_finds_its_mesh_by_one_unchanged_address() {
     now.push(cluster.start(spec(&store, "d")));
     cluster.wait_full_mesh(&now);
     assert_eq!(now.iter().map(|&node| cluster.id(node)).collect::<Vec<_>>(), all);
-    stays_whole(&cluster, &now);
+    assert_mesh_stays_up(&cluster, &now);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn stopped_mesh_reforms_without_bootstrap_addresses() {
         wait_until_all_known(&store.dir(name), &others);
     }
     // One after the other, so that the last node has seen all others leave.
-    let back: Vec<_> = nodes.iter().map(|&node| cluster.spec_in_place(node)).collect();
+    let back: Vec<_> = nodes.iter().map(|&node| cluster.restart_spec(node)).collect();
     for &node in &nodes {
         assert!(cluster.terminate(node).success());
     }
@@ -111,7 +111,7 @@ fn left_peer_is_dialled_after_a_restart_only_if_the_user_asks() {
         };
         is(left, true) && is(lost, false)
     });
-    let again = cluster.spec_in_place(nodes[0]);
+    let again = cluster.restart_spec(nodes[0]);
     cluster.kill(nodes[0]);
 
     let (at_left, at_lost) = (listen_at(left.1), listen_at(lost.1));
@@ -182,7 +182,7 @@ fn known_peers_are_found_despite_a_wrong_wall_clock() {
         let mut cluster = Cluster::new();
         let (nodes, _) = killed_mesh(&store, &mut cluster);
         set_year(&known_peers_file(&store, "a"), year);
-        let back = nodes[1..].iter().map(|&node| cluster.spec_in_place(node)).collect::<Vec<_>>();
+        let back = nodes[1..].iter().map(|&node| cluster.restart_spec(node)).collect::<Vec<_>>();
         let mut nodes: Vec<_> = back.into_iter().map(|spec| cluster.start(without_bootstrap(spec))).collect();
         // `a` starts at another address, so only its known peers lead to the others.
         nodes.push(cluster.start(spec(&store, "a")));
@@ -249,7 +249,7 @@ fn first_seen_time_survives_many_restarts_of_both_nodes() {
     let seen = known(&store.dir("a"))[0]["first_seen"].clone();
     let (mut a, mut b) = (first, second);
     for _ in 0..3 {
-        let (again_a, again_b) = (cluster.spec_in_place(a), cluster.spec_in_place(b));
+        let (again_a, again_b) = (cluster.restart_spec(a), cluster.restart_spec(b));
         cluster.kill(a);
         assert!(cluster.terminate(b).success());
         a = cluster.start(again_a);

@@ -33,7 +33,7 @@ impl Credentials {
     }
 
     pub(crate) fn id(&self) -> PeerId {
-        PeerId::of_certificate(&self.chain[0]).expect("a certificate of our making")
+        PeerId::from_certificate(&self.chain[0]).expect("a certificate of our making")
     }
 
     fn resolver(&self) -> Arc<SingleCertAndKey> {

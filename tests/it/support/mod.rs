@@ -43,7 +43,7 @@ pub(crate) fn localhost() -> SocketAddr {
 ///
 /// A node that restarts on its port needs such an address: on a shared one, the source port of any
 /// connection could be that port while the node is down.
-pub(crate) fn own_addr() -> SocketAddr {
+pub(crate) fn unique_addr() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -66,7 +66,7 @@ pub(crate) fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> 
 
 /// Waits until pings have gone over every link for longer than the timeout and a few redials take, and
 /// checks that no peer went up or down meanwhile.
-pub(crate) fn stays_whole(cluster: &Cluster, members: &[Member]) {
+pub(crate) fn assert_mesh_stays_up(cluster: &Cluster, members: &[Member]) {
     // Five seconds at five pings a second; the timeout is three seconds.
     const PINGS: usize = 25;
     let mark = cluster.mark();
@@ -171,7 +171,7 @@ impl Cluster {
     }
 
     /// The spec that restarts the member: its own, with the address where it listened.
-    pub(crate) fn spec_in_place(&self, member: Member) -> Spec {
+    pub(crate) fn restart_spec(&self, member: Member) -> Spec {
         let spec = self.processes[member.index()].0.clone();
         spec.with_bind(self.addr(member))
     }
@@ -315,11 +315,11 @@ impl Cluster {
 
     /// Asks the member to leave, and waits until it has ended.
     pub(crate) fn terminate(&mut self, member: Member) -> ExitStatus {
-        self.end_by(member, Signal::TERM)
+        self.end_with_signal(member, Signal::TERM)
     }
 
     /// Sends a signal that ends the member, and waits until it has ended.
-    pub(crate) fn end_by(&mut self, member: Member, signal: Signal) -> ExitStatus {
+    pub(crate) fn end_with_signal(&mut self, member: Member, signal: Signal) -> ExitStatus {
         self.journal.lock().expect_end(member);
         self.signal(member, signal);
         self.wait_for("the member to end", &[member], |history| history.has_ended(member).then_some(()));

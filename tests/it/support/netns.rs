@@ -88,21 +88,21 @@ impl Network {
     }
 
     /// Replaces the rules for packets in transit between the nodes.
-    pub(crate) fn impose(&self, rules: &[String]) {
+    pub(crate) fn set_faults(&self, rules: &[String]) {
         self.replace_rules(&self.hub(), BRIDGE_CHAIN, rules);
     }
 
     /// Removes the rules for packets in transit.
-    pub(crate) fn lift(&self) {
-        self.impose(&[]);
+    pub(crate) fn clear_faults(&self) {
+        self.set_faults(&[]);
     }
 
     /// Replaces the rules of this node's own kernel for packets that the node sends.
-    pub(crate) fn impose_on_sender(&self, node: usize, rules: &[String]) {
+    pub(crate) fn set_sender_faults(&self, node: usize, rules: &[String]) {
         self.replace_rules(&self.namespace(node), OUTPUT_CHAIN, rules);
     }
 
-    /// Packets that the node has sent since `impose_on_sender` set a rule with a `counter`.
+    /// Packets that the node has sent since `set_sender_faults` set a rule with a `counter`.
     pub(crate) fn packets_counted(&self, node: usize) -> u64 {
         let namespace = self.namespace(node);
         let list = ["ip", "netns", "exec", &namespace, "nft", "list", "chain"].into_iter();
@@ -133,7 +133,7 @@ impl Network {
     /// Moves `hidden` from the bridge to a link behind `router`, which translates addresses (NAT): the
     /// router replaces `hidden`'s source address by its own, and maps this port to `hidden`'s port.
     /// `None`, with the reason on stderr, if the kernel cannot do that.
-    pub(crate) fn hide(&self, hidden: usize, router: usize, mapped_port: u16) -> Option<()> {
+    pub(crate) fn put_behind_router(&self, hidden: usize, router: usize, mapped_port: u16) -> Option<()> {
         let (inside, outside) = (self.namespace(hidden), self.namespace(router));
         self.ip(hidden, "link set eth0 down");
         self.ip(router, &format!("link add in0 type veth peer name in0 netns {inside}"));

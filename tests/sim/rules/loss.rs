@@ -71,14 +71,14 @@ fn a_connect_address_that_answered_starts_its_backoff_over() {
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
     let outputs = node.wait(4 * SECOND);
-    let seeds = dialled(&outputs).iter().filter(|(.., expected)| *expected == Expected::Anybody).count();
+    let seeds = dialled(&outputs).iter().filter(|(.., expected)| *expected == Expected::AnyPeer).count();
     assert!(seeds >= 3, "{seeds}");
 }
 
 /// Whether a `--connect` address is dialled within some seconds.
 fn dials_anybody(node: &mut Puppet) -> bool {
     let outputs = node.wait_in_vain(TIMEOUT - ms(1));
-    dialled(&outputs).iter().any(|(.., expected)| *expected == Expected::Anybody)
+    dialled(&outputs).iter().any(|(.., expected)| *expected == Expected::AnyPeer)
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn silent_for_its_timeout() -> (Puppet, SessionId) {
 #[test]
 fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
     let (mut node, session) = silent_for_its_timeout();
-    let outputs = node.tell(Input::Quiet { session });
+    let outputs = node.tell(Input::Drained { session });
     let events = told(&outputs);
     assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
     assert!(closes(&outputs, session));
@@ -32,7 +32,7 @@ fn a_heartbeat_that_lay_unread_saves_its_sender() {
     let (mut node, session) = silent_for_its_timeout();
     let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
     node.receives(session, message);
-    assert!(told(&node.tell(Input::Quiet { session })).is_empty());
+    assert!(told(&node.tell(Input::Drained { session })).is_empty());
     assert!(told(&node.wait(TIMEOUT - SECOND / 10)).is_empty());
 }
 
@@ -49,5 +49,5 @@ fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
 fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
     let (mut node, session) = silent_for_its_timeout();
     assert!(closes(&node.tell(Input::Leave), session));
-    assert!(node.tell(Input::Quiet { session }).is_empty());
+    assert!(node.tell(Input::Drained { session }).is_empty());
 }

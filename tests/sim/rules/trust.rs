@@ -99,7 +99,7 @@ fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
         let outputs = node.wait_for_dial();
         for (session, expected) in dials_expecting(&outputs) {
             let is_pinned = expected == Expected::Pinned(pin.parse().unwrap());
-            assert!(is_pinned || expected != Expected::Anybody);
+            assert!(is_pinned || expected != Expected::AnyPeer);
             pinned += usize::from(is_pinned);
             if expected == Expected::Peer(id(4)) && !is_met {
                 node.up_at(session, id(4), 1, addr(3));

@@ -10,7 +10,7 @@ pub(super) fn id(source: &KeySource) -> Result<String, VerbError> {
     let id = match source {
         KeySource::Key(key) => Identity::from_key_file(key)?.id(),
         KeySource::State(state) => StateDir::peek_id(state)?,
-        KeySource::Certificate(cert) => PeerId::of_certificate_file(cert)?,
+        KeySource::Certificate(cert) => PeerId::from_certificate_file(cert)?,
     };
     Ok(format!("{id}\n"))
 }
