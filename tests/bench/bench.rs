@@ -8,15 +8,14 @@
 // Counts become figures: nothing here needs the last bits of a 64-bit number.
 #![allow(clippy::cast_precision_loss)]
 
+mod baseline;
+mod child_guard;
 mod clock;
 mod cluster;
-mod contender;
 #[path = "../it/support/credentials.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod credentials;
 mod figures;
-mod floor;
-mod keeper;
 mod machine;
 mod measure;
 #[path = "../it/support/netns.rs"]
@@ -31,6 +30,7 @@ mod process;
 mod procfs;
 mod report;
 mod stop;
+mod system_under_test;
 mod table;
 mod traffic;
 
@@ -43,9 +43,11 @@ use stop::{Signals, Stop};
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
-        Some(contender::embedded::ROLE) => contender::embedded::run(arguments.drain(1..)),
-        Some(contender::embedded::BROADCAST_ROLE) => contender::embedded::broadcast(arguments.drain(1..)),
-        Some(floor::MEMORY_ROLE) => floor::print_session_bytes(),
+        Some(system_under_test::embedded::ROLE) => system_under_test::embedded::run(arguments.drain(1..)),
+        Some(system_under_test::embedded::BROADCAST_ROLE) => {
+            system_under_test::embedded::broadcast(arguments.drain(1..))
+        }
+        Some(baseline::MEMORY_ROLE) => baseline::print_session_bytes(),
         // Cargo says so when it is asked for benchmarks, and not when it runs everything as tests.
         _ if !arguments.iter().any(|argument| argument == "--bench") => {
             println!("nothing is measured here; make bench does that");

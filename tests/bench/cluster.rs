@@ -11,11 +11,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::child_guard::ChildGuard;
 use crate::clock;
-use crate::contender::{Contender, Ear, Heard, Plan};
-use crate::keeper::Keeper;
 use crate::procfs::{self, Memory};
 use crate::stop::{Signals, Stop};
+use crate::system_under_test::{Ear, Heard, Plan, SystemUnderTest};
 
 /// Lines of each node kept to explain a failure.
 const TAIL_LINES: usize = 6;
@@ -50,7 +50,7 @@ struct Node {
 }
 
 pub(crate) struct Cluster<'a> {
-    contender: &'a dyn Contender,
+    system: &'a dyn SystemUnderTest,
     signals: &'a Signals,
     /// All pipes and the signals: what a wait costs is part of what is measured, so it must not grow with the
     /// number of nodes.
@@ -68,18 +68,18 @@ pub(crate) struct Cluster<'a> {
     last_heard: Duration,
     dir: tempfile::TempDir,
     // Last, as dropping it waits for the group's end.
-    keeper: Keeper,
+    child_guard: ChildGuard,
 }
 
 impl<'a> Cluster<'a> {
-    pub(crate) fn new(contender: &'a dyn Contender, signals: &'a Signals) -> Result<Self, Stop> {
+    pub(crate) fn new(system: &'a dyn SystemUnderTest, signals: &'a Signals) -> Result<Self, Stop> {
         let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
-        let keeper = Keeper::start()?;
+        let child_guard = ChildGuard::start()?;
         let last_heard = clock::now();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         add(&epoll, signals.fd(), SIGNALS)?;
         Ok(Self {
-            contender,
+            system,
             signals,
             epoll,
             ready: Vec::with_capacity(READY_MAX),
@@ -90,19 +90,19 @@ impl<'a> Cluster<'a> {
             losses: 0,
             last_heard,
             dir,
-            keeper,
+            child_guard,
         })
     }
 
     /// Starts one node, without waiting for anything.
     pub(crate) fn spawn(&mut self, join: Option<&str>) -> Result<usize, Stop> {
         let plan = Plan { index: self.nodes.len(), join, dir: self.dir.path() };
-        let mut command = self.contender.command(&plan)?;
+        let mut command = self.system.command(&plan)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.keeper.adopt(&mut command);
+        self.child_guard.adopt(&mut command);
         let mut child = command
             .spawn()
-            .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.contender.name())))?;
+            .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.system.name())))?;
         let stdout = Source::new(child.stdout.take());
         let stderr = Source::new(child.stderr.take());
         stdout.enter(&self.epoll, Place { node: plan.index, is_stderr: false })?;
@@ -111,7 +111,7 @@ impl<'a> Cluster<'a> {
             child,
             stdout,
             stderr,
-            ear: self.contender.ear(&plan),
+            ear: self.system.ear(&plan),
             ready: None,
             view: BTreeSet::new(),
             tail: VecDeque::new(),
@@ -252,7 +252,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn failure(&self, what: &str) -> Stop {
-        let mut text = format!("{}: {what}", self.contender.name());
+        let mut text = format!("{}: {what}", self.system.name());
         let incomplete = |node: &&Node| node.running && node.view.len() + 1 < self.running().count();
         let unhappy: Vec<&Node> = self.nodes.iter().filter(incomplete).collect();
         for node in unhappy.iter().take(NODES_SHOWN) {

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use p2p_gossip::internals::limits::{FRAMES_PER_SECOND, HEARTBEAT, PERIOD_DEFAULT, TIMEOUT};
 
+use crate::baseline::{self, ColdRecord, Handshake, OneRecord, Throughput};
 use crate::clock::{self, median};
 use crate::cluster::Cluster;
-use crate::contender::Contender as _;
-use crate::contender::ours::Ours;
-use crate::floor::{self, ColdRecord, Handshake, OneRecord, Throughput};
 use crate::machine::cores;
 use crate::measure::{self, Death, MemoryANode, pairs};
 use crate::options::{LOAD, Options};
 use crate::procfs;
 use crate::report::{Report, progress};
 use crate::stop::{Signals, Stop};
+use crate::system_under_test::SystemUnderTest as _;
+use crate::system_under_test::ours::Ours;
 use crate::table::{NOTHING, bytes, ratio, time};
 use crate::traffic;
 
@@ -32,7 +32,7 @@ struct Run<'a> {
     options: &'a Options,
     signals: &'a Signals,
     ours: Ours,
-    floors: Floors,
+    baselines: Floors,
     /// CPU time of a node that meets nobody.
     start_cpu_s: f64,
     report: Report,
@@ -54,12 +54,12 @@ impl Floors {
         progress("floors: TLS alone");
         let time_ms = if options.quick { 500 } else { 2000 };
         Ok(Self {
-            handshake: floor::handshake(options.handshakes())?,
-            thread_cpu_s: floor::thread_start(THREADS)?,
-            record: floor::record(options.records())?,
-            cold_record: floor::cold_record(options.records() / 10)?,
-            throughput: floor::throughput(Duration::from_millis(time_ms))?,
-            session_bytes: floor::session_bytes()?,
+            handshake: baseline::handshake(options.handshakes())?,
+            thread_cpu_s: baseline::thread_start(THREADS)?,
+            record: baseline::record(options.records())?,
+            cold_record: baseline::cold_record(options.records() / 10)?,
+            throughput: baseline::throughput(Duration::from_millis(time_ms))?,
+            session_bytes: baseline::session_bytes()?,
         })
     }
 
@@ -91,9 +91,9 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     let ours = Ours::quiet(options.program.clone());
     let version = ours.version().map_err(Stop::Failed)?;
     let mut report = Report::new(&[version], &["figure", "nodes", "ours", "floor", "ratio", "reach"]);
-    let floors = Floors::measure(options)?;
-    report.note(floors.explain());
-    let mut run = Run { options, signals, ours, floors, start_cpu_s: 0.0, report, memory: Vec::new() };
+    let baselines = Floors::measure(options)?;
+    report.note(baselines.explain());
+    let mut run = Run { options, signals, ours, baselines, start_cpu_s: 0.0, report, memory: Vec::new() };
     if options.wants("formation") {
         run.start_alone()?;
     }
@@ -146,14 +146,14 @@ impl Run<'_> {
         let ours = self.ours.clone();
         let rounds = if self.options.wants("formation") { self.options.rounds_of_short() } else { 1 };
         if self.options.wants("idle") {
-            self.floors.record = floor::record(self.options.records())?;
+            self.baselines.record = baseline::record(self.options.records())?;
         }
         let handshakes = self.options.handshakes();
         // In turns: how fast a machine is, above all a virtual one, changes within seconds.
-        let mut floors = Vec::new();
-        let floor = || floor::handshake(handshakes).map(|handshake| floors.push(handshake));
-        let formed = measure::formation(&ours, self.signals, count, rounds, floor);
-        self.floors.handshake = Handshake::median(&floors);
+        let mut baselines = Vec::new();
+        let baseline = || baseline::handshake(handshakes).map(|handshake| baselines.push(handshake));
+        let formed = measure::formation(&ours, self.signals, count, rounds, baseline);
+        self.baselines.handshake = Handshake::median(&baselines);
         let what = format!("formation of {count} nodes");
         let Some((mut cluster, formation)) = self.report.or_note(&what, formed)? else {
             return Ok(());
@@ -191,7 +191,7 @@ impl Run<'_> {
     }
 
     fn formation(&mut self, count: usize, formation: measure::Formation) {
-        let cpu_floor = pairs(count) * self.floors.handshake.cpu_s;
+        let cpu_floor = pairs(count) * self.baselines.handshake.cpu_s;
         let wall_floor = cpu_floor / f64::from(cores());
         let n = count.to_string();
         self.row([
@@ -214,7 +214,7 @@ impl Run<'_> {
             "formation, CPU a pair".to_owned(),
             n.clone(),
             time(formation.cpu_s / pairs(count)),
-            time(self.floors.handshake.cpu_s),
+            time(self.baselines.handshake.cpu_s),
             ratio(formation.cpu_s, cpu_floor),
             "same at all N, ± 20 %".to_owned(),
         ]);
@@ -224,11 +224,11 @@ impl Run<'_> {
             "formation, CPU a pair without starts".to_owned(),
             n.clone(),
             time(without_starts / pairs(count)),
-            time(self.floors.handshake.cpu_s),
+            time(self.baselines.handshake.cpu_s),
             ratio(without_starts, cpu_floor),
         ]);
         // What a mesh of processes with a thread for each end of a connection takes at the least.
-        let threads = 2.0 * pairs(count) * self.floors.thread_cpu_s;
+        let threads = 2.0 * pairs(count) * self.baselines.thread_cpu_s;
         let shape = cpu_floor + threads + self.start_cpu_s * count as f64;
         self.row([
             "formation, CPU ÷ handshakes, threads, starts".to_owned(),
@@ -248,7 +248,7 @@ impl Run<'_> {
     }
 
     fn idle(&mut self, count: usize, idle: measure::Idle) {
-        let record = self.floors.record;
+        let record = self.baselines.record;
         // Each node hears a heartbeat of each other one in an interval, and sends it one.
         let messages_a_node = (count - 1) as f64 / HEARTBEAT.as_secs_f64();
         let (cpu, wakeups) = (idle.cpu_a_node / messages_a_node, idle.wakeups_a_node / messages_a_node);
@@ -269,7 +269,7 @@ impl Run<'_> {
             ratio(cpu, record.cpu_s),
             if count == 64 { "≤ 2.0".to_owned() } else { NOTHING.to_owned() },
         ]);
-        let cold = self.floors.cold_record.cpu_s;
+        let cold = self.baselines.cold_record.cpu_s;
         self.row([
             "idle, the same ÷ a record now and then".to_owned(),
             n.clone(),
@@ -309,13 +309,13 @@ impl Run<'_> {
         };
         if few < many {
             let session = (much.rss - little.rss) / (many - few) as f64;
-            let floor = self.floors.session_bytes;
+            let baseline = self.baselines.session_bytes;
             self.row([
                 "memory a session".to_owned(),
                 format!("{few} … {many}"),
                 bytes(session),
-                bytes(floor),
-                ratio(session, floor),
+                bytes(baseline),
+                ratio(session, baseline),
                 "≤ 1.20".to_owned(),
             ]);
         }
@@ -330,9 +330,15 @@ impl Run<'_> {
         let nothing = || NOTHING.to_owned();
         let n = count.to_string();
         if self.options.wants("join") {
-            let floor = (count - 1) as f64 * self.floors.handshake.wall_s;
+            let baseline = (count - 1) as f64 * self.baselines.handshake.wall_s;
             let took = median(&joins);
-            self.row(["join of one more".to_owned(), n.clone(), time(took), time(floor), ratio(took, floor)]);
+            self.row([
+                "join of one more".to_owned(),
+                n.clone(),
+                time(took),
+                time(baseline),
+                ratio(took, baseline),
+            ]);
         }
         if self.options.wants("death") {
             let reach = if count == 100 { "≤ 100 ms" } else { NOTHING };
@@ -342,14 +348,14 @@ impl Run<'_> {
                 silent.push(measure::death(cluster, Death::Silent)?);
                 measure::join(cluster)?;
             }
-            let (took, floor) = (median(&silent), TIMEOUT.as_secs_f64());
+            let (took, baseline) = (median(&silent), TIMEOUT.as_secs_f64());
             let reach = if count == 100 { "≤ timeout + 0.3 s" } else { NOTHING };
             self.row([
                 "death, silent".to_owned(),
                 n,
                 time(took),
-                time(floor),
-                ratio(took, floor),
+                time(baseline),
+                ratio(took, baseline),
                 reach.to_owned(),
             ]);
         }
@@ -365,17 +371,17 @@ impl Run<'_> {
         let Some(spread) = self.report.or_note("latency", spread)? else {
             return Ok(());
         };
-        let floor = self.floors.record.way_s;
+        let baseline = self.baselines.record.way_s;
         let parts = [
-            ("p50", spread.p50, floor.p50, NOTHING),
-            ("p99", spread.p99, floor.p99, if count == 64 { "≤ 5" } else { NOTHING }),
-            ("max", spread.max, floor.max, NOTHING),
+            ("p50", spread.p50, baseline.p50, NOTHING),
+            ("p99", spread.p99, baseline.p99, if count == 64 { "≤ 5" } else { NOTHING }),
+            ("max", spread.max, baseline.max, NOTHING),
         ];
-        for (part, ours, floor, reach) in parts {
+        for (part, ours, baseline, reach) in parts {
             let (what, n) = (format!("ping latency, {part}"), count.to_string());
-            self.row([what, n, time(ours), time(floor), ratio(ours, floor), reach.to_owned()]);
+            self.row([what, n, time(ours), time(baseline), ratio(ours, baseline), reach.to_owned()]);
         }
-        let cold = self.floors.cold_record.way_s;
+        let cold = self.baselines.cold_record.way_s;
         for (part, ours, cold) in [("p50", spread.p50, cold.p50), ("p99", spread.p99, cold.p99)] {
             let what = format!("ping latency, {part} ÷ a record now and then");
             self.row([what, count.to_string(), time(ours), time(cold), ratio(ours, cold)]);
@@ -392,7 +398,7 @@ impl Run<'_> {
     fn throughput(&mut self) -> Result<(), Stop> {
         progress("throughput");
         let window = self.options.window();
-        let floor = self.floors.throughput;
+        let baseline = self.baselines.throughput;
         for count in [2, traffic::FAN] {
             let taken = traffic::broadcast(self.ours.clone(), self.signals, count, window);
             let receivers = count - 1;
@@ -404,7 +410,7 @@ impl Run<'_> {
                 format!("messages a second, 1 → {receivers}"),
                 n.clone(),
                 format!("{:.0}", taken.frames_per_s),
-                format!("{:.0}", floor.frames_per_s),
+                format!("{:.0}", baseline.frames_per_s),
                 NOTHING.to_owned(),
                 format!("limit {}", FRAMES_PER_SECOND as usize * receivers),
             ]);
@@ -412,8 +418,8 @@ impl Run<'_> {
                 "CPU a message taken and shown".to_owned(),
                 n,
                 time(taken.cpu_s),
-                time(floor.cpu_s),
-                ratio(taken.cpu_s, floor.cpu_s),
+                time(baseline.cpu_s),
+                ratio(taken.cpu_s, baseline.cpu_s),
             ]);
         }
         Ok(())

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::clock::{self, median};
 use crate::cluster::Cluster;
-use crate::contender::Contender;
 use crate::procfs;
 use crate::stop::{Signals, Stop};
+use crate::system_under_test::SystemUnderTest;
 
 /// What is waited for at most, except where a figure says otherwise: only a failure waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,7 +26,7 @@ pub(crate) struct Formation {
 
 /// Forms a mesh so often, each time after something else, and leaves the last one running.
 pub(crate) fn formation<'a>(
-    contender: &'a dyn Contender,
+    system: &'a dyn SystemUnderTest,
     signals: &'a Signals,
     count: usize,
     rounds: usize,
@@ -35,7 +35,7 @@ pub(crate) fn formation<'a>(
     let mut all: Vec<Formation> = Vec::new();
     loop {
         first()?;
-        let mut cluster = Cluster::new(contender, signals)?;
+        let mut cluster = Cluster::new(system, signals)?;
         let (accepted, began) = (procfs::connections_accepted()?, clock::now());
         let complete = cluster.form(count, PATIENCE)?;
         let cpu_s = cluster.cpu()?.as_secs_f64();

@@ -2,18 +2,18 @@
 //!
 //! All are measured by the same code: started in the same way, heard through their own words on
 //! stdout or stderr, killed and stopped alike. How each is set up is said where it is
-//! (`contender/`). What they do differs: Serf's members share one key and keep no connections;
+//! (`system/`). What they do differs: Serf's members share one key and keep no connections;
 //! NATS's routes are mutual TLS from a common authority, a full mesh like ours.
 
 use crate::clock::median;
-use crate::contender::Contender;
-use crate::contender::nats::Nats;
-use crate::contender::ours::Ours;
-use crate::contender::serf::Serf;
 use crate::measure::{self, Death, PATIENCE};
 use crate::options::Options;
 use crate::report::{Report, progress};
 use crate::stop::{Signals, Stop};
+use crate::system_under_test::SystemUnderTest;
+use crate::system_under_test::nats::Nats;
+use crate::system_under_test::ours::Ours;
+use crate::system_under_test::serf::Serf;
 use crate::table::{NOTHING, bytes, time};
 
 /// What is measured of each, in the order of the table.
@@ -35,30 +35,30 @@ type Cells = [String; FIGURES.len()];
 /// Measures all that are installed.
 pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
     let nats = Nats::new().map_err(|error| Stop::Failed(format!("a certificate authority: {error}")))?;
-    let all: [Box<dyn Contender>; 3] =
+    let all: [Box<dyn SystemUnderTest>; 3] =
         [Box::new(Ours::quiet(options.program.clone())), Box::new(Serf), Box::new(nats)];
     let (mut found, mut versions, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-    for contender in &all {
-        match contender.version() {
+    for system in &all {
+        match system.version() {
             Ok(version) => {
-                found.push(contender.as_ref());
+                found.push(system.as_ref());
                 versions.push(version);
             }
-            Err(why) => missing.push(format!("{} was not found: {why}", contender.name())),
+            Err(why) => missing.push(format!("{} was not found: {why}", system.name())),
         }
     }
-    let names: Vec<String> = found.iter().map(|contender| contender.name()).collect();
+    let names: Vec<String> = found.iter().map(|system| system.name()).collect();
     let headings: Vec<&str> =
         ["figure", "nodes"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let mut report = Report::new(&versions, &headings);
     missing.into_iter().for_each(|note| report.note(note));
     for count in options.sizes() {
         let mut columns: Vec<Cells> = Vec::new();
-        for contender in &found {
-            progress(&format!("{count} nodes: {}", contender.name()));
+        for system in &found {
+            progress(&format!("{count} nodes: {}", system.name()));
             let mut cells = std::array::from_fn(|_| NOTHING.to_owned());
-            let measured = measure(*contender, options, signals, count, &mut cells);
-            report.or_note(&format!("{} at {count} nodes", contender.name()), measured)?;
+            let measured = measure(*system, options, signals, count, &mut cells);
+            report.or_note(&format!("{} at {count} nodes", system.name()), measured)?;
             columns.push(cells);
         }
         for (at, figure) in FIGURES.iter().enumerate() {
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
 
 /// Fills in what can be had, in the order in which it is measured.
 fn measure(
-    contender: &dyn Contender,
+    system: &dyn SystemUnderTest,
     options: &Options,
     signals: &Signals,
     count: usize,
@@ -85,8 +85,7 @@ fn measure(
 ) -> Result<(), Stop> {
     let [wall, cpu, connections, idle_cpu, wakeups, rss, pss, joining, closed, silent] = cells;
     *wall = format!("not in {} s", PATIENCE.as_secs());
-    let (mut cluster, formation) =
-        measure::formation(contender, signals, count, options.rounds(), || Ok(()))?;
+    let (mut cluster, formation) = measure::formation(system, signals, count, options.rounds(), || Ok(()))?;
     *wall = time(formation.wall_s);
     *cpu = time(formation.cpu_s);
     *connections = format!("{:.2}", formation.connections_a_pair);

@@ -90,7 +90,7 @@ pub(crate) fn bytes(bytes: f64) -> String {
     if bytes >= 1e6 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} kB", bytes / 1e3) }
 }
 
-pub(crate) fn ratio(value: f64, floor: f64) -> String {
-    let ratio = value / floor;
+pub(crate) fn ratio(value: f64, baseline: f64) -> String {
+    let ratio = value / baseline;
     if ratio.is_finite() { format!("{ratio:.2}") } else { NOTHING.to_owned() }
 }

@@ -8,12 +8,12 @@ use std::{hint, thread};
 
 use crate::clock::{self, Spread, median};
 use crate::cluster::Cluster;
-use crate::contender::Heard;
-use crate::contender::embedded::{EverySecond, OneBroadcasts};
-use crate::contender::ours::Ours;
 use crate::measure::PATIENCE;
 use crate::netns::{self, Network};
 use crate::stop::{Signals, Stop};
+use crate::system_under_test::Heard;
+use crate::system_under_test::embedded::{EverySecond, OneBroadcasts};
+use crate::system_under_test::ours::Ours;
 
 /// Hexadecimal digits of an id in a log.
 const SHORT_ID: usize = 10;
@@ -70,8 +70,8 @@ pub(crate) fn broadcast(
     count: usize,
     window: Duration,
 ) -> Result<Taken, Stop> {
-    let contender = OneBroadcasts { ours, count };
-    let mut cluster = Cluster::new(&contender, signals)?;
+    let system = OneBroadcasts { ours, count };
+    let mut cluster = Cluster::new(&system, signals)?;
     cluster.form(count, PATIENCE)?;
     cluster.listen_for(BURST_OVER)?;
     let receivers = |cluster: &Cluster<'_>| -> Result<f64, Stop> {

@@ -11,10 +11,10 @@ use p2p_gossip::{ConnectAddr, DialAddr, DownReason, Event, PeerId, PeerState};
 
 use super::clock::{MS, Micros, SECOND, micros};
 use super::net::{ConnId, Side};
-use super::process::ProcId;
-use super::shadow::{
-    DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, Moment, PeerShadow, SessionShadow, Standing, grace,
+use super::oracle::{
+    DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, Moment, PeerShadow, SessionOracle, Standing, grace,
 };
+use super::process::ProcId;
 use super::world::World;
 
 pub const IDENTITY: &str = "1: one session a peer, never with oneself";
@@ -42,17 +42,17 @@ impl World {
         // As the design has it: our timeout, or three of its heartbeats, but no more than a minute.
         let theirs = (3 * u64::from(up.hello.heartbeat_ms) * MS).min(60 * SECOND);
         let timeout = micros(self.procs[proc].config.timeout).max(theirs);
-        let shadow = &mut self.procs[proc].shadow;
-        let dialled = shadow.dials.remove(&up.session);
-        shadow.changed.insert(up.peer);
-        let open = !shadow.cancelled.contains(&up.session);
-        shadow.sessions.insert(up.session, SessionShadow { peer: up.peer, conn, side, open });
+        let oracle = &mut self.procs[proc].oracle;
+        let dialled = oracle.dials.remove(&up.session);
+        oracle.changed.insert(up.peer);
+        let open = !oracle.cancelled.contains(&up.session);
+        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open });
         if open {
-            shadow.newest = Some((up.peer, up.session));
-            shadow.newest_dialled = dialled;
-            shadow.newest_timeout = timeout;
+            oracle.newest = Some((up.peer, up.session));
+            oracle.newest_dialled = dialled;
+            oracle.newest_timeout = timeout;
         }
-        let peer = shadow.peer(up.peer);
+        let peer = oracle.peer(up.peer);
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if side == 0 {
             shown.push(up.remote.into());
@@ -65,26 +65,26 @@ impl World {
     /// After the mesh has taken it in: it is the one to send on, or was refused for a reason.
     pub fn check_newest(&mut self, proc: ProcId) {
         let moment = self.moment(proc);
-        let Some((peer, session)) = self.procs[proc].shadow.newest.take() else {
+        let Some((peer, session)) = self.procs[proc].oracle.newest.take() else {
             return;
         };
         let process = &mut self.procs[proc];
-        if !process.shadow.sessions.get(&session).is_some_and(|s| s.open) {
+        if !process.oracle.sessions.get(&session).is_some_and(|s| s.open) {
             return;
         }
-        process.shadow.heard(peer, moment);
-        process.shadow.peer(peer).timeout = process.shadow.newest_timeout;
+        process.oracle.heard(peer, moment);
+        process.oracle.peer(peer).timeout = process.oracle.newest_timeout;
         if process.mesh.open_sessions(&peer).last() != Some(&session) {
             let open = process.mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
             return;
         }
         if session.is_dialled() {
-            let conn = process.shadow.sessions[&session].conn;
+            let conn = process.oracle.sessions[&session].conn;
             let reached = DialAddr::from(self.conns[conn].addr);
-            let shadow = &mut self.procs[proc].shadow;
-            let dialled = shadow.newest_dialled.take();
-            let peer = shadow.peer(peer);
+            let oracle = &mut self.procs[proc].oracle;
+            let dialled = oracle.newest_dialled.take();
+            let peer = oracle.peer(peer);
             // A name counts if the peer says that it is its own.
             let own = dialled.filter(|addr| peer.first_hand.contains(addr));
             peer.proven = [reached].into_iter().chain(own).collect();
@@ -94,65 +94,65 @@ impl World {
     /// This process's now.
     pub fn moment(&self, proc: ProcId) -> Moment {
         let process = &self.procs[proc];
-        process.shadow.moment(self.now, process.clock.elapsed(self.now))
+        process.oracle.moment(self.now, process.clock.elapsed(self.now))
     }
 
     pub fn saw_received(&mut self, proc: ProcId, moment: Moment, input: &Input) {
         let Input::Received { session, message, .. } = input else {
             return;
         };
-        let shadow = &mut self.procs[proc].shadow;
-        let Some(&SessionShadow { peer, open, .. }) = shadow.sessions.get(session) else {
+        let oracle = &mut self.procs[proc].oracle;
+        let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(session) else {
             return;
         };
         if open || matches!(message, Message::Ping { .. }) {
-            shadow.heard(peer, moment);
-            if open && std::mem::take(&mut shadow.peer(peer).refuses) {
-                shadow.changed.insert(peer);
+            oracle.heard(peer, moment);
+            if open && std::mem::take(&mut oracle.peer(peer).refuses) {
+                oracle.changed.insert(peer);
             }
         }
         if let Message::Peers { records, .. } = message {
             for record in records.iter().filter(|record| record.connected) {
-                shadow.peer(record.id).listed_connected = Some(moment.at);
+                oracle.peer(record.id).listed_connected = Some(moment.at);
             }
         }
     }
 
     pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
         let process = &mut self.procs[proc];
-        let at = process.shadow.dials.remove(&session);
+        let at = process.oracle.dials.remove(&session);
         if let (Some(at), DialError::WrongId { found }) = (at, reason)
             && *found == process.id
         {
             // Where its own key answers it looks for others last.
-            let there = process.shadow.peers.values_mut().filter(|peer| peer.proven.contains(&at));
+            let there = process.oracle.peers.values_mut().filter(|peer| peer.proven.contains(&at));
             there.for_each(|peer| peer.proven.clear());
         }
     }
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
         let (moment, now) = (self.moment(proc), self.now);
-        let shadow = &mut self.procs[proc].shadow;
-        let Some(ended) = shadow.sessions.remove(&session) else {
+        let oracle = &mut self.procs[proc].oracle;
+        let Some(ended) = oracle.sessions.remove(&session) else {
             return;
         };
-        shadow.changed.insert(ended.peer);
-        if !ended.open || shadow.open_sessions(&ended.peer).next().is_some() || shadow.leaving {
+        oracle.changed.insert(ended.peer);
+        if !ended.open || oracle.open_sessions(&ended.peer).next().is_some() || oracle.leaving {
             return;
         }
         if let DisconnectReason::Bye(_) = reason {
-            shadow.heard(ended.peer, moment);
+            oracle.heard(ended.peer, moment);
         }
         if let DisconnectReason::Bye(said) = reason {
             let wants_us = matches!(said, ByeReason::Duplicate | ByeReason::Silent | ByeReason::Leaving);
-            shadow.peer(ended.peer).refuses |= !wants_us;
+            oracle.peer(ended.peer).refuses |= !wants_us;
         }
         let promised = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
-        if shadow.is_up(&ended.peer) {
+        if oracle.is_up(&ended.peer) {
             if promised {
-                shadow.peer(ended.peer).sessionless_since = Some(now);
+                oracle.peer(ended.peer).sessionless_since = Some(now);
             } else {
-                shadow.must_be_down.push(ended.peer);
+                oracle.must_be_down.push(ended.peer);
             }
         }
     }
@@ -175,7 +175,7 @@ impl World {
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::internals::mesh::Report::WrongId { expected, .. } = report {
-                    self.procs[proc].shadow.peer(*expected).proven.clear();
+                    self.procs[proc].oracle.peer(*expected).proven.clear();
                 }
             }
         }
@@ -193,16 +193,16 @@ impl World {
         let (local, now) = (self.local(proc), self.now);
         let process = &mut self.procs[proc];
         self.trace.mix(&session);
-        process.shadow.dials.insert(session, addr.clone());
+        process.oracle.dials.insert(session, addr.clone());
         let mut wrong = Vec::new();
-        if !process.shadow.take_token(local) {
+        if !process.oracle.take_token(local) {
             wrong.push((LIMITS, "more dials a second than allowed".to_owned()));
         }
         let in_flight = process.mesh.dials_in_flight();
         if in_flight > DIALS_IN_FLIGHT_MAX {
             wrong.push((LIMITS, format!("{in_flight} dials in flight")));
         }
-        if process.shadow.leaving {
+        if process.oracle.leaving {
             wrong.push((LEFT, "dials while it leaves".to_owned()));
         }
         if !addr.is_dialable() {
@@ -217,13 +217,13 @@ impl World {
             }
             Expected::Peer(id) if id == process.id => wrong.push((IDENTITY, "dials itself".to_owned())),
             Expected::Peer(id) => {
-                if let Err(why) = process.shadow.access.check(&id) {
+                if let Err(why) = process.oracle.access.check(&id) {
                     wrong.push((ADMISSION, format!("dials {}: {why}", id.short())));
                 }
                 if !process.mesh.open_sessions(&id).is_empty() {
                     wrong.push((IDENTITY, format!("dials {} while connected to it", id.short())));
                 }
-                let peer = process.shadow.peer(id);
+                let peer = process.oracle.peer(id);
                 let listed = peer.listed_connected.is_some_and(|at| at + SLACK > peer.since + LEFT_QUIET);
                 // The user's own addresses are dialled whoever was there last.
                 if peer.standing == Standing::Left && !listed && hearsay {
@@ -245,7 +245,7 @@ impl World {
 
     fn check_send(&mut self, proc: ProcId, session: SessionId, message: &Message) {
         let process = &self.procs[proc];
-        let Some(&SessionShadow { peer, open, .. }) = process.shadow.sessions.get(&session) else {
+        let Some(&SessionOracle { peer, open, .. }) = process.oracle.sessions.get(&session) else {
             // It may have ended with the same turn.
             return;
         };
@@ -274,8 +274,8 @@ impl World {
         if record.id == to || record.id == process.id {
             return Err("the one asking, or itself".to_owned());
         }
-        let peer = process.shadow.peers.get(&record.id).ok_or("never met")?;
-        process.shadow.access.check(&record.id).map_err(|why| why.to_string())?;
+        let peer = process.oracle.peers.get(&record.id).ok_or("never met")?;
+        process.oracle.access.check(&record.id).map_err(|why| why.to_string())?;
         let connected = peer.standing == Standing::Up;
         if !matches!(peer.standing, Standing::Up | Standing::Down) {
             // A list may have told that a peer that left is back.
@@ -297,77 +297,77 @@ impl World {
     }
 
     fn check_close(&mut self, proc: ProcId, session: SessionId, reason: ByeReason) {
-        let shadow = &mut self.procs[proc].shadow;
-        shadow.leaving |= reason == ByeReason::Leaving;
-        if shadow.dials.contains_key(&session) {
-            shadow.cancelled.insert(session);
+        let oracle = &mut self.procs[proc].oracle;
+        oracle.leaving |= reason == ByeReason::Leaving;
+        if oracle.dials.contains_key(&session) {
+            oracle.cancelled.insert(session);
             return;
         }
-        let Some(closed) = shadow.sessions.get_mut(&session) else {
+        let Some(closed) = oracle.sessions.get_mut(&session) else {
             return;
         };
         let was_open = std::mem::replace(&mut closed.open, false);
         let peer = closed.peer;
-        shadow.changed.insert(peer);
-        let is_newest = shadow.newest == Some((peer, session));
-        let was_cancelled = shadow.cancelled.contains(&session);
+        oracle.changed.insert(peer);
+        let is_newest = oracle.newest == Some((peer, session));
+        let was_cancelled = oracle.cancelled.contains(&session);
         if !was_open && !was_cancelled {
             self.violated(IDENTITY, format!("p{proc} closes {session} twice"));
         } else if is_newest && reason == ByeReason::Duplicate && !was_cancelled {
             self.violated(IDENTITY, format!("p{proc} closes {session}, the newest, as a duplicate"));
         } else if is_newest {
             // Refused: it never counted.
-            shadow.sessions.remove(&session);
+            oracle.sessions.remove(&session);
         }
     }
 
     fn check_event(&mut self, proc: ProcId, event: &Event) {
         let (local, now) = (self.local(proc), self.now);
         let process = &mut self.procs[proc];
-        let shadow = &mut process.shadow;
+        let oracle = &mut process.oracle;
         let mut wrong = None;
         match event {
             Event::Up { peer, members, .. } => {
                 if *peer == process.id {
                     wrong = Some((IDENTITY, "it met itself".to_owned()));
-                } else if shadow.is_up(peer) {
+                } else if oracle.is_up(peer) {
                     wrong = Some((EVENTS, format!("{} up twice", peer.short())));
-                } else if let Err(why) = shadow.access.check(peer) {
+                } else if let Err(why) = oracle.access.check(peer) {
                     wrong = Some((ADMISSION, format!("{} up: {why}", peer.short())));
                 }
-                shadow.set_standing(*peer, Standing::Up, now);
-                if *members != shadow.up + 1 {
-                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                oracle.set_standing(*peer, Standing::Up, now);
+                if *members != oracle.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", oracle.up)));
                 }
                 self.last_change = now;
             }
             Event::Down { peer, reason, members, .. } => {
                 wrong = self.check_down(proc, *peer, *reason, local);
-                let shadow = &mut self.procs[proc].shadow;
-                if !shadow.is_up(peer) {
+                let oracle = &mut self.procs[proc].oracle;
+                if !oracle.is_up(peer) {
                     wrong = Some((EVENTS, format!("{} down, but it was not up", peer.short())));
                 }
-                shadow.set_standing(*peer, Standing::Down, now);
-                if *members != shadow.up + 1 {
-                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                oracle.set_standing(*peer, Standing::Down, now);
+                if *members != oracle.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", oracle.up)));
                 }
                 self.last_change = now;
             }
             Event::Left { peer, members, .. } => {
-                if !shadow.is_up(peer) {
+                if !oracle.is_up(peer) {
                     wrong = Some((EVENTS, format!("{} left, but it was not up", peer.short())));
                 }
-                shadow.set_standing(*peer, Standing::Left, now);
-                if *members != shadow.up + 1 {
-                    wrong = Some((EVENTS, format!("{members} members, but {} are up", shadow.up)));
+                oracle.set_standing(*peer, Standing::Left, now);
+                if *members != oracle.up + 1 {
+                    wrong = Some((EVENTS, format!("{members} members, but {} are up", oracle.up)));
                 }
                 self.last_change = now;
             }
             Event::Ping { peer, seq, .. } => {
-                if !shadow.is_up(peer) {
+                if !oracle.is_up(peer) {
                     wrong = Some((EVENTS, format!("ping of {}, which is not up", peer.short())));
                 }
-                if let Some((conn, side)) = shadow.input_from {
+                if let Some((conn, side)) = oracle.input_from {
                     self.ping_delivered(proc, conn, side, *peer, *seq);
                 }
             }
@@ -385,13 +385,13 @@ impl World {
         reason: DownReason,
         local: Micros,
     ) -> Option<(&'static str, String)> {
-        let shadow = &self.procs[proc].shadow;
+        let oracle = &self.procs[proc].oracle;
         if reason == DownReason::Closed
-            && let Some((conn, side)) = shadow.input_from
+            && let Some((conn, side)) = oracle.input_from
             && !self.conns[conn].rough
             && let Some(other) = self.conns[conn].ends[1 - side].proc
             && self.procs[other].alive
-            && !self.procs[other].shadow.leaving
+            && !self.procs[other].oracle.leaving
             && self.procs[other].id == peer
         {
             return Some((EVENTS, format!("{} lost though nothing happened to c{conn}", peer.short())));
@@ -399,11 +399,11 @@ impl World {
         if reason != DownReason::Timeout {
             return None;
         }
-        let &PeerShadow { heard, timeout, .. } = shadow.peers.get(&peer)?;
+        let &PeerShadow { heard, timeout, .. } = oracle.peers.get(&peer)?;
         let silence = local - heard;
-        let least = timeout + shadow.least_patience(&peer);
+        let least = timeout + oracle.least_patience(&peer);
         let heartbeat = micros(self.procs[proc].config.heartbeat);
-        let most = timeout + heartbeat + shadow.patience(&peer) + SLACK;
+        let most = timeout + heartbeat + oracle.patience(&peer) + SLACK;
         if silence < least {
             let detail = format!("{} dead after {silence} of at least {least} µs", peer.short());
             return Some((LIVENESS, detail));
@@ -427,7 +427,7 @@ impl World {
         let Some(sender) = self.conns[conn].ends[1 - side].proc else {
             return;
         };
-        if !self.procs[proc].shadow.peer(peer).delivered.entry(sender).or_default().insert(seq) {
+        if !self.procs[proc].oracle.peer(peer).delivered.entry(sender).or_default().insert(seq) {
             self.violated(PINGS, format!("p{proc} shows #{seq} of {} twice", peer.short()));
         }
     }
@@ -450,8 +450,8 @@ impl World {
             let stayed = |a: &super::process::Process, b: PeerId| {
                 a.alive
                     && !a.paused
-                    && !a.shadow.leaving
-                    && a.shadow.peers.get(&b).is_some_and(|p| p.standing == Standing::Up && p.since <= sent)
+                    && !a.oracle.leaving
+                    && a.oracle.peers.get(&b).is_some_and(|p| p.standing == Standing::Up && p.since <= sent)
             };
             if stayed(sender, receiver.id) && stayed(receiver, sender.id) && now > sent + SECOND {
                 self.violated(PINGS, format!("#{seq} from p{from} to p{to} on c{conn} was lost"));
@@ -461,9 +461,9 @@ impl World {
 
     /// What is written down of a peer agrees with what happened, whatever the clock on the wall says.
     pub fn check_memory(&mut self, proc: ProcId, known: &[KnownPeer]) {
-        let shadow = &self.procs[proc].shadow;
+        let oracle = &self.procs[proc].oracle;
         let error = known.iter().find_map(|known| {
-            let peer = shadow.peers.get(&known.id)?;
+            let peer = oracle.peers.get(&known.id)?;
             // Clocks differ by a hundredth.
             let gone = (self.now - peer.since) * 102 / 100 + SLACK;
             let detail = match peer.standing {
@@ -483,11 +483,11 @@ impl World {
     /// After a change of the lists: nobody whom they keep out is a member any more.
     pub fn check_admission(&mut self, proc: ProcId) {
         let process = &self.procs[proc];
-        if process.shadow.leaving {
+        if process.oracle.leaving {
             return;
         }
         let is_kept_out = |peer: &&p2p_gossip::PeerInfo| {
-            peer.state == PeerState::Up && process.shadow.access.check(&peer.id).is_err()
+            peer.state == PeerState::Up && process.oracle.access.check(&peer.id).is_err()
         };
         let peers = process.mesh.peers(process.clock.local(self.now));
         if let Some(peer) = peers.iter().find(is_kept_out) {
@@ -503,24 +503,24 @@ impl World {
 
     /// After each turn of a coordinator.
     pub fn check_after_turn(&mut self, proc: ProcId) {
-        let shadow = &mut self.procs[proc].shadow;
-        let changed = std::mem::take(&mut shadow.changed);
-        let lost = std::mem::take(&mut shadow.must_be_down);
-        if changed.is_empty() || shadow.leaving {
+        let oracle = &mut self.procs[proc].oracle;
+        let changed = std::mem::take(&mut oracle.changed);
+        let lost = std::mem::take(&mut oracle.must_be_down);
+        if changed.is_empty() || oracle.leaving {
             return;
         }
         let process = &self.procs[proc];
         let mut wrong = None;
         for id in lost {
-            if process.shadow.is_up(&id) && process.mesh.open_sessions(&id).is_empty() {
+            if process.oracle.is_up(&id) && process.mesh.open_sessions(&id).is_empty() {
                 wrong = Some((EVENTS, format!("{} lost its last session, but no down followed", id.short())));
             }
         }
-        if process.mesh.members() != process.shadow.up + 1 {
-            let (members, up) = (process.mesh.members(), process.shadow.up);
+        if process.mesh.members() != process.oracle.up + 1 {
+            let (members, up) = (process.mesh.members(), process.oracle.up);
             wrong = Some((EVENTS, format!("{members} members, but {up} are up")));
         }
-        if process.mesh.digest() != process.shadow.digest {
+        if process.mesh.digest() != process.oracle.digest {
             wrong = Some((EVENTS, "the roster is not that of the members".to_owned()));
         }
         for id in changed {
@@ -537,8 +537,8 @@ impl World {
     fn check_sessions(&self, proc: ProcId, id: PeerId) -> Result<(), String> {
         let process = &self.procs[proc];
         let open = process.mesh.open_sessions(&id);
-        let may_refuse = process.shadow.peers.get(&id).is_some_and(|peer| peer.refuses);
-        if !process.shadow.is_up(&id) && !may_refuse && !open.is_empty() {
+        let may_refuse = process.oracle.peers.get(&id).is_some_and(|peer| peer.refuses);
+        if !process.oracle.is_up(&id) && !may_refuse && !open.is_empty() {
             return Err(format!("{} is not up, but open: {open:?}", id.short()));
         }
         let most = if process.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
@@ -546,14 +546,14 @@ impl World {
             return Err(format!("{} of at most {most} sessions with {}", open.len(), id.short()));
         }
         let known = |session: &SessionId| {
-            process.shadow.sessions.get(session).is_some_and(|s| {
+            process.oracle.sessions.get(session).is_some_and(|s| {
                 let other = self.conns[s.conn].ends[1 - s.side].proc;
                 s.open && s.peer == id && other.is_some_and(|other| self.procs[other].id == id)
             })
         };
-        if !open.iter().all(known) || open.len() != process.shadow.open_sessions(&id).count() {
-            let shadow: Vec<SessionId> = process.shadow.open_sessions(&id).collect();
-            let shown: Vec<String> = open.iter().chain(&shadow).map(ToString::to_string).collect();
+        if !open.iter().all(known) || open.len() != process.oracle.open_sessions(&id).count() {
+            let oracle: Vec<SessionId> = process.oracle.open_sessions(&id).collect();
+            let shown: Vec<String> = open.iter().chain(&oracle).map(ToString::to_string).collect();
             return Err(format!("sessions with {}: {shown:?}", id.short()));
         }
         Ok(())
@@ -568,7 +568,7 @@ impl World {
 
     /// What no output would show: a peer that should be dead by now, tables too large, the proven displaced.
     pub fn check_state(&mut self, proc: ProcId) {
-        if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].shadow.leaving {
+        if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].oracle.leaving {
             return;
         }
         if let Err((invariant, detail)) = self.state_is_sound(proc) {
@@ -587,7 +587,7 @@ impl World {
             if id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));
             }
-            let Some(peer) = process.shadow.peers.get(&id) else {
+            let Some(peer) = process.oracle.peers.get(&id) else {
                 continue;
             };
             kept += usize::from(peer.is_known && state != PeerState::Rumour);
@@ -606,14 +606,14 @@ impl World {
             }
             let silence = local.saturating_sub(peer.heard);
             let heartbeat = micros(process.config.heartbeat);
-            let most = peer.timeout + heartbeat + process.shadow.patience(&id) + SLACK;
+            let most = peer.timeout + heartbeat + process.oracle.patience(&id) + SLACK;
             // Without a session the grace decides, below.
             if silence > most && peer.sessionless_since.is_none() {
                 return Err((LIVENESS, format!("{} still up after {silence} µs of silence", id.short())));
             }
-            let held = process.shadow.patience(&id) * 101 / 100;
+            let held = process.oracle.patience(&id) * 101 / 100;
             if peer.sessionless_since.is_some_and(|since| since + grace() * 102 / 100 + held + SLACK < now)
-                && process.shadow.open_sessions(&id).next().is_none()
+                && process.oracle.open_sessions(&id).next().is_none()
             {
                 return Err((LIVENESS, format!("{} still up without a session", id.short())));
             }
@@ -622,13 +622,13 @@ impl World {
             return Err((LIMITS, format!("{known} peers known")));
         }
         // Nothing here takes as long as `--forget-after`, and only a small table forgets to make room.
-        let met = process.shadow.peers.values().filter(|peer| peer.is_known).count();
+        let met = process.oracle.peers.values().filter(|peer| peer.is_known).count();
         if kept < met && process.config.peers_max >= PEERS_MAX {
             return Err((MEMORY, format!("{kept} of {met} known peers are left")));
         }
-        let shadow = &mut self.procs[proc].shadow;
+        let oracle = &mut self.procs[proc].oracle;
         for id in forgotten {
-            let peer = shadow.peer(id);
+            let peer = oracle.peer(id);
             peer.standing = Standing::Stranger;
             peer.proven.clear();
         }

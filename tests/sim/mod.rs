@@ -11,11 +11,11 @@
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
 //! | `session.rs` | what a session's thread does, as `src/session.rs` does it |
 //! | `process.rs` | what a coordinator does, as `src/coordinator.rs` does it; crashes, pauses |
-//! | `lies.rs` | lists of peers as a liar tells them |
-//! | `shadow.rs` | what one node should be doing, judged from outside |
+//! | `adversary.rs` | lists of peers as a liar tells them |
+//! | `oracle.rs` | what one node should be doing, judged from outside |
 //! | `checks.rs` | the invariants |
-//! | `calm.rs` | the time after the last fault: the mesh becomes whole, and stays whole |
-//! | `puppet.rs` | one mesh alone, for rules that many nodes would make up for |
+//! | `convergence.rs` | the time after the last fault: the mesh becomes whole, and stays whole |
+//! | `mesh_harness.rs` | one mesh alone, for rules that many nodes would make up for |
 //! | `rules/` | (a part of the tests only) the rules one by one, on one mesh alone |
 //! | `shrink.rs` | the smallest set of faults that still fails |
 //! | `scale.rs` | what a full mesh of hundreds costs |
@@ -23,18 +23,18 @@
 // Two programs use these modules, the tests and the explorer; neither uses everything.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-pub mod calm;
+pub mod adversary;
 pub mod checks;
 pub mod clock;
+pub mod convergence;
 pub mod faults;
-pub mod lies;
+pub mod mesh_harness;
 pub mod net;
+pub mod oracle;
 pub mod process;
-pub mod puppet;
 pub mod scale;
 pub mod scenario;
 pub mod session;
-pub mod shadow;
 pub mod shrink;
 pub mod stories;
 pub mod world;

@@ -84,7 +84,7 @@ impl World {
     pub fn delay(&mut self) -> Micros {
         let faults = &self.scenario.faults;
         let mut delay = faults.latency_us + self.rng.u64(0..=faults.jitter_us);
-        if faults.resent_permille > 0 && !self.calm && self.rng.u32(..1000) < faults.resent_permille {
+        if faults.resent_permille > 0 && !self.convergence && self.rng.u32(..1000) < faults.resent_permille {
             delay += faults.resent_ms * MS;
         }
         delay
@@ -114,7 +114,7 @@ impl World {
 
     fn send_syn(&mut self, conn: ConnId, attempt: u32) {
         let faults = &self.scenario.faults;
-        let lost = !self.calm && self.rng.u32(..1000) < faults.connect_lost_permille;
+        let lost = !self.convergence && self.rng.u32(..1000) < faults.connect_lost_permille;
         if !lost {
             let delay = self.delay();
             self.schedule(self.now + delay, Event::Syn(conn));
@@ -137,7 +137,8 @@ impl World {
         if !waits || self.conns[conn].established {
             return;
         }
-        let refuse = !self.calm && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
+        let refuse =
+            !self.convergence && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
         let delay = self.delay();
         match self.conns[conn].ends[1].slot {
             // No such machine: half of these addresses say so.

@@ -12,9 +12,9 @@ use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, PeerId};
 
 use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
+use super::oracle::{Moment, Oracle};
 use super::scenario::{Restart, Slot};
 use super::session::{Limit, Outgoing, Report};
-use super::shadow::{Moment, Shadow};
 use super::world::{Event, World};
 
 pub type ProcId = usize;
@@ -56,7 +56,7 @@ pub struct Process {
     pub conns: BTreeSet<(ConnId, Side)>,
     pub accepted: u64,
     pub is_liar: bool,
-    pub shadow: Shadow,
+    pub oracle: Oracle,
 }
 
 impl Process {
@@ -114,11 +114,11 @@ impl World {
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
-        let mut shadow = Shadow::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
+        let mut oracle = Oracle::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
         mesh.set_wall_clock(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
-            shadow.restore(&known, self.now);
+            oracle.restore(&known, self.now);
             mesh.restore(clock.local(self.now), known);
         }
         let proc = self.procs.len();
@@ -143,9 +143,9 @@ impl World {
             conns: BTreeSet::new(),
             accepted: 0,
             is_liar: self.scenario.liars.contains(&slot),
-            shadow,
+            oracle,
         });
-        self.procs[proc].shadow.access = self.slots[slot].access.clone();
+        self.procs[proc].oracle.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
         self.want_turn(proc, self.now);
     }
@@ -220,7 +220,7 @@ impl World {
             return;
         }
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
-        process.shadow.held_up(held);
+        process.oracle.held_up(held);
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
         // Threads wake in any order, each connection's data in its own.
@@ -255,7 +255,7 @@ impl World {
         }
         self.slots[slot].access = access.clone();
         if let Some(proc) = running {
-            self.procs[proc].shadow.access = access.clone();
+            self.procs[proc].oracle.access = access.clone();
             self.take_routine(proc);
             self.feed(proc, Input::Access(access));
             self.check_admission(proc);
@@ -330,19 +330,19 @@ impl World {
     /// What came without a hurry, as of when it came.
     fn take_routine(&mut self, proc: ProcId) {
         while let Some((moment, session, conn, side, message)) = self.procs[proc].routine.pop_front() {
-            self.procs[proc].shadow.input_from = Some((conn, side));
+            self.procs[proc].oracle.input_from = Some((conn, side));
             self.note(|| format!("p{proc} ← {session} c{conn} of {} µs: {message:?}", moment.at));
             let arrived = self.procs[proc].clock.local(moment.at);
             let input = Input::Received { session, message, arrived };
             self.saw_received(proc, moment, &input);
             self.feed(proc, input);
-            self.procs[proc].shadow.input_from = None;
+            self.procs[proc].oracle.input_from = None;
             self.check_state(proc);
         }
     }
 
     fn session_event(&mut self, proc: ProcId, session: SessionId, conn: ConnId, side: Side, report: Report) {
-        self.procs[proc].shadow.input_from = Some((conn, side));
+        self.procs[proc].oracle.input_from = Some((conn, side));
         let input = match report {
             Report::Up(up) => {
                 self.procs[proc].handles.insert(session, (conn, side));
@@ -378,7 +378,7 @@ impl World {
         if is_end && let Some((conn, side)) = self.procs[proc].handles.remove(&session) {
             self.drop_handle(conn, side);
         }
-        self.procs[proc].shadow.input_from = None;
+        self.procs[proc].oracle.input_from = None;
         self.check_state(proc);
     }
 
@@ -438,7 +438,7 @@ impl World {
     /// What a session's thread learns from its resolver.
     fn look_up(&mut self, addr: &DialAddr) -> Option<SocketAddr> {
         let lost_permille = self.scenario.faults.lookup_lost_permille;
-        let asks = addr.socket().is_none() && lost_permille > 0 && !self.calm;
+        let asks = addr.socket().is_none() && lost_permille > 0 && !self.convergence;
         if asks && self.rng.u32(..1000) < lost_permille {
             return None;
         }

@@ -23,7 +23,7 @@ pub fn formation(seed: u64, nodes: usize, spread: Micros, hop: Micros) -> Cost {
     scenario.script = (0..nodes)
         .map(|slot| (if slot == 0 { 0 } else { rng.u64(..=spread) }, Action::Start(slot, Restart::SAME)))
         .collect();
-    scenario.script.push((spread, Action::Calm));
+    scenario.script.push((spread, Action::Converged));
     scenario.stay = 0;
     scenario.faults.ping_period_ms = 5_000;
     scenario.faults.thread_hop_us = hop;

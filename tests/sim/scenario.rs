@@ -58,7 +58,7 @@ pub enum Action {
     /// The slot's clock on the wall is set so many seconds ahead of the right time.
     SetWallClock(Slot, i64),
     /// All faults end.
-    Calm,
+    Converged,
 }
 
 impl Action {
@@ -124,8 +124,8 @@ impl Scenario {
     }
 
     /// Faults end here, and the mesh must become whole.
-    pub fn calm_at_ms(self, ms: u64) -> Self {
-        self.at_ms(ms, Action::Calm)
+    pub fn converged_by_ms(self, ms: u64) -> Self {
+        self.at_ms(ms, Action::Converged)
     }
 
     /// Both groups can't reach each other.
@@ -310,7 +310,7 @@ impl Scenario {
         script.retain(|(at, action)| *at < chaos || matches!(action, Action::Start(..)));
         script.iter_mut().for_each(|(at, _)| *at = (*at).min(chaos));
         scenario.script.extend(script);
-        scenario.script.push((chaos, Action::Calm));
+        scenario.script.push((chaos, Action::Converged));
         scenario.faults = faults;
         scenario
     }

@@ -135,7 +135,7 @@ impl World {
     /// Whether the process at this end lets the peer in, as its verifier does.
     fn admits(&self, conn: ConnId, side: Side, peer: &PeerId) -> bool {
         let proc = self.conns[conn].ends[side].proc;
-        proc.is_none_or(|proc| self.procs[proc].shadow.access.check(peer).is_ok())
+        proc.is_none_or(|proc| self.procs[proc].oracle.access.check(peer).is_ok())
     }
 
     fn stage(&self, conn: ConnId, side: Side) -> Option<Stage> {

@@ -17,7 +17,7 @@ use p2p_gossip::internals::mesh::{self, DisconnectReason, Input, SessionId};
 use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
-use sim::puppet::{OWN_INSTANCE, Puppet, addr, asks_for_a_list, closes, dials, id, told};
+use sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, asks_for_a_list, closes, dials, id, told};
 use sim::scenario::{Action, DAY, Restart, Scenario};
 use sim::stories;
 use sim::world::{Outcome, World};
@@ -111,7 +111,7 @@ fn a_partition_heals_within_the_backoff() {
     for seed in 0..10 {
         let healed = run(Scenario::new(seed, 8)
             .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
-            .calm_at_ms(30_000));
+            .converged_by_ms(30_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
@@ -139,7 +139,7 @@ fn after_a_long_partition_dials_are_rarer_and_it_still_heals() {
     // Eleven minutes: every pair is dialled every ten seconds, and one healed link brings the rest.
     let half_hour = 11 * 60_000;
     let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
-    scenario = scenario.at_ms(half_hour + 20_000, Action::Calm);
+    scenario = scenario.at_ms(half_hour + 20_000, Action::Converged);
     let healed = run(scenario);
     assert!(healed.healed_after < micros(CAP), "healed before the watch began, {CAP_LONG:?} at most");
 }
@@ -151,7 +151,7 @@ fn one_direction_may_fail_alone() {
         run(Scenario::new(seed, 5)
             .at_ms(2_000, Action::Cut { from: from.clone(), to: to.clone() })
             .at_ms(12_000, Action::Heal { from, to })
-            .calm_at_ms(12_000));
+            .converged_by_ms(12_000));
     }
 }
 
@@ -161,7 +161,7 @@ fn a_machine_that_lost_power_returns_over_its_half_open_connections() {
         run(Scenario::new(seed, 5)
             .at_ms(3_000, Action::PowerOff(2))
             .at_ms(4_000, Action::Start(2, Restart::SAME))
-            .calm_at_ms(4_000));
+            .converged_by_ms(4_000));
     }
 }
 
@@ -171,7 +171,7 @@ fn all_restarted_at_once_are_soon_a_mesh_again() {
     for slot in 0..8 {
         scenario = scenario.at_ms(3_000, Action::Kill(slot)).at_ms(3_500, Action::Start(slot, Restart::SAME));
     }
-    run(scenario.calm_at_ms(3_500));
+    run(scenario.converged_by_ms(3_500));
 }
 
 #[test]
@@ -181,17 +181,17 @@ fn a_stopped_process_that_goes_on_takes_nobody_for_dead() {
         run(Scenario::new(pause_ms, 5)
             .at_ms(5_000, Action::Pause(1))
             .at_ms(go_on, Action::Resume(1))
-            .calm_at_ms(go_on));
+            .converged_by_ms(go_on));
     }
 }
 
 #[test]
 fn who_left_is_let_go_and_may_return() {
-    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).calm_at_ms(20_000);
+    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).converged_by_ms(20_000);
     run(away.clone());
     let mut returned = away;
-    returned.script.retain(|(_, action)| *action != Action::Calm);
-    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).calm_at_ms(5_000));
+    returned.script.retain(|(_, action)| *action != Action::Converged);
+    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).converged_by_ms(5_000));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_new_key_at_an_old_address_is_a_new_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_key))
-        .calm_at_ms(4_000));
+        .converged_by_ms(4_000));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn an_old_key_at_a_new_address_is_the_same_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_address))
-        .calm_at_ms(4_000));
+        .converged_by_ms(4_000));
 }
 
 /// Their source address is the router's, and nobody answers there at the port that they listen on.
@@ -222,7 +222,7 @@ fn nodes_behind_port_mappings_are_reached_where_they_say() {
             .split_ms(3_000, 15_000, &[0, 2], &[1, 3, 4, 5])
             .at_ms(5_000, Action::Kill(4))
             .at_ms(6_000, Action::Start(4, Restart::SAME))
-            .calm_at_ms(15_000));
+            .converged_by_ms(15_000));
         assert_eq!(healed.islands, 1);
     }
 }
@@ -239,7 +239,7 @@ fn a_node_that_moves_is_found_by_the_name_that_it_told() {
             .at_ms(4_000, Action::Kill(0))
             .at_ms(4_000, Action::Kill(1))
             .at_ms(5_000, Action::Start(0, moved))
-            .calm_at_ms(5_000));
+            .converged_by_ms(5_000));
         assert_eq!(healed.islands, 1);
     }
 }
@@ -264,7 +264,7 @@ fn nodes_with_different_heartbeats_take_nobody_for_dead_too_soon() {
             .at_ms(20_000, Action::PowerOff(4))
             .at_ms(80_000, Action::Start(0, Restart::SAME))
             .at_ms(80_000, Action::Start(2, Restart::SAME))
-            .calm_at_ms(80_000));
+            .converged_by_ms(80_000));
     }
 }
 
@@ -276,7 +276,7 @@ fn a_liar_fills_no_table_and_parts_nobody() {
         faults.peers_max = 64;
     });
     scenario.liars = vec![5];
-    run(scenario.calm_at_ms(10_000));
+    run(scenario.converged_by_ms(10_000));
 }
 
 #[test]
@@ -284,13 +284,13 @@ fn two_processes_with_one_key_do_not_disturb_the_others() {
     let mut scenario = Scenario::new(1, 6).at_ms(3_000, Action::Start(5, Restart::SAME));
     scenario.script.retain(|(at, action)| *at >= 3_000 * 1_000 || *action != Action::Start(5, Restart::SAME));
     scenario.key_of[5] = 2;
-    run(scenario.calm_at_ms(30_000));
+    run(scenario.converged_by_ms(30_000));
 }
 
 /// Found by seed 7468: a handshake held back by the network came up after its process was gone.
 #[test]
 fn the_late_words_of_an_earlier_life_lock_nobody_out() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 3);
     node.wait(2 * ONE_SECOND);
     let late = SessionId::accepted(2);
@@ -304,7 +304,7 @@ fn the_late_words_of_an_earlier_life_lock_nobody_out() {
 
 #[test]
 fn of_two_living_processes_with_one_key_the_older_stays_out() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.up(SessionId::accepted(2), id(3), 2);
     node.wait(2 * ONE_SECOND);
@@ -315,7 +315,7 @@ fn of_two_living_processes_with_one_key_the_older_stays_out() {
 
 #[test]
 fn a_restart_is_told_as_down_and_up() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     let events = told(&node.up(SessionId::accepted(2), id(3), 2));
     assert!(
@@ -327,7 +327,7 @@ fn a_restart_is_told_as_down_and_up() {
 /// Found by seed 1027623: two leave at the same moment, and each hears of the other.
 #[test]
 fn who_leaves_says_nothing_more_though_others_leave_as_well() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let sessions = [1, 2].map(SessionId::accepted);
     for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
         node.up(session, peer, 7);
@@ -343,7 +343,7 @@ fn who_leaves_says_nothing_more_though_others_leave_as_well() {
 /// Found by seed 80: up, down, up, down, once a second, as long as it ran.
 #[test]
 fn who_is_refused_waits_a_minute_at_its_connect_address_too() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Bye(ByeReason::Cloned));
@@ -354,7 +354,7 @@ fn who_is_refused_waits_a_minute_at_its_connect_address_too() {
 /// Found by seed 12738: a minute is too long if only late words had the place.
 #[test]
 fn who_was_replaced_asks_again_within_seconds() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Bye(ByeReason::Replaced));
@@ -364,7 +364,7 @@ fn who_was_replaced_asks_again_within_seconds() {
 
 #[test]
 fn an_address_that_leads_to_oneself_is_not_dialled_twice() {
-    let mut node = Puppet::new(&[addr(9)]);
+    let mut node = MeshHarness::new(&[addr(9)]);
     let session = node.first_dial();
     assert!(closes(&node.up(session, id(9), OWN_INSTANCE), session));
     assert_eq!(dials(&node.wait(300 * ONE_SECOND)), 0);
@@ -372,7 +372,7 @@ fn an_address_that_leads_to_oneself_is_not_dialled_twice() {
 
 #[test]
 fn who_joins_and_who_meets_again_asks_for_a_list_at_once() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     assert!(asks_for_a_list(&node.up(session, id(3), 1)));
     node.list(session, std::iter::empty());
@@ -383,7 +383,7 @@ fn who_joins_and_who_meets_again_asks_for_a_list_at_once() {
 /// Or one healed link would leave the others to a wait of ten seconds, after an hour a minute.
 #[test]
 fn a_list_that_shows_a_dead_peer_connected_gives_hope() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.down(SessionId::accepted(1), DisconnectReason::Closed);
     node.wait(mesh::backoff::LONG_OUTAGE + 60 * ONE_SECOND);
@@ -396,7 +396,7 @@ fn a_list_that_shows_a_dead_peer_connected_gives_hope() {
 
 #[test]
 fn a_long_list_of_strangers_does_not_make_a_storm_of_dials() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
     let strangers =
@@ -409,10 +409,10 @@ fn a_long_list_of_strangers_does_not_make_a_storm_of_dials() {
 
 #[test]
 fn a_peer_that_only_others_can_reach_is_known_as_such() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let joins = node.first_dial();
     node.up(joins, id(3), 7);
-    let reached_by = |node: &Puppet| -> Vec<PeerId> {
+    let reached_by = |node: &MeshHarness| -> Vec<PeerId> {
         let peers = node.mesh.peers(Instant::now());
         peers.into_iter().find(|peer| peer.id == id(5)).map(|peer| peer.reached_by).unwrap_or_default()
     };
@@ -424,7 +424,7 @@ fn a_peer_that_only_others_can_reach_is_known_as_such() {
 
 #[test]
 fn every_event_of_a_life_is_told_in_turn() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
     outputs.extend(node.wait(10 * ONE_SECOND));
     let events = told(&outputs);
@@ -438,7 +438,7 @@ fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() 
             .at_ms(3_000, Action::Deny(1, vec![2, 3]))
             .at_ms(6_000, Action::Deny(2, vec![1]))
             .at_ms(9_000, Action::Deny(4, vec![0, 1, 2, 3, 5]))
-            .calm_at_ms(200_000));
+            .converged_by_ms(200_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
@@ -446,7 +446,7 @@ fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() 
 #[test]
 fn a_pinned_mesh_forms_like_any_other() {
     for seed in 0..4 {
-        let mut scenario = Scenario::new(seed, 6).calm_at_ms(3_000);
+        let mut scenario = Scenario::new(seed, 6).converged_by_ms(3_000);
         scenario.pins = true;
         run(scenario);
     }
@@ -471,7 +471,7 @@ fn a_node_that_is_not_told_where_to_join_finds_its_mesh_by_memory() {
             Scenario::new(seed, 5)
                 .at_ms(4_000, Action::Kill(2))
                 .at_ms(9_000, Action::Start(2, elsewhere))
-                .calm_at_ms(9_000),
+                .converged_by_ms(9_000),
         );
     }
 }
@@ -488,7 +488,7 @@ fn one_address_that_is_still_right_brings_back_the_whole_mesh() {
                 .at_ms(5_000, Action::Kill(slot))
                 .at_ms(6_000 + slot as u64 * 100, Action::Start(slot, moved));
         }
-        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).calm_at_ms(12_000));
+        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).converged_by_ms(12_000));
     }
 }
 
@@ -501,7 +501,7 @@ fn a_whole_mesh_that_lost_power_needs_nobody_to_join_through() {
                 .at_ms(5_000, Action::PowerOff(slot))
                 .at_ms(8_000 + slot as u64 * 50, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.calm_at_ms(8_500));
+        becomes_one(scenario.converged_by_ms(8_500));
     }
 }
 
@@ -518,7 +518,7 @@ fn a_mesh_that_was_off_for_days_or_starts_with_wrong_clocks_finds_itself_by_memo
                 }
                 scenario = scenario.at_ms(8_000, Action::Start(slot, BY_MEMORY));
             }
-            becomes_one(scenario.calm_at_ms(8_000));
+            becomes_one(scenario.converged_by_ms(8_000));
         }
     }
 }
@@ -533,6 +533,6 @@ fn a_whole_mesh_that_was_stopped_at_once_needs_nobody_to_join_through() {
                 .at_ms(5_000 + seed * slot as u64, Action::Leave(slot))
                 .at_ms(8_000, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.calm_at_ms(8_000));
+        becomes_one(scenario.converged_by_ms(8_000));
     }
 }

@@ -40,7 +40,7 @@ pub fn changed_halves(seed: u64) -> Scenario {
         .at_ms(between(&mut rng), if goodbye { Action::Leave(lost_there) } else { Action::Kill(lost_there) })
         .at_ms(between(&mut rng), Action::Start(8, Restart::SAME))
         .at_ms(between(&mut rng), Action::Start(9, Restart::SAME));
-    scenario.calm_at_ms(healed)
+    scenario.converged_by_ms(healed)
 }
 
 /// Two nodes, or two groups, that have never met can't reach each other, for seconds to minutes,
@@ -55,7 +55,7 @@ pub fn strangers_apart(seed: u64) -> Scenario {
     let left = others.split_off(others.len() - rng.usize(1..others.len()).min(2));
     let right = others.split_off(others.len() - rng.usize(1..=others.len()).min(2));
     let healed = [10_000, 60_000, 300_000][rng.usize(..3)] + rng.u64(..10_000);
-    scenario.split_ms(0, healed, &left, &right).calm_at_ms(healed)
+    scenario.split_ms(0, healed, &left, &right).converged_by_ms(healed)
 }
 
 fn vary_network(scenario: &mut Scenario, rng: &mut fastrand::Rng) {

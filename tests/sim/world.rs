@@ -9,8 +9,8 @@ use std::time::Instant;
 use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
 use p2p_gossip::{Access, DialAddr, PeerId};
 
-use super::calm::Calm;
 use super::clock::{Micros, SECOND};
+use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
 use super::process::{Deferred, ProcId, Process};
 use super::scenario::{Action, Scenario, Slot};
@@ -140,8 +140,8 @@ pub struct World {
     pub cuts: Vec<u8>,
     pub at_addr: BTreeMap<SocketAddr, Slot>,
     /// No more faults.
-    pub calm: bool,
-    pub calm_state: Option<Calm>,
+    pub convergence: bool,
+    pub converged_state: Option<Converged>,
     /// Who can find whom, once calm: each process with one that stands for its island.
     pub islands: BTreeMap<ProcId, ProcId>,
     /// When somebody last saw a peer come or go.
@@ -170,8 +170,8 @@ impl World {
             conns: Vec::new(),
             cuts: vec![0; scenario.nodes * scenario.nodes],
             at_addr: BTreeMap::new(),
-            calm: false,
-            calm_state: None,
+            convergence: false,
+            converged_state: None,
             islands: BTreeMap::new(),
             last_change: 0,
             count_bytes: false,
@@ -255,12 +255,12 @@ impl World {
             Event::Audit(conn) => self.audit(conn),
             Event::Sample => {
                 // Whether the mesh is whole is asked ten times as often.
-                if self.now.is_multiple_of(SAMPLE_EVERY) || !self.calm {
+                if self.now.is_multiple_of(SAMPLE_EVERY) || !self.convergence {
                     self.check_all_states();
                 }
-                self.watch_calm();
+                self.watch_convergence();
                 self.schedule(
-                    self.now + if self.calm { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY },
+                    self.now + if self.convergence { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY },
                     Event::Sample,
                 );
             }
@@ -310,7 +310,7 @@ impl World {
             }
             Action::Deny(slot, denied) => self.deny(slot, &denied),
             Action::SetWallClock(slot, ahead) => self.slots[slot].wall_ahead = ahead,
-            Action::Calm => self.become_calm(),
+            Action::Converged => self.wait_for_convergence(),
         }
     }
 
@@ -334,7 +334,7 @@ impl World {
 
     /// All faults end; what was cut, stopped or without power is whole again, what is gone stays gone.
     pub fn end_faults(&mut self) {
-        self.calm = true;
+        self.convergence = true;
         self.cuts.fill(0);
         for conn in 0..self.conns.len() {
             for way in &mut self.conns[conn].ways {

@@ -11,14 +11,14 @@ use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_config, wait_closed};
-use super::siege::Siege;
 use crate::support::localhost;
 use crate::support::process::Spec;
 
 /// Dials with this configuration and says Hello if it can; how it ends.
-fn attempt(siege: &Siege, config: ClientConfig) -> Ending {
-    let mut raw = Raw::open(siege.addr(), config);
+fn attempt(attack: &AttackHarness, config: ClientConfig) -> Ending {
+    let mut raw = Raw::open(attack.addr(), config);
     // In TLS 1.3 the dialler is done before the other side has judged it.
     if let Err(error) = raw.shake_hands() {
         let tls = error.into_inner().and_then(|inner| inner.downcast::<rustls::Error>().ok());
@@ -36,17 +36,17 @@ fn alert(ending: &Ending) -> Option<AlertDescription> {
 }
 
 /// Sends bytes that are no proper TLS until the node closes.
-fn plain(siege: &Siege, bytes: &[u8]) {
-    let socket = TcpStream::connect(siege.addr()).unwrap();
+fn plain(attack: &AttackHarness, bytes: &[u8]) {
+    let socket = TcpStream::connect(attack.addr()).unwrap();
     // The node may close before it has read everything.
     let _ = (&socket).write_all(bytes);
     wait_closed(&socket);
 }
 
-fn nobody_came(siege: &Siege) {
-    let honest = siege.cluster.id(siege.honest);
-    siege.cluster.check(&[siege.victim], |history| {
-        let came = history.ups_since(siege.victim, 0).into_iter().find(|id| *id != honest);
+fn nobody_came(attack: &AttackHarness) {
+    let honest = attack.cluster.id(attack.honest);
+    attack.cluster.check(&[attack.victim], |history| {
+        let came = history.ups_since(attack.victim, 0).into_iter().find(|id| *id != honest);
         came.map(|id| format!("{} was counted as a member", id.short()))
     });
 }
@@ -75,79 +75,79 @@ fn huge_handshake_message() -> Vec<u8> {
 
 #[test]
 fn what_is_not_our_protocol_is_refused() {
-    let siege = Siege::begin();
-    plain(&siege, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
-    siege.wait_log("not TLS");
-    plain(&siege, &tls12_client_hello());
-    siege.wait_log("does not speak TLS 1.3");
-    plain(&siege, &huge_handshake_message());
-    siege.wait_log("handshake message that is too large");
+    let attack = AttackHarness::begin();
+    plain(&attack, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    attack.wait_log("not TLS");
+    plain(&attack, &tls12_client_hello());
+    attack.wait_log("does not speak TLS 1.3");
+    plain(&attack, &huge_handshake_message());
+    attack.wait_log("handshake message that is too large");
 
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"h2".to_vec()];
-    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
-    siege.wait_log("but h2");
+    assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::NoApplicationProtocol));
+    attack.wait_log("but h2");
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols.clear();
-    attempt(&siege, config);
-    siege.wait_log("other side does not speak p2p-gossip/1");
-    nobody_came(&siege);
-    siege.lift();
+    attempt(&attack, config);
+    attack.wait_log("other side does not speak p2p-gossip/1");
+    nobody_came(&attack);
+    attack.lift();
 }
 
 /// The other direction is a row of `who_is_dialled_is_judged_by_the_same_rules`.
 #[test]
 fn a_later_version_of_the_protocol_is_refused_by_its_name() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
-    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::NoApplicationProtocol));
-    siege.wait_log("another version of the protocol: p2p-gossip/2");
-    nobody_came(&siege);
-    siege.lift();
+    assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::NoApplicationProtocol));
+    attack.wait_log("another version of the protocol: p2p-gossip/2");
+    nobody_came(&attack);
+    attack.lift();
 }
 
 #[test]
 fn certificates_that_prove_nothing_are_refused() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let mut config = client_config(&Credentials::new());
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
-    assert_eq!(alert(&attempt(&siege, config)), Some(AlertDescription::CertificateRequired));
-    siege.wait_log("it sent no certificate");
+    assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::CertificateRequired));
+    attack.wait_log("it sent no certificate");
 
     // Anybody can have the victim's certificate: it shows it to whoever connects.
-    let stolen = certificate_of(siege.addr());
+    let stolen = certificate_of(attack.addr());
     let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
-    assert_eq!(alert(&attempt(&siege, client_config(&thief))), Some(AlertDescription::DecryptError));
-    siege.wait_log("does not hold the private key of the certificate");
+    assert_eq!(alert(&attempt(&attack, client_config(&thief))), Some(AlertDescription::DecryptError));
+    attack.wait_log("does not hold the private key of the certificate");
 
     let mut chained = Credentials::new();
     chained.chain.extend(Credentials::new().chain);
-    attempt(&siege, client_config(&chained));
-    siege.wait_log("exactly one certificate");
+    attempt(&attack, client_config(&chained));
+    attack.wait_log("exactly one certificate");
 
     for bits in [1024, 16_384] {
-        attempt(&siege, client_config(&with_rsa_key(bits)));
-        siege.wait_log("RSA key is out of range");
+        attempt(&attack, client_config(&with_rsa_key(bits)));
+        attack.wait_log("RSA key is out of range");
     }
-    nobody_came(&siege);
-    siege.lift();
+    nobody_came(&attack);
+    attack.lift();
 }
 
 #[test]
 fn nothing_is_resumed_and_nothing_comes_early() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut config = client_config(&me);
     config.resumption = Resumption::in_memory_sessions(8);
     config.enable_early_data = true;
     let config = Arc::new(config);
     for _ in 0..2 {
-        let mut raw = Raw::open(siege.addr(), Arc::clone(&config));
+        let mut raw = Raw::open(attack.addr(), Arc::clone(&config));
         raw.shake_hands().unwrap();
         assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
         raw.meet(hello("again"));
-        siege.wait_up(me.id());
+        attack.wait_up(me.id());
         raw.send(&Message::Bye(p2p_gossip::internals::wire::ByeReason::Leaving)).unwrap();
         raw.wait_end();
     }
@@ -155,32 +155,32 @@ fn nothing_is_resumed_and_nothing_comes_early() {
     let mut client_hello = Vec::new();
     client(client_config(&Credentials::new())).write_tls(&mut client_hello).unwrap();
     // Data that the ClientHello has not announced.
-    plain(&siege, &[&client_hello[..], &[23, 3, 3, 0, 40], &[5; 40]].concat());
-    siege.wait_log("incoming connection refused");
+    plain(&attack, &[&client_hello[..], &[23, 3, 3, 0, 40], &[5; 40]].concat());
+    attack.wait_log("incoming connection refused");
     // A change of mind: close_notify as an alert.
-    plain(&siege, &[&client_hello[..], &[21, 3, 3, 0, 2, 1, 0]].concat());
-    siege.lift();
+    plain(&attack, &[&client_hello[..], &[21, 3, 3, 0, 2, 1, 0]].concat());
+    attack.lift();
 }
 
 #[test]
 fn a_stolen_certificate_is_worth_nothing_to_who_is_dialled() {
     let trap = TcpListener::bind(localhost()).unwrap();
-    let siege = Siege::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
-    let stolen = certificate_of(siege.cluster.addr(siege.honest));
+    let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let stolen = certificate_of(attack.cluster.addr(attack.honest));
     let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
     // The first may have waited since before there was a certificate to steal.
     for _ in 0..2 {
         let mut raw = Raw::accept(trap.accept().unwrap().0, &thief);
         assert!(raw.shake_hands().is_err(), "the victim took the thief for the owner");
     }
-    siege.wait_log("does not hold the private key of the certificate");
-    siege.lift();
+    attack.wait_log("does not hold the private key of the certificate");
+    attack.lift();
 }
 
 #[test]
 fn who_is_dialled_is_judged_by_the_same_rules() {
     let trap = TcpListener::bind(localhost()).unwrap();
-    let siege = Siege::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
     let mut chained = Credentials::new();
     chained.chain.extend(Credentials::new().chain);
     let speaking = |me: &Credentials, protocols: &[&[u8]]| {
@@ -197,17 +197,17 @@ fn who_is_dialled_is_judged_by_the_same_rules() {
         (server_config(&with_rsa_key(16_384)), "RSA key is out of range"),
     ];
     for (config, logged) in rows {
-        let before = siege.log_count(logged);
+        let before = attack.log_count(logged);
         // What the victim had dialled before may be of another row.
-        while siege.log_count(logged) == before {
+        while attack.log_count(logged) == before {
             let mut raw = Raw::accept_with(trap.accept().unwrap().0, config.clone());
             let _ = raw.shake_hands().and_then(|()| raw.send(&Message::Hello(hello("trap"))));
             raw.wait_end();
         }
     }
-    nobody_came(&siege);
+    nobody_came(&attack);
     drop(trap);
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
@@ -216,13 +216,13 @@ fn openssl_is_refused_as_it_should_be() {
         eprintln!("SKIPPED: there is no openssl here");
         return;
     }
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     // The keys that tests make carry their public half, which older versions of openssl can't read.
     let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519.pem");
     let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519_cert.pem");
     let s_client = |args: &[&str]| {
         let output = Command::new("openssl")
-            .args(["s_client", "-connect", &siege.addr().to_string()])
+            .args(["s_client", "-connect", &attack.addr().to_string()])
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -237,9 +237,9 @@ fn openssl_is_refused_as_it_should_be() {
     let said = s_client(&[&["-tls1_3"][..], &good].concat());
     assert!(said.contains("TLSv1.3") && !said.contains("New Session Ticket"), "{said}");
     s_client(&["-tls1_3", "-alpn", "p2p-gossip/1"]);
-    siege.wait_log("it sent no certificate");
-    nobody_came(&siege);
-    siege.lift();
+    attack.wait_log("it sent no certificate");
+    nobody_came(&attack);
+    attack.lift();
 }
 
 fn certificate_of(addr: std::net::SocketAddr) -> CertificateDer<'static> {

@@ -5,8 +5,8 @@ use std::thread;
 
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, hello};
-use super::siege::Siege;
 use crate::support::history::History;
 use crate::support::localhost;
 use crate::support::process::Spec;
@@ -15,7 +15,7 @@ use crate::support::process::Spec;
 fn another_key_at_a_known_address_is_another_peer() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let (owner, intruder) = (Credentials::new(), Credentials::new());
-    let siege = Siege::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
+    let attack = AttackHarness::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
     let mut raw = loop {
         let mut raw = Raw::accept(entrance.accept().unwrap().0, &owner);
         if raw.shake_hands().is_ok() {
@@ -23,7 +23,7 @@ fn another_key_at_a_known_address_is_another_peer() {
         }
     };
     raw.meet(hello("owner"));
-    siege.wait_up(owner.id());
+    attack.wait_up(owner.id());
     drop(raw);
 
     let end = entrance.local_addr().unwrap();
@@ -44,29 +44,29 @@ fn another_key_at_a_known_address_is_another_peer() {
             }
         });
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            siege.wait_log("at a known address");
-            siege.wait_up(intruder_id);
+            attack.wait_log("at a known address");
+            attack.wait_up(intruder_id);
         }));
         std::io::Write::write_all(&mut std::net::TcpStream::connect(end).unwrap(), b"!").unwrap();
         told.unwrap();
     });
-    siege.cluster.check(&[siege.victim], |history| {
-        let ups = history.ups_since(siege.victim, 0).into_iter().filter(|id| *id == owner_id).count();
+    attack.cluster.check(&[attack.victim], |history| {
+        let ups = history.ups_since(attack.victim, 0).into_iter().filter(|id| *id == owner_id).count();
         (ups != 1).then(|| format!("the owner came up {ups} times"))
     });
     drop(entrance);
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn two_processes_with_one_key_are_told_of_and_nobody_else_notices() {
-    let mut siege = Siege::begin();
-    let (victim, honest, through) = (siege.victim, siege.honest, siege.addr());
-    let key = siege.cluster.new_key("shared");
+    let mut attack = AttackHarness::begin();
+    let (victim, honest, through) = (attack.victim, attack.honest, attack.addr());
+    let key = attack.cluster.new_key("shared");
     let twin = |name: &str| Spec::named(name).with_bind(localhost()).with_key(&key).with_connect(through);
-    let older = siege.cluster.start(twin("older"));
-    siege.cluster.wait_full_mesh(&[victim, honest, older]);
-    let newer = siege.cluster.start(twin("newer"));
+    let older = attack.cluster.start(twin("older"));
+    attack.cluster.wait_full_mesh(&[victim, honest, older]);
+    let newer = attack.cluster.start(twin("newer"));
     let all = [victim, honest, older, newer];
     let told = [
         (victim, "two processes use one key"),
@@ -74,48 +74,48 @@ fn two_processes_with_one_key_are_told_of_and_nobody_else_notices() {
         (older, "uses our key"),
         (newer, "uses our key"),
     ];
-    siege.cluster.wait_for("everybody to be told", &all, |history| {
+    attack.cluster.wait_for("everybody to be told", &all, |history| {
         told.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
     });
     // The newer one stays, for all that the older one tries.
-    let (mark, shared) = (siege.cluster.mark(), siege.cluster.id(newer));
-    siege.cluster.wait_for("pings of the newer one", &all, |history| {
+    let (mark, shared) = (attack.cluster.mark(), attack.cluster.id(newer));
+    attack.cluster.wait_for("pings of the newer one", &all, |history| {
         let pings = history.pings_since(mark);
         let enough = |member| pings.get(&(member, shared)).is_some_and(|seqs| seqs.len() >= 25);
         (enough(victim) && enough(honest)).then_some(())
     });
-    siege.cluster.check_steady(&[victim, honest, newer], mark);
+    attack.cluster.check_steady(&[victim, honest, newer], mark);
     let once = |history: &History, member, text| {
         let lines = history.log_count(member, text);
         (lines != 1).then(|| format!("{text:?} was said {lines} times"))
     };
-    siege.cluster.check(&[victim, honest], |history| {
+    attack.cluster.check(&[victim, honest], |history| {
         [victim, honest].into_iter().find_map(|member| once(history, member, "two processes use one key"))
     });
     for twin in [older, newer] {
-        siege.cluster.terminate(twin);
+        attack.cluster.terminate(twin);
     }
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn strangers_with_ever_new_keys_do_not_fill_the_log() {
     /// Two lines each, up and left, are more than what may be said of strangers.
     const STRANGERS: usize = 700;
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let began = std::time::Instant::now();
     // The count of what was left out comes with the next line that may be written.
     let mut strangers = 0;
-    while strangers < STRANGERS || !siege.has_logged("lines suppressed") {
+    while strangers < STRANGERS || !attack.has_logged("lines suppressed") {
         assert!(strangers < 20 * STRANGERS, "each of {strangers} strangers has its lines");
-        let mut raw = Raw::join(siege.addr(), &Credentials::new());
+        let mut raw = Raw::join(attack.addr(), &Credentials::new());
         raw.send(&Message::Bye(ByeReason::Leaving)).unwrap();
         raw.wait_end();
         strangers += 1;
     }
-    let lines = siege.log_count("peer up") + siege.log_count("peer left");
+    let lines = attack.log_count("peer up") + attack.log_count("peer left");
     let allowed =
         p2p_gossip::internals::limits::PEERS_MAX + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(lines <= allowed, "{lines} lines on {strangers} strangers");
-    siege.lift();
+    attack.lift();
 }

@@ -9,8 +9,8 @@ use p2p_gossip::internals::mesh::{DIALS_BURST, DIALS_PER_SECOND};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 use p2p_gossip::{Event, PeerId};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, hello};
-use super::siege::Siege;
 use crate::support::localhost;
 use crate::support::process::Spec;
 
@@ -30,19 +30,19 @@ fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
 
 #[test]
 fn lists_that_nobody_asked_for_change_nothing() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let trap = TcpListener::bind(localhost()).unwrap();
-    let mut raw = Raw::join(siege.addr(), &Credentials::new());
+    let mut raw = Raw::join(attack.addr(), &Credentials::new());
     for _ in 0..20 {
         raw.send(&list_of(&[trap.local_addr().unwrap(); ADDRS_MAX], false)).unwrap();
     }
     raw.send(&Message::Ping { seq: 77, text: "end".to_owned() }).unwrap();
-    siege.cluster.wait_for("the ping behind the lists", &[siege.victim], |history| {
+    attack.cluster.wait_for("the ping behind the lists", &[attack.victim], |history| {
         let is_end = |e: &Event| matches!(e, Event::Ping { seq: 77, .. });
-        history.events_since(siege.victim, 0).any(is_end).then_some(())
+        history.events_since(attack.victim, 0).any(is_end).then_some(())
     });
     drop(raw);
-    siege.lift();
+    attack.lift();
     trap.set_nonblocking(true).unwrap();
     assert!(trap.accept().is_err(), "the victim dialled an address from a list that it had not asked for");
 }
@@ -52,8 +52,8 @@ fn a_thousand_invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let trap = TcpListener::bind(localhost()).unwrap();
     let (liar, trap_addr) = (Credentials::new(), trap.local_addr().unwrap());
-    let mut siege = Siege::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
-    let own = siege.addr();
+    let mut attack = AttackHarness::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
+    let own = attack.addr();
     let nowhere =
         ["0.0.0.0:1", "224.0.0.1:9", "255.255.255.255:9", "127.0.0.1:0"].map(|a| a.parse().unwrap());
     let began = Instant::now();
@@ -86,13 +86,13 @@ fn a_thousand_invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
         }
         hits
     });
-    siege.wait_up(liar.id());
-    siege.newcomer_joins();
+    attack.wait_up(liar.id());
+    attack.newcomer_joins();
     let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 1;
     std::io::Write::write_all(&mut std::net::TcpStream::connect(trap_addr).unwrap(), b"!").unwrap();
     let hits = counted.join().unwrap();
     assert!(hits > 0, "the list was to be believed enough to be tried");
     assert!(hits <= DIALS_BURST + DIALS_PER_SECOND * seconds, "{hits} dials in {seconds} s");
     drop((raw, entrance));
-    siege.lift();
+    attack.lift();
 }

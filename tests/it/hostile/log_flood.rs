@@ -2,8 +2,8 @@
 
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw};
-use super::siege::Siege;
 use crate::support::process::Spec;
 
 /// Connections of the attacker. A log without a limit has a line for at least every second one.
@@ -14,21 +14,21 @@ const LINES_MAX: usize = ROUNDS / 4;
 #[test]
 fn goodbyes_of_peers_that_refuse_the_node_do_not_fill_the_log() {
     // Lines of members that come and go have a limit, and a test, of their own.
-    let mut siege = Siege::of(Spec::named("victim").with_log("info,p2p_gossip::members=off"));
+    let mut attack = AttackHarness::of(Spec::named("victim").with_log("info,p2p_gossip::members=off"));
     let others = [ByeReason::NotAdmitted, ByeReason::Cloned, ByeReason::AddressTaken, ByeReason::Replaced];
     let reasons = others.iter().flat_map(|&other| [ByeReason::Full, other]).cycle();
     for reason in reasons.take(ROUNDS) {
-        let mut raw = Raw::join(siege.addr(), &Credentials::new());
+        let mut raw = Raw::join(attack.addr(), &Credentials::new());
         raw.send(&Message::Bye(reason)).unwrap();
         raw.wait_end();
     }
-    siege.cluster.wait_for("the victim to count all goodbyes", &[siege.victim], |history| {
-        (history.downs_since(siege.victim, 0).len() >= ROUNDS).then_some(())
+    attack.cluster.wait_for("the victim to count all goodbyes", &[attack.victim], |history| {
+        (history.downs_since(attack.victim, 0).len() >= ROUNDS).then_some(())
     });
     // The log is written by a thread of its own, which has long caught up when this is over.
-    siege.newcomer_joins();
-    siege.wait_log("its --max-peers");
-    let lines = siege.log_count("");
+    attack.newcomer_joins();
+    attack.wait_log("its --max-peers");
+    let lines = attack.log_count("");
     assert!(lines <= LINES_MAX, "{lines} lines for {ROUNDS} goodbyes");
-    siege.lift();
+    attack.lift();
 }

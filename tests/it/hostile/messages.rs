@@ -6,8 +6,8 @@ use std::thread;
 use p2p_gossip::Event;
 use p2p_gossip::internals::wire::{self, ByeReason, FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, Message, Notice};
 
+use super::attack_harness::{AttackHarness, HANDSHAKE_TOO_LONG};
 use super::raw::{Credentials, Raw, frame, hello};
-use super::siege::{HANDSHAKE_TOO_LONG, Siege};
 use crate::support::localhost;
 
 /// Length 2^40 as bincode writes it.
@@ -26,86 +26,86 @@ fn body(message: &Message) -> Vec<u8> {
 }
 
 /// Joins, sends these bytes, and is told goodbye for it; the log says why.
-fn breach(siege: &Siege, bytes: &[u8], logged: &str) {
-    expelled(siege, bytes);
-    siege.wait_log(logged);
+fn breach(attack: &AttackHarness, bytes: &[u8], logged: &str) {
+    expelled(attack, bytes);
+    attack.wait_log(logged);
 }
 
 /// The same where the log may have said enough for a while.
-fn expelled(siege: &Siege, bytes: &[u8]) {
+fn expelled(attack: &AttackHarness, bytes: &[u8]) {
     let me = Credentials::new();
-    let mut raw = Raw::join(siege.addr(), &me);
-    siege.wait_up(me.id());
+    let mut raw = Raw::join(attack.addr(), &me);
+    attack.wait_up(me.id());
     raw.send_bytes(bytes).unwrap();
     let ending = raw.wait_end();
     assert_eq!(ending.bye, Some(ByeReason::Protocol), "{ending:?}");
 }
 
 /// Sends these bytes instead of a Hello: the connection ends, and nobody was a member.
-fn refused(siege: &Siege, bytes: &[u8], logged: &str) {
+fn refused(attack: &AttackHarness, bytes: &[u8], logged: &str) {
     let me = Credentials::new();
-    let mut raw = Raw::dial(siege.addr(), &me);
+    let mut raw = Raw::dial(attack.addr(), &me);
     raw.send_bytes(bytes).unwrap();
     raw.wait_end();
-    siege.wait_log(logged);
-    never_was_a_member(siege, &me);
+    attack.wait_log(logged);
+    never_was_a_member(attack, &me);
 }
 
-fn never_was_a_member(siege: &Siege, me: &Credentials) {
-    siege.cluster.check(&[siege.victim], |history| {
-        let counted = history.ups_since(siege.victim, 0).contains(&me.id());
+fn never_was_a_member(attack: &AttackHarness, me: &Credentials) {
+    attack.cluster.check(&[attack.victim], |history| {
+        let counted = history.ups_since(attack.victim, 0).contains(&me.id());
         counted.then(|| "a peer without a Hello was counted".to_owned())
     });
 }
 
 #[test]
 fn frames_of_forbidden_lengths_end_the_session() {
-    let siege = Siege::begin();
-    breach(&siege, &length_only(0), "frame of 0 bytes");
-    breach(&siege, &length_only(u32::MAX as usize), "frame of 4294967295 bytes");
-    breach(&siege, &length_only(FRAME_BYTES_MAX + 1), "frame of 65537 bytes");
-    breach(&siege, &wire::encode(&Message::Hello(hello("again"))).unwrap(), "a second Hello");
+    let attack = AttackHarness::begin();
+    breach(&attack, &length_only(0), "frame of 0 bytes");
+    breach(&attack, &length_only(u32::MAX as usize), "frame of 4294967295 bytes");
+    breach(&attack, &length_only(FRAME_BYTES_MAX + 1), "frame of 65537 bytes");
+    breach(&attack, &wire::encode(&Message::Hello(hello("again"))).unwrap(), "a second Hello");
     let trailing = [body(&Message::PeersRequest), vec![0]].concat();
-    breach(&siege, &frame(&trailing), "after the message");
-    siege.lift();
+    breach(&attack, &frame(&trailing), "after the message");
+    attack.lift();
 }
 
 #[test]
 fn messages_that_claim_more_than_they_hold_end_the_session() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     // 1,900 records without an address fit into a frame; so many are not allowed in one.
     let records: Vec<u8> = (0..1900_u16).flat_map(|_| [&[9; 32][..], &[0, 1]].concat()).collect();
     let list = [&[PEERS, 251][..], &1900_u16.to_le_bytes(), &records, &[0]].concat();
-    breach(&siege, &frame(&list), "1900 of at most");
+    breach(&attack, &frame(&list), "1900 of at most");
     // Text and list of 2^40 entries, a message cut off, text that is not UTF-8, no such message.
-    breach(&siege, &frame(&[&[PING, 1][..], &HUGE, b"boo"].concat()), "malformed message");
-    breach(&siege, &frame(&[&[PEERS][..], &HUGE].concat()), "malformed message");
+    breach(&attack, &frame(&[&[PING, 1][..], &HUGE, b"boo"].concat()), "malformed message");
+    breach(&attack, &frame(&[&[PEERS][..], &HUGE].concat()), "malformed message");
     let id_and_addrs = [&[PEERS, 1][..], &[7; 32], &HUGE].concat();
-    breach(&siege, &frame(&[PING, 1, 3, 0xff, 0xfe, 0xfd]), "a text in it is not UTF-8");
-    breach(&siege, &frame(&[200]), "unknown tag");
-    expelled(&siege, &frame(&id_and_addrs));
-    expelled(&siege, &frame(&[PING, 1, 200, b'x']));
-    siege.lift();
+    breach(&attack, &frame(&[PING, 1, 3, 0xff, 0xfe, 0xfd]), "a text in it is not UTF-8");
+    breach(&attack, &frame(&[200]), "unknown tag");
+    expelled(&attack, &frame(&id_and_addrs));
+    expelled(&attack, &frame(&[PING, 1, 200, b'x']));
+    attack.lift();
 }
 
 #[test]
 fn whoever_does_not_begin_with_a_hello_is_refused() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let ping = Message::Ping { seq: 1, text: "too early".to_owned() };
-    refused(&siege, &wire::encode(&ping).unwrap(), "not a Hello");
-    refused(&siege, &length_only(0), "frame of 0 bytes");
-    refused(&siege, &length_only(HELLO_FRAME_BYTES_MAX + 1), "frame of 4097 bytes");
+    refused(&attack, &wire::encode(&ping).unwrap(), "not a Hello");
+    refused(&attack, &length_only(0), "frame of 0 bytes");
+    refused(&attack, &length_only(HELLO_FRAME_BYTES_MAX + 1), "frame of 4097 bytes");
     // A name of 2^40 bytes, and one that is not UTF-8.
-    refused(&siege, &frame(&[&[HELLO, 1][..], &HUGE].concat()), "malformed message");
-    refused(&siege, &frame(&[HELLO, 1, 2, 0xff, 0xff, 0, 0, 1]), "a text in it is not UTF-8");
-    siege.lift();
+    refused(&attack, &frame(&[&[HELLO, 1][..], &HUGE].concat()), "malformed message");
+    refused(&attack, &frame(&[HELLO, 1, 2, 0xff, 0xff, 0, 0, 1]), "a text in it is not UTF-8");
+    attack.lift();
 }
 
 #[test]
 fn half_a_hello_and_an_end_costs_nothing() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let mut raw = Raw::dial(siege.addr(), &me);
+    let mut raw = Raw::dial(attack.addr(), &me);
     let whole = wire::encode(&Message::Hello(hello("half"))).unwrap();
     raw.send_bytes(&whole[..whole.len() / 2]).unwrap();
     raw.tls.send_close_notify();
@@ -113,36 +113,36 @@ fn half_a_hello_and_an_end_costs_nothing() {
     raw.socket.shutdown(std::net::Shutdown::Write).unwrap();
     raw.wait_end();
     // Not at the deadline: until then the thread would spin on a socket that is at its end.
-    siege.wait_log("closed during the handshake");
-    assert!(!siege.has_logged(HANDSHAKE_TOO_LONG));
-    never_was_a_member(&siege, &me);
-    siege.lift();
+    attack.wait_log("closed during the handshake");
+    assert!(!attack.has_logged(HANDSHAKE_TOO_LONG));
+    never_was_a_member(&attack, &me);
+    attack.lift();
 }
 
 #[test]
 fn what_follows_a_breach_is_not_listened_to() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let mut raw = Raw::join(siege.addr(), &me);
-    siege.wait_up(me.id());
+    let mut raw = Raw::join(attack.addr(), &me);
+    attack.wait_up(me.id());
     raw.send(&Message::Hello(hello("again"))).unwrap();
     while !matches!(raw.receive(), Ok(Message::Bye(ByeReason::Protocol))) {}
     // May fail: the node need not read on.
     let _ = raw.send(&Message::Ping { seq: 1, text: "too late".to_owned() });
     drop(raw);
-    let (cluster, victim) = (&siege.cluster, siege.victim);
+    let (cluster, victim) = (&attack.cluster, attack.victim);
     cluster.wait_down(&[victim], me.id(), p2p_gossip::DownReason::Protocol, 0);
     cluster.check(&[victim], |history| {
         let is_late = |e: &&Event| matches!(e, Event::Ping { text, .. } if text == "too late");
         history.events_since(victim, 0).find(is_late).map(ToString::to_string)
     });
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
-    let mut siege = Siege::begin();
-    let (addr, over) = (siege.addr(), AtomicBool::new(false));
+    let mut attack = AttackHarness::begin();
+    let (addr, over) = (attack.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -156,45 +156,45 @@ fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
                 }
             });
         }
-        let mark = siege.cluster.mark();
+        let mark = attack.cluster.mark();
         let calm = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            siege.newcomer_joins();
-            siege.cluster.wait_pings(&[siege.victim, siege.honest], 10, mark);
+            attack.newcomer_joins();
+            attack.cluster.wait_pings(&[attack.victim, attack.honest], 10, mark);
         }));
         over.store(true, Ordering::SeqCst);
         calm.unwrap();
     });
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn a_peer_that_renews_its_keys_without_end_is_sent_away() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let mut raw = Raw::join(siege.addr(), &me);
-    siege.wait_up(me.id());
+    let mut raw = Raw::join(attack.addr(), &me);
+    attack.wait_up(me.id());
     // Each asks for a key of the node's in return.
     while raw.tls.refresh_traffic_keys().is_ok() && raw.flush().is_ok() {}
     raw.wait_end();
-    siege.wait_log("TLS key updates");
-    siege.lift();
+    attack.wait_log("TLS key updates");
+    attack.lift();
 }
 
 #[test]
 fn lies_about_a_key_used_twice_do_not_fill_the_log() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let mut raw = Raw::join(siege.addr(), &me);
+    let mut raw = Raw::join(attack.addr(), &me);
     let lie = wire::encode(&Message::Notice(Notice::KeyInUse(localhost()))).unwrap();
     raw.send_bytes(&lie.repeat(1000)).unwrap();
     raw.send(&Message::Ping { seq: 77, text: "end".to_owned() }).unwrap();
-    siege.cluster.wait_for("the ping behind the lies", &[siege.victim], |history| {
+    attack.cluster.wait_for("the ping behind the lies", &[attack.victim], |history| {
         let is_end = |e: &Event| matches!(e, Event::Ping { seq: 77, .. });
-        history.events_since(siege.victim, 0).any(is_end).then_some(())
+        history.events_since(attack.victim, 0).any(is_end).then_some(())
     });
-    siege.wait_log("uses our key");
-    let lines = siege.log_count("uses our key");
+    attack.wait_log("uses our key");
+    let lines = attack.log_count("uses our key");
     assert!(lines <= 20, "{lines} lines for one cause");
     drop(raw);
-    siege.lift();
+    attack.lift();
 }

@@ -2,18 +2,18 @@
 //! its connection, while honest peers stay, ping and join, and must leave nothing behind.
 #![cfg(target_os = "linux")]
 
+mod attack_harness;
 mod raw;
-mod siege;
 
 mod handshake;
 mod identity;
 mod lists;
 mod log_flood;
 mod messages;
-mod middle;
+mod mitm;
 mod offer;
 mod pending;
 mod replay;
 mod resources;
-mod sloth;
+mod slow_reader;
 mod text;

@@ -10,28 +10,28 @@ use rustls::client::Resumption;
 use rustls::crypto::{SupportedKxGroup, aws_lc_rs::kx_group};
 use rustls::{ClientConfig, HandshakeKind};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, client_config, client_config_with, hello, provider, server_config};
-use super::siege::Siege;
 use crate::support::localhost;
 
 /// Dials with these key exchange groups only; whether that came to a handshake.
-fn agrees(siege: &Siege, groups: &[&'static dyn SupportedKxGroup]) -> bool {
+fn agrees(attack: &AttackHarness, groups: &[&'static dyn SupportedKxGroup]) -> bool {
     let mut provider = provider();
     Arc::make_mut(&mut provider).kx_groups = groups.to_vec();
-    let mut raw = Raw::open(siege.addr(), client_config_with(provider, &Credentials::new()));
+    let mut raw = Raw::open(attack.addr(), client_config_with(provider, &Credentials::new()));
     raw.shake_hands().is_ok()
 }
 
 #[test]
 fn only_two_key_exchanges_are_offered() {
-    let siege = Siege::begin();
-    assert!(agrees(&siege, &[kx_group::X25519MLKEM768]));
-    assert!(agrees(&siege, &[kx_group::X25519]));
+    let attack = AttackHarness::begin();
+    assert!(agrees(&attack, &[kx_group::X25519MLKEM768]));
+    assert!(agrees(&attack, &[kx_group::X25519]));
     for group in [kx_group::SECP256R1, kx_group::SECP384R1, kx_group::MLKEM768, kx_group::SECP256R1MLKEM768] {
-        assert!(!agrees(&siege, &[group]), "{:?} is offered", group.name());
+        assert!(!agrees(&attack, &[group]), "{:?} is offered", group.name());
     }
-    siege.wait_log("no TLS key exchange");
-    siege.lift();
+    attack.wait_log("no TLS key exchange");
+    attack.lift();
 }
 
 /// Somebody else's scanner, which knows protocols that our own client can't even speak.
@@ -41,9 +41,9 @@ fn sslscan_finds_tls_1_3_and_nothing_else() {
         eprintln!("SKIPPED: there is no sslscan here; Debian has it in the package sslscan");
         return;
     }
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let output = Command::new("sslscan")
-        .args(["--no-colour", "--xml=-", &siege.addr().to_string()])
+        .args(["--no-colour", "--xml=-", &attack.addr().to_string()])
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -69,7 +69,7 @@ fn sslscan_finds_tls_1_3_and_nothing_else() {
     {
         assert!(!report.contains(absent), "{absent}: {report}");
     }
-    siege.lift();
+    attack.lift();
 }
 
 /// A client that has a session ticket good for early data, from a server of the test's own.
@@ -100,9 +100,9 @@ fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
 
 #[test]
 fn early_data_is_not_listened_to() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let mut raw = Raw::over(TcpStream::connect(siege.addr()).unwrap(), config_with_ticket(&me));
+    let mut raw = Raw::over(TcpStream::connect(attack.addr()).unwrap(), config_with_ticket(&me));
     let early = wire::encode(&Message::Hello(hello("early"))).unwrap();
     raw.send_early(&early).expect("the ticket allows early data");
     // The node knows no such ticket: either it does without, or the connection ends here.
@@ -111,10 +111,10 @@ fn early_data_is_not_listened_to() {
         assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
     }
     raw.wait_end();
-    siege.wait_log("incoming connection refused");
-    siege.cluster.check(&[siege.victim], |history| {
-        let counted = history.ups_since(siege.victim, 0).contains(&me.id());
+    attack.wait_log("incoming connection refused");
+    attack.cluster.check(&[attack.victim], |history| {
+        let counted = history.ups_since(attack.victim, 0).contains(&me.id());
         counted.then(|| "what came early was listened to".to_owned())
     });
-    siege.lift();
+    attack.lift();
 }

@@ -11,8 +11,8 @@ use nix::sched::{CloneFlags, setns};
 use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use socket2::{Domain, Socket, Type};
 
+use super::attack_harness::AttackHarness;
 use super::resources::alone;
-use super::siege::Siege;
 use crate::support::history::Member;
 use crate::support::netns::Namespace;
 use crate::support::process::Spec;
@@ -93,13 +93,13 @@ fn beside(to: SocketAddr, sources: &[SocketAddr], enter: impl FnOnce() + Send, d
 fn newcomer_joins_beside_silent_connections_from_300_ipv4_addresses() {
     assert!(usize::from(SOURCES) > UNAUTHENTICATED_MAX);
     let _alone = alone();
-    let mut siege = Siege::begin();
+    let mut attack = AttackHarness::begin();
     let source = |n: u16| {
         let [high, low] = n.to_be_bytes();
         SocketAddr::from(([127, 1, high, low], 0))
     };
     let sources: Vec<SocketAddr> = (1..=SOURCES).map(source).collect();
-    let (to, victim) = (siege.addr(), siege.victim);
+    let (to, victim) = (attack.addr(), attack.victim);
     beside(
         to,
         &sources,
@@ -108,13 +108,13 @@ fn newcomer_joins_beside_silent_connections_from_300_ipv4_addresses() {
             // Of all addresses the newcomer has once the highest, and once the lowest.
             let highest = unique_addr();
             assert!(sources.iter().all(|source| source.ip() < highest.ip()));
-            joins(&mut siege.cluster, victim, Spec::named("highest").with_bind(highest));
-            joins(&mut siege.cluster, victim, Spec::named("lowest").with_bind(localhost()));
-            let lines = siege.log_count(EVICTED);
+            joins(&mut attack.cluster, victim, Spec::named("highest").with_bind(highest));
+            joins(&mut attack.cluster, victim, Spec::named("lowest").with_bind(localhost()));
+            let lines = attack.log_count(EVICTED);
             assert!(lines <= 50, "{lines} lines for one cause");
         },
     );
-    siege.lift();
+    attack.lift();
 }
 
 #[test]

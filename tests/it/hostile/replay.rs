@@ -4,14 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, hello, wait_closed};
-use super::siege::Siege;
 use crate::support::localhost;
 
 /// A session of this peer with the node, and every byte that the peer sent in it.
-fn recorded_session(siege: &Siege, me: &Credentials) -> Vec<u8> {
+fn recorded_session(attack: &AttackHarness, me: &Credentials) -> Vec<u8> {
     let tap = TcpListener::bind(localhost()).unwrap();
-    let (tap_addr, node_addr) = (tap.local_addr().unwrap(), siege.addr());
+    let (tap_addr, node_addr) = (tap.local_addr().unwrap(), attack.addr());
     let recorder = thread::spawn(move || {
         let (mut from_peer, _) = tap.accept().unwrap();
         let mut to_node = TcpStream::connect(node_addr).unwrap();
@@ -29,23 +29,23 @@ fn recorded_session(siege: &Siege, me: &Credentials) -> Vec<u8> {
     });
     let mut raw = Raw::dial(tap_addr, me);
     raw.meet(hello("recorded"));
-    siege.wait_up(me.id());
+    attack.wait_up(me.id());
     drop(raw);
     recorder.join().unwrap()
 }
 
 #[test]
 fn a_recorded_session_played_back_is_nobody() {
-    let siege = Siege::begin();
+    let attack = AttackHarness::begin();
     let me = Credentials::new();
-    let recorded = recorded_session(&siege, &me);
-    let replay = TcpStream::connect(siege.addr()).unwrap();
+    let recorded = recorded_session(&attack, &me);
+    let replay = TcpStream::connect(attack.addr()).unwrap();
     let _ = (&replay).write_all(&recorded);
     wait_closed(&replay);
-    siege.wait_log("incoming connection refused");
-    siege.cluster.check(&[siege.victim], |history| {
-        let ups = history.ups_since(siege.victim, 0).iter().filter(|id| **id == me.id()).count();
+    attack.wait_log("incoming connection refused");
+    attack.cluster.check(&[attack.victim], |history| {
+        let ups = history.ups_since(attack.victim, 0).iter().filter(|id| **id == me.id()).count();
         (ups != 1).then(|| format!("the peer came up {ups} times"))
     });
-    siege.lift();
+    attack.lift();
 }

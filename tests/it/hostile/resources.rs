@@ -12,8 +12,8 @@ use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use p2p_gossip::internals::wire::{self, Message};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::attack_harness::{AttackHarness, HANDSHAKE_TOO_LONG};
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
-use super::siege::{HANDSHAKE_TOO_LONG, Siege};
 use crate::support::process::Spec;
 
 /// One flood at a time, or floods would starve each other's honest peers.
@@ -46,24 +46,24 @@ fn two_thousand_silent_connections_keep_nobody_out() {
         return;
     }
     let _alone = alone();
-    let mut siege = Siege::begin();
-    let calm_threads = siege.threads();
-    let crowd = silent(siege.addr(), 2000);
-    siege.newcomer_joins();
-    let extra = siege.threads().saturating_sub(calm_threads);
+    let mut attack = AttackHarness::begin();
+    let settled_threads = attack.threads();
+    let crowd = silent(attack.addr(), 2000);
+    attack.newcomer_joins();
+    let extra = attack.threads().saturating_sub(settled_threads);
     assert!(extra <= UNAUTHENTICATED_MAX + 16, "{extra} threads for strangers");
-    siege.wait_log("unfinished handshakes; closed the oldest of the source that holds the most");
-    let lines = siege.log_count("unfinished handshakes; closed the oldest");
+    attack.wait_log("unfinished handshakes; closed the oldest of the source that holds the most");
+    let lines = attack.log_count("unfinished handshakes; closed the oldest");
     assert!(lines <= 50, "{lines} lines for one cause");
     drop(crowd);
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn handshakes_that_never_end_are_cut_off() {
     let _alone = alone();
-    let siege = Siege::begin();
-    let addr = siege.addr();
+    let attack = AttackHarness::begin();
+    let addr = attack.addr();
     let mut hello_bytes = Vec::new();
     client(client_config(&Credentials::new())).write_tls(&mut hello_bytes).unwrap();
     let dripping = silent(addr, 200);
@@ -93,17 +93,17 @@ fn handshakes_that_never_end_are_cut_off() {
         dripping.iter().for_each(wait_closed);
         over.store(true, Ordering::SeqCst);
     });
-    siege.wait_log(HANDSHAKE_TOO_LONG);
-    let lines = siege.log_count(HANDSHAKE_TOO_LONG);
+    attack.wait_log(HANDSHAKE_TOO_LONG);
+    let lines = attack.log_count(HANDSHAKE_TOO_LONG);
     assert!(lines <= 20, "{lines} lines for one cause");
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
     let _alone = alone();
-    let mut siege = Siege::begin();
-    let (addr, over) = (siege.addr(), AtomicBool::new(false));
+    let mut attack = AttackHarness::begin();
+    let (addr, over) = (attack.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             // A few at a time, not as fast as the machine can: the honest need a core, too.
@@ -112,26 +112,26 @@ fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| siege.newcomer_joins()));
+        let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attack.newcomer_joins()));
         over.store(true, Ordering::SeqCst);
         joined.unwrap();
     });
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
 fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
     let _alone = alone();
-    let mut siege = Siege::of(Spec::named("victim").with_limits("ulimit -n 64"));
-    let crowd = silent(siege.addr(), 200);
-    siege.wait_log("cannot accept connections");
+    let mut attack = AttackHarness::of(Spec::named("victim").with_limits("ulimit -n 64"));
+    let crowd = silent(attack.addr(), 200);
+    attack.wait_log("cannot accept connections");
     // The silent had all the time of a handshake left.
-    siege.wait_log("it gave way to a newer connection");
-    siege.newcomer_joins();
-    let lines = siege.log_count("cannot accept connections");
+    attack.wait_log("it gave way to a newer connection");
+    attack.newcomer_joins();
+    let lines = attack.log_count("cannot accept connections");
     assert!(lines <= 30, "{lines} lines for one cause");
     drop(crowd);
-    siege.lift();
+    attack.lift();
 }
 
 #[test]
@@ -151,12 +151,12 @@ fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
     }
     let _alone = alone();
     let limits = format!("exec prlimit --nproc=16 {nobody_else} \"$0\" \"$@\"");
-    let mut siege = Siege::of(Spec::named("victim").with_limits(limits));
-    let crowd = silent(siege.addr(), 100);
-    siege.wait_log("cannot accept connections");
+    let mut attack = AttackHarness::of(Spec::named("victim").with_limits(limits));
+    let crowd = silent(attack.addr(), 100);
+    attack.wait_log("cannot accept connections");
     // The silent had all the time of a handshake left.
-    siege.wait_log("it gave way to a newer connection");
-    siege.newcomer_joins();
+    attack.wait_log("it gave way to a newer connection");
+    attack.newcomer_joins();
     drop(crowd);
-    siege.lift();
+    attack.lift();
 }

@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use p2p_gossip::internals::text::is_unsafe;
 use p2p_gossip::internals::wire::Message;
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, hello};
-use super::siege::Siege;
 use crate::support::process::{Output, Process, Spec};
 use crate::support::{DEADLINE, unique_addr};
 
@@ -50,11 +50,11 @@ fn names_and_pings_cannot_act_on_a_terminal() {
 
 #[test]
 fn programs_read_the_text_as_it_was_sent() {
-    let siege = Siege::begin();
-    let mut raw = Raw::dial(siege.addr(), &Credentials::new());
+    let attack = AttackHarness::begin();
+    let mut raw = Raw::dial(attack.addr(), &Credentials::new());
     raw.meet(hello(NAME));
     raw.send(&Message::Ping { seq: 1, text: TEXT.to_owned() }).unwrap();
-    siege.cluster.wait_for("the ping with its text", &[siege.victim], |history| {
+    attack.cluster.wait_for("the ping with its text", &[attack.victim], |history| {
         let is_it = |r: &_| {
             let record: &crate::support::history::Record = r;
             record.json["text"] == TEXT && record.json["name"] == NAME
@@ -62,5 +62,5 @@ fn programs_read_the_text_as_it_was_sent() {
         history.records().iter().any(is_it).then_some(())
     });
     drop(raw);
-    siege.lift();
+    attack.lift();
 }

@@ -9,11 +9,11 @@ use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialSource, DisconnectRea
 use p2p_gossip::internals::wire::Hello;
 
 use super::{MINUTE, SECOND, ms, with_strangers};
-use crate::sim::puppet::{Puppet, addr, dialled, dials, dials_to, hello, id};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials, dials_to, hello, id};
 
 #[test]
 fn strangers_leave_room_for_those_we_know() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let (session, known) = (node.meets(3), node.meets(5));
     node.list(session, (20..60).map(|n| (id(n), addr(n))));
     let strangers = dials(&node.wait_in_vain(ms(1)));
@@ -24,7 +24,7 @@ fn strangers_leave_room_for_those_we_know() {
 
 #[test]
 fn dial_tells_who_named_its_address() {
-    let mut node = Puppet::new(&[addr(1)]);
+    let mut node = MeshHarness::new(&[addr(1)]);
     let (session, known) = (node.meets(3), node.meets(5));
     node.down(known, DisconnectReason::Closed);
     node.list(session, [(id(20), addr(20))].into_iter());
@@ -53,7 +53,7 @@ fn a_dial_that_ends_makes_room_for_the_next() {
 
 #[test]
 fn every_stranger_has_its_turn_however_many_there_are() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (10..=255).map(|n| (id(n), addr(n))));
     let outputs = node.wait(MINUTE);
@@ -63,7 +63,7 @@ fn every_stranger_has_its_turn_however_many_there_are() {
 
 #[test]
 fn one_address_is_dialled_for_one_at_a_time() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (20..40).map(|n| (id(n), addr(7))));
     assert_eq!(dials(&node.wait_in_vain(TIMEOUT - ms(1))), 1);
@@ -71,7 +71,7 @@ fn one_address_is_dialled_for_one_at_a_time() {
 
 #[test]
 fn a_stranger_is_given_up_after_some_rounds_and_not_before() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, [(id(20), addr(20))].into_iter());
     let outputs = node.wait(10 * MINUTE);
@@ -90,7 +90,7 @@ fn who_answers_for_another_is_dialled_there_next() {
 
 #[test]
 fn where_somebody_else_answered_comes_last() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     let says = Hello { advertised: vec![addr(33).into()], ..hello() };
     node.up_as(session, id(3), addr(3), says);
@@ -104,7 +104,7 @@ fn where_somebody_else_answered_comes_last() {
 
 #[test]
 fn whoever_answers_where_a_peer_was_is_dialled_as_well() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
     let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
@@ -115,7 +115,7 @@ fn whoever_answers_where_a_peer_was_is_dialled_as_well() {
 
 #[test]
 fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up_at(session, id(3), 1, SocketAddr::from((addr(3).ip(), 40_000)));
     node.down(session, DisconnectReason::Closed);
@@ -126,7 +126,7 @@ fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
 /// Found by seed 3053389: with its one address gone, it was never dialled again.
 #[test]
 fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
     let outputs = node.wait_in_vain(SECOND);
@@ -140,7 +140,7 @@ fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
 /// and never again.
 #[test]
 fn a_dial_given_up_does_not_stand_in_for_the_next() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let outputs = node.list(session, [(id(20), addr(20))].into_iter());
     let outputs = [outputs, node.wait_in_vain(ms(1))].concat();

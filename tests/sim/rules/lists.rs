@@ -9,13 +9,13 @@ use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 
 use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
-use crate::sim::puppet::{Puppet, addr, dialled, dials_to, id, listed, requests, sent};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, id, listed, requests, sent};
 
 const LONGER_THAN_JOINING: Duration = Duration::from_millis(2_100);
 
 #[test]
 fn loopback_addresses_are_told_on_loopback_only() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let local = |n: u8| SocketAddr::from(([127, 0, 0, n], 40_000));
     node.up_at(SessionId::accepted(1), id(3), 1, local(3));
     let [near, far] = [2, 3].map(SessionId::accepted);
@@ -29,7 +29,7 @@ fn loopback_addresses_are_told_on_loopback_only() {
 
 #[test]
 fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let [first, second, third] = [3, 4, 5].map(|n| node.meets(n));
     let mut told = |session| -> Vec<PeerId> {
         node.wait(ms(300));
@@ -44,7 +44,7 @@ fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
     assert_eq!(told(first), [id(4), id(5)]);
 
     // Who asks for the first time when it is no longer new misses somebody.
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let [early, _] = [3, 4].map(|n| node.meets(n));
     node.wait(LONGER_THAN_JOINING);
     assert_eq!(listed(&node.receives(early, Message::PeersRequest)).len(), 1);
@@ -54,7 +54,7 @@ fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
 fn the_dead_are_passed_on_for_a_while_as_not_connected() {
     let (mut node, session) = joined();
     let dead = node.meets(5);
-    let tells = |node: &mut Puppet, wait: Duration| -> Vec<(PeerId, bool)> {
+    let tells = |node: &mut MeshHarness, wait: Duration| -> Vec<(PeerId, bool)> {
         with_heartbeats(node, session, None, wait);
         let outputs = node.receives(session, Message::PeersRequest);
         listed(&outputs).into_iter().map(|record| (record.id, record.connected)).collect()
@@ -67,7 +67,7 @@ fn the_dead_are_passed_on_for_a_while_as_not_connected() {
 
 #[test]
 fn differing_rosters_are_asked_about_at_a_limited_rate_however_many_differ() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let sessions: Vec<SessionId> = (20..120).map(|n| node.meets(n)).collect();
     node.wait(SECOND);
     let mut asked = 0;
@@ -98,14 +98,14 @@ fn who_asks_too_often_is_not_answered() {
 
 #[test]
 fn an_answer_has_an_end_and_nobody_is_heard_who_was_not_asked() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let frames = u8::try_from(PEERS_LIMIT.div_ceil(RECORDS_MAX)).unwrap();
     for n in 20..30 + frames {
         let record = PeerRecord { id: id(n), addrs: vec![addr(n).into()], connected: true };
         node.receives(session, Message::Peers { records: vec![record], more: true });
     }
-    let known = |node: &Puppet| (20..=255).filter(|&n| node.info(id(n)).is_some()).count();
+    let known = |node: &MeshHarness| (20..=255).filter(|&n| node.info(id(n)).is_some()).count();
     assert_eq!(known(&node), usize::from(frames));
     let (mut node, session) = joined();
     node.list(session, [(id(20), addr(20))].into_iter());

@@ -9,7 +9,7 @@ use p2p_gossip::internals::wire::{Echo, Hello, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
-use crate::sim::puppet::{Puppet, addr, hello, id, posted, probes, sent, told};
+use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, posted, probes, sent, told};
 
 #[test]
 fn whatever_a_peer_says_it_is_alive() {
@@ -32,8 +32,8 @@ fn beats(outputs: &[Output]) -> (usize, usize) {
 }
 
 /// Node 9, which has met node 3, the leader of the two, and has nothing to say but heartbeats.
-fn following() -> (Puppet, SessionId) {
-    let mut node = Puppet::with(Config { period: 60 * MINUTE, ..Config::default() });
+fn following() -> (MeshHarness, SessionId) {
+    let mut node = MeshHarness::with(Config { period: 60 * MINUTE, ..Config::default() });
     let session = node.meets(3);
     node.list(session, std::iter::empty());
     (node, session)
@@ -41,7 +41,7 @@ fn following() -> (Puppet, SessionId) {
 
 #[test]
 fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     // Node 9 leads. Once nobody has come for a while it speaks first.
     let session = node.meets(12);
     assert_eq!(beats(&node.wait(ms(300))), (1, 0));
@@ -58,7 +58,7 @@ fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
 
 #[test]
 fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_in_time() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     for n in 10..60 {
         node.meets(n);
     }
@@ -70,7 +70,7 @@ fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_i
 
 #[test]
 fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     for n in 10..74 {
         node.meets(n);
     }
@@ -83,11 +83,11 @@ fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
 
 #[test]
 fn a_newcomer_changes_the_moments_of_few_others() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     for n in 10..60 {
         node.meets(n);
     }
-    let phases = |node: &mut Puppet, from: Duration| -> BTreeMap<SessionId, Duration> {
+    let phases = |node: &mut MeshHarness, from: Duration| -> BTreeMap<SessionId, Duration> {
         let mut phases = BTreeMap::new();
         for at in from.as_millis()..(from + HEARTBEAT).as_millis() {
             let outputs = node.wait(ms(1));
@@ -108,7 +108,7 @@ fn a_newcomer_changes_the_moments_of_few_others() {
 
 #[test]
 fn while_membership_changes_the_first_heartbeat_waits_for_two_intervals_and_no_longer() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let first = node.meets(10);
     let mut after = Duration::ZERO;
     let is_beat = |(session, message): &(SessionId, &Message)| {
@@ -302,7 +302,7 @@ fn the_time_that_an_echo_was_held_is_no_part_of_the_round_trip() {
 }
 
 /// How long a silent peer lives that says it has this heartbeat interval.
-fn lives_silently(node: &mut Puppet, session: SessionId, heartbeat_ms: u32) -> Duration {
+fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32) -> Duration {
     node.up_as(session, id(3), addr(3), Hello { heartbeat_ms, ..hello() });
     let mut lived = Duration::ZERO;
     while node.mesh.members() > 1 && lived < 10 * MINUTE {
@@ -317,7 +317,7 @@ fn a_slow_peer_has_three_of_its_own_heartbeats_and_a_minute_at_most() {
     // Dead a heartbeat of ours after its silence is up, when nothing was found unread.
     let around =
         |lived: Duration, timeout: Duration| lived >= timeout && lived <= timeout + HEARTBEAT + ms(20);
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     for (at, (heartbeat_ms, timeout)) in
         [(100, TIMEOUT), (5_000, 15 * SECOND), (1_000, TIMEOUT), (u32::MAX, MINUTE)].into_iter().enumerate()
     {

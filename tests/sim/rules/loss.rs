@@ -9,11 +9,11 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbeats, with_strangers};
-use crate::sim::puppet::{Puppet, addr, closes, dialled, dials, dials_to, id, sent, told};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, dials_to, id, sent, told};
 
 #[test]
 fn whoever_is_lost_is_dialled_again_and_again() {
-    let lost_by: [fn(&mut Puppet, SessionId); 6] = [
+    let lost_by: [fn(&mut MeshHarness, SessionId); 6] = [
         |node, session| drop(node.down(session, DisconnectReason::Closed)),
         |node, session| drop(node.down(session, DisconnectReason::Protocol)),
         |node, session| drop(node.down(session, DisconnectReason::Slow)),
@@ -29,7 +29,7 @@ fn whoever_is_lost_is_dialled_again_and_again() {
     ];
     for (which, is_lost) in lost_by.into_iter().enumerate() {
         for dials_first in [false, true] {
-            let mut node = Puppet::new(&[]);
+            let mut node = MeshHarness::new(&[]);
             let mut session = node.meets(3);
             if dials_first {
                 node.down(session, DisconnectReason::Closed);
@@ -46,7 +46,7 @@ fn whoever_is_lost_is_dialled_again_and_again() {
 
 /// Dials in the second after a session that lasted so long, the last of many.
 fn dials_after_a_session_of(time: Duration) -> usize {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
     node.wait(MINUTE);
@@ -65,7 +65,7 @@ fn only_a_session_that_lasted_starts_the_backoff_over() {
 
 #[test]
 fn a_connect_address_that_answered_starts_its_backoff_over() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     node.wait(MINUTE);
     let (session, ..) = dialled(&node.wait_for_dial())[0].clone();
     node.up(session, id(3), 1);
@@ -76,14 +76,14 @@ fn a_connect_address_that_answered_starts_its_backoff_over() {
 }
 
 /// Whether a `--connect` address is dialled within some seconds.
-fn dials_anybody(node: &mut Puppet) -> bool {
+fn dials_anybody(node: &mut MeshHarness) -> bool {
     let outputs = node.wait_in_vain(TIMEOUT - ms(1));
     dialled(&outputs).iter().any(|(.., expected)| *expected == Expected::AnyPeer)
 }
 
 #[test]
 fn a_connect_address_is_not_dialled_while_its_peer_is_there() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
@@ -93,7 +93,7 @@ fn a_connect_address_is_not_dialled_while_its_peer_is_there() {
 
 #[test]
 fn a_connect_address_is_not_dialled_where_a_peer_is_connected_by_another_way() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let seed = node.first_dial();
     node.fails(seed);
     let list = node.meets(5);
@@ -106,7 +106,7 @@ fn a_connect_address_is_not_dialled_where_a_peer_is_connected_by_another_way() {
 
 #[test]
 fn late_words_of_an_earlier_life_are_no_alarm_and_a_second_process_is_one() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let is_alarm = |report: &Report| matches!(report, Report::PeerKeyInUse { .. });
     let [first, second, late, back, again] = [1, 2, 3, 4, 5].map(SessionId::accepted);
     node.up(first, id(3), 1);
@@ -137,7 +137,7 @@ fn who_left_is_dialled_no_more_though_its_turn_was_to_come() {
 
 #[test]
 fn who_leaves_leaves_with_all_its_sessions() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let (older, newest) = (node.meets(3), SessionId::accepted(1));
     node.up(newest, id(3), 1);
     let outputs = node.down(older, DisconnectReason::Bye(ByeReason::Leaving));
@@ -160,7 +160,7 @@ fn lists_bring_who_left_back_once_news_of_its_goodbye_has_gone_round() {
 
 #[test]
 fn who_leaves_gives_up_its_dials_and_then_says_and_does_nothing() {
-    let mut node = Puppet::new(&[addr(3), addr(4)]);
+    let mut node = MeshHarness::new(&[addr(3), addr(4)]);
     let dial = node.first_dial();
     let session = node.meets(5);
     let outputs = node.tell(Input::Leave);
@@ -175,7 +175,7 @@ fn who_leaves_gives_up_its_dials_and_then_says_and_does_nothing() {
 #[test]
 fn the_dead_are_forgotten_in_time_and_not_before() {
     let forget_after = 100 * SECOND;
-    let mut node = Puppet::with(Config { forget_after, ..Config::default() });
+    let mut node = MeshHarness::with(Config { forget_after, ..Config::default() });
     let (dead, left) = (node.meets(3), node.meets(4));
     node.down(dead, DisconnectReason::Closed);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));

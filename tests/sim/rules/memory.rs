@@ -10,11 +10,13 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, PeerId};
 
 use super::{MINUTE, SECOND, reported, says, with_heartbeats};
-use crate::sim::puppet::{Puppet, WALL, addr, asks_for_a_list, dialled, dials, dials_to, id, known};
+use crate::sim::mesh_harness::{
+    MeshHarness, WALL, addr, asks_for_a_list, dialled, dials, dials_to, id, known,
+};
 
 #[test]
 fn a_known_peer_is_met_again_and_not_for_the_first_time() {
-    let mut node = Puppet::remembering(vec![known(3), known(4)]);
+    let mut node = MeshHarness::remembering(vec![known(3), known(4)]);
     assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 7)));
     node.list(SessionId::accepted(1), std::iter::empty());
     // Both sides were apart, so what the second says is asked for as well: a stranger's is not.
@@ -28,10 +30,10 @@ fn a_known_peer_is_met_again_and_not_for_the_first_time() {
 #[test]
 fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
     let left = KnownPeer { left: true, missed: MINUTE, ..known(3) };
-    let mut node = Puppet::remembering(vec![left.clone()]);
+    let mut node = MeshHarness::remembering(vec![left.clone()]);
     assert_eq!(dials(&node.wait(60 * SECOND)), 0);
     assert!(node.mesh.known_peers()[0].left);
-    let mut node = Puppet::remembering(vec![left]);
+    let mut node = MeshHarness::remembering(vec![left]);
     let session = SessionId::accepted(1);
     assert!(asks_for_a_list(&node.up(session, id(4), 1)));
     node.list(session, [(id(3), addr(3))].into_iter());
@@ -40,7 +42,7 @@ fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
 
 #[test]
 fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
-    let mut node = Puppet::remembering(vec![known(3), known(4)]);
+    let mut node = MeshHarness::remembering(vec![known(3), known(4)]);
     node.up(SessionId::accepted(1), id(3), 1);
     let session = SessionId::accepted(2);
     node.up(session, id(5), 1);
@@ -53,22 +55,22 @@ fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
     assert_eq!(told.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
 }
 
-fn ids(node: &Puppet) -> Vec<PeerId> {
+fn ids(node: &MeshHarness) -> Vec<PeerId> {
     node.mesh.known_peers().iter().map(|peer| peer.id).collect()
 }
 
 /// As of now, of which the mesh learns with a turn.
-fn missed(node: &mut Puppet, peer: PeerId) -> Option<Duration> {
+fn missed(node: &mut MeshHarness, peer: PeerId) -> Option<Duration> {
     node.mesh.handle_timeout(node.now());
     node.mesh.known_peers().iter().find(|known| known.id == peer).map(|known| known.missed)
 }
 
-fn forgetting_after(forget_after: Duration) -> Puppet {
-    Puppet::with(Config { forget_after, ..Config::default() })
+fn forgetting_after(forget_after: Duration) -> MeshHarness {
+    MeshHarness::with(Config { forget_after, ..Config::default() })
 }
 
 /// What the next process with the same state directory begins with.
-fn restarted(node: &Puppet, wall: UnixTime) -> Puppet {
+fn restarted(node: &MeshHarness, wall: UnixTime) -> MeshHarness {
     let mut next = forgetting_after(100 * SECOND);
     next.recall_at(wall, node.mesh.known_peers());
     next
@@ -88,7 +90,7 @@ const WALLS: [UnixTime; 5] = [
 fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
     for wall in WALLS {
         for last_seen in WALLS {
-            let mut node = Puppet::new(&[]);
+            let mut node = MeshHarness::new(&[]);
             node.recall_at(wall, vec![KnownPeer { last_seen, ..known(3) }, known(4), known(9)]);
             let outputs = node.wait(3 * SECOND);
             assert_eq!(ids(&node), [id(3), id(4)], "{last_seen:?} at {wall:?}");
@@ -102,7 +104,7 @@ fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
 #[test]
 fn a_strict_node_protects_remembered_addresses_at_any_wall_clock() {
     for wall in WALLS {
-        let mut node = Puppet::with(Config { strict: true, ..Config::default() });
+        let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
         node.recall_at(wall, vec![known(3)]);
         let session = SessionId::accepted(1);
         let outputs = node.up_at(session, id(7), 1, addr(3));
@@ -113,10 +115,10 @@ fn a_strict_node_protects_remembered_addresses_at_any_wall_clock() {
 #[test]
 fn a_wall_clock_that_jumps_forgets_no_peer_and_keeps_last_seen_after_first_seen() {
     for wall in WALLS {
-        let mut node = Puppet::remembering(vec![known(5)]);
+        let mut node = MeshHarness::remembering(vec![known(5)]);
         node.meets(3);
         node.mesh.set_wall_clock(wall);
-        let seen = |node: &Puppet| {
+        let seen = |node: &MeshHarness| {
             let known = node.mesh.known_peers();
             known.iter().map(|peer| (peer.first_seen, peer.last_seen)).collect::<Vec<_>>()
         };
@@ -192,7 +194,7 @@ fn missed_time_is_kept_from_run_to_run() {
 fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
     let gone = KnownPeer { missed: FORGET_AFTER, ..known(3) };
     let late = KnownPeer { missed: FORGET_AFTER - SECOND, ..known(4) };
-    let mut node = Puppet::remembering(vec![gone, late]);
+    let mut node = MeshHarness::remembering(vec![gone, late]);
     assert_eq!(ids(&node), [id(4)]);
     let outputs = node.wait(SECOND);
     assert!(outputs.contains(&Output::Remember));
@@ -222,7 +224,7 @@ fn time_for_which_the_process_stood_still_is_not_missed() {
 fn a_list_that_shows_a_departed_peer_is_believed_once_it_must_have_returned() {
     for (missed, is_believed) in [(0, false), (5, false), (11, true), (80_000, true)] {
         let left = KnownPeer { left: true, missed: Duration::from_secs(missed), ..known(3) };
-        let mut node = Puppet::new(&[]);
+        let mut node = MeshHarness::new(&[]);
         node.recall_at(UnixTime(WALL.0 + 3 * DAY), vec![left]);
         let session = node.meets(4);
         node.list(session, [(id(3), addr(3))].into_iter());
@@ -237,14 +239,14 @@ fn of_more_than_there_is_room_for_those_that_missed_least_are_looked_for() {
         last_seen: UnixTime(WALL.0 - u64::from(n)),
         ..known(n)
     };
-    let mut node = Puppet::with(Config { peers_max: 2, ..Config::default() });
+    let mut node = MeshHarness::with(Config { peers_max: 2, ..Config::default() });
     node.restore((1..=5).map(seen).collect());
     assert_eq!(ids(&node), [id(4), id(5)]);
 }
 
 #[test]
 fn another_key_at_a_remembered_address_is_said_loudly() {
-    let mut node = Puppet::remembering(vec![known(3)]);
+    let mut node = MeshHarness::remembering(vec![known(3)]);
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
     let since = known(3).first_seen;

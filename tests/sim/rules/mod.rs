@@ -16,7 +16,7 @@ use std::time::Duration;
 use p2p_gossip::internals::mesh::{Output, Report, SessionId};
 use p2p_gossip::internals::wire::ByeReason;
 
-use crate::sim::puppet::{Puppet, addr, id, requests};
+use crate::sim::mesh_harness::{MeshHarness, addr, id, requests};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -25,16 +25,16 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 }
 
 /// Node 9, which has met node 3 and got its list, which named nobody.
-pub(crate) fn joined() -> (Puppet, SessionId) {
-    let mut node = Puppet::new(&[]);
+pub(crate) fn joined() -> (MeshHarness, SessionId) {
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, std::iter::empty());
     (node, session)
 }
 
 /// Node 9, which has got a list of so many strangers, from node 20 on, and dials them in vain.
-pub(crate) fn with_strangers(count: u8) -> (Puppet, SessionId, Vec<Output>) {
-    let mut node = Puppet::new(&[]);
+pub(crate) fn with_strangers(count: u8) -> (MeshHarness, SessionId, Vec<Output>) {
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (20..20 + count).map(|n| (id(n), addr(n))));
     let outputs = node.wait_in_vain(ms(1));
@@ -43,7 +43,7 @@ pub(crate) fn with_strangers(count: u8) -> (Puppet, SessionId, Vec<Output>) {
 
 /// Time passes while a peer keeps telling that it knows others than we do, or the same.
 pub(crate) fn with_heartbeats(
-    node: &mut Puppet,
+    node: &mut MeshHarness,
     session: SessionId,
     digest: Option<u64>,
     time: Duration,
@@ -58,7 +58,12 @@ pub(crate) fn with_heartbeats(
 }
 
 /// The same, and its list, when it is asked, names nobody. How often it was.
-pub(crate) fn asked_in_vain(node: &mut Puppet, session: SessionId, digest: u64, time: Duration) -> usize {
+pub(crate) fn asked_in_vain(
+    node: &mut MeshHarness,
+    session: SessionId,
+    digest: u64,
+    time: Duration,
+) -> usize {
     let mut asked = 0;
     for _ in 0..time.as_secs() {
         let requests = requests(&with_heartbeats(node, session, Some(digest), SECOND));
@@ -71,7 +76,7 @@ pub(crate) fn asked_in_vain(node: &mut Puppet, session: SessionId, digest: u64, 
 }
 
 /// Makes it ask for the list of a peer that knows others than we do.
-pub(crate) fn make_it_ask(node: &mut Puppet, session: SessionId, digest: u64) {
+pub(crate) fn make_it_ask(node: &mut MeshHarness, session: SessionId, digest: u64) {
     let outputs = with_heartbeats(node, session, Some(digest), 2 * SECOND);
     assert_eq!(requests(&outputs), 1, "{outputs:?}");
 }

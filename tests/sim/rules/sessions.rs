@@ -7,11 +7,13 @@ use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{Config, DownReason, Event, PeerId, PeerState};
 
 use super::{SECOND, ms, says};
-use crate::sim::puppet::{Puppet, addr, asks_for_a_list, closes, dialled, dials_to, id, sent, told};
+use crate::sim::mesh_harness::{
+    MeshHarness, addr, asks_for_a_list, closes, dialled, dials_to, id, sent, told,
+};
 
 #[test]
 fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let older = node.meets(3);
     let newest = SessionId::accepted(1);
     assert!(!closes(&node.up(newest, id(3), 1), older));
@@ -22,7 +24,7 @@ fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
 
 #[test]
 fn who_decides_takes_the_newest_session() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let older = node.meets(12);
     let newest = SessionId::accepted(1);
     assert!(says(&node.up(newest, id(12), 1), older, ByeReason::Duplicate));
@@ -32,7 +34,7 @@ fn who_decides_takes_the_newest_session() {
 #[test]
 fn who_decides_gives_up_its_own_dial_and_who_does_not_goes_on() {
     for (peer, we_decide) in [(12, true), (4, false)] {
-        let mut node = Puppet::new(&[]);
+        let mut node = MeshHarness::new(&[]);
         let list = node.meets(3);
         node.list(list, [(id(peer), addr(peer))].into_iter());
         let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
@@ -48,7 +50,7 @@ fn who_decides_gives_up_its_own_dial_and_who_does_not_goes_on() {
 
 #[test]
 fn more_sessions_than_two_dials_can_bring_are_not_kept() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let sessions: Vec<SessionId> = (1..=7).map(SessionId::accepted).collect();
     for &session in &sessions {
         node.up(session, id(3), 1);
@@ -58,7 +60,7 @@ fn more_sessions_than_two_dials_can_bring_are_not_kept() {
 
 #[test]
 fn a_duplicate_s_end_is_no_loss_unless_the_other_session_does_not_come() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     assert!(told(&node.down(session, DisconnectReason::Bye(ByeReason::Duplicate))).is_empty());
     assert!(told(&node.wait_in_vain(GRACE - ms(1))).is_empty());
@@ -69,7 +71,7 @@ fn a_duplicate_s_end_is_no_loss_unless_the_other_session_does_not_come() {
 
 #[test]
 fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
     node.wait(GRACE / 4);
@@ -80,7 +82,7 @@ fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
 
 #[test]
 fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let mut outputs = node.down(session, DisconnectReason::Bye(ByeReason::Silent));
     outputs.extend(node.wait_in_vain(ms(100)));
@@ -94,7 +96,7 @@ fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
 fn whoever_turned_us_away_is_up_again_only_when_it_lets_us_in() {
     const FULL: DisconnectReason = DisconnectReason::Bye(ByeReason::Full);
     let reports = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Report(_))).count();
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let met = node.meets(3);
     node.heartbeat(met, 0);
     let outputs = node.down(met, FULL);
@@ -130,7 +132,7 @@ fn whoever_turned_us_away_is_up_again_only_when_it_lets_us_in() {
 
 #[test]
 fn a_full_table_lets_nobody_in_at_the_expense_of_the_living() {
-    let mut node = Puppet::with(Config { peers_max: 3, ..Config::default() });
+    let mut node = MeshHarness::with(Config { peers_max: 3, ..Config::default() });
     for n in 3..6 {
         node.meets(n);
     }
@@ -150,14 +152,14 @@ fn a_full_table_lets_nobody_in_at_the_expense_of_the_living() {
 
 #[test]
 fn room_is_made_by_rumours_first_then_by_who_left_then_by_the_dead() {
-    let mut node = Puppet::with(Config { peers_max: 4, ..Config::default() });
+    let mut node = MeshHarness::with(Config { peers_max: 4, ..Config::default() });
     let (dead, left, alive) = (node.meets(3), node.meets(4), node.meets(5));
     node.list(alive, std::iter::empty());
     node.list(dead, (20..40).map(|n| (id(n), addr(n))));
     node.down(dead, DisconnectReason::Closed);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
     let known =
-        |node: &Puppet| -> Vec<PeerId> { (3..60).map(id).filter(|n| node.info(*n).is_some()).collect() };
+        |node: &MeshHarness| -> Vec<PeerId> { (3..60).map(id).filter(|n| node.info(*n).is_some()).collect() };
     assert_eq!(known(&node), [3, 4, 5, 20].map(id));
     for (newcomer, left_over) in [(6, [3, 4, 5, 6]), (7, [3, 5, 6, 7]), (8, [5, 6, 7, 8])] {
         node.meets(newcomer);

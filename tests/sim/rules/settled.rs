@@ -4,11 +4,11 @@ use p2p_gossip::internals::mesh::SessionId;
 use p2p_gossip::internals::wire::Message;
 
 use super::SECOND;
-use crate::sim::puppet::{Puppet, addr, dialled, id, known};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, id, known};
 
 #[test]
 fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     assert!(!node.is_settled(), "it has nobody yet");
     let session = node.first_dial();
     node.up(session, id(3), 3);
@@ -22,8 +22,8 @@ fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
 
 #[test]
 fn a_node_is_settled_alone_only_if_it_knows_nobody() {
-    assert!(Puppet::new(&[]).is_settled());
-    let mut node = Puppet::remembering(vec![known(3)]);
+    assert!(MeshHarness::new(&[]).is_settled());
+    let mut node = MeshHarness::remembering(vec![known(3)]);
     assert!(!node.is_settled(), "it looks for somebody");
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     node.up(session, id(3), 3);
@@ -34,7 +34,7 @@ fn a_node_is_settled_alone_only_if_it_knows_nobody() {
 
 #[test]
 fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
-    let mut node = Puppet::new(&[addr(3)]);
+    let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 3);
     // A list that never comes, and new members all the time.

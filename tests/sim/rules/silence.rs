@@ -6,11 +6,11 @@ use p2p_gossip::internals::wire::Message;
 use p2p_gossip::{DownReason, Event};
 
 use super::SECOND;
-use crate::sim::puppet::{Puppet, closes, id, probes, told};
+use crate::sim::mesh_harness::{MeshHarness, closes, id, probes, told};
 
 /// A live peer whose silence is up, and the session that was asked for what may lie there unread.
-fn silent_for_its_timeout() -> (Puppet, SessionId) {
-    let mut node = Puppet::new(&[]);
+fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
+    let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
     assert!(!probes(&node.wait(TIMEOUT - SECOND / 10), session));

@@ -8,7 +8,7 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
 
 use super::{SECOND, reported};
-use crate::sim::puppet::{Puppet, addr, closes, dials, id, known, told};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, dials, id, known, told};
 
 fn denying(denied: &[PeerId]) -> Access {
     Access { deny: denied.iter().copied().collect(), ..Access::default() }
@@ -24,7 +24,7 @@ fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
 
 #[test]
 fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
     let outputs = node.tell(Input::Access(denying(&[id(3)])));
@@ -49,7 +49,7 @@ fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
 
 #[test]
 fn who_is_denied_is_not_passed_on() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.up(SessionId::accepted(2), id(4), 1);
     node.tell(Input::Access(denying(&[id(3)])));
@@ -60,7 +60,7 @@ fn who_is_denied_is_not_passed_on() {
 
 #[test]
 fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
-    let mut node = Puppet::new(&[]);
+    let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
     let (dial, _) = dials_expecting(&node.wait_for_dial())[0];
@@ -73,7 +73,7 @@ fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
 fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too() {
     let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
     let access = Access { allow: Some([id(4)].into()), ..Access::default() };
-    let mut node = Puppet::with(Config { connect: vec![pinned], access, ..Config::default() });
+    let mut node = MeshHarness::with(Config { connect: vec![pinned], access, ..Config::default() });
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
     assert!(matches!(reported(&outputs)[..], [Report::BootstrapUnreachable { .. }]), "{outputs:?}");
@@ -85,7 +85,7 @@ fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too(
 fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
     let pin = format!("{}", id(3))[..16].to_owned();
     let connect = format!("{pin}@{}", addr(3)).parse().unwrap();
-    let mut node = Puppet::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
+    let mut node = MeshHarness::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
     let wrong = DialError::WrongId { found: id(4) };
     let first = node.first_dial();
     let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
@@ -117,8 +117,8 @@ fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
 }
 
 /// A node that has met node 3 at its `--connect` address and has lost it.
-fn knows_where_node_3_was(strict: bool) -> Puppet {
-    let mut node = Puppet::with(Config { connect: vec![addr(3).into()], strict, ..Config::default() });
+fn knows_where_node_3_was(strict: bool) -> MeshHarness {
+    let mut node = MeshHarness::with(Config { connect: vec![addr(3).into()], strict, ..Config::default() });
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
@@ -187,7 +187,7 @@ fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
 fn a_pin_beats_what_a_strict_node_remembers() {
     let pinned = format!("{}@{}", id(4), addr(3)).parse().unwrap();
     let connect = vec![format!("{}@{}", id(3), addr(3)).parse().unwrap(), pinned];
-    let mut node = Puppet::with(Config { connect, strict: true, ..Config::default() });
+    let mut node = MeshHarness::with(Config { connect, strict: true, ..Config::default() });
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
@@ -198,7 +198,7 @@ fn a_pin_beats_what_a_strict_node_remembers() {
 
 #[test]
 fn a_strict_node_is_strict_about_what_it_remembers() {
-    let mut node = Puppet::with(Config { strict: true, ..Config::default() });
+    let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
     node.restore(vec![known(3)]);
     let stranger = SessionId::accepted(1);
     let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));

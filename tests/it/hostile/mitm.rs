@@ -26,13 +26,13 @@ enum Outcome {
     Relayed([usize; 2]),
 }
 
-struct Middle {
+struct Mitm {
     id: PeerId,
     addr: SocketAddr,
     outcomes: Receiver<Outcome>,
 }
 
-impl Middle {
+impl Mitm {
     /// Between whoever dials it and the node there.
     fn before(target: SocketAddr) -> Self {
         let me = Arc::new(Credentials::new());
@@ -97,7 +97,7 @@ struct Story {
     cluster: Cluster,
     target: Member,
     target_id: PeerId,
-    middle: Middle,
+    mitm: Mitm,
     dialler_key: PathBuf,
 }
 
@@ -109,7 +109,7 @@ impl Story {
         let dialler_id = Identity::from_key_file(&dialler_key).unwrap().id();
         let target = cluster.start(target(Spec::named("target").with_bind(localhost()), dialler_id));
         let (target_id, addr) = (cluster.id(target), cluster.addr(target));
-        Self { cluster, target, target_id, middle: Middle::before(addr), dialler_key }
+        Self { cluster, target, target_id, mitm: Mitm::before(addr), dialler_key }
     }
 
     fn start_dialler(&mut self, with: impl FnOnce(Spec) -> Spec) -> Member {
@@ -135,17 +135,17 @@ impl Story {
 #[test]
 fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
     let mut story = Story::begin(|spec, _| spec);
-    let addr = story.middle.addr;
+    let addr = story.mitm.addr;
     let dialler = story.start_dialler(|spec| spec.with_connect(addr));
-    let (middle, target) = (story.middle.id, story.target);
+    let (mitm, target) = (story.mitm.id, story.target);
     // Both are told so, if they look at the id: it is neither's.
     story.cluster.wait_for("pings through the middle", &[dialler, target], |history| {
-        let from_middle = |e: &Event| matches!(e, Event::Ping { peer, .. } if *peer == middle);
+        let from_middle = |e: &Event| matches!(e, Event::Ping { peer, .. } if *peer == mitm);
         let pinged = |member| history.events_since(member, 0).any(from_middle);
         (pinged(dialler) && pinged(target)).then_some(())
     });
     story.cluster.check(&[dialler, target], |history| {
-        let fooled = |member| history.view(member).iter().eq([&middle]);
+        let fooled = |member| history.view(member).iter().eq([&mitm]);
         (!fooled(dialler) || !fooled(target)).then(|| "they see somebody else, too".to_owned())
     });
 }
@@ -153,10 +153,10 @@ fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
 #[test]
 fn a_pinned_address_shows_the_middle_nothing() {
     let mut story = Story::begin(|spec, _| spec);
-    let connect = format!("{}@{}", &story.target_id.to_string()[..16], story.middle.addr);
+    let connect = format!("{}@{}", &story.target_id.to_string()[..16], story.mitm.addr);
     let dialler = story.start_dialler(|spec| spec.with_option("--connect", connect));
-    assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
-    let (found, expected) = (story.middle.id.to_string(), story.target_id.to_string());
+    assert_eq!(story.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let (found, expected) = (story.mitm.id.to_string(), story.target_id.to_string());
     story.wait_log(dialler, &["ERROR", &found, &expected[..16]]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
@@ -166,21 +166,21 @@ fn a_pinned_address_shows_the_middle_nothing() {
 fn an_allow_list_on_either_side_keeps_the_middle_out() {
     // Of who dials, and then of who is dialled.
     let mut story = Story::begin(|spec, _| spec);
-    let (addr, target_id) = (story.middle.addr, story.target_id.to_string());
+    let (addr, target_id) = (story.mitm.addr, story.target_id.to_string());
     let dialler = story.start_dialler(|spec| spec.with_connect(addr).with_option("--allow", target_id));
-    assert_eq!(story.middle.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
-    let middle = story.middle.id.to_string();
-    story.wait_log(dialler, &["refused", &middle, "allow list"]);
+    assert_eq!(story.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let mitm = story.mitm.id.to_string();
+    story.wait_log(dialler, &["refused", &mitm, "allow list"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
 
     let mut story = Story::begin(|spec, dialler| spec.with_option("--allow", dialler.to_string()));
-    let addr = story.middle.addr;
+    let addr = story.mitm.addr;
     let dialler = story.start_dialler(|spec| spec.with_connect(addr));
-    let outcome = story.middle.outcome();
+    let outcome = story.mitm.outcome();
     assert!(matches!(outcome, Outcome::Relayed([_, 0])), "{outcome:?}");
-    let middle = story.middle.id.to_string();
-    story.wait_log(story.target, &["incoming connection refused", &middle, "allow list"]);
+    let mitm = story.mitm.id.to_string();
+    story.wait_log(story.target, &["incoming connection refused", &mitm, "allow list"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
 }
@@ -191,10 +191,10 @@ fn a_network_key_cannot_be_proven_through_the_middle() {
     let network_key = directory.path().join("network");
     NetworkKey::generate().unwrap().write_new(&network_key).unwrap();
     let mut story = Story::begin(|spec, _| spec.with_option("--network-key", &network_key));
-    let addr = story.middle.addr;
+    let addr = story.mitm.addr;
     let dialler =
         story.start_dialler(|spec| spec.with_connect(addr).with_option("--network-key", &network_key));
-    let outcome = story.middle.outcome();
+    let outcome = story.mitm.outcome();
     assert!(matches!(outcome, Outcome::Relayed([said, _]) if said > 0), "{outcome:?}");
     story.wait_log(story.target, &["incoming connection refused", "another network key"]);
     story.wait_log(dialler, &["cannot join", "another network key"]);

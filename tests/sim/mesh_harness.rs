@@ -11,7 +11,7 @@ use p2p_gossip::internals::mesh::{
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 
-pub struct Puppet {
+pub struct MeshHarness {
     pub mesh: Mesh,
     now: Instant,
     /// Turns at this moment.
@@ -46,7 +46,7 @@ pub fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 8080))
 }
 
-impl Puppet {
+impl MeshHarness {
     /// Node 9, which joins through node 3 if asked to.
     pub fn new(connect: &[SocketAddr]) -> Self {
         Self::with(Config {
@@ -62,9 +62,9 @@ impl Puppet {
 
     /// Node 9, which knows these from an earlier life.
     pub fn remembering(known: Vec<KnownPeer>) -> Self {
-        let mut puppet = Self::new(&[]);
-        puppet.restore(known);
-        puppet
+        let mut mesh_harness = Self::new(&[]);
+        mesh_harness.restore(known);
+        mesh_harness
     }
 
     pub fn restore(&mut self, known: Vec<KnownPeer>) {

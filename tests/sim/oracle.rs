@@ -84,7 +84,7 @@ impl PeerShadow {
 
 /// A session as the mesh should see it.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionShadow {
+pub struct SessionOracle {
     pub peer: PeerId,
     pub conn: ConnId,
     pub side: Side,
@@ -93,10 +93,10 @@ pub struct SessionShadow {
 }
 
 #[derive(Debug)]
-pub struct Shadow {
+pub struct Oracle {
     id: PeerId,
     pub peers: BTreeMap<PeerId, PeerShadow>,
-    pub sessions: BTreeMap<SessionId, SessionShadow>,
+    pub sessions: BTreeMap<SessionId, SessionOracle>,
     /// Dials ordered and not yet answered, and of those the ones given up.
     pub dials: BTreeMap<SessionId, DialAddr>,
     pub cancelled: BTreeSet<SessionId>,
@@ -126,7 +126,7 @@ pub struct Shadow {
     pub access: Access,
 }
 
-impl Shadow {
+impl Oracle {
     pub fn new(id: PeerId, now: Micros, heartbeat: Micros) -> Self {
         Self {
             id,

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 /// this program, and then kills the group. In a group of their own the nodes hear no Ctrl-C either:
 /// this program does, and ends them.
 #[derive(Debug)]
-pub(crate) struct Keeper(Child);
+pub(crate) struct ChildGuard(Child);
 
-impl Keeper {
+impl ChildGuard {
     pub(crate) fn start() -> io::Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", "read -r nothing; kill -KILL 0"]);
@@ -24,7 +24,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         // Its group may hold somebody still, if this is an early end.
         drop(self.0.stdin.take());

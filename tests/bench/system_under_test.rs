@@ -62,7 +62,7 @@ pub(crate) enum Heard {
 }
 
 /// A program to be measured.
-pub(crate) trait Contender {
+pub(crate) trait SystemUnderTest {
     /// What it is called in the table.
     fn name(&self) -> String;
     /// Which version would be measured, or why none can be.

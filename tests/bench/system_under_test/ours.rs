@@ -7,7 +7,7 @@ use std::process::Command;
 
 use p2p_gossip::Event;
 
-use super::{Contender, Ear, Heard, Plan, ask_version};
+use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
 use crate::process::Spec;
 
 /// A period so long that after the first pings, half a second after each meeting, only heartbeats go.
@@ -35,7 +35,7 @@ impl Ours {
     }
 }
 
-impl Contender for Ours {
+impl SystemUnderTest for Ours {
     fn name(&self) -> String {
         "p2p-gossip".to_owned()
     }

@@ -13,7 +13,7 @@ use std::{fs, io};
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519};
 
-use super::{Contender, Ear, Heard, Plan, ask_version};
+use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
 
 /// Where the first server takes routes, below the range from which the kernel takes source ports.
 const FIRST_PORT: u16 = 25_000;
@@ -68,7 +68,7 @@ cluster {{
     }
 }
 
-impl Contender for Nats {
+impl SystemUnderTest for Nats {
     fn name(&self) -> String {
         "nats routes".to_owned()
     }

@@ -9,8 +9,8 @@ use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{DownReason, PeerId};
 use socket2::{Domain, Socket, Type};
 
+use super::attack_harness::AttackHarness;
 use super::raw::{Credentials, Raw, client_config, hello};
-use super::siege::Siege;
 use crate::support::process::Spec;
 
 /// As many at once: what the node held for each, it would hold so many times, and the list of them
@@ -18,22 +18,22 @@ use crate::support::process::Spec;
 const SLOTHS: usize = 60;
 
 /// A connection for which neither end's system will buffer much.
-fn narrow(siege: &Siege) -> TcpStream {
+fn narrow(attack: &AttackHarness) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
     // The other end sizes its send buffer by the segments that we want.
     socket.set_tcp_mss(1000).unwrap();
-    socket.connect(&siege.addr().into()).unwrap();
+    socket.connect(&attack.addr().into()).unwrap();
     socket.into()
 }
 
 #[test]
 fn peers_that_never_read_are_given_up_as_slow() {
-    let siege = Siege::of(Spec::named("victim").with_period(0.1));
+    let attack = AttackHarness::of(Spec::named("victim").with_period(0.1));
     let sloths: Vec<(PeerId, Raw)> = (0..SLOTHS)
         .map(|_| {
             let me = Credentials::new();
-            let mut raw = Raw::over(narrow(&siege), client_config(&me));
+            let mut raw = Raw::over(narrow(&attack), client_config(&me));
             raw.shake_hands().unwrap();
             let advertised = (1..=4).map(|port| SocketAddr::from(([127, 0, 0, 1], port)).into()).collect();
             raw.meet(Hello { advertised, ..hello("sloth") });
@@ -41,7 +41,7 @@ fn peers_that_never_read_are_given_up_as_slow() {
         })
         .collect();
     let ids: Vec<PeerId> = sloths.iter().map(|(id, _)| *id).collect();
-    ids.iter().for_each(|id| siege.wait_up(*id));
+    ids.iter().for_each(|id| attack.wait_up(*id));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -54,15 +54,15 @@ fn peers_that_never_read_are_given_up_as_slow() {
         });
         let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for id in &ids {
-                siege.cluster.wait_down(&[siege.victim], *id, DownReason::Slow, 0);
+                attack.cluster.wait_down(&[attack.victim], *id, DownReason::Slow, 0);
             }
-            siege.within_bounds();
-            let mark = siege.cluster.mark();
-            siege.cluster.wait_pings(&[siege.victim, siege.honest], 10, mark);
+            attack.within_bounds();
+            let mark = attack.cluster.mark();
+            attack.cluster.wait_pings(&[attack.victim, attack.honest], 10, mark);
         }));
         over.store(true, Ordering::SeqCst);
         waited.unwrap();
     });
-    siege.wait_log("reason=slow");
-    siege.lift();
+    attack.wait_log("reason=slow");
+    attack.lift();
 }

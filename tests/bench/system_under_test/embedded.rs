@@ -19,7 +19,7 @@ use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
 use p2p_gossip::{Config, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
-use super::{Contender, Ear, Heard, Plan};
+use super::{Ear, Heard, Plan, SystemUnderTest};
 use crate::clock;
 
 /// The argument that makes this program such a node that tells when it pings; the period and where
@@ -44,7 +44,7 @@ impl EverySecond {
     }
 }
 
-impl Contender for EverySecond {
+impl SystemUnderTest for EverySecond {
     fn name(&self) -> String {
         self.0.name()
     }
@@ -93,7 +93,7 @@ impl OneBroadcasts {
     pub(crate) const SENDER: usize = 0;
 }
 
-impl Contender for OneBroadcasts {
+impl SystemUnderTest for OneBroadcasts {
     fn name(&self) -> String {
         self.ours.name()
     }

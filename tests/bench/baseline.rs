@@ -19,13 +19,13 @@ use rustls::{
 };
 
 use crate::clock::{self, Spread, median};
-use crate::contender::embedded::TEXT;
 use crate::credentials::{Credentials, client_config, server_config};
 use crate::procfs;
 use crate::stop::Stop;
+use crate::system_under_test::embedded::TEXT;
 
 /// The argument that makes this program the process whose memory is the floor of sessions.
-pub(crate) const MEMORY_ROLE: &str = "floor-memory";
+pub(crate) const MEMORY_ROLE: &str = "baseline-memory";
 /// Connections in that process.
 const MEMORY_PAIRS: u32 = 128;
 

@@ -30,7 +30,7 @@ const LIES_SORTED_OUT: Micros = 15 * SECOND + 4 * 3 * SECOND;
 
 /// What is known of the calm so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Calm {
+pub struct Converged {
     pub since: Micros,
     /// When the mesh must be whole.
     pub limit: Micros,
@@ -40,7 +40,7 @@ pub struct Calm {
 }
 
 impl World {
-    pub fn become_calm(&mut self) {
+    pub fn wait_for_convergence(&mut self) {
         self.end_faults();
         // Who was taken for an earlier life of its own asks again after the silence that ends that.
         let mut limit = self.obstacles_gone_at() + (micros(CAP) + BEYOND_BACKOFF).max(self.longest_silence());
@@ -54,7 +54,7 @@ impl World {
             let slots = 12;
             limit += LIES_SORTED_OUT + self.scenario.faults.lies_per_list as Micros / slots * 3 * SECOND;
         }
-        self.calm_state = Some(Calm { since: self.now, limit, whole_since: None, is_over: false });
+        self.converged_state = Some(Converged { since: self.now, limit, whole_since: None, is_over: false });
     }
 
     /// When the last consequence of a fault is over that the mesh can't see past: an attempt to
@@ -134,7 +134,7 @@ impl World {
                 // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
                 let connected = || {
                     let sessions = a.mesh.open_sessions(&b.id).iter();
-                    let conns = sessions.filter_map(|session| a.shadow.sessions.get(session));
+                    let conns = sessions.filter_map(|session| a.oracle.sessions.get(session));
                     conns.into_iter().any(|s| {
                         let other = self.conns[s.conn].ends[1 - s.side].proc;
                         other.is_some_and(|other| std::ptr::eq(&raw const self.procs[other], b))
@@ -147,28 +147,30 @@ impl World {
     }
 
     /// Called often: notes when the mesh is whole, and whether it stays so.
-    pub fn watch_calm(&mut self) {
-        let Some(mut calm) = self.calm_state else {
+    pub fn watch_convergence(&mut self) {
+        let Some(mut convergence) = self.converged_state else {
             return;
         };
         let missing = self.missing_link();
-        if missing.is_none() && calm.whole_since.is_none() {
-            calm.whole_since = Some(self.now);
+        if missing.is_none() && convergence.whole_since.is_none() {
+            convergence.whole_since = Some(self.now);
             self.note(|| "## whole".to_owned());
         }
-        match (missing, calm.whole_since) {
-            (None, Some(_)) if self.waits_only_until_whole => calm.is_over = true,
-            (None, Some(since)) if self.now >= since + self.scenario.stay && self.now >= calm.limit => {
+        match (missing, convergence.whole_since) {
+            (None, Some(_)) if self.waits_only_until_whole => convergence.is_over = true,
+            (None, Some(since))
+                if self.now >= since + self.scenario.stay && self.now >= convergence.limit =>
+            {
                 self.check_pings_arrived();
-                calm.is_over = true;
+                convergence.is_over = true;
             }
-            (Some(_), Some(_)) if self.now <= calm.limit => {
+            (Some(_), Some(_)) if self.now <= convergence.limit => {
                 // A link that only looked alive was replaced: that is still healing.
-                calm.whole_since = None;
+                convergence.whole_since = None;
             }
-            (Some(missing), _) if self.now > calm.limit => {
-                let took = (self.now - calm.since) as f64 / SECOND as f64;
-                let limit = (calm.limit - calm.since) as f64 / SECOND as f64;
+            (Some(missing), _) if self.now > convergence.limit => {
+                let took = (self.now - convergence.since) as f64 / SECOND as f64;
+                let limit = (convergence.limit - convergence.since) as f64 / SECOND as f64;
                 self.violated(
                     WHOLE,
                     format!("{took:.1} s after the last fault, limit {limit:.1} s: {missing}"),
@@ -176,7 +178,7 @@ impl World {
             }
             _ => {}
         }
-        self.calm_state = Some(calm);
+        self.converged_state = Some(convergence);
     }
 
     /// Who runs, with a key of its own.
@@ -213,15 +215,15 @@ impl World {
                     let open = process.mesh.open_sessions(other).len();
                     return Some(format!("p{proc} has {open} sessions with {}", other.short()));
                 };
-                let Some(shadow) = process.shadow.sessions.get(session) else {
+                let Some(oracle) = process.oracle.sessions.get(session) else {
                     return Some(format!("p{proc} has {session}, which does not exist"));
                 };
-                let (conn, side) = (shadow.conn, shadow.side);
+                let (conn, side) = (oracle.conn, oracle.side);
                 let theirs = self.conns[conn].ends[1 - side].proc.map(|proc| &self.procs[proc]);
                 let same = theirs.is_some_and(|theirs| {
                     theirs.alive
                         && theirs.mesh.open_sessions(&process.id).last().is_some_and(|session| {
-                            theirs.shadow.sessions.get(session).is_some_and(|shadow| shadow.conn == conn)
+                            theirs.oracle.sessions.get(session).is_some_and(|oracle| oracle.conn == conn)
                         })
                 });
                 if !same {
@@ -235,7 +237,7 @@ impl World {
     /// On links that are up every ping has arrived by now, but for those just sent.
     fn check_pings_arrived(&mut self) {
         let young = self.now - SECOND;
-        let since = self.calm_state.and_then(|calm| calm.whole_since).unwrap_or(self.now);
+        let since = self.converged_state.and_then(|convergence| convergence.whole_since).unwrap_or(self.now);
         for conn in 0..self.conns.len() {
             let ends = &self.conns[conn].ends;
             let is_up = |thread: &Thread| thread.stage == Stage::Up;
@@ -252,12 +254,12 @@ impl World {
     }
 
     pub fn outcome(&mut self) -> Option<Outcome> {
-        let calm = self.calm_state.filter(|calm| calm.is_over)?;
+        let convergence = self.converged_state.filter(|convergence| convergence.is_over)?;
         Some(Outcome {
             trace_hash: std::hash::Hasher::finish(&self.trace),
             virtual_time: self.now,
-            healed_after: calm.whole_since.unwrap_or(self.now) - calm.since,
-            heal_limit: calm.limit - calm.since,
+            healed_after: convergence.whole_since.unwrap_or(self.now) - convergence.since,
+            heal_limit: convergence.limit - convergence.since,
             islands: self.islands.values().collect::<BTreeSet<_>>().len(),
             stats: self.stats.clone(),
         })

@@ -7,7 +7,7 @@
 use std::io;
 use std::process::Command;
 
-use super::{Contender, Ear, Heard, Plan, ask_version};
+use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
 
 /// Two ports for each agent, below the range from which the kernel takes source ports.
 const PORT: usize = 21_000;
@@ -17,7 +17,7 @@ const KEY: &str = "cDJwLWdvc3NpcC1iZW5jaA==";
 
 pub(crate) struct Serf;
 
-impl Contender for Serf {
+impl SystemUnderTest for Serf {
     fn name(&self) -> String {
         "serf".to_owned()
     }

@@ -46,7 +46,7 @@ impl Resources {
 }
 
 /// A node under attack and an honest peer that is connected to it throughout.
-pub(super) struct Siege {
+pub(super) struct AttackHarness {
     pub(super) cluster: Cluster,
     pub(super) victim: Member,
     pub(super) honest: Member,
@@ -54,7 +54,7 @@ pub(super) struct Siege {
     mark: usize,
 }
 
-impl Siege {
+impl AttackHarness {
     pub(super) fn begin() -> Self {
         Self::of(Spec::named("victim"))
     }

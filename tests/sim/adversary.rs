@@ -11,7 +11,7 @@ use super::world::World;
 impl World {
     /// Makes a liar's list out of an honest one, and now and then one that nobody asked for.
     pub fn distort(&mut self, proc: ProcId, message: &mut Message) {
-        if self.calm && self.rng.u32(..4) > 0 {
+        if self.convergence && self.rng.u32(..4) > 0 {
             return;
         }
         match message {
@@ -24,8 +24,8 @@ impl World {
             }
             Message::Heartbeat { digest, .. } if self.rng.u32(..3) == 0 => *digest ^= self.rng.u64(..),
             Message::Heartbeat { .. } if self.rng.u32(..10) == 0 => {
-                let lies = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
-                let records = (0..lies).map(|_| self.lie(proc)).collect();
+                let adversary = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
+                let records = (0..adversary).map(|_| self.lie(proc)).collect();
                 *message = Message::Peers { records, more: self.rng.bool() };
             }
             _ => {}
