@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rumour_never_displaces_what_is_known_better() {
+    fn rumour_never_displaces_a_better_source() {
         let mut addrs = Addrs::default();
         addrs.claim([addr(2), addr(3)]);
         addrs.prove(addr(1), AT);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_success_comes_first() {
+    fn latest_success_is_first() {
         let mut addrs = Addrs::default();
         for n in 1..=5 {
             addrs.prove(addr(n), AT);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_says_replaces_what_it_said_before() {
+    fn new_claim_replaces_the_old_claim() {
         let mut addrs = Addrs::default();
         addrs.claim([addr(1), addr(2)]);
         addrs.claim([addr(2), addr(3)]);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn dials_go_round_all_addresses() {
+    fn dials_try_all_addresses_in_turn() {
         let mut addrs = Addrs::default();
         assert_eq!(addrs.next_to_dial(), None);
         addrs.claim([addr(1), addr(2)]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn rumours_do_not_keep_a_proven_address_waiting() {
+    fn rumours_do_not_delay_a_proven_address() {
         let mut addrs = Addrs::default();
         addrs.prove(addr(1), AT);
         (2..5).for_each(|n| addrs.rumour(addr(n)));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn where_somebody_else_answers_comes_last() {
+    fn address_of_another_peer_becomes_last() {
         let mut addrs = Addrs::default();
         addrs.prove(addr(2), AT);
         addrs.prove(addr(1), AT);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn old_successes_leave_room_for_what_the_peer_says_now() {
+    fn old_successes_leave_room_for_new_claims() {
         let mut addrs = Addrs::default();
         (1..=4).for_each(|n| addrs.prove(addr(n), AT));
         addrs.claim([addr(1), addr(9)]);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_addresses_like_others() {
+    fn names_are_handled_like_ip_addresses() {
         let mut addrs = Addrs::default();
         let name: DialAddr = "node.example:8080".parse().unwrap();
         addrs.rumour(name.clone());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_lead_nowhere_are_not_kept() {
+    fn undialable_addresses_are_not_stored() {
         let mut addrs = Addrs::default();
         addrs.rumour(DialAddr::Socket(([0, 0, 0, 0], 8080).into()));
         addrs.claim([([224, 0, 0, 1], 8080), ([127, 0, 0, 1], 0)].map(|a| DialAddr::Socket(a.into())));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn remembered_addresses_keep_their_order_and_are_not_passed_on() {
+    fn restored_addresses_keep_their_order_and_are_not_passed_on() {
         let mut addrs = Addrs::default();
         let known =
             |n, success: Option<u64>| KnownAddr { addr: addr(n), last_success: success.map(UnixTime) };
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn four_places_where_it_was_leave_room_for_one_where_it_may_be() {
+    fn four_proven_addresses_leave_room_for_one_claim() {
         let mut addrs = Addrs::default();
         (1..=4).for_each(|n| addrs.prove(addr(n), AT));
         addrs.rumour(addr(8));

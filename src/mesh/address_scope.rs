@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_between_peers_of_one_machine() {
+    fn loopback_addresses_are_shared_on_one_machine_only() {
         for addr in ["127.0.0.1:1", "[::1]:1", "localhost:1", "a.localhost:1"] {
             assert!(told("127.0.0.1:9", addr).is_some() && told("[::1]:9", addr).is_some(), "{addr}");
             assert_eq!(told("10.0.0.1:9", addr), None, "{addr}");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn link_local_is_between_peers_of_one_link() {
+    fn link_local_addresses_are_shared_on_one_link_only() {
         assert_eq!(told("[fe80::9%4]:9", "[fe80::1]:1").as_deref(), Some("[fe80::1%4]:1"));
         // A scope that a peer claims is a mistake, or an attack.
         assert_eq!(told("[fe80::9%4]:9", "[fe80::1%7]:1").as_deref(), Some("[fe80::1%4]:1"));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everybody_reaches_is_told_to_everybody() {
+    fn global_addresses_are_told_to_all_peers() {
         for addr in ["10.0.0.1:1", "node.example:1", "[2001:db8::1]:1"] {
             for remote in ["127.0.0.1:9", "10.0.0.1:9", "[fe80::9%4]:9"] {
                 assert_eq!(told(remote, addr).as_deref(), Some(addr));

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_cap_and_stay_there() {
+    fn backoff_doubles_up_to_the_cap() {
         let nominal_ms = [250, 500, 1000, 2000, 2000, 2000];
         for (wait, nominal) in waits(6, Duration::ZERO).into_iter().zip(nominal_ms) {
             let nominal = Duration::from_millis(nominal);
@@ -72,21 +72,21 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_the_same_are_spread() {
+    fn backoff_has_jitter() {
         let at_the_cap = waits(20, Duration::ZERO).split_off(4);
         let spread = at_the_cap.iter().max().zip(at_the_cap.iter().min()).map(|(most, least)| *most - *least);
         assert!(spread > Some(CAP / 10), "{at_the_cap:?}");
     }
 
     #[test]
-    fn what_is_long_gone_is_dialled_rarely() {
+    fn long_outage_is_dialled_rarely() {
         let last = |outage| waits(20, outage).pop();
         assert!(last(LONG_OUTAGE) > Some(CAP) && last(LONG_OUTAGE) <= Some(CAP_LONG));
         assert!(last(VERY_LONG_OUTAGE) > Some(CAP_LONG) && last(VERY_LONG_OUTAGE) <= Some(CAP_VERY_LONG));
     }
 
     #[test]
-    fn a_reset_starts_over() {
+    fn reset_restarts_the_backoff() {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut backoff = Backoff::default();
         for _ in 0..1000 {

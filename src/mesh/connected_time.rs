@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connected_time_runs_only_while_a_member_is_there_and_the_process_runs() {
+    fn connected_time_stops_without_members_and_during_stalls() {
         let start = crate::test_now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let total = |time: &ConnectedTime, seconds| time.total(after(seconds)).as_secs();

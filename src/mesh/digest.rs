@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_does_not_matter_and_members_do() {
+    fn digest_depends_on_members_and_not_on_their_order() {
         let [a, b, c] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
         assert_eq!(membership_digest([&a, &b, &c]), membership_digest([&c, &a, &b]));
         assert_ne!(membership_digest([&a, &b]), membership_digest([&a, &c]));

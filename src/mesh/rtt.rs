@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_falls_into_the_bucket_that_it_does_not_exceed() {
+    fn time_counts_in_the_first_bucket_that_it_does_not_exceed() {
         let mut histogram = RttHistogram::default();
         for us in [0, 100, 101, 2_500_000, 2_500_001, 60_000_000] {
             histogram.measured(Duration::from_micros(us));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn last_least_and_mean() {
+    fn rtt_keeps_last_minimum_and_mean() {
         let mut rtt = Rtt::default();
         assert_eq!((rtt.last, rtt.min, rtt.mean()), (None, None, None));
         for ms in [3, 1, 5] {

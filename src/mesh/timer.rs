@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_has_one_deadline_and_the_earliest_comes_first() {
+    fn timer_has_one_deadline_and_the_earliest_fires_first() {
         let start = crate::test_now();
         let after = |ms| start + Duration::from_millis(ms);
         let ping = Timer::Ping(PeerId::from_bytes([1; 32]));

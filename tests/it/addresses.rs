@@ -36,7 +36,7 @@ fn seen_at(history: &History, observers: &[Member], peer: p2p_gossip::PeerId) ->
 }
 
 #[test]
-fn a_name_to_connect_to_is_resolved_and_shown_as_the_address_behind_it() {
+fn connect_name_is_resolved_and_shown_as_its_address() {
     let mut cluster = Cluster::new();
     let first = cluster.start(Spec::named("first").with_args("--bind 127.0.0.1"));
     let port = cluster.addr(first).port();
@@ -98,17 +98,17 @@ fn behind_a_port_mapping(advertised: &str, hosts: &str) {
 }
 
 #[test]
-fn a_node_behind_a_port_mapping_is_dialled_where_it_says() {
+fn node_behind_a_port_mapping_is_dialled_at_its_advertised_address() {
     behind_a_port_mapping("10.77.0.5:17000", "");
 }
 
 #[test]
-fn a_node_behind_a_port_mapping_is_dialled_by_its_name() {
+fn node_behind_a_port_mapping_is_dialled_by_its_advertised_name() {
     behind_a_port_mapping("Router.example:17000", "10.77.0.5 router.example");
 }
 
 #[test]
-fn names_with_a_thousand_addresses_cost_few_connection_attempts_and_never_delay_the_user() {
+fn names_with_a_thousand_addresses_cost_few_attempts_and_never_delay_the_user() {
     const NAMES: usize = ADDRS_MAX;
     let Some(network) = Network::new(6) else { return };
     let (victim, liars, late) = (1, 2..6, 6);

@@ -83,7 +83,7 @@ fn nodes_join_in_a_chain() {
 }
 
 #[test]
-fn one_node_that_connects_to_both_makes_two_islands_one_mesh() {
+fn node_that_connects_to_two_meshes_merges_them() {
     let mut cluster = Cluster::new();
     let island = |cluster: &mut Cluster, prefix: &str| {
         let others: Vec<_> = names(prefix, 4).skip(1).collect();
@@ -107,7 +107,7 @@ fn one_node_that_connects_to_both_makes_two_islands_one_mesh() {
 }
 
 #[test]
-fn a_node_bound_to_one_address_is_learned_at_that_address() {
+fn node_bound_to_one_address_is_known_by_it() {
     let mut cluster = Cluster::new();
     let mut nodes: Vec<Member> = Vec::new();
     for last_octet in 2..=5 {
@@ -140,7 +140,7 @@ fn a_node_bound_to_one_address_is_learned_at_that_address() {
 }
 
 #[test]
-fn a_killed_node_is_noticed_and_returns_with_its_key_and_port() {
+fn killed_node_is_reported_and_returns_with_its_key_and_port() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
@@ -162,7 +162,7 @@ fn a_killed_node_is_noticed_and_returns_with_its_key_and_port() {
 }
 
 #[test]
-fn a_node_killed_and_restarted_at_once_is_up_once_more() {
+fn node_killed_and_restarted_at_once_is_up_again() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
@@ -189,7 +189,7 @@ fn a_node_killed_and_restarted_at_once_is_up_once_more() {
 }
 
 #[test]
-fn a_suspended_node_is_dead_to_the_others_until_it_wakes() {
+fn suspended_node_is_dead_until_it_wakes() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 3).map(spec));
@@ -220,7 +220,7 @@ fn a_suspended_node_is_dead_to_the_others_until_it_wakes() {
 }
 
 #[test]
-fn a_machine_that_slept_wakes_without_a_loss() {
+fn machine_that_slept_wakes_without_a_down() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 2).map(spec));
@@ -264,7 +264,7 @@ fn sigterm_is_a_leave() {
 }
 
 #[test]
-fn a_first_peer_that_is_down_is_joined_once_it_is_up() {
+fn bootstrap_peer_is_joined_once_it_starts() {
     let mut cluster = Cluster::new();
     let first_addr = unique_addr();
     let early = ["b", "c"].map(|name| {
@@ -281,7 +281,7 @@ fn a_first_peer_that_is_down_is_joined_once_it_is_up() {
 }
 
 #[test]
-fn the_first_node_is_restarted_with_its_key() {
+fn restarted_first_node_keeps_its_id() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
@@ -301,7 +301,7 @@ fn the_first_node_is_restarted_with_its_key() {
 }
 
 #[test]
-fn the_first_node_restarted_with_a_new_key_is_a_new_peer() {
+fn first_node_with_a_new_key_is_a_new_peer() {
     let mut cluster = Cluster::new();
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
     let nodes = cluster.start_star(Spec::named("first").with_bind(unique_addr()), others);
@@ -326,7 +326,7 @@ fn the_first_node_restarted_with_a_new_key_is_a_new_peer() {
 }
 
 #[test]
-fn a_first_node_that_left_is_restarted() {
+fn first_node_returns_after_leaving() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
@@ -345,7 +345,7 @@ fn a_first_node_that_left_is_restarted() {
 }
 
 #[test]
-fn two_processes_with_one_key_are_told_and_do_not_take_turns() {
+fn two_processes_with_one_key_are_reported_and_do_not_alternate() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("shared");
     let first = cluster.start(Spec::named("first"));
@@ -370,7 +370,7 @@ fn two_processes_with_one_key_are_told_and_do_not_take_turns() {
 }
 
 #[test]
-fn a_node_that_is_pointed_at_itself_says_so_and_runs_on() {
+fn node_whose_bootstrap_address_is_itself_logs_it_and_runs_on() {
     let mut cluster = Cluster::new();
     let addr = unique_addr();
     let node = cluster.start(Spec::named("alone").with_bind(addr).with_connect(addr));
@@ -415,7 +415,7 @@ fn crossed_dials_end_on_one_session() {
 }
 
 #[test]
-fn a_peer_that_stays_dead_does_not_disturb_the_others() {
+fn dead_peer_does_not_disturb_the_others() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 4).map(spec));

@@ -90,7 +90,7 @@ fn fish_completes_options_values_and_verbs() {
 }
 
 #[test]
-fn the_manual_page_has_no_faults() {
+fn manual_page_has_no_faults() {
     if is_missing("mandoc") {
         return;
     }
@@ -114,7 +114,7 @@ fn the_manual_page_has_no_faults() {
 }
 
 #[test]
-fn the_container_file_has_no_faults() {
+fn container_file_has_no_faults() {
     if !is_missing("hadolint") {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
         assert_eq!(output_of(Command::new("hadolint").arg(file)), "");
@@ -133,7 +133,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_installed_is_where_others_look_for_it_and_can_be_removed() {
+fn installed_files_have_standard_places_and_can_be_removed() {
     if is_missing("make") {
         return;
     }

@@ -46,7 +46,7 @@ fn next_message(events: &Receiver<Event>) -> String {
 }
 
 #[test]
-fn a_broadcast_reaches_every_peer_in_order() {
+fn broadcasts_reach_every_peer_in_order() {
     let nodes = mesh(3);
     let sender = &nodes[1];
     let readers = [&nodes[0], &nodes[2]].map(Node::subscribe);
@@ -66,7 +66,7 @@ fn a_broadcast_reaches_every_peer_in_order() {
 }
 
 #[test]
-fn who_has_subscribed_hears_what_is_sent_afterwards() {
+fn subscriber_gets_every_later_message() {
     let nodes = mesh(2);
     for round in 0..500 {
         let events = nodes[0].subscribe();
@@ -76,7 +76,7 @@ fn who_has_subscribed_hears_what_is_sent_afterwards() {
 }
 
 #[test]
-fn who_joins_and_waits_for_calm_reaches_everybody() {
+fn joiner_that_waits_until_settled_reaches_all_members() {
     let nodes = mesh(6);
     for _ in 0..5 {
         let joiner = start(&[&nodes[0]]);
@@ -88,7 +88,7 @@ fn who_joins_and_waits_for_calm_reaches_everybody() {
 }
 
 #[test]
-fn who_waits_for_calm_is_told_when_the_node_stops() {
+fn wait_until_settled_ends_when_the_node_stops() {
     let nobody = Config { port: 0, connect: vec!["127.0.0.1:9".parse().unwrap()], ..Config::default() };
     let node = Node::start(nobody, Identity::generate().unwrap()).unwrap();
     let handle = node.handle();
@@ -106,7 +106,7 @@ fn who_waits_for_calm_is_told_when_the_node_stops() {
 }
 
 #[test]
-fn the_last_words_before_leaving_arrive() {
+fn messages_sent_before_leaving_arrive() {
     let mut nodes = mesh(2);
     let leaver = nodes.pop().unwrap();
     leaver.broadcast("last words").unwrap();
@@ -116,7 +116,7 @@ fn the_last_words_before_leaving_arrive() {
 }
 
 #[test]
-fn a_message_too_long_is_refused_and_nothing_is_sent() {
+fn too_long_message_is_refused() {
     let nodes = mesh(2);
     let too_long = "x".repeat(MESSAGE_BYTES_MAX + 1);
     let error = nodes[0].broadcast(too_long).unwrap_err();
@@ -127,7 +127,7 @@ fn a_message_too_long_is_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn what_a_node_does_can_be_read_in_numbers() {
+fn status_counts_what_the_node_does() {
     let nodes = mesh(2);
     wait_for(nodes[0].events(), |event| matches!(event, Event::Ping { rtt_ms: Some(_), .. }));
     let status = nodes[0].status().unwrap();

@@ -188,7 +188,7 @@ fn add_missing() {
 }
 
 #[test]
-fn frames_of_version_1_are_read_and_written_as_ever() {
+fn golden_frames_of_version_1_decode_and_encode() {
     add_missing();
     let mut kept = kept();
     for (name, message) in corpus() {
@@ -209,7 +209,7 @@ fn frames_of_version_1_are_read_and_written_as_ever() {
 }
 
 #[test]
-fn every_kind_of_message_is_kept() {
+fn golden_file_has_every_kind_of_message() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();

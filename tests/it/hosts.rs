@@ -85,7 +85,7 @@ fn at(host: &str) -> usize {
 }
 
 #[test]
-fn a_node_that_crashes_is_started_again_and_finds_the_mesh_wherever_it_is() {
+fn crashed_node_finds_the_mesh_again_on_every_subnet() {
     let Some(mut world) = World::start() else { return };
     for host in ["b1", "c1", "a1"] {
         let id = world.cluster.id(world.node(host));
@@ -104,7 +104,7 @@ fn a_node_that_crashes_is_started_again_and_finds_the_mesh_wherever_it_is() {
 }
 
 #[test]
-fn a_host_that_reboots_is_back_without_being_told_where_the_others_are() {
+fn rebooted_host_returns_without_bootstrap_addresses() {
     let Some(mut world) = World::start() else { return };
     for host in ["a2", "c1"] {
         let id = world.cluster.id(world.node(host));
@@ -121,7 +121,7 @@ fn a_host_that_reboots_is_back_without_being_told_where_the_others_are() {
 }
 
 #[test]
-fn a_router_that_goes_away_splits_the_mesh_and_heals_it_when_it_is_back() {
+fn mesh_split_by_a_router_heals_when_the_router_returns() {
     let Some(world) = World::start() else { return };
     let here = ["a1", "a2"].map(|host| world.node(host));
     let there = world.nodes_without(&["a1", "a2"]);
@@ -140,7 +140,7 @@ fn a_router_that_goes_away_splits_the_mesh_and_heals_it_when_it_is_back() {
 
 /// The README's recipe: with which options the hosts are started, and that they need no more afterwards.
 #[test]
-fn three_machines_are_a_mesh_and_are_one_again_when_all_were_rebooted() {
+fn three_machines_form_a_mesh_again_after_all_rebooted() {
     const PORT_DEFAULT: u16 = 8080;
     assert_eq!(options("./p2p-gossip --name alpha"), ["--name", "--state"]);
     assert_eq!(options("./p2p-gossip --name beta"), ["--name", "--state", "--connect"]);

@@ -21,7 +21,7 @@ const FIELDS: [(&str, &[&str]); 7] = [
 ];
 
 #[test]
-fn every_event_has_the_promised_fields() {
+fn every_event_has_the_documented_fields() {
     let mut cluster = Cluster::new();
     let spec = |name| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("a"), [spec("killed"), spec("leaver")]);

@@ -168,7 +168,7 @@ impl Losses {
 }
 
 #[test]
-fn a_mesh_split_in_half_for_ten_seconds_heals() {
+fn mesh_split_in_half_for_ten_seconds_heals() {
     let Some(world) = World::of_eight() else { return };
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let (mark, began) = (world.cluster.mark(), Instant::now());
@@ -189,7 +189,7 @@ fn a_mesh_split_in_half_for_ten_seconds_heals() {
 }
 
 #[test]
-fn a_node_that_one_other_cannot_hear_is_lost_on_that_link_only() {
+fn one_way_loss_ends_that_link_only() {
     let Some(world) = World::of_eight() else { return };
     let mark = world.cluster.mark();
     world.network.set_faults(&[drop_from_to(&[2], &[3]), drop_from_to(&[4, 5], &[6])]);
@@ -207,7 +207,7 @@ fn a_node_that_one_other_cannot_hear_is_lost_on_that_link_only() {
 }
 
 #[test]
-fn pings_go_through_on_every_link_while_a_fifth_of_all_packets_is_lost() {
+fn pings_arrive_on_every_link_at_twenty_percent_packet_loss() {
     let Some(world) = World::of_eight() else { return };
     let mark = world.cluster.mark();
     world.network.set_faults(&[random_loss(20)]);
@@ -233,7 +233,7 @@ fn pings_go_through_on_every_link_while_a_fifth_of_all_packets_is_lost() {
 }
 
 #[test]
-fn an_isolated_node_returns() {
+fn isolated_node_returns() {
     let Some(world) = World::of_eight() else { return };
     let (alone, others) = (&[1], &[2, 3, 4, 5, 6, 7, 8]);
     let mark = world.cluster.mark();
@@ -247,7 +247,7 @@ fn an_isolated_node_returns() {
 }
 
 #[test]
-fn a_node_whose_interface_goes_down_returns_when_it_is_up() {
+fn node_returns_after_its_interface_was_down() {
     let Some(world) = World::of_eight() else { return };
     let (alone, others) = (&[5], &[1, 2, 3, 4, 6, 7, 8]);
     let mark = world.cluster.mark();
@@ -260,7 +260,7 @@ fn a_node_whose_interface_goes_down_returns_when_it_is_up() {
 }
 
 #[test]
-fn both_sides_of_a_partition_gain_a_node_and_lose_one() {
+fn partition_heals_after_both_sides_gained_and_lost_a_node() {
     let Some(mut world) = World::start(8, 2, 0.2) else { return };
     // Newcomers 9 and 10 are on either side already.
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
@@ -302,7 +302,7 @@ fn both_sides_of_a_partition_gain_a_node_and_lose_one() {
 }
 
 #[test]
-fn thirty_two_nodes_killed_at_once_come_back_at_once() {
+fn thirty_two_killed_nodes_return_at_once() {
     // On loopback: 32 namespaces would know each other by 992 neighbour entries, about as many as a
     // kernel keeps for all of them together. At two seconds a ping, the processor has time to spare.
     let mut cluster = Cluster::new();
@@ -342,7 +342,7 @@ fn thirty_two_nodes_killed_at_once_come_back_at_once() {
 }
 
 #[test]
-fn a_kernel_that_refuses_to_send_hides_no_dead_link() {
+fn kernel_send_errors_hide_no_dead_link() {
     let Some(world) = World::of_eight() else { return };
     let ip = |node| addr(node).ip();
     let mark = world.cluster.mark();
@@ -370,7 +370,7 @@ fn a_kernel_that_refuses_to_send_hides_no_dead_link() {
 }
 
 #[test]
-fn a_link_that_only_one_side_can_dial_is_made_up_again() {
+fn link_that_one_side_can_dial_is_restored() {
     let Some(world) = World::of_eight() else { return };
     // The side that may not dial is once the one that decides about duplicates, and once the other.
     let id = |node| world.cluster.id(world.member(node));
@@ -458,7 +458,7 @@ impl World {
 }
 
 #[test]
-fn after_fifty_partitions_nothing_is_left_over() {
+fn fifty_partitions_leave_no_resources_behind() {
     const CYCLES: usize = 50;
     /// Cycles after which the allocator has taken from the system what it needs for good.
     const WARM_UP: usize = 10;

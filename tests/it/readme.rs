@@ -118,7 +118,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn every_command_in_the_pages_is_understood() {
+fn every_command_in_the_pages_works() {
     if find("make").is_none() || find("openssl").is_none() {
         println!("skipped: make or openssl is missing");
         return;
@@ -176,7 +176,7 @@ fn every_command_in_the_pages_is_understood() {
 }
 
 #[test]
-fn every_block_has_a_kind_that_a_test_looks_at() {
+fn every_block_has_a_kind_that_a_test_checks() {
     for page in pages() {
         for Block { page, kind, text } in page.blocks() {
             match kind {

@@ -53,7 +53,7 @@ fn run(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_pinned_address_takes_the_right_peer_by_its_whole_id_or_the_beginning() {
+fn pin_accepts_its_peer_by_full_id_or_prefix() {
     let mut cluster = Cluster::new();
     let first = cluster.start(spec("first"));
     let (id, addr) = (cluster.id(first).to_string(), cluster.addr(first));
@@ -65,7 +65,7 @@ fn a_pinned_address_takes_the_right_peer_by_its_whole_id_or_the_beginning() {
 }
 
 #[test]
-fn another_than_the_pinned_peer_is_shown_nothing_and_the_right_one_is_met_when_it_comes() {
+fn pin_reveals_nothing_to_another_peer_and_later_meets_its_peer() {
     let mut cluster = Cluster::new();
     let (right_key, right_id) = key(&cluster, "right");
     let place = unique_addr();
@@ -102,7 +102,7 @@ fn another_than_the_pinned_peer_is_shown_nothing_and_the_right_one_is_met_when_i
 }
 
 #[test]
-fn an_allow_list_lets_in_who_is_on_it_and_names_who_is_not() {
+fn allow_list_admits_its_peers_and_logs_others() {
     let mut cluster = Cluster::new();
     let (friend_key, friend_id) = key(&cluster, "friend");
     let closed = cluster.start(spec("closed").with_option("--allow", friend_id.to_string()));
@@ -117,7 +117,7 @@ fn an_allow_list_lets_in_who_is_on_it_and_names_who_is_not() {
 }
 
 #[test]
-fn who_is_denied_is_kept_out_whoever_allows_or_lists_it() {
+fn denied_peer_is_refused_even_if_allowed_or_listed() {
     let mut cluster = Cluster::new();
     let (outcast_key, outcast_id) = key(&cluster, "outcast");
     let (friend_key, friend_id) = key(&cluster, "friend");
@@ -140,7 +140,7 @@ fn who_is_denied_is_kept_out_whoever_allows_or_lists_it() {
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_named_with_the_line() {
+fn unusable_list_is_named_with_the_line() {
     let cluster = Cluster::new();
     let (_, id) = key(&cluster, "peer");
     let bad = cluster.file("bad", &format!("# peers\n{id} # one\n\n{id}0\n"));
@@ -160,7 +160,7 @@ fn a_list_that_cannot_be_used_is_named_with_the_line() {
 }
 
 #[test]
-fn lists_that_leave_nobody_or_deny_oneself_are_told() {
+fn lists_that_admit_no_peer_or_deny_the_node_are_logged() {
     let mut cluster = Cluster::new();
     let (own_key, own_id) = key(&cluster, "own");
     let alone = cluster.start(spec("alone").with_key(&own_key).with_option("--allow", own_id.to_string()));
@@ -206,7 +206,7 @@ fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
-fn without_a_list_to_read_again_sighup_ends_the_node() {
+fn sighup_ends_a_node_without_list_files() {
     let mut cluster = Cluster::new();
     let node = cluster.start(spec("node"));
     if is_ignored(Signal::HUP) {
@@ -236,7 +236,7 @@ fn network_key(cluster: &Cluster, name: &str) -> PathBuf {
 }
 
 #[test]
-fn holders_of_a_network_key_meet_and_all_others_are_told_why_not() {
+fn network_key_holders_meet_and_others_are_refused_with_a_reason() {
     let mut cluster = Cluster::new();
     let [ours, other] = ["ours", "other"].map(|name| network_key(&cluster, name));
     let first = cluster.start(spec("first").with_option("--network-key", &ours));
@@ -267,7 +267,7 @@ fn holders_of_a_network_key_meet_and_all_others_are_told_why_not() {
 }
 
 #[test]
-fn a_network_key_is_changed_node_by_node_without_losing_the_mesh() {
+fn network_key_changes_node_by_node_without_a_down() {
     let mut cluster = Cluster::new();
     let [old, new] = ["old", "new"].map(|name| network_key(&cluster, name));
     let places = [(); 3].map(|()| unique_addr());
@@ -300,7 +300,7 @@ fn a_network_key_is_changed_node_by_node_without_losing_the_mesh() {
 }
 
 #[test]
-fn network_keys_that_cannot_be_used_are_named() {
+fn unusable_network_keys_are_named() {
     let cluster = Cluster::new();
     let files = ["one", "two", "three"].map(|name| network_key(&cluster, name));
     let bad = cluster.file("bad", "# not a key\n123\n");
@@ -330,7 +330,7 @@ fn replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2
 }
 
 #[test]
-fn another_key_at_a_known_address_is_said_loudly_and_is_a_new_peer() {
+fn other_key_at_a_known_address_is_logged_as_a_new_peer() {
     let mut cluster = Cluster::new();
     let (watcher, new, [old_id, new_id], _) = replaced(&mut cluster, spec("watcher"));
     wait_up(&cluster, watcher, new_id, 0);
@@ -340,7 +340,7 @@ fn another_key_at_a_known_address_is_said_loudly_and_is_a_new_peer() {
 }
 
 #[test]
-fn a_strict_node_keeps_a_known_address_for_its_peer() {
+fn strict_node_protects_a_known_address() {
     let mut cluster = Cluster::new();
     let strict = spec("strict").with_switch("--strict");
     let (watcher, new, [old_id, new_id], old) = replaced(&mut cluster, strict);
@@ -358,7 +358,7 @@ fn a_strict_node_keeps_a_known_address_for_its_peer() {
 
 /// The README's recipe, command by command, but for the names of the hosts.
 #[test]
-fn the_recipe_for_a_closed_network_of_three_hosts_works() {
+fn readme_recipe_for_a_closed_network_works() {
     let readme = include_str!("../../README.md");
     let list = readme.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
     let shown: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();

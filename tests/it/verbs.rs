@@ -91,7 +91,7 @@ fn shell(script: &str, directory: &Path) -> Option<String> {
 }
 
 #[test]
-fn keygen_makes_a_key_and_its_certificate_once() {
+fn keygen_makes_a_key_pair_and_never_overwrites() {
     let files = Files::new();
     let (key, cert) = (files.text("key.pem"), files.text("cert.pem"));
     let id = printed(&["keygen", "--key", &key, "--cert", &cert]);
@@ -111,7 +111,7 @@ fn keygen_makes_a_key_and_its_certificate_once() {
 }
 
 #[test]
-fn keygen_makes_a_network_key_once_that_only_its_owner_can_read() {
+fn keygen_makes_a_private_network_key_and_never_overwrites() {
     let files = Files::new();
     let (key, cert, network) = (files.text("key.pem"), files.text("cert.pem"), files.text("network.key"));
     assert_eq!(printed(&["keygen", "--network", &network]), "");
@@ -127,7 +127,7 @@ fn keygen_makes_a_network_key_once_that_only_its_owner_can_read() {
 }
 
 #[test]
-fn secrets_are_closed_to_others_whatever_the_mask_says() {
+fn secrets_are_private_under_any_umask() {
     let files = Files::new();
     for mask in ["000", "277"] {
         let (key, cert) = (format!("{mask}.key"), format!("{mask}.cert"));
@@ -146,7 +146,7 @@ fn secrets_are_closed_to_others_whatever_the_mask_says() {
 }
 
 #[test]
-fn keygen_and_id_say_what_is_missing() {
+fn keygen_and_id_name_missing_arguments() {
     assert_usage_error(&["keygen"], &["--key", "--cert", "--network"]);
     assert_usage_error(&["keygen", "--key", "k"], &["--key", "--cert"]);
     assert_usage_error(&["keygen", "--netwrok", "k"], &["--netwrok", "--network"]);
@@ -155,7 +155,7 @@ fn keygen_and_id_say_what_is_missing() {
 
 /// The pipeline is the one of the guide's page on security.
 #[test]
-fn an_id_is_what_openssl_says_for_every_kind_of_key() {
+fn id_equals_openssl_hash_for_every_kind_of_key() {
     let files = Files::new();
     let id_by_openssl =
         "openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum";

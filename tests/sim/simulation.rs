@@ -41,12 +41,12 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-fn whatever_a_seed_brings_the_invariants_hold() {
+fn invariants_hold_for_random_seeds() {
     run_seeds(0..60);
 }
 
 #[test]
-fn whatever_another_seed_brings_the_invariants_hold() {
+fn invariants_hold_for_other_random_seeds() {
     run_seeds(1_000..1_060);
 }
 
@@ -89,7 +89,7 @@ seeds_that_once_failed! {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
+fn same_seed_gives_the_same_trace() {
     for seed in [3, 84, 3_514] {
         let twice = [(); 2].map(|()| run(Scenario::random(seed)).trace_hash);
         assert_eq!(twice[0], twice[1], "seed {seed}");
@@ -98,7 +98,7 @@ fn the_same_seed_tells_the_same_story() {
 }
 
 #[test]
-fn a_mesh_forms_with_hardly_a_handshake_too_many() {
+fn mesh_forms_with_few_extra_handshakes() {
     for hop in [0, 2 * MS, 30 * MS] {
         let cost = sim::scale::formation(1, 50, SECOND / 10, hop);
         assert!(cost.handshakes_per_pair <= 1.03, "{cost:?}");
@@ -107,7 +107,7 @@ fn a_mesh_forms_with_hardly_a_handshake_too_many() {
 }
 
 #[test]
-fn a_partition_heals_within_the_backoff() {
+fn partition_heals_within_the_backoff() {
     for seed in 0..10 {
         let healed = run(Scenario::new(seed, 8)
             .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
@@ -118,7 +118,7 @@ fn a_partition_heals_within_the_backoff() {
 
 /// Once, with real processes, it took 52 s; the simulator has never seen it take longer than this.
 #[test]
-fn halves_that_have_changed_while_apart_heal_as_soon_as_others() {
+fn changed_halves_heal_as_fast_as_unchanged_ones() {
     for seed in 0..25 {
         let healed = run(stories::changed_halves(seed));
         assert!(healed.healed_after <= micros(CONNECT_TIMEOUT + CAP) + 2 * SECOND, "seed {seed}: {healed:?}");
@@ -126,7 +126,7 @@ fn halves_that_have_changed_while_apart_heal_as_soon_as_others() {
 }
 
 #[test]
-fn who_has_never_met_is_found_soon_after_the_way_is_free() {
+fn unmet_peers_meet_soon_after_the_network_lets_them() {
     // The last took 10.5 s, as long as nobody was asked about who had been looked for in vain.
     for seed in (0..25).chain([7_436]) {
         let found = run(stories::strangers_apart(seed));
@@ -135,7 +135,7 @@ fn who_has_never_met_is_found_soon_after_the_way_is_free() {
 }
 
 #[test]
-fn after_a_long_partition_dials_are_rarer_and_it_still_heals() {
+fn long_partition_is_dialled_rarely_and_still_heals() {
     // Eleven minutes: every pair is dialled every ten seconds, and one healed link brings the rest.
     let half_hour = 11 * 60_000;
     let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
@@ -145,7 +145,7 @@ fn after_a_long_partition_dials_are_rarer_and_it_still_heals() {
 }
 
 #[test]
-fn one_direction_may_fail_alone() {
+fn one_way_failure_is_survived() {
     for seed in 0..6 {
         let (from, to) = (vec![0, 1], vec![2, 3, 4]);
         run(Scenario::new(seed, 5)
@@ -156,7 +156,7 @@ fn one_direction_may_fail_alone() {
 }
 
 #[test]
-fn a_machine_that_lost_power_returns_over_its_half_open_connections() {
+fn power_loss_with_half_open_connections_is_survived() {
     for seed in 0..6 {
         run(Scenario::new(seed, 5)
             .at_ms(3_000, Action::PowerOff(2))
@@ -166,7 +166,7 @@ fn a_machine_that_lost_power_returns_over_its_half_open_connections() {
 }
 
 #[test]
-fn all_restarted_at_once_are_soon_a_mesh_again() {
+fn mesh_reforms_after_all_nodes_restart() {
     let mut scenario = Scenario::new(1, 8);
     for slot in 0..8 {
         scenario = scenario.at_ms(3_000, Action::Kill(slot)).at_ms(3_500, Action::Start(slot, Restart::SAME));
@@ -175,7 +175,7 @@ fn all_restarted_at_once_are_soon_a_mesh_again() {
 }
 
 #[test]
-fn a_stopped_process_that_goes_on_takes_nobody_for_dead() {
+fn resumed_process_declares_no_peer_dead() {
     for pause_ms in [600, 2_000, 2_900, 5_000, 60_000] {
         let go_on = 5_000 + pause_ms;
         run(Scenario::new(pause_ms, 5)
@@ -186,7 +186,7 @@ fn a_stopped_process_that_goes_on_takes_nobody_for_dead() {
 }
 
 #[test]
-fn who_left_is_let_go_and_may_return() {
+fn left_peer_may_return() {
     let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).converged_by_ms(20_000);
     run(away.clone());
     let mut returned = away;
@@ -195,7 +195,7 @@ fn who_left_is_let_go_and_may_return() {
 }
 
 #[test]
-fn a_new_key_at_an_old_address_is_a_new_peer() {
+fn new_key_at_an_old_address_is_a_new_peer() {
     let new_key = Restart { new_key: true, ..Restart::SAME };
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
@@ -204,7 +204,7 @@ fn a_new_key_at_an_old_address_is_a_new_peer() {
 }
 
 #[test]
-fn an_old_key_at_a_new_address_is_the_same_peer() {
+fn old_key_at_a_new_address_is_the_same_peer() {
     let new_address = Restart { new_address: true, ..Restart::SAME };
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
@@ -214,7 +214,7 @@ fn an_old_key_at_a_new_address_is_the_same_peer() {
 
 /// Their source address is the router's, and nobody answers there at the port that they listen on.
 #[test]
-fn nodes_behind_port_mappings_are_reached_where_they_say() {
+fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
     for seed in 0..6 {
         let mut scenario = Scenario::new(seed, 6);
         scenario.mapped = vec![2, 4, 5];
@@ -229,7 +229,7 @@ fn nodes_behind_port_mappings_are_reached_where_they_say() {
 
 /// It comes back at another address, without `--connect`; whoever had that in his is gone.
 #[test]
-fn a_node_that_moves_is_found_by_the_name_that_it_told() {
+fn moved_node_is_found_by_its_advertised_name() {
     for seed in 0..6 {
         let mut scenario = Scenario::new(seed, 5);
         scenario.connect = vec![vec![], vec![0], vec![1], vec![1], vec![1]];
@@ -246,7 +246,7 @@ fn a_node_that_moves_is_found_by_the_name_that_it_told() {
 
 /// A tenth of a second, one and ten: each is dead by its own measure, and none before.
 #[test]
-fn nodes_with_different_heartbeats_take_nobody_for_dead_too_soon() {
+fn different_heartbeats_cause_no_early_death() {
     for seed in 0..4 {
         let mut scenario = Scenario::new(seed, 6).with(|faults| faults.ping_period_ms = 3_600_000);
         scenario.rhythm = vec![
@@ -269,7 +269,7 @@ fn nodes_with_different_heartbeats_take_nobody_for_dead_too_soon() {
 }
 
 #[test]
-fn a_liar_fills_no_table_and_parts_nobody() {
+fn liar_fills_no_table_and_separates_no_peers() {
     let mut scenario = Scenario::new(1, 6).with(|faults| {
         faults.liars = 1;
         faults.lies_per_list = 300;
@@ -280,7 +280,7 @@ fn a_liar_fills_no_table_and_parts_nobody() {
 }
 
 #[test]
-fn two_processes_with_one_key_do_not_disturb_the_others() {
+fn key_shared_by_two_processes_disturbs_no_other_peer() {
     let mut scenario = Scenario::new(1, 6).at_ms(3_000, Action::Start(5, Restart::SAME));
     scenario.script.retain(|(at, action)| *at >= 3_000 * 1_000 || *action != Action::Start(5, Restart::SAME));
     scenario.key_of[5] = 2;
@@ -289,7 +289,7 @@ fn two_processes_with_one_key_do_not_disturb_the_others() {
 
 /// Found by seed 7468: a handshake held back by the network came up after its process was gone.
 #[test]
-fn the_late_words_of_an_earlier_life_lock_nobody_out() {
+fn late_messages_of_a_previous_run_exclude_no_peer() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 3);
     node.wait(2 * ONE_SECOND);
@@ -303,7 +303,7 @@ fn the_late_words_of_an_earlier_life_lock_nobody_out() {
 }
 
 #[test]
-fn of_two_living_processes_with_one_key_the_older_stays_out() {
+fn older_process_of_a_shared_key_stays_out() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.up(SessionId::accepted(2), id(3), 2);
@@ -314,7 +314,7 @@ fn of_two_living_processes_with_one_key_the_older_stays_out() {
 }
 
 #[test]
-fn a_restart_is_told_as_down_and_up() {
+fn restart_is_reported_as_down_and_up() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     let events = told(&node.up(SessionId::accepted(2), id(3), 2));
@@ -326,7 +326,7 @@ fn a_restart_is_told_as_down_and_up() {
 
 /// Found by seed 1027623: two leave at the same moment, and each hears of the other.
 #[test]
-fn who_leaves_says_nothing_more_though_others_leave_as_well() {
+fn leaving_node_stays_silent_while_others_leave() {
     let mut node = MeshHarness::new(&[]);
     let sessions = [1, 2].map(SessionId::accepted);
     for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
@@ -342,7 +342,7 @@ fn who_leaves_says_nothing_more_though_others_leave_as_well() {
 
 /// Found by seed 80: up, down, up, down, once a second, as long as it ran.
 #[test]
-fn who_is_refused_waits_a_minute_at_its_connect_address_too() {
+fn refused_node_waits_a_minute_at_bootstrap_addresses_too() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
@@ -353,7 +353,7 @@ fn who_is_refused_waits_a_minute_at_its_connect_address_too() {
 
 /// Found by seed 12738: a minute is too long if only late words had the place.
 #[test]
-fn who_was_replaced_asks_again_within_seconds() {
+fn replaced_process_asks_again_within_seconds() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
@@ -363,7 +363,7 @@ fn who_was_replaced_asks_again_within_seconds() {
 }
 
 #[test]
-fn an_address_that_leads_to_oneself_is_not_dialled_twice() {
+fn address_of_the_node_itself_is_dialled_once() {
     let mut node = MeshHarness::new(&[addr(9)]);
     let session = node.first_dial();
     assert!(closes(&node.up(session, id(9), OWN_INSTANCE), session));
@@ -371,7 +371,7 @@ fn an_address_that_leads_to_oneself_is_not_dialled_twice() {
 }
 
 #[test]
-fn who_joins_and_who_meets_again_asks_for_a_list_at_once() {
+fn joining_and_reconnecting_nodes_ask_for_a_list_at_once() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     assert!(asks_for_a_list(&node.up(session, id(3), 1)));
@@ -382,7 +382,7 @@ fn who_joins_and_who_meets_again_asks_for_a_list_at_once() {
 
 /// Or one healed link would leave the others to a wait of ten seconds, after an hour a minute.
 #[test]
-fn a_list_that_shows_a_dead_peer_connected_gives_hope() {
+fn list_with_a_dead_peer_connected_triggers_a_dial() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.down(SessionId::accepted(1), DisconnectReason::Closed);
@@ -395,7 +395,7 @@ fn a_list_that_shows_a_dead_peer_connected_gives_hope() {
 }
 
 #[test]
-fn a_long_list_of_strangers_does_not_make_a_storm_of_dials() {
+fn long_list_of_strangers_causes_no_dial_storm() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
@@ -408,7 +408,7 @@ fn a_long_list_of_strangers_does_not_make_a_storm_of_dials() {
 }
 
 #[test]
-fn a_peer_that_only_others_can_reach_is_known_as_such() {
+fn peer_that_only_others_reach_is_marked() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let joins = node.first_dial();
     node.up(joins, id(3), 7);
@@ -423,7 +423,7 @@ fn a_peer_that_only_others_can_reach_is_known_as_such() {
 }
 
 #[test]
-fn every_event_of_a_life_is_told_in_turn() {
+fn events_of_a_peer_arrive_in_order() {
     let mut node = MeshHarness::new(&[]);
     let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
     outputs.extend(node.wait(10 * ONE_SECOND));
@@ -432,7 +432,7 @@ fn every_event_of_a_life_is_told_in_turn() {
 }
 
 #[test]
-fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() {
+fn denied_peer_is_lost_and_returns_with_the_next_list() {
     for seed in 0..6 {
         let healed = run(Scenario::new(seed, 6)
             .at_ms(3_000, Action::Deny(1, vec![2, 3]))
@@ -444,7 +444,7 @@ fn who_is_denied_is_lost_to_all_who_deny_it_and_comes_back_with_the_next_list() 
 }
 
 #[test]
-fn a_pinned_mesh_forms_like_any_other() {
+fn pinned_mesh_forms_like_any_other() {
     for seed in 0..4 {
         let mut scenario = Scenario::new(seed, 6).converged_by_ms(3_000);
         scenario.pins = true;
@@ -463,7 +463,7 @@ fn becomes_one(scenario: Scenario) {
 }
 
 #[test]
-fn a_node_that_is_not_told_where_to_join_finds_its_mesh_by_memory() {
+fn node_without_bootstrap_address_finds_its_mesh_from_known_peers() {
     // Elsewhere, or the others would find it.
     let elsewhere = Restart { new_address: true, ..BY_MEMORY };
     for seed in 0..6 {
@@ -478,7 +478,7 @@ fn a_node_that_is_not_told_where_to_join_finds_its_mesh_by_memory() {
 
 /// The one that stayed where it was knows the others, and tells where they are now.
 #[test]
-fn one_address_that_is_still_right_brings_back_the_whole_mesh() {
+fn one_valid_address_restores_the_whole_mesh() {
     let moved = Restart { new_address: true, ..Restart::SAME };
     let elsewhere = Restart { new_address: true, ..BY_MEMORY };
     for seed in 0..6 {
@@ -493,7 +493,7 @@ fn one_address_that_is_still_right_brings_back_the_whole_mesh() {
 }
 
 #[test]
-fn a_whole_mesh_that_lost_power_needs_nobody_to_join_through() {
+fn mesh_reforms_after_power_loss_without_bootstrap_addresses() {
     for seed in 0..4 {
         let mut scenario = Scenario::new(seed, 6);
         for slot in 0..6 {
@@ -507,7 +507,7 @@ fn a_whole_mesh_that_lost_power_needs_nobody_to_join_through() {
 
 /// A weekend off is three days to a clock on the wall. One without a battery says 1970 afterwards.
 #[test]
-fn a_mesh_that_was_off_for_days_or_starts_with_wrong_clocks_finds_itself_by_memory() {
+fn mesh_reforms_after_days_off_or_with_wrong_clocks() {
     for ahead in [3 * DAY, 400 * DAY, -3 * DAY, -100_000 * DAY] {
         for (seed, wrong) in [(1, 1), (2, 4)] {
             let mut scenario = Scenario::new(seed, 4);
@@ -525,7 +525,7 @@ fn a_mesh_that_was_off_for_days_or_starts_with_wrong_clocks_finds_itself_by_memo
 
 /// Each remembers the others as they were when it left itself: whoever left first looks for the rest.
 #[test]
-fn a_whole_mesh_that_was_stopped_at_once_needs_nobody_to_join_through() {
+fn mesh_reforms_after_a_joint_stop_without_bootstrap_addresses() {
     for seed in 0..6 {
         let mut scenario = Scenario::new(seed, 4);
         for slot in 0..4 {

@@ -74,7 +74,7 @@ fn huge_handshake_message() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_not_our_protocol_is_refused() {
+fn other_protocols_are_refused() {
     let attack = AttackHarness::begin();
     plain(&attack, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
     attack.wait_log("not TLS");
@@ -95,9 +95,9 @@ fn what_is_not_our_protocol_is_refused() {
     attack.lift();
 }
 
-/// The other direction is a row of `who_is_dialled_is_judged_by_the_same_rules`.
+/// The other direction is a row of `dialled_node_is_checked_by_the_same_rules`.
 #[test]
-fn a_later_version_of_the_protocol_is_refused_by_its_name() {
+fn later_protocol_version_is_refused_by_name() {
     let attack = AttackHarness::begin();
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
@@ -108,7 +108,7 @@ fn a_later_version_of_the_protocol_is_refused_by_its_name() {
 }
 
 #[test]
-fn certificates_that_prove_nothing_are_refused() {
+fn unusable_certificates_are_refused() {
     let attack = AttackHarness::begin();
     let mut config = client_config(&Credentials::new());
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
@@ -135,7 +135,7 @@ fn certificates_that_prove_nothing_are_refused() {
 }
 
 #[test]
-fn nothing_is_resumed_and_nothing_comes_early() {
+fn resumption_and_early_data_are_refused() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut config = client_config(&me);
@@ -163,7 +163,7 @@ fn nothing_is_resumed_and_nothing_comes_early() {
 }
 
 #[test]
-fn a_stolen_certificate_is_worth_nothing_to_who_is_dialled() {
+fn stolen_certificate_without_its_key_is_refused_by_the_dialled_node() {
     let trap = TcpListener::bind(localhost()).unwrap();
     let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
     let stolen = certificate_of(attack.cluster.addr(attack.honest));
@@ -178,7 +178,7 @@ fn a_stolen_certificate_is_worth_nothing_to_who_is_dialled() {
 }
 
 #[test]
-fn who_is_dialled_is_judged_by_the_same_rules() {
+fn dialled_node_is_checked_by_the_same_rules() {
     let trap = TcpListener::bind(localhost()).unwrap();
     let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
     let mut chained = Credentials::new();
@@ -211,7 +211,7 @@ fn who_is_dialled_is_judged_by_the_same_rules() {
 }
 
 #[test]
-fn openssl_is_refused_as_it_should_be() {
+fn openssl_clients_without_a_valid_setup_are_refused() {
     if Command::new("openssl").arg("version").output().is_err() {
         eprintln!("SKIPPED: there is no openssl here");
         return;

@@ -12,7 +12,7 @@ use crate::support::localhost;
 use crate::support::process::Spec;
 
 #[test]
-fn another_key_at_a_known_address_is_another_peer() {
+fn other_key_at_a_known_address_is_another_peer() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let (owner, intruder) = (Credentials::new(), Credentials::new());
     let attack = AttackHarness::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
@@ -59,7 +59,7 @@ fn another_key_at_a_known_address_is_another_peer() {
 }
 
 #[test]
-fn two_processes_with_one_key_are_told_of_and_nobody_else_notices() {
+fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
     let mut attack = AttackHarness::begin();
     let (victim, honest, through) = (attack.victim, attack.honest, attack.addr());
     let key = attack.cluster.new_key("shared");
@@ -99,7 +99,7 @@ fn two_processes_with_one_key_are_told_of_and_nobody_else_notices() {
 }
 
 #[test]
-fn strangers_with_ever_new_keys_do_not_fill_the_log() {
+fn strangers_with_new_keys_do_not_fill_the_log() {
     /// Two lines each, up and left, are more than what may be said of strangers.
     const STRANGERS: usize = 700;
     let attack = AttackHarness::begin();

@@ -29,7 +29,7 @@ fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
 }
 
 #[test]
-fn lists_that_nobody_asked_for_change_nothing() {
+fn unrequested_lists_change_nothing() {
     let attack = AttackHarness::begin();
     let trap = TcpListener::bind(localhost()).unwrap();
     let mut raw = Raw::join(attack.addr(), &Credentials::new());
@@ -48,7 +48,7 @@ fn lists_that_nobody_asked_for_change_nothing() {
 }
 
 #[test]
-fn a_thousand_invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
+fn invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let trap = TcpListener::bind(localhost()).unwrap();
     let (liar, trap_addr) = (Credentials::new(), trap.local_addr().unwrap());

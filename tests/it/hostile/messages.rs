@@ -89,7 +89,7 @@ fn messages_that_claim_more_than_they_hold_end_the_session() {
 }
 
 #[test]
-fn whoever_does_not_begin_with_a_hello_is_refused() {
+fn connection_without_a_hello_is_refused() {
     let attack = AttackHarness::begin();
     let ping = Message::Ping { seq: 1, text: "too early".to_owned() };
     refused(&attack, &wire::encode(&ping).unwrap(), "not a Hello");
@@ -102,7 +102,7 @@ fn whoever_does_not_begin_with_a_hello_is_refused() {
 }
 
 #[test]
-fn half_a_hello_and_an_end_costs_nothing() {
+fn half_a_hello_does_no_harm() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut raw = Raw::dial(attack.addr(), &me);
@@ -120,7 +120,7 @@ fn half_a_hello_and_an_end_costs_nothing() {
 }
 
 #[test]
-fn what_follows_a_breach_is_not_listened_to() {
+fn messages_after_a_protocol_error_are_ignored() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut raw = Raw::join(attack.addr(), &me);
@@ -140,7 +140,7 @@ fn what_follows_a_breach_is_not_listened_to() {
 }
 
 #[test]
-fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
+fn ping_flood_is_rate_limited_and_disturbs_no_other_peer() {
     let mut attack = AttackHarness::begin();
     let (addr, over) = (attack.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -168,7 +168,7 @@ fn a_flood_of_pings_is_paced_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_peer_that_renews_its_keys_without_end_is_sent_away() {
+fn peer_that_renews_its_tls_keys_endlessly_is_disconnected() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut raw = Raw::join(attack.addr(), &me);
@@ -181,7 +181,7 @@ fn a_peer_that_renews_its_keys_without_end_is_sent_away() {
 }
 
 #[test]
-fn lies_about_a_key_used_twice_do_not_fill_the_log() {
+fn false_reports_of_a_shared_key_do_not_fill_the_log() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut raw = Raw::join(attack.addr(), &me);

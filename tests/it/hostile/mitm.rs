@@ -133,7 +133,7 @@ impl Story {
 
 /// The limit of trust on first use, as the guide's page on security states it.
 #[test]
-fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
+fn open_mesh_accepts_a_man_in_the_middle_as_a_peer() {
     let mut story = Story::begin(|spec, _| spec);
     let addr = story.mitm.addr;
     let dialler = story.start_dialler(|spec| spec.with_connect(addr));
@@ -151,7 +151,7 @@ fn an_open_mesh_takes_whoever_stands_in_the_middle_for_its_peer() {
 }
 
 #[test]
-fn a_pinned_address_shows_the_middle_nothing() {
+fn pinned_address_reveals_nothing_to_a_man_in_the_middle() {
     let mut story = Story::begin(|spec, _| spec);
     let connect = format!("{}@{}", &story.target_id.to_string()[..16], story.mitm.addr);
     let dialler = story.start_dialler(|spec| spec.with_option("--connect", connect));
@@ -163,7 +163,7 @@ fn a_pinned_address_shows_the_middle_nothing() {
 }
 
 #[test]
-fn an_allow_list_on_either_side_keeps_the_middle_out() {
+fn allow_list_on_either_side_stops_a_man_in_the_middle() {
     // Of who dials, and then of who is dialled.
     let mut story = Story::begin(|spec, _| spec);
     let (addr, target_id) = (story.mitm.addr, story.target_id.to_string());
@@ -186,7 +186,7 @@ fn an_allow_list_on_either_side_keeps_the_middle_out() {
 }
 
 #[test]
-fn a_network_key_cannot_be_proven_through_the_middle() {
+fn network_key_proof_fails_through_a_man_in_the_middle() {
     let directory = tempfile::tempdir().unwrap();
     let network_key = directory.path().join("network");
     NetworkKey::generate().unwrap().write_new(&network_key).unwrap();

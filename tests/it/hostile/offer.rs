@@ -36,7 +36,7 @@ fn only_two_key_exchanges_are_offered() {
 
 /// Somebody else's scanner, which knows protocols that our own client can't even speak.
 #[test]
-fn sslscan_finds_tls_1_3_and_nothing_else() {
+fn sslscan_finds_tls_1_3_only() {
     if Command::new("sslscan").arg("--version").output().is_err() {
         eprintln!("SKIPPED: there is no sslscan here; Debian has it in the package sslscan");
         return;
@@ -99,7 +99,7 @@ fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
 }
 
 #[test]
-fn early_data_is_not_listened_to() {
+fn early_data_is_ignored() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let mut raw = Raw::over(TcpStream::connect(attack.addr()).unwrap(), config_with_ticket(&me));

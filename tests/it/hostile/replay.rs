@@ -35,7 +35,7 @@ fn recorded_session(attack: &AttackHarness, me: &Credentials) -> Vec<u8> {
 }
 
 #[test]
-fn a_recorded_session_played_back_is_nobody() {
+fn replayed_session_authenticates_no_peer() {
     let attack = AttackHarness::begin();
     let me = Credentials::new();
     let recorded = recorded_session(&attack, &me);

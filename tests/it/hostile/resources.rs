@@ -40,7 +40,7 @@ fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn two_thousand_silent_connections_keep_nobody_out() {
+fn newcomer_joins_beside_two_thousand_silent_connections() {
     if !has_descriptors() {
         eprintln!("SKIPPED: this process may not have the {DESCRIPTORS} descriptors that the attack needs");
         return;
@@ -60,7 +60,7 @@ fn two_thousand_silent_connections_keep_nobody_out() {
 }
 
 #[test]
-fn handshakes_that_never_end_are_cut_off() {
+fn endless_handshakes_are_closed() {
     let _alone = alone();
     let attack = AttackHarness::begin();
     let addr = attack.addr();
@@ -100,7 +100,7 @@ fn handshakes_that_never_end_are_cut_off() {
 }
 
 #[test]
-fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
+fn repeated_short_connections_disturb_no_peer() {
     let _alone = alone();
     let mut attack = AttackHarness::begin();
     let (addr, over) = (attack.addr(), AtomicBool::new(false));
@@ -120,7 +120,7 @@ fn whoever_connects_and_goes_over_and_over_disturbs_nobody() {
 }
 
 #[test]
-fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
+fn newcomer_joins_although_silent_connections_hold_all_descriptors() {
     let _alone = alone();
     let mut attack = AttackHarness::of(Spec::named("victim").with_limits("ulimit -n 64"));
     let crowd = silent(attack.addr(), 200);
@@ -135,7 +135,7 @@ fn with_all_descriptors_taken_by_the_silent_a_newcomer_still_gets_in() {
 }
 
 #[test]
-fn with_all_threads_taken_by_the_silent_a_newcomer_still_gets_in() {
+fn newcomer_joins_although_silent_connections_hold_all_threads() {
     // The limit binds no root, so the node becomes somebody whom nobody else is, not even a second run of these
     // tests, and below the user of the command-line tests.
     let number = 20_000 + std::process::id() % 30_000;

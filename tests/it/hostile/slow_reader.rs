@@ -28,7 +28,7 @@ fn narrow(attack: &AttackHarness) -> TcpStream {
 }
 
 #[test]
-fn peers_that_never_read_are_given_up_as_slow() {
+fn peers_that_never_read_are_closed_as_slow() {
     let attack = AttackHarness::of(Spec::named("victim").with_period(0.1));
     let sloths: Vec<(PeerId, Raw)> = (0..SLOTHS)
         .map(|_| {

@@ -14,7 +14,7 @@ const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00  up";
 const TEXT: &str = "\r\u{1b}]0;pwned\u{7}\u{2066}\u{2028}x\n{\"event\":\"left\"}";
 
 #[test]
-fn names_and_pings_cannot_act_on_a_terminal() {
+fn names_and_pings_cannot_control_a_terminal() {
     let at = unique_addr();
     let (sender, lines) = mpsc::channel();
     let spec = Spec::named("victim").with_bind(at).with_text_output();
@@ -49,7 +49,7 @@ fn names_and_pings_cannot_act_on_a_terminal() {
 }
 
 #[test]
-fn programs_read_the_text_as_it_was_sent() {
+fn programs_get_the_text_unchanged() {
     let attack = AttackHarness::begin();
     let mut raw = Raw::dial(attack.addr(), &Credentials::new());
     raw.meet(hello(NAME));

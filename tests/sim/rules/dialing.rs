@@ -12,7 +12,7 @@ use super::{MINUTE, SECOND, ms, with_strangers};
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials, dials_to, hello, id};
 
 #[test]
-fn strangers_leave_room_for_those_we_know() {
+fn dials_to_strangers_leave_slots_for_known_peers() {
     let mut node = MeshHarness::new(&[]);
     let (session, known) = (node.meets(3), node.meets(5));
     node.list(session, (20..60).map(|n| (id(n), addr(n))));
@@ -23,7 +23,7 @@ fn strangers_leave_room_for_those_we_know() {
 }
 
 #[test]
-fn dial_tells_who_named_its_address() {
+fn dial_names_the_source_of_its_address() {
     let mut node = MeshHarness::new(&[addr(1)]);
     let (session, known) = (node.meets(3), node.meets(5));
     node.down(known, DisconnectReason::Closed);
@@ -44,7 +44,7 @@ fn dial_tells_who_named_its_address() {
 }
 
 #[test]
-fn a_dial_that_ends_makes_room_for_the_next() {
+fn ended_dial_frees_its_slot() {
     let (mut node, _, outputs) = with_strangers(30);
     for (dial, ..) in dialled(&outputs) {
         assert_eq!(dials(&node.fails(dial)), 1);
@@ -52,7 +52,7 @@ fn a_dial_that_ends_makes_room_for_the_next() {
 }
 
 #[test]
-fn every_stranger_has_its_turn_however_many_there_are() {
+fn every_stranger_is_dialled_eventually() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (10..=255).map(|n| (id(n), addr(n))));
@@ -62,7 +62,7 @@ fn every_stranger_has_its_turn_however_many_there_are() {
 }
 
 #[test]
-fn one_address_is_dialled_for_one_at_a_time() {
+fn one_address_has_one_dial_at_a_time() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (20..40).map(|n| (id(n), addr(7))));
@@ -70,7 +70,7 @@ fn one_address_is_dialled_for_one_at_a_time() {
 }
 
 #[test]
-fn a_stranger_is_given_up_after_some_rounds_and_not_before() {
+fn stranger_is_forgotten_after_five_failed_rounds() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, [(id(20), addr(20))].into_iter());
@@ -80,7 +80,7 @@ fn a_stranger_is_given_up_after_some_rounds_and_not_before() {
 }
 
 #[test]
-fn who_answers_for_another_is_dialled_there_next() {
+fn other_peer_that_answers_is_dialled_there_next() {
     let (mut node, _, outputs) = with_strangers(40);
     let (dial, at, _) = dialled(&outputs)[0].clone();
     let found = (20..60).map(id).rfind(|peer| dials_to(&outputs, *peer) == 0).unwrap();
@@ -89,7 +89,7 @@ fn who_answers_for_another_is_dialled_there_next() {
 }
 
 #[test]
-fn where_somebody_else_answered_comes_last() {
+fn address_where_another_peer_answered_becomes_last() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     let says = Hello { advertised: vec![addr(33).into()], ..hello() };
@@ -103,7 +103,7 @@ fn where_somebody_else_answered_comes_last() {
 }
 
 #[test]
-fn whoever_answers_where_a_peer_was_is_dialled_as_well() {
+fn new_peer_at_a_lost_peers_address_is_dialled_as_well() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
@@ -114,7 +114,7 @@ fn whoever_answers_where_a_peer_was_is_dialled_as_well() {
 }
 
 #[test]
-fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
+fn accepted_peer_is_redialled_at_its_listening_port() {
     let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up_at(session, id(3), 1, SocketAddr::from((addr(3).ip(), 40_000)));
@@ -125,7 +125,7 @@ fn who_was_accepted_is_dialled_at_the_port_that_it_listens_on() {
 
 /// Found by seed 3053389: with its one address gone, it was never dialled again.
 #[test]
-fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
+fn address_where_our_key_answers_stays_with_its_peer() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
@@ -139,7 +139,7 @@ fn an_address_where_our_own_key_answers_is_kept_for_the_peer_that_was_there() {
 /// Found by seed 6001927: its turn came while the dial that had been given up was still under way,
 /// and never again.
 #[test]
-fn a_dial_given_up_does_not_stand_in_for_the_next() {
+fn cancelled_dial_does_not_block_the_next() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let outputs = node.list(session, [(id(20), addr(20))].into_iter());

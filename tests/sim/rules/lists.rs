@@ -14,7 +14,7 @@ use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, id, listed,
 const LONGER_THAN_JOINING: Duration = Duration::from_millis(2_100);
 
 #[test]
-fn loopback_addresses_are_told_on_loopback_only() {
+fn loopback_addresses_are_listed_on_loopback_only() {
     let mut node = MeshHarness::new(&[]);
     let local = |n: u8| SocketAddr::from(([127, 0, 0, n], 40_000));
     node.up_at(SessionId::accepted(1), id(3), 1, local(3));
@@ -28,7 +28,7 @@ fn loopback_addresses_are_told_on_loopback_only() {
 }
 
 #[test]
-fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
+fn joiner_gets_earlier_peers_first_and_later_all() {
     let mut node = MeshHarness::new(&[]);
     let [first, second, third] = [3, 4, 5].map(|n| node.meets(n));
     let mut told = |session| -> Vec<PeerId> {
@@ -51,7 +51,7 @@ fn who_joins_is_told_of_those_who_came_before_it_and_later_of_all() {
 }
 
 #[test]
-fn the_dead_are_passed_on_for_a_while_as_not_connected() {
+fn recently_dead_peers_are_listed_as_not_connected() {
     let (mut node, session) = joined();
     let dead = node.meets(5);
     let tells = |node: &mut MeshHarness, wait: Duration| -> Vec<(PeerId, bool)> {
@@ -66,7 +66,7 @@ fn the_dead_are_passed_on_for_a_while_as_not_connected() {
 }
 
 #[test]
-fn differing_rosters_are_asked_about_at_a_limited_rate_however_many_differ() {
+fn digest_differences_are_asked_about_at_a_limited_rate() {
     let mut node = MeshHarness::new(&[]);
     let sessions: Vec<SessionId> = (20..120).map(|n| node.meets(n)).collect();
     node.wait(SECOND);
@@ -83,7 +83,7 @@ fn differing_rosters_are_asked_about_at_a_limited_rate_however_many_differ() {
 }
 
 #[test]
-fn who_asks_too_often_is_not_answered() {
+fn frequent_list_requests_are_not_answered() {
     let (mut node, session) = joined();
     let answers = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Peers { .. })).count()
@@ -97,7 +97,7 @@ fn who_asks_too_often_is_not_answered() {
 }
 
 #[test]
-fn an_answer_has_an_end_and_nobody_is_heard_who_was_not_asked() {
+fn endless_and_unrequested_lists_are_ignored() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let frames = u8::try_from(PEERS_LIMIT.div_ceil(RECORDS_MAX)).unwrap();
@@ -113,7 +113,7 @@ fn an_answer_has_an_end_and_nobody_is_heard_who_was_not_asked() {
 }
 
 #[test]
-fn who_has_nothing_new_to_tell_is_asked_ever_less_often_until_it_has() {
+fn peer_without_news_is_asked_less_and_less_often() {
     let (mut node, session) = joined();
     let asked = asked_in_vain(&mut node, session, 77, 10 * MINUTE);
     assert!((8..=20).contains(&asked), "{asked} times");
@@ -128,7 +128,7 @@ fn who_has_nothing_new_to_tell_is_asked_ever_less_often_until_it_has() {
 }
 
 #[test]
-fn who_was_looked_for_in_vain_is_heard_of_again_soon_from_those_who_reach_it() {
+fn unreachable_peer_is_asked_about_again_soon() {
     let (mut node, session) = joined();
     make_it_ask(&mut node, session, 77);
     node.list(session, [(id(20), addr(20))].into_iter());
@@ -152,13 +152,13 @@ fn who_was_looked_for_in_vain_is_heard_of_again_soon_from_those_who_reach_it() {
 }
 
 #[test]
-fn a_request_that_is_not_answered_is_repeated() {
+fn unanswered_request_is_repeated() {
     let (mut node, session) = joined();
     assert!(requests(&with_heartbeats(&mut node, session, Some(77), MINUTE)) >= 3);
 }
 
 #[test]
-fn of_two_that_hear_of_each_other_one_dials_and_the_other_waits() {
+fn smaller_id_dials_and_the_other_waits() {
     let both = || [(id(4), addr(4)), (id(12), addr(12))].into_iter();
     let (mut node, session) = joined();
     make_it_ask(&mut node, session, 77);
@@ -178,7 +178,7 @@ fn of_two_that_hear_of_each_other_one_dials_and_the_other_waits() {
 }
 
 #[test]
-fn rosters_are_compared_once_nobody_comes_or_goes_any_more() {
+fn digests_are_compared_once_membership_is_settled() {
     let (mut node, session) = joined();
     let mut outputs = Vec::new();
     for n in 20..28 {
@@ -191,7 +191,7 @@ fn rosters_are_compared_once_nobody_comes_or_goes_any_more() {
 }
 
 #[test]
-fn rosters_are_compared_some_time_although_strangers_are_dialled_without_end() {
+fn digests_are_compared_in_time_despite_endless_strangers() {
     let (mut node, session, _) = with_strangers(1);
     let outputs = with_heartbeats(&mut node, session, Some(77), 10 * SECOND);
     assert_eq!(requests(&outputs), 0, "a stranger that is being dialled may be the difference");

@@ -12,7 +12,7 @@ use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
 use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, posted, probes, sent, told};
 
 #[test]
-fn whatever_a_peer_says_it_is_alive() {
+fn any_message_is_a_sign_of_life() {
     let (mut node, session) = joined();
     let ping = |seq| Message::Ping { seq, text: String::new() };
     let mut outputs = Vec::new();
@@ -40,7 +40,7 @@ fn following() -> (MeshHarness, SessionId) {
 }
 
 #[test]
-fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
+fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     let mut node = MeshHarness::new(&[]);
     // Node 9 leads. Once nobody has come for a while it speaks first.
     let session = node.meets(12);
@@ -57,7 +57,7 @@ fn a_heartbeat_goes_out_once_an_interval_and_the_first_is_answered_at_once() {
 }
 
 #[test]
-fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_in_time() {
+fn settled_digest_goes_to_some_peers_at_once_and_to_others_in_time() {
     let mut node = MeshHarness::new(&[]);
     for n in 10..60 {
         node.meets(n);
@@ -69,7 +69,7 @@ fn once_membership_has_settled_some_are_told_the_roster_at_once_and_the_others_i
 }
 
 #[test]
-fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
+fn heartbeats_to_peers_that_came_together_are_spread() {
     let mut node = MeshHarness::new(&[]);
     for n in 10..74 {
         node.meets(n);
@@ -82,7 +82,7 @@ fn who_came_at_the_same_time_is_not_sent_heartbeats_at_the_same_time() {
 }
 
 #[test]
-fn a_newcomer_changes_the_moments_of_few_others() {
+fn newcomer_moves_few_heartbeats_of_others() {
     let mut node = MeshHarness::new(&[]);
     for n in 10..60 {
         node.meets(n);
@@ -107,7 +107,7 @@ fn a_newcomer_changes_the_moments_of_few_others() {
 }
 
 #[test]
-fn while_membership_changes_the_first_heartbeat_waits_for_two_intervals_and_no_longer() {
+fn first_heartbeat_waits_two_intervals_at_most() {
     let mut node = MeshHarness::new(&[]);
     let first = node.meets(10);
     let mut after = Duration::ZERO;
@@ -134,7 +134,7 @@ fn while_membership_changes_the_first_heartbeat_waits_for_two_intervals_and_no_l
 }
 
 #[test]
-fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_otherwise() {
+fn follower_answers_each_heartbeat_of_its_leader_and_sends_no_other() {
     let (mut node, session) = following();
     // The first ping has gone out by then, though no round-trip time is known.
     with_heartbeats(&mut node, session, None, 6 * SECOND);
@@ -143,7 +143,7 @@ fn who_follows_has_a_heartbeat_ready_for_each_of_its_leader_and_sends_none_other
 }
 
 #[test]
-fn a_leader_that_is_late_is_not_waited_for() {
+fn follower_sends_its_own_heartbeat_when_the_leader_is_late() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     node.heartbeat(session, node.mesh.digest());
@@ -159,7 +159,7 @@ fn a_leader_that_is_late_is_not_waited_for() {
 }
 
 #[test]
-fn what_was_laid_ready_only_just_now_may_have_missed_the_leader_s_heartbeat() {
+fn heartbeat_posted_just_before_the_leaders_is_sent_again() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     let digest = node.mesh.digest();
@@ -174,7 +174,7 @@ fn what_was_laid_ready_only_just_now_may_have_missed_the_leader_s_heartbeat() {
 }
 
 #[test]
-fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
+fn hurried_leader_is_answered_at_a_limited_rate() {
     let (mut node, session) = following();
     let mut outputs = Vec::new();
     for _ in 0..1000 {
@@ -188,7 +188,7 @@ fn a_leader_in_a_hurry_is_not_answered_more_often_than_need_be() {
 }
 
 #[test]
-fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_ready() {
+fn message_takes_a_posted_heartbeat_along() {
     let (mut node, session) = joined();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     for _ in 0..30 {
@@ -203,7 +203,7 @@ fn what_is_sent_takes_the_heartbeat_along_that_lay_ready_and_another_is_laid_rea
 }
 
 #[test]
-fn on_a_new_session_nothing_is_ready_yet() {
+fn new_session_has_no_posted_heartbeat() {
     let (mut node, session) = following();
     with_heartbeats(&mut node, session, None, 3 * SECOND);
     let digest = node.mesh.digest();
@@ -217,7 +217,7 @@ fn on_a_new_session_nothing_is_ready_yet() {
 }
 
 #[test]
-fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or_after_a_while() {
+fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     let pings = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
     };
@@ -253,7 +253,7 @@ fn the_first_ping_goes_out_once_all_is_settled_and_there_is_a_round_trip_time_or
 }
 
 #[test]
-fn only_a_heartbeat_that_says_nothing_new_is_routine() {
+fn heartbeat_without_news_is_routine() {
     let mut routine = Routine::default();
     let mut is_routine = |echo: bool, digest| {
         let echo = echo.then_some(Echo { seq: 1, held_us: 0 });
@@ -267,7 +267,7 @@ fn only_a_heartbeat_that_says_nothing_new_is_routine() {
 }
 
 #[test]
-fn time_that_a_node_stood_still_is_no_silence_of_whom_it_had_heard_before_and_not_been_told_of() {
+fn stall_of_this_node_is_no_silence_of_its_peers() {
     let (mut node, session) = joined();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
@@ -286,7 +286,7 @@ fn time_that_a_node_stood_still_is_no_silence_of_whom_it_had_heard_before_and_no
 }
 
 #[test]
-fn the_time_that_an_echo_was_held_is_no_part_of_the_round_trip() {
+fn holding_time_is_subtracted_from_the_round_trip() {
     let (mut node, session) = joined();
     let seq = loop {
         let outputs = node.wait(ms(1));
@@ -313,7 +313,7 @@ fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32)
 }
 
 #[test]
-fn a_slow_peer_has_three_of_its_own_heartbeats_and_a_minute_at_most() {
+fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
     // Dead a heartbeat of ours after its silence is up, when nothing was found unread.
     let around =
         |lived: Duration, timeout: Duration| lived >= timeout && lived <= timeout + HEARTBEAT + ms(20);

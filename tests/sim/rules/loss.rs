@@ -12,7 +12,7 @@ use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbe
 use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, dials_to, id, sent, told};
 
 #[test]
-fn whoever_is_lost_is_dialled_again_and_again() {
+fn lost_peer_is_redialled_with_backoff() {
     let lost_by: [fn(&mut MeshHarness, SessionId); 6] = [
         |node, session| drop(node.down(session, DisconnectReason::Closed)),
         |node, session| drop(node.down(session, DisconnectReason::Protocol)),
@@ -58,13 +58,13 @@ fn dials_after_a_session_of(time: Duration) -> usize {
 }
 
 #[test]
-fn only_a_session_that_lasted_starts_the_backoff_over() {
+fn lasting_session_resets_the_backoff() {
     assert!(dials_after_a_session_of(10 * SECOND) >= 2);
     assert_eq!(dials_after_a_session_of(SECOND), 0);
 }
 
 #[test]
-fn a_connect_address_that_answered_starts_its_backoff_over() {
+fn bootstrap_address_that_answered_resets_its_backoff() {
     let mut node = MeshHarness::new(&[addr(3)]);
     node.wait(MINUTE);
     let (session, ..) = dialled(&node.wait_for_dial())[0].clone();
@@ -82,7 +82,7 @@ fn dials_anybody(node: &mut MeshHarness) -> bool {
 }
 
 #[test]
-fn a_connect_address_is_not_dialled_while_its_peer_is_there() {
+fn bootstrap_address_is_not_dialled_while_its_peer_is_connected() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 1);
@@ -92,7 +92,7 @@ fn a_connect_address_is_not_dialled_while_its_peer_is_there() {
 }
 
 #[test]
-fn a_connect_address_is_not_dialled_where_a_peer_is_connected_by_another_way() {
+fn bootstrap_address_is_not_dialled_if_its_peer_is_connected_otherwise() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let seed = node.first_dial();
     node.fails(seed);
@@ -105,7 +105,7 @@ fn a_connect_address_is_not_dialled_where_a_peer_is_connected_by_another_way() {
 }
 
 #[test]
-fn late_words_of_an_earlier_life_are_no_alarm_and_a_second_process_is_one() {
+fn late_message_of_a_previous_run_is_no_key_alarm() {
     let mut node = MeshHarness::new(&[]);
     let is_alarm = |report: &Report| matches!(report, Report::PeerKeyInUse { .. });
     let [first, second, late, back, again] = [1, 2, 3, 4, 5].map(SessionId::accepted);
@@ -123,7 +123,7 @@ fn late_words_of_an_earlier_life_are_no_alarm_and_a_second_process_is_one() {
 }
 
 #[test]
-fn who_left_is_dialled_no_more_though_its_turn_was_to_come() {
+fn left_peer_is_not_dialled_although_a_dial_was_due() {
     let (mut node, _, outputs) = with_strangers(30);
     let under_way = dialled(&outputs);
     let waiting = (20..50).map(id).find(|peer| dials_to(&outputs, *peer) == 0).unwrap();
@@ -136,7 +136,7 @@ fn who_left_is_dialled_no_more_though_its_turn_was_to_come() {
 }
 
 #[test]
-fn who_leaves_leaves_with_all_its_sessions() {
+fn leaving_peer_leaves_with_all_its_sessions() {
     let mut node = MeshHarness::new(&[]);
     let (older, newest) = (node.meets(3), SessionId::accepted(1));
     node.up(newest, id(3), 1);
@@ -145,7 +145,7 @@ fn who_leaves_leaves_with_all_its_sessions() {
 }
 
 #[test]
-fn lists_bring_who_left_back_once_news_of_its_goodbye_has_gone_round() {
+fn list_restores_a_left_peer_only_after_ten_seconds() {
     let (mut node, session) = joined();
     let left = node.meets(5);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
@@ -159,7 +159,7 @@ fn lists_bring_who_left_back_once_news_of_its_goodbye_has_gone_round() {
 }
 
 #[test]
-fn who_leaves_gives_up_its_dials_and_then_says_and_does_nothing() {
+fn leaving_node_cancels_its_dials_and_stays_silent() {
     let mut node = MeshHarness::new(&[addr(3), addr(4)]);
     let dial = node.first_dial();
     let session = node.meets(5);
@@ -173,7 +173,7 @@ fn who_leaves_gives_up_its_dials_and_then_says_and_does_nothing() {
 }
 
 #[test]
-fn the_dead_are_forgotten_in_time_and_not_before() {
+fn dead_peer_is_forgotten_after_the_forget_time() {
     let forget_after = 100 * SECOND;
     let mut node = MeshHarness::with(Config { forget_after, ..Config::default() });
     let (dead, left) = (node.meets(3), node.meets(4));

@@ -15,7 +15,7 @@ use crate::sim::mesh_harness::{
 };
 
 #[test]
-fn a_known_peer_is_met_again_and_not_for_the_first_time() {
+fn known_peer_keeps_its_first_seen_time() {
     let mut node = MeshHarness::remembering(vec![known(3), known(4)]);
     assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 7)));
     node.list(SessionId::accepted(1), std::iter::empty());
@@ -28,7 +28,7 @@ fn a_known_peer_is_met_again_and_not_for_the_first_time() {
 }
 
 #[test]
-fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
+fn peer_that_left_in_a_previous_run_is_dialled_once_it_is_listed() {
     let left = KnownPeer { left: true, missed: MINUTE, ..known(3) };
     let mut node = MeshHarness::remembering(vec![left.clone()]);
     assert_eq!(dials(&node.wait(60 * SECOND)), 0);
@@ -41,7 +41,7 @@ fn who_left_in_an_earlier_life_is_not_dialled_until_others_have_seen_it_back() {
 }
 
 #[test]
-fn what_is_remembered_is_not_told_to_others_before_it_is_proven() {
+fn restored_peers_are_not_listed_before_they_are_proven() {
     let mut node = MeshHarness::remembering(vec![known(3), known(4)]);
     node.up(SessionId::accepted(1), id(3), 1);
     let session = SessionId::accepted(2);
@@ -87,7 +87,7 @@ const WALLS: [UnixTime; 5] = [
 ];
 
 #[test]
-fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
+fn wrong_wall_clock_at_the_start_forgets_no_peer() {
     for wall in WALLS {
         for last_seen in WALLS {
             let mut node = MeshHarness::new(&[]);
@@ -102,7 +102,7 @@ fn a_wrong_wall_clock_at_the_start_forgets_no_peer() {
 }
 
 #[test]
-fn a_strict_node_protects_remembered_addresses_at_any_wall_clock() {
+fn strict_node_protects_restored_addresses_at_any_wall_clock() {
     for wall in WALLS {
         let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
         node.recall_at(wall, vec![known(3)]);
@@ -113,7 +113,7 @@ fn a_strict_node_protects_remembered_addresses_at_any_wall_clock() {
 }
 
 #[test]
-fn a_wall_clock_that_jumps_forgets_no_peer_and_keeps_last_seen_after_first_seen() {
+fn wall_clock_jump_forgets_no_peer_and_keeps_times_in_order() {
     for wall in WALLS {
         let mut node = MeshHarness::remembering(vec![known(5)]);
         node.meets(3);
@@ -134,7 +134,7 @@ fn a_wall_clock_that_jumps_forgets_no_peer_and_keeps_last_seen_after_first_seen(
 }
 
 #[test]
-fn a_lost_peer_is_forgotten_after_connected_time_alone() {
+fn lost_peer_is_forgotten_after_connected_time_only() {
     let mut node = forgetting_after(100 * SECOND);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
@@ -156,7 +156,7 @@ fn a_lost_peer_is_forgotten_after_connected_time_alone() {
 }
 
 #[test]
-fn a_peer_that_comes_back_has_missed_nothing() {
+fn returned_peer_has_missed_no_time() {
     let mut node = forgetting_after(100 * SECOND);
     let other = node.meets(4);
     let session = node.meets(3);
@@ -170,7 +170,7 @@ fn a_peer_that_comes_back_has_missed_nothing() {
 }
 
 #[test]
-fn missed_time_is_kept_from_run_to_run() {
+fn missed_time_is_stored_between_runs() {
     let mut node = forgetting_after(100 * SECOND);
     for wall in WALLS {
         let (other, session) = (node.meets(4), node.meets(3));
@@ -191,7 +191,7 @@ fn missed_time_is_kept_from_run_to_run() {
 }
 
 #[test]
-fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
+fn peer_that_missed_the_forget_time_is_forgotten_at_the_start() {
     let gone = KnownPeer { missed: FORGET_AFTER, ..known(3) };
     let late = KnownPeer { missed: FORGET_AFTER - SECOND, ..known(4) };
     let mut node = MeshHarness::remembering(vec![gone, late]);
@@ -204,7 +204,7 @@ fn a_peer_that_has_missed_enough_is_forgotten_at_the_start() {
 
 /// For a weekend, as by SIGSTOP.
 #[test]
-fn time_for_which_the_process_stood_still_is_not_missed() {
+fn stalled_time_is_not_missed_time() {
     let mut node = forgetting_after(100 * SECOND);
     let other = node.meets(4);
     let session = node.meets(3);
@@ -221,7 +221,7 @@ fn time_for_which_the_process_stood_still_is_not_missed() {
 
 /// A list that is older than the peer's goodbye still shows the peer, for ten seconds at most.
 #[test]
-fn a_list_that_shows_a_departed_peer_is_believed_once_it_must_have_returned() {
+fn list_of_a_restored_departed_peer_counts_once_it_must_have_returned() {
     for (missed, is_believed) in [(0, false), (5, false), (11, true), (80_000, true)] {
         let left = KnownPeer { left: true, missed: Duration::from_secs(missed), ..known(3) };
         let mut node = MeshHarness::new(&[]);
@@ -233,7 +233,7 @@ fn a_list_that_shows_a_departed_peer_is_believed_once_it_must_have_returned() {
 }
 
 #[test]
-fn of_more_than_there_is_room_for_those_that_missed_least_are_looked_for() {
+fn full_table_restores_the_peers_that_missed_least() {
     let seen = |n: u8| KnownPeer {
         missed: Duration::from_secs(600 - u64::from(n)),
         last_seen: UnixTime(WALL.0 - u64::from(n)),
@@ -245,7 +245,7 @@ fn of_more_than_there_is_room_for_those_that_missed_least_are_looked_for() {
 }
 
 #[test]
-fn another_key_at_a_remembered_address_is_said_loudly() {
+fn other_key_at_a_restored_address_is_reported() {
     let mut node = MeshHarness::remembering(vec![known(3)]);
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });

@@ -12,7 +12,7 @@ use crate::sim::mesh_harness::{
 };
 
 #[test]
-fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
+fn non_arbiter_keeps_both_sessions_and_sends_on_the_newest() {
     let mut node = MeshHarness::new(&[]);
     let older = node.meets(3);
     let newest = SessionId::accepted(1);
@@ -23,7 +23,7 @@ fn who_does_not_decide_keeps_both_sessions_and_sends_on_the_newest() {
 }
 
 #[test]
-fn who_decides_takes_the_newest_session() {
+fn arbiter_keeps_the_newest_session() {
     let mut node = MeshHarness::new(&[]);
     let older = node.meets(12);
     let newest = SessionId::accepted(1);
@@ -32,7 +32,7 @@ fn who_decides_takes_the_newest_session() {
 }
 
 #[test]
-fn who_decides_gives_up_its_own_dial_and_who_does_not_goes_on() {
+fn arbiter_cancels_its_dial_and_the_other_continues() {
     for (peer, we_decide) in [(12, true), (4, false)] {
         let mut node = MeshHarness::new(&[]);
         let list = node.meets(3);
@@ -49,7 +49,7 @@ fn who_decides_gives_up_its_own_dial_and_who_does_not_goes_on() {
 }
 
 #[test]
-fn more_sessions_than_two_dials_can_bring_are_not_kept() {
+fn excess_sessions_with_one_peer_are_closed() {
     let mut node = MeshHarness::new(&[]);
     let sessions: Vec<SessionId> = (1..=7).map(SessionId::accepted).collect();
     for &session in &sessions {
@@ -59,7 +59,7 @@ fn more_sessions_than_two_dials_can_bring_are_not_kept() {
 }
 
 #[test]
-fn a_duplicate_s_end_is_no_loss_unless_the_other_session_does_not_come() {
+fn end_of_a_duplicate_is_no_loss_within_the_grace() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     assert!(told(&node.down(session, DisconnectReason::Bye(ByeReason::Duplicate))).is_empty());
@@ -70,7 +70,7 @@ fn a_duplicate_s_end_is_no_loss_unless_the_other_session_does_not_come() {
 }
 
 #[test]
-fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
+fn stall_extends_the_grace() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
@@ -81,7 +81,7 @@ fn a_grace_is_longer_by_the_time_for_which_we_stood_still() {
 }
 
 #[test]
-fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
+fn peer_that_timed_out_on_us_is_redialled_without_a_down() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let mut outputs = node.down(session, DisconnectReason::Bye(ByeReason::Silent));
@@ -93,7 +93,7 @@ fn whom_we_had_kept_waiting_is_dialled_at_once_and_quietly() {
 }
 
 #[test]
-fn whoever_turned_us_away_is_up_again_only_when_it_lets_us_in() {
+fn refusing_peer_is_up_again_only_after_it_admits_us() {
     const FULL: DisconnectReason = DisconnectReason::Bye(ByeReason::Full);
     let reports = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Report(_))).count();
     let mut node = MeshHarness::new(&[]);
@@ -131,7 +131,7 @@ fn whoever_turned_us_away_is_up_again_only_when_it_lets_us_in() {
 }
 
 #[test]
-fn a_full_table_lets_nobody_in_at_the_expense_of_the_living() {
+fn full_table_displaces_no_connected_peer() {
     let mut node = MeshHarness::with(Config { peers_max: 3, ..Config::default() });
     for n in 3..6 {
         node.meets(n);
@@ -151,7 +151,7 @@ fn a_full_table_lets_nobody_in_at_the_expense_of_the_living() {
 }
 
 #[test]
-fn room_is_made_by_rumours_first_then_by_who_left_then_by_the_dead() {
+fn full_table_evicts_rumours_then_left_then_dead_peers() {
     let mut node = MeshHarness::with(Config { peers_max: 4, ..Config::default() });
     let (dead, left, alive) = (node.meets(3), node.meets(4), node.meets(5));
     node.list(alive, std::iter::empty());

@@ -7,7 +7,7 @@ use super::SECOND;
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, id, known};
 
 #[test]
-fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
+fn node_is_settled_after_trying_every_peer_it_heard_of() {
     let mut node = MeshHarness::new(&[addr(3)]);
     assert!(!node.is_settled(), "it has nobody yet");
     let session = node.first_dial();
@@ -21,7 +21,7 @@ fn a_node_is_settled_when_it_has_tried_everybody_whom_it_heard_of() {
 }
 
 #[test]
-fn a_node_is_settled_alone_only_if_it_knows_nobody() {
+fn lone_node_is_settled_only_without_known_peers() {
     assert!(MeshHarness::new(&[]).is_settled());
     let mut node = MeshHarness::remembering(vec![known(3)]);
     assert!(!node.is_settled(), "it looks for somebody");
@@ -33,7 +33,7 @@ fn a_node_is_settled_alone_only_if_it_knows_nobody() {
 }
 
 #[test]
-fn a_node_that_is_told_of_more_and_more_settles_all_the_same() {
+fn endless_lists_do_not_prevent_settling() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 3);

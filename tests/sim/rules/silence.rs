@@ -19,7 +19,7 @@ fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
 }
 
 #[test]
-fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
+fn silent_peer_is_dead_once_its_session_is_drained() {
     let (mut node, session) = silent_for_its_timeout();
     let outputs = node.tell(Input::Drained { session });
     let events = told(&outputs);
@@ -28,7 +28,7 @@ fn a_silent_peer_is_dead_once_nothing_is_left_unread() {
 }
 
 #[test]
-fn a_heartbeat_that_lay_unread_saves_its_sender() {
+fn unread_heartbeat_keeps_its_sender_alive() {
     let (mut node, session) = silent_for_its_timeout();
     let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
     node.receives(session, message);
@@ -37,7 +37,7 @@ fn a_heartbeat_that_lay_unread_saves_its_sender() {
 }
 
 #[test]
-fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
+fn undrained_session_gets_one_heartbeat_of_time() {
     let (mut node, _) = silent_for_its_timeout();
     assert!(told(&node.wait(HEARTBEAT * 4 / 5)).is_empty());
     let events = told(&node.wait(HEARTBEAT / 5));
@@ -46,7 +46,7 @@ fn a_session_that_does_not_answer_the_probe_has_a_heartbeat_for_it() {
 
 /// Found by seed 149911.
 #[test]
-fn who_leaves_says_goodbye_once_though_a_probe_is_answered_after_that() {
+fn leaving_node_says_goodbye_once_despite_a_late_drain() {
     let (mut node, session) = silent_for_its_timeout();
     assert!(closes(&node.tell(Input::Leave), session));
     assert!(node.tell(Input::Drained { session }).is_empty());

@@ -23,7 +23,7 @@ fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
 }
 
 #[test]
-fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
+fn denied_peer_is_refused_and_not_dialled_until_admitted_again() {
     let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
@@ -48,7 +48,7 @@ fn who_is_denied_is_told_so_and_left_alone_until_it_is_admitted_again() {
 }
 
 #[test]
-fn who_is_denied_is_not_passed_on() {
+fn denied_peer_is_not_listed() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.up(SessionId::accepted(2), id(4), 1);
@@ -59,7 +59,7 @@ fn who_is_denied_is_not_passed_on() {
 }
 
 #[test]
-fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
+fn dial_to_a_newly_denied_peer_is_cancelled() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
@@ -70,7 +70,7 @@ fn a_dial_to_who_is_denied_meanwhile_is_given_up() {
 }
 
 #[test]
-fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too() {
+fn allow_list_applies_to_bootstrap_addresses_too() {
     let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
     let access = Access { allow: Some([id(4)].into()), ..Access::default() };
     let mut node = MeshHarness::with(Config { connect: vec![pinned], access, ..Config::default() });
@@ -82,7 +82,7 @@ fn an_allow_list_that_closes_the_mesh_closes_it_to_the_user_s_own_addresses_too(
 }
 
 #[test]
-fn only_the_pinned_peer_will_do_and_the_user_is_told_once_who_else_is_there() {
+fn pin_accepts_its_peer_only_and_reports_another_once() {
     let pin = format!("{}", id(3))[..16].to_owned();
     let connect = format!("{pin}@{}", addr(3)).parse().unwrap();
     let mut node = MeshHarness::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
@@ -126,7 +126,7 @@ fn knows_where_node_3_was(strict: bool) -> MeshHarness {
 }
 
 #[test]
-fn another_key_at_a_known_address_is_told_once_and_is_another_peer() {
+fn other_key_at_a_known_address_is_reported_once_as_another_peer() {
     let mut node = knows_where_node_3_was(false);
     let (session, expected) = dials_expecting(&node.wait_for_dial())[0];
     assert_eq!(expected, Expected::Peer(id(3)));
@@ -148,7 +148,7 @@ fn another_key_at_a_known_address_is_told_once_and_is_another_peer() {
 }
 
 #[test]
-fn a_strict_node_dials_nobody_else_at_a_known_address() {
+fn strict_node_dials_only_the_known_peer_at_its_address() {
     let mut node = knows_where_node_3_was(true);
     let mut outputs = Vec::new();
     for _ in 0..10 {
@@ -168,7 +168,7 @@ fn a_strict_node_dials_nobody_else_at_a_known_address() {
 }
 
 #[test]
-fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
+fn strict_node_refuses_a_claim_to_a_known_address() {
     let mut node = knows_where_node_3_was(true);
     let stranger = SessionId::accepted(1);
     let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
@@ -184,7 +184,7 @@ fn a_strict_node_lets_nobody_in_who_says_that_a_known_address_is_its_own() {
 }
 
 #[test]
-fn a_pin_beats_what_a_strict_node_remembers() {
+fn pin_overrides_a_known_address_of_a_strict_node() {
     let pinned = format!("{}@{}", id(4), addr(3)).parse().unwrap();
     let connect = vec![format!("{}@{}", id(3), addr(3)).parse().unwrap(), pinned];
     let mut node = MeshHarness::with(Config { connect, strict: true, ..Config::default() });
@@ -197,7 +197,7 @@ fn a_pin_beats_what_a_strict_node_remembers() {
 }
 
 #[test]
-fn a_strict_node_is_strict_about_what_it_remembers() {
+fn strict_node_protects_restored_addresses() {
     let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
     node.restore(vec![known(3)]);
     let stranger = SessionId::accepted(1);
