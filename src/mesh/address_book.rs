@@ -82,7 +82,7 @@ impl Addrs {
         self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
     }
 
-    /// Whether the peer was reached at this address the last time that anybody was met there, in this
+    /// Whether the peer was reached at this address at the last successful dial to it, in this
     /// life or an earlier one.
     pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
         let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;

@@ -199,7 +199,7 @@ impl Mesh {
         }
     }
 
-    /// A dial meant for somebody else has found a peer that we have heard of and not met. That is
+    /// A dial to another peer has reached a peer that this node has heard of and not met. That is
     /// better than any rumour: it is dialled there next, before who may not exist at all.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
@@ -232,7 +232,7 @@ impl Mesh {
         if peer.wants_dial() { self.redial_later(now, id) } else { None }
     }
 
-    /// A known peer's address is somebody else's now: a peer of its own, to be met there.
+    /// A known peer's address belongs to another peer now, which is dialled there.
     fn somebody_else_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
         if let Some(peer) = self.peers.get_mut(&expected) {
             peer.addrs.demote(addr);

@@ -81,7 +81,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) since: Instant,
-    /// Whether it is a member, and the user knows: whoever turned us away before may do it again, and is one
+    /// Whether it is a member, and the user knows: a peer that refused this node before may do so again, and is one
     /// only when it has said something else.
     pub(super) is_member: bool,
     /// Its place among all that ever came up.

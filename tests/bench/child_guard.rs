@@ -26,7 +26,7 @@ impl ChildGuard {
 
 impl Drop for ChildGuard {
     fn drop(&mut self) {
-        // Its group may hold somebody still, if this is an early end.
+        // After an early end its group may still have processes.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }

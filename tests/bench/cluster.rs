@@ -43,7 +43,7 @@ struct Node {
     ear: Box<dyn Ear>,
     /// What the others call it, and where they join.
     ready: Option<(String, String)>,
-    /// Whom it sees.
+    /// The nodes that it sees.
     view: BTreeSet<String>,
     tail: VecDeque<String>,
     running: bool,
@@ -178,7 +178,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// One wait for news from anybody.
+    /// One wait for output of any node.
     fn listen(&mut self, timeout: Duration) -> Result<(), Stop> {
         self.ready.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(timeout))) {
@@ -323,7 +323,7 @@ impl<'a> Cluster<'a> {
 
 impl Drop for Cluster<'_> {
     fn drop(&mut self) {
-        // All at once: nobody is to spend time on the others' deaths.
+        // All at once, so that no node spends time on the deaths of others.
         for node in &mut self.nodes {
             let _ = node.child.kill();
         }

@@ -33,7 +33,7 @@ struct Run<'a> {
     signals: &'a Signals,
     ours: Ours,
     baselines: Floors,
-    /// CPU time of a node that meets nobody.
+    /// CPU time of a node that meets no peer.
     start_cpu_s: f64,
     report: Report,
     /// Memory of a node by number of nodes.
@@ -124,7 +124,7 @@ impl Run<'_> {
         self.report.table.row(cells);
     }
 
-    /// What every node costs before it meets anybody.
+    /// The cost of every node before it meets a peer.
     fn start_alone(&mut self) -> Result<(), Stop> {
         let mut costs = Vec::new();
         for _ in 0..STARTS {
@@ -173,7 +173,7 @@ impl Run<'_> {
             let memory = measure::memory(&cluster)?;
             self.memory(count, memory);
         }
-        // Nobody has died so far.
+        // No node has died so far.
         self.row([
             "declared dead though alive".to_owned(),
             count.to_string(),
@@ -448,7 +448,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether anybody is declared dead while the machine has more to do than it can.
+    /// Counts nodes that are declared dead while the machine is overloaded.
     fn load(&mut self) -> Result<(), Stop> {
         let (count, time) = (self.options.size_under_load(), self.options.load());
         progress(&format!("{count} nodes under load for {} s", time.as_secs()));

@@ -1,4 +1,4 @@
-//! How each figure is taken from a cluster, whichever program it runs.
+//! Takes each figure from a cluster of any of the programs.
 
 use std::time::Duration;
 

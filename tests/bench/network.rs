@@ -1,4 +1,4 @@
-//! A network of the benchmark's own: a loopback interface on which nobody else talks, so that
+//! A private network of the benchmark: a loopback interface without other traffic, so that
 //! connections can be counted and every port is free.
 
 use std::env;
@@ -15,7 +15,7 @@ pub(crate) fn isolate() -> Result<(), String> {
         return Ok(());
     }
     let mut reason = String::from("util-linux and iproute2 are needed");
-    // Root needs nobody's leave; others may where the system lets them be root of a namespace.
+    // Root may do this; other users may where the system lets them be root of a namespace.
     for arguments in [&["--net"][..], &["--map-root-user", "--net"]] {
         let up = "ip link set lo up";
         let mut probe = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! What whoever runs the benchmark asked for, in the environment.
+//! The options of the benchmark, from the environment.
 
 use std::env;
 use std::path::PathBuf;

@@ -34,7 +34,7 @@ impl Report {
             Err(Stop::Asked) => Err(Stop::Asked),
             Err(Stop::Failed(why)) => {
                 eprintln!("  {why}");
-                // What the nodes said last is for whoever watches, not for the table.
+                // The nodes' last output is shown to the user and left out of the table.
                 let why = why.lines().next().unwrap_or_default();
                 self.note(format!("{what}: {why}"));
                 Ok(None)

@@ -22,7 +22,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Signals as something to poll, so that whoever waits for nodes hears of them at once.
+/// Signals as a descriptor to poll, so that a wait for nodes ends at once.
 #[derive(Debug)]
 pub(crate) struct Signals(UnixStream);
 
@@ -41,7 +41,7 @@ impl Signals {
         self.0.as_fd()
     }
 
-    /// An error if one has come; and again for whoever asks later.
+    /// An error if a signal has come; later calls return it again.
     pub(crate) fn check(&self) -> Result<(), Stop> {
         let mut byte = [0];
         match (&self.0).read(&mut byte) {

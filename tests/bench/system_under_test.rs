@@ -52,7 +52,7 @@ pub(crate) enum Heard {
     Message,
     /// It sent a ping at that time of the common clock.
     Sent {
-        /// To whom: the beginning of an id.
+        /// The receiver: the beginning of its id.
         peer: String,
         /// Its count of pings to that one.
         seq: u64,
@@ -69,7 +69,7 @@ pub(crate) trait SystemUnderTest {
     fn version(&self) -> Result<String, String>;
     /// How a node is started, in the foreground.
     fn command(&self, plan: &Plan<'_>) -> io::Result<Command>;
-    /// Whoever listens to that node.
+    /// The listener to that node.
     fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear>;
 }
 

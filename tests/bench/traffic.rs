@@ -84,7 +84,7 @@ pub(crate) fn broadcast(
     Ok(Taken { frames_per_s: frames / took.as_secs_f64(), cpu_s: cpu_s / frames })
 }
 
-/// How often somebody is declared dead though alive, in a whole mesh on a machine on which so many threads do
+/// Counts living nodes that are declared dead, in a whole mesh on a machine on which so many threads do
 /// nothing but compute.
 pub(crate) fn losses_under_load(
     ours: &Ours,

@@ -42,7 +42,7 @@ struct Seat {
     page: Option<String>,
     /// Peers that are up by its account.
     view: BTreeSet<PeerId>,
-    /// When it lost whom, for those it has not got back.
+    /// The time at which it lost each peer that has not returned.
     lost: BTreeMap<PeerId, Instant>,
     pinged_by: BTreeSet<PeerId>,
     log: VecDeque<String>,
@@ -147,7 +147,7 @@ impl Cluster {
         let period_s = f64::from(self.period_s());
         let sender = self.sender.clone();
         let sink = move |output| {
-            // Nobody listens any more once the tour is over.
+            // After the tour there is no listener.
             let _ = sender.send(News::Said { node, run, at: Instant::now(), output });
         };
         let process = Process::spawn(&self.program, &spec.with_period(period_s), sink)
@@ -156,7 +156,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends a node without warning; says whom that cost the others.
+    /// Kills a node. Returns its id, which the others lose.
     pub(crate) fn kill(&mut self, node: usize) -> Result<PeerId, Stop> {
         let seat = &mut self.seats[node];
         if let Some(mut process) = seat.process.take() {
@@ -235,7 +235,7 @@ impl Cluster {
             match self.news.recv() {
                 Ok(News::Said { node, run, at, output }) => {
                     if self.hear(node, run, at, output)? == Heard::End {
-                        // Whoever ended it knows; the others show what they make of it.
+                        // The user ended it and knows; the other nodes show how they react.
                         self.seats[node].process = None;
                         self.screen.line(node, &self.seats[node].name, "(ended)")?;
                     }

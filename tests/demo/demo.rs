@@ -26,7 +26,7 @@ const NODES_MAX: usize = 50;
 /// Why the tour ended before its end.
 #[derive(Debug)]
 enum Stop {
-    /// Ctrl-C, SIGTERM or SIGHUP; or nobody is there to watch any more.
+    /// Ctrl-C, SIGTERM or SIGHUP, or stdout is closed.
     Asked,
     /// A step that did not happen.
     Failed(String),
@@ -119,7 +119,7 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
     cluster.start(victim, Some(join))?;
     cluster.until(&format!("{name} to be back"), |cluster| cluster.is_whole().then_some(()))?;
     if cluster.id(victim) != Some(lost) {
-        return Err(Stop::Failed(format!("{name} came back as somebody else")));
+        return Err(Stop::Failed(format!("{name} came back with another id")));
     }
     let took = milliseconds(started.elapsed());
     cluster
@@ -128,7 +128,7 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Shows what happens until somebody has seen enough.
+/// Shows the events until the user ends the demo.
 fn linger(cluster: &mut Cluster) -> Result<(), Stop> {
     let pids = cluster.pids();
     cluster.screen.heading("Running until Ctrl-C. Try it yourself, in another terminal:")?;
@@ -140,7 +140,7 @@ fn linger(cluster: &mut Cluster) -> Result<(), Stop> {
 }
 
 fn leave(cluster: &mut Cluster, must_be_clean: bool) -> Result<(), Stop> {
-    // Nobody may be watching any more; the nodes have to leave all the same.
+    // The nodes leave even if stdout is closed.
     let _ = cluster.screen.heading("Leaving: every node says goodbye to the others");
     let running = cluster.running();
     let clean = cluster.leave();

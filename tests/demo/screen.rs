@@ -10,7 +10,7 @@ const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
 const BOLD: u8 = 1;
 const DIM: u8 = 2;
 
-/// Stdout. When nobody reads it any more, that is a wish to stop, not a failure.
+/// Stdout. A closed stdout means that the user wants to stop; it is no failure.
 pub(crate) struct Screen {
     colour: bool,
     name_width: usize,

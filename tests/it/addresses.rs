@@ -50,7 +50,7 @@ fn connect_name_is_resolved_and_shown_as_its_address() {
 }
 
 /// Four nodes: three on one network, the last behind a router that maps port 17000 to it. It is
-/// known as `advertised`, and may soon dial nobody: only that address leads to it.
+/// known as `advertised`, and may soon make no connection: only that address leads to it.
 fn behind_a_port_mapping(advertised: &str, hosts: &str) {
     let Some(network) = Network::new(5) else { return };
     let (hidden, router) = (4, 5);

@@ -230,7 +230,7 @@ fn machine_that_slept_wakes_without_a_down() {
     for &node in &nodes {
         cluster.signal(node, Signal::STOP);
     }
-    // The sleep is the story itself: longer than the timeout, with nobody there to wait for.
+    // The sleep is the tested case: it is longer than the timeout, and there is no event to wait for.
     std::thread::sleep(p2p_gossip::internals::limits::TIMEOUT + p2p_gossip::internals::limits::HEARTBEAT);
     for &node in &nodes {
         cluster.signal(node, Signal::CONT);
@@ -293,7 +293,7 @@ fn restarted_first_node_keeps_its_id() {
     let again = cluster.restart_spec(nodes[0]);
     cluster.kill(nodes[0]);
     cluster.wait_down(others, first, DownReason::Closed, mark);
-    // It names nobody to connect to: the others have to find it.
+    // It has no bootstrap address: the others have to find it.
     let returned = cluster.start(again);
     let whole = [&[returned], others].concat();
     cluster.wait_full_mesh(&whole);

@@ -84,13 +84,13 @@ fn joiner_that_waits_until_settled_reaches_all_members() {
         let delivery = joiner.broadcast("hello, all").unwrap();
         assert_eq!((delivery.reached(), delivery.wait(PATIENCE)), (6, 6));
     }
-    assert!(nodes[0].wait_settled(), "nobody to join through is nobody to wait for");
+    assert!(nodes[0].wait_settled(), "a node without bootstrap addresses is settled");
 }
 
 #[test]
 fn wait_until_settled_ends_when_the_node_stops() {
-    let nobody = Config { port: 0, connect: vec!["127.0.0.1:9".parse().unwrap()], ..Config::default() };
-    let node = Node::start(nobody, Identity::generate().unwrap()).unwrap();
+    let unreachable = Config { port: 0, connect: vec!["127.0.0.1:9".parse().unwrap()], ..Config::default() };
+    let node = Node::start(unreachable, Identity::generate().unwrap()).unwrap();
     let handle = node.handle();
     let waiting = std::thread::spawn({
         let handle = handle.clone();

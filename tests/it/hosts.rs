@@ -1,5 +1,5 @@
 //! Several hosts as people have them: two subnets with a router between them and one host behind a
-//! NAT, each with a state directory and somebody who starts its node again. Joining across all that,
+//! NAT, each with a state directory and a supervisor that restarts its node. Joining across all that,
 //! crashes, reboots, and a router that goes away and comes back.
 //!
 //! Needs root, network namespaces, and the tools ip, ss and nft; says so and passes where they are
@@ -36,7 +36,7 @@ impl World {
         Some(world)
     }
 
-    /// How a host's service is always started. Only the first time it is told whom to join through.
+    /// The arguments of a host's service. Only the first start has a bootstrap address.
     fn service(&self, host: &str) -> Spec {
         let spec = Spec::named(host).with_namespace(self.site.namespace(host));
         let spec = Spec { port: PORT, ..spec.with_state(&self.cluster.path(host)) };
@@ -56,7 +56,7 @@ impl World {
     fn start_again(&mut self, host: &str, id: PeerId) {
         let node = self.cluster.start(self.service(host));
         self.nodes[at(host)] = node;
-        assert_eq!(self.cluster.id(node), id, "{host} is somebody else now");
+        assert_eq!(self.cluster.id(node), id, "{host} has another id now");
     }
 
     /// Waits until each of these has lost these peers since the mark.
@@ -109,7 +109,7 @@ fn rebooted_host_returns_without_bootstrap_addresses() {
     for host in ["a2", "c1"] {
         let id = world.cluster.id(world.node(host));
         let (others, mark) = (world.nodes_without(&[host]), world.cluster.mark());
-        // The network is gone before anybody can say goodbye.
+        // The network is gone before any node can say goodbye.
         world.site.unplug(host);
         world.cluster.kill(world.node(host));
         world.wait_loss(&[id], &others, mark);

@@ -52,7 +52,7 @@ fn every_event_has_the_documented_fields() {
     });
 }
 
-/// Somebody else joins, tells everybody, and leaves.
+/// Another node joins, sends a message, and leaves.
 fn speak(text: &str, through: SocketAddr) {
     let bind = Some("127.0.0.1".parse().expect("an address"));
     let config = Config { port: 0, bind, connect: vec![through.into()], ..Config::default() };

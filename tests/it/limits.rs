@@ -29,7 +29,7 @@ fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
     let [fast, normal, slow, slow_too] = nodes[..] else { panic!() };
     cluster.wait_full_mesh(&nodes);
 
-    // Longer than between two of the slowest heartbeats, and than anybody's own timeout but theirs.
+    // Longer than the slowest heartbeat, and than every other node's timeout.
     let mark = cluster.mark();
     let fast_id = cluster.id(fast);
     cluster.wait_for("fifteen seconds of pings", &nodes, |history| {
@@ -51,7 +51,7 @@ fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
     });
     cluster.check(&nodes, |history| {
         let lost = |m: Member| history.downs_since(m, mark).len();
-        ([lost(fast), lost(slow_too)] != [2, 2]).then(|| "somebody lost more than those two".to_owned())
+        ([lost(fast), lost(slow_too)] != [2, 2]).then(|| "a node lost more than those two".to_owned())
     });
 
     cluster.signal(normal, Signal::CONT);

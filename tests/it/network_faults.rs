@@ -23,7 +23,7 @@ const SILENCE: &[DownReason] = &[DownReason::Timeout];
 /// A silence, or the end of a connection whose other end had waited it out.
 const SILENCE_OR_END: &[DownReason] = &[DownReason::Timeout, DownReason::Closed];
 
-/// Nodes 1, 2, … in namespaces of their own; the first is whom the others join through.
+/// Nodes 1, 2, …, each in its own namespace; the others join through the first.
 struct World {
     // Dropped first: namespaces go after the nodes in them.
     cluster: Cluster,
@@ -105,8 +105,8 @@ impl World {
         });
     }
 
-    /// Checks that nobody was given up for silence before the timeout, and says when that was: from
-    /// the last sign of life shown to the loss, by the clock of whoever saw both.
+    /// Checks that no node was declared dead for silence before the timeout. Returns the time from
+    /// the last sign of life shown to the loss, by the clock of the node that saw both.
     #[track_caller]
     fn check_silences(&self, story: &str, mark: usize) {
         let mut silences_s = self.cluster.wait_for("the history", &[], |history| {
@@ -149,7 +149,7 @@ impl World {
     }
 }
 
-/// Who loses whom, and why.
+/// The expected losses: observer, lost peer, and reasons.
 #[derive(Default)]
 struct Losses(BTreeMap<(usize, usize), &'static [DownReason]>);
 
@@ -215,7 +215,7 @@ fn pings_arrive_on_every_link_at_twenty_percent_packet_loss() {
     world.cluster.check(&world.nodes, |history| {
         let downs: Vec<_> = world.nodes.iter().flat_map(|&m| history.downs_since(m, mark)).collect();
         println!("20 % loss: {} losses on 56 link ends meanwhile", downs.len());
-        // What comes through late enough is silence to whoever waits; nothing else may happen.
+        // A packet that is late enough counts as silence; nothing else may happen.
         let odd = downs.iter().find(|(_, reason)| !SILENCE_OR_END.contains(reason));
         odd.map(|(peer, reason)| format!("{} lost: {reason}", peer.short()))
     });

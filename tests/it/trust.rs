@@ -172,7 +172,7 @@ fn lists_that_admit_no_peer_or_deny_the_node_are_logged() {
 #[test]
 fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
     let mut cluster = Cluster::new();
-    let list = cluster.file("denied", "# nobody\n");
+    let list = cluster.file("denied", "# no id\n");
     let first = cluster.start(spec("first").with_option("--deny-file", &list));
     let addr = cluster.addr(first);
     let second = cluster.start(spec("second").with_connect(addr));
@@ -220,7 +220,7 @@ fn sighup_ends_a_node_without_list_files() {
     assert!(!cluster.end_with_signal(node, Signal::HUP).success());
 }
 
-/// Whether whoever started this process wants it not to notice the signal.
+/// Whether the parent of this process made it ignore the signal.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -289,7 +289,7 @@ fn network_key_changes_node_by_node_without_a_down() {
             let mark = cluster.mark();
             members[n] = cluster.start(node(n, network_keys));
             cluster.wait_full_mesh(&members);
-            // The others have lost nobody meanwhile but the one that was restarted.
+            // Meanwhile the others have lost only the restarted node.
             cluster.check(&others, |history| {
                 let lost =
                     |&m: &Member| history.downs_since(m, mark).into_iter().find(|(peer, _)| *peer != id);
@@ -315,7 +315,7 @@ fn unusable_network_keys_are_named() {
     assert!(code == Some(2) && stderr.contains("3 network keys") && stderr.contains("at most 2"), "{stderr}");
 }
 
-/// A node that has met another at its place, and what is there now: somebody with a key of its own.
+/// A node that has met another node, and a node with another key that now has the other's address.
 fn replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2], Spec) {
     let (old_key, old_id) = key(cluster, "old");
     let place = Spec::named("old").with_bind(unique_addr());

@@ -162,7 +162,7 @@ impl World {
             Output::Dial { session, addr, expected, source } => {
                 let hearsay = source.is_hearsay();
                 self.check_dial(proc, *session, addr, *expected, hearsay);
-                // Nobody here is on loopback.
+                // No node here is on loopback.
                 if hearsay && addr.is_loopback() {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
                 }
@@ -206,7 +206,7 @@ impl World {
             wrong.push((LEFT, "dials while it leaves".to_owned()));
         }
         if !addr.is_dialable() {
-            wrong.push((LIMITS, format!("dials {addr}, where nobody can be")));
+            wrong.push((LIMITS, format!("dials {addr}, where no node can be")));
         }
         match expected {
             Expected::AnyPeer | Expected::Pinned(_) => {
@@ -225,7 +225,7 @@ impl World {
                 }
                 let peer = process.oracle.peer(id);
                 let listed = peer.listed_connected.is_some_and(|at| at + SLACK > peer.since + LEFT_QUIET);
-                // The user's own addresses are dialled whoever was there last.
+                // Bootstrap addresses are dialled regardless of the last peer there.
                 if peer.standing == Standing::Left && !listed && hearsay {
                     wrong.push((LEFT, format!("dials {}, who left", id.short())));
                 }
@@ -253,7 +253,7 @@ impl World {
             self.violated(IDENTITY, format!("p{proc} sends on {session} after closing it"));
             return;
         }
-        // A list goes to whoever asked for it, on the session on which it asked.
+        // A list goes to the peer that asked for it, on the session of its request.
         let is_answer = matches!(message, Message::Peers { .. });
         let older = process.mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
         if !is_answer && older.contains(&session) {
@@ -480,7 +480,7 @@ impl World {
         error.into_iter().for_each(|error| self.violated(MEMORY, error));
     }
 
-    /// After a change of the lists: nobody whom they keep out is a member any more.
+    /// After a change of the lists no peer that they exclude is a member.
     pub fn check_admission(&mut self, proc: ProcId) {
         let process = &self.procs[proc];
         if process.oracle.leaving {

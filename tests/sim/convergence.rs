@@ -34,7 +34,7 @@ pub struct Converged {
     pub since: Micros,
     /// When the mesh must be whole.
     pub limit: Micros,
-    /// Since when it is, and nobody came or went.
+    /// The time since which it holds and no peer came or went.
     pub whole_since: Option<Micros>,
     pub is_over: bool,
 }
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// When the last consequence of a fault is over that the mesh can't see past: an attempt to
-    /// connect that nobody answers runs until its timeout, a handshake until its own, a connection
+    /// connect without an answer runs until its timeout, a handshake until its own, a connection
     /// whose other end is gone, or stalled, looks alive until the silence has lasted. Only from then
     /// on the next dial is a matter of backoff.
     fn obstacles_gone_at(&self) -> Micros {
@@ -69,7 +69,7 @@ impl World {
             let (silent, late) = (self.longest_silence(), self.scenario.faults.resend_wait_ms_max * MS);
             for (side, end) in conn.ends.iter().enumerate() {
                 if end.thread.is_none() && !conn.ways[side].queue.is_empty() {
-                    // Late words of a process that is gone: whoever hears them believes them for a while.
+                    // Late messages of a process that is gone: their receiver believes them for a while.
                     gone = gone.max(self.now + late + silent);
                 }
                 let Some(thread) = &end.thread else {
@@ -98,8 +98,8 @@ impl World {
         timeout.max(3 * self.longest_heartbeat()) + self.longest_heartbeat()
     }
 
-    /// Nodes that can find each other: somebody knows where somebody is. After moves some may not,
-    /// and nobody could tell them. Each node with the smallest that its knowledge leads to.
+    /// Nodes that can find each other, because one knows an address of another. After moves some cannot,
+    /// and no node can tell them. Each node with the smallest that its knowledge leads to.
     fn find_islands(&self) -> BTreeMap<ProcId, ProcId> {
         let members = self.expected_members();
         let mut island: BTreeMap<ProcId, ProcId> = members.iter().map(|&proc| (proc, proc)).collect();

@@ -5,7 +5,7 @@
 //! STORY=changed-halves                       with either: the seed fills in this story
 //! ```
 
-// Its texts go to whoever runs it.
+// The user of the explorer reads its texts.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "mod.rs"]

@@ -42,7 +42,7 @@ pub struct Faults {
     /// Of those that are started again: with a new key, at a new address; of a thousand.
     pub new_key_permille: u32,
     pub new_address_permille: u32,
-    /// Of those with their old key: that know whom they had met; half of these have no `--connect`.
+    /// Share of those with their old key that keep their known peers; half of these have no `--connect`.
     pub memory_permille: u32,
     /// Machines that never come back, of a thousand.
     pub gone_permille: u32,

@@ -134,7 +134,7 @@ impl MeshHarness {
     }
 
     pub fn fails(&mut self, session: SessionId) -> Vec<Output> {
-        let reason = DialError::Failed("nobody is there".to_owned());
+        let reason = DialError::Failed("no node answers".to_owned());
         self.tell(Input::DialFailed { session, reason })
     }
 
@@ -274,7 +274,7 @@ pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     outputs.iter().filter_map(send).collect()
 }
 
-/// Whom the lists among the outputs name.
+/// The peers on the lists among the outputs.
 pub fn listed(outputs: &[Output]) -> Vec<PeerRecord> {
     let records = |(_, message): (SessionId, &Message)| match message {
         Message::Peers { records, .. } => records.clone(),

@@ -45,12 +45,12 @@ pub struct PeerShadow {
     pub sessionless_since: Option<Micros>,
     /// Addresses that it showed or said itself.
     pub first_hand: BTreeSet<DialAddr>,
-    /// Where a handshake with it was completed last, unless somebody else was met there since; one
+    /// Where a handshake with it was completed last, unless another peer was met there since; one
     /// of these: if a name was dialled, it or what was found behind it.
     pub proven: Vec<DialAddr>,
     /// Silence after which it is dead.
     pub timeout: Micros,
-    /// When somebody last listed it as connected.
+    /// The last time at which a member listed it as connected.
     pub listed_connected: Option<Micros>,
     /// Pings of it that were delivered, by the process that sent them.
     pub delivered: BTreeMap<ProcId, BTreeSet<u64>>,

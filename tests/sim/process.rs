@@ -48,7 +48,7 @@ pub struct Process {
     pub leave_by: Option<Micros>,
     pub turn_at: Option<Micros>,
     pub inbox: VecDeque<(SessionId, ConnId, Side, Report)>,
-    /// Heartbeats that nobody is woken for, and when they arrived.
+    /// Heartbeats that do not wake the coordinator, and their times of arrival.
     pub routine: VecDeque<(Moment, SessionId, ConnId, Side, Message)>,
     /// The coordinator's ends of outboxes.
     pub handles: BTreeMap<SessionId, (ConnId, Side)>,
@@ -243,7 +243,7 @@ impl World {
         self.want_turn(proc, at);
     }
 
-    /// The slot refuses these from now on, and nobody else; also when it is started again.
+    /// The slot refuses only these peers from now on, also after a restart.
     pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
         let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
         let access = Access { deny, ..Access::default() };

@@ -14,14 +14,14 @@ pub type Slot = usize;
 pub struct Restart {
     pub new_key: bool,
     pub new_address: bool,
-    /// It knows whom it had met before.
+    /// It keeps its known peers.
     pub memory: bool,
-    /// It is not told whom to join through.
+    /// It has no bootstrap address.
     pub no_connect: bool,
 }
 
 impl Restart {
-    /// Same key, same address, nothing known but whom to join through.
+    /// Same key, same address, nothing known but the bootstrap address.
     pub const SAME: Self = Self { new_key: false, new_address: false, memory: false, no_connect: false };
     /// The same, with its memory.
     pub const REMEMBERING: Self = Self { memory: true, ..Self::SAME };
@@ -33,7 +33,7 @@ pub enum Action {
     Start(Slot, Restart),
     /// SIGKILL: the kernel closes its connections.
     Kill(Slot),
-    /// The machine vanishes: nobody is told.
+    /// The machine loses power, without a goodbye.
     PowerOff(Slot),
     /// SIGTERM: it says goodbye.
     Leave(Slot),
@@ -53,7 +53,7 @@ pub enum Action {
     Reset(Slot),
     CloseOneSided(Slot),
     Stall(Slot, Micros),
-    /// The slot refuses these, and nobody else.
+    /// The slot refuses only these peers.
     Deny(Slot, Vec<Slot>),
     /// The slot's clock on the wall is set so many seconds ahead of the right time.
     SetWallClock(Slot, i64),
@@ -81,7 +81,7 @@ pub struct Scenario {
     pub key_of: Vec<Slot>,
     /// Whether every `--connect` names the key that must be there.
     pub pins: bool,
-    /// Slots behind a router that maps a port to them: nobody reaches the port that they listen on.
+    /// Slots behind a router that maps a port to them: no node reaches the port that they listen on.
     pub mapped: Vec<Slot>,
     /// Slots that have a host name, are dialled by it, and tell it to others.
     pub named: Vec<Slot>,

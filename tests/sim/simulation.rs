@@ -78,7 +78,7 @@ seeds_that_once_failed! {
     false_addresses_do_not_delay_dialling_a_lost_peer: 3_351,
     // The network delivered the handshake of a dead process after its successor had connected.
     late_handshake_of_a_dead_process_does_not_lock_out_its_successor: 7_468,
-    // The node that such a late handshake displaced waited a minute, and nobody knew where it was.
+    // The node that such a late handshake displaced waited a minute, and no node knew its address.
     displaced_node_returns_within_seconds: 12_738,
     // The addresses of invented peers led to the real peer, whose turn to be dialled came last.
     peer_found_at_an_invented_address_is_dialled_next: 27_030,
@@ -127,7 +127,7 @@ fn changed_halves_heal_as_fast_as_unchanged_ones() {
 
 #[test]
 fn unmet_peers_meet_soon_after_the_network_lets_them() {
-    // The last took 10.5 s, as long as nobody was asked about who had been looked for in vain.
+    // The last took 10.5 s, because no node asked again about peers that it could not reach.
     for seed in (0..25).chain([7_436]) {
         let found = run(stories::strangers_apart(seed));
         assert!(found.healed_after <= micros(CONNECT_TIMEOUT + CAP) + 2 * SECOND, "seed {seed}: {found:?}");
@@ -212,7 +212,7 @@ fn old_key_at_a_new_address_is_the_same_peer() {
         .converged_by_ms(4_000));
 }
 
-/// Their source address is the router's, and nobody answers there at the port that they listen on.
+/// Their source address is the router's, and no node answers there at the port that they listen on.
 #[test]
 fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
     for seed in 0..6 {
@@ -227,7 +227,7 @@ fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
     }
 }
 
-/// It comes back at another address, without `--connect`; whoever had that in his is gone.
+/// It comes back at another address, without `--connect`; the nodes that had its old address in theirs are gone.
 #[test]
 fn moved_node_is_found_by_its_advertised_name() {
     for seed in 0..6 {
@@ -454,7 +454,7 @@ fn pinned_mesh_forms_like_any_other() {
 
 // Memory
 
-/// Whose key is known stays, is not told where to join, and knows whom it had met.
+/// Nodes with a stored key return with their known peers and without a bootstrap address.
 const BY_MEMORY: Restart = Restart { no_connect: true, ..Restart::REMEMBERING };
 
 /// Every node can find every other, and does.
@@ -523,7 +523,7 @@ fn mesh_reforms_after_days_off_or_with_wrong_clocks() {
     }
 }
 
-/// Each remembers the others as they were when it left itself: whoever left first looks for the rest.
+/// Each remembers the others as they were when it left itself, so the node that left first dials the rest.
 #[test]
 fn mesh_reforms_after_a_joint_stop_without_bootstrap_addresses() {
     for seed in 0..6 {

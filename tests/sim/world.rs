@@ -16,9 +16,9 @@ use super::process::{Deferred, ProcId, Process};
 use super::scenario::{Action, Scenario, Slot};
 use super::session::Limit;
 
-/// Notes kept for whoever reads a failure.
+/// Notes kept for the report of a failure.
 const LAST_NOTES: usize = 80;
-/// 2026-01-31, for whoever reads what is remembered.
+/// 2026-01-31, the wall clock at the start of a simulation.
 const WALL_AT_START: u64 = 1_769_860_800;
 /// How often what no event would show is looked at.
 const SAMPLE_EVERY: Micros = SECOND / 2;
@@ -142,9 +142,9 @@ pub struct World {
     /// No more faults.
     pub convergence: bool,
     pub converged_state: Option<Converged>,
-    /// Who can find whom, once calm: each process with one that stands for its island.
+    /// The nodes that can find each other after convergence: each process with the representative of its island.
     pub islands: BTreeMap<ProcId, ProcId>,
-    /// When somebody last saw a peer come or go.
+    /// The last time at which a node saw a peer come or go.
     pub last_change: Micros,
     pub count_bytes: bool,
     /// No process of this story starts with what an earlier one knew.
@@ -396,7 +396,7 @@ impl World {
         self.scenario.named.contains(&slot).then(|| name.parse().unwrap())
     }
 
-    /// What an address leads to now, for whoever asks the virtual name server.
+    /// What an address leads to now, as the virtual name server resolves it.
     pub fn resolve(&self, addr: &DialAddr) -> Option<SocketAddr> {
         let DialAddr::Name { host, port } = addr else {
             return addr.socket();

@@ -130,7 +130,7 @@ pub(crate) fn broadcast(
     }
     let mut under_way = VecDeque::new();
     loop {
-        // Events that nobody takes any more are dropped.
+        // Events without a reader are dropped.
         under_way.push_back(node.broadcast(TEXT)?);
         if under_way.len() > BROADCASTS_UNDER_WAY {
             let oldest = under_way.pop_front().expect("not empty");
@@ -156,7 +156,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box
             // Not at once: what is told while a ping is on its way would make that later.
             recv(tick) -> _ => sent.try_iter().collect(),
         };
-        // Whole lines at once: whoever reads them takes the time.
+        // Whole lines at once, because the reader takes their time.
         io::stdout().write_all(lines.as_bytes())?;
     }
 }

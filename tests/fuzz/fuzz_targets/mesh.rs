@@ -46,7 +46,7 @@ fn addr(host: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host % 16], port))
 }
 
-/// Sockets and names; some of this machine, of one link, or of nobody.
+/// Sockets and names: of this machine, of one link, or of no host.
 fn dial_addr(host: u8, port: u16) -> DialAddr {
     match host / 16 {
         0 => DialAddr::Name { host: HostName::new("node.example").expect("a name"), port },
@@ -221,7 +221,7 @@ impl Driver {
                     assert_eq!(members, self.up.len() + 1);
                 }
                 Output::Notify(Event::Ping { peer, .. }) => {
-                    assert!(self.up.contains(&peer), "a ping of somebody who is not there");
+                    assert!(self.up.contains(&peer), "a ping of a peer that is not up");
                 }
                 Output::Close { .. } | Output::Remember | Output::Notify(_) | Output::Report(_) => {}
             }

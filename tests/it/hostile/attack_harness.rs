@@ -15,7 +15,7 @@ use crate::support::{Cluster, DEADLINE, localhost};
 const RSS_LEFT_KIB: u64 = 48 * 1024;
 /// What the log says of a handshake that took too long.
 pub(super) const HANDSHAKE_TOO_LONG: &str = "handshake not complete";
-/// Between two looks at /proc, which tells nobody when it changes.
+/// Time between two reads of /proc, which does not signal changes.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a process holds.

@@ -115,7 +115,7 @@ fn unusable_certificates_are_refused() {
     assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::CertificateRequired));
     attack.wait_log("it sent no certificate");
 
-    // Anybody can have the victim's certificate: it shows it to whoever connects.
+    // The victim's certificate is no secret: the victim shows it to every peer that connects.
     let stolen = certificate_of(attack.addr());
     let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
     assert_eq!(alert(&attempt(&attack, client_config(&thief))), Some(AlertDescription::DecryptError));
@@ -247,7 +247,7 @@ fn certificate_of(addr: std::net::SocketAddr) -> CertificateDer<'static> {
     raw.tls.peer_certificates().unwrap()[0].clone()
 }
 
-/// A certificate that names an RSA key of this size; nobody has that key.
+/// A certificate with an RSA public key of this size, which has no private key.
 fn with_rsa_key(bits: usize) -> Credentials {
     let modulus = [&[0][..], &vec![0xff; bits / 8]].concat();
     let der = tlv(0x30, &[tlv(2, &modulus), tlv(2, &[1, 0, 1])].concat());

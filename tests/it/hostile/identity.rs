@@ -30,7 +30,7 @@ fn other_key_at_a_known_address_is_another_peer() {
     let (intruder_id, owner_id) = (intruder.id(), owner.id());
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Whoever is expected to be the owner is refused; who expects nobody is a new peer.
+            // A dialler that expects the owner refuses it; without an expectation it is a new peer.
             let mut kept = Vec::new();
             while let Ok((socket, _)) = entrance.accept() {
                 let mut first = [0];
@@ -74,7 +74,7 @@ fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
         (older, "uses our key"),
         (newer, "uses our key"),
     ];
-    attack.cluster.wait_for("everybody to be told", &all, |history| {
+    attack.cluster.wait_for("a report on every node", &all, |history| {
         told.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
     });
     // The newer one stays, for all that the older one tries.

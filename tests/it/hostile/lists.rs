@@ -14,7 +14,7 @@ use super::raw::{Credentials, Raw, hello};
 use crate::support::localhost;
 use crate::support::process::Spec;
 
-/// A full list of peers that nobody has met, all of them at these addresses.
+/// A full list of invented peers, all of them at these addresses.
 fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
     let record = || {
         let mut id = [0; 32];

@@ -41,7 +41,7 @@ fn expelled(attack: &AttackHarness, bytes: &[u8]) {
     assert_eq!(ending.bye, Some(ByeReason::Protocol), "{ending:?}");
 }
 
-/// Sends these bytes instead of a Hello: the connection ends, and nobody was a member.
+/// Sends these bytes instead of a Hello: the connection ends, and no peer becomes a member.
 fn refused(attack: &AttackHarness, bytes: &[u8], logged: &str) {
     let me = Credentials::new();
     let mut raw = Raw::dial(attack.addr(), &me);

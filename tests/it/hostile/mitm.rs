@@ -1,4 +1,4 @@
-//! Somebody in the middle of the first contact: ends the TLS of both sides with a key of its own and
+//! A man in the middle of the first contact: terminates the TLS of both sides with its own key and
 //! passes on what each says. Who trusts on first use takes it for the other side; who knows the
 //! other side's id, or shares a secret with it, does not.
 
@@ -33,7 +33,7 @@ struct Mitm {
 }
 
 impl Mitm {
-    /// Between whoever dials it and the node there.
+    /// Between a dialler and the node at that address.
     fn before(target: SocketAddr) -> Self {
         let me = Arc::new(Credentials::new());
         let listener = TcpListener::bind(localhost()).unwrap();
@@ -49,12 +49,12 @@ impl Mitm {
     }
 
     fn outcome(&self) -> Outcome {
-        self.outcomes.recv_timeout(DEADLINE).expect("somebody has connected, and has ended it")
+        self.outcomes.recv_timeout(DEADLINE).expect("a dialler connected and the connection ended")
     }
 }
 
 fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: &Sender<Outcome>) {
-    // Nobody is left to be told once the test is over.
+    // After the test there is no receiver.
     if near.shake_hands().is_err() {
         let certificate_shown = near.tls.peer_certificates().is_some();
         let _ = outcomes.send(Outcome::RefusedByDialler { certificate_shown });
@@ -146,7 +146,7 @@ fn open_mesh_accepts_a_man_in_the_middle_as_a_peer() {
     });
     story.cluster.check(&[dialler, target], |history| {
         let fooled = |member| history.view(member).iter().eq([&mitm]);
-        (!fooled(dialler) || !fooled(target)).then(|| "they see somebody else, too".to_owned())
+        (!fooled(dialler) || !fooled(target)).then(|| "they see another peer, too".to_owned())
     });
 }
 
@@ -200,7 +200,7 @@ fn network_key_proof_fails_through_a_man_in_the_middle() {
     story.wait_log(dialler, &["cannot join", "another network key"]);
     story.nobody_came(dialler);
     story.nobody_came(story.target);
-    // Without somebody in the middle the same two meet.
+    // Without a man in the middle the same two nodes meet.
     let direct = story.cluster.addr(story.target);
     story.cluster.kill(dialler);
     let dialler =

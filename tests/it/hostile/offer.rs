@@ -1,4 +1,4 @@
-//! What the port offers to whoever asks: TLS 1.3, our key exchange, and nothing that was said before.
+//! The offer of the port to any client: TLS 1.3, our key exchanges, no resumption and no early data.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -34,7 +34,7 @@ fn only_two_key_exchanges_are_offered() {
     attack.lift();
 }
 
-/// Somebody else's scanner, which knows protocols that our own client can't even speak.
+/// An independent scanner, which knows protocols that our own client cannot speak.
 #[test]
 fn sslscan_finds_tls_1_3_only() {
     if Command::new("sslscan").arg("--version").output().is_err() {

@@ -181,7 +181,7 @@ pub(super) fn wait_closed(mut socket: &TcpStream) {
     }
 }
 
-/// A Hello that nobody can dial back: no port.
+/// A Hello without a port, so that no node can dial back.
 pub(super) fn hello(name: &str) -> Hello {
     Hello {
         instance: fastrand::u64(..),

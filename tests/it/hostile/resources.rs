@@ -136,7 +136,7 @@ fn newcomer_joins_although_silent_connections_hold_all_descriptors() {
 
 #[test]
 fn newcomer_joins_although_silent_connections_hold_all_threads() {
-    // The limit binds no root, so the node becomes somebody whom nobody else is, not even a second run of these
+    // The limit binds no root, so the node runs as a user that no other process has, not even a second run of these
     // tests, and below the user of the command-line tests.
     let number = 20_000 + std::process::id() % 30_000;
     let nobody_else = format!("setpriv --reuid {number} --regid {number} --clear-groups");

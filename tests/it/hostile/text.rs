@@ -1,4 +1,4 @@
-//! Text from peers that a terminal, or whoever reads a log, could be fooled by.
+//! Text from peers that could control a terminal or mislead a reader of the log.
 
 use std::sync::mpsc;
 

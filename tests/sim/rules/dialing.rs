@@ -1,4 +1,4 @@
-//! Whom to dial, where, when, and how many at once.
+//! Dials: targets, addresses, times, and how many at once.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -43,7 +43,7 @@ fn joiner_gets_earlier_peers_first_and_later_all() {
     assert_eq!(told(second), [id(3), id(5)]);
     assert_eq!(told(first), [id(4), id(5)]);
 
-    // Who asks for the first time when it is no longer new misses somebody.
+    // A peer that asks for the first time when it is no longer new would miss a peer.
     let mut node = MeshHarness::new(&[]);
     let [early, _] = [3, 4].map(|n| node.meets(n));
     node.wait(LONGER_THAN_JOINING);
@@ -78,7 +78,7 @@ fn digest_differences_are_asked_about_at_a_limited_rate() {
         }
         asked += requests(&node.wait_in_vain(SECOND));
     }
-    // 8 at once and 4 a second; nobody answers, and after five seconds all may be asked again.
+    // 8 at once and 4 a second. No peer answers, and after five seconds all may be asked again.
     assert!((60..=88).contains(&asked), "{asked}");
 }
 
@@ -137,7 +137,7 @@ fn unreachable_peer_is_asked_about_again_soon() {
         if node.info(id(20)).is_none() {
             break;
         }
-        // Nobody answers a dial, which takes its time, and the list goes on naming the stranger.
+        // No node answers a dial, which takes its time, and the list keeps naming the stranger.
         let outputs = with_heartbeats(&mut node, session, Some(77), 2 * SECOND);
         for (dial, ..) in dialled(&outputs) {
             node.fails(dial);

@@ -42,7 +42,7 @@ fn following() -> (MeshHarness, SessionId) {
 #[test]
 fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     let mut node = MeshHarness::new(&[]);
-    // Node 9 leads. Once nobody has come for a while it speaks first.
+    // Node 9 leads. Once membership has settled it sends first.
     let session = node.meets(12);
     assert_eq!(beats(&node.wait(ms(300))), (1, 0));
     let outputs = node.heartbeat(session, 0);
@@ -114,7 +114,7 @@ fn first_heartbeat_waits_two_intervals_at_most() {
     let is_beat = |(session, message): &(SessionId, &Message)| {
         *session == first && matches!(message, Message::Heartbeat { .. })
     };
-    // Somebody comes every fifth of a second, and the last one well after the first heartbeat.
+    // A peer comes every fifth of a second, and the last one well after the first heartbeat.
     let come_until = 2 * HEARTBEAT + SECOND;
     let mut newcomers = (ms(200).as_millis()..=come_until.as_millis()).step_by(200).zip(11..);
     let mut next = newcomers.next();

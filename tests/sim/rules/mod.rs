@@ -24,7 +24,7 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Node 9, which has met node 3 and got its list, which named nobody.
+/// Node 9, which has met node 3 and got its empty list.
 pub(crate) fn joined() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
@@ -57,7 +57,7 @@ pub(crate) fn with_heartbeats(
     outputs
 }
 
-/// The same, and its list, when it is asked, names nobody. How often it was.
+/// The same; it answers requests with empty lists. Returns the number of requests.
 pub(crate) fn asked_in_vain(
     node: &mut MeshHarness,
     session: SessionId,
@@ -89,7 +89,7 @@ pub(crate) fn says(outputs: &[Output], session: SessionId, reason: ByeReason) ->
     outputs.contains(&Output::Close { session, reason })
 }
 
-/// What is told to whoever reads the log.
+/// The reports for the log.
 pub(crate) fn reported(outputs: &[Output]) -> Vec<&Report> {
     outputs.iter().filter_map(|output| if let Output::Report(r) = output { Some(r) } else { None }).collect()
 }

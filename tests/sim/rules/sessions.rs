@@ -102,7 +102,7 @@ fn refusing_peer_is_up_again_only_after_it_admits_us() {
     let outputs = node.down(met, FULL);
     assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Refused, .. }]), "{outputs:?}");
     assert_eq!(reports(&outputs), 2);
-    // It does so again, and nobody need know.
+    // It does so again, without another report.
     for _ in 0..3 {
         let (session, ..) = dialled(&node.wait_for_dial())[0];
         let outputs = node.up(session, id(3), 1);

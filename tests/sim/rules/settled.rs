@@ -1,4 +1,4 @@
-//! When a node has met everybody.
+//! The time at which a node is settled.
 
 use p2p_gossip::internals::mesh::SessionId;
 use p2p_gossip::internals::wire::Message;
@@ -9,22 +9,22 @@ use crate::sim::mesh_harness::{MeshHarness, addr, dialled, id, known};
 #[test]
 fn node_is_settled_after_trying_every_peer_it_heard_of() {
     let mut node = MeshHarness::new(&[addr(3)]);
-    assert!(!node.is_settled(), "it has nobody yet");
+    assert!(!node.is_settled(), "it has no peer yet");
     let session = node.first_dial();
     node.up(session, id(3), 3);
     node.wait(SECOND);
     assert!(!node.is_settled(), "the list is not there yet");
     node.list(session, [(id(4), addr(4))].into_iter());
-    assert!(!node.is_settled(), "it was told of somebody");
+    assert!(!node.is_settled(), "it was told of a peer");
     node.wait(SECOND / 2);
-    assert!(node.is_settled(), "nobody is there");
+    assert!(node.is_settled(), "no peer answers");
 }
 
 #[test]
 fn lone_node_is_settled_only_without_known_peers() {
     assert!(MeshHarness::new(&[]).is_settled());
     let mut node = MeshHarness::remembering(vec![known(3)]);
-    assert!(!node.is_settled(), "it looks for somebody");
+    assert!(!node.is_settled(), "it looks for a peer");
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     node.up(session, id(3), 3);
     node.list(session, std::iter::empty());

@@ -1,4 +1,4 @@
-//! Who may be a peer: lists, pins, and addresses that are somebody's.
+//! Which peers are admitted: lists, pins, and addresses that belong to a known peer.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ fn denied_peer_is_refused_and_not_dialled_until_admitted_again() {
     assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Denied, .. }]), "{outputs:?}");
     node.down(session, DisconnectReason::Closed);
     let mut quiet = node.wait(600 * SECOND);
-    // Not even if somebody says where it is, or if its handshake was faster than the list.
+    // Not even if a list names it, or if its handshake was faster than the new list.
     let other = SessionId::accepted(2);
     quiet.extend(node.up(other, id(4), 1));
     quiet.extend(node.list(other, [(id(3), addr(5))].into_iter()));
@@ -91,7 +91,7 @@ fn pin_accepts_its_peer_only_and_reports_another_once() {
     let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
     assert!(matches!(reported(&told)[..], [Report::WrongPin { found, .. }] if *found == id(4)), "{told:?}");
     assert!(node.mesh.peers(std::time::Instant::now()).is_empty(), "nothing is noted");
-    // Somebody else who is met there, because others say so, doesn't count.
+    // Another peer that is met there because of a list does not count.
     node.up(SessionId::accepted(1), id(5), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(3))].into_iter());
     let (mut again, mut pinned, mut is_met) = (Vec::new(), 0, false);
