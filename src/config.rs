@@ -13,15 +13,16 @@ use crate::trust::network_key::NetworkKey;
 use crate::trust::pin::ConnectAddr;
 use crate::util::text;
 
-/// Configuration of a [`Node`](crate::Node). Start from [`Config::default`] and change what differs.
+/// Configuration of a [`Node`](crate::Node). Start from [`Config::default`] and set what differs.
 ///
 /// ```
 /// use p2p_gossip::Config;
-/// let config = Config { port: 0, connect: vec!["192.0.2.7:8080".parse()?], ..Config::default() };
+/// let config = Config::default().port(0).connect(["192.0.2.7:8080".parse()?]);
 /// config.check()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Time between application pings to each peer.
     pub period: Duration,
@@ -79,6 +80,90 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Sets the time between application pings to each peer.
+    #[must_use]
+    pub fn period(self, period: Duration) -> Self {
+        Self { period, ..self }
+    }
+
+    /// Sets the TCP port to listen on; 0 takes any free one.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
+    /// Sets the address to listen on and to dial from.
+    #[must_use]
+    pub fn bind(self, bind: LocalIp) -> Self {
+        Self { bind: Some(bind), ..self }
+    }
+
+    /// Sets the addresses to join through.
+    #[must_use]
+    pub fn connect(self, connect: impl IntoIterator<Item = ConnectAddr>) -> Self {
+        Self { connect: connect.into_iter().collect(), ..self }
+    }
+
+    /// Sets the addresses at which others reach this node.
+    #[must_use]
+    pub fn advertise(self, advertise: impl IntoIterator<Item = DialAddr>) -> Self {
+        Self { advertise: advertise.into_iter().collect(), ..self }
+    }
+
+    /// Sets the allow and deny lists.
+    #[must_use]
+    pub fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// Sets whether other peers are refused at the address of a known peer.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Self {
+        Self { strict, ..self }
+    }
+
+    /// Sets the keys of a closed network: all are accepted, the first is proven.
+    #[must_use]
+    pub fn network_keys(self, network_keys: impl IntoIterator<Item = NetworkKey>) -> Self {
+        Self { network_keys: network_keys.into_iter().collect(), ..self }
+    }
+
+    /// Sets the label that others see beside the id.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Sets the text of this node's pings.
+    #[must_use]
+    pub fn ping_text(self, ping_text: impl Into<String>) -> Self {
+        Self { ping_text: ping_text.into(), ..self }
+    }
+
+    /// Sets the time between heartbeats to each peer.
+    #[must_use]
+    pub fn heartbeat(self, heartbeat: Duration) -> Self {
+        Self { heartbeat, ..self }
+    }
+
+    /// Sets the silence after which a peer is dead.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Sets the connected time after which a dead or departed peer is forgotten.
+    #[must_use]
+    pub fn forget_after(self, forget_after: Duration) -> Self {
+        Self { forget_after, ..self }
+    }
+
+    /// Sets the number of peers that may be known at once, in any state.
+    #[must_use]
+    pub fn peers_max(self, peers_max: usize) -> Self {
+        Self { peers_max, ..self }
+    }
+
     /// Checks that the values make sense, alone and together.
     ///
     /// # Errors

@@ -34,12 +34,12 @@
 //! use p2p_gossip::{Config, Event, Identity, Node};
 //!
 //! // A free port of loopback: the example needs no network.
-//! let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+//! let loopback = Config::default().port(0).bind("127.0.0.1".parse()?);
 //! let monitor = Node::start(loopback.clone(), Identity::generate()?)?;
 //!
 //! // The node to watch. Usually it is another process on another machine.
 //! let connect = vec![monitor.local_addr().into()];
-//! let config = Config { connect, name: "db1".to_owned(), ..loopback };
+//! let config = loopback.connect(connect).name("db1");
 //! let mut watched = Some(Node::start(config, Identity::generate()?)?);
 //!
 //! for event in monitor.events() {
@@ -80,12 +80,12 @@
 //!     peers.map(|peer| peer.id).fold(node.id(), PeerId::min)
 //! }
 //!
-//! let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+//! let loopback = Config::default().port(0).bind("127.0.0.1".parse()?);
 //! let a = Node::start(loopback.clone(), Identity::generate()?)?;
 //! assert_eq!(leader(&a), a.id());
 //!
 //! let connect = vec![a.local_addr().into()];
-//! let b = Node::start(Config { connect, ..loopback }, Identity::generate()?)?;
+//! let b = Node::start(loopback.connect(connect), Identity::generate()?)?;
 //! for node in [&a, &b] {
 //!     node.events().iter().find(|event| matches!(event, Event::Up { .. }));
 //! }
@@ -106,10 +106,10 @@
 //! ```
 //! use p2p_gossip::{Escaped, Config, Event, Identity, Node};
 //!
-//! let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+//! let loopback = Config::default().port(0).bind("127.0.0.1".parse()?);
 //! let alice = Node::start(loopback.clone(), Identity::generate()?)?;
 //! let connect = vec![alice.local_addr().into()];
-//! let config = Config { connect, name: "bob".to_owned(), ..loopback };
+//! let config = loopback.connect(connect).name("bob");
 //! let bob = Node::start(config, Identity::generate()?)?;
 //!
 //! // One thread sends what the user types, through a handle.
@@ -141,6 +141,7 @@
 
 mod config;
 mod event;
+mod events;
 pub mod guide;
 #[doc(hidden)]
 pub mod internals;
@@ -158,6 +159,7 @@ mod wire;
 
 pub use config::{Config, ConfigError};
 pub use event::{DownReason, Event};
+pub use events::{Events, EventsEnded, EventsIter, NoEvent};
 pub use mesh::RttHistogram;
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
 pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
@@ -169,12 +171,12 @@ pub use session::counters::Totals;
 pub use session::delivery::Delivery;
 pub use store::known_peers::{KnownPeersError, KnownPeersProblem};
 pub use store::state_dir::{StateDir, StateError};
-pub use trust::access::{Access, AccessError, AccessSources};
+pub use trust::access::{Access, AccessError, AccessSources, LineProblem, Refusal};
 pub use trust::identity::{Identity, IdentityError};
 pub use trust::network_key::{NetworkKey, NetworkKeyError};
 pub use trust::peer_id::{CertificateError, ParsePeerIdError, PeerId, ShortId};
 pub use trust::pem_file::{PemBlock, PemItem, PemProblem};
-pub use trust::pin::{ConnectAddr, ConnectAddrError, Pin};
+pub use trust::pin::{ConnectAddr, ConnectAddrError, Pin, PinError};
 pub use trust::tls_error::TlsError;
 pub use util::text::Escaped;
 
@@ -182,6 +184,24 @@ pub use util::text::Escaped;
 #[cfg(test)]
 pub(crate) fn test_now() -> std::time::Instant {
     std::time::Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_types_can_be_sent_and_shared_between_threads() {
+        fn is_send_and_sync<T: Send + Sync + 'static>() {}
+        is_send_and_sync::<Node>();
+        is_send_and_sync::<NodeHandle>();
+        is_send_and_sync::<Config>();
+        is_send_and_sync::<Event>();
+        is_send_and_sync::<Events>();
+        is_send_and_sync::<Identity>();
+        is_send_and_sync::<StartError>();
+        is_send_and_sync::<StateError>();
+    }
 }
 
 /// Compiles the example of the README.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{bounded, unbounded};
 
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
+use crate::events::Events;
 use crate::limits::ADDRS_MAX;
 use crate::limits::{INBOX_EVENTS, ROUTINE_MESSAGES};
 use crate::mesh::Mesh;
@@ -43,11 +44,11 @@ use crate::wire::Hello;
 /// use p2p_gossip::{Config, Event, Identity, Node};
 ///
 /// // Port 0 takes any free one; the first node waits for others on loopback.
-/// let loopback = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+/// let loopback = Config::default().port(0).bind("127.0.0.1".parse()?);
 /// let first = Node::start(loopback.clone(), Identity::generate()?)?;
 ///
 /// let through_first = vec![first.local_addr().into()];
-/// let second = Node::start(Config { connect: through_first, ..loopback }, Identity::generate()?)?;
+/// let second = Node::start(loopback.connect(through_first), Identity::generate()?)?;
 ///
 /// // Events end when the node does; this loop ends when the second node sees the first.
 /// for event in second.events() {
@@ -63,7 +64,7 @@ use crate::wire::Hello;
 pub struct Node {
     id: PeerId,
     local_addr: SocketAddr,
-    events: Receiver<Event>,
+    events: Events,
     events_dropped: Arc<AtomicU64>,
     handle: NodeHandle,
     listener: Listener,
@@ -147,6 +148,7 @@ impl Node {
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
+        let events = Events::new(events);
         let events_dropped = Arc::new(AtomicU64::new(0));
         let now = Instant::now();
         let context = Arc::new(Context {
@@ -204,14 +206,14 @@ impl Node {
     /// What happens, from `Listening` to `Stopped`; after that the channel is closed. The queue
     /// is bounded: when the program takes no events, new ones are dropped and counted.
     #[must_use]
-    pub fn events(&self) -> &Receiver<Event> {
+    pub fn events(&self) -> &Events {
         &self.events
     }
 
     /// Another queue of events, from now on, as bounded as the first; for as many readers as there
     /// are. Dropping the receiver ends it.
     #[must_use]
-    pub fn subscribe(&self) -> Receiver<Event> {
+    pub fn subscribe(&self) -> Events {
         self.handle.subscribe()
     }
 
@@ -224,7 +226,7 @@ impl Node {
     ///
     /// ```
     /// # use p2p_gossip::{Config, Event, Identity, Node};
-    /// # let config = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+    /// # let config = Config::default().port(0).bind("127.0.0.1".parse()?);
     /// let (sender, alarms) = std::sync::mpsc::channel();
     /// let node = Node::start(config, Identity::generate()?)?;
     /// node.observe(move |event| {
@@ -238,7 +240,7 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn observe(&self, observer: impl Observer) {
-        self.handle.observe(Box::new(observer), self.events.clone());
+        self.handle.observe(Box::new(observer), self.events.queue().clone());
     }
 
     /// Events dropped so far because one of their readers did not take them in time.
@@ -266,7 +268,7 @@ impl Node {
     /// ```
     /// # use p2p_gossip::{Config, Identity, Node};
     /// # use std::time::Duration;
-    /// # let config = Config { port: 0, bind: Some("127.0.0.1".parse()?), ..Config::default() };
+    /// # let config = Config::default().port(0).bind("127.0.0.1".parse()?);
     /// let node = Node::start(config, Identity::generate()?)?;
     /// let delivery = node.broadcast("hello")?;
     /// // No peer is connected yet.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::event::Event;
+use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::mesh::snapshot::PeerInfo;
 use crate::runtime::coordinator::Command;
@@ -44,11 +45,11 @@ impl NodeHandle {
 
     /// As [`Node::subscribe`](crate::Node::subscribe).
     #[must_use]
-    pub fn subscribe(&self) -> Receiver<Event> {
+    pub fn subscribe(&self) -> Events {
         let (queue, events) = subscribers::queue();
         // Without a coordinator the channel is closed at once, as for every other reader.
         let _ = self.control.send(Command::Subscribe(queue));
-        events
+        Events::new(events)
     }
 
     /// As [`Node::peers`](crate::Node::peers).

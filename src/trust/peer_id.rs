@@ -50,9 +50,10 @@ impl PeerId {
     ///
     /// # Errors
     /// The certificate can't be parsed, or its key is RSA of fewer than 2048 or more than 4096 bits.
-    pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+    pub fn from_certificate(der: &[u8]) -> Result<Self, CertificateError> {
         // The parser's error may quote the certificate.
-        let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Malformed)?;
+        let certificate = CertificateDer::from(der);
+        let parsed = ParsedCertificate::try_from(&certificate).map_err(|_| CertificateError::Malformed)?;
         let key = parsed.subject_public_key_info();
         let is_rsa = key.windows(OID_RSA.len()).take(16).any(|w| w == OID_RSA);
         if key.len() > SPKI_BYTES_MAX || (is_rsa && key.len() < SPKI_RSA_BYTES_MIN) {

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use p2p_gossip::internals::limits::MESSAGE_BYTES_MAX;
-use p2p_gossip::{BroadcastError, Config, Event, Identity, Node, PeerState};
+use p2p_gossip::{BroadcastError, Config, Event, Events, Identity, Node, PeerState};
 
 /// For events that come within moments, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(connect: &[&Node]) -> Node {
-    let connect = connect.iter().map(|node| node.local_addr().into()).collect();
-    let bind = Some("127.0.0.1".parse().unwrap());
-    let config = Config { port: 0, bind, connect, ..Config::default() };
+    let connect = connect.iter().map(|node| node.local_addr().into());
+    let bind = "127.0.0.1".parse().unwrap();
+    let config = Config::default().port(0).bind(bind).connect(connect);
     Node::start(config, Identity::generate().unwrap()).unwrap()
 }
 
@@ -28,7 +27,7 @@ fn mesh(size: usize) -> Vec<Node> {
     nodes
 }
 
-fn wait_for(events: &Receiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event {
+fn wait_for(events: &Events, wanted: impl Fn(&Event) -> bool) -> Event {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let event = events.recv_deadline(deadline).expect("the event comes in time");
@@ -38,7 +37,7 @@ fn wait_for(events: &Receiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event 
     }
 }
 
-fn next_message(events: &Receiver<Event>) -> String {
+fn next_message(events: &Events) -> String {
     match wait_for(events, |event| matches!(event, Event::Message { .. })) {
         Event::Message { text, .. } => text,
         other => panic!("{other:?}"),
@@ -89,7 +88,7 @@ fn joiner_that_waits_until_settled_reaches_all_members() {
 
 #[test]
 fn wait_until_settled_ends_when_the_node_stops() {
-    let unreachable = Config { port: 0, connect: vec!["127.0.0.1:9".parse().unwrap()], ..Config::default() };
+    let unreachable = Config::default().port(0).connect(["127.0.0.1:9".parse().unwrap()]);
     let node = Node::start(unreachable, Identity::generate().unwrap()).unwrap();
     let handle = node.handle();
     let waiting = std::thread::spawn({

@@ -54,8 +54,8 @@ fn every_event_has_the_documented_fields() {
 
 /// Another node joins, sends a message, and leaves.
 fn speak(text: &str, through: SocketAddr) {
-    let bind = Some("127.0.0.1".parse().expect("an address"));
-    let config = Config { port: 0, bind, connect: vec![through.into()], ..Config::default() };
+    let bind = "127.0.0.1".parse().expect("an address");
+    let config = Config::default().port(0).bind(bind).connect([through.into()]);
     let speaker = Node::start(config, Identity::generate().expect("a key")).expect("a node");
     assert!(speaker.wait_settled());
     assert!(speaker.broadcast(text).expect("a short message").reached() >= 1);

@@ -49,10 +49,7 @@ pub fn addr(n: u8) -> SocketAddr {
 impl MeshHarness {
     /// Node 9, which joins through node 3 if asked to.
     pub fn new(connect: &[SocketAddr]) -> Self {
-        Self::with(Config {
-            connect: connect.iter().map(|addr| (*addr).into()).collect(),
-            ..Config::default()
-        })
+        Self::with(Config::default().connect(connect.iter().map(|addr| (*addr).into())))
     }
 
     pub fn with(config: Config) -> Self {

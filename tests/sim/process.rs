@@ -92,16 +92,14 @@ impl World {
             })
             .collect();
         let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
-        let config = Config {
-            heartbeat: Duration::from_millis(heartbeat_ms),
-            timeout: Duration::from_millis(timeout_ms),
-            period: Duration::from_millis(faults.ping_period_ms),
-            connect,
-            access: self.slots[slot].access.clone(),
-            strict: faults.strict,
-            peers_max: faults.peers_max,
-            ..Config::default()
-        };
+        let config = Config::default()
+            .heartbeat(Duration::from_millis(heartbeat_ms))
+            .timeout(Duration::from_millis(timeout_ms))
+            .period(Duration::from_millis(faults.ping_period_ms))
+            .connect(connect)
+            .access(self.slots[slot].access.clone())
+            .strict(faults.strict)
+            .peers_max(faults.peers_max);
         let addr = self.slots[slot].addr;
         let hello = Hello {
             instance: self.rng.u64(..),

@@ -11,8 +11,8 @@ use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
-    AccessError, AccessSources, Config, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node,
-    Observer, StartError, StateDir, StateError,
+    AccessError, AccessSources, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node, Observer,
+    StartError, StateDir, StateError,
 };
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
@@ -134,8 +134,8 @@ impl RunningProgram {
         // Not earlier: until here Ctrl-C must end a wait for a key that comes through a pipe.
         let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
         let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
-        let network_keys = network_keys.collect::<Result<_, _>>()?;
-        let config = Config { access: options.access.read()?, network_keys, ..options.config };
+        let network_keys = network_keys.collect::<Result<Vec<_>, _>>()?;
+        let config = options.config.access(options.access.read()?).network_keys(network_keys);
         let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;

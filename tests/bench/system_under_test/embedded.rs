@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, select, tick, unbounded};
@@ -143,16 +144,24 @@ pub(crate) fn broadcast(
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
     let period = Duration::from_secs_f64(arguments.next().ok_or("the period is missing")?.parse()?);
     let connect = arguments.map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>()?;
-    let config = Config { period, connect, ..on_loopback() };
+    let config = on_loopback().period(period).connect(connect);
     let (sender, sent) = unbounded();
     log::set_boxed_logger(Box::new(Watch { sent: sender, sessions: Mutex::default() }))?;
     log::set_max_level(LevelFilter::Trace);
     let node = Node::start(config, Identity::generate()?)?;
     let events = node.events().clone();
+    let (forward, events_in) = unbounded();
+    thread::spawn(move || {
+        for event in &events {
+            if forward.send(event).is_err() {
+                break;
+            }
+        }
+    });
     let tick = tick(TELL_EVERY);
     loop {
         let lines = select! {
-            recv(events) -> event => serde_json::to_string(&event?)? + "\n",
+            recv(events_in) -> event => serde_json::to_string(&event?)? + "\n",
             // Not at once: what is told while a ping is on its way would make that later.
             recv(tick) -> _ => sent.try_iter().collect(),
         };
@@ -162,7 +171,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box
 }
 
 fn on_loopback() -> Config {
-    Config { port: 0, bind: Some(IpAddr::from(Ipv4Addr::LOCALHOST).into()), ..Config::default() }
+    Config::default().port(0).bind(IpAddr::from(Ipv4Addr::LOCALHOST).into())
 }
 
 /// Takes the times of pings out of what the node logs.

@@ -100,7 +100,7 @@ impl Driver {
     fn new(is_strict: bool) -> Self {
         let now = Instant::now();
         let connect = vec![addr(1, 8080).into(), "nowhere.example:1".parse().expect("an address")];
-        let config = Config { connect, strict: is_strict, peers_max: PEERS_MAX, ..Config::default() };
+        let config = Config::default().connect(connect).strict(is_strict).peers_max(PEERS_MAX);
         let mesh = Mesh::new(config, id(0), 0, 7, now);
         let (dials, sessions, up) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         Self { mesh, now, accepted: 0, dials, access: Access::default(), sessions, up, is_leaving: false }

@@ -283,12 +283,12 @@ fn open(state: &Path) -> StateDir {
 fn embedded_node_keeps_its_peers_and_identity() {
     let store = Store::new();
     let state = store.dir("a");
-    let loopback = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
+    let loopback = Config::default().port(0).bind("127.0.0.1".parse().unwrap());
     let other = Node::start(loopback.clone(), Identity::generate().unwrap()).unwrap();
     let run_until_connected = |connect: Vec<p2p_gossip::ConnectAddr>| {
         let directory = open(&state);
         let identity = directory.identity().unwrap();
-        let config = Config { connect, ..loopback.clone() };
+        let config = loopback.clone().connect(connect);
         let node = Node::start_with_state(config, identity, directory).unwrap();
         let up = |event: &Event| matches!(event, Event::Up { peer, .. } if *peer == other.id());
         let events = node.events().clone();

@@ -33,7 +33,7 @@ fn beats(outputs: &[Output]) -> (usize, usize) {
 
 /// Node 9, which has met node 3, the leader of the two, and has nothing to say but heartbeats.
 fn following() -> (MeshHarness, SessionId) {
-    let mut node = MeshHarness::with(Config { period: 60 * MINUTE, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().period(60 * MINUTE));
     let session = node.meets(3);
     node.list(session, std::iter::empty());
     (node, session)

@@ -175,7 +175,7 @@ fn leaving_node_cancels_its_dials_and_stays_silent() {
 #[test]
 fn dead_peer_is_forgotten_after_the_forget_time() {
     let forget_after = 100 * SECOND;
-    let mut node = MeshHarness::with(Config { forget_after, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().forget_after(forget_after));
     let (dead, left) = (node.meets(3), node.meets(4));
     node.down(dead, DisconnectReason::Closed);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));

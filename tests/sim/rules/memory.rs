@@ -66,7 +66,7 @@ fn missed(node: &mut MeshHarness, peer: PeerId) -> Option<Duration> {
 }
 
 fn forgetting_after(forget_after: Duration) -> MeshHarness {
-    MeshHarness::with(Config { forget_after, ..Config::default() })
+    MeshHarness::with(Config::default().forget_after(forget_after))
 }
 
 /// What the next process with the same state directory begins with.
@@ -104,7 +104,7 @@ fn wrong_wall_clock_at_the_start_forgets_no_peer() {
 #[test]
 fn strict_node_protects_restored_addresses_at_any_wall_clock() {
     for wall in WALLS {
-        let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
+        let mut node = MeshHarness::with(Config::default().strict(true));
         node.recall_at(wall, vec![known(3)]);
         let session = SessionId::accepted(1);
         let outputs = node.up_at(session, id(7), 1, addr(3));
@@ -239,7 +239,7 @@ fn full_table_restores_the_peers_that_missed_least() {
         last_seen: UnixTime(WALL.0 - u64::from(n)),
         ..known(n)
     };
-    let mut node = MeshHarness::with(Config { peers_max: 2, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().peers_max(2));
     node.restore((1..=5).map(seen).collect());
     assert_eq!(ids(&node), [id(4), id(5)]);
 }

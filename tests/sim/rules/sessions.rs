@@ -132,7 +132,7 @@ fn refusing_peer_is_up_again_only_after_it_admits_us() {
 
 #[test]
 fn full_table_displaces_no_connected_peer() {
-    let mut node = MeshHarness::with(Config { peers_max: 3, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().peers_max(3));
     for n in 3..6 {
         node.meets(n);
     }
@@ -152,7 +152,7 @@ fn full_table_displaces_no_connected_peer() {
 
 #[test]
 fn full_table_evicts_rumours_then_left_then_dead_peers() {
-    let mut node = MeshHarness::with(Config { peers_max: 4, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().peers_max(4));
     let (dead, left, alive) = (node.meets(3), node.meets(4), node.meets(5));
     node.list(alive, std::iter::empty());
     node.list(dead, (20..40).map(|n| (id(n), addr(n))));

@@ -73,7 +73,7 @@ fn dial_to_a_newly_denied_peer_is_cancelled() {
 fn allow_list_applies_to_bootstrap_addresses_too() {
     let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
     let access = Access { allow: Some([id(4)].into()), ..Access::default() };
-    let mut node = MeshHarness::with(Config { connect: vec![pinned], access, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().connect([pinned]).access(access));
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
     assert!(matches!(reported(&outputs)[..], [Report::BootstrapUnreachable { .. }]), "{outputs:?}");
@@ -85,7 +85,7 @@ fn allow_list_applies_to_bootstrap_addresses_too() {
 fn pin_accepts_its_peer_only_and_reports_another_once() {
     let pin = format!("{}", id(3))[..16].to_owned();
     let connect = format!("{pin}@{}", addr(3)).parse().unwrap();
-    let mut node = MeshHarness::with(Config { connect: vec![connect, addr(3).into()], ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().connect([connect, addr(3).into()]));
     let wrong = DialError::WrongId { found: id(4) };
     let first = node.first_dial();
     let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
@@ -118,7 +118,7 @@ fn pin_accepts_its_peer_only_and_reports_another_once() {
 
 /// A node that has met node 3 at its `--connect` address and has lost it.
 fn knows_where_node_3_was(strict: bool) -> MeshHarness {
-    let mut node = MeshHarness::with(Config { connect: vec![addr(3).into()], strict, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().connect([addr(3).into()]).strict(strict));
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
@@ -187,7 +187,7 @@ fn strict_node_refuses_a_claim_to_a_known_address() {
 fn pin_overrides_a_known_address_of_a_strict_node() {
     let pinned = format!("{}@{}", id(4), addr(3)).parse().unwrap();
     let connect = vec![format!("{}@{}", id(3), addr(3)).parse().unwrap(), pinned];
-    let mut node = MeshHarness::with(Config { connect, strict: true, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().connect(connect).strict(true));
     let session = node.first_dial();
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
@@ -198,7 +198,7 @@ fn pin_overrides_a_known_address_of_a_strict_node() {
 
 #[test]
 fn strict_node_protects_restored_addresses() {
-    let mut node = MeshHarness::with(Config { strict: true, ..Config::default() });
+    let mut node = MeshHarness::with(Config::default().strict(true));
     node.restore(vec![known(3)]);
     let stranger = SessionId::accepted(1);
     let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));

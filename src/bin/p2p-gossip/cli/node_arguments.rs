@@ -158,20 +158,18 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
     let on_event = check_on_event(arguments.on_event, arguments.on_event_pings)?;
     let default = Config::default();
     let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
-    let config = Config {
-        period: arguments.period.unwrap_or(default.period),
-        port: arguments.port.unwrap_or(default.port),
-        bind: arguments.bind,
-        connect: arguments.connect,
-        advertise: arguments.advertise,
-        strict: arguments.strict,
-        name: arguments.name.unwrap_or_default(),
-        heartbeat,
-        timeout: arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS),
-        forget_after: arguments.forget_after.unwrap_or(default.forget_after),
-        peers_max: arguments.max_peers.unwrap_or(default.peers_max),
-        ..default
-    };
+    let mut config = Config::default()
+        .period(arguments.period.unwrap_or(default.period))
+        .port(arguments.port.unwrap_or(default.port))
+        .connect(arguments.connect)
+        .advertise(arguments.advertise)
+        .strict(arguments.strict)
+        .name(arguments.name.unwrap_or_default())
+        .heartbeat(heartbeat)
+        .timeout(arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS))
+        .forget_after(arguments.forget_after.unwrap_or(default.forget_after))
+        .peers_max(arguments.max_peers.unwrap_or(default.peers_max));
+    config.bind = arguments.bind;
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
     let network_keys = arguments.network_key;
     if network_keys.len() > NETWORK_KEYS_MAX {

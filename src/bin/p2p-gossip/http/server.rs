@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     fn routes(addr: &str) -> (Arc<Routes>, Node) {
-        let config = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
+        let config = Config::default().port(0).bind("127.0.0.1".parse().unwrap());
         let node = Node::start(config.clone(), Identity::generate().unwrap()).unwrap();
         let (hub, _ended) = Hub::new("http://localhost/".to_owned());
         let info = NodeInfo::new(&node, &config);

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn snapshot_is_shared_and_a_stopped_node_has_none() {
-        let config = Config { port: 0, bind: Some("127.0.0.1".parse().unwrap()), ..Config::default() };
+        let config = Config::default().port(0).bind("127.0.0.1".parse().unwrap());
         let node = Node::start(config, Identity::generate().unwrap()).unwrap();
         let snapshots = Snapshots::new(node.handle());
         let first = snapshots.get().unwrap();

@@ -1,0 +1,122 @@
+//! A queue of events, as a subscriber reads it.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use crate::event::Event;
+
+/// The events of a node, in order: [`Node::events`](crate::Node::events), [`Node::subscribe`](crate::Node::subscribe).
+///
+/// Clones read from the same queue: each event goes to one of them. A loop over the events ends when the node
+/// has stopped and all events are taken.
+///
+/// ```
+/// # use p2p_gossip::{Config, Event, Identity, Node};
+/// # let config = Config::default().port(0).bind("127.0.0.1".parse()?);
+/// let node = Node::start(config, Identity::generate()?)?;
+/// let events = node.events().clone();
+/// node.shutdown();
+/// assert!(matches!(events.iter().last(), Some(Event::Stopped)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: Receiver<Event>,
+}
+
+/// The node has stopped, and all of its events are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct EventsEnded;
+
+/// There is no event now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEvent {
+    /// No event came in time. A later one may come.
+    #[error("no event came in time")]
+    Timeout,
+    /// The node has stopped, and all of its events are taken.
+    #[error("the node has stopped")]
+    Ended,
+}
+
+impl Events {
+    pub(crate) fn new(queue: Receiver<Event>) -> Self {
+        Self { queue }
+    }
+
+    pub(crate) fn queue(&self) -> &Receiver<Event> {
+        &self.queue
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub fn recv(&self) -> Result<Event, EventsEnded> {
+        self.queue.recv().map_err(|_| EventsEnded)
+    }
+
+    /// Waits for the next event, at most for this time.
+    ///
+    /// # Errors
+    /// No event came in time, or the node has stopped.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, NoEvent> {
+        self.queue.recv_timeout(timeout).map_err(|error| match error {
+            RecvTimeoutError::Timeout => NoEvent::Timeout,
+            RecvTimeoutError::Disconnected => NoEvent::Ended,
+        })
+    }
+
+    /// Waits for the next event until the deadline.
+    ///
+    /// # Errors
+    /// No event came in time, or the node has stopped.
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Event, NoEvent> {
+        self.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes the next event without waiting.
+    ///
+    /// # Errors
+    /// No event waits, or the node has stopped.
+    pub fn try_recv(&self) -> Result<Event, NoEvent> {
+        self.queue.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => NoEvent::Timeout,
+            TryRecvError::Disconnected => NoEvent::Ended,
+        })
+    }
+
+    /// An iterator that waits for each event, and ends when the node has stopped.
+    #[must_use]
+    pub fn iter(&self) -> EventsIter<'_> {
+        EventsIter(self)
+    }
+
+    /// An iterator over the events that wait now.
+    pub fn try_iter(&self) -> impl Iterator<Item = Event> + '_ {
+        self.queue.try_iter()
+    }
+}
+
+/// Waits for each event, and ends when the node has stopped.
+#[derive(Debug)]
+pub struct EventsIter<'a>(&'a Events);
+
+impl Iterator for EventsIter<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.0.recv().ok()
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = Event;
+    type IntoIter = EventsIter<'a>;
+
+    fn into_iter(self) -> EventsIter<'a> {
+        EventsIter(self)
+    }
+}
