@@ -24,40 +24,40 @@ pub enum Event {
         /// Address and actual port.
         addr: SocketAddr,
     },
-    /// A peer is connected, authenticated, and was not before. One that turned us away the last time is so
-    /// only when it has said something more than who it is.
+    /// A peer has become a member: connected and authenticated. A peer that refused this node the last time counts
+    /// only after its first message beyond the handshake.
     Up {
-        /// Who.
+        /// The peer's id.
         peer: PeerId,
         /// Its self-declared name, empty if it has none.
         name: String,
-        /// Where it listens, as far as known.
+        /// The address at which it listens, as far as known.
         addr: DialAddr,
-        /// Live members now.
+        /// Number of members now, this node included.
         members: usize,
     },
     /// A connected peer was lost; it is redialled.
     Down {
-        /// Who.
+        /// The peer's id.
         peer: PeerId,
         /// Its self-declared name.
         name: String,
-        /// Where it listens, as far as known.
+        /// The address at which it listens, as far as known.
         addr: DialAddr,
-        /// Why.
+        /// The reason for the loss.
         reason: DownReason,
-        /// Live members now.
+        /// Number of members now, this node included.
         members: usize,
     },
     /// A peer said goodbye; it is not redialled.
     Left {
-        /// Who.
+        /// The peer's id.
         peer: PeerId,
         /// Its self-declared name.
         name: String,
-        /// Where it listened, as far as known.
+        /// The address at which it listened, as far as known.
         addr: DialAddr,
-        /// Live members now.
+        /// Number of members now, this node included.
         members: usize,
     },
     /// A peer's ping arrived.
@@ -66,7 +66,7 @@ pub enum Event {
         peer: PeerId,
         /// Its self-declared name.
         name: String,
-        /// Where it listens, as far as known.
+        /// The address at which it listens, as far as known.
         addr: DialAddr,
         /// The sender's count of pings to us, from 1.
         seq: u64,
@@ -83,7 +83,7 @@ pub enum Event {
         peer: PeerId,
         /// Its self-declared name.
         name: String,
-        /// Where it listens, as far as known.
+        /// The address at which it listens, as far as known.
         addr: DialAddr,
         /// What it says.
         text: String,
@@ -150,11 +150,10 @@ impl fmt::Display for Event {
             }
             Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 write!(f, "ping       {} {addr} #{seq} ", Who(peer, name))?;
-                match rtt_ms {
-                    Some(ms) => write!(f, "{ms:.2} ms")?,
-                    None => f.write_str("- ms")?,
+                if let Some(ms) = rtt_ms {
+                    write!(f, "{ms:.2} ms ")?;
                 }
-                write!(f, " {}", Escaped(text))
+                Escaped(text).fmt(f)
             }
             Self::Stopped => f.write_str("stopped"),
             Self::Message { peer, name, addr, text } => {

@@ -83,7 +83,7 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         addr: SocketAddr,
         /// What the system said.
         source: io::Error,
@@ -103,6 +103,18 @@ fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAd
     addrs.extend(listening.filter(|addr| !config.advertise.contains(addr)));
     addrs.truncate(ADDRS_MAX);
     addrs
+}
+
+/// The Hello of this process, without the proof of the network key, which each connection adds.
+fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u16) -> Hello {
+    Hello {
+        instance,
+        name: config.name.clone(),
+        listen_port,
+        advertised: advertised(config, source, listen_port),
+        heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        proof: None,
+    }
 }
 
 impl Node {
@@ -132,14 +144,7 @@ impl Node {
         let local_addr = socket.local_addr()?;
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
-        let hello = Hello {
-            instance,
-            name: config.name.clone(),
-            listen_port: local_addr.port(),
-            advertised: advertised(&config, source, local_addr.port()),
-            heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-            proof: None,
-        };
+        let hello = hello(&config, instance, source, local_addr.port());
         // Only the Hello exchange needs the keys.
         let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 

@@ -9,7 +9,7 @@ use crate::trust::peer_id::PeerId;
 /// A peer that a handshake has proven once, in this process or an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPeer {
-    /// Who.
+    /// The peer's id.
     pub id: PeerId,
     /// Its self-declared name, empty if it has none.
     pub name: String,
@@ -29,7 +29,7 @@ pub struct KnownPeer {
 /// An address of a known peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownAddr {
-    /// Where.
+    /// The address.
     pub addr: DialAddr,
     /// When the peer was last reached there; `None` if it only said so.
     pub last_success: Option<UnixTime>,

@@ -1,6 +1,7 @@
 //! Sessions come and go; a peer is up, down or left. One active session a peer, one arbiter a pair.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
@@ -125,35 +126,14 @@ impl Mesh {
 
     /// The session becomes the peer's newest; duplicates are settled by the smaller id.
     fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
-        let SessionUp { session, peer: id, ref hello, remote } = *up;
+        let SessionUp { session, peer: id, ref hello, .. } = *up;
         let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
-        let we_decide = self.id < id;
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
-        let was_known = peer.met.is_some();
-        let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
-        peer.met = Some(met.again(self.wall));
-        peer.name.clone_from(&hello.name);
-        peer.instance = Some(hello.instance);
-        peer.remote = Some((remote, session.is_dialled()));
-        peer.wrong_id_reported = false;
-        let mut source = remote;
-        source.set_port(hello.listen_port);
-        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
-        let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
-        peer.addrs.claim(said.chain(from));
-        if let Some(addr) = &dialled
-            && let Some(owner) = self.owner_of(addr, &id)
-        {
-            self.tell_wrong_id(addr, owner, id, false);
-        }
+        let was_known = self.note_hello(now, up);
+        self.note_dialled_address(up, dialled);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(addr) = dialled {
-            peer.prove(addr, remote, self.wall);
-        }
         peer.addrs.restart_round();
-
         let is_new = peer.connected().is_none();
         if is_new {
             self.came += 1;
@@ -168,24 +148,7 @@ impl Mesh {
         connected.is_draining = false;
         connected.timeout = timeout;
         connected.heartbeats.is_ready = false;
-        let surplus: Vec<SessionId> = if we_decide {
-            std::mem::take(&mut connected.sessions)
-        } else if connected.sessions.len() == SESSIONS_PER_PEER_MAX {
-            vec![connected.sessions.remove(0)]
-        } else {
-            Vec::new()
-        };
-        connected.sessions.push(session);
-        self.sessions.insert(session, Session { peer: id, remote, closing: false });
-        for older in surplus {
-            self.close(older, ByeReason::Duplicate);
-        }
-        if we_decide {
-            // Only the arbiter may give up its own dial: if both did, nothing would be left.
-            for dial in self.dialing.cancel_to(&id) {
-                self.close(dial, ByeReason::Duplicate);
-            }
-        }
+        self.add_session(id, session, up.remote);
 
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
@@ -199,12 +162,66 @@ impl Mesh {
         }
         self.output(Output::Remember);
         self.bootstrap_reached(target, id);
-        self.ask_on_meeting(
-            id,
-            now,
-            if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join },
-            target,
-        );
+        let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
+        self.ask_on_meeting(id, now, reason, target);
+    }
+
+    /// Stores what the peer's Hello says and where the peer comes from. Returns whether it was known before.
+    fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let SessionUp { session, peer: id, ref hello, remote } = *up;
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let was_known = peer.met.is_some();
+        let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
+        peer.met = Some(met.again(self.wall));
+        peer.name.clone_from(&hello.name);
+        peer.instance = Some(hello.instance);
+        peer.remote = Some((remote, session.is_dialled()));
+        peer.wrong_id_reported = false;
+        let mut source = remote;
+        source.set_port(hello.listen_port);
+        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
+        peer.addrs.claim(said.chain(from));
+        was_known
+    }
+
+    /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
+    fn note_dialled_address(&mut self, up: &SessionUp, dialled: Option<DialAddr>) {
+        let Some(addr) = dialled else {
+            return;
+        };
+        if let Some(owner) = self.owner_of(&addr, &up.peer) {
+            self.tell_wrong_id(&addr, owner, up.peer, false);
+        }
+        if let Some(peer) = self.peers.get_mut(&up.peer) {
+            peer.prove(addr, up.remote, self.wall);
+        }
+    }
+
+    /// Adds a session with a connected peer. The arbiter of the pair, the smaller id, keeps only the newest one.
+    fn add_session(&mut self, id: PeerId, session: SessionId, remote: SocketAddr) {
+        let is_arbiter = self.id < id;
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+            return;
+        };
+        let surplus: Vec<SessionId> = if is_arbiter {
+            std::mem::take(&mut connected.sessions)
+        } else if connected.sessions.len() == SESSIONS_PER_PEER_MAX {
+            vec![connected.sessions.remove(0)]
+        } else {
+            Vec::new()
+        };
+        connected.sessions.push(session);
+        self.sessions.insert(session, Session { peer: id, remote, closing: false });
+        for older in surplus {
+            self.close(older, ByeReason::Duplicate);
+        }
+        if is_arbiter {
+            // Only the arbiter may give up its own dial: if both did, nothing would be left.
+            for dial in self.dialing.cancel_to(&id) {
+                self.close(dial, ByeReason::Duplicate);
+            }
+        }
     }
 
     /// Whether this process may speak for its key. A new one takes the old one's place; one that

@@ -12,7 +12,7 @@ use crate::trust::peer_id::PeerId;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// Who.
+    /// The peer's id.
     pub id: PeerId,
     /// Its self-declared name, empty if it has none.
     pub name: String,
