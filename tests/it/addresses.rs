@@ -1,7 +1,7 @@
-//! Where peers are found: by host name, behind port mappings, over IPv4, IPv6, both, and within a link.
+//! Addresses of peers: host names, port mappings, IPv4, IPv6, both, and link-local addresses.
 //!
-//! Most need root, network namespaces, and the tools ip, ss and nft; they say so and pass where
-//! those are missing.
+//! Most tests need root, network namespaces, and the tools ip, ss and nft; without these they print a message
+//! and pass.
 
 use std::fs;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::support::netns::{Network, addr, addr6};
 use crate::support::process::Spec;
 use crate::support::{Cluster, assert_mesh_stays_up};
 
-/// A node in its namespace, on every interface of it.
+/// Start options of a node on every interface of its namespace.
 fn spec(cluster: &Cluster, network: &Network, node: usize) -> Spec {
     let name = format!("n{node}");
     let key = cluster.new_key(&name);
@@ -26,10 +26,10 @@ fn connect(to: impl std::fmt::Display) -> String {
     format!("--connect {to}")
 }
 
-/// Where these see the others.
+/// The addresses at which the observers showed the peer as up.
 fn seen_at(history: &History, observers: &[Member], peer: p2p_gossip::PeerId) -> Vec<String> {
     let up = |event: &Event| match event {
-        Event::Up { peer: who, addr, .. } if *who == peer => Some(addr.to_string()),
+        Event::Up { peer: id, addr, .. } if *id == peer => Some(addr.to_string()),
         _ => None,
     };
     observers.iter().flat_map(|&member| history.events_since(member, 0).filter_map(up)).collect()
@@ -49,16 +49,16 @@ fn connect_name_is_resolved_and_shown_as_its_address() {
     });
 }
 
-/// Four nodes: three on one network, the last behind a router that maps port 17000 to it. It is
-/// known as `advertised`, and may soon make no connection: only that address leads to it.
-fn behind_a_port_mapping(advertised: &str, hosts: &str) {
+/// Runs four nodes: three on one network, the last behind a router that maps port 17000 to it. The last node
+/// advertises `advertised`; later its own dials are blocked, so only that address leads to it.
+fn check_port_mapping(advertised: &str, hosts: &str) {
     let Some(network) = Network::new(5) else { return };
     let (hidden, router) = (4, 5);
     let Some(()) = network.put_behind_router(hidden, router, 17_000) else { return };
     let mut cluster = Cluster::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("127.0.0.1 localhost\n{hosts}\n")).unwrap();
-    // Each node has a view of the file system of its own, and so a file of hosts of its own.
+    // Each node has its own mount namespace, and so its own hosts file.
     let with_hosts = format!("mount --bind {} /etc/hosts", file.path().display());
     let mut nodes = Vec::new();
     for node in 1..=hidden {
@@ -73,7 +73,7 @@ fn behind_a_port_mapping(advertised: &str, hosts: &str) {
     }
     cluster.wait_full_mesh(&nodes);
 
-    // Connections from behind the router are refused from now on, and those that there are end.
+    // From now on the network drops new connections from behind the router; the existing ones are cut.
     let router_ip = addr(router).ip();
     network.set_faults(&[format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop")]);
     let mark = cluster.mark();
@@ -99,16 +99,16 @@ fn behind_a_port_mapping(advertised: &str, hosts: &str) {
 
 #[test]
 fn node_behind_a_port_mapping_is_dialled_at_its_advertised_address() {
-    behind_a_port_mapping("10.77.0.5:17000", "");
+    check_port_mapping("10.77.0.5:17000", "");
 }
 
 #[test]
-fn node_behind_a_port_mapping_is_dialled_by_its_advertised_name() {
-    behind_a_port_mapping("Router.example:17000", "10.77.0.5 router.example");
+fn node_behind_a_port_mapping_is_dialled_at_its_advertised_name() {
+    check_port_mapping("Router.example:17000", "10.77.0.5 router.example");
 }
 
 #[test]
-fn names_with_a_thousand_addresses_cost_few_attempts_and_never_delay_the_user() {
+fn names_with_a_thousand_addresses_cause_few_dials_and_do_not_delay_connect_names() {
     const NAMES: usize = ADDRS_MAX;
     let Some(network) = Network::new(6) else { return };
     let (victim, liars, late) = (1, 2..6, 6);
@@ -132,7 +132,7 @@ fn names_with_a_thousand_addresses_cost_few_attempts_and_never_delay_the_user() 
         let args = connect(addr(victim)) + &advertised;
         nodes.push(cluster.start(spec(&cluster, &network, liar).with_args(&args)));
     }
-    // The liars do not find each other where they say that they are.
+    // The liars cannot reach each other at their advertised addresses.
     let victim_node = nodes[0];
     let ids: Vec<PeerId> = nodes[1..].iter().map(|&liar| cluster.id(liar)).collect();
     cluster.wait_for("all liars to join", &nodes, |history| {
@@ -159,12 +159,12 @@ fn names_with_a_thousand_addresses_cost_few_attempts_and_never_delay_the_user() 
     assert!((1..=attempts_max).contains(&attempts), "{attempts} connection attempts in {seconds} s");
     cluster.check(&[victim_node], |history| {
         let refused = history.log_mentions(victim_node, "of names given with --connect");
-        refused.then(|| "a name of the user was not looked up".to_owned())
+        refused.then(|| "a --connect name was not looked up".to_owned())
     });
 }
 
 #[test]
-fn two_nodes_without_ipv4_meet() {
+fn two_nodes_without_ipv4_connect() {
     let Some(network) = Network::new(2) else { return };
     for node in [1, 2] {
         network.ip(node, "addr flush dev eth0");
@@ -175,7 +175,7 @@ fn two_nodes_without_ipv4_meet() {
     let second = cluster.start(spec(&cluster, &network, 2).with_args(&connect(addr6(1))));
     cluster.wait_full_mesh(&[first, second]);
     assert_mesh_stays_up(&cluster, &[first, second]);
-    // Either finds the other again, so both know where.
+    // Each node restores the link after an outage of its interface.
     for node in [1, 2] {
         let mark = cluster.mark();
         network.ip(node, "link set eth0 down");
@@ -185,14 +185,14 @@ fn two_nodes_without_ipv4_meet() {
             (lost(first, ids[1]) && lost(second, ids[0])).then_some(())
         });
         network.ip(node, "link set eth0 up");
-        // The address goes with the interface.
+        // The kernel removes the address with the interface.
         network.ip(node, &format!("addr replace {}/64 dev eth0 nodad", addr6(node).ip()));
         cluster.wait_full_mesh(&[first, second]);
     }
 }
 
 #[test]
-fn two_nodes_that_meet_over_ipv4_and_ipv6_keep_one_session() {
+fn two_nodes_that_dial_over_ipv4_and_ipv6_keep_one_session() {
     let Some(network) = Network::new(2) else { return };
     for node in [1, 2] {
         network.ip(node, &format!("addr add {}/64 dev eth0 nodad", addr6(node).ip()));
@@ -204,20 +204,21 @@ fn two_nodes_that_meet_over_ipv4_and_ipv6_keep_one_session() {
         cluster.spawn(spec)
     });
     cluster.wait_full_mesh(&nodes);
-    // Five seconds, within which surplus sessions are gone.
+    // This takes five seconds; surplus sessions end within that time.
     assert_mesh_stays_up(&cluster, &nodes);
     assert_eq!([1, 2].map(|node| network.connections(node)), [1, 1]);
 }
 
 #[test]
-fn nodes_on_one_link_need_no_other_addresses() {
+fn nodes_on_one_link_connect_with_link_local_addresses_only() {
     let Some(network) = Network::new(3) else { return };
     for node in 1..=3 {
         network.ip(node, "addr flush dev eth0");
         network.ip(node, &format!("addr add fe80::{node}/64 dev eth0 nodad"));
     }
     let mut cluster = Cluster::new();
-    // One is on every interface, one is told its interface by number, one is bound to its address.
+    // The first listens on every interface, the second dials with an interface number, the third binds to its
+    // address.
     let first = cluster.start(spec(&cluster, &network, 1));
     let index = network.interface_index(2);
     let join = format!("--connect [fe80::1%{index}]:7000");

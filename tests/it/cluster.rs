@@ -11,9 +11,9 @@ use crate::support::process::Spec;
 use crate::support::{Cluster, assert_mesh_stays_up, localhost, names, ping_disorder, unique_addr};
 
 #[test]
-fn two_nodes_meet_and_ping() {
+fn two_nodes_connect_and_ping() {
     let mut cluster = Cluster::new();
-    // As the README has it, on every interface.
+    // As in the README, on every interface.
     let nodes = cluster.start_star(Spec::named("a"), [Spec::named("b")]);
     cluster.wait_full_mesh(&nodes);
 
@@ -47,7 +47,7 @@ fn two_nodes_meet_and_ping() {
     });
 }
 
-/// Where a member that listens on every interface is reached from this machine.
+/// The loopback address of a member that listens on every interface.
 fn cluster_addr(history: &History, member: Member) -> SocketAddr {
     let (_, addr) = history.listening(member).expect("it listens");
     SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()))
@@ -83,7 +83,7 @@ fn nodes_join_in_a_chain() {
 }
 
 #[test]
-fn node_that_connects_to_two_meshes_merges_them() {
+fn node_that_connects_to_two_meshes_joins_them() {
     let mut cluster = Cluster::new();
     let island = |cluster: &mut Cluster, prefix: &str| {
         let others: Vec<_> = names(prefix, 4).skip(1).collect();
@@ -107,13 +107,13 @@ fn node_that_connects_to_two_meshes_merges_them() {
 }
 
 #[test]
-fn node_bound_to_one_address_is_known_by_it() {
+fn node_bound_to_one_address_is_learned_at_that_address() {
     let mut cluster = Cluster::new();
     let mut nodes: Vec<Member> = Vec::new();
     for last_octet in 2..=5 {
         let bind = SocketAddr::from(([127, 0, 0, last_octet], 0));
         let spec = Spec::named(format!("at-{last_octet}")).with_bind(bind);
-        // In a chain, so that most are learned from others instead of being dialled at `--connect`.
+        // In a chain, so that nodes learn most addresses from other nodes instead of `--connect`.
         let spec = match nodes.last() {
             Some(&previous) => spec.with_connect(cluster.addr(previous)),
             None => spec,
@@ -140,7 +140,7 @@ fn node_bound_to_one_address_is_known_by_it() {
 }
 
 #[test]
-fn killed_node_is_reported_and_returns_with_its_key_and_port() {
+fn killed_node_goes_down_and_returns_with_its_key_and_port() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
@@ -162,7 +162,7 @@ fn killed_node_is_reported_and_returns_with_its_key_and_port() {
 }
 
 #[test]
-fn node_killed_and_restarted_at_once_is_up_again() {
+fn node_restarted_right_after_a_kill_comes_up_once() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("carol");
     let others = [Spec::named("b"), Spec::named("carol").with_key(&key)];
@@ -189,7 +189,7 @@ fn node_killed_and_restarted_at_once_is_up_again() {
 }
 
 #[test]
-fn suspended_node_is_dead_until_it_wakes() {
+fn suspended_node_is_down_until_it_resumes() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 3).map(spec));
@@ -200,7 +200,7 @@ fn suspended_node_is_dead_until_it_wakes() {
     let mark = cluster.mark();
     cluster.signal(sleeper, Signal::STOP);
     cluster.wait_down(awake, sleeper_id, DownReason::Timeout, mark);
-    // Pings after that show that the others live on without it, and give their redials time to pile up on it.
+    // These pings show that the other nodes continue without it, and give their redials time to accumulate.
     let without = cluster.mark();
     cluster.wait_pings(awake, 10, without);
     cluster.check_steady(awake, without);
@@ -211,7 +211,7 @@ fn suspended_node_is_dead_until_it_wakes() {
     cluster.check(&nodes, |history| {
         let downs = history.downs_since(sleeper, mark);
         let declared = downs.iter().any(|&(_, reason)| reason == DownReason::Timeout);
-        declared.then(|| "the sleeper blamed its own sleep on the others".to_owned())
+        declared.then(|| "the suspended node declared the other nodes dead".to_owned())
     });
     cluster.check(&nodes, |history| {
         let others_lost = |&m: &Member| history.downs_since(m, mark).iter().any(|&(p, _)| p != sleeper_id);
@@ -220,7 +220,7 @@ fn suspended_node_is_dead_until_it_wakes() {
 }
 
 #[test]
-fn machine_that_slept_wakes_without_a_down() {
+fn nodes_suspended_together_resume_without_a_loss() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 2).map(spec));
@@ -230,7 +230,7 @@ fn machine_that_slept_wakes_without_a_down() {
     for &node in &nodes {
         cluster.signal(node, Signal::STOP);
     }
-    // The sleep is the tested case: it is longer than the timeout, and there is no event to wait for.
+    // The sleep is longer than the timeout. No event can replace it, because all nodes are suspended.
     std::thread::sleep(p2p_gossip::internals::limits::TIMEOUT + p2p_gossip::internals::limits::HEARTBEAT);
     for &node in &nodes {
         cluster.signal(node, Signal::CONT);
@@ -240,7 +240,7 @@ fn machine_that_slept_wakes_without_a_down() {
 }
 
 #[test]
-fn sigterm_is_a_leave() {
+fn sigterm_makes_the_node_leave() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 3).map(spec));
@@ -253,7 +253,7 @@ fn sigterm_is_a_leave() {
     assert_eq!(status.code(), Some(0), "a leave is a clean end");
     cluster.check(&nodes, |history| {
         let last = history.events_since(leaver, mark).last();
-        (last != Some(&Event::Stopped)).then(|| format!("the leaver's last word is {last:?}"))
+        (last != Some(&Event::Stopped)).then(|| format!("the leaver's last event is {last:?}"))
     });
     cluster.wait_left(&others, leaver_id, mark);
     assert_mesh_stays_up(&cluster, &others);
@@ -264,14 +264,14 @@ fn sigterm_is_a_leave() {
 }
 
 #[test]
-fn bootstrap_peer_is_joined_once_it_starts() {
+fn bootstrap_peer_that_starts_late_is_joined() {
     let mut cluster = Cluster::new();
     let first_addr = unique_addr();
     let early = ["b", "c"].map(|name| {
         let spec = Spec::named(name).with_bind(localhost()).with_connect(first_addr);
         cluster.start(spec.with_log("info"))
     });
-    cluster.wait_for("a word about the peer that is not there", &early, |history| {
+    cluster.wait_for("a log line about the absent peer", &early, |history| {
         early.iter().all(|&m| history.log_mentions(m, &first_addr.to_string())).then_some(())
     });
     let first = cluster.start(Spec::named("a").with_bind(first_addr));
@@ -281,7 +281,7 @@ fn bootstrap_peer_is_joined_once_it_starts() {
 }
 
 #[test]
-fn restarted_first_node_keeps_its_id() {
+fn killed_first_node_rejoins_with_its_key() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
@@ -293,7 +293,7 @@ fn restarted_first_node_keeps_its_id() {
     let again = cluster.restart_spec(nodes[0]);
     cluster.kill(nodes[0]);
     cluster.wait_down(others, first, DownReason::Closed, mark);
-    // It has no bootstrap address: the others have to find it.
+    // It has no `--connect` address: the other nodes must dial it.
     let returned = cluster.start(again);
     let whole = [&[returned], others].concat();
     cluster.wait_full_mesh(&whole);
@@ -301,7 +301,7 @@ fn restarted_first_node_keeps_its_id() {
 }
 
 #[test]
-fn first_node_with_a_new_key_is_a_new_peer() {
+fn first_node_restarted_with_a_new_key_is_a_new_peer() {
     let mut cluster = Cluster::new();
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
     let nodes = cluster.start_star(Spec::named("first").with_bind(unique_addr()), others);
@@ -321,12 +321,12 @@ fn first_node_with_a_new_key_is_a_new_peer() {
     assert_mesh_stays_up(&cluster, &whole);
     cluster.check(&whole, |history| {
         let revived = |&m: &Member| history.ups_since(m, replaced).contains(&old);
-        others.iter().any(revived).then(|| "the old id came back to life".to_owned())
+        others.iter().any(revived).then(|| "the old id came up again".to_owned())
     });
 }
 
 #[test]
-fn first_node_returns_after_leaving() {
+fn first_node_that_left_rejoins_after_a_restart() {
     let mut cluster = Cluster::new();
     let key = cluster.new_key("first");
     let others = names("other", 3).map(|name| Spec::named(name).with_bind(unique_addr()));
@@ -354,12 +354,12 @@ fn two_processes_with_one_key_are_reported_and_do_not_alternate() {
     let older = cluster.start(twin("older"));
     cluster.wait_full_mesh(&[first, older]);
     let newer = cluster.start(twin("newer"));
-    let told = [(first, "two processes use one key"), (older, "uses our key"), (newer, "uses our key")];
-    cluster.wait_for("all three to be told", &[first, older, newer], |history| {
-        told.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
+    let reports = [(first, "two processes use one key"), (older, "uses our key"), (newer, "uses our key")];
+    cluster.wait_for("all three nodes to report the shared key", &[first, older, newer], |history| {
+        reports.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
     });
 
-    // From here on only the newer one is there, whatever the older one tries.
+    // From now on only the newer process is a member, although the older one keeps dialling.
     let mark = cluster.mark();
     cluster.wait_for("ten pings of the newer one", &[first, older, newer], |history| {
         let shared = history.listening(newer).map(|(id, _)| id);
@@ -370,7 +370,7 @@ fn two_processes_with_one_key_are_reported_and_do_not_alternate() {
 }
 
 #[test]
-fn node_whose_bootstrap_address_is_itself_logs_it_and_runs_on() {
+fn node_that_dials_its_own_address_logs_it_once_and_continues() {
     let mut cluster = Cluster::new();
     let addr = unique_addr();
     let node = cluster.start(Spec::named("alone").with_bind(addr).with_connect(addr));
@@ -381,12 +381,12 @@ fn node_whose_bootstrap_address_is_itself_logs_it_and_runs_on() {
     cluster.wait_full_mesh(&[node, other]);
     assert_mesh_stays_up(&cluster, &[node, other]);
     cluster.check(&[node], |history| {
-        (history.log_count(node, "this address is our own") != 1).then(|| "said more than once".to_owned())
+        (history.log_count(node, "this address is our own") != 1).then(|| "logged more than once".to_owned())
     });
 }
 
 #[test]
-fn crossed_dials_end_on_one_session() {
+fn crossed_dials_end_with_one_session() {
     for round in 1..=20 {
         let mut cluster = Cluster::new();
         let (here, there) = (unique_addr(), unique_addr());
@@ -394,7 +394,7 @@ fn crossed_dials_end_on_one_session() {
             |name, bind, connect| Spec::named(name).with_bind(bind).with_connect(connect).with_period(0.1);
         let pair = [cluster.spawn(spec("a", here, there)), cluster.spawn(spec("b", there, here))];
         if round % 2 == 0 {
-            // Stopped and woken together, so that both dials are under way at the same moment.
+            // Both nodes are suspended and resumed together, so that both dials run at the same moment.
             for signal in [Signal::STOP, Signal::CONT] {
                 for node in pair {
                     cluster.addr(node);
@@ -415,7 +415,7 @@ fn crossed_dials_end_on_one_session() {
 }
 
 #[test]
-fn dead_peer_does_not_disturb_the_others() {
+fn peer_that_stays_dead_does_not_disturb_the_other_nodes() {
     let mut cluster = Cluster::new();
     let spec = |name: String| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("n1".to_owned()), names("other", 4).map(spec));

@@ -1,6 +1,5 @@
-//! What is installed beside the program: completions in the shells that they are for, the manual
-//! page, the file for a container, and the rules of the Makefile that put all that in its place. What
-//! a machine lacks is skipped, and said.
+//! The files installed with the program: shell completions, the manual page, the Dockerfile, and the install
+//! rules of the Makefile. A test prints a message and passes if its tool is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,7 +8,7 @@ fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dist").join(name)
 }
 
-/// Whether a tool is there; says so if it is not.
+/// True if a tool is not installed; prints a message in that case.
 fn is_missing(tool: &str) -> bool {
     let is_missing = Command::new(tool).arg("--version").output().is_err();
     if is_missing {
@@ -18,7 +17,7 @@ fn is_missing(tool: &str) -> bool {
     is_missing
 }
 
-/// What it says on success.
+/// Runs the command successfully and returns its stdout.
 #[track_caller]
 fn output_of(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -28,7 +27,7 @@ fn output_of(command: &mut Command) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// What bash offers for the last of these words.
+/// The completions of bash for the last of these words.
 fn bash(words: &[&str], dir: &Path) -> Vec<String> {
     let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let script = format!(
@@ -66,7 +65,7 @@ fn bash_completes_options_values_and_verbs() {
 }
 
 #[test]
-fn zsh_can_read_its_completion() {
+fn zsh_parses_its_completion_file() {
     if !is_missing("zsh") {
         output_of(Command::new("zsh").arg("-n").arg(dist("_p2p-gossip")));
     }
@@ -90,13 +89,13 @@ fn fish_completes_options_values_and_verbs() {
 }
 
 #[test]
-fn manual_page_has_no_faults() {
+fn manual_page_passes_lint_and_lists_every_option() {
     if is_missing("mandoc") {
         return;
     }
     assert_eq!(output_of(Command::new("mandoc").arg("-Tlint").arg(dist("p2p-gossip.1"))), "");
     let text = output_of(Command::new("mandoc").args(["-Tascii", "-Owidth=200"]).arg(dist("p2p-gossip.1")));
-    // Bold and underlined characters are typed twice.
+    // mandoc prints bold and underlined characters twice, with a backspace between.
     let mut plain = String::new();
     for c in text.chars() {
         if c == '\u{8}' {
@@ -114,14 +113,14 @@ fn manual_page_has_no_faults() {
 }
 
 #[test]
-fn container_file_has_no_faults() {
+fn dockerfile_passes_lint() {
     if !is_missing("hadolint") {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
         assert_eq!(output_of(Command::new("hadolint").arg(file)), "");
     }
 }
 
-/// The files below a directory.
+/// All files below a directory, sorted.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -133,7 +132,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn installed_files_have_standard_places_and_can_be_removed() {
+fn install_puts_files_in_standard_places_and_uninstall_removes_them() {
     if is_missing("make") {
         return;
     }
@@ -142,7 +141,7 @@ fn installed_files_have_standard_places_and_can_be_removed() {
         let destination = format!("DESTDIR={}", root.path().display());
         let mut command = Command::new("make");
         command.args(["-s", "-C", env!("CARGO_MANIFEST_DIR"), rule, "PREFIX=/usr", &destination]);
-        // Whatever make runs these tests has settings of its own.
+        // A make that runs these tests has its own settings in the environment.
         output_of(command.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL"))
     };
     make("install-files");

@@ -1,11 +1,11 @@
-//! Nodes inside another program: what the library promises beside what the binary shows.
+//! Nodes embedded in another program: the public API of the library.
 
 use std::time::{Duration, Instant};
 
 use p2p_gossip::internals::limits::MESSAGE_BYTES_MAX;
 use p2p_gossip::{BroadcastError, Config, Event, Events, Identity, Node, PeerState};
 
-/// For events that come within moments, on however busy a machine.
+/// Deadline for events that normally arrive within moments.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(connect: &[&Node]) -> Node {
@@ -15,7 +15,7 @@ fn start(connect: &[&Node]) -> Node {
     Node::start(config, Identity::generate().unwrap()).unwrap()
 }
 
-/// A first node and others that join through it, all connected to each other.
+/// Starts a first node and others that join through it; returns when all are connected to each other.
 fn mesh(size: usize) -> Vec<Node> {
     let mut nodes = vec![start(&[])];
     for _ in 1..size {
@@ -49,23 +49,23 @@ fn broadcasts_reach_every_peer_in_order() {
     let nodes = mesh(3);
     let sender = &nodes[1];
     let readers = [&nodes[0], &nodes[2]].map(Node::subscribe);
-    let said: Vec<String> = (0..100).map(|n| format!("message {n}")).collect();
-    for text in &said {
+    let sent: Vec<String> = (0..100).map(|n| format!("message {n}")).collect();
+    for text in &sent {
         let delivery = sender.broadcast(text.clone()).unwrap();
         assert_eq!((delivery.reached(), delivery.missed()), (2, 0));
         assert_eq!(delivery.wait(PATIENCE), 2);
     }
     for reader in &readers {
-        let heard: Vec<String> = said.iter().map(|_| next_message(reader)).collect();
-        assert_eq!(heard, said);
+        let received: Vec<String> = sent.iter().map(|_| next_message(reader)).collect();
+        assert_eq!(received, sent);
     }
-    // The sender does not hear itself, and every reader of events hears the same.
+    // The sender does not receive its own broadcasts, and every reader of events gets the same ones.
     assert!(sender.events().try_iter().all(|event| !matches!(event, Event::Message { .. })));
-    assert_eq!(next_message(nodes[0].events()), said[0]);
+    assert_eq!(next_message(nodes[0].events()), sent[0]);
 }
 
 #[test]
-fn subscriber_gets_every_later_message() {
+fn subscriber_receives_messages_sent_after_its_subscription() {
     let nodes = mesh(2);
     for round in 0..500 {
         let events = nodes[0].subscribe();
@@ -75,7 +75,7 @@ fn subscriber_gets_every_later_message() {
 }
 
 #[test]
-fn joiner_that_waits_until_settled_reaches_all_members() {
+fn broadcast_of_a_settled_joiner_reaches_every_peer() {
     let nodes = mesh(6);
     for _ in 0..5 {
         let joiner = start(&[&nodes[0]]);
@@ -83,11 +83,11 @@ fn joiner_that_waits_until_settled_reaches_all_members() {
         let delivery = joiner.broadcast("hello, all").unwrap();
         assert_eq!((delivery.reached(), delivery.wait(PATIENCE)), (6, 6));
     }
-    assert!(nodes[0].wait_settled(), "a node without bootstrap addresses is settled");
+    assert!(nodes[0].wait_settled(), "a node without bootstrap addresses is settled at once");
 }
 
 #[test]
-fn wait_until_settled_ends_when_the_node_stops() {
+fn wait_settled_returns_false_when_the_node_stops() {
     let unreachable = Config::default().port(0).connect(["127.0.0.1:9".parse().unwrap()]);
     let node = Node::start(unreachable, Identity::generate().unwrap()).unwrap();
     let handle = node.handle();
@@ -95,7 +95,7 @@ fn wait_until_settled_ends_when_the_node_stops() {
         let handle = handle.clone();
         move || handle.wait_settled()
     });
-    // The answer to a later question shows that the earlier one may wait.
+    // The reply to this later request shows that the node keeps the earlier request waiting.
     assert!(!node.status().unwrap().mesh.is_joined);
     node.shutdown();
     assert!(!waiting.join().unwrap());
@@ -105,7 +105,7 @@ fn wait_until_settled_ends_when_the_node_stops() {
 }
 
 #[test]
-fn messages_sent_before_leaving_arrive() {
+fn broadcast_before_shutdown_arrives() {
     let mut nodes = mesh(2);
     let leaver = nodes.pop().unwrap();
     leaver.broadcast("last words").unwrap();
@@ -115,7 +115,7 @@ fn messages_sent_before_leaving_arrive() {
 }
 
 #[test]
-fn too_long_message_is_refused() {
+fn too_long_message_is_refused_and_not_sent() {
     let nodes = mesh(2);
     let too_long = "x".repeat(MESSAGE_BYTES_MAX + 1);
     let error = nodes[0].broadcast(too_long).unwrap_err();
@@ -126,7 +126,7 @@ fn too_long_message_is_refused() {
 }
 
 #[test]
-fn status_counts_what_the_node_does() {
+fn status_reports_peers_and_totals() {
     let nodes = mesh(2);
     wait_for(nodes[0].events(), |event| matches!(event, Event::Ping { rtt_ms: Some(_), .. }));
     let status = nodes[0].status().unwrap();
@@ -145,7 +145,7 @@ fn status_counts_what_the_node_does() {
 }
 
 #[test]
-fn dropping_a_node_leaves_the_mesh() {
+fn dropped_node_leaves_the_mesh() {
     let mut nodes = mesh(2);
     let events = nodes[1].subscribe();
     let id = nodes[1].id();

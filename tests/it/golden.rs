@@ -1,10 +1,10 @@
-//! Frames of protocol version 1 that were written once and must be read for ever, and written alike:
-//! nodes of different builds are members of one mesh.
+//! Golden frames of protocol version 1. Every build must encode and decode them identically, because nodes of
+//! different builds are members of one mesh.
 //!
 //! `tests/fixtures/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
-//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds those that are
-//! missing. An older node ends the session at a kind of message that it does not know, so a new one
-//! needs a new version of the protocol (`ALPN` in src/tls.rs).
+//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds missing lines. An older
+//! node ends the session at an unknown kind of message, so a new kind needs a new version of the protocol
+//! (`ALPN`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,13 +16,14 @@ use p2p_gossip::internals::wire::{
 };
 use p2p_gossip::{DialAddr, PeerId};
 
-/// Every kind of message at the edges of what it can say. Added to, never changed.
-fn corpus() -> Vec<(&'static str, Message)> {
-    let ping = |seq, text: &str| Message::Ping { seq, text: text.to_owned() };
-    let heartbeat = |seq, echo, digest| Message::Heartbeat { seq, echo, digest };
-    let broadcast = |text: &str| Message::Broadcast { text: text.to_owned() };
-    let notice = |at: &str| Message::Notice(Notice::KeyInUse(at.parse().unwrap()));
-    let peers = |records, more| Message::Peers { records, more };
+type Row = (&'static str, Message);
+
+/// Every kind of message with its smallest, usual and largest values. Rows are added, never changed.
+fn corpus() -> Vec<Row> {
+    [hellos(), pings(), heartbeats(), peer_lists(), notices(), byes(), broadcasts()].concat()
+}
+
+fn hellos() -> Vec<Row> {
     let empty = Hello {
         instance: 0,
         name: String::new(),
@@ -48,19 +49,19 @@ fn corpus() -> Vec<(&'static str, Message)> {
         proof: Some([0xff; 32]),
     };
     assert_eq!(longest.advertised.len(), ADDRS_MAX);
-    let record = |byte, addrs, connected| PeerRecord { id: PeerId::from_bytes([byte; 32]), addrs, connected };
-    let many = (0..RECORDS_MAX).map(|at| {
-        let addr = format!("10.0.0.{}:{}", at + 1, 250 + at);
-        record(u8::try_from(at).unwrap(), addrs(&[&addr]), at % 2 == 0)
-    });
-    let bye = Message::Bye;
     vec![
         ("hello-empty", Message::Hello(empty)),
         ("hello-usual", Message::Hello(usual)),
         ("hello-longest", Message::Hello(longest)),
+    ]
+}
+
+fn pings() -> Vec<Row> {
+    let ping = |seq, text: &str| Message::Ping { seq, text: text.to_owned() };
+    vec![
         ("ping-empty", ping(0, "")),
         ("ping-usual", ping(1, "ping")),
-        // Where the encoding of a number becomes longer.
+        // The encoding of a number becomes longer at these values.
         ("ping-250", ping(250, "")),
         ("ping-251", ping(251, "")),
         ("ping-65535", ping(65_535, "")),
@@ -68,29 +69,51 @@ fn corpus() -> Vec<(&'static str, Message)> {
         ("ping-4294967295", ping(4_294_967_295, "")),
         ("ping-4294967296", ping(4_294_967_296, "")),
         ("ping-longest", ping(u64::MAX, &"\u{10ffff}".repeat(PING_TEXT_BYTES_MAX / 4))),
+    ]
+}
+
+fn heartbeats() -> Vec<Row> {
+    let heartbeat = |seq, echo, digest| Message::Heartbeat { seq, echo, digest };
+    vec![
         ("heartbeat-first", heartbeat(0, None, 0)),
         ("heartbeat-usual", heartbeat(7, Some(Echo { seq: 6, held_us: 421_337 }), 0xfedc_ba98_7654_3210)),
         ("heartbeat-last", heartbeat(u64::MAX, Some(Echo { seq: u64::MAX, held_us: u64::MAX }), u64::MAX)),
+    ]
+}
+
+fn peer_lists() -> Vec<Row> {
+    let peers = |records, more| Message::Peers { records, more };
+    let record = |byte, addrs, connected| PeerRecord { id: PeerId::from_bytes([byte; 32]), addrs, connected };
+    let usual = vec![
+        record(1, addrs(&["127.0.0.1:8081", "node.example.org:7000"]), true),
+        record(0xfe, addrs(&["[fe80::1]:8080"]), false),
+    ];
+    let longest = record(0xff, addrs(&[longest_name().as_str(); ADDRS_MAX]), true);
+    let many = (0..RECORDS_MAX).map(|at| {
+        let addr = format!("10.0.0.{}:{}", at + 1, 250 + at);
+        record(u8::try_from(at).unwrap(), addrs(&[&addr]), at % 2 == 0)
+    });
+    vec![
         ("peers-request", Message::PeersRequest),
         ("peers-none", peers(Vec::new(), false)),
         ("peers-more", peers(vec![record(0, Vec::new(), false)], true)),
-        (
-            "peers-usual",
-            peers(
-                vec![
-                    record(1, addrs(&["127.0.0.1:8081", "node.example.org:7000"]), true),
-                    record(0xfe, addrs(&["[fe80::1]:8080"]), false),
-                ],
-                false,
-            ),
-        ),
-        (
-            "peers-longest",
-            peers(vec![record(0xff, addrs(&[longest_name().as_str(); ADDRS_MAX]), true)], true),
-        ),
+        ("peers-usual", peers(usual, false)),
+        ("peers-longest", peers(vec![longest], true)),
         ("peers-many", peers(many.collect(), false)),
+    ]
+}
+
+fn notices() -> Vec<Row> {
+    let notice = |at: &str| Message::Notice(Notice::KeyInUse(at.parse().unwrap()));
+    vec![
         ("notice-key-in-use-v4", notice("192.0.2.7:40000")),
         ("notice-key-in-use-v6", notice("[2001:db8::7]:40000")),
+    ]
+}
+
+fn byes() -> Vec<Row> {
+    let bye = Message::Bye;
+    vec![
         ("bye-leaving", bye(ByeReason::Leaving)),
         ("bye-duplicate", bye(ByeReason::Duplicate)),
         ("bye-silent", bye(ByeReason::Silent)),
@@ -104,13 +127,19 @@ fn corpus() -> Vec<(&'static str, Message)> {
         ("bye-network-key-missing", bye(ByeReason::NetworkKeyMissing)),
         ("bye-network-key-wrong", bye(ByeReason::NetworkKeyWrong)),
         ("bye-network-key-unknown", bye(ByeReason::NetworkKeyUnknown)),
+    ]
+}
+
+fn broadcasts() -> Vec<Row> {
+    let broadcast = |text: &str| Message::Broadcast { text: text.to_owned() };
+    vec![
         ("broadcast-empty", broadcast("")),
         ("broadcast-usual", broadcast("backup done")),
         ("broadcast-longest", broadcast(&"0123456789abcdef".repeat(MESSAGE_BYTES_MAX / 16))),
     ]
 }
 
-/// The row of the corpus with this kind of message. A new kind of message does not compile without a row.
+/// The prefix of the names for this kind of message. A new kind does not compile until it has one.
 fn kind(message: &Message) -> &'static str {
     match message {
         Message::Hello(_) => "hello",
@@ -151,14 +180,14 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/v1.txt")
 }
 
-/// The frames kept, by name, in hexadecimal.
-fn kept() -> BTreeMap<String, String> {
+/// The golden frames in hexadecimal, by name.
+fn golden_frames() -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(file()).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let frames: Vec<_> = lines.map(|line| line.split_once(' ').expect("a name and a frame")).collect();
     let by_name: BTreeMap<_, _> =
         frames.iter().map(|&(name, hex)| (name.to_owned(), hex.to_owned())).collect();
-    assert_eq!(by_name.len(), frames.len(), "a name stands for one frame");
+    assert_eq!(by_name.len(), frames.len(), "a name occurs twice");
     by_name
 }
 
@@ -174,45 +203,49 @@ fn from_hex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// Adds what is new in the corpus to the file, if that is wanted.
+/// Adds missing frames of the corpus to the file if the environment variable is set.
 fn add_missing() {
     if std::env::var_os("P2P_GOSSIP_WRITE_GOLDEN").is_none() {
         return;
     }
-    let kept = kept();
+    let golden = golden_frames();
     let mut text = std::fs::read_to_string(file()).unwrap();
-    for (name, message) in corpus().iter().filter(|(name, _)| !kept.contains_key(*name)) {
+    for (name, message) in corpus().iter().filter(|(name, _)| !golden.contains_key(*name)) {
         writeln!(text, "{name} {}", to_hex(&encode(message).unwrap())).unwrap();
     }
     std::fs::write(file(), text).unwrap();
 }
 
 #[test]
-fn golden_frames_of_version_1_decode_and_encode() {
+fn frames_of_version_1_are_read_and_written_unchanged() {
     add_missing();
-    let mut kept = kept();
+    let mut golden = golden_frames();
     for (name, message) in corpus() {
         assert!(name.starts_with(kind(&message)), "{name} is of another kind");
-        let hex = kept.remove(name).unwrap_or_else(|| panic!("{name} is missing in {:?}", file()));
+        let hex = golden.remove(name).unwrap_or_else(|| panic!("{name} is missing in {:?}", file()));
         let frame = from_hex(&hex);
         let mut reader = FrameReader::new();
-        // Whatever is short enough may come first.
+        // A Hello is decoded under the length limit of the first frame.
         if !matches!(message, Message::Hello(_)) {
             reader.after_hello();
         }
         reader.buffer().extend_from_slice(&frame);
-        assert_eq!(reader.next_message().as_ref(), Ok(&Some(message.clone())), "{name} is read otherwise");
+        assert_eq!(
+            reader.next_message().as_ref(),
+            Ok(&Some(message.clone())),
+            "{name} is decoded differently"
+        );
         assert!(reader.is_empty(), "{name} has bytes left");
-        assert_eq!(to_hex(&encode(&message).unwrap()), hex, "{name} is written otherwise");
+        assert_eq!(to_hex(&encode(&message).unwrap()), hex, "{name} is encoded differently");
     }
-    assert!(kept.is_empty(), "no message of the corpus is called {:?}", kept.keys());
+    assert!(golden.is_empty(), "no message of the corpus is called {:?}", golden.keys());
 }
 
 #[test]
-fn golden_file_has_every_kind_of_message() {
+fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // As many as `kind` can say: 7 that are no goodbye, and each reason for one.
+    // The number of results of `kind`: 7 kinds without Bye, and 13 reasons of Bye.
     assert_eq!(kinds.len(), 7 + 13, "{kinds:?}");
 }

@@ -1,9 +1,9 @@
-//! Several hosts as people have them: two subnets with a router between them and one host behind a
-//! NAT, each with a state directory and a supervisor that restarts its node. Joining across all that,
-//! crashes, reboots, and a router that goes away and comes back.
+//! A site of several hosts: two subnets with a router between them and one host behind a NAT. Each node has a
+//! state directory and is restarted as by a service manager. The tests cover joins, crashes, reboots and an
+//! outage of the router.
 //!
-//! Needs root, network namespaces, and the tools ip, ss and nft; says so and passes where they are
-//! missing. `make test-hosts` runs these alone.
+//! They need root, network namespaces, and the tools ip, ss and nft; without these they print a message and
+//! pass. `make test-hosts` runs these alone.
 
 use crate::support::history::{History, Member};
 use crate::support::process::Spec;
@@ -11,17 +11,17 @@ use crate::support::site::{GATE, HOSTS, PORT, Site, addr, addr6};
 use crate::support::{Cluster, assert_mesh_stays_up};
 use p2p_gossip::PeerId;
 
-/// The hosts' nodes; each is started as its service manager would.
+/// The nodes of the hosts, each started as by a service manager.
 struct World {
     // Dropped first: namespaces go after the nodes in them.
     cluster: Cluster,
     site: Site,
-    /// The node that now runs on each of [`HOSTS`].
+    /// The current node on each of [`HOSTS`], in their order.
     nodes: Vec<Member>,
 }
 
 impl World {
-    /// Five nodes, of which the others join through the first, or `None` where that is not possible.
+    /// Starts five nodes; the others join through the first. `None` if the machine lacks a requirement.
     fn start() -> Option<Self> {
         let site = Site::new()?;
         let mut world = Self { cluster: Cluster::new(), site, nodes: Vec::new() };
@@ -36,7 +36,7 @@ impl World {
         Some(world)
     }
 
-    /// The arguments of a host's service. Only the first start has a bootstrap address.
+    /// The start options of a host's service. Only its first start adds `--connect`.
     fn service(&self, host: &str) -> Spec {
         let spec = Spec::named(host).with_namespace(self.site.namespace(host));
         let spec = Spec { port: PORT, ..spec.with_state(&self.cluster.path(host)) };
@@ -44,48 +44,48 @@ impl World {
     }
 
     fn node(&self, host: &str) -> Member {
-        self.nodes[at(host)]
+        self.nodes[index(host)]
     }
 
-    /// All nodes but those of these hosts.
+    /// All nodes except those of these hosts.
     fn nodes_without(&self, hosts: &[&str]) -> Vec<Member> {
         HOSTS.into_iter().filter(|host| !hosts.contains(host)).map(|host| self.node(host)).collect()
     }
 
-    /// Starts the node of a host again, which is who it was.
+    /// Starts the node of a host again and checks that its id is the same.
     fn start_again(&mut self, host: &str, id: PeerId) {
         let node = self.cluster.start(self.service(host));
-        self.nodes[at(host)] = node;
-        assert_eq!(self.cluster.id(node), id, "{host} has another id now");
+        self.nodes[index(host)] = node;
+        assert_eq!(self.cluster.id(node), id, "the id of {host} has changed");
     }
 
-    /// Waits until each of these has lost these peers since the mark.
-    fn wait_loss(&self, of: &[PeerId], by: &[Member], mark: usize) {
-        self.cluster.wait_for("the loss of those who are gone", by, |history: &History| {
-            let lost = |&node: &Member| {
+    /// Waits until each observer has lost each of these peers since the mark.
+    fn wait_loss(&self, lost: &[PeerId], observers: &[Member], mark: usize) {
+        self.cluster.wait_for("the loss of the peers", observers, |history: &History| {
+            let has_lost = |&node: &Member| {
                 let downs = history.downs_since(node, mark);
-                of.iter().all(|id| downs.iter().any(|(peer, _)| peer == id))
+                lost.iter().all(|id| downs.iter().any(|(peer, _)| peer == id))
             };
-            by.iter().all(lost).then_some(())
+            observers.iter().all(has_lost).then_some(())
         });
     }
 }
 
-/// The options of the README's commands that begin like this.
-fn options(beginning: &str) -> Vec<&'static str> {
+/// The options of the README's only command with this beginning.
+fn readme_options(beginning: &str) -> Vec<&'static str> {
     let lines = include_str!("../../README.md").lines();
     let mut found = lines.filter(|line| line.starts_with(beginning));
-    let line = found.next().expect("the README has it");
+    let line = found.next().expect("the README has the command");
     assert!(found.next().is_none(), "{beginning} is there twice");
     line.split_whitespace().filter(|word| word.starts_with("--")).collect()
 }
 
-fn at(host: &str) -> usize {
+fn index(host: &str) -> usize {
     HOSTS.iter().position(|&h| h == host).expect("a host with a node")
 }
 
 #[test]
-fn crashed_node_finds_the_mesh_again_on_every_subnet() {
+fn crashed_node_rejoins_from_every_part_of_the_site() {
     let Some(mut world) = World::start() else { return };
     for host in ["b1", "c1", "a1"] {
         let id = world.cluster.id(world.node(host));
@@ -94,22 +94,22 @@ fn crashed_node_finds_the_mesh_again_on_every_subnet() {
         world.start_again(host, id);
         world.cluster.wait_full_mesh(&world.nodes);
         world.cluster.check(&others, |history| {
-            // Only the one that crashed was lost, whether that was seen as an end or as a restart.
-            let strange =
+            // Only the crashed node was lost, whether the observer saw a close or a restart.
+            let unexpected =
                 |&node: &Member| history.downs_since(node, mark).into_iter().find(|(peer, _)| *peer != id);
-            others.iter().find_map(strange).map(|(peer, why)| format!("lost {}: {why}", peer.short()))
+            others.iter().find_map(unexpected).map(|(peer, why)| format!("lost {}: {why}", peer.short()))
         });
     }
     assert_mesh_stays_up(&world.cluster, &world.nodes);
 }
 
 #[test]
-fn rebooted_host_returns_without_bootstrap_addresses() {
+fn rebooted_host_rejoins_without_connect_addresses() {
     let Some(mut world) = World::start() else { return };
     for host in ["a2", "c1"] {
         let id = world.cluster.id(world.node(host));
         let (others, mark) = (world.nodes_without(&[host]), world.cluster.mark());
-        // The network is gone before any node can say goodbye.
+        // The network goes down first, so that no goodbye can be sent.
         world.site.unplug(host);
         world.cluster.kill(world.node(host));
         world.wait_loss(&[id], &others, mark);
@@ -121,7 +121,7 @@ fn rebooted_host_returns_without_bootstrap_addresses() {
 }
 
 #[test]
-fn mesh_split_by_a_router_heals_when_the_router_returns() {
+fn router_outage_splits_the_mesh_and_it_heals_afterwards() {
     let Some(world) = World::start() else { return };
     let here = ["a1", "a2"].map(|host| world.node(host));
     let there = world.nodes_without(&["a1", "a2"]);
@@ -130,7 +130,7 @@ fn mesh_split_by_a_router_heals_when_the_router_returns() {
     world.site.set_router(false);
     world.wait_loss(&ids(&there), &here, mark);
     world.wait_loss(&ids(&here), &there, mark);
-    // Each half goes on.
+    // Each half stays a full mesh.
     world.cluster.wait_full_mesh(&here);
     world.cluster.wait_full_mesh(&there);
     world.site.set_router(true);
@@ -138,12 +138,12 @@ fn mesh_split_by_a_router_heals_when_the_router_returns() {
     assert_mesh_stays_up(&world.cluster, &world.nodes);
 }
 
-/// The README's recipe: with which options the hosts are started, and that they need no more afterwards.
+/// The README's recipe: the hosts start with its options and need no `--connect` after a reboot.
 #[test]
-fn three_machines_form_a_mesh_again_after_all_rebooted() {
+fn three_machines_recipe_of_the_readme_survives_a_reboot_of_all() {
     const PORT_DEFAULT: u16 = 8080;
-    assert_eq!(options("./p2p-gossip --name alpha"), ["--name", "--state"]);
-    assert_eq!(options("./p2p-gossip --name beta"), ["--name", "--state", "--connect"]);
+    assert_eq!(readme_options("./p2p-gossip --name alpha"), ["--name", "--state"]);
+    assert_eq!(readme_options("./p2p-gossip --name beta"), ["--name", "--state", "--connect"]);
     let Some(site) = Site::new() else { return };
     let mut cluster = Cluster::new();
     let hosts = [("alpha", "a1"), ("beta", "a2"), ("gamma", "b1")];
@@ -164,7 +164,7 @@ fn three_machines_form_a_mesh_again_after_all_rebooted() {
 }
 
 #[test]
-fn two_hosts_with_ipv6_only_meet_across_the_router() {
+fn two_hosts_with_ipv6_only_connect_across_the_router() {
     let Some(site) = Site::new() else { return };
     let mut cluster = Cluster::new();
     let mut start = |host: &str, join: &[std::net::SocketAddr]| {

@@ -1,4 +1,4 @@
-//! What `--output json` promises to programs that read it.
+//! The stable fields of `--output json`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::support::process::Spec;
 use crate::support::{Cluster, localhost};
 
-/// Fields of each event. Taking one away or renaming one breaks readers; adding one belongs here too.
+/// The fields of each event. Removing or renaming a field breaks programs that read it. A new field must be
+/// added here.
 const FIELDS: [(&str, &[&str]); 7] = [
     ("listening", &["time", "event", "id", "addr"]),
     ("up", &["time", "event", "peer", "name", "addr", "members"]),
@@ -21,14 +22,14 @@ const FIELDS: [(&str, &[&str]); 7] = [
 ];
 
 #[test]
-fn every_event_has_the_documented_fields() {
+fn every_event_has_its_documented_fields() {
     let mut cluster = Cluster::new();
     let spec = |name| Spec::named(name).with_bind(localhost());
     let nodes = cluster.start_star(spec("a"), [spec("killed"), spec("leaver")]);
     cluster.wait_full_mesh(&nodes);
-    // The first ping may come before a round trip was measured; both kinds are wanted.
+    // The first ping may arrive before a round trip was measured; the test needs pings with and without one.
     cluster.wait_pings(&nodes, 10, 0);
-    speak("hello", cluster.addr(nodes[0]));
+    broadcast_from_another_node("hello", cluster.addr(nodes[0]));
     cluster.wait_for("the message", &nodes[..1], |history| {
         history.records().iter().any(|record| record.json["text"] == "hello").then_some(())
     });
@@ -44,16 +45,16 @@ fn every_event_has_the_documented_fields() {
         for record in history.records() {
             let event = record.json["event"].as_str().expect("checked when it was parsed");
             missing.remove(event);
-            if let Some(breach) = breach(event, &record.json) {
-                return Some(format!("{breach}: {}", record.json));
+            if let Some(deviation) = deviation(event, &record.json) {
+                return Some(format!("{deviation}: {}", record.json));
             }
         }
         (!missing.is_empty()).then(|| format!("never seen: {missing:?}"))
     });
 }
 
-/// Another node joins, sends a message, and leaves.
-fn speak(text: &str, through: SocketAddr) {
+/// Starts another node, which joins, broadcasts the text and leaves.
+fn broadcast_from_another_node(text: &str, through: SocketAddr) {
     let bind = "127.0.0.1".parse().expect("an address");
     let config = Config::default().port(0).bind(bind).connect([through.into()]);
     let speaker = Node::start(config, Identity::generate().expect("a key")).expect("a node");
@@ -61,21 +62,21 @@ fn speak(text: &str, through: SocketAddr) {
     assert!(speaker.broadcast(text).expect("a short message").reached() >= 1);
 }
 
-/// What is wrong with an event.
-fn breach(event: &str, json: &Value) -> Option<String> {
-    let Some((_, promised)) = FIELDS.iter().find(|(name, _)| *name == event) else {
-        return Some("an event that was not promised".to_owned());
+/// Describes the first deviation of an event from its documented fields.
+fn deviation(event: &str, json: &Value) -> Option<String> {
+    let Some((_, documented)) = FIELDS.iter().find(|(name, _)| *name == event) else {
+        return Some("an undocumented event".to_owned());
     };
     let fields = json.as_object().expect("an object, since it has fields");
     let found: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
-    if found != promised.iter().copied().collect() {
-        return Some(format!("fields other than {promised:?}"));
+    if found != documented.iter().copied().collect() {
+        return Some(format!("fields other than {documented:?}"));
     }
-    let wrong = fields.iter().find(|(field, value)| !has_promised_form(field, value));
-    wrong.map(|(field, _)| format!("{field} does not have the promised form"))
+    let wrong = fields.iter().find(|(field, value)| !has_documented_form(field, value));
+    wrong.map(|(field, _)| format!("{field} does not have the documented form"))
 }
 
-fn has_promised_form(field: &str, value: &Value) -> bool {
+fn has_documented_form(field: &str, value: &Value) -> bool {
     let text = value.as_str();
     match field {
         "time" => text.is_some_and(is_timestamp),

@@ -1,5 +1,4 @@
-//! What users set: how often nodes give signs of life, how long they wait for one, and how many
-//! peers they know. Real processes on loopback.
+//! User settings of heartbeat interval, timeout and number of peers, with real processes on loopback.
 
 use p2p_gossip::{DownReason, Event};
 use rustix::process::Signal;
@@ -8,16 +7,17 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, localhost};
 
-/// A node that pings so rarely that only heartbeats are signs of life, unless `period_s` says otherwise.
+/// Start options of a node on loopback with this ping period in seconds.
 fn spec(name: &str, period_s: f64, args: &str) -> Spec {
     Spec::named(name).with_period(period_s).with_bind(localhost()).with_args(args)
 }
 
 #[test]
-fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
+fn nodes_with_different_heartbeats_stay_connected_and_time_out_by_their_own_interval() {
+    /// Ping period in seconds: so long that only heartbeats show that a node is alive.
     const RARELY: f64 = 3600.0;
     let mut cluster = Cluster::new();
-    // The fast one is also the clock of this story: it pings twice a second.
+    // The fast node is also the clock of this test: it pings twice a second.
     let nodes = cluster.start_star(
         spec("fast", 0.5, "--heartbeat 0.2"),
         [
@@ -29,7 +29,7 @@ fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
     let [fast, normal, slow, slow_too] = nodes[..] else { panic!() };
     cluster.wait_full_mesh(&nodes);
 
-    // Longer than the slowest heartbeat, and than every other node's timeout.
+    // Longer than the slowest heartbeat interval and than every timeout except that of the slow nodes.
     let mark = cluster.mark();
     let fast_id = cluster.id(fast);
     cluster.wait_for("fifteen seconds of pings", &nodes, |history| {
@@ -45,13 +45,13 @@ fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
     cluster.wait_down(&[fast, slow_too], normal_id, DownReason::Timeout, mark);
     cluster.wait_down(&[fast, slow_too], slow_id, DownReason::Timeout, mark);
     cluster.check(&nodes, |history| {
-        // To the fast one the normal one is dead after three seconds, the slow one after thirty.
+        // For the fast node the normal node is dead after three seconds, the slow node after thirty.
         let lost: Vec<_> = history.downs_since(fast, mark).into_iter().map(|(peer, _)| peer).collect();
         (lost != [normal_id, slow_id]).then(|| format!("lost {lost:?}"))
     });
     cluster.check(&nodes, |history| {
         let lost = |m: Member| history.downs_since(m, mark).len();
-        ([lost(fast), lost(slow_too)] != [2, 2]).then(|| "a node lost more than those two".to_owned())
+        ([lost(fast), lost(slow_too)] != [2, 2]).then(|| "a node lost more than these two".to_owned())
     });
 
     cluster.signal(normal, Signal::CONT);
@@ -60,7 +60,7 @@ fn nodes_with_different_heartbeats_are_each_declared_dead_in_time() {
 }
 
 #[test]
-fn full_table_refuses_newcomers_until_a_peer_dies() {
+fn full_peer_table_refuses_newcomers_until_a_peer_dies() {
     let mut cluster = Cluster::new();
     let full = cluster.start(spec("full", 0.2, "--max-peers 1"));
     let join = format!("--connect {}", cluster.addr(full));
@@ -70,12 +70,12 @@ fn full_table_refuses_newcomers_until_a_peer_dies() {
     let second = cluster.start(spec("second", 0.2, &join));
     let full_id = cluster.id(full);
     cluster.wait_down(&[second], full_id, DownReason::Refused, 0);
-    cluster.wait_for("both to say why", &[full, second], |history| {
-        let said = history.log_mentions(full, "table of peers is full")
+    cluster.wait_for("both nodes to log the reason", &[full, second], |history| {
+        let logged = history.log_mentions(full, "table of peers is full")
             && history.log_mentions(second, "table of peers is full");
-        said.then_some(())
+        logged.then_some(())
     });
-    // Nothing of that concerns those who are in.
+    // The refusal does not affect the existing members.
     let mark = cluster.mark();
     cluster.wait_pings(&[full, first], 10, mark);
     cluster.check_steady(&[full, first], mark);
@@ -83,10 +83,10 @@ fn full_table_refuses_newcomers_until_a_peer_dies() {
         let second_id = history.listening(second)?.0;
         let ups = history.events_since(full, 0);
         let admitted = ups.filter(|e| matches!(e, Event::Up { peer, .. } if *peer == second_id)).count();
-        (admitted > 0).then(|| "it was let in".to_owned())
+        (admitted > 0).then(|| "the second node was admitted".to_owned())
     });
 
-    // The dead make room for the living, at once; and not the other way round.
+    // A dead peer makes room for a newcomer at once. A returning peer does not displace a live one.
     let first_id = cluster.id(first);
     let again = cluster.restart_spec(first);
     cluster.kill(first);

@@ -1,8 +1,8 @@
-//! Faults of a real network under real nodes: packets that vanish, links that go down, kernels
-//! that refuse to send. Who is declared dead, and is the mesh whole again afterwards?
+//! Faults of a real network under real nodes: lost packets, links that go down, kernels that refuse to send.
+//! The tests check which peers are declared dead, and that the mesh heals.
 //!
-//! Needs root, network namespaces, and the tools ip, ss and nft; says so and passes where they are
-//! missing. What is measured on the way is shown by `cargo test --test it network_faults -- --nocapture`.
+//! They need root, network namespaces, and the tools ip, ss and nft; without these they print a message and
+//! pass. `cargo test --test it network_faults -- --nocapture` prints the measurements.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +18,12 @@ use crate::support::netns::{Network, addr, drop_dials, drop_from_to, partition, 
 use crate::support::process::Spec;
 use crate::support::{Cluster, assert_mesh_stays_up, pings_shown_twice, unique_addr};
 
-/// A silence that was waited out.
+/// The observer waited for the timeout.
 const SILENCE: &[DownReason] = &[DownReason::Timeout];
-/// A silence, or the end of a connection whose other end had waited it out.
+/// The observer waited for the timeout, or the other end did so first and closed the connection.
 const SILENCE_OR_END: &[DownReason] = &[DownReason::Timeout, DownReason::Closed];
 
-/// Nodes 1, 2, …, each in its own namespace; the others join through the first.
+/// Nodes 1, 2, …, each in its own namespace. The other nodes join through the first.
 struct World {
     // Dropped first: namespaces go after the nodes in them.
     cluster: Cluster,
@@ -32,7 +32,7 @@ struct World {
 }
 
 impl World {
-    /// Starts so many nodes, on a network with room for some more. `None` where that is not possible.
+    /// Starts `count` nodes on a network with room for `spare` more. `None` if the machine lacks a requirement.
     fn start(count: usize, spare: usize, period_s: f64) -> Option<Self> {
         let network = Network::new(count + spare)?;
         let mut world = Self { cluster: Cluster::new(), network, nodes: Vec::new() };
@@ -47,11 +47,11 @@ impl World {
     }
 
     /// Eight nodes that ping five times a second.
-    fn of_eight() -> Option<Self> {
+    fn start_eight() -> Option<Self> {
         Self::start(8, 0, 0.2)
     }
 
-    /// How node `node` is started: it keeps its place and its key when it is started again.
+    /// The start options of a node: its address and key stay the same at each start.
     fn spec(&self, node: usize) -> Spec {
         let name = format!("n{node}");
         let key = self.cluster.new_key(&name);
@@ -63,11 +63,11 @@ impl World {
         self.nodes[node - 1]
     }
 
-    /// Waits until each of these observers has lost each of those nodes.
+    /// Waits until each observer has lost each of the `lost` nodes.
     fn wait_lost(&self, observers: &[usize], lost: &[usize], mark: usize) {
         let lost: Vec<PeerId> = lost.iter().map(|&node| self.cluster.id(self.member(node))).collect();
         let observers: Vec<Member> = observers.iter().map(|&node| self.member(node)).collect();
-        self.cluster.wait_for("the losses that the fault must bring", &observers, |history| {
+        self.cluster.wait_for("the losses that the fault causes", &observers, |history| {
             let noticed = |&observer: &Member| {
                 let downs = history.downs_since(observer, mark);
                 lost.iter().all(|id| downs.iter().any(|(peer, _)| peer == id))
@@ -82,7 +82,7 @@ impl World {
         self.wait_lost(there, here, mark);
     }
 
-    /// Checks that since the mark exactly these were lost, once each and for one of the reasons given.
+    /// Checks that since the mark exactly these losses occurred, once each and for one of the given reasons.
     #[track_caller]
     fn check_losses(&self, expected: &Losses, mark: usize) {
         self.cluster.check(&self.nodes, |history| {
@@ -105,17 +105,17 @@ impl World {
         });
     }
 
-    /// Checks that no node was declared dead for silence before the timeout. Returns the time from
-    /// the last sign of life shown to the loss, by the clock of the node that saw both.
+    /// Checks that no peer was declared dead before the timeout, and prints the times of silence: from the last
+    /// event of the peer to its loss, by the clock of the observer.
     #[track_caller]
-    fn check_silences(&self, story: &str, mark: usize) {
+    fn check_silences(&self, scenario: &str, mark: usize) {
         let mut silences_s = self.cluster.wait_for("the history", &[], |history| {
             let mut last_sign = BTreeMap::new();
             let mut silences_s = Vec::new();
             for (at, record) in history.records().iter().enumerate() {
                 let time = || -> Timestamp { record.json["time"].as_str().unwrap().parse().unwrap() };
                 match record.event {
-                    // The fault may come before the first ping.
+                    // The fault may occur before the first ping.
                     Event::Up { peer, .. } | Event::Ping { peer, .. } => {
                         last_sign.insert((record.member, peer), time());
                     }
@@ -130,8 +130,8 @@ impl World {
         });
         silences_s.sort_by(f64::total_cmp);
         let (first, last) = (silences_s[0], silences_s[silences_s.len() - 1]);
-        println!("{story}: dead after {first:.2} s (soonest) to {last:.2} s (latest) of silence");
-        // What was shown late makes a silence look shorter than it was, but hardly by so much.
+        println!("{scenario}: dead after {first:.2} s (soonest) to {last:.2} s (latest) of silence");
+        // A late event makes a silence look shorter than it was, but by less than a heartbeat.
         assert!(first >= (TIMEOUT - HEARTBEAT).as_secs_f64(), "declared dead after {first} s of silence");
     }
 
@@ -139,17 +139,20 @@ impl World {
         history.listening(self.member(node)).expect("it listens").0
     }
 
-    /// Waits until these are a full mesh, says how long that took, and sees that it stays one with
-    /// pings on every link.
-    fn heals(&self, story: &str, members: &[Member], lifted: Instant) {
+    /// Waits until these members are a full mesh, prints how long that took, and checks that the mesh stays
+    /// complete with pings on every link.
+    fn check_healing(&self, scenario: &str, members: &[Member], lifted: Instant) {
         self.cluster.wait_full_mesh(members);
-        println!("{story}: whole again {:.2} s after the fault was lifted", lifted.elapsed().as_secs_f64());
+        println!(
+            "{scenario}: whole again {:.2} s after the fault was lifted",
+            lifted.elapsed().as_secs_f64()
+        );
         assert_mesh_stays_up(&self.cluster, members);
         self.cluster.check(members, pings_shown_twice);
     }
 }
 
-/// The expected losses: observer, lost peer, and reasons.
+/// Expected losses: (observer, lost node) and the accepted reasons.
 #[derive(Default)]
 struct Losses(BTreeMap<(usize, usize), &'static [DownReason]>);
 
@@ -161,20 +164,20 @@ impl Losses {
         self
     }
 
-    /// Both groups lose each other to silence.
+    /// Both groups lose each other by timeout.
     fn mutual(here: &[usize], there: &[usize]) -> Self {
         Self::default().and(here, there, SILENCE).and(there, here, SILENCE)
     }
 }
 
 #[test]
-fn mesh_split_in_half_for_ten_seconds_heals() {
-    let Some(world) = World::of_eight() else { return };
+fn partition_into_halves_for_ten_seconds_heals() {
+    let Some(world) = World::start_eight() else { return };
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let (mark, began) = (world.cluster.mark(), Instant::now());
     world.network.set_faults(&partition(here, there));
     world.wait_split(here, there, mark);
-    // The length is the story itself: redials have backed off by then.
+    // The partition lasts so long that the redials have backed off.
     thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
     for half in [here, there] {
         let half = half.map(|node| world.member(node));
@@ -183,39 +186,39 @@ fn mesh_split_in_half_for_ten_seconds_heals() {
     }
 
     world.network.clear_faults();
-    world.heals("4|4 partition", &world.nodes, Instant::now());
+    world.check_healing("4|4 partition", &world.nodes, Instant::now());
     world.check_silences("4|4 partition", mark);
     world.check_losses(&Losses::mutual(here, there), mark);
 }
 
 #[test]
-fn one_way_loss_ends_that_link_only() {
-    let Some(world) = World::of_eight() else { return };
+fn one_way_loss_breaks_only_the_affected_links() {
+    let Some(world) = World::start_eight() else { return };
     let mark = world.cluster.mark();
     world.network.set_faults(&[drop_from_to(&[2], &[3]), drop_from_to(&[4, 5], &[6])]);
     let pairs: [(&[usize], &[usize]); 2] = [(&[2], &[3]), (&[4, 5], &[6])];
     let mut losses = Losses::default();
     for (heard, deaf) in pairs {
         world.wait_split(heard, deaf, mark);
-        // The deaf end waits the silence out. The other still hears it, and learns from its
-        // goodbye, or by silence where the goodbye is stuck behind what was never acknowledged.
+        // The deaf end times out. The other end still receives the goodbye of the deaf end, or times out if
+        // unacknowledged data blocks the goodbye.
         losses = losses.and(deaf, heard, SILENCE).and(heard, deaf, SILENCE_OR_END);
     }
     world.network.clear_faults();
-    world.heals("one-way loss", &world.nodes, Instant::now());
+    world.check_healing("one-way loss", &world.nodes, Instant::now());
     world.check_losses(&losses, mark);
 }
 
 #[test]
-fn pings_arrive_on_every_link_at_twenty_percent_packet_loss() {
-    let Some(world) = World::of_eight() else { return };
+fn pings_pass_on_every_link_at_twenty_percent_packet_loss() {
+    let Some(world) = World::start_eight() else { return };
     let mark = world.cluster.mark();
     world.network.set_faults(&[random_loss(20)]);
     world.cluster.wait_pings(&world.nodes, 40, mark);
     world.cluster.check(&world.nodes, |history| {
         let downs: Vec<_> = world.nodes.iter().flat_map(|&m| history.downs_since(m, mark)).collect();
         println!("20 % loss: {} losses on 56 link ends meanwhile", downs.len());
-        // A packet that is late enough counts as silence; nothing else may happen.
+        // A late packet can cause a timeout; no other reason is acceptable.
         let odd = downs.iter().find(|(_, reason)| !SILENCE_OR_END.contains(reason));
         odd.map(|(peer, reason)| format!("{} lost: {reason}", peer.short()))
     });
@@ -224,7 +227,7 @@ fn pings_arrive_on_every_link_at_twenty_percent_packet_loss() {
     let lifted = Instant::now();
     world.cluster.wait_full_mesh(&world.nodes);
     println!("20 % loss: whole again {:.2} s after the fault was lifted", lifted.elapsed().as_secs_f64());
-    // A connection that lost too much to come back by itself may be noticed only now.
+    // Some connections may have lost too much to recover, and time out only now.
     let clear = world.cluster.mark();
     world.cluster.wait_pings(&world.nodes, 25, clear);
     world.cluster.wait_full_mesh(&world.nodes);
@@ -233,42 +236,42 @@ fn pings_arrive_on_every_link_at_twenty_percent_packet_loss() {
 }
 
 #[test]
-fn isolated_node_returns() {
-    let Some(world) = World::of_eight() else { return };
+fn isolated_node_rejoins() {
+    let Some(world) = World::start_eight() else { return };
     let (alone, others) = (&[1], &[2, 3, 4, 5, 6, 7, 8]);
     let mark = world.cluster.mark();
-    // The one that the others had joined through.
+    // The isolated node is the bootstrap peer of the other nodes.
     world.network.set_faults(&partition(alone, others));
     world.wait_split(alone, others, mark);
     world.network.clear_faults();
-    world.heals("isolated node", &world.nodes, Instant::now());
+    world.check_healing("isolated node", &world.nodes, Instant::now());
     world.check_silences("isolated node", mark);
     world.check_losses(&Losses::mutual(alone, others), mark);
 }
 
 #[test]
-fn node_returns_after_its_interface_was_down() {
-    let Some(world) = World::of_eight() else { return };
+fn node_rejoins_when_its_interface_is_up_again() {
+    let Some(world) = World::start_eight() else { return };
     let (alone, others) = (&[5], &[1, 2, 3, 4, 6, 7, 8]);
     let mark = world.cluster.mark();
     world.network.ip(5, "link set eth0 down");
     world.wait_split(alone, others, mark);
     world.network.ip(5, "link set eth0 up");
-    world.heals("interface down and up", &world.nodes, Instant::now());
+    world.check_healing("interface down and up", &world.nodes, Instant::now());
     world.check_silences("interface down and up", mark);
     world.check_losses(&Losses::mutual(alone, others), mark);
 }
 
 #[test]
-fn partition_heals_after_both_sides_gained_and_lost_a_node() {
+fn partition_heals_after_each_side_gained_and_lost_a_node() {
     let Some(mut world) = World::start(8, 2, 0.2) else { return };
-    // Newcomers 9 and 10 are on either side already.
+    // The network assigns the newcomers 9 and 10 to one side each.
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let mark = world.cluster.mark();
     world.network.set_faults(&partition(&[1, 2, 3, 4, 9], &[5, 6, 7, 8, 10]));
     world.wait_split(here, there, mark);
 
-    // One dies, the other says goodbye: the other side hears of neither.
+    // One node dies and another leaves; the opposite side learns of neither.
     let (dead, left) = (world.member(2), world.member(6));
     let (dead_id, left_id) = (world.cluster.id(dead), world.cluster.id(left));
     world.cluster.kill(dead);
@@ -288,7 +291,7 @@ fn partition_heals_after_both_sides_gained_and_lost_a_node() {
     let healed = world.cluster.mark();
     world.network.clear_faults();
     let all = [here_now, there_now].concat();
-    world.heals("partition with changes on both sides", &all, Instant::now());
+    world.check_healing("partition with changes on both sides", &all, Instant::now());
     world.check_silences("partition with changes on both sides", mark);
     let losses = Losses::mutual(here, there).and(&[1, 3, 4], &[2], &[DownReason::Closed]);
     world.check_losses(&losses, mark);
@@ -297,14 +300,14 @@ fn partition_heals_after_both_sides_gained_and_lost_a_node() {
             let ups = history.ups_since(member, healed);
             ups.contains(&dead_id) || ups.contains(&left_id)
         };
-        all.iter().find(revived).map(|_| "who is gone came back to life".to_owned())
+        all.iter().find(revived).map(|_| "a node that had died or left came up again".to_owned())
     });
 }
 
 #[test]
-fn thirty_two_killed_nodes_return_at_once() {
-    // On loopback: 32 namespaces would know each other by 992 neighbour entries, about as many as a
-    // kernel keeps for all of them together. At two seconds a ping, the processor has time to spare.
+fn thirty_two_nodes_restarted_at_once_form_a_full_mesh() {
+    // On loopback: 32 namespaces need 992 neighbour entries, about the kernel's limit for all namespaces
+    // together. At two seconds a ping, the processor has spare time.
     let mut cluster = Cluster::new();
     let specs: Vec<Spec> = (1..=32)
         .map(|node| {
@@ -317,7 +320,7 @@ fn thirty_two_killed_nodes_return_at_once() {
     cluster.wait_full_mesh(&members);
     let specs: Vec<Spec> = members.iter().map(|&member| cluster.restart_spec(member)).collect();
     let ids: Vec<PeerId> = members.iter().map(|&member| cluster.id(member)).collect();
-    // None is to be seen mourning the others: all stand still before the first one dies.
+    // All nodes are suspended before the first one dies, so that no node sees the death of another.
     for &node in &members {
         cluster.signal(node, rustix::process::Signal::STOP);
     }
@@ -342,11 +345,11 @@ fn thirty_two_killed_nodes_return_at_once() {
 }
 
 #[test]
-fn kernel_send_errors_hide_no_dead_link() {
-    let Some(world) = World::of_eight() else { return };
+fn dead_link_is_detected_when_the_kernel_refuses_to_send() {
+    let Some(world) = World::start_eight() else { return };
     let ip = |node| addr(node).ip();
     let mark = world.cluster.mark();
-    // Four links, each with another way in which sending fails at once.
+    // Four links; sending fails at once on each, with a different error.
     world.network.ip(1, &format!("route add unreachable {}/32", ip(2)));
     world.network.ip(3, &format!("route add prohibit {}/32", ip(4)));
     let reset = format!("ip daddr {} meta l4proto tcp reject with tcp reset", ip(6));
@@ -357,7 +360,7 @@ fn kernel_send_errors_hide_no_dead_link() {
     for sender in [1, 3, 5, 7] {
         let receiver = sender + 1;
         world.wait_split(&[sender], &[receiver], mark);
-        // The receiver hears nothing; the sender is told at once, or by the receiver's goodbye.
+        // The receiver times out. The sender times out too, or gets the receiver's goodbye.
         losses = losses.and(&[receiver], &[sender], SILENCE).and(&[sender], &[receiver], SILENCE_OR_END);
     }
 
@@ -365,14 +368,14 @@ fn kernel_send_errors_hide_no_dead_link() {
     world.network.ip(3, &format!("route del prohibit {}/32", ip(4)));
     world.network.set_sender_faults(5, &[]);
     world.network.set_sender_faults(7, &[]);
-    world.heals("local send errors", &world.nodes, Instant::now());
+    world.check_healing("local send errors", &world.nodes, Instant::now());
     world.check_losses(&losses, mark);
 }
 
 #[test]
-fn link_that_one_side_can_dial_is_restored() {
-    let Some(world) = World::of_eight() else { return };
-    // The side that may not dial is once the one that decides about duplicates, and once the other.
+fn link_that_only_one_side_can_dial_is_restored() {
+    let Some(world) = World::start_eight() else { return };
+    // On one link the side that decides about duplicates cannot dial, on the other link the other side.
     let id = |node| world.cluster.id(world.member(node));
     let ordered = |a, b| if id(a) < id(b) { (a, b) } else { (b, a) };
     let ((small, large), (other_small, other_large)) = (ordered(1, 2), ordered(3, 4));
@@ -388,12 +391,12 @@ fn link_that_one_side_can_dial_is_restored() {
         let ends: &[DownReason] = &[DownReason::Closed];
         losses = losses.and(&[one], &[other], ends).and(&[other], &[one], ends);
     }
-    // The fault stays: one dialling side has to be enough.
-    world.heals("one side dials (after the cut)", &world.nodes, cut);
+    // The fault stays: the dials of one side must be enough.
+    world.check_healing("one side dials (after the cut)", &world.nodes, cut);
     world.check_losses(&losses, mark);
 }
 
-/// What a node holds of the machine.
+/// The resources of a node.
 #[derive(Clone, Copy, Debug)]
 struct Holdings {
     threads: usize,
@@ -402,7 +405,7 @@ struct Holdings {
 }
 
 impl Holdings {
-    fn of(pid: u32) -> Self {
+    fn read(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| -> usize {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -415,11 +418,10 @@ impl Holdings {
 
 impl World {
     fn holdings(&self) -> Vec<Holdings> {
-        self.nodes.iter().map(|&member| Holdings::of(self.cluster.pid(member))).collect()
+        self.nodes.iter().map(|&member| Holdings::read(self.cluster.pid(member))).collect()
     }
 
-    /// What each node holds when only the mesh itself is left: the least seen while pings go round
-    /// for longer than a goodbye may take.
+    /// The resources of each node at rest: the minimum during pings for longer than a goodbye may take.
     fn holdings_at_rest(&self) -> Vec<Holdings> {
         let mut least = self.holdings();
         for _ in 0..15 {
@@ -433,8 +435,7 @@ impl World {
         least
     }
 
-    /// Waits until no node holds more threads or descriptors than before; or shows who does, as it
-    /// would for ever.
+    /// Waits until no node has more threads or descriptors than before. Panics after `ROUNDS_MAX` pings.
     fn holdings_back_at(&self, before: &[Holdings]) -> Vec<Holdings> {
         const ROUNDS_MAX: usize = 100;
         let fits = |(now, before): (&Holdings, &Holdings)| {
@@ -448,7 +449,7 @@ impl World {
             self.ping_round();
             now = self.holdings();
         }
-        panic!("something is left over: {now:?}\nbefore: {before:?}");
+        panic!("resources are left over: {now:?}\nbefore: {before:?}");
     }
 
     fn ping_round(&self) {
@@ -460,12 +461,12 @@ impl World {
 #[test]
 fn fifty_partitions_leave_no_resources_behind() {
     const CYCLES: usize = 50;
-    /// Cycles after which the allocator has taken from the system what it needs for good.
+    /// Cycles after which the allocator has reached its steady size.
     const WARM_UP: usize = 10;
-    /// Growth beyond that: a session kept on each link by each cycle would be four times as much.
+    /// Allowed growth beyond that. One leaked session per link and cycle would be four times as much.
     const GROWTH_KIB_MAX: usize = 3 * 1024;
 
-    let Some(world) = World::of_eight() else { return };
+    let Some(world) = World::start_eight() else { return };
     let (here, there) = (&[1, 2, 3, 4], &[5, 6, 7, 8]);
     let before = world.holdings_at_rest();
     let mut warm = before.clone();
@@ -473,7 +474,8 @@ fn fifty_partitions_leave_no_resources_behind() {
     for cycle in 1..=CYCLES {
         let mark = world.cluster.mark();
         world.network.set_faults(&partition(here, there));
-        // Not waiting for silence makes a cycle short. Both ends: a reset would not get across.
+        // Cutting the connections makes a cycle shorter than the timeout. Both ends are cut, because a reset
+        // would not pass the partition.
         thread::scope(|scope| {
             for (group, others) in [(here, there), (there, here)] {
                 for &node in group {

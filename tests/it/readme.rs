@@ -1,8 +1,8 @@
-//! Every command in the README and in the guide (`src/guide/*.md`) works. The test runs shell blocks as they
-//! stand, in a directory of their own. Stand-ins replace the commands that would change the system, reach
-//! other hosts or run for ever.
+//! Every command in the README and in the guide (`src/guide/*.md`) works. The test runs shell blocks
+//! unchanged in a temporary directory. Stand-ins replace the commands that would change the system, reach
+//! other hosts or run without end.
 //!
-//! A node starts far enough to have understood all its options. `hosts.rs` and `trust.rs` run the recipes
+//! A node starts far enough to have parsed all its options. `hosts.rs` and `trust.rs` run the recipes
 //! for several hosts in full. A command without a stand-in is not found, so a new one needs a line here.
 
 use std::fs;
@@ -18,28 +18,28 @@ const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const README_LINES_MAX: usize = 200;
 const README_COLUMNS_MAX: usize = 100;
 
-/// Commands that the blocks use as they are.
+/// Commands that the blocks use without a stand-in.
 const REAL: [&str; 8] = ["cat", "chmod", "env", "grep", "openssl", "sed", "sha256sum", "timeout"];
 
 /// Stand-ins. They write wrong calls to the file `faults`, because a pipe hides exit codes.
 const STAND_INS: [(&str, &str); 8] = [
     (
         "p2p-gossip",
-        // A node that cannot listen at its address says so after it has understood everything else.
+        // A node reports that it cannot listen at its address after it has parsed everything else.
         r#"case $1 in
 keygen | id | peers | forget) want=any ;;
 *)  want='cannot listen'
     case " $* " in *" --bind "*) ;; *) set -- "$@" --bind 203.0.113.77 ;; esac ;;
 esac
-timeout 60 "$PROGRAM" "$@" 2>"$WORK/said"
+timeout 60 "$PROGRAM" "$@" 2>"$WORK/output"
 code=$?
-[ $code -lt 2 ] && { [ "$want" = any ] || grep -q "$want" "$WORK/said"; } ||
-    fault "p2p-gossip $*: exit code $code: $(cat "$WORK/said")"
+[ $code -lt 2 ] && { [ "$want" = any ] || grep -q "$want" "$WORK/output"; } ||
+    fault "p2p-gossip $*: exit code $code: $(cat "$WORK/output")"
 exit 0"#,
     ),
     (
         "make",
-        r#""$MAKE" -n -C "$REPOSITORY" "$@" >"$WORK/said" 2>&1 || fault "make $*: $(cat "$WORK/said")""#,
+        r#""$MAKE" -n -C "$REPOSITORY" "$@" >"$WORK/output" 2>&1 || fault "make $*: $(cat "$WORK/output")""#,
     ),
     ("systemctl", r#"case $* in *' p2p-gossip') ;; *) fault "systemctl $*" ;; esac"#),
     ("journalctl", r#"case $* in '-u p2p-gossip '*) ;; *) fault "journalctl $*" ;; esac"#),
@@ -57,8 +57,8 @@ exit 0"#,
 *) fault "docker $*" ;;
 esac"#,
     ),
-    // Without input a program is still read by the real one.
-    ("jq", r#"[ -z "$JQ" ] || "$JQ" "$@" 2>"$WORK/said" || fault "jq $*: $(cat "$WORK/said")""#),
+    // Without input the real jq still parses the filter.
+    ("jq", r#"[ -z "$JQ" ] || "$JQ" "$@" 2>"$WORK/output" || fault "jq $*: $(cat "$WORK/output")""#),
 ];
 
 /// A page for users.
@@ -71,7 +71,7 @@ struct Page {
 /// A fenced block of a page.
 struct Block<'a> {
     page: &'a str,
-    /// The word behind the opening fence.
+    /// The word after the opening fence.
     kind: &'a str,
     text: String,
 }
@@ -111,14 +111,14 @@ fn pages() -> Vec<Page> {
     pages
 }
 
-/// Where a command is, if it is there.
+/// The path of a command, if it is installed.
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 #[test]
-fn every_command_in_the_pages_works() {
+fn every_command_in_the_pages_is_valid() {
     if find("make").is_none() || find("openssl").is_none() {
         println!("skipped: make or openssl is missing");
         return;
@@ -165,13 +165,13 @@ fn every_command_in_the_pages_works() {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !said.contains("not found"), "{page}:\n{block}\n{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !stderr.contains("not found"), "{page}:\n{block}\n{stderr}");
         let faults = fs::read_to_string(work.join("faults")).unwrap_or_default();
-        assert_eq!(faults, "", "{page}:\n{block}\n{said}");
+        assert_eq!(faults, "", "{page}:\n{block}\n{stderr}");
     }
     for made in ["node.key", "node.crt", "network.key", "new.key", "allowed", "default/p2p-gossip"] {
-        assert!(work.join(made).exists(), "no command has made {made}");
+        assert!(work.join(made).exists(), "no command has created {made}");
     }
 }
 
@@ -183,16 +183,16 @@ fn every_block_has_a_kind_that_a_test_checks() {
                 // Run above. Rust blocks are doctests of the library, which includes these pages.
                 "sh" | "rust" | "rust,no_run" => {}
                 // Given to promtool by `http/scrape.rs`.
-                "yaml" => assert_eq!(page, "src/guide/operations.md", "no test looks at this YAML:\n{text}"),
+                "yaml" => assert_eq!(page, "src/guide/operations.md", "no test checks this YAML:\n{text}"),
                 "json" => {
                     for line in text.lines() {
                         let event = serde_json::from_str::<p2p_gossip::Event>(line);
                         assert!(event.is_ok(), "{page}: {line}: {event:?}");
                     }
                 }
-                // Output for people and drawings, which have nothing to run.
+                // Text output and diagrams contain nothing to run.
                 "text" => {}
-                other => panic!("{page}: no test looks at blocks of the kind {other:?}:\n{text}"),
+                other => panic!("{page}: no test checks blocks of the kind {other:?}:\n{text}"),
             }
         }
     }
@@ -220,7 +220,7 @@ fn guide_pages_begin_with_their_reader() {
 }
 
 #[test]
-fn links_of_the_pages_lead_somewhere() {
+fn links_of_the_pages_have_targets() {
     let pages = pages();
     let names: Vec<&str> =
         pages.iter().filter_map(|page| Path::new(&page.path).file_stem()?.to_str()).collect();
@@ -232,11 +232,11 @@ fn links_of_the_pages_lead_somewhere() {
         for target in targets.iter().filter(|target| !target.starts_with("https://")) {
             assert!(dir.join(target).is_file(), "{}: {target} is not there", page.path);
         }
-        // rustdoc knows the names of all pages; the repository's web view needs a definition of each.
+        // rustdoc resolves the names of all pages; the repository's web view needs a definition of each link.
         for name in &names {
             let is_used = page.text.replace(&format!("[{name}]: "), "").contains(&format!("[{name}]"));
             let is_defined = targets.contains(&format!("{name}.md").as_str());
-            assert!(!is_used || is_defined, "{}: [{name}] leads nowhere", page.path);
+            assert!(!is_used || is_defined, "{}: [{name}] has no target", page.path);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Who may be a peer, and who is on the other end: pins, lists, network keys and strictness, with
-//! real processes.
+//! Authorization of peers with real processes: pins, allow and deny lists, network keys and `--strict`.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -13,7 +12,7 @@ use crate::support::{Cluster, localhost, unique_addr};
 use p2p_gossip::{DownReason, Identity, NetworkKey, PeerId};
 use rustix::process::Signal;
 
-/// A key file and the id that it makes.
+/// Creates a key file; returns its path and its peer id.
 fn key(cluster: &Cluster, name: &str) -> (PathBuf, PeerId) {
     let file = cluster.new_key(name);
     let id = Identity::from_key_file(&file).unwrap().id();
@@ -36,16 +35,16 @@ fn wait_up(cluster: &Cluster, member: Member, peer: PeerId, mark: usize) {
     });
 }
 
-/// Checks that these two have never been members to each other.
-fn never_met(cluster: &Cluster, a: Member, b: Member) {
+/// Checks that neither node has counted the other as a member.
+fn check_never_connected(cluster: &Cluster, a: Member, b: Member) {
     let (a_id, b_id) = (cluster.id(a), cluster.id(b));
     cluster.check(&[a, b], |history| {
-        let met = history.ups_since(a, 0).contains(&b_id) || history.ups_since(b, 0).contains(&a_id);
-        met.then(|| "they met".to_owned())
+        let connected = history.ups_since(a, 0).contains(&b_id) || history.ups_since(b, 0).contains(&a_id);
+        connected.then(|| "they connected".to_owned())
     });
 }
 
-/// Runs the program to its end: exit code and stderr.
+/// Runs the program to its end; returns the exit code and stderr.
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
     let output = command.args(args).stdin(Stdio::null()).output().unwrap();
@@ -53,7 +52,7 @@ fn run(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn pin_accepts_its_peer_by_full_id_or_prefix() {
+fn pinned_address_accepts_the_whole_id_or_its_beginning() {
     let mut cluster = Cluster::new();
     let first = cluster.start(spec("first"));
     let (id, addr) = (cluster.id(first).to_string(), cluster.addr(first));
@@ -65,7 +64,7 @@ fn pin_accepts_its_peer_by_full_id_or_prefix() {
 }
 
 #[test]
-fn pin_reveals_nothing_to_another_peer_and_later_meets_its_peer() {
+fn wrong_peer_at_a_pinned_address_learns_nothing_and_the_right_one_is_joined_later() {
     let mut cluster = Cluster::new();
     let (right_key, right_id) = key(&cluster, "right");
     let place = unique_addr();
@@ -75,7 +74,7 @@ fn pin_reveals_nothing_to_another_peer_and_later_meets_its_peer() {
     let (found, expected) = (cluster.id(wrong).to_string(), right_id.to_string());
     let words = ["ERROR", &found, &expected[..24]];
     wait_log(&cluster, seeker, &words);
-    // Tried on, but told once: two more dials have failed in the same way.
+    // The node keeps retrying but logs the error once: two more dials have failed in the same way.
     let failures = |cluster: &Cluster| {
         let answered = format!("peer {} answered", &found[..10]);
         cluster.wait_for("two more failures", &[seeker], |history| {
@@ -84,13 +83,13 @@ fn pin_reveals_nothing_to_another_peer_and_later_meets_its_peer() {
     };
     failures(&cluster);
     cluster.check(&[seeker], |history| {
-        let is_told = |line: &&String| words.iter().all(|word| line.contains(word));
-        let told = history.log(seeker).iter().filter(is_told).count();
-        (told != 1).then(|| format!("told {told} times"))
+        let is_error = |line: &&String| words.iter().all(|word| line.contains(word));
+        let errors = history.log(seeker).iter().filter(is_error).count();
+        (errors != 1).then(|| format!("logged {errors} times"))
     });
-    // It saw neither a certificate nor a byte: it doesn't know who that was.
+    // The wrong peer received neither a certificate nor any data, so it does not know the seeker's id.
     wait_log(&cluster, wrong, &["incoming connection refused", "expects"]);
-    never_met(&cluster, seeker, wrong);
+    check_never_connected(&cluster, seeker, wrong);
     let seeker_id = cluster.id(seeker).to_string();
     cluster.check(&[wrong], |history| {
         let named = history.log_mentions(wrong, &seeker_id[..10]);
@@ -102,7 +101,7 @@ fn pin_reveals_nothing_to_another_peer_and_later_meets_its_peer() {
 }
 
 #[test]
-fn allow_list_admits_its_peers_and_logs_others() {
+fn allow_list_admits_its_peers_and_logs_the_ids_of_others() {
     let mut cluster = Cluster::new();
     let (friend_key, friend_id) = key(&cluster, "friend");
     let closed = cluster.start(spec("closed").with_option("--allow", friend_id.to_string()));
@@ -113,11 +112,11 @@ fn allow_list_admits_its_peers_and_logs_others() {
     wait_log(&cluster, stranger, &["WARN", "refuses us"]);
     let friend = cluster.start(spec("friend").with_key(&friend_key).with_connect(addr));
     cluster.wait_full_mesh(&[closed, friend]);
-    never_met(&cluster, closed, stranger);
+    check_never_connected(&cluster, closed, stranger);
 }
 
 #[test]
-fn denied_peer_is_refused_even_if_allowed_or_listed() {
+fn denied_peer_is_refused_even_if_it_is_allowed_or_listed_by_a_peer() {
     let mut cluster = Cluster::new();
     let (outcast_key, outcast_id) = key(&cluster, "outcast");
     let (friend_key, friend_id) = key(&cluster, "friend");
@@ -133,14 +132,14 @@ fn denied_peer_is_refused_even_if_allowed_or_listed() {
             .with_connect(addr),
     );
     wait_up(&cluster, closed, friend_id, 0);
-    // The outcast learns of it and comes.
+    // The outcast learns the address of the new node and dials it.
     wait_log(&cluster, closed, &["refused", &outcast_id.to_string(), "deny list"]);
     cluster.wait_pings(&[friend, closed], 3, cluster.mark());
-    never_met(&cluster, closed, outcast);
+    check_never_connected(&cluster, closed, outcast);
 }
 
 #[test]
-fn unusable_list_is_named_with_the_line() {
+fn invalid_list_file_is_reported_with_its_line() {
     let cluster = Cluster::new();
     let (_, id) = key(&cluster, "peer");
     let bad = cluster.file("bad", &format!("# peers\n{id} # one\n\n{id}0\n"));
@@ -160,7 +159,7 @@ fn unusable_list_is_named_with_the_line() {
 }
 
 #[test]
-fn lists_that_admit_no_peer_or_deny_the_node_are_logged() {
+fn lists_that_admit_no_peer_or_deny_the_own_id_are_warned_about() {
     let mut cluster = Cluster::new();
     let (own_key, own_id) = key(&cluster, "own");
     let alone = cluster.start(spec("alone").with_key(&own_key).with_option("--allow", own_id.to_string()));
@@ -170,9 +169,9 @@ fn lists_that_admit_no_peer_or_deny_the_node_are_logged() {
 }
 
 #[test]
-fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
+fn sighup_applies_lists_to_open_sessions_and_ignores_an_invalid_file() {
     let mut cluster = Cluster::new();
-    let list = cluster.file("denied", "# no id\n");
+    let list = cluster.file("denied", "# empty\n");
     let first = cluster.start(spec("first").with_option("--deny-file", &list));
     let addr = cluster.addr(first);
     let second = cluster.start(spec("second").with_connect(addr));
@@ -191,7 +190,7 @@ fn sighup_applies_the_lists_to_live_sessions_and_a_bad_file_changes_nothing() {
     wait_log(&cluster, first, &["incoming connection refused", &third_id.to_string()]);
 
     let mark = cluster.mark();
-    fs::write(&list, "\nnobody\n").unwrap();
+    fs::write(&list, "\nnot an id\n").unwrap();
     cluster.signal(first, Signal::HUP);
     let named = format!("{} line 2", list.display());
     wait_log(&cluster, first, &["ERROR", &named]);
@@ -210,7 +209,7 @@ fn sighup_ends_a_node_without_list_files() {
     let mut cluster = Cluster::new();
     let node = cluster.start(spec("node"));
     if is_ignored(Signal::HUP) {
-        // As under nohup, whose meaning the node keeps as well: it inherits that from us.
+        // As under nohup: the node inherits the ignored signal and keeps ignoring it.
         cluster.signal(node, Signal::HUP);
         let mark = cluster.mark();
         let other = cluster.start(spec("other").with_connect(cluster.addr(node)));
@@ -220,7 +219,7 @@ fn sighup_ends_a_node_without_list_files() {
     assert!(!cluster.end_with_signal(node, Signal::HUP).success());
 }
 
-/// Whether the parent of this process made it ignore the signal.
+/// True if this process ignores the signal.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -228,7 +227,7 @@ fn is_ignored(signal: Signal) -> bool {
     mask & 1 << (signal.as_raw() - 1) != 0
 }
 
-/// A file with a new network key.
+/// Creates a file with a new network key.
 fn network_key(cluster: &Cluster, name: &str) -> PathBuf {
     let file = cluster.path(name);
     NetworkKey::generate().unwrap().write_new(&file).unwrap();
@@ -236,7 +235,7 @@ fn network_key(cluster: &Cluster, name: &str) -> PathBuf {
 }
 
 #[test]
-fn network_key_holders_meet_and_others_are_refused_with_a_reason() {
+fn holders_of_a_network_key_connect_and_other_nodes_log_the_reason() {
     let mut cluster = Cluster::new();
     let [ours, other] = ["ours", "other"].map(|name| network_key(&cluster, name));
     let first = cluster.start(spec("first").with_option("--network-key", &ours));
@@ -256,7 +255,7 @@ fn network_key_holders_meet_and_others_are_refused_with_a_reason() {
     wait_log(&cluster, none, &["WARN", "requires a network key"]);
 
     for (a, b) in [(first, none), (first, wrong), (holder, none)] {
-        never_met(&cluster, a, b);
+        check_never_connected(&cluster, a, b);
     }
     let secrets = [&ours, &other].map(|file| fs::read_to_string(file).unwrap().trim().to_owned());
     let members = [first, friend, none, wrong, holder];
@@ -267,7 +266,7 @@ fn network_key_holders_meet_and_others_are_refused_with_a_reason() {
 }
 
 #[test]
-fn network_key_changes_node_by_node_without_a_down() {
+fn network_key_changes_node_by_node_without_losing_the_mesh() {
     let mut cluster = Cluster::new();
     let [old, new] = ["old", "new"].map(|name| network_key(&cluster, name));
     let places = [(); 3].map(|()| unique_addr());
@@ -289,7 +288,7 @@ fn network_key_changes_node_by_node_without_a_down() {
             let mark = cluster.mark();
             members[n] = cluster.start(node(n, network_keys));
             cluster.wait_full_mesh(&members);
-            // Meanwhile the others have lost only the restarted node.
+            // Meanwhile the other nodes have lost only the restarted node.
             cluster.check(&others, |history| {
                 let lost =
                     |&m: &Member| history.downs_since(m, mark).into_iter().find(|(peer, _)| *peer != id);
@@ -300,7 +299,7 @@ fn network_key_changes_node_by_node_without_a_down() {
 }
 
 #[test]
-fn unusable_network_keys_are_named() {
+fn invalid_network_keys_are_reported() {
     let cluster = Cluster::new();
     let files = ["one", "two", "three"].map(|name| network_key(&cluster, name));
     let bad = cluster.file("bad", "# not a key\n123\n");
@@ -315,8 +314,9 @@ fn unusable_network_keys_are_named() {
     assert!(code == Some(2) && stderr.contains("3 network keys") && stderr.contains("at most 2"), "{stderr}");
 }
 
-/// A node that has met another node, and a node with another key that now has the other's address.
-fn replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2], Spec) {
+/// Starts a watcher and an old node, then replaces the old node by a node with another key at the same address.
+/// Returns the watcher, the new node, the old and the new id, and the options to start the old node again.
+fn start_replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2], Spec) {
     let (old_key, old_id) = key(cluster, "old");
     let place = Spec::named("old").with_bind(unique_addr());
     let old = cluster.start(place.clone().with_key(&old_key));
@@ -330,9 +330,9 @@ fn replaced(cluster: &mut Cluster, watcher: Spec) -> (Member, Member, [PeerId; 2
 }
 
 #[test]
-fn other_key_at_a_known_address_is_logged_as_a_new_peer() {
+fn new_key_at_a_known_address_is_warned_about_and_is_a_new_peer() {
     let mut cluster = Cluster::new();
-    let (watcher, new, [old_id, new_id], _) = replaced(&mut cluster, spec("watcher"));
+    let (watcher, new, [old_id, new_id], _) = start_replaced(&mut cluster, spec("watcher"));
     wait_up(&cluster, watcher, new_id, 0);
     let ids = [old_id.to_string(), new_id.to_string()];
     wait_log(&cluster, watcher, &["WARN", "new peer", &ids[0], &ids[1], "first_seen=20"]);
@@ -340,10 +340,10 @@ fn other_key_at_a_known_address_is_logged_as_a_new_peer() {
 }
 
 #[test]
-fn strict_node_protects_a_known_address() {
+fn strict_node_refuses_a_new_key_at_a_known_address() {
     let mut cluster = Cluster::new();
     let strict = spec("strict").with_switch("--strict");
-    let (watcher, new, [old_id, new_id], old) = replaced(&mut cluster, strict);
+    let (watcher, new, [old_id, new_id], old) = start_replaced(&mut cluster, strict);
     let ids = [old_id.to_string(), new_id.to_string()];
     wait_log(&cluster, watcher, &["WARN", "--strict", &ids[0], &ids[1], "first_seen=20"]);
     wait_log(&cluster, new, &["refused this node", "address of another peer"]);
@@ -351,14 +351,14 @@ fn strict_node_protects_a_known_address() {
     let back = cluster.start(old);
     cluster.wait_full_mesh(&[watcher, back]);
     cluster.check(&[watcher], |history| {
-        let came = history.ups_since(watcher, 0).contains(&new_id);
-        came.then(|| "the strict node counted the new one as a member".to_owned())
+        let joined = history.ups_since(watcher, 0).contains(&new_id);
+        joined.then(|| "the strict node counted the new one as a member".to_owned())
     });
 }
 
-/// The README's recipe, command by command, but for the names of the hosts.
+/// Runs the README's recipe command by command; only the host names differ.
 #[test]
-fn readme_recipe_for_a_closed_network_works() {
+fn closed_network_recipe_of_the_readme_works() {
     let readme = include_str!("../../README.md");
     let list = readme.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
     let shown: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
@@ -405,5 +405,5 @@ fn readme_recipe_for_a_closed_network_works() {
     let stranger = cluster.start(spec("stranger").with_connect(places[0]));
     let stranger_id = cluster.id(stranger).to_string();
     wait_log(&cluster, members[0], &["refused", &stranger_id, "allow list"]);
-    members.iter().for_each(|&member| never_met(&cluster, member, stranger));
+    members.iter().for_each(|&member| check_never_connected(&cluster, member, stranger));
 }

@@ -1,5 +1,4 @@
-//! The verbs as a user meets them: files made and never overwritten, ids that openssl confirms.
-//! Runs the real binary.
+//! The verbs `keygen` and `id` of the real program: files are never overwritten, and openssl confirms the ids.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Runs the program to its end: exit code, stdout, stderr.
+/// Runs the program to its end; returns the exit code, stdout and stderr.
 fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
     command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
@@ -16,15 +15,15 @@ fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// What the program prints when all is well.
+/// Runs the program successfully and returns its stdout.
 #[track_caller]
-fn printed<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S]) -> String {
+fn run_ok<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S]) -> String {
     let (code, stdout, stderr) = run(args);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
     stdout
 }
 
-/// A failure at run time: exit code 1, one line on stderr with each needle.
+/// Checks a failure at run time: exit code 1, one line on stderr with each needle.
 #[track_caller]
 fn assert_failure<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], needles: &[&str]) {
     let (code, stdout, stderr) = run(args);
@@ -35,7 +34,7 @@ fn assert_failure<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], needles: &[&str
     }
 }
 
-/// Wrong usage: exit code 2, the message with each needle, and where to read more.
+/// Checks a usage error: exit code 2, a message with each needle, and a hint to the help text.
 #[track_caller]
 fn assert_usage_error(args: &[&str], needles: &[&str]) {
     let (code, stdout, stderr) = run(args);
@@ -78,10 +77,10 @@ fn mode(file: &Path) -> u32 {
     fs::metadata(file).unwrap().permissions().mode() & 0o7777
 }
 
-/// A shell pipeline's output; `None` where there is no openssl.
+/// Runs a shell pipeline and returns its output. `None` if openssl is not installed.
 fn shell(script: &str, directory: &Path) -> Option<String> {
     let Ok(found) = Command::new("openssl").arg("version").output() else {
-        eprintln!("SKIPPED: there is no openssl here");
+        eprintln!("SKIPPED: openssl is not installed");
         return None;
     };
     assert!(found.status.success());
@@ -91,14 +90,14 @@ fn shell(script: &str, directory: &Path) -> Option<String> {
 }
 
 #[test]
-fn keygen_makes_a_key_pair_and_never_overwrites() {
+fn keygen_creates_a_key_and_certificate_and_never_overwrites_them() {
     let files = Files::new();
     let (key, cert) = (files.text("key.pem"), files.text("cert.pem"));
-    let id = printed(&["keygen", "--key", &key, "--cert", &cert]);
+    let id = run_ok(&["keygen", "--key", &key, "--cert", &cert]);
     assert_eq!((id.len(), id.ends_with('\n')), (65, true), "{id}");
     assert_eq!((mode(&files.path("key.pem")), mode(&files.path("cert.pem"))), (0o600, 0o644));
-    assert_eq!(printed(&["id", "--key", &key]), id);
-    assert_eq!(printed(&["id", "--cert", &cert]), id);
+    assert_eq!(run_ok(&["id", "--key", &key]), id);
+    assert_eq!(run_ok(&["id", "--cert", &cert]), id);
 
     let before = fs::read(&key).unwrap();
     assert_failure(&["keygen", "--key", &key, "--cert", &files.text("other")], &["key.pem", "exists"]);
@@ -111,15 +110,15 @@ fn keygen_makes_a_key_pair_and_never_overwrites() {
 }
 
 #[test]
-fn keygen_makes_a_private_network_key_and_never_overwrites() {
+fn keygen_creates_a_private_network_key_and_never_overwrites_it() {
     let files = Files::new();
     let (key, cert, network) = (files.text("key.pem"), files.text("cert.pem"), files.text("network.key"));
-    assert_eq!(printed(&["keygen", "--network", &network]), "");
+    assert_eq!(run_ok(&["keygen", "--network", &network]), "");
     let text = fs::read_to_string(&network).unwrap();
     let digits = text.strip_suffix('\n').unwrap();
     assert!(digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{text}");
     assert_eq!(mode(&files.path("network.key")), 0o600);
-    // Neither is made if one is in the way.
+    // If one of the files exists, keygen creates none.
     let all = ["keygen", "--key", &key, "--cert", &cert, "--network", &network];
     assert_failure(&all, &["network.key", "exists"]);
     assert_eq!(files.names(), ["network.key"]);
@@ -127,7 +126,7 @@ fn keygen_makes_a_private_network_key_and_never_overwrites() {
 }
 
 #[test]
-fn secrets_are_private_under_any_umask() {
+fn secret_files_are_private_under_any_umask() {
     let files = Files::new();
     for mask in ["000", "277"] {
         let (key, cert) = (format!("{mask}.key"), format!("{mask}.cert"));
@@ -146,16 +145,16 @@ fn secrets_are_private_under_any_umask() {
 }
 
 #[test]
-fn keygen_and_id_name_missing_arguments() {
+fn keygen_and_id_name_missing_options() {
     assert_usage_error(&["keygen"], &["--key", "--cert", "--network"]);
     assert_usage_error(&["keygen", "--key", "k"], &["--key", "--cert"]);
     assert_usage_error(&["keygen", "--netwrok", "k"], &["--netwrok", "--network"]);
     assert_usage_error(&["id"], &["id needs"]);
 }
 
-/// The pipeline is the one of the guide's page on security.
+/// The pipeline is the one of the guide (guide: security).
 #[test]
-fn id_equals_openssl_hash_for_every_kind_of_key() {
+fn id_equals_the_openssl_digest_for_every_kind_of_key() {
     let files = Files::new();
     let id_by_openssl =
         "openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum";
@@ -172,14 +171,14 @@ fn id_equals_openssl_hash_for_every_kind_of_key() {
         );
         let Some(sum) = shell(&make, files.0.path()) else { return };
         for (option, file) in [("--key", "key.pem"), ("--cert", "cert.pem")] {
-            let id = printed(&["id", option, &files.text(file)]);
+            let id = run_ok(&["id", option, &files.text(file)]);
             assert_eq!(sum.split_whitespace().next(), Some(id.trim()), "{kind} {option}");
         }
     }
-    // And for a pair of our own making.
+    // The same for a pair that keygen has created.
     fs::remove_file(files.path("key.pem")).unwrap();
     fs::remove_file(files.path("cert.pem")).unwrap();
-    let id = printed(&["keygen", "--key", &files.text("key.pem"), "--cert", &files.text("cert.pem")]);
+    let id = run_ok(&["keygen", "--key", &files.text("key.pem"), "--cert", &files.text("cert.pem")]);
     let sum = shell(id_by_openssl, files.0.path()).unwrap();
     assert_eq!(sum.split_whitespace().next(), Some(id.trim()));
 }

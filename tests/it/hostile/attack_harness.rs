@@ -1,4 +1,4 @@
-//! One node under attack, an honest peer beside it, and what must be true when the attack is over.
+//! A node under attack, an honest peer beside it, and the checks after the attack.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,14 +11,15 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, localhost};
 
-/// Memory that may stay behind: the allocator keeps some of what hundreds of sessions needed.
+/// Memory that the victim may keep after an attack: the allocator keeps some of what hundreds of sessions
+/// needed.
 const RSS_LEFT_KIB: u64 = 48 * 1024;
-/// What the log says of a handshake that took too long.
+/// Text of the log line about a handshake that took too long.
 pub(super) const HANDSHAKE_TOO_LONG: &str = "handshake not complete";
-/// Time between two reads of /proc, which does not signal changes.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time between two reads of /proc, which has no change notification.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 struct Resources {
     rss_kib: u64,
@@ -27,7 +28,7 @@ struct Resources {
 }
 
 impl Resources {
-    fn of(pid: u32) -> Self {
+    fn read(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the node runs");
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
         let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).expect("the node runs").count();
@@ -45,8 +46,8 @@ impl Resources {
     }
 }
 
-/// A node under attack and an honest peer that is connected to it throughout.
-pub(super) struct AttackHarness {
+/// A node under attack and an honest peer that stays connected to it.
+pub(super) struct Attack {
     pub(super) cluster: Cluster,
     pub(super) victim: Member,
     pub(super) honest: Member,
@@ -54,34 +55,35 @@ pub(super) struct AttackHarness {
     mark: usize,
 }
 
-impl AttackHarness {
-    pub(super) fn begin() -> Self {
-        Self::of(Spec::named("victim"))
+impl Attack {
+    pub(super) fn start() -> Self {
+        Self::start_on(Spec::named("victim"))
     }
 
-    /// With a victim that is started like this, on an address of loopback.
-    pub(super) fn of(victim: Spec) -> Self {
+    /// Starts the victim with these options on a loopback address.
+    pub(super) fn start_on(victim: Spec) -> Self {
         let mut cluster = Cluster::new();
         let spec = Spec::named("honest").with_bind(localhost());
         let nodes = cluster.start_star(victim.with_bind(localhost()), [spec]);
         let (victim, honest) = (nodes[0], nodes[1]);
         let (victim_id, honest_id) = (cluster.id(victim), cluster.id(honest));
         cluster.wait_for("the honest peer to join", &nodes, |history| {
-            let met = history.view(victim).contains(&honest_id) && history.view(honest).contains(&victim_id);
-            met.then_some(())
+            let connected =
+                history.view(victim).contains(&honest_id) && history.view(honest).contains(&victim_id);
+            connected.then_some(())
         });
         cluster.wait_pings(&nodes, 3, 0);
-        let before = Resources::of(cluster.pid(victim));
+        let before = Resources::read(cluster.pid(victim));
         let mark = cluster.mark();
         Self { cluster, victim, honest, before, mark }
     }
 
-    /// Where the victim listens.
+    /// The victim's listening address.
     pub(super) fn addr(&self) -> SocketAddr {
         self.cluster.addr(self.victim)
     }
 
-    /// Waits until the victim has counted this peer as a member.
+    /// Waits until the victim counts this peer as a member.
     pub(super) fn wait_up(&self, peer: PeerId) {
         self.cluster.wait_for("the victim to count the raw peer", &[self.victim], |history| {
             history.ups_since(self.victim, 0).contains(&peer).then_some(())
@@ -95,22 +97,22 @@ impl AttackHarness {
         });
     }
 
-    /// Whether the victim's log mentions it by now.
+    /// True if the victim's log contains the text now.
     pub(super) fn has_logged(&self, text: &str) -> bool {
         self.log_count(text) > 0
     }
 
-    /// Lines of the victim's log that mention it by now.
+    /// Number of lines in the victim's log that contain the text now.
     pub(super) fn log_count(&self, text: &str) -> usize {
         self.cluster.wait_for("the log", &[], |history| Some(history.log_count(self.victim, text)))
     }
 
-    /// Threads that the victim has now.
+    /// Current number of the victim's threads.
     pub(super) fn threads(&self) -> usize {
-        Resources::of(self.cluster.pid(self.victim)).threads
+        Resources::read(self.cluster.pid(self.victim)).threads
     }
 
-    /// A newcomer joins through the victim, now, and pings it; then it leaves.
+    /// Starts a newcomer that joins through the victim, pings it and leaves.
     pub(super) fn newcomer_joins(&mut self) {
         let spec = Spec::named("newcomer").with_bind(localhost()).with_connect(self.addr());
         let mark = self.cluster.mark();
@@ -122,9 +124,9 @@ impl AttackHarness {
         self.cluster.wait_left(&trio[..2], id, mark);
     }
 
-    /// After the attack: a newcomer joins, the honest peer never was lost, and everything that the
-    /// attack took has been given back.
-    pub(super) fn lift(mut self) {
+    /// Checks the state after the attack: a newcomer joins, the victim never lost the honest peer, and the
+    /// victim has freed all resources that the attack used.
+    pub(super) fn end(mut self) {
         self.newcomer_joins();
         let (victim, honest) = (self.victim, self.honest);
         let ids = [self.cluster.id(victim), self.cluster.id(honest)];
@@ -133,26 +135,26 @@ impl AttackHarness {
             let lost = |&m: &Member| history.downs_since(m, mark).into_iter().find(|(p, _)| ids.contains(p));
             [victim, honest].iter().find_map(lost).map(|(p, r)| format!("{} was lost: {r}", p.short()))
         });
-        self.wait_given_back();
+        self.wait_resources_freed();
     }
 
-    /// Checks that the victim's memory is, during the attack, within what may stay behind after it.
-    pub(super) fn within_bounds(&self) {
-        let now = Resources::of(self.cluster.pid(self.victim));
+    /// Checks during the attack that the victim uses no more memory than it may keep afterwards.
+    pub(super) fn check_memory(&self) {
+        let now = Resources::read(self.cluster.pid(self.victim));
         assert!(now.rss_kib <= self.before.rss_kib + RSS_LEFT_KIB, "before {:?}, now {now:?}", self.before);
     }
 
-    /// Waits until the victim holds no more than before the attack.
-    pub(super) fn wait_given_back(&self) {
+    /// Waits until the victim uses no more resources than before the attack.
+    pub(super) fn wait_resources_freed(&self) {
         let pid = self.cluster.pid(self.victim);
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let now = Resources::of(pid);
+            let now = Resources::read(pid);
             if now.is_back_to(self.before) {
                 return;
             }
             assert!(Instant::now() < deadline, "before the attack {:?}, after it {now:?}", self.before);
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_EVERY);
         }
     }
 }

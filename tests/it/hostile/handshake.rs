@@ -1,4 +1,4 @@
-//! Peers that fail, or should fail, before anything of theirs is believed.
+//! Peers that must fail during the handshake.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -11,15 +11,15 @@ use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_config, wait_closed};
 use crate::support::localhost;
 use crate::support::process::Spec;
 
-/// Dials with this configuration and says Hello if it can; how it ends.
-fn attempt(attack: &AttackHarness, config: ClientConfig) -> Ending {
+/// Dials with this configuration and sends a Hello if the handshake succeeds. Returns how the connection ended.
+fn attempt(attack: &Attack, config: ClientConfig) -> Ending {
     let mut raw = Raw::open(attack.addr(), config);
-    // In TLS 1.3 the dialler is done before the other side has judged it.
+    // In TLS 1.3 the dialler completes its handshake before the other side has checked its certificate.
     if let Err(error) = raw.shake_hands() {
         let tls = error.into_inner().and_then(|inner| inner.downcast::<rustls::Error>().ok());
         return Ending { tls: tls.map(|error| *error), bye: None };
@@ -35,23 +35,23 @@ fn alert(ending: &Ending) -> Option<AlertDescription> {
     }
 }
 
-/// Sends bytes that are no proper TLS until the node closes.
-fn plain(attack: &AttackHarness, bytes: &[u8]) {
+/// Sends bytes that are not valid TLS and waits until the node closes the connection.
+fn send_plain(attack: &Attack, bytes: &[u8]) {
     let socket = TcpStream::connect(attack.addr()).unwrap();
     // The node may close before it has read everything.
     let _ = (&socket).write_all(bytes);
     wait_closed(&socket);
 }
 
-fn nobody_came(attack: &AttackHarness) {
+fn check_no_new_member(attack: &Attack) {
     let honest = attack.cluster.id(attack.honest);
     attack.cluster.check(&[attack.victim], |history| {
-        let came = history.ups_since(attack.victim, 0).into_iter().find(|id| *id != honest);
-        came.map(|id| format!("{} was counted as a member", id.short()))
+        let joined = history.ups_since(attack.victim, 0).into_iter().find(|id| *id != honest);
+        joined.map(|id| format!("{} was counted as a member", id.short()))
     });
 }
 
-/// A ClientHello of TLS 1.2: no extension says otherwise.
+/// A ClientHello of TLS 1.2: it has no extension for a later version.
 fn tls12_client_hello() -> Vec<u8> {
     let suites = [0xc0, 0x2b, 0xc0, 0x2f];
     let body = [&[3, 3][..], &[7; 32], &[0, 0, 4], &suites, &[1, 0]].concat();
@@ -59,7 +59,7 @@ fn tls12_client_hello() -> Vec<u8> {
     [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
 }
 
-/// A handshake message that says it has 16 MiB, and begins to send them.
+/// The beginning of a handshake message that claims a length of 16 MiB.
 fn huge_handshake_message() -> Vec<u8> {
     let mut bytes = Vec::new();
     for n in 0..1024 {
@@ -75,12 +75,12 @@ fn huge_handshake_message() -> Vec<u8> {
 
 #[test]
 fn other_protocols_are_refused() {
-    let attack = AttackHarness::begin();
-    plain(&attack, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    let attack = Attack::start();
+    send_plain(&attack, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
     attack.wait_log("not TLS");
-    plain(&attack, &tls12_client_hello());
+    send_plain(&attack, &tls12_client_hello());
     attack.wait_log("does not speak TLS 1.3");
-    plain(&attack, &huge_handshake_message());
+    send_plain(&attack, &huge_handshake_message());
     attack.wait_log("handshake message that is too large");
 
     let mut config = client_config(&Credentials::new());
@@ -90,32 +90,32 @@ fn other_protocols_are_refused() {
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols.clear();
     attempt(&attack, config);
-    attack.wait_log("other side does not speak p2p-gossip/1");
-    nobody_came(&attack);
-    attack.lift();
+    attack.wait_log("does not speak p2p-gossip/1");
+    check_no_new_member(&attack);
+    attack.end();
 }
 
-/// The other direction is a row of `dialled_node_is_checked_by_the_same_rules`.
+/// `invalid_listeners_are_refused_by_the_dialler` covers the other direction.
 #[test]
-fn later_protocol_version_is_refused_by_name() {
-    let attack = AttackHarness::begin();
+fn later_protocol_version_is_refused_and_named_in_the_log() {
+    let attack = Attack::start();
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
     assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::NoApplicationProtocol));
     attack.wait_log("another version of the protocol: p2p-gossip/2");
-    nobody_came(&attack);
-    attack.lift();
+    check_no_new_member(&attack);
+    attack.end();
 }
 
 #[test]
-fn unusable_certificates_are_refused() {
-    let attack = AttackHarness::begin();
+fn invalid_client_certificates_are_refused() {
+    let attack = Attack::start();
     let mut config = client_config(&Credentials::new());
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::CertificateRequired));
     attack.wait_log("it sent no certificate");
 
-    // The victim's certificate is no secret: the victim shows it to every peer that connects.
+    // The victim sends its certificate to every client, so an attacker can copy it.
     let stolen = certificate_of(attack.addr());
     let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
     assert_eq!(alert(&attempt(&attack, client_config(&thief))), Some(AlertDescription::DecryptError));
@@ -127,16 +127,16 @@ fn unusable_certificates_are_refused() {
     attack.wait_log("exactly one certificate");
 
     for bits in [1024, 16_384] {
-        attempt(&attack, client_config(&with_rsa_key(bits)));
+        attempt(&attack, client_config(&credentials_with_rsa_key(bits)));
         attack.wait_log("RSA key is out of range");
     }
-    nobody_came(&attack);
-    attack.lift();
+    check_no_new_member(&attack);
+    attack.end();
 }
 
 #[test]
-fn resumption_and_early_data_are_refused() {
-    let attack = AttackHarness::begin();
+fn sessions_are_not_resumed_and_early_data_is_refused() {
+    let attack = Attack::start();
     let me = Credentials::new();
     let mut config = client_config(&me);
     config.resumption = Resumption::in_memory_sessions(8);
@@ -146,7 +146,7 @@ fn resumption_and_early_data_are_refused() {
         let mut raw = Raw::open(attack.addr(), Arc::clone(&config));
         raw.shake_hands().unwrap();
         assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
-        raw.meet(hello("again"));
+        raw.exchange_hello(hello("again"));
         attack.wait_up(me.id());
         raw.send(&Message::Bye(p2p_gossip::internals::wire::ByeReason::Leaving)).unwrap();
         raw.wait_end();
@@ -154,70 +154,70 @@ fn resumption_and_early_data_are_refused() {
 
     let mut client_hello = Vec::new();
     client(client_config(&Credentials::new())).write_tls(&mut client_hello).unwrap();
-    // Data that the ClientHello has not announced.
-    plain(&attack, &[&client_hello[..], &[23, 3, 3, 0, 40], &[5; 40]].concat());
+    // Early data that the ClientHello has not announced.
+    send_plain(&attack, &[&client_hello[..], &[23, 3, 3, 0, 40], &[5; 40]].concat());
     attack.wait_log("incoming connection refused");
-    // A change of mind: close_notify as an alert.
-    plain(&attack, &[&client_hello[..], &[21, 3, 3, 0, 2, 1, 0]].concat());
-    attack.lift();
+    // A close_notify alert directly after the ClientHello.
+    send_plain(&attack, &[&client_hello[..], &[21, 3, 3, 0, 2, 1, 0]].concat());
+    attack.end();
 }
 
 #[test]
-fn stolen_certificate_without_its_key_is_refused_by_the_dialled_node() {
+fn listener_with_a_stolen_certificate_is_refused() {
     let trap = TcpListener::bind(localhost()).unwrap();
-    let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let attack = Attack::start_on(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
     let stolen = certificate_of(attack.cluster.addr(attack.honest));
     let thief = Credentials { chain: vec![stolen], ..Credentials::new() };
-    // The first may have waited since before there was a certificate to steal.
+    // The victim may have opened the first connection before the certificate was stolen.
     for _ in 0..2 {
         let mut raw = Raw::accept(trap.accept().unwrap().0, &thief);
         assert!(raw.shake_hands().is_err(), "the victim took the thief for the owner");
     }
     attack.wait_log("does not hold the private key of the certificate");
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn dialled_node_is_checked_by_the_same_rules() {
+fn invalid_listeners_are_refused_by_the_dialler() {
     let trap = TcpListener::bind(localhost()).unwrap();
-    let attack = AttackHarness::of(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
+    let attack = Attack::start_on(Spec::named("victim").with_connect(trap.local_addr().unwrap()));
     let mut chained = Credentials::new();
     chained.chain.extend(Credentials::new().chain);
-    let speaking = |me: &Credentials, protocols: &[&[u8]]| {
+    let config_with_protocols = |me: &Credentials, protocols: &[&[u8]]| {
         let mut config = server_config(me);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config
     };
     let me = Credentials::new();
     let rows = [
-        (speaking(&me, &[]), "does not speak p2p-gossip/1"),
-        (speaking(&me, &[b"p2p-gossip/2"]), "another version of the protocol"),
+        (config_with_protocols(&me, &[]), "does not speak p2p-gossip/1"),
+        (config_with_protocols(&me, &[b"p2p-gossip/2"]), "another version of the protocol"),
         (server_config(&chained), "exactly one certificate"),
-        (server_config(&with_rsa_key(1024)), "RSA key is out of range"),
-        (server_config(&with_rsa_key(16_384)), "RSA key is out of range"),
+        (server_config(&credentials_with_rsa_key(1024)), "RSA key is out of range"),
+        (server_config(&credentials_with_rsa_key(16_384)), "RSA key is out of range"),
     ];
     for (config, logged) in rows {
         let before = attack.log_count(logged);
-        // What the victim had dialled before may be of another row.
+        // The victim may have opened this connection during another row.
         while attack.log_count(logged) == before {
             let mut raw = Raw::accept_with(trap.accept().unwrap().0, config.clone());
             let _ = raw.shake_hands().and_then(|()| raw.send(&Message::Hello(hello("trap"))));
             raw.wait_end();
         }
     }
-    nobody_came(&attack);
+    check_no_new_member(&attack);
     drop(trap);
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn openssl_clients_without_a_valid_setup_are_refused() {
+fn openssl_client_gets_the_right_refusals() {
     if Command::new("openssl").arg("version").output().is_err() {
         eprintln!("SKIPPED: there is no openssl here");
         return;
     }
-    let attack = AttackHarness::begin();
-    // The keys that tests make carry their public half, which older versions of openssl can't read.
+    let attack = Attack::start();
+    // Keys that the tests generate contain the public key; older versions of openssl cannot read that form.
     let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519.pem");
     let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ed25519_cert.pem");
     let s_client = |args: &[&str]| {
@@ -230,16 +230,16 @@ fn openssl_clients_without_a_valid_setup_are_refused() {
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
     };
     let good = ["-alpn", "p2p-gossip/1", "-key", key, "-cert", cert];
-    let said = s_client(&[&["-tls1_2"][..], &good].concat());
-    assert!(said.contains("protocol version"), "{said}");
-    let said = s_client(&["-tls1_3", "-alpn", "h2", "-key", key, "-cert", cert]);
-    assert!(said.contains("no application protocol"), "{said}");
-    let said = s_client(&[&["-tls1_3"][..], &good].concat());
-    assert!(said.contains("TLSv1.3") && !said.contains("New Session Ticket"), "{said}");
+    let printed = s_client(&[&["-tls1_2"][..], &good].concat());
+    assert!(printed.contains("protocol version"), "{printed}");
+    let printed = s_client(&["-tls1_3", "-alpn", "h2", "-key", key, "-cert", cert]);
+    assert!(printed.contains("no application protocol"), "{printed}");
+    let printed = s_client(&[&["-tls1_3"][..], &good].concat());
+    assert!(printed.contains("TLSv1.3") && !printed.contains("New Session Ticket"), "{printed}");
     s_client(&["-tls1_3", "-alpn", "p2p-gossip/1"]);
     attack.wait_log("it sent no certificate");
-    nobody_came(&attack);
-    attack.lift();
+    check_no_new_member(&attack);
+    attack.end();
 }
 
 fn certificate_of(addr: std::net::SocketAddr) -> CertificateDer<'static> {
@@ -247,8 +247,8 @@ fn certificate_of(addr: std::net::SocketAddr) -> CertificateDer<'static> {
     raw.tls.peer_certificates().unwrap()[0].clone()
 }
 
-/// A certificate with an RSA public key of this size, which has no private key.
-fn with_rsa_key(bits: usize) -> Credentials {
+/// Credentials whose certificate contains an RSA public key of this size in bits, without a private key.
+fn credentials_with_rsa_key(bits: usize) -> Credentials {
     let modulus = [&[0][..], &vec![0xff; bits / 8]].concat();
     let der = tlv(0x30, &[tlv(2, &modulus), tlv(2, &[1, 0, 1])].concat());
     let me = Credentials::new();
@@ -258,7 +258,7 @@ fn with_rsa_key(bits: usize) -> Credentials {
     Credentials { chain: vec![certificate.der().clone()], key: me.key }
 }
 
-/// DER: a tag, a length of two bytes, and the value.
+/// Encodes a tag, a length of up to two bytes, and the value in DER.
 fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(value.len()).unwrap().to_be_bytes();
     let header = match value.len() {

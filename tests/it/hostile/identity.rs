@@ -1,28 +1,28 @@
-//! Peers that are not who they were, or not the only one.
+//! Peers whose key has changed, and keys that two processes use.
 
 use std::net::TcpListener;
 use std::thread;
 
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, hello};
 use crate::support::history::History;
 use crate::support::localhost;
 use crate::support::process::Spec;
 
 #[test]
-fn other_key_at_a_known_address_is_another_peer() {
+fn new_key_at_a_known_address_is_a_new_peer() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let (owner, intruder) = (Credentials::new(), Credentials::new());
-    let attack = AttackHarness::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
+    let attack = Attack::start_on(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
     let mut raw = loop {
         let mut raw = Raw::accept(entrance.accept().unwrap().0, &owner);
         if raw.shake_hands().is_ok() {
             break raw;
         }
     };
-    raw.meet(hello("owner"));
+    raw.exchange_hello(hello("owner"));
     attack.wait_up(owner.id());
     drop(raw);
 
@@ -30,8 +30,8 @@ fn other_key_at_a_known_address_is_another_peer() {
     let (intruder_id, owner_id) = (intruder.id(), owner.id());
     thread::scope(|scope| {
         scope.spawn(|| {
-            // A dialler that expects the owner refuses it; without an expectation it is a new peer.
-            let mut kept = Vec::new();
+            // A dial that expects the owner fails. A dial without an expected id finds a new peer.
+            let mut open = Vec::new();
             while let Ok((socket, _)) = entrance.accept() {
                 let mut first = [0];
                 if socket.peek(&mut first).is_ok() && first == [b'!'] {
@@ -39,28 +39,28 @@ fn other_key_at_a_known_address_is_another_peer() {
                 }
                 let mut raw = Raw::accept(socket, &intruder);
                 if raw.shake_hands().is_ok() && raw.send(&Message::Hello(hello("intruder"))).is_ok() {
-                    kept.push(raw);
+                    open.push(raw);
                 }
             }
         });
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             attack.wait_log("at a known address");
             attack.wait_up(intruder_id);
         }));
         std::io::Write::write_all(&mut std::net::TcpStream::connect(end).unwrap(), b"!").unwrap();
-        told.unwrap();
+        result.unwrap();
     });
     attack.cluster.check(&[attack.victim], |history| {
         let ups = history.ups_since(attack.victim, 0).into_iter().filter(|id| *id == owner_id).count();
         (ups != 1).then(|| format!("the owner came up {ups} times"))
     });
     drop(entrance);
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
-    let mut attack = AttackHarness::begin();
+fn two_processes_with_one_key_are_reported_and_do_not_disturb_other_peers() {
+    let mut attack = Attack::start();
     let (victim, honest, through) = (attack.victim, attack.honest, attack.addr());
     let key = attack.cluster.new_key("shared");
     let twin = |name: &str| Spec::named(name).with_bind(localhost()).with_key(&key).with_connect(through);
@@ -68,16 +68,16 @@ fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
     attack.cluster.wait_full_mesh(&[victim, honest, older]);
     let newer = attack.cluster.start(twin("newer"));
     let all = [victim, honest, older, newer];
-    let told = [
+    let reports = [
         (victim, "two processes use one key"),
         (honest, "two processes use one key"),
         (older, "uses our key"),
         (newer, "uses our key"),
     ];
-    attack.cluster.wait_for("a report on every node", &all, |history| {
-        told.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
+    attack.cluster.wait_for("all members to report the shared key", &all, |history| {
+        reports.iter().all(|&(member, text)| history.log_count(member, text) > 0).then_some(())
     });
-    // The newer one stays, for all that the older one tries.
+    // The newer process stays connected although the older one keeps dialling.
     let (mark, shared) = (attack.cluster.mark(), attack.cluster.id(newer));
     attack.cluster.wait_for("pings of the newer one", &all, |history| {
         let pings = history.pings_since(mark);
@@ -87,7 +87,7 @@ fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
     attack.cluster.check_steady(&[victim, honest, newer], mark);
     let once = |history: &History, member, text| {
         let lines = history.log_count(member, text);
-        (lines != 1).then(|| format!("{text:?} was said {lines} times"))
+        (lines != 1).then(|| format!("{text:?} was logged {lines} times"))
     };
     attack.cluster.check(&[victim, honest], |history| {
         [victim, honest].into_iter().find_map(|member| once(history, member, "two processes use one key"))
@@ -95,19 +95,19 @@ fn two_processes_with_one_key_are_reported_and_disturb_no_other_peer() {
     for twin in [older, newer] {
         attack.cluster.terminate(twin);
     }
-    attack.lift();
+    attack.end();
 }
 
 #[test]
 fn strangers_with_new_keys_do_not_fill_the_log() {
-    /// Two lines each, up and left, are more than what may be said of strangers.
+    /// Two lines for each, up and left, exceed the rate limit for strangers.
     const STRANGERS: usize = 700;
-    let attack = AttackHarness::begin();
+    let attack = Attack::start();
     let began = std::time::Instant::now();
-    // The count of what was left out comes with the next line that may be written.
+    // The node logs the number of dropped lines with the next line that the limit allows.
     let mut strangers = 0;
     while strangers < STRANGERS || !attack.has_logged("lines suppressed") {
-        assert!(strangers < 20 * STRANGERS, "each of {strangers} strangers has its lines");
+        assert!(strangers < 20 * STRANGERS, "the log has lines for each of {strangers} strangers");
         let mut raw = Raw::join(attack.addr(), &Credentials::new());
         raw.send(&Message::Bye(ByeReason::Leaving)).unwrap();
         raw.wait_end();
@@ -117,5 +117,5 @@ fn strangers_with_new_keys_do_not_fill_the_log() {
     let allowed =
         p2p_gossip::internals::limits::PEERS_MAX + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(lines <= allowed, "{lines} lines on {strangers} strangers");
-    attack.lift();
+    attack.end();
 }

@@ -1,4 +1,4 @@
-//! Lists of peers that lie.
+//! False lists of peers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -9,13 +9,13 @@ use p2p_gossip::internals::mesh::{DIALS_BURST, DIALS_PER_SECOND};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 use p2p_gossip::{Event, PeerId};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, hello};
 use crate::support::localhost;
 use crate::support::process::Spec;
 
 /// A full list of invented peers, all of them at these addresses.
-fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
+fn invented_list(addrs: &[SocketAddr], more: bool) -> Message {
     let record = || {
         let mut id = [0; 32];
         id.fill_with(|| fastrand::u8(..));
@@ -30,11 +30,11 @@ fn list_of(addrs: &[SocketAddr], more: bool) -> Message {
 
 #[test]
 fn unrequested_lists_change_nothing() {
-    let attack = AttackHarness::begin();
+    let attack = Attack::start();
     let trap = TcpListener::bind(localhost()).unwrap();
     let mut raw = Raw::join(attack.addr(), &Credentials::new());
     for _ in 0..20 {
-        raw.send(&list_of(&[trap.local_addr().unwrap(); ADDRS_MAX], false)).unwrap();
+        raw.send(&invented_list(&[trap.local_addr().unwrap(); ADDRS_MAX], false)).unwrap();
     }
     raw.send(&Message::Ping { seq: 77, text: "end".to_owned() }).unwrap();
     attack.cluster.wait_for("the ping behind the lists", &[attack.victim], |history| {
@@ -42,9 +42,9 @@ fn unrequested_lists_change_nothing() {
         history.events_since(attack.victim, 0).any(is_end).then_some(())
     });
     drop(raw);
-    attack.lift();
+    attack.end();
     trap.set_nonblocking(true).unwrap();
-    assert!(trap.accept().is_err(), "the victim dialled an address from a list that it had not asked for");
+    assert!(trap.accept().is_err(), "the victim dialled an address from a list that it had not requested");
 }
 
 #[test]
@@ -52,30 +52,30 @@ fn invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
     let entrance = TcpListener::bind(localhost()).unwrap();
     let trap = TcpListener::bind(localhost()).unwrap();
     let (liar, trap_addr) = (Credentials::new(), trap.local_addr().unwrap());
-    let mut attack = AttackHarness::of(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
+    let mut attack = Attack::start_on(Spec::named("victim").with_connect(entrance.local_addr().unwrap()));
     let own = attack.addr();
     let nowhere =
         ["0.0.0.0:1", "224.0.0.1:9", "255.255.255.255:9", "127.0.0.1:0"].map(|a| a.parse().unwrap());
     let began = Instant::now();
-    // The victim's dial waits in the backlog, or comes again.
+    // The victim's dial waits in the backlog, or the victim dials again.
     let mut raw = loop {
         let mut raw = Raw::accept(entrance.accept().unwrap().0, &liar);
         if raw.shake_hands().is_ok() {
             break raw;
         }
     };
-    raw.meet(hello("liar"));
+    raw.exchange_hello(hello("liar"));
     while !matches!(raw.receive().expect("a session"), Message::PeersRequest) {}
     for addrs in [&nowhere[..], &[trap_addr], &[own], &[trap_addr]] {
-        raw.send(&list_of(addrs, true)).unwrap();
+        raw.send(&invented_list(addrs, true)).unwrap();
     }
-    // A hundred thousand more, all of them there: the list ends where lists have to end.
+    // A hundred thousand more at the trap: the victim cuts the list at its limit.
     for _ in 0..100_000 / RECORDS_MAX {
-        raw.send(&list_of(&[trap_addr], true)).unwrap();
+        raw.send(&invented_list(&[trap_addr], true)).unwrap();
     }
-    raw.send(&list_of(&[], false)).unwrap();
+    raw.send(&invented_list(&[], false)).unwrap();
     let counted = thread::spawn(move || {
-        // The test ends this by a connection of its own; the victim says its ClientHello first.
+        // The test ends this loop by its own connection, which sends `!`; a victim sends a ClientHello first.
         let mut hits = 0_u32;
         while let Ok((socket, _)) = trap.accept() {
             let mut first = [0];
@@ -91,8 +91,8 @@ fn invented_peers_neither_fill_the_mesh_nor_flood_a_third_party() {
     let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 1;
     std::io::Write::write_all(&mut std::net::TcpStream::connect(trap_addr).unwrap(), b"!").unwrap();
     let hits = counted.join().unwrap();
-    assert!(hits > 0, "the list was to be believed enough to be tried");
+    assert!(hits > 0, "the victim dialled no address of the list");
     assert!(hits <= DIALS_BURST + DIALS_PER_SECOND * seconds, "{hits} dials in {seconds} s");
     drop((raw, entrance));
-    attack.lift();
+    attack.end();
 }

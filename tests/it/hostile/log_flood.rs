@@ -1,8 +1,8 @@
-//! Peers that do again and again what the node's log tells of.
+//! Peers that repeat an action which the node logs.
 
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw};
 use crate::support::process::Spec;
 
@@ -13,8 +13,8 @@ const LINES_MAX: usize = ROUNDS / 4;
 
 #[test]
 fn goodbyes_of_peers_that_refuse_the_node_do_not_fill_the_log() {
-    // Lines of members that come and go have a limit, and a test, of their own.
-    let mut attack = AttackHarness::of(Spec::named("victim").with_log("info,p2p_gossip::members=off"));
+    // Up and left lines have their own limit and test.
+    let mut attack = Attack::start_on(Spec::named("victim").with_log("info,p2p_gossip::members=off"));
     let others = [ByeReason::NotAdmitted, ByeReason::Cloned, ByeReason::AddressTaken, ByeReason::Replaced];
     let reasons = others.iter().flat_map(|&other| [ByeReason::Full, other]).cycle();
     for reason in reasons.take(ROUNDS) {
@@ -25,10 +25,10 @@ fn goodbyes_of_peers_that_refuse_the_node_do_not_fill_the_log() {
     attack.cluster.wait_for("the victim to count all goodbyes", &[attack.victim], |history| {
         (history.downs_since(attack.victim, 0).len() >= ROUNDS).then_some(())
     });
-    // The log is written by a thread of its own, which has long caught up when this is over.
+    // Another thread writes the log; it has caught up when the newcomer has joined and left.
     attack.newcomer_joins();
     attack.wait_log("its --max-peers");
     let lines = attack.log_count("");
     assert!(lines <= LINES_MAX, "{lines} lines for {ROUNDS} goodbyes");
-    attack.lift();
+    attack.end();
 }

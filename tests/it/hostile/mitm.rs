@@ -1,6 +1,6 @@
-//! A man in the middle of the first contact: terminates the TLS of both sides with its own key and
-//! passes on what each says. Who trusts on first use takes it for the other side; who knows the
-//! other side's id, or shares a secret with it, does not.
+//! A man in the middle (mitm) of the first contact: it terminates the TLS of both sides with its own key and
+//! forwards the plaintext. A node that trusts on first use accepts it as its peer. A node that knows the
+//! peer's id, or shares a network key with it, detects the mitm.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -17,12 +17,12 @@ use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, localhost};
 
-/// What came of one connection to the person in the middle.
+/// The result of one connection to the mitm.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// The victim who dialled ended the handshake; whether it had shown a certificate by then.
+    /// The dialler ended the handshake. The flag is true if it had sent its certificate.
     RefusedByDialler { certificate_shown: bool },
-    /// Bytes were passed on until one side closed: so many from who dialled, and from the other.
+    /// The mitm forwarded bytes until one side closed: counts from the dialler and from the target.
     Relayed([usize; 2]),
 }
 
@@ -33,8 +33,8 @@ struct Mitm {
 }
 
 impl Mitm {
-    /// Between a dialler and the node at that address.
-    fn before(target: SocketAddr) -> Self {
+    /// Starts a mitm that forwards every incoming connection to the target.
+    fn start(target: SocketAddr) -> Self {
         let me = Arc::new(Credentials::new());
         let listener = TcpListener::bind(localhost()).unwrap();
         let (id, addr) = (me.id(), listener.local_addr().unwrap());
@@ -42,19 +42,19 @@ impl Mitm {
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 let (near, me, sender) = (Raw::accept(socket, &me), Arc::clone(&me), sender.clone());
-                thread::spawn(move || stand_between(near, target, &me, &sender));
+                thread::spawn(move || intercept(near, target, &me, &sender));
             }
         });
         Self { id, addr, outcomes }
     }
 
     fn outcome(&self) -> Outcome {
-        self.outcomes.recv_timeout(DEADLINE).expect("a dialler connected and the connection ended")
+        self.outcomes.recv_timeout(DEADLINE).expect("a connection has ended")
     }
 }
 
-fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: &Sender<Outcome>) {
-    // After the test there is no receiver.
+fn intercept(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: &Sender<Outcome>) {
+    // Sending fails once the test is over.
     if near.shake_hands().is_err() {
         let certificate_shown = near.tls.peer_certificates().is_some();
         let _ = outcomes.send(Outcome::RefusedByDialler { certificate_shown });
@@ -63,7 +63,7 @@ fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: 
     let mut ends = [near, Raw::dial(target, me)];
     let mut passed = [0; 2];
     loop {
-        pass_on(&mut ends, &mut passed);
+        forward(&mut ends, &mut passed);
         let mut fds = ends.each_ref().map(|end| PollFd::new(&end.socket, PollFlags::IN));
         poll(&mut fds, None).unwrap();
         let ready = fds.map(|fd| !fd.revents().is_empty());
@@ -71,7 +71,7 @@ fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: 
             let read = end.tls.read_tls(&mut end.socket);
             let goes_on = matches!(read, Ok(1..)) && end.tls.process_new_packets().is_ok();
             if !goes_on {
-                pass_on(&mut ends, &mut passed);
+                forward(&mut ends, &mut passed);
                 let _ = outcomes.send(Outcome::Relayed(passed));
                 return;
             }
@@ -79,11 +79,11 @@ fn stand_between(mut near: Raw, target: SocketAddr, me: &Credentials, outcomes: 
     }
 }
 
-/// Says to each side what the other has said, and counts the bytes.
-fn pass_on(ends: &mut [Raw; 2], passed: &mut [usize; 2]) {
+/// Forwards the plaintext of each side to the other and counts the bytes.
+fn forward(ends: &mut [Raw; 2], passed: &mut [usize; 2]) {
     for (from, count) in passed.iter_mut().enumerate() {
         let mut bytes = Vec::new();
-        // Ends where there is nothing more for now.
+        // Ends with an error when no plaintext is left for now.
         let _ = ends[from].tls.reader().read_to_end(&mut bytes);
         let to = &mut ends[1 - from];
         let _ = to.tls.writer().write_all(&bytes);
@@ -92,8 +92,8 @@ fn pass_on(ends: &mut [Raw; 2], passed: &mut [usize; 2]) {
     }
 }
 
-/// Two nodes with keys of their own; one knows the other by the address of the middle only.
-struct Story {
+/// Two nodes; the dialler knows only the mitm's address for the target.
+struct Scenario {
     cluster: Cluster,
     target: Member,
     target_id: PeerId,
@@ -101,15 +101,15 @@ struct Story {
     dialler_key: PathBuf,
 }
 
-impl Story {
-    /// `target` gets what it is to be told of the id of who will dial.
-    fn begin(target: impl FnOnce(Spec, PeerId) -> Spec) -> Self {
+impl Scenario {
+    /// The closure completes the target's options; it receives the dialler's id.
+    fn start(target: impl FnOnce(Spec, PeerId) -> Spec) -> Self {
         let mut cluster = Cluster::new();
         let dialler_key = cluster.new_key("dialler");
         let dialler_id = Identity::from_key_file(&dialler_key).unwrap().id();
         let target = cluster.start(target(Spec::named("target").with_bind(localhost()), dialler_id));
         let (target_id, addr) = (cluster.id(target), cluster.addr(target));
-        Self { cluster, target, target_id, mitm: Mitm::before(addr), dialler_key }
+        Self { cluster, target, target_id, mitm: Mitm::start(addr), dialler_key }
     }
 
     fn start_dialler(&mut self, with: impl FnOnce(Spec) -> Spec) -> Member {
@@ -123,87 +123,87 @@ impl Story {
         });
     }
 
-    fn nobody_came(&self, member: Member) {
+    fn check_no_member(&self, member: Member) {
         self.cluster.check(&[member], |history| {
-            let came = history.ups_since(member, 0).first().copied();
-            came.map(|id| format!("{} was counted as a member", id.short()))
+            let joined = history.ups_since(member, 0).first().copied();
+            joined.map(|id| format!("{} was counted as a member", id.short()))
         });
     }
 }
 
-/// The limit of trust on first use, as the guide's page on security states it.
+/// The limit of trust on first use (guide: security).
 #[test]
-fn open_mesh_accepts_a_man_in_the_middle_as_a_peer() {
-    let mut story = Story::begin(|spec, _| spec);
-    let addr = story.mitm.addr;
-    let dialler = story.start_dialler(|spec| spec.with_connect(addr));
-    let (mitm, target) = (story.mitm.id, story.target);
-    // Both are told so, if they look at the id: it is neither's.
-    story.cluster.wait_for("pings through the middle", &[dialler, target], |history| {
-        let from_middle = |e: &Event| matches!(e, Event::Ping { peer, .. } if *peer == mitm);
-        let pinged = |member| history.events_since(member, 0).any(from_middle);
+fn open_mesh_accepts_a_mitm_as_its_peer() {
+    let mut scenario = Scenario::start(|spec, _| spec);
+    let addr = scenario.mitm.addr;
+    let dialler = scenario.start_dialler(|spec| spec.with_connect(addr));
+    let (mitm, target) = (scenario.mitm.id, scenario.target);
+    // Users can notice it: the id that both nodes show belongs to neither.
+    scenario.cluster.wait_for("pings through the mitm", &[dialler, target], |history| {
+        let from_mitm = |e: &Event| matches!(e, Event::Ping { peer, .. } if *peer == mitm);
+        let pinged = |member| history.events_since(member, 0).any(from_mitm);
         (pinged(dialler) && pinged(target)).then_some(())
     });
-    story.cluster.check(&[dialler, target], |history| {
+    scenario.cluster.check(&[dialler, target], |history| {
         let fooled = |member| history.view(member).iter().eq([&mitm]);
-        (!fooled(dialler) || !fooled(target)).then(|| "they see another peer, too".to_owned())
+        (!fooled(dialler) || !fooled(target)).then(|| "they have other peers than the mitm".to_owned())
     });
 }
 
 #[test]
-fn pinned_address_reveals_nothing_to_a_man_in_the_middle() {
-    let mut story = Story::begin(|spec, _| spec);
-    let connect = format!("{}@{}", &story.target_id.to_string()[..16], story.mitm.addr);
-    let dialler = story.start_dialler(|spec| spec.with_option("--connect", connect));
-    assert_eq!(story.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
-    let (found, expected) = (story.mitm.id.to_string(), story.target_id.to_string());
-    story.wait_log(dialler, &["ERROR", &found, &expected[..16]]);
-    story.nobody_came(dialler);
-    story.nobody_came(story.target);
+fn pinned_address_reveals_nothing_to_a_mitm() {
+    let mut scenario = Scenario::start(|spec, _| spec);
+    let connect = format!("{}@{}", &scenario.target_id.to_string()[..16], scenario.mitm.addr);
+    let dialler = scenario.start_dialler(|spec| spec.with_option("--connect", connect));
+    assert_eq!(scenario.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let (found, expected) = (scenario.mitm.id.to_string(), scenario.target_id.to_string());
+    scenario.wait_log(dialler, &["ERROR", &found, &expected[..16]]);
+    scenario.check_no_member(dialler);
+    scenario.check_no_member(scenario.target);
 }
 
 #[test]
-fn allow_list_on_either_side_stops_a_man_in_the_middle() {
-    // Of who dials, and then of who is dialled.
-    let mut story = Story::begin(|spec, _| spec);
-    let (addr, target_id) = (story.mitm.addr, story.target_id.to_string());
-    let dialler = story.start_dialler(|spec| spec.with_connect(addr).with_option("--allow", target_id));
-    assert_eq!(story.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
-    let mitm = story.mitm.id.to_string();
-    story.wait_log(dialler, &["refused", &mitm, "allow list"]);
-    story.nobody_came(dialler);
-    story.nobody_came(story.target);
+fn allow_list_on_either_side_keeps_a_mitm_out() {
+    // First an allow list of the dialler, then one of the target.
+    let mut scenario = Scenario::start(|spec, _| spec);
+    let (addr, target_id) = (scenario.mitm.addr, scenario.target_id.to_string());
+    let dialler = scenario.start_dialler(|spec| spec.with_connect(addr).with_option("--allow", target_id));
+    assert_eq!(scenario.mitm.outcome(), Outcome::RefusedByDialler { certificate_shown: false });
+    let mitm = scenario.mitm.id.to_string();
+    scenario.wait_log(dialler, &["refused", &mitm, "allow list"]);
+    scenario.check_no_member(dialler);
+    scenario.check_no_member(scenario.target);
 
-    let mut story = Story::begin(|spec, dialler| spec.with_option("--allow", dialler.to_string()));
-    let addr = story.mitm.addr;
-    let dialler = story.start_dialler(|spec| spec.with_connect(addr));
-    let outcome = story.mitm.outcome();
+    let mut scenario = Scenario::start(|spec, dialler| spec.with_option("--allow", dialler.to_string()));
+    let addr = scenario.mitm.addr;
+    let dialler = scenario.start_dialler(|spec| spec.with_connect(addr));
+    let outcome = scenario.mitm.outcome();
     assert!(matches!(outcome, Outcome::Relayed([_, 0])), "{outcome:?}");
-    let mitm = story.mitm.id.to_string();
-    story.wait_log(story.target, &["incoming connection refused", &mitm, "allow list"]);
-    story.nobody_came(dialler);
-    story.nobody_came(story.target);
+    let mitm = scenario.mitm.id.to_string();
+    scenario.wait_log(scenario.target, &["incoming connection refused", &mitm, "allow list"]);
+    scenario.check_no_member(dialler);
+    scenario.check_no_member(scenario.target);
 }
 
 #[test]
-fn network_key_proof_fails_through_a_man_in_the_middle() {
+fn network_key_proof_fails_through_a_mitm() {
     let directory = tempfile::tempdir().unwrap();
     let network_key = directory.path().join("network");
     NetworkKey::generate().unwrap().write_new(&network_key).unwrap();
-    let mut story = Story::begin(|spec, _| spec.with_option("--network-key", &network_key));
-    let addr = story.mitm.addr;
+    let mut scenario = Scenario::start(|spec, _| spec.with_option("--network-key", &network_key));
+    let addr = scenario.mitm.addr;
     let dialler =
-        story.start_dialler(|spec| spec.with_connect(addr).with_option("--network-key", &network_key));
-    let outcome = story.mitm.outcome();
-    assert!(matches!(outcome, Outcome::Relayed([said, _]) if said > 0), "{outcome:?}");
-    story.wait_log(story.target, &["incoming connection refused", "another network key"]);
-    story.wait_log(dialler, &["cannot join", "another network key"]);
-    story.nobody_came(dialler);
-    story.nobody_came(story.target);
-    // Without a man in the middle the same two nodes meet.
-    let direct = story.cluster.addr(story.target);
-    story.cluster.kill(dialler);
+        scenario.start_dialler(|spec| spec.with_connect(addr).with_option("--network-key", &network_key));
+    let outcome = scenario.mitm.outcome();
+    assert!(matches!(outcome, Outcome::Relayed([from_dialler, _]) if from_dialler > 0), "{outcome:?}");
+    scenario.wait_log(scenario.target, &["incoming connection refused", "another network key"]);
+    scenario.wait_log(dialler, &["cannot join", "another network key"]);
+    scenario.check_no_member(dialler);
+    scenario.check_no_member(scenario.target);
+    // Without the mitm the same two nodes connect.
+    let direct = scenario.cluster.addr(scenario.target);
+    scenario.cluster.kill(dialler);
     let dialler =
-        story.start_dialler(|spec| spec.with_connect(direct).with_option("--network-key", &network_key));
-    story.cluster.wait_full_mesh(&[story.target, dialler]);
+        scenario.start_dialler(|spec| spec.with_connect(direct).with_option("--network-key", &network_key));
+    scenario.cluster.wait_full_mesh(&[scenario.target, dialler]);
 }

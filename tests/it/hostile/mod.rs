@@ -1,5 +1,6 @@
 //! Hostile peers against the real program, over real TLS on loopback. Each attack must end with
-//! its connection, while honest peers stay, ping and join, and must leave nothing behind.
+//! its connection. Meanwhile honest peers stay connected, ping and join. Afterwards the node has freed all
+//! resources.
 #![cfg(target_os = "linux")]
 
 mod attack_harness;

@@ -1,4 +1,4 @@
-//! The offer of the port to any client: TLS 1.3, our key exchanges, no resumption and no early data.
+//! The TLS features that the port offers: TLS 1.3, two key exchanges, no early data and no resumption.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -10,12 +10,12 @@ use rustls::client::Resumption;
 use rustls::crypto::{SupportedKxGroup, aws_lc_rs::kx_group};
 use rustls::{ClientConfig, HandshakeKind};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, client_config_with, hello, provider, server_config};
 use crate::support::localhost;
 
-/// Dials with these key exchange groups only; whether that came to a handshake.
-fn agrees(attack: &AttackHarness, groups: &[&'static dyn SupportedKxGroup]) -> bool {
+/// Dials with these key exchange groups only. True if the handshake succeeds.
+fn agrees(attack: &Attack, groups: &[&'static dyn SupportedKxGroup]) -> bool {
     let mut provider = provider();
     Arc::make_mut(&mut provider).kx_groups = groups.to_vec();
     let mut raw = Raw::open(attack.addr(), client_config_with(provider, &Credentials::new()));
@@ -24,24 +24,24 @@ fn agrees(attack: &AttackHarness, groups: &[&'static dyn SupportedKxGroup]) -> b
 
 #[test]
 fn only_two_key_exchanges_are_offered() {
-    let attack = AttackHarness::begin();
+    let attack = Attack::start();
     assert!(agrees(&attack, &[kx_group::X25519MLKEM768]));
     assert!(agrees(&attack, &[kx_group::X25519]));
     for group in [kx_group::SECP256R1, kx_group::SECP384R1, kx_group::MLKEM768, kx_group::SECP256R1MLKEM768] {
         assert!(!agrees(&attack, &[group]), "{:?} is offered", group.name());
     }
     attack.wait_log("no TLS key exchange");
-    attack.lift();
+    attack.end();
 }
 
-/// An independent scanner, which knows protocols that our own client cannot speak.
+/// An independent scanner; it tests protocols that our client does not implement.
 #[test]
-fn sslscan_finds_tls_1_3_only() {
+fn sslscan_finds_tls_1_3_and_nothing_else() {
     if Command::new("sslscan").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: there is no sslscan here; Debian has it in the package sslscan");
+        eprintln!("SKIPPED: sslscan is not installed; Debian has it in the package sslscan");
         return;
     }
-    let attack = AttackHarness::begin();
+    let attack = Attack::start();
     let output = Command::new("sslscan")
         .args(["--no-colour", "--xml=-", &attack.addr().to_string()])
         .stdin(Stdio::null())
@@ -59,7 +59,7 @@ fn sslscan_finds_tls_1_3_only() {
     assert!(enabled[0].contains("version=\"1.3\""), "{report}");
     let ciphers = found("cipher");
     assert!(!ciphers.is_empty() && ciphers.iter().all(|line| line.contains("TLSv1.3")), "{report}");
-    // It does not know the hybrid one yet; once it does, that is no surprise either.
+    // sslscan does not know the hybrid group yet; a later version may report it.
     let groups = found("group");
     let is_ours = |line: &&str| line.to_ascii_lowercase().contains("x25519");
     assert!(!groups.is_empty() && groups.iter().all(is_ours), "{report}");
@@ -69,10 +69,10 @@ fn sslscan_finds_tls_1_3_only() {
     {
         assert!(!report.contains(absent), "{absent}: {report}");
     }
-    attack.lift();
+    attack.end();
 }
 
-/// A client that has a session ticket good for early data, from a server of the test's own.
+/// A client configuration with a session ticket for early data, which a server of the test has issued.
 fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
     let server = TcpListener::bind(localhost()).unwrap();
     let addr = server.local_addr().unwrap();
@@ -83,7 +83,7 @@ fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
         let mut raw = Raw::accept_with(server.accept().unwrap().0, config);
         raw.shake_hands().unwrap();
         raw.send(&Message::Hello(hello("issuer"))).unwrap();
-        // The client has the ticket once it has what came after it.
+        // The client has the ticket once it has read the Hello that follows it.
         let _ = raw.receive();
     });
     let mut config = client_config(me);
@@ -99,13 +99,13 @@ fn config_with_ticket(me: &Credentials) -> Arc<ClientConfig> {
 }
 
 #[test]
-fn early_data_is_ignored() {
-    let attack = AttackHarness::begin();
+fn early_data_is_discarded() {
+    let attack = Attack::start();
     let me = Credentials::new();
     let mut raw = Raw::over(TcpStream::connect(attack.addr()).unwrap(), config_with_ticket(&me));
     let early = wire::encode(&Message::Hello(hello("early"))).unwrap();
     raw.send_early(&early).expect("the ticket allows early data");
-    // The node knows no such ticket: either it does without, or the connection ends here.
+    // The node does not know the ticket: it makes a full handshake or closes the connection.
     if raw.shake_hands().is_ok() {
         assert!(!raw.is_early_data_accepted());
         assert_eq!(raw.tls.handshake_kind(), Some(HandshakeKind::Full));
@@ -114,7 +114,7 @@ fn early_data_is_ignored() {
     attack.wait_log("incoming connection refused");
     attack.cluster.check(&[attack.victim], |history| {
         let counted = history.ups_since(attack.victim, 0).contains(&me.id());
-        counted.then(|| "what came early was listened to".to_owned())
+        counted.then(|| "the node accepted early data".to_owned())
     });
-    attack.lift();
+    attack.end();
 }

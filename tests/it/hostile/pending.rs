@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use socket2::{Domain, Socket, Type};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::resources::alone;
 use crate::support::history::Member;
 use crate::support::netns::Namespace;
@@ -23,7 +23,7 @@ const SOURCES: u16 = 300;
 /// The attacker opens at most one connection in this time: 500 a second, so that the node's honest work
 /// keeps a part of a small machine.
 const OPEN_EVERY: Duration = Duration::from_millis(2);
-/// What the node's log says of an eviction.
+/// Text of the node's log line about an eviction.
 const EVICTED: &str = "closed the oldest of all";
 
 /// Opens a silent connection from each source, and opens each again as soon as the node has closed it.
@@ -52,8 +52,8 @@ fn open(source: SocketAddr, to: SocketAddr) -> Option<TcpStream> {
     Some(socket.into())
 }
 
-/// The newcomer joins through the victim during the flood, and at most one of its dials fails.
-fn joins(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
+/// Starts a newcomer that joins through the victim during the flood; at most one of its dials may fail.
+fn join_during_flood(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
     let addr = cluster.addr(victim);
     let victim_id = cluster.id(victim);
     cluster.wait_for("evictions", &[victim], |history| history.log_mentions(victim, EVICTED).then_some(()));
@@ -61,9 +61,10 @@ fn joins(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
     let newcomer_id = cluster.id(newcomer);
     let involved = [victim, newcomer];
     cluster.wait_for("the newcomer to join", &involved, |history| {
-        let met = history.view(newcomer).contains(&victim_id) && history.view(victim).contains(&newcomer_id);
-        // The log tells of failed dials before it tells of this.
-        (met && history.log_mentions(newcomer, "peer up")).then_some(())
+        let connected =
+            history.view(newcomer).contains(&victim_id) && history.view(victim).contains(&newcomer_id);
+        // The log shows failed dials before this line.
+        (connected && history.log_mentions(newcomer, "peer up")).then_some(())
     });
     cluster.check(&involved, |history| {
         let is_failure = |line: &&String| line.contains("dial failed") || line.contains("cannot join");
@@ -73,8 +74,8 @@ fn joins(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
     cluster.terminate(newcomer);
 }
 
-/// Runs a flood on a thread that `enter` has prepared, and `during` beside it.
-fn beside(to: SocketAddr, sources: &[SocketAddr], enter: impl FnOnce() + Send, during: impl FnOnce()) {
+/// Runs a flood on a thread that `enter` has prepared, and `during` on this thread.
+fn with_flood(to: SocketAddr, sources: &[SocketAddr], enter: impl FnOnce() + Send, during: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -93,28 +94,28 @@ fn beside(to: SocketAddr, sources: &[SocketAddr], enter: impl FnOnce() + Send, d
 fn newcomer_joins_beside_silent_connections_from_300_ipv4_addresses() {
     assert!(usize::from(SOURCES) > UNAUTHENTICATED_MAX);
     let _alone = alone();
-    let mut attack = AttackHarness::begin();
+    let mut attack = Attack::start();
     let source = |n: u16| {
         let [high, low] = n.to_be_bytes();
         SocketAddr::from(([127, 1, high, low], 0))
     };
     let sources: Vec<SocketAddr> = (1..=SOURCES).map(source).collect();
     let (to, victim) = (attack.addr(), attack.victim);
-    beside(
+    with_flood(
         to,
         &sources,
         || {},
         || {
-            // Of all addresses the newcomer has once the highest, and once the lowest.
+            // One newcomer has the highest of all addresses, the other the lowest.
             let highest = unique_addr();
             assert!(sources.iter().all(|source| source.ip() < highest.ip()));
-            joins(&mut attack.cluster, victim, Spec::named("highest").with_bind(highest));
-            joins(&mut attack.cluster, victim, Spec::named("lowest").with_bind(localhost()));
+            join_during_flood(&mut attack.cluster, victim, Spec::named("highest").with_bind(highest));
+            join_during_flood(&mut attack.cluster, victim, Spec::named("lowest").with_bind(localhost()));
             let lines = attack.log_count(EVICTED);
             assert!(lines <= 50, "{lines} lines for one cause");
         },
     );
-    attack.lift();
+    attack.end();
 }
 
 #[test]
@@ -144,8 +145,8 @@ fn newcomer_joins_beside_silent_connections_from_300_ipv6_subnets() {
         let file = File::open(format!("/run/netns/{}", namespace.name())).unwrap();
         setns(file, CloneFlags::CLONE_NEWNET).unwrap();
     };
-    beside(to, &sources, enter, || {
-        joins(&mut cluster, victim, spec("highest", highest));
-        joins(&mut cluster, victim, spec("lowest", lowest));
+    with_flood(to, &sources, enter, || {
+        join_during_flood(&mut cluster, victim, spec("highest", highest));
+        join_during_flood(&mut cluster, victim, spec("lowest", lowest));
     });
 }

@@ -1,4 +1,4 @@
-//! A peer that keeps to no rule: our TLS and frames without our checks, in both roles.
+//! A peer without rules: TLS and frames without the checks of a node, as dialler and as listener.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,17 +13,17 @@ pub(super) use crate::support::credentials::{
     Credentials, client_config, client_config_with, provider, server_config,
 };
 
-/// A dialler's TLS connection that has not sent anything yet.
+/// A dialler's TLS connection that has not sent any bytes yet.
 pub(super) fn client(config: impl Into<Arc<ClientConfig>>) -> ClientConnection {
     ClientConnection::new(config.into(), ServerName::try_from("peer.invalid").unwrap()).unwrap()
 }
 
-/// How a connection ended, as far as this end was told.
+/// How a connection ended, as seen by this end.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
-    /// The other side's last word.
+    /// The reason in the node's Bye.
     pub(super) bye: Option<ByeReason>,
-    /// What TLS made of it, an alert above all.
+    /// The TLS error, for example an alert.
     pub(super) tls: Option<rustls::Error>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Raw {
 
 impl Raw {
     fn new(socket: TcpStream, tls: Connection) -> Self {
-        // Nothing here may wait for ever, whatever the node does.
+        // A node that does not answer must not block the test.
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
         socket.set_nodelay(true).unwrap();
@@ -50,7 +50,7 @@ impl Raw {
         Self::over(TcpStream::connect(to).unwrap(), config)
     }
 
-    /// The same over a socket of the test's making.
+    /// Dials over the given socket, without a handshake yet.
     pub(super) fn over(socket: TcpStream, config: impl Into<Arc<ClientConfig>>) -> Self {
         Self::new(socket, client(config).into())
     }
@@ -67,14 +67,14 @@ impl Raw {
         Self::accept_with(socket, server_config(me))
     }
 
-    /// The same with a configuration of the test's making.
+    /// Takes over a connection that a node has dialled, with this configuration.
     pub(super) fn accept_with(socket: TcpStream, config: ServerConfig) -> Self {
         Self::new(socket, ServerConnection::new(Arc::new(config)).unwrap().into())
     }
 
-    /// Sends bytes before the handshake, as far as a ticket from an earlier session allows it.
+    /// Sends early data if a ticket from an earlier session allows it.
     pub(super) fn send_early(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Connection::Client(client) = &mut self.tls else { panic!("only a dialler can be early") };
+        let Connection::Client(client) = &mut self.tls else { panic!("only a dialler can send early data") };
         let mut early = client.early_data().ok_or(io::ErrorKind::Unsupported)?;
         early.write_all(bytes)
     }
@@ -90,15 +90,15 @@ impl Raw {
         self.flush()
     }
 
-    /// Dials, and gets as far as an honest peer would.
+    /// Dials and completes the exchange of Hellos as an honest peer does.
     pub(super) fn join(to: SocketAddr, me: &Credentials) -> Self {
         let mut raw = Self::dial(to, me);
-        raw.meet(hello("raw"));
+        raw.exchange_hello(hello("raw"));
         raw
     }
 
-    /// Says Hello and hears the other side's.
-    pub(super) fn meet(&mut self, hello: Hello) {
+    /// Sends a Hello and waits for the node's.
+    pub(super) fn exchange_hello(&mut self, hello: Hello) {
         self.send(&Message::Hello(hello)).unwrap();
         match self.receive() {
             Ok(Message::Hello(_)) => {}
@@ -110,7 +110,7 @@ impl Raw {
         self.send_bytes(&wire::encode(message).expect("within the limits"))
     }
 
-    /// Sends bytes inside TLS, whatever they are.
+    /// Sends arbitrary bytes inside TLS.
     pub(super) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         for chunk in bytes.chunks(16 * 1024) {
             self.tls.writer().write_all(chunk)?;
@@ -126,7 +126,7 @@ impl Raw {
         Ok(())
     }
 
-    /// The node's next message, or how it ended the connection.
+    /// Waits for the node's next message or the end of the connection.
     pub(super) fn receive(&mut self) -> Result<Message, Ending> {
         loop {
             if let Some(message) = self.frames.next_message().expect("a node keeps to the format") {
@@ -181,7 +181,7 @@ pub(super) fn wait_closed(mut socket: &TcpStream) {
     }
 }
 
-/// A Hello without a port, so that no node can dial back.
+/// A Hello without a port, so that the node cannot dial back.
 pub(super) fn hello(name: &str) -> Hello {
     Hello {
         instance: fastrand::u64(..),
@@ -193,7 +193,7 @@ pub(super) fn hello(name: &str) -> Hello {
     }
 }
 
-/// A frame around any bytes.
+/// Wraps arbitrary bytes in a frame.
 pub(super) fn frame(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
     [&length.to_be_bytes()[..], body].concat()

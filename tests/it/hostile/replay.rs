@@ -1,15 +1,15 @@
-//! Sessions played back.
+//! Replayed sessions.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, hello, wait_closed};
 use crate::support::localhost;
 
-/// A session of this peer with the node, and every byte that the peer sent in it.
-fn recorded_session(attack: &AttackHarness, me: &Credentials) -> Vec<u8> {
+/// Runs a session of this peer with the node and returns every byte that the peer sent.
+fn record_session(attack: &Attack, me: &Credentials) -> Vec<u8> {
     let tap = TcpListener::bind(localhost()).unwrap();
     let (tap_addr, node_addr) = (tap.local_addr().unwrap(), attack.addr());
     let recorder = thread::spawn(move || {
@@ -28,17 +28,17 @@ fn recorded_session(attack: &AttackHarness, me: &Credentials) -> Vec<u8> {
         recorded
     });
     let mut raw = Raw::dial(tap_addr, me);
-    raw.meet(hello("recorded"));
+    raw.exchange_hello(hello("recorded"));
     attack.wait_up(me.id());
     drop(raw);
     recorder.join().unwrap()
 }
 
 #[test]
-fn replayed_session_authenticates_no_peer() {
-    let attack = AttackHarness::begin();
+fn replayed_session_is_refused() {
+    let attack = Attack::start();
     let me = Credentials::new();
-    let recorded = recorded_session(&attack, &me);
+    let recorded = record_session(&attack, &me);
     let replay = TcpStream::connect(attack.addr()).unwrap();
     let _ = (&replay).write_all(&recorded);
     wait_closed(&replay);
@@ -47,5 +47,5 @@ fn replayed_session_authenticates_no_peer() {
         let ups = history.ups_since(attack.victim, 0).iter().filter(|id| **id == me.id()).count();
         (ups != 1).then(|| format!("the peer came up {ups} times"))
     });
-    attack.lift();
+    attack.end();
 }

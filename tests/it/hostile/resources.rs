@@ -1,4 +1,4 @@
-//! Connections that only want to use something up: threads, descriptors, time.
+//! Connections that exhaust resources: threads, descriptors, time.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -12,61 +12,61 @@ use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use p2p_gossip::internals::wire::{self, Message};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::attack_harness::{AttackHarness, HANDSHAKE_TOO_LONG};
+use super::attack_harness::{Attack, HANDSHAKE_TOO_LONG};
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
 use crate::support::process::Spec;
 
-/// One flood at a time, or floods would starve each other's honest peers.
+/// Runs one flood at a time; parallel floods would starve each other's honest peers.
 pub(super) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Descriptors that are enough for the attacker, who holds thousands, and for the tests beside it.
+/// Descriptors for the attacker, which holds thousands, and for the tests that run in parallel.
 const DESCRIPTORS: u64 = 4096;
 
-/// Raises the soft limit of the whole program, and leaves it there: nodes that must run out of descriptors
-/// have a limit of their own.
-fn has_descriptors() -> bool {
+/// Raises the soft limit of this process and keeps it raised. Nodes that must run out of descriptors have
+/// their own limit. False if the hard limit is too low.
+fn raise_descriptor_limit() -> bool {
     let limit = getrlimit(Resource::Nofile);
     let is_enough = |limit: Option<u64>| limit.is_none_or(|descriptors| descriptors >= DESCRIPTORS);
     let raised = Rlimit { current: Some(DESCRIPTORS), maximum: limit.maximum };
     is_enough(limit.current) || is_enough(limit.maximum) && setrlimit(Resource::Nofile, raised).is_ok()
 }
 
-/// Connections that say nothing.
-fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+/// Opens connections that send nothing.
+fn open_silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(to).expect("the backlog takes it")).collect()
 }
 
 #[test]
 fn newcomer_joins_beside_two_thousand_silent_connections() {
-    if !has_descriptors() {
+    if !raise_descriptor_limit() {
         eprintln!("SKIPPED: this process may not have the {DESCRIPTORS} descriptors that the attack needs");
         return;
     }
     let _alone = alone();
-    let mut attack = AttackHarness::begin();
-    let settled_threads = attack.threads();
-    let crowd = silent(attack.addr(), 2000);
+    let mut attack = Attack::start();
+    let threads_before = attack.threads();
+    let crowd = open_silent(attack.addr(), 2000);
     attack.newcomer_joins();
-    let extra = attack.threads().saturating_sub(settled_threads);
+    let extra = attack.threads().saturating_sub(threads_before);
     assert!(extra <= UNAUTHENTICATED_MAX + 16, "{extra} threads for strangers");
-    attack.wait_log("unfinished handshakes; closed the oldest of the source that holds the most");
+    attack.wait_log("closed the oldest of the source that holds the most");
     let lines = attack.log_count("unfinished handshakes; closed the oldest");
     assert!(lines <= 50, "{lines} lines for one cause");
     drop(crowd);
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn endless_handshakes_are_closed() {
+fn unfinished_handshakes_are_closed_at_the_deadline() {
     let _alone = alone();
-    let attack = AttackHarness::begin();
+    let attack = Attack::start();
     let addr = attack.addr();
     let mut hello_bytes = Vec::new();
     client(client_config(&Credentials::new())).write_tls(&mut hello_bytes).unwrap();
-    let dripping = silent(addr, 200);
+    let dripping = open_silent(addr, 200);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -80,7 +80,7 @@ fn endless_handshakes_are_closed() {
                 thread::sleep(Duration::from_secs(1));
             }
         });
-        // Beside them: TLS and nothing more, half a Hello, and half a ClientHello at once.
+        // In parallel: a completed TLS handshake without a Hello, half a Hello, and half a ClientHello.
         let mute = Raw::dial(addr, &Credentials::new());
         let mut half = Raw::dial(addr, &Credentials::new());
         let whole = wire::encode(&Message::Hello(hello("half"))).unwrap();
@@ -96,17 +96,17 @@ fn endless_handshakes_are_closed() {
     attack.wait_log(HANDSHAKE_TOO_LONG);
     let lines = attack.log_count(HANDSHAKE_TOO_LONG);
     assert!(lines <= 20, "{lines} lines for one cause");
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn repeated_short_connections_disturb_no_peer() {
+fn newcomer_joins_beside_connections_that_open_and_close_endlessly() {
     let _alone = alone();
-    let mut attack = AttackHarness::begin();
+    let mut attack = Attack::start();
     let (addr, over) = (attack.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            // A few at a time, not as fast as the machine can: the honest need a core, too.
+            // The rate is limited, because the honest nodes need processor time.
             while !over.load(Ordering::SeqCst) {
                 (0..20).for_each(|_| drop(TcpStream::connect(addr)));
                 thread::sleep(Duration::from_millis(20));
@@ -116,33 +116,33 @@ fn repeated_short_connections_disturb_no_peer() {
         over.store(true, Ordering::SeqCst);
         joined.unwrap();
     });
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn newcomer_joins_although_silent_connections_hold_all_descriptors() {
+fn newcomer_joins_when_silent_connections_hold_all_descriptors() {
     let _alone = alone();
-    let mut attack = AttackHarness::of(Spec::named("victim").with_limits("ulimit -n 64"));
-    let crowd = silent(attack.addr(), 200);
+    let mut attack = Attack::start_on(Spec::named("victim").with_limits("ulimit -n 64"));
+    let crowd = open_silent(attack.addr(), 200);
     attack.wait_log("cannot accept connections");
-    // The silent had all the time of a handshake left.
+    // The silent connections were evicted before the handshake deadline.
     attack.wait_log("it gave way to a newer connection");
     attack.newcomer_joins();
     let lines = attack.log_count("cannot accept connections");
     assert!(lines <= 30, "{lines} lines for one cause");
     drop(crowd);
-    attack.lift();
+    attack.end();
 }
 
 #[test]
-fn newcomer_joins_although_silent_connections_hold_all_threads() {
-    // The limit binds no root, so the node runs as a user that no other process has, not even a second run of these
-    // tests, and below the user of the command-line tests.
+fn newcomer_joins_when_silent_connections_hold_all_threads() {
+    // The limit does not apply to root, so the node runs under a user id that no other process has, not even a
+    // second run of these tests. The id is below the one that the command-line tests use.
     let number = 20_000 + std::process::id() % 30_000;
-    let nobody_else = format!("setpriv --reuid {number} --regid {number} --clear-groups");
+    let as_unique_user = format!("setpriv --reuid {number} --regid {number} --clear-groups");
     let program = env!("CARGO_BIN_EXE_p2p-gossip");
     let possible = Command::new("sh")
-        .args(["-c", &format!("prlimit --nproc=16 {nobody_else} \"$0\" --version"), program])
+        .args(["-c", &format!("prlimit --nproc=16 {as_unique_user} \"$0\" --version"), program])
         .output()
         .is_ok_and(|output| output.status.success());
     if !possible {
@@ -150,13 +150,13 @@ fn newcomer_joins_although_silent_connections_hold_all_threads() {
         return;
     }
     let _alone = alone();
-    let limits = format!("exec prlimit --nproc=16 {nobody_else} \"$0\" \"$@\"");
-    let mut attack = AttackHarness::of(Spec::named("victim").with_limits(limits));
-    let crowd = silent(attack.addr(), 100);
+    let limits = format!("exec prlimit --nproc=16 {as_unique_user} \"$0\" \"$@\"");
+    let mut attack = Attack::start_on(Spec::named("victim").with_limits(limits));
+    let crowd = open_silent(attack.addr(), 100);
     attack.wait_log("cannot accept connections");
-    // The silent had all the time of a handshake left.
+    // The silent connections were evicted before the handshake deadline.
     attack.wait_log("it gave way to a newer connection");
     attack.newcomer_joins();
     drop(crowd);
-    attack.lift();
+    attack.end();
 }

@@ -1,4 +1,4 @@
-//! Peers that take part in everything but read nothing.
+//! Peers that send messages but never read.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,46 +9,46 @@ use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{DownReason, PeerId};
 use socket2::{Domain, Socket, Type};
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, hello};
 use crate::support::process::Spec;
 
-/// As many at once: what the node held for each, it would hold so many times, and the list of them
-/// is something to be sent.
-const SLOTHS: usize = 60;
+/// Number of slow readers at once. This many multiply what the node keeps for each of them and make the
+/// list of peers long.
+const SLOW_READERS: usize = 60;
 
-/// A connection for which neither end's system will buffer much.
-fn narrow(attack: &AttackHarness) -> TcpStream {
+/// Opens a connection with small socket buffers at both ends.
+fn connect_with_small_buffers(attack: &Attack) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
-    // The other end sizes its send buffer by the segments that we want.
+    // The other end sizes its send buffer by the segment size that we request.
     socket.set_tcp_mss(1000).unwrap();
     socket.connect(&attack.addr().into()).unwrap();
     socket.into()
 }
 
 #[test]
-fn peers_that_never_read_are_closed_as_slow() {
-    let attack = AttackHarness::of(Spec::named("victim").with_period(0.1));
-    let sloths: Vec<(PeerId, Raw)> = (0..SLOTHS)
+fn peers_that_never_read_are_dropped_as_slow() {
+    let attack = Attack::start_on(Spec::named("victim").with_period(0.1));
+    let readers: Vec<(PeerId, Raw)> = (0..SLOW_READERS)
         .map(|_| {
             let me = Credentials::new();
-            let mut raw = Raw::over(narrow(&attack), client_config(&me));
+            let mut raw = Raw::over(connect_with_small_buffers(&attack), client_config(&me));
             raw.shake_hands().unwrap();
             let advertised = (1..=4).map(|port| SocketAddr::from(([127, 0, 0, 1], port)).into()).collect();
-            raw.meet(Hello { advertised, ..hello("sloth") });
+            raw.exchange_hello(Hello { advertised, ..hello("slow reader") });
             (me.id(), raw)
         })
         .collect();
-    let ids: Vec<PeerId> = sloths.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<PeerId> = readers.iter().map(|(id, _)| *id).collect();
     ids.iter().for_each(|id| attack.wait_up(*id));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Not silent at all: they keep asking, and don't listen to the answer.
-            let mut sloths = sloths;
+            // They are not silent: they keep sending requests and never read the answers.
+            let mut readers = readers;
             while !over.load(Ordering::SeqCst) {
-                sloths.iter_mut().for_each(|(_, raw)| drop(raw.send(&Message::PeersRequest)));
+                readers.iter_mut().for_each(|(_, raw)| drop(raw.send(&Message::PeersRequest)));
                 thread::sleep(Duration::from_millis(200));
             }
         });
@@ -56,7 +56,7 @@ fn peers_that_never_read_are_closed_as_slow() {
             for id in &ids {
                 attack.cluster.wait_down(&[attack.victim], *id, DownReason::Slow, 0);
             }
-            attack.within_bounds();
+            attack.check_memory();
             let mark = attack.cluster.mark();
             attack.cluster.wait_pings(&[attack.victim, attack.honest], 10, mark);
         }));
@@ -64,5 +64,5 @@ fn peers_that_never_read_are_closed_as_slow() {
         waited.unwrap();
     });
     attack.wait_log("reason=slow");
-    attack.lift();
+    attack.end();
 }

@@ -1,11 +1,11 @@
-//! Text from peers that could control a terminal or mislead a reader of the log.
+//! Text from peers that could control a terminal or forge log lines.
 
 use std::sync::mpsc;
 
 use p2p_gossip::internals::text::is_unsafe;
 use p2p_gossip::internals::wire::Message;
 
-use super::attack_harness::AttackHarness;
+use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, hello};
 use crate::support::process::{Output, Process, Spec};
 use crate::support::{DEADLINE, unique_addr};
@@ -14,14 +14,14 @@ const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00  up";
 const TEXT: &str = "\r\u{1b}]0;pwned\u{7}\u{2066}\u{2028}x\n{\"event\":\"left\"}";
 
 #[test]
-fn names_and_pings_cannot_control_a_terminal() {
+fn control_characters_in_names_and_pings_are_escaped() {
     let at = unique_addr();
     let (sender, lines) = mpsc::channel();
     let spec = Spec::named("victim").with_bind(at).with_text_output();
     let sink = move |output| drop(sender.send(output));
     let _victim = Process::spawn(env!("CARGO_BIN_EXE_p2p-gossip").as_ref(), &spec, sink).unwrap();
     let mut raw = None;
-    // On two streams, so in any order.
+    // stdout and the log are two streams, so the order is not fixed.
     let (mut shown, mut shown_in_log) = (false, false);
     while !(shown && shown_in_log) {
         let line = match lines.recv_timeout(DEADLINE).expect("the ping is shown") {
@@ -35,7 +35,7 @@ fn names_and_pings_cannot_control_a_terminal() {
         assert!(!line.chars().any(is_unsafe), "{line:?}");
         if line.contains("listening") {
             let mut peer = Raw::dial(at, &Credentials::new());
-            peer.meet(hello(NAME));
+            peer.exchange_hello(hello(NAME));
             peer.send(&Message::Ping { seq: 4711, text: TEXT.to_owned() }).unwrap();
             raw = Some(peer);
         }
@@ -49,10 +49,10 @@ fn names_and_pings_cannot_control_a_terminal() {
 }
 
 #[test]
-fn programs_get_the_text_unchanged() {
-    let attack = AttackHarness::begin();
+fn json_output_contains_the_text_as_it_was_sent() {
+    let attack = Attack::start();
     let mut raw = Raw::dial(attack.addr(), &Credentials::new());
-    raw.meet(hello(NAME));
+    raw.exchange_hello(hello(NAME));
     raw.send(&Message::Ping { seq: 1, text: TEXT.to_owned() }).unwrap();
     attack.cluster.wait_for("the ping with its text", &[attack.victim], |history| {
         let is_it = |r: &_| {
@@ -62,5 +62,5 @@ fn programs_get_the_text_unchanged() {
         history.records().iter().any(is_it).then_some(())
     });
     drop(raw);
-    attack.lift();
+    attack.end();
 }
