@@ -5,8 +5,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use p2p_gossip::internals::mesh::{KnownAddr, KnownPeer, UnixTime};
 use p2p_gossip::{Escaped, PeerId, StateDir};
+use p2p_gossip::{KnownAddr, KnownPeer, UnixTime};
 
 use super::VerbError;
 use crate::cli::Output;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use p2p_gossip::internals::mesh::RTT_BUCKETS_US;
+use p2p_gossip::RTT_BUCKETS_US;
 use p2p_gossip::{PeerState, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
