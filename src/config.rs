@@ -36,7 +36,7 @@ pub struct Config {
     /// Where others reach this node if that is not where it connects from: behind NAT or port
     /// mapping, or by a host name. At most [`ADDRS_MAX`]; told before the address that others see.
     pub advertise: Vec<DialAddr>,
-    /// Who may be a peer; can be changed while the node runs.
+    /// The allow and deny lists; can be changed while the node runs.
     pub access: Access,
     /// Whether other peers are refused at the address of a known peer.
     pub strict: bool,
@@ -54,7 +54,7 @@ pub struct Config {
     /// Time a dead or departed peer is remembered. Only time counts in which this node runs and is connected to
     /// another peer.
     pub forget_after: Duration,
-    /// Peers known at once, in whatever state.
+    /// Most peers known at once, in any state.
     pub peers_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a node's user is told.
+//! The events of a node.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether it is what peers say, of which there may be any amount, and not who comes and goes.
+    /// Whether peers cause it as often as they like (pings, messages), unlike changes of the membership.
     #[must_use]
     pub fn is_traffic(&self) -> bool {
         matches!(self, Self::Ping { .. } | Self::Message { .. })
@@ -140,16 +140,16 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { id, addr } => write!(f, "listening  {addr} as {}", id.short()),
             Self::Up { peer, name, addr, members } => {
-                write!(f, "up         {} {addr} ({})", Who(peer, name), Members(*members))
+                write!(f, "up         {} {addr} ({})", PeerLabel(peer, name), Members(*members))
             }
             Self::Down { peer, name, addr, reason, members } => {
-                write!(f, "down       {} {addr} {reason} ({})", Who(peer, name), Members(*members))
+                write!(f, "down       {} {addr} {reason} ({})", PeerLabel(peer, name), Members(*members))
             }
             Self::Left { peer, name, addr, members } => {
-                write!(f, "left       {} {addr} ({})", Who(peer, name), Members(*members))
+                write!(f, "left       {} {addr} ({})", PeerLabel(peer, name), Members(*members))
             }
             Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
-                write!(f, "ping       {} {addr} #{seq} ", Who(peer, name))?;
+                write!(f, "ping       {} {addr} #{seq} ", PeerLabel(peer, name))?;
                 if let Some(ms) = rtt_ms {
                     write!(f, "{ms:.2} ms ")?;
                 }
@@ -157,7 +157,7 @@ impl fmt::Display for Event {
             }
             Self::Stopped => f.write_str("stopped"),
             Self::Message { peer, name, addr, text } => {
-                write!(f, "message    {} {addr} {}", Who(peer, name), Escaped(text))
+                write!(f, "message    {} {addr} {}", PeerLabel(peer, name), Escaped(text))
             }
         }
     }
@@ -172,9 +172,9 @@ impl fmt::Display for Members {
     }
 }
 
-struct Who<'a>(&'a PeerId, &'a str);
+struct PeerLabel<'a>(&'a PeerId, &'a str);
 
-impl fmt::Display for Who<'_> {
+impl fmt::Display for PeerLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(peer, name) = self;
         if name.is_empty() {

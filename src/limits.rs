@@ -26,7 +26,7 @@ pub const TIMEOUT_HEARTBEATS_MIN: u32 = 2;
 pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
 /// Longest accepted timeout: a dead peer would count as a member for an hour.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
-/// Longest time that a peer gets because of its own slow heartbeats, lest it be immortal.
+/// Longest time that a peer gets because of its own slow heartbeats, so that no peer counts as alive endlessly.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Time a dead peer is remembered and redialled unless told otherwise. Only time counts in which this node runs
 /// and is connected to another peer.
@@ -35,7 +35,7 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest accepted time to remember a dead peer, a year: anything above is a typing error.
 pub const FORGET_AFTER_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Peers known at once, in whatever state, unless told otherwise; a full mesh of more is beyond the
+/// Default number of peers known at once, in any state; a full mesh of more is beyond the
 /// descriptors that most systems give a process.
 pub const PEERS_MAX: usize = 1024;
 /// Most peers that may be asked for: four thousand threads are the end of what a machine does well.
@@ -62,7 +62,7 @@ pub const PEER_LOOKUPS_AT_ONCE: usize = 4;
 /// Such lookups that may start at once, each kind of its own: a node that joins a mesh of some dozens of
 /// names looks them all up.
 pub const PEER_LOOKUPS_BURST: u32 = 32;
-/// Such lookups per second in the long run, each kind of its own, whatever names peers tell: each costs the
+/// Such lookups per second in the long run, for each kind of peer, regardless of the names that peers tell: each costs the
 /// name server two queries or more.
 pub const PEER_LOOKUPS_PER_SECOND: u32 = 4;
 /// Lookups under way at once of names given with `--connect`: as many as there may be dials.

@@ -12,7 +12,7 @@ pub(super) enum Source {
     Proven,
     /// The peer itself said so, over an authenticated session.
     Claimed,
-    /// It is known from an earlier life of this process.
+    /// It is known from a previous run.
     Remembered,
     /// Another peer told the address.
     Rumoured,
@@ -53,12 +53,12 @@ impl Addrs {
         self.entries.iter().map(|entry| &entry.addr)
     }
 
-    /// Addresses that may be passed on: what the peer itself showed or said in this life.
+    /// Addresses that may be passed on: those that the peer itself used or claimed in this run.
     pub(super) fn first_hand(&self) -> impl Iterator<Item = &DialAddr> {
         self.entries.iter().filter(|entry| entry.source < Source::Remembered).map(|entry| &entry.addr)
     }
 
-    /// Takes in what is known from an earlier life, in the order in which it was known: first where the peer
+    /// Takes in the addresses from a previous run, in their stored order: first where the peer
     /// was reached, then what was said. The times of success say nothing of the order: a clock may be wrong.
     pub(super) fn restore(&mut self, known: Vec<KnownAddr>) {
         let (proven, said): (Vec<_>, Vec<_>) =
@@ -70,10 +70,10 @@ impl Addrs {
         }
     }
 
-    /// What is worth remembering: all but hearsay.
+    /// The addresses to store: all but rumours.
     pub(super) fn known(&self) -> Vec<KnownAddr> {
-        let is_hearsay = |entry: &&Entry| entry.source == Source::Rumoured && entry.last_success.is_none();
-        let known = self.entries.iter().filter(|entry| !is_hearsay(entry));
+        let is_rumour = |entry: &&Entry| entry.source == Source::Rumoured && entry.last_success.is_none();
+        let known = self.entries.iter().filter(|entry| !is_rumour(entry));
         known.map(|e| KnownAddr { addr: e.addr.clone(), last_success: e.last_success }).collect()
     }
 
@@ -155,7 +155,7 @@ impl Addrs {
     }
 
     /// Another peer tells where it is. This never displaces a better source, only the oldest rumour:
-    /// or who is first to lie about a peer that we have not met would keep us from meeting it.
+    /// or the first lie about a peer would keep this node from meeting it.
     pub(super) fn rumour(&mut self, addr: DialAddr) {
         if !addr.is_dialable() || self.contains(&addr) {
             return;

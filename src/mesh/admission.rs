@@ -1,4 +1,4 @@
-//! Who may be a peer: the lists of the user, and with `strict` the addresses of known peers.
+//! Which peers are admitted: the lists of the user, and with `strict` the addresses of known peers.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl Mesh {
         }
     }
 
-    /// The user has changed the lists: who is no longer admitted goes, who is again comes back.
+    /// The user has changed the lists: sessions with excluded peers end, and peers that are admitted again are dialled.
     pub(super) fn access_changed(&mut self, now: Instant, access: Access) {
         self.config.access = access;
         if self.leaving {

@@ -91,7 +91,7 @@ impl Mesh {
         Some(wait)
     }
 
-    /// A dial reached a `--connect` address, if that is what it was meant for.
+    /// Notes that a dial reached a `--connect` address, if that was its target.
     pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
         if let Some(Target::Bootstrap(bootstrap)) = target {
             let bootstrap = &mut self.dialing.bootstraps[bootstrap];
@@ -179,9 +179,9 @@ impl Mesh {
                 if was_met && found != own_id {
                     let is_refused = self.config.strict && peer.addrs.was_proven(&addr);
                     self.tell_wrong_id(&addr, id, found, is_refused);
-                    // What is refused leaves the address as it was: its peer's.
+                    // A refused peer leaves the address to the known peer.
                     if !is_refused {
-                        self.somebody_else_at(now, &addr, id, found);
+                        self.handle_wrong_peer_at(now, &addr, id, found);
                     }
                 } else if was_met {
                     // A process with our own key answered: the peer may come back to that address.
@@ -200,7 +200,7 @@ impl Mesh {
     }
 
     /// A dial to another peer has reached a peer that this node has heard of and not met. That is
-    /// better than any rumour: it is dialled there next, before who may not exist at all.
+    /// better than any rumour: it is dialled there next, before peers that may not exist.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
@@ -215,7 +215,7 @@ impl Mesh {
         self.start_queued_dials(now);
     }
 
-    /// Dials again, or forgets who was only hearsay. Returns the wait until the next dial.
+    /// Dials again, or forgets a peer that was only a rumour. Returns the wait until the next dial.
     fn after_failed_dial(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
         let peer = self.peers.get_mut(&id)?;
         if let State::Rumour { failures, .. } = &mut peer.state {
@@ -233,7 +233,7 @@ impl Mesh {
     }
 
     /// A known peer's address belongs to another peer now, which is dialled there.
-    fn somebody_else_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
+    fn handle_wrong_peer_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
         if let Some(peer) = self.peers.get_mut(&expected) {
             peer.addrs.demote(addr);
         }
@@ -283,9 +283,9 @@ impl Mesh {
                 if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
-                // Connected by another way already? Who is pinned may be anywhere; who is not pinned,
+                // Connected by another way already? A pinned peer may be anywhere; a peer without a pin,
                 // there.
-                let will_do = |(id, peer): &(&PeerId, &Peer)| {
+                let is_wanted_peer = |(id, peer): &(&PeerId, &Peer)| {
                     let is_it = match bootstrap.pin {
                         Some(pin) => pin.matches(id),
                         // A strict node accepts no other peer at an address where it has met one.
@@ -294,7 +294,7 @@ impl Mesh {
                     };
                     is_it && peer.connected().is_some()
                 };
-                let there = self.peers.iter().find(will_do).map(|(id, _)| *id);
+                let there = self.peers.iter().find(is_wanted_peer).map(|(id, _)| *id);
                 if let Some(id) = there {
                     self.bootstrap_reached(Some(target), id);
                 }
@@ -303,7 +303,7 @@ impl Mesh {
         }
     }
 
-    /// Where to dial, and who must be there.
+    /// The address to dial, and the peer that must answer.
     fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
             Target::Bootstrap(index) => {

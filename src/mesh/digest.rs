@@ -1,16 +1,16 @@
-//! A digest of who is connected, small enough for every heartbeat.
+//! A digest of the connected peers, small enough for every heartbeat.
 
 use crate::trust::peer_id::PeerId;
 
-/// XOR of the first eight bytes of the ids: equal for equal sets in whatever order, and kept up
+/// XOR of the first eight bytes of the ids: equal for equal sets in any order, and kept up
 /// to date by one XOR a change. It detects omissions, not malice; ids in lists are proven anyway.
 #[must_use]
 pub fn membership_digest<'a>(members: impl IntoIterator<Item = &'a PeerId>) -> u64 {
-    members.into_iter().fold(0, |digest, id| digest ^ share(id))
+    members.into_iter().fold(0, |digest, id| digest ^ digest_term(id))
 }
 
-/// What one member adds to, or takes from, a roster.
-pub(super) fn share(id: &PeerId) -> u64 {
+/// The part of one member in a digest: XOR adds and removes it.
+pub(super) fn digest_term(id: &PeerId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
@@ -24,6 +24,6 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
         assert_eq!(membership_digest([&a, &b, &c]), membership_digest([&c, &a, &b]));
         assert_ne!(membership_digest([&a, &b]), membership_digest([&a, &c]));
-        assert_eq!(membership_digest([&a, &b]) ^ share(&b), membership_digest([&a]));
+        assert_eq!(membership_digest([&a, &b]) ^ digest_term(&b), membership_digest([&a]));
     }
 }

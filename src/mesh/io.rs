@@ -1,4 +1,4 @@
-//! What goes into the mesh and what comes out of it.
+//! The inputs and outputs of the mesh.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -142,7 +142,7 @@ impl DialSource {
     /// Whether a peer told the address, not the user. A name that a peer told must not lead back to this machine:
     /// otherwise a stranger could point this node at services on its own machine.
     #[must_use]
-    pub fn is_hearsay(self) -> bool {
+    pub fn is_from_peer(self) -> bool {
         self != Self::User
     }
 }

@@ -46,7 +46,7 @@ impl PeerExchange {
         Self { asked: None, asked_for: None, not_before: now, interval: ASK_AGAIN_MIN, answered: None }
     }
 
-    /// What the peer told before may be news now.
+    /// Allows another question about the same digest: an old answer may be news now.
     pub(super) fn ask_anew(&mut self) {
         self.asked_for = None;
     }

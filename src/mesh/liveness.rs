@@ -48,7 +48,7 @@ impl Mesh {
     }
 
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
-    /// so that those who came at the same time do not all have the same moment for ever.
+    /// so that peers which came at the same time do not keep the same moment.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
         if connected.is_some_and(|connected| connected.heartbeats.last_sent.is_none()) {
@@ -67,7 +67,7 @@ impl Mesh {
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
-    /// A message came from the peer, whatever it says.
+    /// A message of any kind came from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         // Time in which this node stalled does not count as silence of a peer.
         let stall = self.stall.filter(|(_, until)| arrived < *until);
@@ -215,7 +215,7 @@ impl Mesh {
         };
         let is_first = !std::mem::replace(&mut connected.is_pinged, true);
         let has_session = connected.active().is_some();
-        // Who met at the same time does not ping at the same time for ever.
+        // Peers that met at the same time do not keep pinging at the same time.
         let period = self.config.period;
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
         self.timers.set(Timer::Ping(id), now + wait);
@@ -287,7 +287,7 @@ impl Mesh {
             return;
         };
         let connected = self.peers.get(&peer).and_then(Peer::connected);
-        // Who leaves has said its goodbyes already.
+        // A leaving node has said its goodbyes already.
         if !self.leaving
             && connected.is_some_and(|connected| connected.is_draining && connected.active() == Some(session))
         {

@@ -1,4 +1,4 @@
-//! The state machine: what one node knows of the mesh, and which rule handles each input and timer.
+//! The state machine: one node's knowledge of the mesh, and the rule for each input and timer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub struct Mesh {
     pub(super) id: PeerId,
     pub(super) instance: u64,
     pub(super) rng: fastrand::Rng,
-    /// Every other node known, in whatever state; at most `config.peers_max`.
+    /// Every other known node, in any state; at most `config.peers_max`.
     pub(super) peers: BTreeMap<PeerId, Peer>,
     /// Every session that came up and has not ended.
     pub(super) sessions: BTreeMap<SessionId, Session>,
@@ -50,7 +50,7 @@ pub struct Mesh {
     /// Whether any list of peers has been received yet.
     pub(super) has_list: bool,
     pub(super) leaving: bool,
-    /// What the clock on the wall says, as far as we were told.
+    /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
     pub(super) started: Instant,
     /// When the driver last called.
@@ -64,7 +64,7 @@ pub struct Mesh {
 pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) remote: SocketAddr,
-    /// We said goodbye on it; what still arrives is counted, nothing is sent.
+    /// This node said goodbye on it: messages that still arrive count, and none is sent.
     pub(super) closing: bool,
 }
 

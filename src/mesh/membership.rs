@@ -19,7 +19,7 @@ use crate::wire::{ByeReason, Notice};
 
 /// How long a peer may be without a session, and still a member, when its last one ended for a
 /// reason that promises another: it was a duplicate (whose winner's Hello may be overtaken by
-/// the goodbye, as the two connections are not ordered), or it was us who had been silent.
+/// the goodbye, as the two connections are not ordered), or this node had been silent.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// Sessions kept with one peer while its arbiter has not chosen. Two dials can cross; more come
 /// only from a peer that does not keep to the rules.
@@ -225,7 +225,7 @@ impl Mesh {
     }
 
     /// Whether this process may speak for its key. A new one takes the old one's place; one that
-    /// was replaced does not come back while the other is there, or they would take turns for ever.
+    /// was replaced does not come back while the other is there, or they would alternate endlessly.
     /// Once the other is gone it may: the last words of a process that is long gone can be late,
     /// and arrive after those of its successor.
     fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
@@ -307,7 +307,7 @@ impl Mesh {
                     self.report(Report::RefusedByPeer { peer: id, reason: said });
                 }
                 if said == ByeReason::Replaced {
-                    // By an earlier life of ours, if there is no other process: that is silent soon.
+                    // By a previous run of this node, if there is no other process: that falls silent soon.
                     let silence =
                         self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
                     refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
@@ -373,7 +373,7 @@ impl Mesh {
             if self.connected == 0 {
                 self.connected_time.stop(now);
             }
-            self.digest ^= digest::share(&id);
+            self.digest ^= digest::digest_term(&id);
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
@@ -422,7 +422,7 @@ impl Mesh {
             self.connected_time.start(now);
             self.schedule_all_forgetting(now);
         }
-        self.digest ^= digest::share(&id);
+        self.digest ^= digest::digest_term(&id);
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
@@ -455,7 +455,7 @@ impl Mesh {
     }
 
     /// Makes room in the table for a peer that is there, at the expense of those that are not:
-    /// rumours first, then who left, then the dead.
+    /// rumours first, then peers that left, then dead peers.
     fn make_room(&mut self, id: &PeerId) -> bool {
         if self.peers.contains_key(id) || self.peers.len() < self.config.peers_max {
             return true;

@@ -16,8 +16,8 @@
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
 //! | `liveness.rs` | heartbeats, pings, silence |
-//! | `snapshot.rs` | what all that looks like from outside |
-//! | `restore.rs` | peers known from an earlier life, and for the next one |
+//! | `snapshot.rs` | the state of the mesh, for its user |
+//! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod address_book;

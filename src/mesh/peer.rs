@@ -1,4 +1,4 @@
-//! What the mesh knows of one other node.
+//! The mesh's knowledge of one other node.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ pub(super) struct Peer {
     pub(super) pings_received: u64,
     /// How often it became live.
     pub(super) ups: u64,
-    /// Who has last said to be connected to it, while we are not; at most [`REACHED_BY_MAX`].
+    /// The members that last reported a connection to it, while this node has none; at most [`REACHED_BY_MAX`].
     pub(super) reached_by: BTreeSet<PeerId>,
     /// Why it turned us away the last time, until it has let us in again.
     pub(super) refused: Option<ByeReason>,
@@ -265,7 +265,7 @@ impl Peer {
 }
 
 /// The silence after which a peer with this heartbeat interval is dead: our timeout, or three of
-/// its heartbeats if they are slower, but never longer than a minute, lest it be immortal.
+/// its heartbeats if they are slower, but never longer than a minute, so that no peer counts as alive endlessly.
 pub(super) fn timeout_for(ours: Duration, heartbeat_ms: u32) -> Duration {
     let theirs = Duration::from_millis(heartbeat_ms.into()) * TIMEOUT_HEARTBEATS;
     ours.max(theirs.min(PEER_TIMEOUT_MAX))

@@ -85,7 +85,7 @@ impl Mesh {
         }
     }
 
-    /// A list arrived. What it says is hearsay until a handshake proves it.
+    /// A list arrived. It is a rumour until handshakes prove it.
     pub(super) fn received_list(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! What is kept of peers beyond the life of this process, as the mesh takes and gives it.
+//! Peers that are known beyond one run: how the mesh takes them in and gives them out.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use crate::trust::peer_id::PeerId;
 const MISSED_LITTLE: Duration = Duration::from_secs(60);
 
 impl Mesh {
-    /// What the clock on the wall says now. To be told before every turn. It is only written down and shown.
+    /// Sets the wall clock's time, before every input. It is only stored and shown.
     pub fn set_wall_clock(&mut self, wall: UnixTime) {
         self.wall = wall;
     }
 
-    /// Takes in who is known from an earlier life, before the first turn: they are looked for like
-    /// lost peers, but for those who left. A peer that has missed as much connected time as a lost peer is
+    /// Takes in the peers that are known from a previous run, before the first input: they are dialled like lost
+    /// peers, except those that left. A peer that has missed as much connected time as a lost peer is
     /// remembered for is forgotten. If they are more than there may be, those that missed least stay.
     pub fn restore(&mut self, now: Instant, mut known: Vec<KnownPeer>) {
         known.retain(|peer| peer.id != self.id);

@@ -42,7 +42,7 @@ pub struct PeerInfo {
     pub reached_by: Vec<PeerId>,
 }
 
-/// What a peer is to us.
+/// The state of a peer, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PeerState {

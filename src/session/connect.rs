@@ -68,7 +68,7 @@ fn resolve(
         DialAddr::Name { host, port } => {
             let _permit = lookups.begin(route.source, now)?;
             let found = look_up(host.as_str(), *port)?;
-            let loopback_too = !route.source.is_hearsay() || host.is_loopback();
+            let loopback_too = !route.source.is_from_peer() || host.is_loopback();
             Ok(choose(found, loopback_too, turn))
         }
     }

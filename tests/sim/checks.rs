@@ -160,7 +160,7 @@ impl World {
     pub fn check_output(&mut self, proc: ProcId, output: &Output) {
         match output {
             Output::Dial { session, addr, expected, source } => {
-                let hearsay = source.is_hearsay();
+                let hearsay = source.is_from_peer();
                 self.check_dial(proc, *session, addr, *expected, hearsay);
                 // No node here is on loopback.
                 if hearsay && addr.is_loopback() {

@@ -199,7 +199,7 @@ impl Driver {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, expected, addr, source } => {
-                    assert!(addr.is_dialable() && !(source.is_hearsay() && addr.is_loopback()), "dialled {addr}");
+                    assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "no dial to oneself");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                     assert!(!self.is_leaving, "dialled after the goodbye");
@@ -236,7 +236,7 @@ impl Driver {
         for peer in &peers {
             assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
             let is_admitted = self.access.check(&peer.id).is_ok();
-            // Who leaves has said its goodbyes already.
+            // A leaving node has said its goodbyes already.
             assert!(self.is_leaving || is_admitted || peer.state != PeerState::Up, "a member that is kept out");
             let open = self.mesh.open_sessions(&peer.id);
             let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
