@@ -184,8 +184,8 @@ struct Watch {
 impl Log for Watch {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        (target == "p2p_gossip::coordinator" && metadata.level() == Level::Trace)
-            || (target == "p2p_gossip::session" && metadata.level() == Level::Debug)
+        (target == "p2p_gossip::runtime::coordinator" && metadata.level() == Level::Trace)
+            || (target.starts_with("p2p_gossip::session") && metadata.level() == Level::Debug)
     }
 
     fn log(&self, record: &Record<'_>) {
