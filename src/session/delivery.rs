@@ -31,9 +31,14 @@ impl Delivery {
     /// A written message is not yet received: the connection may break before the peer reads it.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
-        let deadline = Instant::now() + timeout;
+        // A deadline beyond what the clock can hold is no deadline.
+        let deadline = Instant::now().checked_add(timeout);
+        let next_receipt = || match deadline {
+            Some(deadline) => self.receipts.recv_deadline(deadline).is_ok(),
+            None => self.receipts.recv().is_ok(),
+        };
         // Ends when all receipts have come or been dropped by sessions that ended.
-        (0..self.reached).take_while(|_| self.receipts.recv_deadline(deadline).is_ok()).count()
+        (0..self.reached).take_while(|_| next_receipt()).count()
     }
 }
 
@@ -102,6 +107,16 @@ mod tests {
         drop(lost);
         last.written();
         assert_eq!(delivery.wait(LONG), 2);
+    }
+
+    #[test]
+    fn wait_without_a_limit_ends_with_the_last_receipt() {
+        let mut builder = BroadcastBuilder::new(1);
+        let receipt = builder.receipt();
+        builder.reached();
+        let delivery = builder.finish();
+        receipt.written();
+        assert_eq!(delivery.wait(Duration::MAX), 1);
     }
 
     #[test]
