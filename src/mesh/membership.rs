@@ -1,4 +1,5 @@
-//! Sessions come and go; a peer is up, down or left. One active session a peer, one arbiter a pair.
+//! Membership: the start and end of sessions, and the peer states up, down and left. A peer has one active
+//! session; the smaller id of each pair is its arbiter.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,23 +18,23 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{ByeReason, Notice};
 
-/// How long a peer may be without a session, and still a member, when its last one ended for a
-/// reason that promises another: it was a duplicate (whose winner's Hello may be overtaken by
-/// the goodbye, as the two connections are not ordered), or this node had been silent.
+/// Time for which a peer without a session stays a member, if its last session ended for a reason that
+/// promises another one: the session was a duplicate, or this node was silent. The goodbye on a duplicate may
+/// overtake the Hello on the session that stays, because two connections are not ordered.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// Sessions kept with one peer while its arbiter has not chosen. Two dials can cross; more come
-/// only from a peer that does not keep to the rules.
+/// Sessions kept with one peer until the arbiter has chosen. Two dials can cross; only a peer that breaks
+/// the rules opens more sessions.
 pub const SESSIONS_PER_PEER_MAX: usize = 4;
 
-/// A session that lasted this long ends the outage before it: the next backoff starts over.
+/// A session that lasts this long ends the outage before it: the next backoff starts from the beginning.
 const STABLE: Duration = Duration::from_secs(5);
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
         let (target, dialled) = match self.dialing.finished(up.session) {
             Some(DialOutcome::Cancelled) => {
-                // Its goodbye is under way already. What the other end sends before it reads
-                // that still counts.
+                // The goodbye is already on its way. Messages that the peer sends before it reads the
+                // goodbye still count.
                 let session = Session { peer: up.peer, remote: up.remote, closing: true };
                 self.sessions.insert(up.session, session);
                 return self.start_queued_dials(now);
@@ -94,7 +95,7 @@ impl Mesh {
         self.report(Report::OurKeyInUse { addr });
     }
 
-    /// The session that was to come has not: the peer is lost after all.
+    /// No new session came within [`GRACE`]: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
         if self
             .peers
@@ -107,7 +108,7 @@ impl Mesh {
         }
     }
 
-    /// Nothing was heard of the peer for its timeout.
+    /// The peer was silent for its timeout: it is dead.
     pub(super) fn silent(&mut self, now: Instant, id: PeerId) {
         self.close_all(&id, ByeReason::Silent);
         self.down(now, id, DownReason::Timeout);
@@ -124,7 +125,7 @@ impl Mesh {
         }
     }
 
-    /// The session becomes the peer's newest; duplicates are settled by the smaller id.
+    /// Makes this the peer's newest session. The smaller id of the pair settles duplicates.
     fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
         let SessionUp { session, peer: id, ref hello, .. } = *up;
         let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
@@ -166,7 +167,7 @@ impl Mesh {
         self.ask_on_meeting(id, now, reason, target);
     }
 
-    /// Stores what the peer's Hello says and where the peer comes from. Returns whether it was known before.
+    /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
     fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
         let SessionUp { session, peer: id, ref hello, remote } = *up;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
@@ -224,10 +225,10 @@ impl Mesh {
         }
     }
 
-    /// Whether this process may speak for its key. A new one takes the old one's place; one that
-    /// was replaced does not come back while the other is there, or they would alternate endlessly.
-    /// Once the other is gone it may: the last words of a process that is long gone can be late,
-    /// and arrive after those of its successor.
+    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
+    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
+    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
+    /// process may come after that of its successor.
     fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
         let Some(peer) = self.peers.get_mut(&up.peer) else {
             return true;
@@ -240,7 +241,7 @@ impl Mesh {
             let timeout = self.config.timeout;
             let is_late = peer.replaced_at.is_some_and(|at| now.saturating_duration_since(at) < timeout);
             if is_late {
-                // Perhaps the last words of a process that is gone.
+                // Perhaps a late Hello of a process that has ended.
                 self.refuse(up.session, ByeReason::Replaced);
                 return false;
             }
@@ -256,7 +257,7 @@ impl Mesh {
             peer.replaced.retain(|&replaced| replaced != instance);
             remember(&mut peer.replaced, old);
             peer.replaced_at = Some(now);
-            // The user of the process that is gone has restarted it: that is no failure.
+            // The user restarted the process: that is no failure.
             peer.backoff.reset();
             if peer.connected().is_some() {
                 self.close_all(&up.peer, ByeReason::Replaced);
@@ -266,7 +267,7 @@ impl Mesh {
         true
     }
 
-    /// Our own key answered: this node dialled itself, or another process uses its key.
+    /// This node's own key answered: this node dialled itself, or another process uses its key.
     fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
         if up.hello.instance == self.instance {
             self.refuse(up.session, ByeReason::OwnAddress);
@@ -289,7 +290,7 @@ impl Mesh {
                 return;
             }
             DisconnectReason::Bye(ByeReason::Silent) => {
-                // It was us who had been silent, so the peer is there: come back quietly.
+                // This node was silent, and the peer is alive: reconnect without a `down` event.
                 self.timers.set(Timer::Grace(id), now + GRACE);
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
@@ -307,7 +308,8 @@ impl Mesh {
                     self.report(Report::RefusedByPeer { peer: id, reason: said });
                 }
                 if said == ByeReason::Replaced {
-                    // By a previous run of this node, if there is no other process: that falls silent soon.
+                    // If no other process uses the key, the peer still counts a session of a previous run of this
+                    // node, which reaches its timeout soon.
                     let silence =
                         self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
                     refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
@@ -332,10 +334,10 @@ impl Mesh {
         self.down(now, id, down);
         if down == DownReason::Refused {
             self.timers.set(Timer::Dial(Target::Peer(id)), now + refused_wait);
-            // A `--connect` address that leads there would bring the same answer.
+            // A `--connect` address of this peer would get the same answer.
             self.bootstraps_wait(id, now + refused_wait);
         } else if session.is_dialled() && down == DownReason::Closed {
-            // The side that had dialled goes first, so that the two don't cross.
+            // The side that dialled the lost session dials first, so that dials do not cross.
             let soon = self.random_between(millis(10), millis(60));
             self.timers.set(Timer::Dial(Target::Peer(id)), now + soon);
         } else {
@@ -343,13 +345,13 @@ impl Mesh {
         }
     }
 
-    /// A peer does not want this node; whether that is news.
+    /// Notes that a peer refused this node. Returns whether the reason is new.
     fn refused_by_peer(&mut self, id: PeerId, said: ByeReason) -> bool {
         self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
     }
 
-    /// A live peer is one no longer. Returns the name and address it had, for the event, if it was a member.
-    fn no_longer_live(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
+    /// Ends a peer's connected state. Returns its name and shown address for the event, if it was a member.
+    fn end_connected(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
         for timer in [
             Timer::Heartbeat(id),
             Timer::Ping(id),
@@ -388,7 +390,7 @@ impl Mesh {
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
         let state = State::Dead { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
+        if let Some((name, addr)) = self.end_connected(now, id, state) {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
         }
     }
@@ -400,12 +402,12 @@ impl Mesh {
             self.close(dial, ByeReason::Duplicate);
         }
         let state = State::Left { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.no_longer_live(now, id, state) {
+        if let Some((name, addr)) = self.end_connected(now, id, state) {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
         }
     }
 
-    /// A live peer is a member from now on.
+    /// Makes a connected peer a member.
     pub(super) fn joined(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -427,7 +429,7 @@ impl Mesh {
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
-    /// Says goodbye on all of a live peer's sessions.
+    /// Says goodbye on all sessions of a connected peer.
     pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
         let connected = self.peers.get_mut(id).and_then(Peer::connected_mut);
         let sessions = connected.map(|connected| std::mem::take(&mut connected.sessions));
@@ -443,7 +445,7 @@ impl Mesh {
         self.output(Output::Close { session, reason });
     }
 
-    /// Ends a session that never counted.
+    /// Ends a session that was not admitted.
     fn refuse(&mut self, session: SessionId, reason: ByeReason) {
         self.output(Output::Close { session, reason });
     }
@@ -454,8 +456,8 @@ impl Mesh {
         }
     }
 
-    /// Makes room in the table for a peer that is there, at the expense of those that are not:
-    /// rumours first, then peers that left, then dead peers.
+    /// Makes room in the table for a connecting peer. If the table is full, forgets the oldest rumour, else the
+    /// oldest peer that left, else the oldest dead peer. Returns whether there is room.
     fn make_room(&mut self, id: &PeerId) -> bool {
         if self.peers.contains_key(id) || self.peers.len() < self.config.peers_max {
             return true;
