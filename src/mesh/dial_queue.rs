@@ -114,7 +114,7 @@ impl DialQueue {
         self.in_flight.len()
     }
 
-    /// A dial has become a session. Returns its target and its address.
+    /// Removes a dial whose session came up. Returns its outcome, or `None` if this node did not dial the session.
     pub(super) fn finished(&mut self, session: SessionId) -> Option<DialOutcome> {
         let dial = self.in_flight.remove(&session)?;
         Some(if dial.cancelled {

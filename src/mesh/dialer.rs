@@ -21,7 +21,7 @@ impl Mesh {
         }
     }
 
-    /// A dial's time has come, if it is still wanted.
+    /// Queues a dial that is due, if it is still wanted.
     pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
             return;
@@ -102,7 +102,7 @@ impl Mesh {
         }
     }
 
-    /// A peer is lost; the `--connect` addresses that lead to it are dialled too.
+    /// Schedules dials of the `--connect` addresses that lead to a lost peer.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
         for index in 0..self.dialing.bootstraps.len() {
             let bootstrap = &mut self.dialing.bootstraps[index];
@@ -114,7 +114,7 @@ impl Mesh {
         }
     }
 
-    /// There is a reason to hope at all `--connect` addresses: they are dialled soon.
+    /// Dials all waiting `--connect` addresses soon, because they may answer now.
     pub(super) fn redial_bootstraps(&mut self, now: Instant) {
         for index in 0..self.dialing.bootstraps.len() {
             let target = Target::Bootstrap(index);
@@ -126,7 +126,7 @@ impl Mesh {
         }
     }
 
-    /// The `--connect` addresses that lead to this peer are not dialled before then.
+    /// Delays the dials of this peer's `--connect` addresses until the given time.
     pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
         for (index, bootstrap) in self.dialing.bootstraps.iter().enumerate() {
             if bootstrap.peer == Some(id) {
@@ -173,7 +173,7 @@ impl Mesh {
         let was_met = peer.met.is_some();
         let mut detail = None;
         match reason {
-            DialError::Failed(words) => detail = Some(words),
+            DialError::Failed(text) => detail = Some(text),
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
@@ -199,8 +199,8 @@ impl Mesh {
         }
     }
 
-    /// A dial to another peer has reached a peer that this node has heard of and not met. That is
-    /// better than any rumour: it is dialled there next, before peers that may not exist.
+    /// A dial to another peer reached an unknown peer that this node has heard of. This address is better than
+    /// any rumour, so the mesh dials the peer there next, before peers that may not exist.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
@@ -232,7 +232,7 @@ impl Mesh {
         if peer.wants_dial() { self.redial_later(now, id) } else { None }
     }
 
-    /// A known peer's address belongs to another peer now, which is dialled there.
+    /// A known peer's address belongs to another peer now. The mesh dials that peer there.
     fn handle_wrong_peer_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
         if let Some(peer) = self.peers.get_mut(&expected) {
             peer.addrs.demote(addr);
@@ -243,7 +243,7 @@ impl Mesh {
         }
     }
 
-    /// Notes an unproven peer or address. Whether the peer may be dialled.
+    /// Notes an unproven peer or address. Returns whether the peer may be dialled.
     pub(super) fn hear_of(
         &mut self,
         now: Instant,
@@ -283,8 +283,8 @@ impl Mesh {
                 if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
-                // Connected by another way already? A pinned peer may be anywhere; a peer without a pin,
-                // there.
+                // The peer may be connected through another address already. A pinned peer counts at any
+                // address; a peer without a pin counts only at this one.
                 let is_wanted_peer = |(id, peer): &(&PeerId, &Peer)| {
                     let is_it = match bootstrap.pin {
                         Some(pin) => pin.matches(id),

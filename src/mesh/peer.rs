@@ -14,35 +14,37 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
-/// Instances remembered as replaced; more restarts than that within one life are all news.
+/// Replaced instances remembered per peer. An older instance counts as a new one.
 pub(super) const REPLACED_MAX: usize = 8;
-/// Peers remembered to be connected to one that we can't reach: enough to see that it is us.
+/// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
+/// node's side.
 const REACHED_BY_MAX: usize = 16;
-/// Heartbeats whose echo is awaited; older ones have lost their use for a round-trip time.
+/// Heartbeats whose echo is awaited. An older echo is useless as a round-trip time.
 const AWAITED_ECHOES_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) addrs: Addrs,
-    /// The other end of its last session, and whether this node had dialled it.
+    /// The other end of its last session, and whether this node dialled that session.
     pub(super) remote: Option<(SocketAddr, bool)>,
-    /// The process behind the key, once met.
+    /// The random number of its process, from its Hello; `None` if it was not met in this run.
     pub(super) instance: Option<u64>,
-    /// Earlier processes with the key, oldest first, and when the last of them was replaced.
+    /// The instances of its previous processes, oldest first, at most [`REPLACED_MAX`]; and the time of the last
+    /// replacement.
     pub(super) replaced: VecDeque<u64>,
     pub(super) replaced_at: Option<Instant>,
-    /// When it was proven for the first and the last time, in this life or an earlier one.
+    /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
     pub(super) backoff: Backoff,
-    /// Pings sent to it and received from it, ever.
+    /// Pings sent to it and received from it in this run.
     pub(super) pings_sent: u64,
     pub(super) pings_received: u64,
-    /// How often it became live.
+    /// The number of times that it became a member in this run.
     pub(super) ups: u64,
     /// The members that last reported a connection to it, while this node has none; at most [`REACHED_BY_MAX`].
     pub(super) reached_by: BTreeSet<PeerId>,
-    /// Why it turned us away the last time, until it has let us in again.
+    /// The reason of its last refusal, until it accepts this node again.
     pub(super) refused: Option<ByeReason>,
     /// Whether the log has reported that its key is in use twice, or that another peer answers at its address.
     pub(super) clone_reported: bool,
@@ -50,25 +52,26 @@ pub(super) struct Peer {
     pub(super) state: State,
 }
 
-/// When a peer was met.
+/// The first and the last time at which a peer was connected, by this node's wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeenTimes {
     pub(super) first: UnixTime,
-    /// When it was last connected; of a live peer, when it came up. Never before `first`.
+    /// The last time at which it was connected; for a connected peer, the time at which it came up. Never before
+    /// `first`.
     pub(super) last: UnixTime,
 }
 
 impl SeenTimes {
-    /// It is connected at this time, by a clock that may have been set back since it was first met.
+    /// The peer is connected at this time. The wall clock may have been set back since the first meeting.
     pub(super) fn again(self, wall: UnixTime) -> Self {
         Self { last: wall.max(self.first), ..self }
     }
 }
 
-/// States carry what only they need.
+/// The state of a peer, with the data that only this state needs.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Others speak of it; no handshake has proven it.
+    /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses.
     Rumour { failures: u32, since: Instant },
     /// Connected, or between two sessions for a moment.
     Connected(Box<Connected>),
@@ -81,23 +84,23 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) since: Instant,
-    /// Whether it is a member, and the user knows: a peer that refused this node before may do so again, and is one
-    /// only when it has said something else.
+    /// Whether it is a member, reported to the user with `up`. A peer that refused this node before becomes a
+    /// member with its first message after the handshake, because it may refuse again.
     pub(super) is_member: bool,
-    /// Its place among all that ever came up.
+    /// Its number in the order in which peers came up in this run, from 1.
     pub(super) order: u64,
-    /// Sessions in the order in which they came up; we send on the last.
+    /// Sessions in the order in which they came up; this node sends on the last.
     pub(super) sessions: Vec<SessionId>,
-    /// When the peer was last heard, moved on by the time for which we were held up ourselves.
+    /// The time of the peer's last message, moved forward by the time for which this node stalled since.
     pub(super) heard: Instant,
-    /// Its silence is up, and its session has been asked for what may lie there unread.
+    /// Its timeout has passed, and its session is asked to hand over unread messages.
     pub(super) is_draining: bool,
-    /// Silence after which it is dead, by its own heartbeat interval.
+    /// Silence after which it is dead; see [`timeout_for`].
     pub(super) timeout: Duration,
     pub(super) heartbeats: Heartbeats,
-    /// Whether it has been sent a ping since it became live.
+    /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
-    /// Last roster it told.
+    /// The last membership digest that it sent.
     pub(super) digest: Option<u64>,
     pub(super) lists: PeerExchange,
 }
@@ -119,18 +122,18 @@ impl Connected {
         }
     }
 
-    /// The session that we send on.
+    /// The session on which this node sends.
     pub(super) fn active(&self) -> Option<SessionId> {
         self.sessions.last().copied()
     }
 }
 
-/// Both directions of the heartbeat and the round-trip time that they measure.
+/// Heartbeats in both directions, and the round-trip times that they measure.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     sent: u64,
     awaited: VecDeque<(u64, Instant)>,
-    /// Number and arrival of the last one received, until it has been echoed.
+    /// Sequence number and arrival time of the last one received, until this node has echoed it.
     pub(super) to_echo: Option<(u64, Instant)>,
     pub(super) received: u64,
     /// When the last one arrived, and when the last one was sent or laid ready.
@@ -142,7 +145,7 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// The number of the next heartbeat, which is sent now.
+    /// Notes a heartbeat that is sent now. Returns its sequence number.
     pub(super) fn send(&mut self, now: Instant) -> u64 {
         self.sent += 1;
         self.last_sent = Some(now);
@@ -153,7 +156,8 @@ impl Heartbeats {
         self.sent
     }
 
-    /// An echo came back. The round-trip time that it tells, if it is of a heartbeat awaited.
+    /// Handles an echo, which the peer `held` before it sent it. Returns the round-trip time, if this node awaits
+    /// that heartbeat's echo.
     pub(super) fn echoed(&mut self, arrived: Instant, seq: u64, held: Duration) -> Option<Duration> {
         let at = self.awaited.iter().position(|&(sent, _)| sent == seq)?;
         let (_, sent_at) = self.awaited.drain(..=at).next_back()?;
@@ -217,7 +221,7 @@ impl Peer {
         }
     }
 
-    /// How long it has been out of reach.
+    /// The time since the peer was lost or first heard of; zero while it is connected.
     pub(super) fn outage(&self, now: Instant) -> Duration {
         match &self.state {
             State::Rumour { since, .. } | State::Dead { since, .. } | State::Left { since, .. } => {
@@ -234,9 +238,9 @@ impl Peer {
         }
     }
 
-    /// A dial to this address, which was answered there, has proven to lead to it. A host name is
-    /// remembered only if it is the peer's own: the user's may mean many, and a stranger's may
-    /// mean something else tomorrow.
+    /// A dial to the address `dialled` reached this peer at `remote`. A host name is stored only if the peer
+    /// itself claims it: a name from the user may lead to many peers, and another peer's claim about it may
+    /// become wrong.
     pub(super) fn prove(&mut self, dialled: DialAddr, remote: SocketAddr, at: UnixTime) {
         let is_own = self.addrs.first_hand().any(|addr| *addr == dialled);
         if dialled.socket().is_some() || is_own {
@@ -247,8 +251,8 @@ impl Peer {
         }
     }
 
-    /// The address to show. Of a live peer where it was reached, or, if it came to us, the best that
-    /// agrees with where it came from; else the best known.
+    /// The address to show. For a connected peer: the address that this node dialled, or, if the peer dialled, its
+    /// best address with the same IP address as the source. Otherwise its best known address.
     pub(super) fn shown_addr(&self) -> DialAddr {
         let best = self.addrs.best().cloned();
         match (self.remote, self.connected()) {
@@ -264,8 +268,9 @@ impl Peer {
     }
 }
 
-/// The silence after which a peer with this heartbeat interval is dead: our timeout, or three of
-/// its heartbeats if they are slower, but never longer than a minute, so that no peer counts as alive endlessly.
+/// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
+/// [`TIMEOUT_HEARTBEATS`] of the peer's intervals if that is longer, but then at most [`PEER_TIMEOUT_MAX`], so that
+/// no peer counts as alive endlessly.
 pub(super) fn timeout_for(ours: Duration, heartbeat_ms: u32) -> Duration {
     let theirs = Duration::from_millis(heartbeat_ms.into()) * TIMEOUT_HEARTBEATS;
     ours.max(theirs.min(PEER_TIMEOUT_MAX))
