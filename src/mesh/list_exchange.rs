@@ -1,43 +1,46 @@
-//! Requests for peer lists and their answers, between this node and one live peer.
+//! Requests for peer lists and their answers, between this node and one connected peer.
 
 use std::time::{Duration, Instant};
 
 use crate::util::token_bucket::TokenBucket;
 
-/// Shortest and longest wait before the same peer is asked again without having brought news.
+/// Shortest and longest wait before this node asks a peer again whose last list had no news.
 pub(super) const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
 pub(super) const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// A request unanswered for this long may be repeated.
+/// An unanswered request may be repeated after this time.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// Lists asked for because of rosters, at once and a second in the long run: while hundreds come and go all
-/// rosters differ, and each list is as long as the mesh is large.
-const ROSTER_QUESTIONS_BURST: u32 = 8;
-const ROSTER_QUESTIONS_PER_SECOND: u32 = 4;
+/// Requests for lists because of digests: at once, and per second in the long run. While hundreds of peers join
+/// and leave, all digests differ, and the length of each list grows with the mesh.
+const DIGEST_QUESTIONS_BURST: u32 = 8;
+const DIGEST_QUESTIONS_PER_SECOND: u32 = 4;
 
-/// Why a list was asked for, which decides how its news is acted upon.
+/// The reason of a request for a list. It decides how soon this node dials the new peers on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExchangeReason {
-    /// We are new here.
+    /// This node joins the mesh.
     Join,
-    /// We were apart.
+    /// The two nodes were separated and have reconnected.
     Reconnect,
-    /// The other side knows other members than we do.
-    Roster,
+    /// The membership digests of the two nodes differ.
+    Digest,
 }
 
+/// The rate limit of requests for lists because of digests.
 pub(super) fn digest_questions(now: Instant) -> TokenBucket {
-    TokenBucket::new(ROSTER_QUESTIONS_BURST, ROSTER_QUESTIONS_PER_SECOND, now)
+    TokenBucket::new(DIGEST_QUESTIONS_BURST, DIGEST_QUESTIONS_PER_SECOND, now)
 }
 
-/// Requests and answers between us and one live peer.
+/// Requests and answers between this node and one connected peer.
 #[derive(Debug)]
 pub(super) struct PeerExchange {
-    /// The request under way, and the frames that have answered it.
+    /// The open request: the time at which it was sent, its reason, and the number of frames received as its answer.
     pub(super) asked: Option<(Instant, ExchangeReason, usize)>,
-    /// Roster that the peer had when we last asked because of it.
+    /// The peer's digest that caused the last such request.
     pub(super) asked_for: Option<u64>,
+    /// The earliest time of another request about the same digest, and the wait after that request.
     pub(super) not_before: Instant,
     pub(super) interval: Duration,
+    /// The time of this node's last answer to the peer.
     pub(super) answered: Option<Instant>,
 }
 
@@ -51,7 +54,7 @@ impl PeerExchange {
         self.asked_for = None;
     }
 
-    /// Whether a request is under way that may still be answered.
+    /// Whether a request is open and its answer may still come.
     pub(super) fn is_answer_due(&self, now: Instant) -> bool {
         self.asked.is_some_and(|(at, ..)| now.saturating_duration_since(at) < ANSWER_WAIT)
     }

@@ -17,22 +17,21 @@ use crate::event::Event;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{Echo, Message};
 
-/// Standing still for so long is worth a line in the log.
+/// The log reports a stall of at least this duration.
 const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 
 /// Moments in an interval at which heartbeats are sent.
 const BEATS: u32 = 8;
 /// What was laid ready more recently than this may have missed the leader's heartbeat: two threads do that.
 const LAID_READY: Duration = Duration::from_millis(10);
-/// The first ping goes out once membership has settled and there is a round-trip time to show beside it,
-/// or after this.
+/// Longest wait for the first ping, which goes out once membership has settled and a round-trip time is measured.
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
-/// Between two first pings, on average: a mesh that has just formed does not ping all its links at once.
+/// Average time between two first pings, so that a new mesh does not ping on all its links at once.
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has become live. While a mesh forms there is enough to do: heartbeats begin once membership
-    /// has settled, or when they must.
+    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
+    /// forming mesh is busy enough.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         let first = self.beat_before(now + self.config.heartbeat * 2);
         self.timers.set(Timer::Heartbeat(id), first);
@@ -67,7 +66,7 @@ impl Mesh {
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
-    /// A message of any kind came from the peer.
+    /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         // Time in which this node stalled does not count as silence of a peer.
         let stall = self.stall.filter(|(_, until)| arrived < *until);
@@ -246,7 +245,7 @@ impl Mesh {
         }
     }
 
-    /// A message of the peer's user, on any of its sessions. It was sent on one session, so it arrives once.
+    /// Handles a message of the peer's user, on any of its sessions. The peer sends it on one session, so it arrives once.
     pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
         self.heard(now, arrived, &id);
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.connected().is_some()) {
@@ -255,7 +254,7 @@ impl Mesh {
         }
     }
 
-    /// The peer's silence may have lasted long enough.
+    /// Checks whether the peer's silence has reached its timeout.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
         let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
@@ -263,8 +262,8 @@ impl Mesh {
         let dead_at = connected.heard + connected.timeout;
         if now < dead_at {
             connected.is_draining = false;
-            // Most have spoken by then, and are looked at when heartbeats are sent anyway; who has not,
-            // once more when its time is up.
+            // Most peers have sent something by the next send time of heartbeats, when the mesh is awake
+            // anyway. A peer that has not is checked again at its deadline.
             let beat = self.beat_before(dead_at);
             self.timers.set(Timer::Silence(id), if now < beat { beat } else { dead_at });
         } else if let Some(session) = connected.active() {

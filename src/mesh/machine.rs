@@ -20,7 +20,7 @@ use crate::trust::peer_id::PeerId;
 use crate::util::token_bucket::TokenBucket;
 use crate::wire::Message;
 
-/// One node's view of the mesh. See the module's documentation for how to drive it.
+/// One node's view of the mesh. The module's documentation says how a driver uses it.
 #[derive(Debug)]
 pub struct Mesh {
     pub(super) config: Config,
@@ -34,18 +34,19 @@ pub struct Mesh {
     pub(super) dialing: DialQueue,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
-    /// Digest of ourselves and all live peers.
+    /// Digest of this node and all members.
     pub(super) digest: u64,
+    /// The number of members, without this node.
     pub(super) connected: usize,
-    /// How long this node has had a member, in this life.
+    /// The time in this run during which this node was connected to a member.
     pub(super) connected_time: ConnectedTime,
-    /// How many ever came up.
+    /// The number of times that a peer connected in this run.
     pub(super) came: u64,
     /// Every round-trip time measured.
     pub(super) rtt: RttHistogram,
-    /// Lists asked for because of rosters.
+    /// The rate limit of requests for lists because of digests.
     pub(super) digest_questions: TokenBucket,
-    /// Since when membership has been changing, if it has.
+    /// The first change of membership since it last settled; `None` while it is settled.
     pub(super) unsettled_since: Option<Instant>,
     /// Whether any list of peers has been received yet.
     pub(super) has_list: bool,
@@ -53,9 +54,9 @@ pub struct Mesh {
     /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
     pub(super) started: Instant,
-    /// When the driver last called.
+    /// The time of the driver's last call.
     pub(super) last_turn: Instant,
-    /// From when until when this node was last held up.
+    /// Start and end of this node's last stall.
     pub(super) stall: Option<(Instant, Instant)>,
 }
 
@@ -64,13 +65,13 @@ pub struct Mesh {
 pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) remote: SocketAddr,
-    /// This node said goodbye on it: messages that still arrive count, and none is sent.
+    /// This node said goodbye on it: pings and broadcasts that still arrive count, and this node sends nothing more.
     pub(super) closing: bool,
 }
 
 impl Mesh {
     /// A node that knows only the addresses in `config.connect`, and dials them at once.
-    /// `instance` is random for each process and goes into its Hello.
+    /// `instance` is a random number of this process, which goes into its Hello. `seed` decides every random choice.
     #[must_use]
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
         let mut mesh = Self {
@@ -101,7 +102,7 @@ impl Mesh {
         mesh
     }
 
-    /// Takes note of something that happened.
+    /// Handles one input.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.detect_stall(now);
         match input {
@@ -115,7 +116,7 @@ impl Mesh {
         }
     }
 
-    /// Does everything that is due.
+    /// Handles every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.detect_stall(now);
         while let Some(timer) = self.timers.pop_due(now) {
@@ -133,12 +134,12 @@ impl Mesh {
         self.start_queued_dials(now);
     }
 
-    /// The next thing to do outside, in order; ask until there is none.
+    /// The next output, in order. The driver calls this until it returns `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Mesh::handle_timeout`] is to be called next.
+    /// The time at which the driver must call [`Mesh::handle_timeout`] next; `None` if no timer is set.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
@@ -150,19 +151,19 @@ impl Mesh {
         self.id
     }
 
-    /// Live members, including this node.
+    /// The number of members, this node included.
     #[must_use]
     pub fn members(&self) -> usize {
         self.connected + 1
     }
 
-    /// Digest of this node and its live peers.
+    /// Digest of this node and all members; see [`membership_digest`].
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The sessions that messages to live peers are sent on, for checks: at most one a peer.
+    /// The session on which this node sends to each connected peer, at most one per peer; for checks.
     pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
         self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.connected()?.active()?)))
     }
@@ -173,7 +174,7 @@ impl Mesh {
         self.peers.get(peer).and_then(Peer::connected).map_or(&[], |connected| &connected.sessions)
     }
 
-    /// Dials that have been ordered and not been answered.
+    /// The number of [`Output::Dial`]s that have no answer yet.
     #[must_use]
     pub fn dials_in_flight(&self) -> usize {
         self.dialing.in_flight()
@@ -183,8 +184,8 @@ impl Mesh {
         let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
             return;
         };
-        // After a goodbye only what the application sent still counts, and only while the peer
-        // is a member: no event about a peer follows its "down".
+        // After a goodbye only pings and broadcasts still count, and only while the peer is connected: no
+        // event about a peer follows its `down`.
         if let Message::Ping { seq, text } = message {
             self.received_ping(now, arrived, peer, seq, text);
         } else if let Message::Broadcast { text } = message {

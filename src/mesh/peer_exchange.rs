@@ -32,7 +32,7 @@ const TOLD_AT_ONCE_MAX: usize = 8;
 /// Membership that keeps changing counts as settled after this long.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// A difference of digests that lasts this long is real: both sides had time to settle.
-const ROSTER_PATIENCE: Duration = Duration::from_millis(500);
+const DIGEST_PATIENCE: Duration = Duration::from_millis(500);
 /// Shortest time between two answers to one peer's requests.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
@@ -45,7 +45,8 @@ const JOINING: Duration = Duration::from_secs(2);
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
 impl Mesh {
-    /// A session with a peer came up: its list is wanted if we join through it, or were apart.
+    /// A session with a peer came up: this node asks for its list if it joins through this peer, or if the two
+    /// were separated.
     pub(super) fn ask_on_meeting(
         &mut self,
         id: PeerId,
@@ -59,7 +60,7 @@ impl Mesh {
         }
     }
 
-    /// Sends our list to a peer that asked for it on this session.
+    /// Sends this node's list to a peer that asked for it on this session.
     pub(super) fn answer_list(&mut self, now: Instant, id: PeerId, session: SessionId) {
         let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
             return;
@@ -128,11 +129,11 @@ impl Mesh {
     /// A heartbeat brought the digest of the peer's members.
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId, digest: u64) {
         if digest != self.digest && !self.timers.is_set(Timer::Settled) {
-            self.timers.set_no_later(Timer::DigestCheck(id), now + ROSTER_PATIENCE);
+            self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
         }
     }
 
-    /// A difference of digests has lasted for `ROSTER_PATIENCE`.
+    /// A difference of digests has lasted for `DIGEST_PATIENCE`.
     pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
         let (ours, is_settled) = (self.digest, !self.timers.is_set(Timer::Settled));
         let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
@@ -149,7 +150,7 @@ impl Mesh {
         if let Err(wait) = self.digest_questions.take(now) {
             // Most differences are gone by the time that one question has been answered. The random wait keeps
             // the same peer from always being the next.
-            let wait = self.random_between(wait, wait + ROSTER_PATIENCE);
+            let wait = self.random_between(wait, wait + DIGEST_PATIENCE);
             return self.timers.set(Timer::DigestCheck(id), now + wait);
         }
         let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
@@ -162,7 +163,7 @@ impl Mesh {
         lists.asked_for = Some(theirs);
         lists.not_before = now + lists.interval;
         lists.interval = (lists.interval * 2).min(ASK_AGAIN_MAX);
-        self.ask(now, id, ExchangeReason::Roster);
+        self.ask(now, id, ExchangeReason::Digest);
     }
 
     /// An unknown peer did not answer, although these peers report that they are connected to it. The mesh asks one
@@ -177,7 +178,7 @@ impl Mesh {
         }
     }
 
-    /// A peer came or went.
+    /// A peer became a member, or is no longer one.
     pub(super) fn membership_changed(&mut self, now: Instant) {
         let since = *self.unsettled_since.get_or_insert(now);
         self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
@@ -318,8 +319,8 @@ impl Mesh {
             (ExchangeReason::Join, _) => (0, 0),
             (ExchangeReason::Reconnect, true) => (0, 100),
             (ExchangeReason::Reconnect, false) => (300, 600),
-            (ExchangeReason::Roster, true) => (200, 500),
-            (ExchangeReason::Roster, false) => (1000, 1500),
+            (ExchangeReason::Digest, true) => (200, 500),
+            (ExchangeReason::Digest, false) => (1000, 1500),
         };
         self.random_between(millis(low), millis(high))
     }
