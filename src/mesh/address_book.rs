@@ -1,25 +1,25 @@
-//! Where one peer may be reached, and how well that is known.
+//! The addresses of one peer, ordered by how well each is known.
 
 use super::io::UnixTime;
 use super::known_peer::KnownAddr;
 use crate::limits::ADDRS_MAX;
 use crate::net::addr::DialAddr;
 
-/// How an address became known, best first.
+/// The source of an address, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// A handshake with the peer was completed there.
     Proven,
-    /// The peer itself said so, over an authenticated session.
+    /// The peer itself claimed it, over an authenticated session.
     Claimed,
     /// It is known from a previous run.
     Remembered,
-    /// Another peer told the address.
+    /// Another peer listed it.
     Rumoured,
 }
 
-/// Addresses ordered by how well they are known, the latest success first: at most [`ADDRS_MAX`], but
-/// there always is room for one rumour, as the peer may have moved.
+/// Addresses ordered by source, the latest success first. There are at most [`ADDRS_MAX`], but always room for
+/// one rumour, because the peer may have moved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Addrs {
     entries: Vec<Entry>,
@@ -31,7 +31,7 @@ pub(super) struct Addrs {
 struct Entry {
     source: Source,
     addr: DialAddr,
-    /// When the peer was last reached there, in this life or an earlier one.
+    /// The last time at which the peer was reached there, in this run or a previous one.
     last_success: Option<UnixTime>,
 }
 
@@ -58,8 +58,8 @@ impl Addrs {
         self.entries.iter().filter(|entry| entry.source < Source::Remembered).map(|entry| &entry.addr)
     }
 
-    /// Takes in the addresses from a previous run, in their stored order: first where the peer
-    /// was reached, then what was said. The times of success say nothing of the order: a clock may be wrong.
+    /// Restores the addresses of a previous run in their stored order: first those where the peer was reached,
+    /// then claims. The times of success do not decide the order, because the clock may have been wrong.
     pub(super) fn restore(&mut self, known: Vec<KnownAddr>) {
         let (proven, said): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.last_success.is_some());
@@ -82,15 +82,15 @@ impl Addrs {
         self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
     }
 
-    /// Whether the peer was reached at this address at the last successful dial to it, in this
-    /// life or an earlier one.
+    /// Whether the peer was reached at this address in this run or a previous one, and no other peer has
+    /// answered there since.
     pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
         let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;
         self.entries.iter().any(|entry| was(entry) && entry.addr == *addr)
     }
 
-    /// The address for the next dial. A round goes through all that the peer ever showed or said
-    /// itself and one of those that others told: a liar's addresses must not keep the good ones waiting.
+    /// The address for the next dial. A round goes through all addresses that the peer proved or claimed, and one
+    /// rumour, so that false addresses do not delay the good ones.
     pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
         let (trusted, round) = (self.trusted(), self.round());
         let at = self.dials.checked_rem(round)?;
@@ -109,7 +109,7 @@ impl Addrs {
         if trusted == 0 { self.entries.len() } else { self.entries.len().min(trusted + 1) }
     }
 
-    /// How many come before the rumours.
+    /// The number of addresses before the rumours.
     fn trusted(&self) -> usize {
         self.entries.partition_point(|entry| entry.source < Source::Rumoured)
     }
@@ -131,8 +131,8 @@ impl Addrs {
         self.trim();
     }
 
-    /// The peer says anew where it is, best first; what it said before no longer counts. There is
-    /// room for that: of the places where it once was, only the latest are worth keeping.
+    /// Replaces the peer's earlier claims with new ones, best first. The oldest proven addresses make room for
+    /// them.
     pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>) {
         self.entries.retain(|entry| entry.source != Source::Claimed);
         let mut said: Vec<DialAddr> = Vec::new();
@@ -154,8 +154,8 @@ impl Addrs {
         }
     }
 
-    /// Another peer tells where it is. This never displaces a better source, only the oldest rumour:
-    /// or the first lie about a peer would keep this node from meeting it.
+    /// Adds an address that another peer lists. It replaces only the oldest rumour, never a better source:
+    /// otherwise one false list would keep this node from meeting the peer.
     pub(super) fn rumour(&mut self, addr: DialAddr) {
         if !addr.is_dialable() || self.contains(&addr) {
             return;
@@ -165,7 +165,8 @@ impl Addrs {
         self.trim();
     }
 
-    /// The next dial goes there: a process with the peer's certificate answered, but has not proven the key yet.
+    /// Makes this the next address to dial, if no better source exists: a process with the peer's certificate
+    /// answered there, but has not proven its key yet.
     pub(super) fn hint(&mut self, addr: DialAddr) {
         if self.trusted() == 0 {
             self.remove(&addr);

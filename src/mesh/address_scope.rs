@@ -1,9 +1,9 @@
-//! Which addresses mean the same at both ends of a session, and which only here or there.
+//! The scope of addresses: which addresses mean the same at both ends of a session.
 //!
-//! - A loopback address or name means the machine that dials: it is told to, and believed of,
-//!   peers on this machine only. Otherwise a stranger could point us at our own services.
-//! - A link-local address means something on one link: it is told to, and believed of, peers that
-//!   are reached over that link, and gets the scope that it has here from their session.
+//! - A loopback address or name means the machine that dials. This node sends it to, and accepts it from, peers on
+//!   this machine only. Otherwise a stranger could point this node at services on its own machine.
+//! - A link-local address has a meaning on one link. This node sends it to, and accepts it from, peers that it
+//!   reaches over that link. The scope of an accepted address is that of the session.
 
 use std::net::{SocketAddr, SocketAddrV6};
 

@@ -1,4 +1,4 @@
-//! Peers that are known beyond one run: how the mesh takes them in and gives them out.
+//! Peers known beyond one run: the mesh restores them from a previous run, and lists them for the next one.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use super::peer_exchange::LEFT_QUIET;
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
 
-/// A peer that has missed no more connected time than this was there when this node's memory ends, or was lost
-/// in the same disturbance. The others had been lost before, and are looked for after them.
+/// A peer that missed at most this much connected time was connected when the previous run ended, or was lost in
+/// the same disturbance. It is dialled first; peers that were lost earlier are dialled later.
 const MISSED_LITTLE: Duration = Duration::from_secs(60);
 
 impl Mesh {
@@ -22,9 +22,9 @@ impl Mesh {
         self.wall = wall;
     }
 
-    /// Takes in the peers that are known from a previous run, before the first input: they are dialled like lost
-    /// peers, except those that left. A peer that has missed as much connected time as a lost peer is
-    /// remembered for is forgotten. If they are more than there may be, those that missed least stay.
+    /// Restores the peers of a previous run; the driver calls this before the first input. The mesh dials them like
+    /// lost peers, except peers that left. A peer that missed `config.forget_after` of connected time is
+    /// forgotten. Of more than `config.peers_max` peers, those that missed least stay.
     pub fn restore(&mut self, now: Instant, mut known: Vec<KnownPeer>) {
         known.retain(|peer| peer.id != self.id);
         known.sort_by_key(|peer| (peer.missed, peer.id));
@@ -55,11 +55,11 @@ impl Mesh {
         peer.met = Some(SeenTimes { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
         peer.addrs.restore(known.addrs);
         peer.state = if known.left {
-            // At least that long ago: perhaps long enough for others to have seen it return since.
+            // It left at least that long ago. If that is long enough, a list may report its return.
             let left_at = now.checked_sub(missed.min(LEFT_QUIET * 2));
             State::Left { since: left_at.unwrap_or(now), forget_at }
         } else {
-            // However long it has been lost: that this node starts is a new hope.
+            // The outage counts from this start, so that backoff begins short.
             State::Dead { since: now, forget_at }
         };
         if peer.wants_dial() {
@@ -85,7 +85,7 @@ impl Mesh {
         }
     }
 
-    /// The connected time begins to run again.
+    /// Sets the timers for forgetting, because the connected time runs again.
     pub(super) fn schedule_all_forgetting(&mut self, now: Instant) {
         let known: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in known {
@@ -93,7 +93,7 @@ impl Mesh {
         }
     }
 
-    /// It may be time to forget a peer. It isn't if the connected time has stood still since the timer was set.
+    /// Forgets a peer, or sets its timer again if the connected time was stopped since the timer was set.
     pub(super) fn forget_due(&mut self, now: Instant, id: PeerId) {
         let total = self.connected_time.total(now);
         match self.peers.get(&id).and_then(Peer::forget_at) {
@@ -102,11 +102,10 @@ impl Mesh {
         }
     }
 
-    /// All peers that a handshake has proven, in this run or a previous one: what
-    /// [`Mesh::restore`] will want.
+    /// All peers that a handshake has proven, in this run or a previous one, for [`Mesh::restore`] in the next run.
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
-        // As of the last turn: should the process have stood still since, no turn has noticed that yet.
+        // The connected time at the driver's last call: a stall since then is not detected yet.
         let total = self.connected_time.total(self.last_turn);
         let known = |(id, peer): (&PeerId, &Peer)| {
             let met = peer.met?;

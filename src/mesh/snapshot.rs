@@ -16,29 +16,29 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Its self-declared name, empty if it has none.
     pub name: String,
-    /// Where it listens, as far as known.
+    /// The address at which it listens, as far as known.
     pub addr: DialAddr,
     /// Every address known for it, best first.
     pub addrs: Vec<DialAddr>,
-    /// Connected, lost, …
+    /// Its state.
     pub state: PeerState,
-    /// How long it has been in that state.
+    /// The time for which it has been in that state.
     pub since: Duration,
-    /// Last measured round-trip time.
+    /// Last measured round-trip time; `None` before the first, and while it is not connected.
     pub rtt: Option<Duration>,
     /// Shortest round-trip time since it was last up.
     pub rtt_min: Option<Duration>,
     /// Mean round-trip time since it was last up.
     pub rtt_mean: Option<Duration>,
-    /// Pings received from it, ever.
+    /// Pings received from it in this run.
     pub pings_received: u64,
-    /// Pings sent to it, ever.
+    /// Pings sent to it in this run.
     pub pings_sent: u64,
-    /// How often it came back after it had been lost or had left.
+    /// The number of times that it became a member again in this run, after it was lost or left.
     pub reconnects: u64,
-    /// Time since it was last heard, while it is up.
+    /// Time since its last message, without this node's stalls; `None` while it is not connected.
     pub silence: Option<Duration>,
-    /// Live peers that say they are connected to it, while we are not.
+    /// Connected peers that report a connection to it, while this node has none; at most 16.
     pub reached_by: Vec<PeerId>,
 }
 
@@ -46,21 +46,21 @@ pub struct PeerInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PeerState {
-    /// Connected.
+    /// Connected, and a member.
     Up,
-    /// Lost, and redialled.
+    /// Lost and redialled, or connected and not a member yet.
     Dead,
-    /// Said goodbye.
+    /// Said goodbye; not redialled.
     Left,
-    /// Others speak of it; we have not met it.
+    /// Other peers list it; this node has not met it.
     Rumour,
 }
 
 impl PeerState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Up, Self::Dead, Self::Left, Self::Rumour];
 
-    /// In one lower-case word.
+    /// The state as one lower-case word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -76,14 +76,14 @@ impl PeerState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MeshStatus {
-    /// Live members, including this node.
+    /// The number of members, this node included.
     pub members: usize,
     /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub is_joined: bool,
     /// All known peers, sorted by id.
     pub peers: Vec<PeerInfo>,
-    /// Dials that have been ordered and not been answered.
+    /// The number of dials under way.
     pub dials_in_flight: usize,
     /// All round-trip times measured.
     pub rtt: RttHistogram,
@@ -114,8 +114,8 @@ impl Mesh {
         self.peers.iter().map(|(id, peer)| self.peer_info(now, *id, peer)).collect()
     }
 
-    /// The parts of [`Mesh::peers`] that need no copy: all known peers, sorted by id, with state and
-    /// where it is dialled first.
+    /// All known peers, sorted by id: each with its state and its best address. Unlike [`Mesh::peers`], this copies
+    /// nothing.
     pub fn visible_states(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {
         self.peers.iter().map(|(id, peer)| (*id, visible_state(peer).0, peer.addrs.iter().next()))
     }
@@ -142,7 +142,7 @@ impl Mesh {
     }
 }
 
-/// The state that a user sees, and since when.
+/// The state that a user sees, and its start.
 fn visible_state(peer: &Peer) -> (PeerState, Instant) {
     match &peer.state {
         State::Rumour { since, .. } => (PeerState::Rumour, *since),
