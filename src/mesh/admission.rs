@@ -14,7 +14,11 @@ use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
 impl Mesh {
-    /// Whether a peer that has just been authenticated may be one, and what to tell it if not.
+    /// Whether an authenticated peer is admitted.
+    ///
+    /// # Errors
+    ///
+    /// The reason for the goodbye, if the lists exclude the peer or, with `strict`, its address belongs to another peer.
     pub(super) fn check_admission(
         &mut self,
         up: &SessionUp,
@@ -75,15 +79,16 @@ impl Mesh {
         let known: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in known {
             match self.config.access.check(&id) {
-                Err(why) => self.shut_out(now, id, why),
-                Ok(()) => self.let_back_in(now, id),
+                Err(why) => self.exclude(now, id, why),
+                Ok(()) => self.readmit(now, id),
             }
         }
         self.redial_bootstraps(now);
         self.start_queued_dials(now);
     }
 
-    fn shut_out(&mut self, now: Instant, id: PeerId, why: Refusal) {
+    /// Ends the dials to an excluded peer, and its sessions.
+    fn exclude(&mut self, now: Instant, id: PeerId, why: Refusal) {
         for dial in self.dialing.cancel_to(&id) {
             self.close(dial, ByeReason::NotAdmitted);
         }
@@ -104,8 +109,8 @@ impl Mesh {
         }
     }
 
-    /// Dials all lost peers again, and allows requests for lists that brought nothing before.
-    fn let_back_in(&mut self, now: Instant, id: PeerId) {
+    /// Dials an admitted peer again if it is lost, or allows another request for its list if it is connected.
+    fn readmit(&mut self, now: Instant, id: PeerId) {
         let target = Target::Peer(id);
         let soon = self.random_between(Duration::ZERO, millis(100));
         let Some(peer) = self.peers.get_mut(&id) else {

@@ -1,21 +1,21 @@
-//! How long to wait before the next dial: exponential, jittered, and slower for what is long gone.
+//! The wait before the next dial: exponential, with jitter, and longer in a long outage.
 
 use std::time::Duration;
 
 /// Wait before the second dial.
 pub(super) const FIRST: Duration = Duration::from_millis(250);
-/// Longest wait while the outage is young: one healed link must show within seconds.
+/// Longest wait in an outage shorter than [`LONG_OUTAGE`], so that a healed link is in use within seconds.
 pub const CAP: Duration = Duration::from_secs(2);
 /// Longest wait after [`LONG_OUTAGE`].
 pub const CAP_LONG: Duration = Duration::from_secs(10);
 /// Longest wait after [`VERY_LONG_OUTAGE`].
 pub const CAP_VERY_LONG: Duration = Duration::from_secs(60);
-/// An outage of this length is no hiccup.
+/// From this duration an outage is long: dials every two seconds are too many.
 pub const LONG_OUTAGE: Duration = Duration::from_secs(10 * 60);
-/// An outage of this length will take a human.
+/// From this duration an outage is very long: it probably does not end without a person's help.
 pub const VERY_LONG_OUTAGE: Duration = Duration::from_secs(60 * 60);
 
-/// Shift that takes [`FIRST`] beyond [`CAP_VERY_LONG`]; counting further would change nothing.
+/// Doublings that take [`FIRST`] beyond [`CAP_VERY_LONG`]; more change nothing.
 const DOUBLINGS_MAX: u32 = 8;
 
 /// Counts failures in a row.
@@ -25,8 +25,8 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after one more failure, `outage` after the peer was last reached. Between three
-    /// quarters of the nominal wait and all of it, so that nodes that failed together spread out.
+    /// The wait after one more failure. `outage` is the time since the peer was last reached. The wait is between
+    /// three quarters of the nominal wait and all of it, so that nodes that failed together spread their dials.
     pub(super) fn next(&mut self, rng: &mut fastrand::Rng, outage: Duration) -> Duration {
         let cap = if outage >= VERY_LONG_OUTAGE {
             CAP_VERY_LONG
@@ -40,13 +40,13 @@ impl Backoff {
         between(rng, nominal * 3 / 4, nominal)
     }
 
-    /// The peer was reached, or there is a reason to hope.
+    /// Starts from the first wait again: the peer was reached, or may be reachable now.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// A random duration of whole microseconds, both ends included.
+/// A random duration of whole microseconds between `low` and `high`, both included.
 pub(super) fn between(rng: &mut fastrand::Rng, low: Duration, high: Duration) -> Duration {
     let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(rng.u64(micros(low)..=micros(high)))

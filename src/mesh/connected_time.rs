@@ -1,16 +1,17 @@
-//! How long this node has run while it was connected to a member: the only time after which a peer is forgotten.
+//! The connected time: the time for which this node was connected to a member. Only this time decides when a peer
+//! is forgotten.
 //!
-//! Invariant: no wall clock. That one may say 1970, or jump by days; and while a node is off, suspended or alone,
-//! it can't tell whether a peer is gone.
+//! Invariant: no wall clock. A wall clock may say 1970, or jump by days. A node that is off, suspended or alone
+//! can't tell whether a peer is gone.
 
 use std::time::{Duration, Instant};
 
 /// A stopwatch that runs while this node has a member. It starts at zero with the process.
 #[derive(Debug, Default)]
 pub(super) struct ConnectedTime {
-    /// What the earlier connected times add up to.
+    /// The sum of the earlier periods.
     before: Duration,
-    /// Start of the current one.
+    /// The start of the current period; `None` without a member.
     since: Option<Instant>,
 }
 
@@ -24,18 +25,18 @@ impl ConnectedTime {
         self.since.is_some()
     }
 
-    /// The first member is there.
+    /// Starts to count: the first member is connected.
     pub(super) fn start(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
-    /// The last member is gone.
+    /// Stops counting: the last member is gone.
     pub(super) fn stop(&mut self, now: Instant) {
         self.before = self.total(now);
         self.since = None;
     }
 
-    /// The process stood still for that long, and has just noticed it.
+    /// Leaves out a stall of this process that it has just detected.
     pub(super) fn leave_out(&mut self, gap: Duration) {
         if let Some(since) = &mut self.since {
             *since += gap;

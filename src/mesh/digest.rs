@@ -1,15 +1,15 @@
-//! A digest of the connected peers, small enough for every heartbeat.
+//! The membership digest, small enough for every heartbeat.
 
 use crate::trust::peer_id::PeerId;
 
-/// XOR of the first eight bytes of the ids: equal for equal sets in any order, and kept up
-/// to date by one XOR a change. It detects omissions, not malice; ids in lists are proven anyway.
+/// The XOR of the first eight bytes of each id, big-endian. Equal sets have equal digests in any order, and a change
+/// costs one XOR. The digest detects omissions, not malice; handshakes prove the ids in lists anyway.
 #[must_use]
 pub fn membership_digest<'a>(members: impl IntoIterator<Item = &'a PeerId>) -> u64 {
     members.into_iter().fold(0, |digest, id| digest ^ digest_term(id))
 }
 
-/// The part of one member in a digest: XOR adds and removes it.
+/// The term of one member in a digest. XOR adds it and removes it.
 pub(super) fn digest_term(id: &PeerId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])

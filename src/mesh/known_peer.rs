@@ -1,4 +1,4 @@
-//! A peer as it is remembered between two runs of this node.
+//! A peer as it is stored between two runs of this node.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use super::io::UnixTime;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 
-/// A peer that a handshake has proven once, in this process or an earlier one.
+/// A peer that a handshake has proven, in this run or a previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPeer {
     /// The peer's id.
     pub id: PeerId,
     /// Its self-declared name, empty if it has none.
     pub name: String,
-    /// When it was first met.
+    /// The time of its first session.
     pub first_seen: UnixTime,
-    /// When it was last connected.
+    /// The last time at which it was connected.
     pub last_seen: UnixTime,
-    /// Whether it said goodbye then.
+    /// Whether its last session ended with a goodbye because it left.
     pub left: bool,
-    /// How long this node has run since then while it was connected to another peer. It counts whole seconds
-    /// from one run to the next, and is zero while the peer is connected.
+    /// The time since then for which this node was connected to another peer. From one run to the next it counts
+    /// whole seconds. It is zero while the peer is connected.
     pub missed: Duration,
-    /// Where it may be reached, best first.
+    /// Its addresses, best first.
     pub addrs: Vec<KnownAddr>,
 }
 
@@ -31,6 +31,6 @@ pub struct KnownPeer {
 pub struct KnownAddr {
     /// The address.
     pub addr: DialAddr,
-    /// When the peer was last reached there; `None` if it only said so.
+    /// The last time at which the peer was reached there; `None` if the peer only claimed the address.
     pub last_success: Option<UnixTime>,
 }

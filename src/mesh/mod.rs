@@ -5,8 +5,8 @@
 //! thousand meshes on a virtual clock and replay any of them (guide: architecture, "The mesh").
 //!
 //! The driver feeds [`Input`]s and due timers in, and carries out every [`Output`] before the
-//! next. Sessions are named by [`SessionId`]s that are never used again, so late news of a
-//! finished session is harmless.
+//! next. Sessions are named by [`SessionId`]s that are never used again, so a late input about an
+//! ended session is harmless.
 //!
 //! | file | rule |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | `admission.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
-//! | `peer_exchange.rs` | exchange of peer lists, and the roster check that keeps a full mesh full |
+//! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs` | heartbeats, pings, silence |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |

@@ -1,8 +1,8 @@
-//! Round-trip times: of one peer since it was last up, and of all in a histogram.
+//! Round-trip times: those of one peer since it was last up, and a histogram of all.
 
 use std::time::Duration;
 
-/// Of one peer since it was last up.
+/// The round-trip times of one peer since it was last up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rtt {
     pub(super) last: Option<Duration>,
@@ -24,18 +24,19 @@ impl Rtt {
     }
 }
 
-/// Upper bounds of the buckets of a [`RttHistogram`] in microseconds, from one machine to around the world.
+/// Upper bounds of the buckets of a [`RttHistogram`] in microseconds, from loopback to intercontinental links.
 pub const RTT_BUCKETS_US: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000,
 ];
 
-/// How many round-trip times fell where.
+/// A histogram of round-trip times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RttHistogram {
-    /// Times up to each of [`RTT_BUCKETS_US`] and above the one before; the last are beyond them all.
+    /// The number of times in each bucket: at most the bound in [`RTT_BUCKETS_US`] and above the bound before. The
+    /// last bucket counts times above all bounds. Counts are not cumulative.
     pub counts: [u64; RTT_BUCKETS_US.len() + 1],
-    /// All times together.
+    /// The sum of all times.
     pub sum: Duration,
 }
 

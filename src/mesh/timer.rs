@@ -1,4 +1,4 @@
-//! Every deadline of the mesh in one place: at most one a [`Timer`], and the next one at hand.
+//! Every deadline of the mesh: at most one per [`Timer`], ordered by time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -6,24 +6,24 @@ use std::time::Instant;
 use super::dial_queue::Target;
 use crate::trust::peer_id::PeerId;
 
-/// What is to be done at a deadline.
+/// The action at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// Dial, if nothing has made that unnecessary.
     Dial(Target),
-    /// Send a heartbeat to a live peer.
+    /// Send a heartbeat to a connected peer.
     Heartbeat(PeerId),
-    /// Send a ping to a live peer.
+    /// Send a ping to a connected peer.
     Ping(PeerId),
-    /// See whether a live peer has been silent for too long.
+    /// Check whether a connected peer has been silent for its timeout.
     Silence(PeerId),
-    /// A live peer without a session should have a new one by now.
+    /// Declare a peer lost that has had no session for its grace period.
     Grace(PeerId),
-    /// See whether a live peer still knows other members than we do.
+    /// Check whether a connected peer's digest still differs from this node's.
     DigestCheck(PeerId),
     /// Forget a peer that is dead or left.
     Forget(PeerId),
-    /// Membership has stopped changing.
+    /// Compare digests, because membership has stopped changing.
     Settled,
 }
 
