@@ -9,7 +9,7 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::util::text::Escaped;
 
-/// Something a node's user wants to know, in the order in which it happened.
+/// A change or message that a node reports to its user. Events come in the order in which they happened.
 ///
 /// `members` counts live members including this node. As JSON (serde) these are the objects of
 /// `--output json`, but for the `time` that the printer adds.
@@ -21,7 +21,7 @@ pub enum Event {
     Listening {
         /// This node's id.
         id: PeerId,
-        /// Address and actual port.
+        /// The listen address, with the actual port.
         addr: SocketAddr,
     },
     /// A peer has become a member: connected and authenticated. A peer that refused this node the last time counts
@@ -68,16 +68,16 @@ pub enum Event {
         name: String,
         /// The address at which it listens, as far as known.
         addr: DialAddr,
-        /// The sender's count of pings to us, from 1.
+        /// The number of this ping among those that the sender sent to this node in its run, from 1.
         seq: u64,
-        /// What the ping says.
+        /// The text of the ping.
         text: String,
         /// Last measured round-trip time to this peer in milliseconds; `None` before the first.
         rtt_ms: Option<f64>,
     },
     /// The node has left the mesh; nothing follows.
     Stopped,
-    /// A peer's user told every peer something.
+    /// A message that a peer's user sent to all peers arrived.
     Message {
         /// The sender.
         peer: PeerId,
@@ -85,7 +85,7 @@ pub enum Event {
         name: String,
         /// The address at which it listens, as far as known.
         addr: DialAddr,
-        /// What it says.
+        /// The text of the message.
         text: String,
     },
 }
@@ -98,25 +98,25 @@ impl Event {
     }
 }
 
-/// Why a connected peer counts as lost.
+/// The reason for which a connected peer counts as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DownReason {
     /// The connection was closed or broke.
     Closed,
-    /// Nothing was heard from it for the timeout.
+    /// It was silent for the timeout.
     Timeout,
     /// A new process with the same key took its place; `up` follows.
     Restarted,
-    /// It did not read what was sent to it.
+    /// It did not read the frames that were sent to it.
     Slow,
-    /// It sent what the protocol does not allow.
+    /// It broke the protocol.
     Protocol,
-    /// It refused us, for example because its table is full, our key is used twice or its lists
-    /// keep us out.
+    /// It refused this node, for example because its table is full, this node's key is used twice or its lists
+    /// exclude this node.
     Refused,
-    /// Our own lists keep it out now.
+    /// This node's lists exclude it now.
     Denied,
 }
 
