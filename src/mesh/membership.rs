@@ -282,8 +282,8 @@ impl Mesh {
         }
     }
 
+    /// Handles the end of a connected peer's last session: the peer is lost, unless another session is expected.
     fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
-        let mut refused_wait = REFUSED_WAIT;
         let down = match reason {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 self.timers.set(Timer::Grace(id), now + GRACE);
@@ -296,53 +296,57 @@ impl Mesh {
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
             }
-            DisconnectReason::Bye(ByeReason::Cloned) => {
-                self.refused_by_peer(id, ByeReason::Cloned);
-                let remote = self.peers.get(&id).and_then(|peer| peer.remote);
-                remote.into_iter().for_each(|(addr, _)| self.report(Report::OurKeyInUse { addr }));
-                DownReason::Refused
-            }
-            DisconnectReason::Bye(said) => {
-                let is_news = self.refused_by_peer(id, said);
-                if is_news {
-                    self.report(Report::RefusedByPeer { peer: id, reason: said });
-                }
-                if said == ByeReason::Replaced {
-                    // If no other process uses the key, the peer still counts a session of a previous run of this
-                    // node, which reaches its timeout soon.
-                    let silence =
-                        self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
-                    refused_wait = silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
-                } else if said == ByeReason::Full
-                    && is_news
-                    && let Some((addr, _)) = self.peers.get(&id).and_then(|peer| peer.remote)
-                {
-                    self.report(Report::RefusedAsFull { peer: id, addr, retry_in: refused_wait });
-                }
-                if said == ByeReason::NotAdmitted {
-                    // Until its user changes the lists again, which may be soon.
-                    self.down(now, id, DownReason::Refused);
-                    self.redial_later(now, id);
-                    return;
-                }
-                DownReason::Refused
-            }
+            DisconnectReason::Bye(said) => return self.lost_by_refusal(now, id, said),
             DisconnectReason::Protocol => DownReason::Protocol,
             DisconnectReason::Slow => DownReason::Slow,
             DisconnectReason::Closed => DownReason::Closed,
         };
         self.down(now, id, down);
-        if down == DownReason::Refused {
-            self.timers.set(Timer::Dial(Target::Peer(id)), now + refused_wait);
-            // A `--connect` address of this peer would get the same answer.
-            self.bootstraps_wait(id, now + refused_wait);
-        } else if session.is_dialled() && down == DownReason::Closed {
+        if session.is_dialled() && down == DownReason::Closed {
             // The side that dialled the lost session dials first, so that dials do not cross.
             let soon = self.random_between(millis(10), millis(60));
             self.timers.set(Timer::Dial(Target::Peer(id)), now + soon);
         } else {
             self.redial_later(now, id);
         }
+    }
+
+    /// A peer ended its last session with a refusal: this node dials it again after a longer wait.
+    fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
+        let wait = self.note_refusal(id, said);
+        self.down(now, id, DownReason::Refused);
+        if said == ByeReason::NotAdmitted {
+            // The peer's user may change the lists again soon.
+            self.redial_later(now, id);
+        } else {
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
+            // A `--connect` address of this peer would get the same answer.
+            self.bootstraps_wait(id, now + wait);
+        }
+    }
+
+    /// Notes and reports a refusal by a connected peer. Returns the wait before the next dial.
+    fn note_refusal(&mut self, id: PeerId, said: ByeReason) -> Duration {
+        let is_news = self.refused_by_peer(id, said);
+        let remote = self.peers.get(&id).and_then(|peer| peer.remote).map(|(addr, _)| addr);
+        if said == ByeReason::Cloned {
+            remote.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
+        } else if is_news {
+            self.report(Report::RefusedByPeer { peer: id, reason: said });
+        }
+        if said == ByeReason::Replaced {
+            // If no other process uses the key, the peer still counts a session of a previous run of this node,
+            // which reaches its timeout soon.
+            let silence = self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
+            return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
+        }
+        if said == ByeReason::Full
+            && is_news
+            && let Some(addr) = remote
+        {
+            self.report(Report::RefusedAsFull { peer: id, addr, retry_in: REFUSED_WAIT });
+        }
+        REFUSED_WAIT
     }
 
     /// Notes that a peer refused this node. Returns whether the reason is new.
