@@ -184,7 +184,7 @@ impl Mesh {
                         self.handle_wrong_peer_at(now, &addr, id, found);
                     }
                 } else if was_met {
-                    // A process with our own key answered: the peer may come back to that address.
+                    // A process with this node's own key answered: the peer may come back to that address.
                     peer.addrs.demote(&addr);
                 } else {
                     peer.addrs.remove(&addr);

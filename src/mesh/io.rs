@@ -272,7 +272,7 @@ pub enum Report {
         /// The number of peers that are forgotten, because the table of peers has no room for them.
         surplus: usize,
     },
-    /// Another process uses our key.
+    /// Another process uses this node's key.
     OurKeyInUse {
         /// The address of that process, or of the peer that reports it.
         addr: SocketAddr,
