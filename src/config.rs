@@ -1,4 +1,4 @@
-//! What a node is told before it starts, and every limit and interval it keeps to.
+//! The configuration of a node.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ pub struct Config {
     /// that is pinned until the right one answers.
     pub connect: Vec<ConnectAddr>,
     /// Where others reach this node if that is not where it connects from: behind NAT or port
-    /// mapping, or by a host name. At most [`ADDRS_MAX`]; told before the address that others see.
+    /// mapping, or by a host name. At most 4; peers get these before the address that they see themselves.
     pub advertise: Vec<DialAddr>,
     /// The allow and deny lists; can be changed while the node runs.
     pub access: Access,
     /// Whether other peers are refused at the address of a known peer.
     pub strict: bool,
     /// The keys of a closed network: all are accepted, the first is proven. None: the network is open.
-    /// At most [`NETWORK_KEYS_MAX`].
+    /// At most 2.
     pub network_keys: Vec<NetworkKey>,
     /// Label shown beside the id; declared by the node itself; nothing proves it.
     pub name: String,

@@ -30,9 +30,13 @@ pub struct Events {
 #[error("the node has stopped")]
 pub struct EventsEnded;
 
-/// There is no event now.
+/// Why there is no event now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoEvent {
+    /// No event waits. A later one may come.
+    #[error("no event waits")]
+    Empty,
     /// No event came in time. A later one may come.
     #[error("no event came in time")]
     Timeout,
@@ -83,7 +87,7 @@ impl Events {
     /// No event waits, or the node has stopped.
     pub fn try_recv(&self) -> Result<Event, NoEvent> {
         self.queue.try_recv().map_err(|error| match error {
-            TryRecvError::Empty => NoEvent::Timeout,
+            TryRecvError::Empty => NoEvent::Empty,
             TryRecvError::Disconnected => NoEvent::Ended,
         })
     }
@@ -118,5 +122,26 @@ impl<'a> IntoIterator for &'a Events {
 
     fn into_iter(self) -> EventsIter<'a> {
         EventsIter(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn missing_event_has_its_reason() {
+        let (queue, events) = bounded(1);
+        let events = Events::new(events);
+        assert_eq!(events.try_recv(), Err(NoEvent::Empty));
+        assert_eq!(events.recv_timeout(Duration::ZERO), Err(NoEvent::Timeout));
+        queue.send(Event::Stopped).unwrap();
+        drop(queue);
+        assert_eq!(events.try_recv(), Ok(Event::Stopped));
+        assert_eq!(events.try_recv(), Err(NoEvent::Ended));
+        assert_eq!(events.recv_timeout(Duration::ZERO), Err(NoEvent::Ended));
+        assert_eq!(events.recv(), Err(EventsEnded));
     }
 }

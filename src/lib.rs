@@ -7,7 +7,7 @@
 //! | to do this | use |
 //! |---|---|
 //! | start a node | [`Node::start`] with a [`Config`] and an [`Identity`] |
-//! | give it a memory: the same key and the known peers after a restart | [`StateDir::open`], [`Node::start_with_state`] |
+//! | keep its key and its known peers over restarts | [`StateDir::open`], [`Node::start_with_state`] |
 //! | learn what happens | [`Node::events`] and [`Node::subscribe`] (queues), [`Node::observe`] (a callback) |
 //! | look at it | [`Node::peers`], [`Node::status`] |
 //! | send a message to every peer | [`Node::broadcast`], after [`Node::wait_settled`] |
@@ -201,6 +201,18 @@ mod tests {
         is_send_and_sync::<Identity>();
         is_send_and_sync::<StartError>();
         is_send_and_sync::<StateError>();
+        is_send_and_sync::<StateDir>();
+        is_send_and_sync::<Status>();
+        is_send_and_sync::<Delivery>();
+        is_send_and_sync::<ConfigError>();
+        is_send_and_sync::<BroadcastError>();
+        is_send_and_sync::<IdentityError>();
+        is_send_and_sync::<AccessError>();
+        is_send_and_sync::<NetworkKeyError>();
+        is_send_and_sync::<KnownPeersError>();
+        is_send_and_sync::<TlsError>();
+        is_send_and_sync::<ConnectAddrError>();
+        is_send_and_sync::<NoEvent>();
     }
 }
 

@@ -69,7 +69,7 @@ pub struct Node {
     handle: NodeHandle,
     listener: Listener,
     coordinator: Option<Worker>,
-    /// Its memory, if it has one.
+    /// The thread that writes the known peers, if the node has a state directory.
     writing: Option<WriterThread>,
 }
 
@@ -126,7 +126,7 @@ impl Node {
         Self::launch(config, identity, None)
     }
 
-    /// The same, with a memory: the node looks for the peers known in the directory as well, and
+    /// Starts a node with a state directory: the node dials the known peers of the directory as well, and
     /// keeps those that it meets there. The identity need not be the directory's.
     ///
     /// # Errors
@@ -208,15 +208,15 @@ impl Node {
         self.local_addr
     }
 
-    /// What happens, from `Listening` to `Stopped`; after that the channel is closed. The queue
-    /// is bounded: when the program takes no events, new ones are dropped and counted.
+    /// The events of the node, from `Listening` to `Stopped`. The queue is bounded: when the program takes no
+    /// events, new ones are dropped and counted.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
     }
 
-    /// Another queue of events, from now on, as bounded as the first; for as many readers as there
-    /// are. Dropping the receiver ends it.
+    /// Another queue of the later events, for another reader, with the same bound as the first. Dropping it ends the
+    /// subscription.
     #[must_use]
     pub fn subscribe(&self) -> Events {
         self.handle.subscribe()
@@ -282,7 +282,7 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// The message is longer than [`MESSAGE_BYTES_MAX`](crate::limits::MESSAGE_BYTES_MAX), or the node has
+    /// The message is longer than 4096 bytes, or the node has
     /// stopped; the message was sent to no peer.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
         self.handle.broadcast(text)
@@ -307,9 +307,8 @@ impl Node {
         self.handle.set_access(access);
     }
 
-    /// Says goodbye to all peers, waits at most half a second for that to be sent, and as long again
-    /// for the last news of known peers to be on disk, and stops.
-    /// The last events stay readable on a clone of the receiver.
+    /// Says goodbye to all peers and stops. This waits at most half a second until the goodbyes are sent, and at
+    /// most 400 ms until the known peers are on disk. A clone of [`Node::events`] still has the last events.
     pub fn shutdown(mut self) {
         self.stop();
     }

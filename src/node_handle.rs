@@ -76,7 +76,7 @@ impl NodeHandle {
     /// As [`Node::broadcast`](crate::Node::broadcast).
     ///
     /// # Errors
-    /// The message is longer than [`MESSAGE_BYTES_MAX`], or the node has stopped; the message was sent to no peer.
+    /// The message is longer than 4096 bytes, or the node has stopped; the message was sent to no peer.
     pub fn broadcast(&self, text: impl Into<String>) -> Result<Delivery, BroadcastError> {
         let text = text.into();
         let bytes = text.len();
@@ -91,7 +91,7 @@ impl NodeHandle {
         self.ask(Command::WhenSettled).is_some()
     }
 
-    /// Does what only the coordinator can, and waits for its answer; `None` if there is none any more.
+    /// Sends a command to the coordinator and waits for its answer; `None` if the node has stopped.
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = bounded(1);
         self.control.send(command(reply)).ok()?;

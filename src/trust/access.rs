@@ -21,6 +21,7 @@ pub struct Access {
 
 /// Why a peer is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The peer is on the deny list.
     #[error("it is on the deny list")]
@@ -141,6 +142,7 @@ pub enum AccessError {
 
 /// Why a line of a list is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LineProblem {
     /// The line does not begin with 64 hexadecimal digits.
     #[error("{0}")]

@@ -65,6 +65,7 @@ impl PeerId {
 
 /// Why a certificate has no usable id.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CertificateError {
     /// It is not an X.509 version 3 certificate.
     #[error("it is not a well-formed X.509 version 3 certificate")]

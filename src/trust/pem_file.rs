@@ -14,6 +14,7 @@ const DASHES: &[u8] = b"-----";
 
 /// The item that is read from a PEM file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PemItem {
     /// An unencrypted private key.
     PrivateKey,
