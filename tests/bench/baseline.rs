@@ -1,4 +1,4 @@
-//! The floors: what TLS alone costs on this machine now, with the same keys, suites and provider,
+//! The baselines: the cost of TLS alone on this machine now, with the same keys, suites and provider,
 //! between two threads of one process over loopback, without anything of ours around it.
 
 use std::io::{self, Read, Write};
@@ -24,12 +24,12 @@ use crate::procfs;
 use crate::stop::Stop;
 use crate::system_under_test::embedded::TEXT;
 
-/// The argument that makes this program the process whose memory is the floor of sessions.
+/// The argument that makes this program the process whose memory is the baseline of sessions.
 pub(crate) const MEMORY_ROLE: &str = "baseline-memory";
 /// Connections in that process.
 const MEMORY_PAIRS: u32 = 128;
 
-/// What every floor has in common: configurations made once, without resumption, as ours are.
+/// The common part of all baselines: configurations made once, without resumption, as ours are.
 struct Tls {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
@@ -334,7 +334,7 @@ pub(crate) fn session_bytes() -> Result<f64, Stop> {
     let output = Command::new(std::env::current_exe()?).arg(MEMORY_ROLE).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().map_err(|_| {
-        Stop::Failed(format!("the memory floor: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Stop::Failed(format!("the memory baseline: {}", String::from_utf8_lossy(&output.stderr).trim()))
     })
 }
 

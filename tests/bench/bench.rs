@@ -1,5 +1,5 @@
 //! `make bench` and `make bench-peers`: real release processes on loopback, each figure beside a
-//! floor, or another program, measured in the same run. Nothing here passes or fails by a time.
+//! baseline, or another program, measured in the same run. Nothing here passes or fails by a time.
 //!
 //! The environment: `QUICK=1` for fewer sizes and repetitions, `N="8 64"` for these sizes, `ONLY=idle,join`
 //! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown,

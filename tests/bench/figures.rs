@@ -1,4 +1,4 @@
-//! `make bench`: our program beside its floors.
+//! `make bench`: our program beside its baselines.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ struct Run<'a> {
     options: &'a Options,
     signals: &'a Signals,
     ours: Ours,
-    baselines: Floors,
+    baselines: Baselines,
     /// CPU time of a node that meets no peer.
     start_cpu_s: f64,
     report: Report,
@@ -40,7 +40,7 @@ struct Run<'a> {
     memory: Vec<(usize, MemoryANode)>,
 }
 
-struct Floors {
+struct Baselines {
     handshake: Handshake,
     thread_cpu_s: f64,
     record: OneRecord,
@@ -49,9 +49,9 @@ struct Floors {
     session_bytes: f64,
 }
 
-impl Floors {
+impl Baselines {
     fn measure(options: &Options) -> Result<Self, Stop> {
-        progress("floors: TLS alone");
+        progress("baselines: TLS alone");
         let time_ms = if options.quick { 500 } else { 2000 };
         Ok(Self {
             handshake: baseline::handshake(options.handshakes())?,
@@ -66,7 +66,7 @@ impl Floors {
     fn explain(&self) -> String {
         let Self { handshake, thread_cpu_s, record, cold_record, throughput, session_bytes } = self;
         format!(
-            "Floors, measured with TLS alone between two threads over loopback at the beginning of this run, those of handshakes \
+            "Baselines, measured with TLS alone between two threads over loopback at the beginning of this run, those of handshakes \
              also before each formation and those of records before each size: one mutual handshake {} of CPU \
              and {} of time, both ends together; the start of a thread {} of CPU; one record of a heartbeat's size {} of CPU in a row and {} now and then, {} on its way \
              in a row and {} now and then, worst {} of {}; \
@@ -90,8 +90,8 @@ impl Floors {
 pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
     let ours = Ours::quiet(options.program.clone());
     let version = ours.version().map_err(Stop::Failed)?;
-    let mut report = Report::new(&[version], &["figure", "nodes", "ours", "floor", "ratio", "reach"]);
-    let baselines = Floors::measure(options)?;
+    let mut report = Report::new(&[version], &["figure", "nodes", "ours", "baseline", "ratio", "reach"]);
+    let baselines = Baselines::measure(options)?;
     report.note(baselines.explain());
     let mut run = Run { options, signals, ours, baselines, start_cpu_s: 0.0, report, memory: Vec::new() };
     if options.wants("formation") {
@@ -191,23 +191,23 @@ impl Run<'_> {
     }
 
     fn formation(&mut self, count: usize, formation: measure::Formation) {
-        let cpu_floor = pairs(count) * self.baselines.handshake.cpu_s;
-        let wall_floor = cpu_floor / f64::from(cores());
+        let cpu_baseline = pairs(count) * self.baselines.handshake.cpu_s;
+        let wall_baseline = cpu_baseline / f64::from(cores());
         let n = count.to_string();
         self.row([
             "formation, wall".to_owned(),
             n.clone(),
             time(formation.wall_s),
-            time(wall_floor),
-            ratio(formation.wall_s, wall_floor),
+            time(wall_baseline),
+            ratio(formation.wall_s, wall_baseline),
             if matches!(count, 32 | 100) { "Serf's".to_owned() } else { NOTHING.to_owned() },
         ]);
         self.row([
             "formation, CPU".to_owned(),
             n.clone(),
             time(formation.cpu_s),
-            time(cpu_floor),
-            ratio(formation.cpu_s, cpu_floor),
+            time(cpu_baseline),
+            ratio(formation.cpu_s, cpu_baseline),
             if count == 64 { "≤ 1.5".to_owned() } else { NOTHING.to_owned() },
         ]);
         self.row([
@@ -215,7 +215,7 @@ impl Run<'_> {
             n.clone(),
             time(formation.cpu_s / pairs(count)),
             time(self.baselines.handshake.cpu_s),
-            ratio(formation.cpu_s, cpu_floor),
+            ratio(formation.cpu_s, cpu_baseline),
             "same at all N, ± 20 %".to_owned(),
         ]);
         // Starts grow with the nodes and not with their pairs, and outweigh these in a small mesh.
@@ -225,11 +225,11 @@ impl Run<'_> {
             n.clone(),
             time(without_starts / pairs(count)),
             time(self.baselines.handshake.cpu_s),
-            ratio(without_starts, cpu_floor),
+            ratio(without_starts, cpu_baseline),
         ]);
         // What a mesh of processes with a thread for each end of a connection takes at the least.
         let threads = 2.0 * pairs(count) * self.baselines.thread_cpu_s;
-        let shape = cpu_floor + threads + self.start_cpu_s * count as f64;
+        let shape = cpu_baseline + threads + self.start_cpu_s * count as f64;
         self.row([
             "formation, CPU ÷ handshakes, threads, starts".to_owned(),
             n.clone(),

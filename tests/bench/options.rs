@@ -90,7 +90,7 @@ impl Options {
         if self.quick { 3 } else { 5 }
     }
 
-    /// Handshakes that make a floor.
+    /// Handshakes that make a baseline.
     pub(crate) fn handshakes(&self) -> u32 {
         if self.quick { 200 } else { 1000 }
     }

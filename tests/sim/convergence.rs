@@ -28,7 +28,7 @@ fn learned_from_others(heartbeat: Micros) -> Micros {
 /// Before that its turn must come, behind a list of strangers who don't exist, twelve at a time.
 const LIES_SORTED_OUT: Micros = 15 * SECOND + 4 * 3 * SECOND;
 
-/// What is known of the calm so far.
+/// The state of convergence so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Converged {
     pub since: Micros,

@@ -22,7 +22,7 @@ pub struct MeshHarness {
 const TURNS_MAX: u32 = 10_000;
 
 pub const OWN_INSTANCE: u64 = 1;
-/// What the clock on the wall says while a puppet runs.
+/// The wall clock's time while the harness runs.
 pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
 /// A peer as it is remembered that was there when the memory ends, an hour ago.
