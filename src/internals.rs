@@ -14,6 +14,18 @@ pub mod mesh {
     pub use crate::mesh::*;
 }
 
+/// Drives the mesh: the order of its inputs and outputs.
+pub mod driver {
+    pub use crate::runtime::driver::*;
+}
+
+/// One connection above TLS, as a pure state machine.
+pub mod session {
+    pub use crate::session::{
+        Ends, Exported, HelloExchange, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit,
+    };
+}
+
 /// Messages and their framing.
 pub mod wire {
     pub use crate::wire::*;

@@ -107,8 +107,6 @@ pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
 /// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers. The
 /// places are made, and take memory, when the node starts.
 pub const INBOX_EVENTS: usize = 256;
-/// Routine messages waiting for the coordinator, which is not woken for them; beyond it they are events.
-pub const ROUTINE_MESSAGES: usize = 1024;
 /// Events waiting for the user; beyond it they are dropped and counted.
 pub const EVENTS_QUEUED: usize = 4096;
 /// Events waiting above which pings and messages are dropped: a peer that floods this node must not
@@ -119,10 +117,10 @@ pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
 pub const FRAMES_PER_SECOND: u32 = 2000;
 /// See [`FRAMES_PER_SECOND`].
 pub const FRAMES_BURST: u32 = 4000;
-/// Virtual memory for the stack of a session's thread; only what it touches becomes real.
+/// Virtual memory for the stack of an established session's thread; only touched pages take memory.
 pub const SESSION_STACK_BYTES: usize = 256 * 1024;
-/// The same for the stacks on which names are looked up and handshakes compute: exchanging keys takes ten
-/// times the stack of all that follows.
+/// Virtual memory for the stack of a thread that looks up a name, connects, and computes the TLS handshake. The key
+/// exchange touches ten times the stack of an established session, so that thread ends with the handshake.
 pub const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
 
 /// Addresses told for one peer.

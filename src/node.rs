@@ -1,5 +1,6 @@
 //! A running node: the embedding API, which starts and joins the threads.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,28 +12,27 @@ use crossbeam_channel::{bounded, unbounded};
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::events::Events;
-use crate::limits::ADDRS_MAX;
-use crate::limits::{INBOX_EVENTS, ROUTINE_MESSAGES};
+use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
 use crate::node_handle::{BroadcastError, NodeHandle};
-use crate::runtime::coordinator::Coordinator;
+use crate::runtime::coordinator::{Coordinator, Threads};
+use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
 use crate::runtime::listener::{self, Listener};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{self, Observer, Subscribers};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, HelloExchange, Lookups, Stacks};
+use crate::session::{Context, Digest, HelloExchange, Lookups};
 use crate::store::state_dir::StateDir;
-use crate::store::writer::{self as memory, WriterThread, wall_clock};
+use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::identity::Identity;
 use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
-use crate::util::queue;
 use crate::util::worker::Worker;
 use crate::wire::Hello;
 
@@ -113,6 +113,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        capabilities: Vec::new(),
         proof: None,
     }
 }
@@ -149,7 +150,6 @@ impl Node {
         let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
-        let (routine_sender, routine) = queue::bounded(ROUTINE_MESSAGES);
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
@@ -157,38 +157,38 @@ impl Node {
         let events_dropped = Arc::new(AtomicU64::new(0));
         let now = Instant::now();
         let context = Arc::new(Context {
+            id,
             tls: Tls::new(&identity, config.access.clone())?,
-            hello_exchange,
-            stacks: Stacks::default(),
+            hello_exchange: Arc::new(hello_exchange),
             lookups: Lookups::new(now),
             source,
             inbox: inbox_sender,
-            routine: routine_sender,
+            digest: Digest::default(),
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
-        let (memory, writing) = match state {
+        let (store, writing) = match state {
             Some(state) => {
                 mesh.set_wall_clock(wall_clock());
                 mesh.restore(now, state.known_peers().to_vec());
-                let (memory, writing) = memory::start(state, now)?;
-                (Some(memory), Some(writing))
+                let (store, writing) = writer::start(state, now)?;
+                (Some(store), Some(writing))
             }
             None => (None, None),
         };
         let coordinator = Coordinator {
-            mesh,
-            memory,
-            context: Arc::clone(&context),
-            inbox,
-            routine,
+            driver: Driver::new(mesh),
             control: commands,
-            subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
-            sessions: std::collections::BTreeMap::new(),
-            member_log,
-            leave_by: None,
             settle_waiters: Vec::new(),
+            node: Threads {
+                store,
+                context: Arc::clone(&context),
+                inbox,
+                subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
+                sessions: BTreeMap::new(),
+                member_log,
+            },
         };
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };

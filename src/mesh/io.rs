@@ -53,14 +53,28 @@ pub enum Input {
     /// A session is authenticated and both sides have said Hello.
     SessionUp(SessionUp),
     /// A message arrived on a session that is up. Never `Hello` or `Bye`: a second Hello is a protocol error,
-    /// and a Bye ends the session with its reason in `SessionDown`.
+    /// and a Bye ends the session with its reason in `SessionDown`. Never a heartbeat.
     Received {
         /// The session on which it arrived.
         session: SessionId,
         /// The message.
         message: Message,
-        /// The time of arrival: now, or earlier if it is [`Routine`](super::Routine).
+        /// The time of arrival.
         arrived: Instant,
+        /// The session's last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
+    },
+    /// A heartbeat or an acknowledgement arrived on a session that is up, and brought news: the first digest, another
+    /// digest, or a round-trip time.
+    Heartbeat {
+        /// The session on which it arrived.
+        session: SessionId,
+        /// The peer's membership digest.
+        digest: u64,
+        /// The time of arrival.
+        arrived: Instant,
+        /// The session's last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
     },
     /// A session that was up has ended; no input about it follows.
     SessionDown {
@@ -73,6 +87,8 @@ pub enum Input {
     Drained {
         /// The session.
         session: SessionId,
+        /// The time at which its last message arrived.
+        heard: Instant,
     },
     /// A dial ended without a session.
     DialFailed {
@@ -168,19 +184,19 @@ pub enum Output {
         /// The message.
         message: Message,
     },
-    /// Send a message on a session that is up, together with the next message there, or as soon as a message
-    /// arrives on it; no earlier.
-    Post {
+    /// Send a heartbeat on a session that is up and that this node leads. Sessions acknowledge heartbeats themselves.
+    Heartbeat {
         /// The session.
         session: SessionId,
-        /// The message.
-        message: Message,
     },
     /// Hand over the messages that have arrived on a session and are not read yet, then answer with `Drained`.
-    /// Otherwise the mesh would declare a peer dead whose messages it has only not read.
+    /// Otherwise the mesh would declare a peer dead whose messages it has only not read. If it is known that the
+    /// session has heard its peer later than `since`, the answer may be given at once.
     DrainUnread {
         /// The session.
         session: SessionId,
+        /// The time at which it heard its peer, as far as the mesh knows.
+        since: Instant,
     },
     /// Say goodbye and close, or cancel a dial. Messages that the peer sent before it reads the goodbye still
     /// arrive as `Received`; then `SessionDown` or `DialFailed` follows.
@@ -190,6 +206,8 @@ pub enum Output {
         /// The reason to send.
         reason: ByeReason,
     },
+    /// The membership digest to send with heartbeats and acknowledgements from now on.
+    Digest(u64),
     /// [`Mesh::known_peers`](super::Mesh::known_peers) has changed and should be stored soon.
     Remember,
     /// Deliver an event to the subscribers.

@@ -95,14 +95,24 @@ impl Mesh {
         self.report(Report::OurKeyInUse { addr });
     }
 
-    /// No new session came within [`GRACE`]: the peer is lost.
+    /// A peer has no session, but another one is expected.
+    fn start_grace(&mut self, now: Instant, id: PeerId) {
+        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+            connected.grace_since = Some(now);
+            self.timers.set(Timer::Grace(id), now + GRACE);
+        }
+    }
+
+    /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        if self
-            .peers
-            .get(&id)
-            .and_then(Peer::connected)
-            .is_some_and(|connected| connected.sessions.is_empty())
-        {
+        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let Some(since) = connected.and_then(|connected| connected.grace_since) else {
+            return;
+        };
+        let until = since + GRACE + self.stalls.between(since, now);
+        if now < until {
+            self.timers.set(Timer::Grace(id), until);
+        } else {
             self.down(now, id, DownReason::Closed);
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
@@ -148,7 +158,7 @@ impl Mesh {
         connected.heard = now;
         connected.is_draining = false;
         connected.timeout = timeout;
-        connected.heartbeats.is_ready = false;
+        connected.grace_since = None;
         self.add_session(id, session, up.remote);
 
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
@@ -248,7 +258,7 @@ impl Mesh {
             if !std::mem::replace(&mut peer.clone_reported, true) {
                 self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
                 let notice = Notice::KeyInUse(up.remote);
-                self.send(now, &up.peer, crate::wire::Message::Notice(notice));
+                self.send(&up.peer, crate::wire::Message::Notice(notice));
             }
             self.refuse(up.session, ByeReason::Cloned);
             return false;
@@ -286,12 +296,11 @@ impl Mesh {
     fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
         let down = match reason {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
-                self.timers.set(Timer::Grace(id), now + GRACE);
-                return;
+                return self.start_grace(now, id);
             }
             DisconnectReason::Bye(ByeReason::Silent) => {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.start_grace(now, id);
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
@@ -379,7 +388,7 @@ impl Mesh {
             if self.connected == 0 {
                 self.connected_time.stop(now);
             }
-            self.digest ^= digest::digest_term(&id);
+            self.change_digest(&id);
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
@@ -428,9 +437,15 @@ impl Mesh {
             self.connected_time.start(now);
             self.schedule_all_forgetting(now);
         }
-        self.digest ^= digest::digest_term(&id);
+        self.change_digest(&id);
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+    }
+
+    /// A peer became a member, or is no longer one.
+    fn change_digest(&mut self, id: &PeerId) {
+        self.digest ^= digest::digest_term(id);
+        self.output(Output::Digest(self.digest));
     }
 
     /// Says goodbye on all sessions of a connected peer.

@@ -19,9 +19,6 @@ pub(super) const REPLACED_MAX: usize = 8;
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
 /// node's side.
 const REACHED_BY_MAX: usize = 16;
-/// Heartbeats whose echo is awaited. An older echo is useless as a round-trip time.
-const AWAITED_ECHOES_MAX: usize = 8;
-
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
@@ -91,13 +88,17 @@ pub(super) struct Connected {
     pub(super) order: u64,
     /// Sessions in the order in which they came up; this node sends on the last.
     pub(super) sessions: Vec<SessionId>,
-    /// The time of the peer's last message, moved forward by the time for which this node stalled since.
+    /// The time of the peer's last message, as far as its session has reported it.
     pub(super) heard: Instant,
-    /// Its timeout has passed, and its session is asked to hand over unread messages.
+    /// Its session is asked when it last heard the peer.
     pub(super) is_draining: bool,
     /// Silence after which it is dead; see [`timeout_for`].
     pub(super) timeout: Duration,
-    pub(super) heartbeats: Heartbeats,
+    /// Whether this node has sent it a heartbeat since it connected.
+    pub(super) has_heartbeats: bool,
+    pub(super) rtt: Rtt,
+    /// The time since which it has no session, but another one is expected.
+    pub(super) grace_since: Option<Instant>,
     /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
     /// The last membership digest that it sent.
@@ -115,7 +116,9 @@ impl Connected {
             heard: now,
             is_draining: false,
             timeout,
-            heartbeats: Heartbeats::default(),
+            has_heartbeats: false,
+            rtt: Rtt::default(),
+            grace_since: None,
             is_pinged: false,
             digest: None,
             lists: PeerExchange::new(now),
@@ -125,45 +128,6 @@ impl Connected {
     /// The session on which this node sends.
     pub(super) fn active(&self) -> Option<SessionId> {
         self.sessions.last().copied()
-    }
-}
-
-/// Heartbeats in both directions, and the round-trip times that they measure.
-#[derive(Debug, Default)]
-pub(super) struct Heartbeats {
-    sent: u64,
-    awaited: VecDeque<(u64, Instant)>,
-    /// Sequence number and arrival time of the last one received, until this node has echoed it.
-    pub(super) to_echo: Option<(u64, Instant)>,
-    pub(super) received: u64,
-    /// When the last one arrived, and when the last one was sent or laid ready.
-    pub(super) last_heard: Option<Instant>,
-    pub(super) last_sent: Option<Instant>,
-    /// Whether one lies ready on the peer's session until the peer's own arrives.
-    pub(super) is_ready: bool,
-    pub(super) rtt: Rtt,
-}
-
-impl Heartbeats {
-    /// Notes a heartbeat that is sent now. Returns its sequence number.
-    pub(super) fn send(&mut self, now: Instant) -> u64 {
-        self.sent += 1;
-        self.last_sent = Some(now);
-        if self.awaited.len() == AWAITED_ECHOES_MAX {
-            self.awaited.pop_front();
-        }
-        self.awaited.push_back((self.sent, now));
-        self.sent
-    }
-
-    /// Handles an echo, which the peer `held` before it sent it. Returns the round-trip time, if this node awaits
-    /// that heartbeat's echo.
-    pub(super) fn echoed(&mut self, arrived: Instant, seq: u64, held: Duration) -> Option<Duration> {
-        let at = self.awaited.iter().position(|&(sent, _)| sent == seq)?;
-        let (_, sent_at) = self.awaited.drain(..=at).next_back()?;
-        let rtt = arrived.saturating_duration_since(sent_at).saturating_sub(held);
-        self.rtt.measured(rtt);
-        Some(rtt)
     }
 }
 

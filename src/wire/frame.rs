@@ -145,7 +145,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::message::{ByeReason, Echo, Hello, NAME, Notice, PeerRecord, RECORDS_MAX, SOCKET};
+    use super::super::message::{ByeReason, CAPABILITIES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX, SOCKET};
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
     use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
@@ -178,48 +178,34 @@ mod tests {
     fn hello() -> impl Strategy<Value = Hello> {
         let advertised = vec(dial_addr(), 0..=ADDRS_MAX);
         let proof = proptest::option::of(any::<[u8; 32]>());
-        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, any::<u32>(), proof).prop_map(
-            |(instance, name, listen_port, advertised, heartbeat_ms, proof)| Hello {
+        let rest = (any::<u32>(), vec(any::<u32>(), 0..=CAPABILITIES_MAX), proof);
+        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, rest).prop_map(
+            |(instance, name, listen_port, advertised, (heartbeat_ms, capabilities, proof))| Hello {
                 instance,
                 name,
                 listen_port,
                 advertised,
                 heartbeat_ms,
+                capabilities,
                 proof,
             },
         )
     }
 
     fn bye_reason() -> impl Strategy<Value = ByeReason> {
-        prop_oneof![
-            Just(ByeReason::Leaving),
-            Just(ByeReason::Duplicate),
-            Just(ByeReason::Silent),
-            Just(ByeReason::Protocol),
-            Just(ByeReason::Replaced),
-            Just(ByeReason::Cloned),
-            Just(ByeReason::OwnAddress),
-            Just(ByeReason::Full),
-            Just(ByeReason::NotAdmitted),
-            Just(ByeReason::AddressTaken),
-            Just(ByeReason::NetworkKeyMissing),
-            Just(ByeReason::NetworkKeyWrong),
-            Just(ByeReason::NetworkKeyUnknown),
-        ]
+        any::<u16>().prop_map(ByeReason::from_number)
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let echo = proptest::option::of(
-            (any::<u64>(), any::<u64>()).prop_map(|(seq, held_us)| Echo { seq, held_us }),
-        );
         prop_oneof![
             hello().prop_map(Message::Hello),
             (any::<u64>(), "\\PC{0,60}").prop_map(|(seq, text)| Message::Ping { seq, text }),
-            (any::<u64>(), echo, any::<u64>()).prop_map(|(seq, echo, digest)| Message::Heartbeat {
-                seq,
-                echo,
-                digest
-            }),
+            (any::<u64>(), any::<u64>(), any::<u32>())
+                .prop_map(|(seq, digest, rtt_us)| Message::Heartbeat { seq, digest, rtt_us }),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(seq, digest)| Message::HeartbeatAck { seq, digest }),
+            (any::<u32>(), vec(any::<u8>(), 0..200))
+                .prop_map(|(kind, bytes)| Message::Extension { kind, bytes }),
             Just(Message::PeersRequest),
             (vec(record(), 0..20), any::<bool>())
                 .prop_map(|(records, more)| Message::Peers { records, more }),
