@@ -275,7 +275,7 @@ impl Coordinator {
                 Output::Post { session, message } => self.send(session, &message, decided, When::Next),
                 Output::DrainUnread { session } => self.drain_unread(session),
                 Output::Close { session, reason } => self.close(session, reason),
-                Output::Remember => {
+                Output::Persist => {
                     if let Some(memory) = &mut self.memory {
                         memory.changed(Instant::now());
                     }

@@ -151,7 +151,7 @@ fn lost_peer_is_forgotten_after_connected_time_only() {
     with_heartbeats(&mut node, other, None, 39 * SECOND);
     assert_eq!(ids(&node), [id(3), id(4)]);
     let outputs = with_heartbeats(&mut node, other, None, SECOND);
-    assert!(outputs.contains(&Output::Remember));
+    assert!(outputs.contains(&Output::Persist));
     assert_eq!(ids(&node), [id(4)]);
 }
 
@@ -197,7 +197,7 @@ fn peer_that_missed_the_forget_time_is_forgotten_at_the_start() {
     let mut node = MeshHarness::remembering(vec![gone, late]);
     assert_eq!(ids(&node), [id(4)]);
     let outputs = node.wait(SECOND);
-    assert!(outputs.contains(&Output::Remember));
+    assert!(outputs.contains(&Output::Persist));
     let recalled = Report::Restored { peers: 1, forgotten: 1, surplus: 0 };
     assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
 }
