@@ -161,7 +161,7 @@ pub use config::{Config, ConfigError};
 pub use event::{DownReason, Event};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
-pub use mesh::{KnownAddr, KnownPeer, RTT_BUCKETS_US, RttHistogram, UnixTime};
+pub use mesh::{KnownAddr, KnownPeer, RttHistogram, UnixTime};
 pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
 pub use node::{Node, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};

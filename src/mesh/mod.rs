@@ -51,4 +51,4 @@ pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
 pub use routine::{Routine, STALL_MIN};
-pub use rtt::{RTT_BUCKETS_US, RttHistogram};
+pub use rtt::RttHistogram;
