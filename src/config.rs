@@ -267,6 +267,7 @@ pub enum ConfigError {
         "the timeout is {timeout:?} with a heartbeat of {heartbeat:?}; it must be from {min} (two heartbeats) to {max} seconds",
         min = (*heartbeat * TIMEOUT_HEARTBEATS_MIN).as_secs_f64(), max = TIMEOUT_MAX.as_secs()
     )]
+    #[non_exhaustive]
     Timeout {
         /// Time between heartbeats.
         heartbeat: Duration,
@@ -290,6 +291,7 @@ pub enum ConfigError {
     Nowhere(String),
     /// A link-local address without the interface that it is behind.
     #[error("the link-local address {addr} needs the interface that it is behind, for example {example}")]
+    #[non_exhaustive]
     NoScope {
         /// The address.
         addr: String,

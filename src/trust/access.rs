@@ -143,6 +143,7 @@ fn with_files(ids: &[PeerId], files: &[PathBuf]) -> Result<BTreeSet<PeerId>, Acc
 pub enum AccessError {
     /// The file can't be read.
     #[error("cannot read {}: {source}", file.display())]
+    #[non_exhaustive]
     Read {
         /// The file.
         file: PathBuf,
@@ -151,18 +152,21 @@ pub enum AccessError {
     },
     /// The file is a pipe, a device or something else that can't be read again.
     #[error("{} is not a regular file; a list must be one, because SIGHUP reads it again", file.display())]
+    #[non_exhaustive]
     NotAFile {
         /// The file.
         file: PathBuf,
     },
     /// The file is too large for a list of ids.
     #[error("{} is larger than 1 MiB, so it is no list of ids", file.display())]
+    #[non_exhaustive]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// A line is no id.
     #[error("{} line {line}: {problem}; each line holds one id, and optionally a # comment", file.display())]
+    #[non_exhaustive]
     Line {
         /// The file.
         file: PathBuf,

@@ -119,7 +119,7 @@ fn too_long_message_is_refused_and_not_sent() {
     let nodes = mesh(2);
     let too_long = "x".repeat(MESSAGE_BYTES_MAX + 1);
     let error = nodes[0].broadcast(too_long).unwrap_err();
-    assert_eq!(error, BroadcastError::TooLong { bytes: MESSAGE_BYTES_MAX + 1 });
+    assert!(matches!(error, BroadcastError::TooLong { bytes, .. } if bytes == MESSAGE_BYTES_MAX + 1));
     let longest = "y".repeat(MESSAGE_BYTES_MAX);
     nodes[0].broadcast(longest.clone()).unwrap();
     assert_eq!(next_message(nodes[1].events()), longest);
