@@ -80,17 +80,17 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const LEAVE_FLUSH: Duration = Duration::from_millis(500);
 /// From a change among the known peers until it is handed over to be written: a mesh that forms
 /// changes many times a second.
-pub const REMEMBER_DELAY: Duration = Duration::from_millis(500);
+pub const PERSIST_DELAY: Duration = Duration::from_millis(500);
 /// Between two times at which the known peers are written though none has come or gone: when they
 /// were last seen has changed, and is all that a killed node has to tell who is long gone.
-pub const REMEMBER_EVERY: Duration = Duration::from_secs(10 * 60);
+pub const PERSIST_EVERY: Duration = Duration::from_secs(10 * 60);
 /// First and longest wait before known peers that could not be written are written again.
-pub const REMEMBER_RETRY_MIN: Duration = Duration::from_secs(1);
-/// See [`REMEMBER_RETRY_MIN`].
-pub const REMEMBER_RETRY_MAX: Duration = Duration::from_secs(60);
+pub const PERSIST_RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`PERSIST_RETRY_MIN`].
+pub const PERSIST_RETRY_MAX: Duration = Duration::from_secs(60);
 /// From the end of a node until it no longer waits for its disk: with [`LEAVE_FLUSH`] less than a
 /// second.
-pub const REMEMBER_FLUSH: Duration = Duration::from_millis(400);
+pub const PERSIST_FLUSH: Duration = Duration::from_millis(400);
 /// A peer that takes none of the bytes waiting for it for this long is too slow.
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 

@@ -82,6 +82,7 @@ pub enum StartError {
     Config(#[from] ConfigError),
     /// The address can't be listened on.
     #[error("cannot listen on {addr}: {source}")]
+    #[non_exhaustive]
     Listen {
         /// The address.
         addr: SocketAddr,

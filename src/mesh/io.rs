@@ -208,8 +208,8 @@ pub enum Output {
     },
     /// The membership digest to send with heartbeats and acknowledgements from now on.
     Digest(u64),
-    /// [`Mesh::known_peers`](super::Mesh::known_peers) has changed and should be stored soon.
-    Remember,
+    /// Persist [`Mesh::known_peers`](super::Mesh::known_peers) soon: they have changed.
+    Persist,
     /// Deliver an event to the subscribers.
     Notify(Event),
     /// Write a line to the log.

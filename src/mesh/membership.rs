@@ -128,7 +128,7 @@ impl Mesh {
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
             if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
-                self.output(Output::Remember);
+                self.output(Output::Persist);
             }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.timers.cancel(Timer::Forget(id));
@@ -171,7 +171,7 @@ impl Mesh {
                 self.joined(now, id);
             }
         }
-        self.output(Output::Remember);
+        self.output(Output::Persist);
         self.bootstrap_reached(target, id);
         let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
         self.ask_on_meeting(id, now, reason, target);
@@ -395,7 +395,7 @@ impl Mesh {
             if is_member {
                 self.membership_changed(now);
             }
-            self.output(Output::Remember);
+            self.output(Output::Persist);
             self.bootstraps_lost(now, id);
         }
         is_member.then_some(shown)

@@ -50,5 +50,5 @@ pub use io::{
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
-pub use rtt::{RTT_BUCKETS_US, RttHistogram};
+pub use rtt::RttHistogram;
 pub use stall::STALL_MIN;

@@ -315,7 +315,7 @@ impl Mesh {
                 return false;
             }
             peer.state = State::Dead { since, forget_at };
-            self.output(Output::Remember);
+            self.output(Output::Persist);
         }
         self.hear_of(now, id, addrs)
     }

@@ -40,7 +40,7 @@ impl Mesh {
             }
         }
         if forgotten + surplus > 0 {
-            self.output(Output::Remember);
+            self.output(Output::Persist);
         }
         if peers + forgotten + surplus > 0 {
             self.report(Report::Restored { peers, forgotten, surplus });

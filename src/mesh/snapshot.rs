@@ -98,7 +98,7 @@ impl Mesh {
             is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
-            rtt: self.rtt,
+            rtt: self.rtt.clone(),
         }
     }
 

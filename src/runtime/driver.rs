@@ -224,8 +224,8 @@ impl Driver {
                     }
                 }
                 Output::Digest(digest) => effects.set_digest(digest),
-                Output::Remember if self.leave_by.is_some() => {}
-                Output::Remember => effects.persist_soon(now, &self.mesh),
+                Output::Persist if self.leave_by.is_some() => {}
+                Output::Persist => effects.persist_soon(now, &self.mesh),
                 Output::Notify(event) => effects.notify(event),
                 Output::Report(report) => effects.report(report),
             }

@@ -115,21 +115,25 @@ pub enum PemProblem {
     /// All blocks are complete, and none has the wanted item. The first block is of this kind.
     OtherBlock(PemBlock),
     /// The block that begins in this line, from 1, has no END line of its kind.
+    #[non_exhaustive]
     NoEnd {
         /// The line.
         line: usize,
     },
     /// The block that ends in this line, from 1, has no BEGIN line.
+    #[non_exhaustive]
     NoBegin {
         /// The line.
         line: usize,
     },
     /// A BEGIN or END line is indented, or lacks some of its dashes.
+    #[non_exhaustive]
     Marker {
         /// The line, from 1.
         line: usize,
     },
     /// The text between BEGIN and END is not base64.
+    #[non_exhaustive]
     Base64 {
         /// The first line with an invalid character, or else the BEGIN line; from 1.
         line: usize,

@@ -345,7 +345,7 @@ impl Seat {
 
     fn apply(&mut self, event: &Event, at: Instant) {
         match event {
-            Event::Listening { id, addr } => self.listening = Some((*id, *addr)),
+            Event::Listening { id, addr, .. } => self.listening = Some((*id, *addr)),
             Event::Up { peer, .. } => {
                 self.view.insert(*peer);
                 self.lost.remove(peer);

@@ -171,7 +171,7 @@ impl World {
                 self.check_send(proc, *session, message);
             }
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::DrainUnread { .. } | Output::Remember => {}
+            Output::DrainUnread { .. } | Output::Persist => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::internals::mesh::Report::WrongId { expected, .. } = report {

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{
-    DialError, DisconnectReason, Input, KnownAddr, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
+    DialError, DisconnectReason, Input, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
 };
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
+use p2p_gossip::internals::{Expected, sample};
 use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 
 pub struct MeshHarness {
@@ -27,15 +27,12 @@ pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
 /// A peer as it is remembered that was there when the memory ends, an hour ago.
 pub fn known(n: u8) -> KnownPeer {
-    KnownPeer {
-        id: id(n),
-        name: String::new(),
-        first_seen: UnixTime(WALL.0 - 100_000),
-        last_seen: UnixTime(WALL.0 - 3_600),
-        left: false,
-        missed: Duration::ZERO,
-        addrs: vec![KnownAddr { addr: addr(n).into(), last_success: Some(UnixTime(WALL.0 - 3_600)) }],
-    }
+    let last_seen = UnixTime(WALL.0 - 3_600);
+    let mut peer = sample::known_peer(id(n), addr(n).into());
+    peer.first_seen = UnixTime(WALL.0 - 100_000);
+    peer.last_seen = last_seen;
+    peer.addrs[0].last_success = Some(last_seen);
+    peer
 }
 
 pub fn id(n: u8) -> PeerId {

@@ -421,8 +421,8 @@ impl World {
                         self.put(conn, side, Outgoing::DrainUnread);
                     }
                 }
-                Output::Remember if self.nobody_remembers => {}
-                Output::Remember => {
+                Output::Persist if self.restores_nothing => {}
+                Output::Persist => {
                     let known = self.procs[proc].mesh.known_peers();
                     self.check_memory(proc, &known);
                     let memory = &mut self.slots[self.procs[proc].slot].memory;

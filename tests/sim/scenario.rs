@@ -63,7 +63,7 @@ pub enum Action {
 
 impl Action {
     /// Whether a process starts with what an earlier one knew.
-    pub fn remembers(&self) -> bool {
+    pub fn restores(&self) -> bool {
         matches!(self, Self::Start(_, restart) if restart.memory)
     }
 }

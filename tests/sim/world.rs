@@ -148,7 +148,7 @@ pub struct World {
     pub last_change: Micros,
     pub count_bytes: bool,
     /// No process of this story starts with what an earlier one knew.
-    pub nobody_remembers: bool,
+    pub restores_nothing: bool,
     /// The run is over as soon as the mesh is whole.
     pub waits_only_until_whole: bool,
     pub stats: Stats,
@@ -175,7 +175,7 @@ impl World {
             islands: BTreeMap::new(),
             last_change: 0,
             count_bytes: false,
-            nobody_remembers: !scenario.script.iter().any(|(_, action)| action.remembers()),
+            restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores()),
             waits_only_until_whole: false,
             stats: Stats::default(),
             trace: Trace {

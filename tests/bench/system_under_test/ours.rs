@@ -77,7 +77,7 @@ impl Ear for Events {
             return Some(Heard::Message);
         }
         Some(match serde_json::from_str(line).ok()? {
-            Event::Listening { id, addr: mut reached } => {
+            Event::Listening { id, addr: mut reached, .. } => {
                 if reached.ip().is_unspecified() {
                     reached.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 }

@@ -223,7 +223,7 @@ impl Driver {
                 Output::Notify(Event::Ping { peer, .. }) => {
                     assert!(self.up.contains(&peer), "a ping of a peer that is not up");
                 }
-                Output::Close { .. } | Output::Remember | Output::Notify(_) | Output::Report(_) => {}
+                Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }
     }
