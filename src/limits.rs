@@ -117,11 +117,9 @@ pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
 pub const FRAMES_PER_SECOND: u32 = 2000;
 /// See [`FRAMES_PER_SECOND`].
 pub const FRAMES_BURST: u32 = 4000;
-/// Virtual memory for the stack of an established session's thread; only touched pages take memory.
-pub const SESSION_STACK_BYTES: usize = 256 * 1024;
-/// Virtual memory for the stack of a thread that looks up a name, connects, and computes the TLS handshake. The key
-/// exchange touches ten times the stack of an established session, so that thread ends with the handshake.
-pub const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
+/// Virtual memory for the stack of a session's thread, on which names are looked up and keys exchanged; only the pages
+/// that it touches take memory.
+pub const SESSION_STACK_BYTES: usize = 512 * 1024;
 
 /// Addresses told for one peer.
 pub const ADDRS_MAX: usize = 4;

@@ -25,7 +25,7 @@ use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{self, Observer, Subscribers};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, Digest, HelloExchange, Lookups};
+use crate::session::{Context, HelloExchange, Lookups, SharedVitals};
 use crate::store::state_dir::StateDir;
 use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
@@ -164,7 +164,7 @@ impl Node {
             lookups: Lookups::new(now),
             source,
             inbox: inbox_sender,
-            digest: Digest::default(),
+            vitals: SharedVitals::default(),
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);

@@ -36,7 +36,7 @@ impl Mesh {
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready() {
+        while let Some((target, is_known)) = self.dialing.pop_ready(self.load.factor()) {
             if !self.is_wanted(target) {
                 continue;
             }

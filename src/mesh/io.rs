@@ -64,13 +64,13 @@ pub enum Input {
         /// The session's last round-trip time, if it has not been reported yet.
         rtt: Option<Duration>,
     },
-    /// A heartbeat or an acknowledgement arrived on a session that is up, and brought news: the first digest, another
-    /// digest, or a round-trip time.
+    /// A heartbeat or an acknowledgement arrived on a session that is up, and brought news: the first vitals, other
+    /// vitals, or a round-trip time.
     Heartbeat {
         /// The session on which it arrived.
         session: SessionId,
-        /// The peer's membership digest.
-        digest: u64,
+        /// What the peer told of itself.
+        vitals: Vitals,
         /// The time of arrival.
         arrived: Instant,
         /// The session's last round-trip time, if it has not been reported yet.
@@ -101,6 +101,15 @@ pub enum Input {
     Access(Access),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
+}
+
+/// What a node tells of itself with each heartbeat and acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Its membership digest; see [`membership_digest`](super::membership_digest).
+    pub digest: u64,
+    /// Its heartbeat interval now, in milliseconds. An overloaded node has a longer one.
+    pub interval_ms: u32,
 }
 
 /// A session that has come up.
@@ -206,8 +215,8 @@ pub enum Output {
         /// The reason to send.
         reason: ByeReason,
     },
-    /// The membership digest to send with heartbeats and acknowledgements from now on.
-    Digest(u64),
+    /// What to tell with heartbeats and acknowledgements from now on.
+    Vitals(Vitals),
     /// Persist [`Mesh::known_peers`](super::Mesh::known_peers) soon: they have changed.
     Persist,
     /// Deliver an event to the subscribers.

@@ -7,11 +7,12 @@
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use super::io::{Output, Report, SessionId};
+use super::io::{Output, Report, SessionId, Vitals};
 use super::machine::{Mesh, Session, millis};
 use super::peer::{Connected, Peer, State};
 use super::timer::Timer;
 use crate::event::Event;
+use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::trust::peer_id::PeerId;
 use crate::wire::Message;
 
@@ -29,11 +30,11 @@ const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
+    /// A peer has connected. Heartbeats begin once membership has settled, or after one interval, because a
     /// forming mesh is busy enough.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.config.heartbeat * 2);
+            let first = self.slot_before(now + self.config.heartbeat);
             self.timers.set(Timer::Heartbeat(id), first);
         }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
@@ -101,9 +102,10 @@ impl Mesh {
 
     /// It is time for a heartbeat to a peer.
     pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
-        let next = self.slot_before(now + self.config.heartbeat);
-        self.timers.set(Timer::Heartbeat(id), next);
         self.send_heartbeat(id);
+        // The peer waits for the interval that this heartbeat announces.
+        let next = self.slot_before(now + self.interval());
+        self.timers.set(Timer::Heartbeat(id), next);
     }
 
     pub(super) fn send_heartbeat(&mut self, id: PeerId) {
@@ -120,7 +122,7 @@ impl Mesh {
         &mut self,
         now: Instant,
         session: SessionId,
-        digest: u64,
+        vitals: Vitals,
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
@@ -130,7 +132,8 @@ impl Mesh {
         self.heard(now, arrived, &id);
         self.measured(now, id, rtt);
         if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
-            connected.digest = Some(digest);
+            connected.digest = Some(vitals.digest);
+            connected.interval_ms = vitals.interval_ms;
             self.compare_digests(now, id);
         }
     }
@@ -218,11 +221,12 @@ impl Mesh {
             // arrived, not by those that this node had the time to read.
             self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
             self.output(Output::DrainUnread { session, since });
-        } else if dead_at.is_some_and(|dead_at| now < dead_at) {
-            self.timers.set(Timer::Silence(id), dead_at.unwrap_or(now));
         } else {
-            // A session that does not answer within a heartbeat has nothing to say for its peer.
-            self.silent(now, id);
+            // The session's thread has not run since: that is this node's fault, for a time.
+            match dead_at.map(|dead_at| dead_at + self.config.timeout) {
+                Some(give_up_at) if now < give_up_at => self.timers.set(Timer::Silence(id), give_up_at),
+                _ => self.silent(now, id),
+            }
         }
     }
 
@@ -252,8 +256,37 @@ impl Mesh {
 
     /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
     fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let &Connected { heard, timeout, .. } = self.peers.get(id)?.connected()?;
-        Some(heard + timeout + self.stalls.between(heard, now))
+        let &Connected { heard, interval_ms, .. } = self.peers.get(id)?.connected()?;
+        Some(heard + self.timeout_for(interval_ms) + self.stalls.between(heard, now))
+    }
+
+    /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
+    /// [`TIMEOUT_HEARTBEATS`] of the longer of both intervals if that is longer, but then at most
+    /// [`PEER_TIMEOUT_MAX`], so that no peer counts as alive endlessly.
+    pub(super) fn timeout_for(&self, interval_ms: u32) -> Duration {
+        let interval = millis(interval_ms.into()).max(self.interval());
+        self.config.timeout.max((interval * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
+    }
+
+    /// The heartbeat interval now: longer than configured while this machine is overloaded.
+    fn interval(&self) -> Duration {
+        let configured = self.config.heartbeat;
+        (configured * self.load.factor()).min(HEARTBEAT_MAX.max(configured))
+    }
+
+    /// Tells the sessions what to tell with heartbeats and acknowledgements.
+    pub(super) fn announce(&mut self) {
+        let interval_ms = u32::try_from(self.interval().as_millis()).unwrap_or(u32::MAX);
+        self.output(Output::Vitals(Vitals { digest: self.digest, interval_ms }));
+    }
+
+    /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
+    pub(super) fn note_lateness(&mut self, now: Instant) {
+        if let Some(due) = self.timers.next().filter(|due| *due <= now)
+            && self.load.note(now, now.saturating_duration_since(due))
+        {
+            self.announce();
+        }
     }
 
     /// Detects a stall of this node: its timers fire late.

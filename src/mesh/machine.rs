@@ -12,6 +12,7 @@ use super::io::{Input, Output, Report, SessionId, UnixTime};
 use super::list_exchange::digest_questions;
 use super::peer::{Connected, Peer};
 use super::rtt::RttHistogram;
+use super::load::Load;
 use super::stall::Stalls;
 use super::timer::{Timer, Timers};
 use crate::config::Config;
@@ -55,6 +56,7 @@ pub struct Mesh {
     pub(super) wall: UnixTime,
     pub(super) started: Instant,
     pub(super) stalls: Stalls,
+    pub(super) load: Load,
 }
 
 /// A session that came up and has not ended.
@@ -93,8 +95,9 @@ impl Mesh {
             wall: UnixTime::default(),
             started: now,
             stalls: Stalls::new(now),
+            load: Load::new(now),
         };
-        mesh.output(Output::Digest(mesh.digest));
+        mesh.announce();
         mesh.dial_bootstraps(now);
         mesh
     }
@@ -107,8 +110,8 @@ impl Mesh {
             Input::Received { session, message, arrived, rtt } => {
                 self.received(now, session, message, arrived, rtt);
             }
-            Input::Heartbeat { session, digest, arrived, rtt } => {
-                self.received_heartbeat(now, session, digest, arrived, rtt);
+            Input::Heartbeat { session, vitals, arrived, rtt } => {
+                self.received_heartbeat(now, session, vitals, arrived, rtt);
             }
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
@@ -120,6 +123,7 @@ impl Mesh {
 
     /// Handles every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_lateness(now);
         self.detect_stall(now);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {

@@ -9,7 +9,7 @@ use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State, timeout_for};
+use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State};
 use super::timer::Timer;
 use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
@@ -138,7 +138,6 @@ impl Mesh {
     /// Makes this the peer's newest session. The smaller id of the pair settles duplicates.
     fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
         let SessionUp { session, peer: id, ref hello, .. } = *up;
-        let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
         let was_known = self.note_hello(now, up);
         self.note_dialled_address(up, dialled);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -148,7 +147,7 @@ impl Mesh {
         let is_new = peer.connected().is_none();
         if is_new {
             self.came += 1;
-            peer.state = State::Connected(Box::new(Connected::new(now, self.came, timeout)));
+            peer.state = State::Connected(Box::new(Connected::new(now, self.came, hello.heartbeat_ms)));
             peer.reached_by.clear();
         }
         let is_welcome = peer.refused.is_none();
@@ -157,13 +156,14 @@ impl Mesh {
         };
         connected.heard = now;
         connected.is_draining = false;
-        connected.timeout = timeout;
+        connected.interval_ms = hello.heartbeat_ms;
         connected.grace_since = None;
         self.add_session(id, session, up.remote);
 
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
+        let timeout = self.timeout_for(hello.heartbeat_ms);
         self.timers.set_no_later(Timer::Silence(id), now + timeout);
         if is_new {
             self.start_liveness(now, id);
@@ -346,7 +346,8 @@ impl Mesh {
         if said == ByeReason::Replaced {
             // If no other process uses the key, the peer still counts a session of a previous run of this node,
             // which reaches its timeout soon.
-            let silence = self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
+            let connected = self.peers.get(&id).and_then(Peer::connected);
+            let silence = connected.map(|connected| self.timeout_for(connected.interval_ms));
             return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
         }
         if said == ByeReason::Full
@@ -445,7 +446,7 @@ impl Mesh {
     /// A peer became a member, or is no longer one.
     fn change_digest(&mut self, id: &PeerId) {
         self.digest ^= digest::digest_term(id);
-        self.output(Output::Digest(self.digest));
+        self.announce();
     }
 
     /// Says goodbye on all sessions of a connected peer.

@@ -9,7 +9,6 @@ use super::backoff::Backoff;
 use super::io::{SessionId, UnixTime};
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
-use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
@@ -92,8 +91,8 @@ pub(super) struct Connected {
     pub(super) heard: Instant,
     /// Its session is asked when it last heard the peer.
     pub(super) is_draining: bool,
-    /// Silence after which it is dead; see [`timeout_for`].
-    pub(super) timeout: Duration,
+    /// Its heartbeat interval, as it last announced, in milliseconds.
+    pub(super) interval_ms: u32,
     /// Whether this node has sent it a heartbeat since it connected.
     pub(super) has_heartbeats: bool,
     pub(super) rtt: Rtt,
@@ -107,7 +106,7 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    pub(super) fn new(now: Instant, order: u64, timeout: Duration) -> Self {
+    pub(super) fn new(now: Instant, order: u64, interval_ms: u32) -> Self {
         Self {
             since: now,
             is_member: false,
@@ -115,7 +114,7 @@ impl Connected {
             sessions: Vec::new(),
             heard: now,
             is_draining: false,
-            timeout,
+            interval_ms,
             has_heartbeats: false,
             rtt: Rtt::default(),
             grace_since: None,
@@ -230,12 +229,4 @@ impl Peer {
             (None, _) => best.unwrap_or(DialAddr::Socket(SocketAddr::from(([0, 0, 0, 0], 0)))),
         }
     }
-}
-
-/// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
-/// [`TIMEOUT_HEARTBEATS`] of the peer's intervals if that is longer, but then at most [`PEER_TIMEOUT_MAX`], so that
-/// no peer counts as alive endlessly.
-pub(super) fn timeout_for(ours: Duration, heartbeat_ms: u32) -> Duration {
-    let theirs = Duration::from_millis(heartbeat_ms.into()) * TIMEOUT_HEARTBEATS;
-    ours.max(theirs.min(PEER_TIMEOUT_MAX))
 }

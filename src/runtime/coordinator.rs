@@ -13,7 +13,7 @@ use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
 use crate::mesh::snapshot::PeerInfo;
-use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime};
+use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
@@ -23,7 +23,6 @@ use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::pin::Expected;
-use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::queue;
 use crate::wire::{self, ByeReason, Frame, Message};
 
@@ -271,10 +270,8 @@ impl Effects for Threads {
     }
 
     fn drain_unread(&mut self, session: SessionId) {
-        if let Some(Err(OutboxFull)) = self.sessions.get(&session).map(SessionHandle::drain_unread) {
-            // The peer neither sends nor reads. The mesh does not wait for the answer.
-            limited_log!(LogLimit::debug(), debug, { session:% = session },
-                "outbox full; unread messages are not drained");
+        if let Some(handle) = self.sessions.get(&session) {
+            handle.drain_unread();
         }
     }
 
@@ -290,8 +287,8 @@ impl Effects for Threads {
         self.sessions.is_empty()
     }
 
-    fn set_digest(&mut self, digest: u64) {
-        self.context.digest.set(digest);
+    fn set_vitals(&mut self, vitals: Vitals) {
+        self.context.vitals.set(vitals);
     }
 
     fn persist_soon(&mut self, now: Instant, _mesh: &Mesh) {

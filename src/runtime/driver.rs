@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::event::Event;
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
-    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime,
+    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
 };
 use crate::net::addr::DialAddr;
 use crate::session::{OutboxFull, SessionEvent};
@@ -62,8 +62,8 @@ pub trait Effects {
     fn release(&mut self, session: SessionId);
     /// Whether no session has a handle.
     fn has_no_sessions(&self) -> bool;
-    /// Sets the digest that sessions send with heartbeats.
-    fn set_digest(&mut self, digest: u64);
+    /// Sets the vitals that sessions send with heartbeats and acknowledgements.
+    fn set_vitals(&mut self, vitals: Vitals);
     /// [`Mesh::known_peers`] has changed and should be stored soon.
     fn persist_soon(&mut self, now: Instant, mesh: &Mesh);
     /// Stores [`Mesh::known_peers`] for the last time.
@@ -223,7 +223,7 @@ impl Driver {
                         effects.release(session);
                     }
                 }
-                Output::Digest(digest) => effects.set_digest(digest),
+                Output::Vitals(vitals) => effects.set_vitals(vitals),
                 Output::Persist if self.leave_by.is_some() => {}
                 Output::Persist => effects.persist_soon(now, &self.mesh),
                 Output::Notify(event) => effects.notify(event),

@@ -1,7 +1,7 @@
 //! The state that all sessions of a node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[cfg(test)]
 use crossbeam_channel::Receiver;
@@ -12,7 +12,7 @@ use super::events::SessionEvent;
 use super::hello::HelloExchange;
 use super::lookups::Lookups;
 use super::session_handle::SessionHandle;
-use crate::mesh::SessionId;
+use crate::mesh::{SessionId, Vitals};
 use crate::net::addr::LocalIp;
 #[cfg(test)]
 use crate::trust::access::Access;
@@ -34,8 +34,8 @@ pub(crate) struct Context {
     /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<FromSession>,
-    /// This node's membership digest, which the coordinator sets and the sessions send.
-    pub(crate) digest: Digest,
+    /// This node's vitals, which the coordinator sets and the sessions send.
+    pub(crate) vitals: SharedVitals,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -48,17 +48,22 @@ pub(crate) struct FromSession {
     pub(crate) handle: Option<SessionHandle>,
 }
 
-/// A membership digest that one thread sets and others read.
+/// Vitals that one thread sets and others read. A reader may get a new and an old part; the next heartbeat mends that.
 #[derive(Debug, Default)]
-pub(crate) struct Digest(AtomicU64);
+pub(crate) struct SharedVitals {
+    digest: AtomicU64,
+    interval_ms: AtomicU32,
+}
 
-impl Digest {
-    pub(crate) fn set(&self, digest: u64) {
-        self.0.store(digest, Ordering::Relaxed);
+impl SharedVitals {
+    pub(crate) fn set(&self, vitals: Vitals) {
+        self.digest.store(vitals.digest, Ordering::Relaxed);
+        self.interval_ms.store(vitals.interval_ms, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub(super) fn get(&self) -> Vitals {
+        let digest = self.digest.load(Ordering::Relaxed);
+        Vitals { digest, interval_ms: self.interval_ms.load(Ordering::Relaxed) }
     }
 }
 
@@ -73,7 +78,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         lookups: Lookups::new(crate::test_now()),
         source: None,
         inbox,
-        digest: Digest::default(),
+        vitals: SharedVitals::default(),
         counters: Arc::default(),
     };
     (Arc::new(context), events)

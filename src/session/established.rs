@@ -1,4 +1,4 @@
-//! The thread of a session whose TLS handshake is complete: waits, reads, decrypts, encrypts and writes. Every rule is
+//! The loop of a session whose TLS handshake is complete: waits, reads, decrypts, encrypts and writes. Every rule is
 //! in [`Protocol`].
 
 use std::time::Instant;
@@ -73,7 +73,7 @@ impl Established {
     fn carry(&mut self) {
         loop {
             let now = Instant::now();
-            self.protocol.set_digest(self.session.context.digest.get());
+            self.protocol.set_vitals(self.session.context.vitals.get());
             let requests = self.take_requests(now);
             self.protocol.handle_timeout(now);
             loop {
@@ -95,13 +95,17 @@ impl Established {
             }
             self.count_frames();
             if self.protocol.is_up() {
-                self.session.end.heard.set(self.protocol.heard());
+                self.session.end.signals.set_heard(self.protocol.heard());
             }
             self.wait(now, requests);
         }
     }
 
     fn take_requests(&mut self, now: Instant) -> Requests {
+        if self.session.end.signals.take_drain_request() {
+            self.read();
+            self.protocol.handle_request(now, Request::DrainUnread);
+        }
         let mut bytes = 0;
         while self.protocol.wants_requests() {
             if bytes >= WRITE_BATCH_BYTES {
@@ -116,10 +120,8 @@ impl Established {
                     break;
                 }
             };
-            match &request {
-                Request::Send(frame) => bytes += frame.len(),
-                Request::DrainUnread => self.read(),
-                Request::Heartbeat | Request::Bye(_) | Request::Release => {}
+            if let Request::Send(frame) = &request {
+                bytes += frame.len();
             }
             let is_sent = self.protocol.handle_request(now, request);
             self.unwritten.extend(receipt.filter(|_| is_sent));
@@ -176,7 +178,7 @@ impl Established {
                 return false;
             }
             self.log_up();
-            self.session.end.heard.set(self.protocol.heard());
+            self.session.end.signals.set_heard(self.protocol.heard());
             self.session.ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
             handle = self.session.handle.take();
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mesh::{DialError, DisconnectReason, Input, SessionId, SessionUp};
+use crate::mesh::{DialError, DisconnectReason, Input, SessionId, SessionUp, Vitals};
 use crate::wire::Message;
 
 /// An event of a session. The session blocks while the coordinator's inbox is full; TCP then slows the peer down.
@@ -21,8 +21,8 @@ pub enum SessionEvent {
     },
     /// A heartbeat or an acknowledgement arrived and brought news.
     Heartbeat {
-        /// The peer's membership digest.
-        digest: u64,
+        /// What the peer told of itself.
+        vitals: Vitals,
         /// The time at which it arrived.
         arrived: Instant,
         /// The last round-trip time, if it has not been reported yet.
@@ -52,7 +52,7 @@ impl SessionEvent {
         match self {
             Self::Up(up) => Input::SessionUp(*up),
             Self::Received { message, arrived, rtt } => Input::Received { session, message, arrived, rtt },
-            Self::Heartbeat { digest, arrived, rtt } => Input::Heartbeat { session, digest, arrived, rtt },
+            Self::Heartbeat { vitals, arrived, rtt } => Input::Heartbeat { session, vitals, arrived, rtt },
             Self::Drained { heard } => Input::Drained { session, heard },
             Self::Down(reason) => Input::SessionDown { session, reason },
             Self::DialFailed(reason) => Input::DialFailed { session, reason },

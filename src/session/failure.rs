@@ -33,8 +33,6 @@ pub(crate) enum Failure {
     Refused(ByeReason),
     #[error("cannot prove the network key: {0}")]
     Exporter(TlsError),
-    #[error("no thread left: {0}")]
-    Thread(io::Error),
     #[error("{0}")]
     NetworkKey(Mismatch),
     #[error("cancelled by this node")]
@@ -79,7 +77,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
-        Failure::Exporter(_) | Failure::Thread(_) | Failure::Cancelled => &OTHER,
+        Failure::Exporter(_) | Failure::Cancelled => &OTHER,
     };
     if let Some(suppressed) = limit.check() {
         log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");

@@ -2,10 +2,12 @@
 //!
 //! The leader of a pair, the node with the smaller id, sends heartbeats and measures the time until each
 //! acknowledgement. The next heartbeat tells the follower that time. The coordinator hears of a heartbeat only if it
-//! brings news: another digest, or a round-trip time now and then.
+//! brings news: other vitals of the peer, or a round-trip time now and then.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use crate::mesh::Vitals;
 
 /// Heartbeats whose acknowledgement is awaited. An older acknowledgement measures nothing of use.
 const AWAITED_MAX: usize = 8;
@@ -23,8 +25,8 @@ pub(super) struct Heartbeats {
     rtt: Option<Duration>,
     /// Whether the coordinator does not know `rtt` yet.
     has_rtt_news: bool,
-    /// The digest that the coordinator knows, and the time of the last report.
-    reported: Option<(u64, Instant)>,
+    /// The vitals that the coordinator knows, and the time of the last report.
+    reported: Option<(Vitals, Instant)>,
     has_reported_rtt: bool,
     /// A heartbeat that is acknowledged once the connection takes bytes again.
     delayed_ack: Option<u64>,
@@ -65,11 +67,11 @@ impl Heartbeats {
         }
     }
 
-    /// Returns whether the coordinator should hear of a heartbeat or acknowledgement with this digest: `None` if not,
+    /// Returns whether the coordinator should hear of a heartbeat or acknowledgement with these vitals: `None` if not,
     /// otherwise the round-trip time that it does not know yet, if there is one.
-    pub(super) fn report(&mut self, now: Instant, digest: u64) -> Option<Option<Duration>> {
+    pub(super) fn report(&mut self, now: Instant, vitals: Vitals) -> Option<Option<Duration>> {
         let is_due = match self.reported {
-            Some((known, _)) if known != digest => true,
+            Some((known, _)) if known != vitals => true,
             Some((_, at)) => {
                 let is_time = now.saturating_duration_since(at) >= RTT_REPORT_INTERVAL;
                 self.has_rtt_news && (is_time || !self.has_reported_rtt)
@@ -77,7 +79,7 @@ impl Heartbeats {
             None => true,
         };
         is_due.then(|| {
-            self.reported = Some((digest, now));
+            self.reported = Some((vitals, now));
             self.take_rtt_news()
         })
     }
@@ -153,17 +155,18 @@ mod tests {
     #[test]
     fn coordinator_hears_of_news_only() {
         let start = crate::test_now();
+        let vitals = |digest| Vitals { digest, interval_ms: 1000 };
         let mut heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.report(start, 1), Some(None));
-        assert_eq!(heartbeats.report(start + ms(1000), 1), None);
-        assert_eq!(heartbeats.report(start + ms(2000), 2), Some(None));
+        assert_eq!(heartbeats.report(start, vitals(1)), Some(None));
+        assert_eq!(heartbeats.report(start + ms(1000), vitals(1)), None);
+        assert_eq!(heartbeats.report(start + ms(2000), vitals(2)), Some(None));
         // The first round-trip time at once, later ones at intervals or with a message.
         heartbeats.measured(ms(1));
-        assert_eq!(heartbeats.report(start + ms(2500), 2), Some(Some(ms(1))));
+        assert_eq!(heartbeats.report(start + ms(2500), vitals(2)), Some(Some(ms(1))));
         heartbeats.measured(ms(2));
-        assert_eq!(heartbeats.report(start + ms(3500), 2), None);
+        assert_eq!(heartbeats.report(start + ms(3500), vitals(2)), None);
         assert_eq!(heartbeats.take_rtt_news(), Some(ms(2)));
         heartbeats.measured(ms(3));
-        assert_eq!(heartbeats.report(start + ms(12_500), 2), Some(Some(ms(3))));
+        assert_eq!(heartbeats.report(start + ms(12_500), vitals(2)), Some(Some(ms(3))));
     }
 }

@@ -55,7 +55,7 @@ pub struct HelloExchange {
 
 /// The peer's Hello does not prove a network key that this node accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
+pub(crate) enum Mismatch {
     /// This node holds a key, and the peer has proven none.
     #[error("it holds no network key; this node requires one")]
     Missing,

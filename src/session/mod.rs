@@ -23,7 +23,7 @@ mod thread;
 
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use context::{Context, Digest, FromSession};
+pub(crate) use context::{Context, FromSession, SharedVitals};
 pub use events::SessionEvent;
 pub use hello::{Exported, HelloExchange, Role};
 pub(crate) use lookups::Lookups;

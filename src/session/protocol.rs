@@ -24,7 +24,7 @@ use super::heartbeats::Heartbeats;
 use super::hello::{Exported, HelloExchange, Role};
 use super::rate_limit::FrameRateLimit;
 use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
-use crate::mesh::{DisconnectReason, SessionId, SessionUp};
+use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;
 use crate::wire::{self, ByeReason, Frame, FrameReader, Hello, Message};
 
@@ -49,7 +49,7 @@ pub enum Request {
     /// Send a heartbeat.
     Heartbeat,
     /// Deliver all messages that have arrived, then report [`SessionEvent::Drained`]. The driver passes the bytes that
-    /// have arrived in before this request.
+    /// have arrived in before this request, and passes it in even if the protocol wants no requests.
     DrainUnread,
     /// Say goodbye with this reason, then close.
     Bye(ByeReason),
@@ -114,8 +114,7 @@ pub struct Protocol {
     /// The coordinator awaits [`SessionEvent::Drained`].
     is_draining: bool,
     heartbeats: Heartbeats,
-    /// This node's membership digest.
-    digest: u64,
+    vitals: Vitals,
     transmits: VecDeque<Transmit>,
     /// The connection has not taken all bytes since this time.
     blocked_since: Option<Instant>,
@@ -149,7 +148,7 @@ impl Protocol {
             paused_until: None,
             is_draining: false,
             heartbeats: Heartbeats::default(),
-            digest: 0,
+            vitals: Vitals::default(),
             transmits: VecDeque::new(),
             blocked_since: None,
             events: VecDeque::new(),
@@ -171,9 +170,9 @@ impl Protocol {
         protocol
     }
 
-    /// Sets this node's membership digest for the next heartbeats and acknowledgements.
-    pub fn set_digest(&mut self, digest: u64) {
-        self.digest = digest;
+    /// Sets this node's vitals for the next heartbeats and acknowledgements.
+    pub fn set_vitals(&mut self, vitals: Vitals) {
+        self.vitals = vitals;
     }
 
     /// Takes decrypted bytes that arrived now.
@@ -465,7 +464,7 @@ impl Protocol {
         self.heard = self.arrived;
         let arrived = self.arrived;
         match message {
-            Message::Heartbeat { seq, digest, rtt_us } => {
+            Message::Heartbeat { seq, digest, interval_ms, rtt_us } => {
                 self.heartbeats.received(arrived, rtt_us);
                 if self.blocked_since.is_some() {
                     // The peer does not read. It gets one acknowledgement when it does, so none pile up.
@@ -473,15 +472,15 @@ impl Protocol {
                 } else if matches!(self.state, State::Established) {
                     self.acknowledge(seq);
                 }
-                self.report_heartbeat(digest);
+                self.report_heartbeat(Vitals { digest, interval_ms });
             }
-            Message::HeartbeatAck { seq, digest } => {
+            Message::HeartbeatAck { seq, digest, interval_ms } => {
                 let is_first = self.heartbeats.acknowledged(arrived, seq);
                 if is_first && matches!(self.state, State::Established) {
                     // The peer learns the first round-trip time at once.
                     self.send_heartbeat(arrived);
                 }
-                self.report_heartbeat(digest);
+                self.report_heartbeat(Vitals { digest, interval_ms });
             }
             // A later version of the program sent it.
             Message::Extension { .. } => {}
@@ -492,21 +491,23 @@ impl Protocol {
         }
     }
 
-    fn report_heartbeat(&mut self, digest: u64) {
-        if let Some(rtt) = self.heartbeats.report(self.arrived, digest) {
-            self.events.push_back(SessionEvent::Heartbeat { digest, arrived: self.arrived, rtt });
+    fn report_heartbeat(&mut self, vitals: Vitals) {
+        if let Some(rtt) = self.heartbeats.report(self.arrived, vitals) {
+            self.events.push_back(SessionEvent::Heartbeat { vitals, arrived: self.arrived, rtt });
         }
     }
 
     fn send_heartbeat(&mut self, now: Instant) {
         if self.ends.own < self.ends.peer {
             let (seq, rtt_us) = self.heartbeats.send(now);
-            self.send_message(&Message::Heartbeat { seq, digest: self.digest, rtt_us });
+            let Vitals { digest, interval_ms } = self.vitals;
+            self.send_message(&Message::Heartbeat { seq, digest, interval_ms, rtt_us });
         }
     }
 
     fn acknowledge(&mut self, seq: u64) {
-        self.send_message(&Message::HeartbeatAck { seq, digest: self.digest });
+        let Vitals { digest, interval_ms } = self.vitals;
+        self.send_message(&Message::HeartbeatAck { seq, digest, interval_ms });
     }
 
     fn send_message(&mut self, message: &Message) {

@@ -1,7 +1,7 @@
 //! The coordinator's handle of a session: its outbox, its waker, and the time at which it last heard its peer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TrySendError};
@@ -30,7 +30,7 @@ pub(super) enum Outgoing {
 pub(crate) struct SessionHandle {
     outbox: Option<queue::Sender<Outgoing>>,
     waker: Arc<Waker>,
-    heard: Arc<Heard>,
+    signals: Arc<Signals>,
 }
 
 impl SessionHandle {
@@ -60,9 +60,11 @@ impl SessionHandle {
         self.outbox.as_ref().map_or(0, queue::Sender::len)
     }
 
-    /// Requests the delivery of all messages that have arrived by now, and then `Drained`; never blocks.
-    pub(crate) fn drain_unread(&self) -> Result<(), OutboxFull> {
-        self.put(Outgoing::Request(Request::DrainUnread))
+    /// Requests the delivery of all messages that have arrived by now, and then `Drained`; never blocks. The request
+    /// does not wait behind frames that the peer does not read.
+    pub(crate) fn drain_unread(&self) {
+        self.signals.is_drain_wanted.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Says goodbye after what is queued, then closes; never blocks.
@@ -72,7 +74,7 @@ impl SessionHandle {
 
     /// The time at which the session last heard its peer; `None` if it is not up.
     pub(crate) fn heard(&self) -> Option<Instant> {
-        self.heard.get()
+        self.signals.heard()
     }
 
     /// Queues an item and wakes the session's thread. A session that has ended has reported that, or is about to.
@@ -99,38 +101,46 @@ impl Drop for SessionHandle {
 pub(super) struct SessionEnd {
     pub(super) outbox: Receiver<Outgoing>,
     pub(super) waker: Arc<Waker>,
-    pub(super) heard: Arc<Heard>,
+    pub(super) signals: Arc<Signals>,
 }
 
-/// A time that one thread sets and another reads, so that the coordinator need not wake a session to ask for it.
+/// What the coordinator and a session tell each other without a queue.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct Signals {
     epoch: Instant,
-    /// Nanoseconds since `epoch`; 0 before the first time.
-    nanos: AtomicU64,
+    /// When the session last heard its peer, in nanoseconds since `epoch`; 0 before it is up. So the coordinator need
+    /// not wake the session to ask.
+    heard_nanos: AtomicU64,
+    is_drain_wanted: AtomicBool,
 }
 
-impl Heard {
+impl Signals {
     fn new(epoch: Instant) -> Self {
-        Self { epoch, nanos: AtomicU64::new(0) }
+        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted: AtomicBool::new(false) }
     }
 
-    pub(super) fn set(&self, at: Instant) {
+    pub(super) fn set_heard(&self, at: Instant) {
         let nanos = at.saturating_duration_since(self.epoch).as_nanos();
-        self.nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.heard_nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    fn get(&self) -> Option<Instant> {
-        let nanos = self.nanos.load(Ordering::Relaxed);
+    fn heard(&self) -> Option<Instant> {
+        let nanos = self.heard_nanos.load(Ordering::Relaxed);
         (nanos > 0).then(|| self.epoch + Duration::from_nanos(nanos))
+    }
+
+    /// Takes the coordinator's request to drain.
+    pub(super) fn take_drain_request(&self) -> bool {
+        // Most of the time there is none, and a read costs less than an exchange.
+        self.is_drain_wanted.load(Ordering::Relaxed) && self.is_drain_wanted.swap(false, Ordering::Acquire)
     }
 }
 
 pub(super) fn handle_and_end(waker: Arc<Waker>) -> (SessionHandle, SessionEnd) {
     let (sender, outbox) = queue::bounded(OUTBOX_FRAMES);
-    let heard = Arc::new(Heard::new(Instant::now()));
-    let end = SessionEnd { outbox, waker: Arc::clone(&waker), heard: Arc::clone(&heard) };
-    (SessionHandle { outbox: Some(sender), waker, heard }, end)
+    let signals = Arc::new(Signals::new(Instant::now()));
+    let end = SessionEnd { outbox, waker: Arc::clone(&waker), signals: Arc::clone(&signals) };
+    (SessionHandle { outbox: Some(sender), waker, signals }, end)
 }
 
 /// A handle of a session whose thread takes no item out of the outbox, and its other end.

@@ -1,7 +1,6 @@
-//! The two threads of a session: one dials or accepts, and computes the TLS handshake; the other carries the
-//! established session. The first needs a large stack for a moment, and gives it back when it ends.
+//! The thread of one session, from its dial or accepted connection to the report of its end.
 //!
-//! Invariant: the end of a session, or of a dial, is reported exactly once, also if a thread panics.
+//! Invariant: the thread reports the end of a session, or of a dial, exactly once, also when it panics.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +14,7 @@ use super::events::SessionEvent;
 use super::failure::{Failure, log_refused};
 use super::pending::PendingGuard;
 use super::session_handle::{SessionEnd, SessionHandle, handle_and_end};
-use crate::limits::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
+use crate::limits::SESSION_STACK_BYTES;
 use crate::mesh::{DialError, DialSource, SessionId};
 use crate::net::addr::{DialAddr, canonical};
 use crate::net::waker::Waker;
@@ -41,7 +40,7 @@ pub(crate) fn dial(
 ) -> io::Result<SessionHandle> {
     let (handle, end) = handle_and_end(Arc::new(Waker::new()?));
     let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
-    spawn_detached(format!("dial-{id}"), HANDSHAKE_STACK_BYTES, move || {
+    spawn_detached(format!("dial-{id}"), SESSION_STACK_BYTES, move || {
         Session::new(context, id, end, None).run(origin);
     })?;
     Ok(handle)
@@ -63,12 +62,12 @@ pub(crate) fn accept(
     let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), pending };
     // Not joined: the system's resolver may block a thread for an unbounded time.
-    spawn_detached(format!("accept-{id}"), HANDSHAKE_STACK_BYTES, move || {
+    spawn_detached(format!("accept-{id}"), SESSION_STACK_BYTES, move || {
         Session::new(context, id, end, Some(handle)).run(origin);
     })
 }
 
-/// What both threads of a session need.
+/// What a session needs from its start to its end.
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
     pub(super) id: SessionId,
@@ -111,10 +110,10 @@ impl Drop for Ending {
 
 impl Session {
     fn new(context: Arc<Context>, id: SessionId, end: SessionEnd, handle: Option<SessionHandle>) -> Self {
-        let ending = Ending { inbox: context.inbox.clone(), session: id, event: None };
-        let mut session = Self { context, id, end, handle, ending };
-        session.ends_with("the session's thread panicked".to_owned());
-        session
+        let panicked = DialError::Failed("the session's thread panicked".to_owned());
+        let event = id.is_dialled().then_some(SessionEvent::DialFailed(panicked));
+        let ending = Ending { inbox: context.inbox.clone(), session: id, event };
+        Self { context, id, end, handle, ending }
     }
 
     fn run(mut self, origin: Origin) {
@@ -123,29 +122,8 @@ impl Session {
             Origin::Dial { .. } => None,
         };
         match self.secure(origin) {
-            Ok(secured) => self.start_established(secured),
+            Ok(secured) => Established::new(self, secured).run(),
             Err(failure) => self.report_failure(remote, failure),
-        }
-    }
-
-    /// Sets what a dial reports if this value is dropped before another end.
-    fn ends_with(&mut self, reason: String) {
-        if self.id.is_dialled() {
-            self.ending.event = Some(SessionEvent::DialFailed(DialError::Failed(reason)));
-        }
-    }
-
-    fn start_established(mut self, secured: super::handshake::Secured) {
-        let (id, remote) = (self.id, secured.remote);
-        self.ends_with("no thread left for the session".to_owned());
-        let started = spawn_detached(format!("session-{id}"), SESSION_STACK_BYTES, move || {
-            self.ends_with("the session's thread panicked".to_owned());
-            Established::new(self, secured).run();
-        });
-        if let Err(error) = started
-            && !id.is_dialled()
-        {
-            log_refused(remote, &Failure::Thread(error));
         }
     }
 

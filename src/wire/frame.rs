@@ -200,10 +200,11 @@ mod tests {
         prop_oneof![
             hello().prop_map(Message::Hello),
             (any::<u64>(), "\\PC{0,60}").prop_map(|(seq, text)| Message::Ping { seq, text }),
+            (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+                |(seq, digest, interval_ms, rtt_us)| Message::Heartbeat { seq, digest, interval_ms, rtt_us }
+            ),
             (any::<u64>(), any::<u64>(), any::<u32>())
-                .prop_map(|(seq, digest, rtt_us)| Message::Heartbeat { seq, digest, rtt_us }),
-            (any::<u64>(), any::<u64>())
-                .prop_map(|(seq, digest)| Message::HeartbeatAck { seq, digest }),
+                .prop_map(|(seq, digest, interval_ms)| Message::HeartbeatAck { seq, digest, interval_ms }),
             (any::<u32>(), vec(any::<u8>(), 0..200))
                 .prop_map(|(kind, bytes)| Message::Extension { kind, bytes }),
             Just(Message::PeersRequest),

@@ -46,6 +46,8 @@ pub enum Message {
         /// Digest of the sender and the peers that it is connected to; see
         /// [`membership_digest`](crate::mesh::membership_digest).
         digest: u64,
+        /// The sender's heartbeat interval now, in milliseconds. An overloaded node sends fewer heartbeats.
+        interval_ms: u32,
         /// The last round-trip time that the sender measured on this session, in microseconds; 0 before the first.
         rtt_us: u32,
     },
@@ -73,6 +75,8 @@ pub enum Message {
         seq: u64,
         /// The digest of the sender of this answer.
         digest: u64,
+        /// The heartbeat interval of the sender of this answer now, in milliseconds.
+        interval_ms: u32,
     },
     /// A message of a later version of the program. A receiver that does not know its kind ignores it.
     Extension {
@@ -95,7 +99,8 @@ pub struct Hello {
     /// Addresses at which the sender says it can be reached, besides the one it connects from; best first,
     /// at most [`ADDRS_MAX`].
     pub advertised: Vec<DialAddr>,
-    /// The sender's heartbeat interval in milliseconds; the receiver's timeout for this sender depends on it.
+    /// The sender's heartbeat interval in milliseconds; the receiver's timeout for this sender depends on it. Heartbeats
+    /// and acknowledgements announce a change.
     pub heartbeat_ms: u32,
     /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
     /// numbers that it does not know. This version has no optional feature.
