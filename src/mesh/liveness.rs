@@ -24,6 +24,8 @@ const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 const SLOTS_MAX: u32 = 8;
 /// Members for each send time of an interval: enough to share a wake-up, and too few to load the machine at once.
 const MEMBERS_PER_SLOT: u32 = 8;
+/// A session that takes longer to answer has no processor: this machine is overloaded, and silence means little.
+const SLOW_ANSWER: Duration = Duration::from_millis(50);
 /// Longest wait for the first ping, which goes out once membership has settled and a round-trip time is measured.
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 /// Average time between two first pings, so that a new mesh does not ping on all its links at once.
@@ -34,7 +36,7 @@ impl Mesh {
     /// forming mesh is busy enough.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.config.heartbeat);
+            let first = self.slot_before(now + self.config.heartbeat * 2);
             self.timers.set(Timer::Heartbeat(id), first);
         }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
@@ -214,7 +216,8 @@ impl Mesh {
             return;
         };
         let since = connected.heard;
-        let is_unanswered = std::mem::replace(&mut connected.is_draining, true);
+        let is_unanswered = connected.drain_asked.is_some();
+        connected.drain_asked.get_or_insert(now);
         let dead_at = self.dead_at(now, &id);
         if !is_unanswered {
             // On a busy machine a heartbeat may lie unread in the socket: silence is judged by the messages that
@@ -239,12 +242,22 @@ impl Mesh {
             return;
         };
         // A leaving node has said its goodbyes already.
-        if self.leaving || !connected.is_draining || connected.active() != Some(session) {
+        if self.leaving || connected.active() != Some(session) {
             return;
         }
+        let Some(asked) = connected.drain_asked.take() else {
+            return;
+        };
         connected.heard = connected.heard.max(heard);
-        connected.is_draining = false;
+        let delay = now.saturating_duration_since(asked).saturating_sub(self.stalls.between(asked, now));
+        if heard < asked && delay > Duration::ZERO {
+            self.note_delay(now, delay);
+        }
         match self.dead_at(now, &id) {
+            Some(dead_at) if delay >= SLOW_ANSWER && now < dead_at + self.config.timeout => {
+                // A heartbeat and its acknowledgement pass four threads, and each may be as slow as this answer.
+                self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
+            }
             Some(dead_at) if now < dead_at => {
                 // The peer is likely to be heard before its last send time, at which the mesh is awake anyway.
                 let slot = self.slot_before(dead_at);
@@ -283,8 +296,14 @@ impl Mesh {
     /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
     pub(super) fn note_lateness(&mut self, now: Instant) {
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
-            && self.load.note(now, now.saturating_duration_since(due))
+            && due > self.started
         {
+            self.note_delay(now, now.saturating_duration_since(due));
+        }
+    }
+
+    fn note_delay(&mut self, now: Instant, delay: Duration) {
+        if self.load.note(now, delay) {
             self.announce();
         }
     }

@@ -1,4 +1,4 @@
-//! The load of this machine, judged by how late this node's timers are served.
+//! The load of this machine, judged by the delays of this node's own threads.
 //!
 //! On an overloaded machine a node that works on as usual makes matters worse: heartbeats pile up, and peers look dead
 //! that only wait for a processor. So a node under load sends fewer heartbeats, announces that, and dials fewer peers
@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Timers that are all late before a machine counts as overloaded. One late timer may be a suspended process.
+/// Delays by which the load is judged. Half of them must be long, because a process that was suspended sees a few.
 const SAMPLES: usize = 8;
-/// A lateness that doubles the load.
+/// A delay that doubles the load.
 const LATE: Duration = Duration::from_millis(25);
 /// The highest load.
 const FACTOR_MAX: u32 = 8;
@@ -18,8 +18,8 @@ const FALL_INTERVAL: Duration = Duration::from_secs(2);
 /// The load of this machine.
 #[derive(Debug)]
 pub(super) struct Load {
-    /// How late the last timers were served.
-    lateness: [Duration; SAMPLES],
+    /// The last delays: of timers, and of answers of sessions.
+    delays: [Duration; SAMPLES],
     next: usize,
     factor: u32,
     changed: Instant,
@@ -27,7 +27,7 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn new(now: Instant) -> Self {
-        Self { lateness: [Duration::ZERO; SAMPLES], next: 0, factor: 1, changed: now }
+        Self { delays: [Duration::ZERO; SAMPLES], next: 0, factor: 1, changed: now }
     }
 
     /// A power of two from 1, without load, to [`FACTOR_MAX`].
@@ -35,12 +35,14 @@ impl Load {
         self.factor
     }
 
-    /// Notes how late a timer is served. Returns whether the load has changed.
-    pub(super) fn note(&mut self, now: Instant, late: Duration) -> bool {
-        self.lateness[self.next] = late;
+    /// Notes a delay of one of this node's threads. Returns whether the load has changed.
+    pub(super) fn note(&mut self, now: Instant, delay: Duration) -> bool {
+        self.delays[self.next] = delay;
         self.next = (self.next + 1) % SAMPLES;
-        let least = self.lateness.iter().min().copied().unwrap_or_default();
-        let steps = u32::try_from(least.as_millis() / LATE.as_millis()).unwrap_or(u32::MAX);
+        let mut sorted = self.delays;
+        sorted.sort_unstable();
+        let median = sorted[(SAMPLES - 1) / 2];
+        let steps = u32::try_from(median.as_millis() / LATE.as_millis()).unwrap_or(u32::MAX);
         let wanted = steps.saturating_add(1).min(FACTOR_MAX).next_power_of_two();
         let old = self.factor;
         if wanted > old {

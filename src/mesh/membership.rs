@@ -155,7 +155,7 @@ impl Mesh {
             return;
         };
         connected.heard = now;
-        connected.is_draining = false;
+        connected.drain_asked = None;
         connected.interval_ms = hello.heartbeat_ms;
         connected.grace_since = None;
         self.add_session(id, session, up.remote);

@@ -89,8 +89,8 @@ pub(super) struct Connected {
     pub(super) sessions: Vec<SessionId>,
     /// The time of the peer's last message, as far as its session has reported it.
     pub(super) heard: Instant,
-    /// Its session is asked when it last heard the peer.
-    pub(super) is_draining: bool,
+    /// The time at which its session was asked when it last heard the peer, until the answer.
+    pub(super) drain_asked: Option<Instant>,
     /// Its heartbeat interval, as it last announced, in milliseconds.
     pub(super) interval_ms: u32,
     /// Whether this node has sent it a heartbeat since it connected.
@@ -113,7 +113,7 @@ impl Connected {
             order,
             sessions: Vec::new(),
             heard: now,
-            is_draining: false,
+            drain_asked: None,
             interval_ms,
             has_heartbeats: false,
             rtt: Rtt::default(),

@@ -47,7 +47,7 @@ pub trait Effects {
     /// # Errors
     /// The peer does not read, so the session's outbox is full.
     fn send(&mut self, session: SessionId, message: Message) -> Result<(), OutboxFull>;
-    /// Makes a session send a heartbeat, unless its thread is behind with its work.
+    /// Makes a session send a heartbeat. A request that the session has not seen yet is enough.
     fn heartbeat(&mut self, session: SessionId);
     /// The time at which a session last heard its peer; `None` if it is not up.
     fn heard(&self, session: SessionId) -> Option<Instant>;

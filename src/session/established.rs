@@ -51,7 +51,8 @@ impl Established {
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
         let ends = Ends { session: id, own: session.context.id, peer, remote };
         let exchange = session.context.hello_exchange.clone();
-        let mut protocol = Protocol::new(now, ends, role, exchange, exported, deadline);
+        let vitals = session.context.vitals.get();
+        let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
         protocol.handle_bytes(now, &early);
         let unwritten = Vec::new();
         Self { session, ends, protocol, link, unwritten, pending, is_closing: false, is_broken: false }
@@ -105,6 +106,9 @@ impl Established {
         if self.session.end.signals.take_drain_request() {
             self.read();
             self.protocol.handle_request(now, Request::DrainUnread);
+        }
+        if self.protocol.wants_requests() && self.session.end.signals.take_heartbeat_request() {
+            self.protocol.handle_request(now, Request::Heartbeat);
         }
         let mut bytes = 0;
         while self.protocol.wants_requests() {

@@ -86,14 +86,16 @@ impl HelloExchange {
     }
 
     /// Returns our Hello for one connection. The Hello proves the key `answering`, which the peer has proven, or else
-    /// our first key.
+    /// our first key. `interval_ms` is our heartbeat interval now.
     pub(super) fn hello(
         &self,
         role: Role,
         exported: &Exported,
         answering: Option<&NetworkKey>,
+        interval_ms: u32,
     ) -> Result<Frame, WireError> {
         let mut hello = self.hello.clone();
+        hello.heartbeat_ms = interval_ms;
         if let Some(key) = answering.or(self.keys.first()) {
             hello.proof = Some(mac(key, role, exported).finalize().into_bytes().into());
         }
@@ -174,9 +176,9 @@ mod tests {
     /// The acceptor checks the dialler's Hello. If that is valid, the dialler checks the answer.
     fn connect(dialler: &HelloExchange, acceptor: &HelloExchange) -> Result<(), Mismatch> {
         let exported = [7; 32];
-        let hello = decoded(&dialler.hello(Role::Dialler, &exported, None).unwrap());
+        let hello = decoded(&dialler.hello(Role::Dialler, &exported, None, 1000).unwrap());
         let key = acceptor.check(Role::Acceptor, &exported, &hello)?;
-        let answer = decoded(&acceptor.hello(Role::Acceptor, &exported, key).unwrap());
+        let answer = decoded(&acceptor.hello(Role::Acceptor, &exported, key, 1000).unwrap());
         dialler.check(Role::Dialler, &exported, &answer).map(drop)
     }
 
@@ -212,7 +214,7 @@ mod tests {
         let [here, elsewhere] = [(); 2].map(|()| connection().map(|tls| exported(&tls).unwrap()));
         assert!(here[0] == here[1] && here[0] != elsewhere[0]);
         let [here, elsewhere] = [here[0], elsewhere[0]];
-        let hello = decoded(&closed.hello(Role::Dialler, &here, None).unwrap());
+        let hello = decoded(&closed.hello(Role::Dialler, &here, None, 1000).unwrap());
         assert!(closed.check(Role::Acceptor, &here, &hello).is_ok());
         // Replayed, or passed on by a man in the middle over another connection.
         assert_eq!(closed.check(Role::Acceptor, &elsewhere, &hello), Err(Mismatch::Wrong));

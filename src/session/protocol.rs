@@ -135,6 +135,7 @@ impl Protocol {
         role: Role,
         exchange: Arc<HelloExchange>,
         exported: Exported,
+        vitals: Vitals,
         by: Instant,
     ) -> Self {
         let mut protocol = Self {
@@ -148,7 +149,7 @@ impl Protocol {
             paused_until: None,
             is_draining: false,
             heartbeats: Heartbeats::default(),
-            vitals: Vitals::default(),
+            vitals,
             transmits: VecDeque::new(),
             blocked_since: None,
             events: VecDeque::new(),
@@ -158,7 +159,7 @@ impl Protocol {
             frames_received: 0,
         };
         if role == Role::Dialler {
-            match exchange.hello(role, &exported, None) {
+            match exchange.hello(role, &exported, None, vitals.interval_ms) {
                 Ok(frame) => protocol.transmits.push_back(Transmit::Frame(frame)),
                 Err(error) => {
                     protocol.fail(error.into());
@@ -433,7 +434,7 @@ impl Protocol {
         };
         let answer = match exchange.check(role, &exported, &hello) {
             Ok(_) if role == Role::Dialler => Ok(None),
-            Ok(key) => exchange.hello(role, &exported, key).map(Some),
+            Ok(key) => exchange.hello(role, &exported, key, self.vitals.interval_ms).map(Some),
             Err(mismatch) => {
                 self.state = State::Refusing { until: now + LINGER };
                 self.failure = Some(Failure::NetworkKey(mismatch));

@@ -39,12 +39,11 @@ impl SessionHandle {
         self.put(Outgoing::Request(Request::Send(frame)))
     }
 
-    /// Queues a heartbeat, unless other items wait. Then the session's thread has not run since, and a heartbeat
-    /// more would only add to its work.
+    /// Requests a heartbeat; never blocks. A request that the session's thread has not seen yet is enough, so
+    /// heartbeats do not pile up on a busy machine.
     pub(crate) fn heartbeat(&self) {
-        if self.backlog() == 0 {
-            let _ = self.put(Outgoing::Request(Request::Heartbeat));
-        }
+        self.signals.is_heartbeat_wanted.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
@@ -112,11 +111,13 @@ pub(super) struct Signals {
     /// not wake the session to ask.
     heard_nanos: AtomicU64,
     is_drain_wanted: AtomicBool,
+    is_heartbeat_wanted: AtomicBool,
 }
 
 impl Signals {
     fn new(epoch: Instant) -> Self {
-        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted: AtomicBool::new(false) }
+        let [is_drain_wanted, is_heartbeat_wanted] = [(); 2].map(|()| AtomicBool::new(false));
+        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted, is_heartbeat_wanted }
     }
 
     pub(super) fn set_heard(&self, at: Instant) {
@@ -131,9 +132,18 @@ impl Signals {
 
     /// Takes the coordinator's request to drain.
     pub(super) fn take_drain_request(&self) -> bool {
-        // Most of the time there is none, and a read costs less than an exchange.
-        self.is_drain_wanted.load(Ordering::Relaxed) && self.is_drain_wanted.swap(false, Ordering::Acquire)
+        take(&self.is_drain_wanted)
     }
+
+    /// Takes the coordinator's request for a heartbeat.
+    pub(super) fn take_heartbeat_request(&self) -> bool {
+        take(&self.is_heartbeat_wanted)
+    }
+}
+
+fn take(flag: &AtomicBool) -> bool {
+    // Most of the time it is not set, and a read costs less than an exchange.
+    flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Acquire)
 }
 
 pub(super) fn handle_and_end(waker: Arc<Waker>) -> (SessionHandle, SessionEnd) {
