@@ -146,7 +146,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::{
-        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX, SOCKET,
+        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX,
+        SOCKET,
     };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
@@ -202,10 +203,12 @@ mod tests {
         prop_oneof![
             hello().prop_map(Message::Hello),
             (any::<u64>(), "\\PC{0,60}").prop_map(|(seq, text)| Message::Ping { seq, text }),
-            (any::<u64>(), any::<u64>(), any::<u32>())
-                .prop_map(|(seq, digest, rtt_us)| Message::Heartbeat { seq, digest, rtt_us }),
-            (any::<u64>(), any::<u64>())
-                .prop_map(|(seq, digest)| Message::HeartbeatAck { seq, digest }),
+            (any::<u64>(), any::<u64>(), any::<u32>()).prop_map(|(seq, digest, rtt_us)| Message::Heartbeat {
+                seq,
+                digest,
+                rtt_us
+            }),
+            (any::<u64>(), any::<u64>()).prop_map(|(seq, digest)| Message::HeartbeatAck { seq, digest }),
             (any::<u32>(), vec(any::<u8>(), 0..200))
                 .prop_map(|(kind, bytes)| Message::Extension { kind, bytes }),
             Just(Message::PeersRequest),
