@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp};
-use p2p_gossip::internals::wire::{ByeReason, Echo, Hello, Message, Notice, PeerRecord};
+use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
 
 const PEERS_MAX: usize = 12;
 
@@ -22,7 +22,7 @@ enum Step {
     DialFails { which: u8, found: Option<u8>, cancelled: bool },
     Receives { which: u8, what: What },
     Ends { which: u8, why: u8 },
-    Drained { which: u8 },
+    Drained { which: u8, silent_ms: u16 },
     Access { denied: u8, allowed: Option<u8> },
     Leave,
 }
@@ -30,7 +30,7 @@ enum Step {
 #[derive(Arbitrary, Debug)]
 enum What {
     Ping { seq: u64 },
-    Heartbeat { seq: u64, echo: Option<(u64, u64)>, digest: u64 },
+    Heartbeat { digest: u64, rtt_us: Option<u32> },
     Request,
     Peers { records: Vec<(u8, Vec<(u8, u16)>, bool)>, more: bool },
     KeyInUse,
@@ -65,25 +65,10 @@ fn hello(peer: u8, instance: u8) -> Hello {
         listen_port: 8080 * u16::from(peer % 2),
         advertised: vec![dial_addr(peer, 8080)],
         heartbeat_ms: u32::from(instance) * 1000,
+        capabilities: vec![instance.into()],
         proof: None,
     }
 }
-
-const BYES: [ByeReason; 13] = [
-    ByeReason::Leaving,
-    ByeReason::Duplicate,
-    ByeReason::Silent,
-    ByeReason::Protocol,
-    ByeReason::Replaced,
-    ByeReason::Cloned,
-    ByeReason::OwnAddress,
-    ByeReason::Full,
-    ByeReason::NotAdmitted,
-    ByeReason::AddressTaken,
-    ByeReason::NetworkKeyMissing,
-    ByeReason::NetworkKeyWrong,
-    ByeReason::NetworkKeyUnknown,
-];
 
 struct Driver {
     mesh: Mesh,
@@ -93,6 +78,8 @@ struct Driver {
     access: Access,
     sessions: BTreeMap<SessionId, PeerId>,
     up: BTreeSet<PeerId>,
+    /// The digest that sessions send with heartbeats.
+    digest: Option<u64>,
     is_leaving: bool,
 }
 
@@ -103,7 +90,8 @@ impl Driver {
         let config = Config::default().connect(connect).strict(is_strict).peers_max(PEERS_MAX);
         let mesh = Mesh::new(config, id(0), 0, 7, now);
         let (dials, sessions, up) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { mesh, now, accepted: 0, dials, access: Access::default(), sessions, up, is_leaving: false }
+        let access = Access::default();
+        Self { mesh, now, accepted: 0, dials, access, sessions, up, digest: None, is_leaving: false }
     }
 
     fn session(&self, which: u8) -> Option<SessionId> {
@@ -150,25 +138,27 @@ impl Driver {
             }
             Step::Receives { which, what } => {
                 if let Some(session) = self.session(which) {
-                    let arrived = self.now;
-                    self.feed(Input::Received { session, message: message(what), arrived });
+                    self.feed(input(session, self.now, what));
                 }
             }
             Step::Ends { which, why } => {
                 if let Some(session) = self.session(which) {
                     self.sessions.remove(&session);
-                    let reason = match why % 16 {
-                        13 => DisconnectReason::Closed,
-                        14 => DisconnectReason::Protocol,
-                        15 => DisconnectReason::Slow,
-                        bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
+                    // Some of the numbers are reasons that only a later version knows.
+                    let reason = match why % 20 {
+                        0 => DisconnectReason::Closed,
+                        1 => DisconnectReason::Protocol,
+                        2 => DisconnectReason::Slow,
+                        bye => DisconnectReason::Bye(ByeReason::from_number(u16::from(bye) - 3)),
                     };
                     self.feed(Input::SessionDown { session, reason });
                 }
             }
-            Step::Drained { which } => {
+            Step::Drained { which, silent_ms } => {
                 if let Some(session) = self.session(which) {
-                    self.feed(Input::Drained { session });
+                    let silence = Duration::from_millis(silent_ms.into());
+                    let heard = self.now.checked_sub(silence).unwrap_or(self.now);
+                    self.feed(Input::Drained { session, heard });
                 }
             }
             Step::Access { denied, allowed } => {
@@ -204,14 +194,21 @@ impl Driver {
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                     assert!(!self.is_leaving, "dialled after the goodbye");
                 }
-                Output::Send { session, message } | Output::Post { session, message } => {
+                Output::Send { session, message } => {
                     assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
                     assert!(!self.is_leaving, "sent after the goodbye");
-                    p2p_gossip::internals::wire::encode(&message).expect("what is sent can be sent");
+                    wire::encode(&message).expect("what is sent can be sent");
                 }
-                Output::DrainUnread { session } => {
-                    assert!(self.sessions.contains_key(&session), "probed a session that is gone");
+                Output::Heartbeat { session } => {
+                    let peer = self.sessions.get(&session).expect("a heartbeat on a session that is gone");
+                    assert!(id(0) < *peer, "the other node of the pair sends the heartbeats");
+                    assert!(!self.is_leaving, "a heartbeat after the goodbye");
                 }
+                Output::DrainUnread { session, since } => {
+                    assert!(self.sessions.contains_key(&session), "drained a session that is gone");
+                    assert!(since <= self.now, "heard a peer in the future");
+                }
+                Output::Digest(digest) => self.digest = Some(digest),
                 Output::Notify(Event::Up { peer, members, .. }) => {
                     assert!(peer != id(0) && self.up.insert(peer), "up twice");
                     assert_eq!(members, self.up.len() + 1);
@@ -231,6 +228,7 @@ impl Driver {
     fn check(&self) {
         assert!(self.mesh.dials_in_flight() <= DIALS_IN_FLIGHT_MAX);
         assert_eq!(self.mesh.members(), self.up.len() + 1);
+        assert_eq!(self.digest, Some(self.mesh.digest()), "sessions send an old digest");
         let peers = self.mesh.peers(self.now);
         assert!(peers.len() <= PEERS_MAX, "{} peers known", peers.len());
         for peer in &peers {
@@ -245,13 +243,13 @@ impl Driver {
     }
 }
 
-fn message(what: What) -> Message {
-    match what {
-        What::Ping { seq } => Message::Ping { seq, text: String::new() },
-        What::Heartbeat { seq, echo, digest } => {
-            let echo = echo.map(|(seq, held_us)| Echo { seq, held_us });
-            Message::Heartbeat { seq, echo, digest }
+fn input(session: SessionId, arrived: Instant, what: What) -> Input {
+    let message = match what {
+        What::Heartbeat { digest, rtt_us } => {
+            let rtt = rtt_us.map(|us| Duration::from_micros(us.into()));
+            return Input::Heartbeat { session, digest, arrived, rtt };
         }
+        What::Ping { seq } => Message::Ping { seq, text: String::new() },
         What::Request => Message::PeersRequest,
         What::Peers { records, more } => {
             let record = |(n, addrs, connected): (u8, Vec<(u8, u16)>, bool)| {
@@ -261,7 +259,8 @@ fn message(what: What) -> Message {
             Message::Peers { records: records.into_iter().map(record).collect(), more }
         }
         What::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
-    }
+    };
+    Input::Received { session, message, arrived, rtt: None }
 }
 
 fuzz_target!(|input: (bool, Vec<Step>)| {
