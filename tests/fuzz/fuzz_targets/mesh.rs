@@ -1,4 +1,4 @@
-//! Any sequence of inputs, honest or not, leaves the mesh within its limits and its events in turn.
+//! After any sequence of inputs, honest or not, the mesh is within its limits and its events are in order.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ enum Step {
     Accepted { peer: u8, instance: u8, from: u8 },
     DialUp { which: u8, peer: Option<u8>, instance: u8 },
     DialFails { which: u8, found: Option<u8>, cancelled: bool },
-    Receives { which: u8, what: What },
+    Receives { which: u8, content: Content },
     Ends { which: u8, why: u8 },
     Drained { which: u8 },
     Access { denied: u8, allowed: Option<u8> },
@@ -28,7 +28,7 @@ enum Step {
 }
 
 #[derive(Arbitrary, Debug)]
-enum What {
+enum Content {
     Ping { seq: u64 },
     Heartbeat { seq: u64, echo: Option<(u64, u64)>, digest: u64 },
     Request,
@@ -36,7 +36,7 @@ enum What {
     KeyInUse,
 }
 
-/// Peer 0 is the node itself; a few ids below and above it decide who is the arbiter.
+/// Peer 0 is the node itself. Some ids are below its id and some above, so that either side is the arbiter.
 fn id(n: u8) -> PeerId {
     let order = [8, 1, 2, 3, 12, 13, 14, 15][usize::from(n % 8)];
     PeerId::from_bytes([order + 16 * (n / 8 % 2); 32])
@@ -46,7 +46,7 @@ fn addr(host: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host % 16], port))
 }
 
-/// Sockets and names: of this machine, of one link, or of no host.
+/// Sockets and names: on this machine, on one link, or without a valid host.
 fn dial_addr(host: u8, port: u16) -> DialAddr {
     match host / 16 {
         0 => DialAddr::Name { host: HostName::new("node.example").expect("a name"), port },
@@ -125,45 +125,27 @@ impl Driver {
             Step::Accepted { peer, instance, from } => {
                 self.accepted += 1;
                 let session = SessionId::accepted(self.accepted);
-                self.comes_up(session, peer, instance, addr(from, 40_000));
+                self.session_comes_up(session, peer, instance, addr(from, 40_000));
             }
             Step::DialUp { which, peer, instance } => {
                 if let Some(session) = self.dial(which) {
-                    let expected = self.dials.remove(&session).unwrap_or(Expected::AnyPeer);
-                    let known = (expected != Expected::AnyPeer)
-                        .then(|| (0..=255).find(|&n| expected.is_met_by(&id(n))))
-                        .flatten();
-                    let peer = known.or(peer).unwrap_or(1);
-                    self.comes_up(session, peer, instance, addr(peer, 8080));
+                    self.dial_succeeds(session, peer, instance);
                 }
             }
             Step::DialFails { which, found, cancelled } => {
                 if let Some(session) = self.dial(which) {
-                    self.dials.remove(&session);
-                    let reason = match found {
-                        _ if cancelled => DialError::Cancelled,
-                        Some(n) => DialError::WrongId { found: id(n) },
-                        None => DialError::Failed("refused".to_owned()),
-                    };
-                    self.feed(Input::DialFailed { session, reason });
+                    self.dial_fails(session, found, cancelled);
                 }
             }
-            Step::Receives { which, what } => {
+            Step::Receives { which, content } => {
                 if let Some(session) = self.session(which) {
                     let arrived = self.now;
-                    self.feed(Input::Received { session, message: message(what), arrived });
+                    self.feed(Input::Received { session, message: message(content), arrived });
                 }
             }
             Step::Ends { which, why } => {
                 if let Some(session) = self.session(which) {
-                    self.sessions.remove(&session);
-                    let reason = match why % 16 {
-                        13 => DisconnectReason::Closed,
-                        14 => DisconnectReason::Protocol,
-                        15 => DisconnectReason::Slow,
-                        bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
-                    };
-                    self.feed(Input::SessionDown { session, reason });
+                    self.session_ends(session, why);
                 }
             }
             Step::Drained { which } => {
@@ -181,11 +163,41 @@ impl Driver {
                 self.feed(Input::Leave);
             }
         }
-        self.carry_out();
+        self.execute_outputs();
         self.check();
     }
 
-    fn comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
+    fn dial_succeeds(&mut self, session: SessionId, peer: Option<u8>, instance: u8) {
+        let expected = self.dials.remove(&session).unwrap_or(Expected::AnyPeer);
+        let known = (expected != Expected::AnyPeer)
+            .then(|| (0..=255).find(|&n| expected.is_met_by(&id(n))))
+            .flatten();
+        let peer = known.or(peer).unwrap_or(1);
+        self.session_comes_up(session, peer, instance, addr(peer, 8080));
+    }
+
+    fn dial_fails(&mut self, session: SessionId, found: Option<u8>, cancelled: bool) {
+        self.dials.remove(&session);
+        let reason = match found {
+            _ if cancelled => DialError::Cancelled,
+            Some(n) => DialError::WrongId { found: id(n) },
+            None => DialError::Failed("refused".to_owned()),
+        };
+        self.feed(Input::DialFailed { session, reason });
+    }
+
+    fn session_ends(&mut self, session: SessionId, why: u8) {
+        self.sessions.remove(&session);
+        let reason = match why % 16 {
+            13 => DisconnectReason::Closed,
+            14 => DisconnectReason::Protocol,
+            15 => DisconnectReason::Slow,
+            bye => DisconnectReason::Bye(BYES[usize::from(bye)]),
+        };
+        self.feed(Input::SessionDown { session, reason });
+    }
+
+    fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
         let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote };
         self.feed(Input::SessionUp(up));
@@ -195,19 +207,19 @@ impl Driver {
         self.mesh.handle(self.now, input);
     }
 
-    fn carry_out(&mut self) {
+    fn execute_outputs(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Dial { session, expected, addr, source } => {
                     assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
-                    assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "no dial to oneself");
+                    assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "the node dialled its own id");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
                     assert!(!self.is_leaving, "dialled after the goodbye");
                 }
                 Output::Send { session, message } | Output::Post { session, message } => {
                     assert!(self.sessions.contains_key(&session), "sent on a session that is gone");
                     assert!(!self.is_leaving, "sent after the goodbye");
-                    p2p_gossip::internals::wire::encode(&message).expect("what is sent can be sent");
+                    p2p_gossip::internals::wire::encode(&message).expect("the mesh sends only messages that can be encoded");
                 }
                 Output::DrainUnread { session } => {
                     assert!(self.sessions.contains_key(&session), "probed a session that is gone");
@@ -217,7 +229,7 @@ impl Driver {
                     assert_eq!(members, self.up.len() + 1);
                 }
                 Output::Notify(Event::Down { peer, members, .. } | Event::Left { peer, members, .. }) => {
-                    assert!(self.up.remove(&peer), "lost, but was not there");
+                    assert!(self.up.remove(&peer), "a peer was lost that was not up");
                     assert_eq!(members, self.up.len() + 1);
                 }
                 Output::Notify(Event::Ping { peer, .. }) => {
@@ -236,8 +248,8 @@ impl Driver {
         for peer in &peers {
             assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
             let is_admitted = self.access.check(&peer.id).is_ok();
-            // A leaving node has said its goodbyes already.
-            assert!(self.is_leaving || is_admitted || peer.state != PeerState::Up, "a member that is kept out");
+            // A leaving node no longer ends the session of a denied peer.
+            assert!(self.is_leaving || is_admitted || peer.state != PeerState::Up, "a denied peer is a member");
             let open = self.mesh.open_sessions(&peer.id);
             let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
             assert!(open.len() <= most, "{} sessions with one peer", open.len());
@@ -245,29 +257,29 @@ impl Driver {
     }
 }
 
-fn message(what: What) -> Message {
-    match what {
-        What::Ping { seq } => Message::Ping { seq, text: String::new() },
-        What::Heartbeat { seq, echo, digest } => {
+fn message(content: Content) -> Message {
+    match content {
+        Content::Ping { seq } => Message::Ping { seq, text: String::new() },
+        Content::Heartbeat { seq, echo, digest } => {
             let echo = echo.map(|(seq, held_us)| Echo { seq, held_us });
             Message::Heartbeat { seq, echo, digest }
         }
-        What::Request => Message::PeersRequest,
-        What::Peers { records, more } => {
+        Content::Request => Message::PeersRequest,
+        Content::Peers { records, more } => {
             let record = |(n, addrs, connected): (u8, Vec<(u8, u16)>, bool)| {
                 let addrs = addrs.into_iter().take(4).map(|(host, port)| dial_addr(host, port)).collect();
                 PeerRecord { id: id(n), addrs, connected }
             };
             Message::Peers { records: records.into_iter().map(record).collect(), more }
         }
-        What::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
+        Content::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
     }
 }
 
 fuzz_target!(|input: (bool, Vec<Step>)| {
     let (is_strict, steps) = input;
     let mut driver = Driver::new(is_strict);
-    driver.carry_out();
+    driver.execute_outputs();
     driver.check();
     for step in steps {
         driver.step(step);
