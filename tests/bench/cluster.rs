@@ -14,7 +14,7 @@ use crate::child_guard::ChildGuard;
 use crate::clock;
 use crate::procfs::{self, Memory};
 use crate::stop::{Signals, Stop};
-use crate::system_under_test::{OutputParser, Observation, Plan, SystemUnderTest};
+use crate::system_under_test::{Observation, OutputParser, Plan, SystemUnderTest};
 
 /// Last lines of each node, kept to explain a failure.
 const TAIL_LINES: usize = 6;
@@ -104,8 +104,8 @@ impl<'a> Cluster<'a> {
             .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.system.name())))?;
         let stdout = Source::new(child.stdout.take());
         let stderr = Source::new(child.stderr.take());
-        stdout.enter(&self.epoll, PipeId { node: plan.index, is_stderr: false })?;
-        stderr.enter(&self.epoll, PipeId { node: plan.index, is_stderr: true })?;
+        stdout.register(&self.epoll, PipeId { node: plan.index, is_stderr: false })?;
+        stderr.register(&self.epoll, PipeId { node: plan.index, is_stderr: true })?;
         self.nodes.push(Node {
             child,
             stdout,
@@ -186,37 +186,36 @@ impl<'a> Cluster<'a> {
             Err(error) => return Err(io::Error::from(error).into()),
         }
         // Reads all pipes before it parses any text: parsing takes longer and would delay the times of the others.
-        let mut observation = Vec::with_capacity(self.ready.len());
+        let mut read = Vec::with_capacity(self.ready.len());
         for event in &self.ready {
-            match event.data.u64() {
-                SIGNALS => self.signals.check()?,
-                data => {
-                    let place = PipeId::of(data);
-                    let node = &mut self.nodes[place.node];
-                    let bytes = if place.is_stderr {
-                        node.stderr.read(&mut self.buffer)
-                    } else {
-                        node.stdout.read(&mut self.buffer)
-                    };
-                    observation.push((place, bytes, clock::now()));
-                }
+            if event.data.u64() == SIGNALS {
+                self.signals.check()?;
+                continue;
             }
+            let pipe = PipeId::from_data(event.data.u64());
+            let node = &mut self.nodes[pipe.node];
+            let bytes = if pipe.is_stderr {
+                node.stderr.read(&mut self.buffer)
+            } else {
+                node.stdout.read(&mut self.buffer)
+            };
+            read.push((pipe, bytes, clock::now()));
         }
-        for (place, bytes, at) in observation {
-            let node = &mut self.nodes[place.node];
-            let source = if place.is_stderr { &mut node.stderr.partial } else { &mut node.stdout.partial };
-            let lines = lines(source, &bytes);
-            self.take(place.node, at, lines);
-            let node = &self.nodes[place.node];
+        for (pipe, bytes, at) in read {
+            let node = &mut self.nodes[pipe.node];
+            let partial = if pipe.is_stderr { &mut node.stderr.partial } else { &mut node.stdout.partial };
+            let lines = complete_lines(partial, &bytes);
+            self.apply_lines(pipe.node, at, lines);
+            let node = &self.nodes[pipe.node];
             if node.running && node.stdout.pipe.is_none() {
-                return Err(self.failure(&format!("node {} ended by itself", place.node + 1)));
+                return Err(self.failure(&format!("node {} ended by itself", pipe.node + 1)));
             }
         }
         Ok(())
     }
 
     /// Applies the lines of a node that were read at `now`.
-    fn take(&mut self, number: usize, now: Duration, lines: Vec<String>) {
+    fn apply_lines(&mut self, number: usize, now: Duration, lines: Vec<String>) {
         let node = &mut self.nodes[number];
         for line in lines {
             match node.parser.parse_line(&line) {
@@ -347,11 +346,11 @@ struct PipeId {
 }
 
 impl PipeId {
-    fn data(self) -> u64 {
+    fn to_data(self) -> u64 {
         self.node as u64 * 2 + u64::from(self.is_stderr)
     }
 
-    fn of(data: u64) -> Self {
+    fn from_data(data: u64) -> Self {
         Self { node: usize::try_from(data / 2).unwrap_or(usize::MAX), is_stderr: data % 2 == 1 }
     }
 }
@@ -362,8 +361,8 @@ impl<P: io::Read + AsFd> Source<P> {
     }
 
     /// Adds the pipe to the epoll set. The kernel removes it when the pipe is closed.
-    fn enter(&self, epoll: &OwnedFd, place: PipeId) -> io::Result<()> {
-        self.pipe.as_ref().map_or(Ok(()), |pipe| add(epoll, pipe, place.data()))
+    fn register(&self, epoll: &OwnedFd, id: PipeId) -> io::Result<()> {
+        self.pipe.as_ref().map_or(Ok(()), |pipe| add(epoll, pipe, id.to_data()))
     }
 
     /// Reads once; it does not block if epoll has reported the pipe as readable.
@@ -381,7 +380,7 @@ impl<P: io::Read + AsFd> Source<P> {
 }
 
 /// Takes the complete lines; the rest stays in `partial`.
-fn lines(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<String> {
+fn complete_lines(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<String> {
     partial.extend_from_slice(bytes);
     let Some(end) = partial.iter().rposition(|&byte| byte == b'\n') else {
         return Vec::new();

@@ -20,7 +20,7 @@ use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
 use p2p_gossip::{Config, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
-use super::{OutputParser, Observation, Plan, SystemUnderTest};
+use super::{Observation, OutputParser, Plan, SystemUnderTest};
 use crate::clock;
 
 /// The argument that makes this program a node that reports its pings. The period in seconds and the addresses

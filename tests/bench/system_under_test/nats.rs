@@ -13,7 +13,7 @@ use std::{fs, io};
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519};
 
-use super::{OutputParser, Observation, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 
 /// The port at which the first server accepts routes, below the kernel's range of source ports.
 const FIRST_PORT: u16 = 25_000;

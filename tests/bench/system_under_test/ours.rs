@@ -7,7 +7,7 @@ use std::process::Command;
 
 use p2p_gossip::Event;
 
-use super::{OutputParser, Observation, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 use crate::process::Spec;
 
 /// A ping period of a day. After the first ping to each peer, 0.5 s after its session came up, only heartbeats

@@ -7,7 +7,7 @@
 use std::io;
 use std::process::Command;
 
-use super::{OutputParser, Observation, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 
 /// Two ports for each agent, below the kernel's range of source ports.
 const PORT: usize = 21_000;
