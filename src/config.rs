@@ -318,8 +318,8 @@ pub enum ConfigError {
     /// No peer could ever be known, or more than a machine can serve.
     #[error("at most {0} peers are wanted; it must be from 1 to {PEERS_LIMIT}")]
     PeersMax(usize),
-    /// More addresses than are told to others.
-    #[error("{0} addresses are advertised; at most {ADDRS_MAX} are told to others")]
+    /// More addresses to advertise than peers accept.
+    #[error("{0} addresses are advertised; at most {ADDRS_MAX} are allowed")]
     Advertised(usize),
     /// No node can be reached at the address.
     #[error("no node can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]

@@ -1,4 +1,4 @@
-//! Not part of the API: what the program, the simulator and the tests use of the library's inside.
+//! Not part of the API: the internal items that the program, the simulator and the tests use.
 //! Anything here may change in any version.
 
 pub use crate::config::check_name;

@@ -77,7 +77,7 @@ pub struct Node {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The configuration makes no sense.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address can't be listened on.
@@ -86,10 +86,10 @@ pub enum StartError {
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A thread or descriptor could not be had.
+    /// The system refuses a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     /// The TLS library refuses the identity.
@@ -97,7 +97,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// What the node tells of where it is: what the user says, then the one address that it listens on.
+/// The addresses that the node sends to peers: the user's, then the address on which it listens, if that is a
+/// single one.
 fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAddr> {
     let listening = source.map(|ip| DialAddr::Socket(ip.with_port(port)));
     let mut addrs = config.advertise.clone();
@@ -123,7 +124,7 @@ impl Node {
     /// Starts a node: when this returns, its port accepts connections.
     ///
     /// # Errors
-    /// The configuration makes no sense, or the system refuses the port, a thread or a descriptor.
+    /// The configuration is not valid, or the system refuses the port, a thread or a descriptor.
     pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
         Self::launch(config, identity, None)
     }
@@ -223,12 +224,12 @@ impl Node {
         self.handle.subscribe()
     }
 
-    /// Has this told of every event from now on, beginning with those that wait in [`Node::events`], where
-    /// nothing comes any more. It takes the place of an earlier one.
+    /// Calls `observer` for every event from now on, beginning with those that wait in [`Node::events`], which gets no
+    /// further events. A new observer replaces the previous one.
     ///
-    /// That is quicker than a queue by the time that a thread takes to wake up, but happens on the thread that
-    /// all of the node waits for. So it must return at once, and hand over to another thread what may take
-    /// longer; a panic in it ends the node.
+    /// An observer is faster than a queue, because no reader has to wake up. But it runs on the coordinator's thread,
+    /// for which the whole node waits. So it must return at once, and pass longer work to another thread. A panic in it
+    /// ends the node.
     ///
     /// ```
     /// # use p2p_gossip::{Config, Event, Identity, Node};
@@ -261,15 +262,15 @@ impl Node {
         self.handle.peers()
     }
 
-    /// What the node is doing now, and has done so far; `None` once it has stopped.
+    /// The node's current state and its counters; `None` once it has stopped.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.handle.status()
     }
 
-    /// Sends a message to every peer that is connected now, who are told [`Event::Message`]. The
-    /// messages of one sender arrive in order, each at most once: a peer that is lost meanwhile,
-    /// or reads too slowly, misses it.
+    /// Sends a message to every peer that is connected now; each receives it as [`Event::Message`]. The messages of one
+    /// sender arrive in order, each at most once. A peer misses the message if it is lost meanwhile, or reads too
+    /// slowly.
     ///
     /// ```
     /// # use p2p_gossip::{Config, Identity, Node};

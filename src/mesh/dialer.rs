@@ -153,10 +153,8 @@ impl Mesh {
                     if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
-                } else {
-                    if let Some(owner) = self.owner_of(&addr, &found) {
-                        self.tell_wrong_id(&addr, owner, found, true);
-                    }
+                } else if let Some(owner) = self.owner_of(&addr, &found) {
+                    self.tell_wrong_id(&addr, owner, found, true);
                 }
                 format!("peer {} answered", found.short())
             }

@@ -73,7 +73,7 @@ impl Mesh {
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
             connected.heard = connected.heard.max(arrived);
-            if !connected.is_member {
+            if !connected.is_member && !self.leaving {
                 self.joined(now, *id);
             }
         }

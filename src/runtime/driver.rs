@@ -166,7 +166,16 @@ impl Driver {
         }
     }
 
-    fn handle_session_event(&mut self, effects: &mut impl Effects, session: SessionId, event: SessionEvent) {
+    fn handle_session_event(
+        &mut self,
+        effects: &mut impl Effects,
+        session: SessionId,
+        mut event: SessionEvent,
+    ) {
+        if let SessionEvent::Drained { heard } = &mut event {
+            // The session may have heard its peer since it answered.
+            *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
+        }
         let is_end = event.is_end();
         self.handle(effects, event.into_input(session));
         if is_end {
@@ -175,11 +184,15 @@ impl Driver {
     }
 
     fn handle(&mut self, effects: &mut impl Effects, input: Input) {
+        self.feed(effects, input);
+        self.execute_outputs(effects);
+        effects.after_input(&self.mesh);
+    }
+
+    fn feed(&mut self, effects: &mut impl Effects, input: Input) {
         let now = self.tick(effects);
         effects.before_input(&input, &self.mesh);
         self.mesh.handle(now, input);
-        self.execute_outputs(effects);
-        effects.after_input(&self.mesh);
     }
 
     /// Returns the time now, and sets the wall clock of the mesh.
@@ -191,8 +204,7 @@ impl Driver {
     /// Ends the session of a peer that does not read, without a goodbye, because the peer would not read that either.
     fn drop_slow_peer(&mut self, effects: &mut impl Effects, session: SessionId) {
         effects.release(session);
-        let reason = DisconnectReason::Slow;
-        self.mesh.handle(effects.now(), Input::SessionDown { session, reason });
+        self.feed(effects, Input::SessionDown { session, reason: DisconnectReason::Slow });
     }
 
     fn execute_outputs(&mut self, effects: &mut impl Effects) {
@@ -202,7 +214,7 @@ impl Driver {
             match output {
                 Output::Dial { session, addr, expected, source } => {
                     if let Err(reason) = effects.dial(session, addr, expected, source) {
-                        self.mesh.handle(now, Input::DialFailed { session, reason });
+                        self.feed(effects, Input::DialFailed { session, reason });
                     }
                 }
                 Output::Send { session, message } => {
@@ -214,7 +226,7 @@ impl Driver {
                 Output::DrainUnread { session, since } => match effects.heard(session) {
                     // The session has heard its peer since the mesh last knew.
                     Some(heard) if heard > since => {
-                        self.mesh.handle(now, Input::Drained { session, heard });
+                        self.feed(effects, Input::Drained { session, heard });
                     }
                     _ => effects.drain_unread(session),
                 },

@@ -321,6 +321,12 @@ impl Protocol {
         matches!(self.state, State::Established | State::Closing { .. } | State::PeerClosing { .. })
     }
 
+    /// Whether the session is up and neither side has said goodbye.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Established)
+    }
+
     /// The time at which the peer's last message arrived.
     #[must_use]
     pub fn heard(&self) -> Instant {

@@ -18,7 +18,7 @@ pub(crate) fn wall_clock() -> UnixTime {
 
 /// Starts the thread that owns the directory and writes to it.
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Store, WriterThread)> {
-    // Room for one: a newer list replaces one that the thread has not taken yet.
+    // Room for one list: a newer list replaces a list that the thread has not taken yet.
     let (sender, lists) = bounded(1);
     let theirs = lists.clone();
     let worker = Worker::spawn("memory", move || {

@@ -81,17 +81,18 @@ fn pings() -> Vec<Row> {
 }
 
 fn heartbeats() -> Vec<Row> {
-    let heartbeat = |seq, digest, rtt_us| Message::Heartbeat { seq, digest, rtt_us };
-    let ack = |seq, digest| Message::HeartbeatAck { seq, digest };
+    let heartbeat =
+        |seq, digest, interval_ms, rtt_us| Message::Heartbeat { seq, digest, interval_ms, rtt_us };
+    let ack = |seq, digest, interval_ms| Message::HeartbeatAck { seq, digest, interval_ms };
     vec![
-        ("heartbeat-zero", heartbeat(0, 0, 0)),
-        ("heartbeat-first", heartbeat(1, 0xfedc_ba98_7654_3210, 0)),
-        ("heartbeat-usual", heartbeat(86_400, 0xfedc_ba98_7654_3210, 421)),
-        ("heartbeat-last", heartbeat(u64::MAX, u64::MAX, u32::MAX)),
-        ("heartbeat-ack-zero", ack(0, 0)),
-        ("heartbeat-ack-first", ack(1, 0x0123_4567_89ab_cdef)),
-        ("heartbeat-ack-usual", ack(86_400, 0x0123_4567_89ab_cdef)),
-        ("heartbeat-ack-last", ack(u64::MAX, u64::MAX)),
+        ("heartbeat-zero", heartbeat(0, 0, 0, 0)),
+        ("heartbeat-first", heartbeat(1, 0xfedc_ba98_7654_3210, 1000, 0)),
+        ("heartbeat-usual", heartbeat(86_400, 0xfedc_ba98_7654_3210, 2000, 421)),
+        ("heartbeat-last", heartbeat(u64::MAX, u64::MAX, u32::MAX, u32::MAX)),
+        ("heartbeat-ack-zero", ack(0, 0, 0)),
+        ("heartbeat-ack-first", ack(1, 0x0123_4567_89ab_cdef, 1000)),
+        ("heartbeat-ack-usual", ack(86_400, 0x0123_4567_89ab_cdef, 2000)),
+        ("heartbeat-ack-last", ack(u64::MAX, u64::MAX, u32::MAX)),
     ]
 }
 

@@ -22,14 +22,25 @@ impl World {
                 }
                 records.truncate(RECORDS_MAX);
             }
-            Message::Heartbeat { digest, .. } if self.rng.u32(..3) == 0 => *digest ^= self.rng.u64(..),
-            Message::Heartbeat { .. } if self.rng.u32(..10) == 0 => {
-                let adversary = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
-                let records = (0..adversary).map(|_| self.lie(proc)).collect();
-                *message = Message::Peers { records, more: self.rng.bool() };
-            }
             _ => {}
         }
+    }
+
+    /// Makes a liar's digest out of an honest one, sometimes.
+    pub fn distort_vitals(&mut self, proc: ProcId) {
+        if !self.convergence && self.rng.u32(..3) == 0 {
+            self.procs[proc].vitals.digest ^= self.rng.u64(..);
+        }
+    }
+
+    /// Sometimes a liar sends a list that nobody asked for.
+    pub fn lie_instead_of_heartbeat(&mut self, proc: ProcId) -> Option<Message> {
+        if self.convergence || self.rng.u32(..10) > 0 {
+            return None;
+        }
+        let lies = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
+        let records = (0..lies).map(|_| self.lie(proc)).collect();
+        Some(Message::Peers { records, more: self.rng.bool() })
     }
 
     /// Where there are names, liars use them: names of other nodes, of no node, of the node that looks them up.

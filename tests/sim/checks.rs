@@ -3,9 +3,10 @@
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::{ADDRS_MAX, PEERS_MAX};
 use p2p_gossip::internals::mesh::{
-    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Output, SESSIONS_PER_PEER_MAX,
-    SessionId, SessionUp,
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Mesh, Output,
+    SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
 };
+use p2p_gossip::internals::session::SessionEvent;
 use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
 use p2p_gossip::{ConnectAddr, DialAddr, DownReason, Event, PeerId, PeerState};
 
@@ -46,7 +47,9 @@ impl World {
         let dialled = oracle.dials.remove(&up.session);
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
-        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open });
+        oracle.came_up += 1;
+        let order = oracle.came_up;
+        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open, order });
         if open {
             oracle.newest = Some((up.peer, up.session));
             oracle.newest_dialled = dialled;
@@ -63,7 +66,7 @@ impl World {
     }
 
     /// After the mesh has taken it in: it is the one to send on, or was refused for a reason.
-    pub fn check_newest(&mut self, proc: ProcId) {
+    pub fn check_newest(&mut self, proc: ProcId, mesh: &Mesh) {
         let moment = self.moment(proc);
         let Some((peer, session)) = self.procs[proc].oracle.newest.take() else {
             return;
@@ -74,8 +77,8 @@ impl World {
         }
         process.oracle.heard(peer, moment);
         process.oracle.peer(peer).timeout = process.oracle.newest_timeout;
-        if process.mesh.open_sessions(&peer).last() != Some(&session) {
-            let open = process.mesh.open_sessions(&peer).to_vec();
+        if mesh.open_sessions(&peer).last() != Some(&session) {
+            let open = mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
             return;
         }
@@ -97,24 +100,49 @@ impl World {
         process.oracle.moment(self.now, process.clock.elapsed(self.now))
     }
 
-    pub fn saw_received(&mut self, proc: ProcId, moment: Moment, input: &Input) {
-        let Input::Received { session, message, .. } = input else {
-            return;
+    /// An event of a session, which was reported at this moment, reaches the mesh.
+    pub fn saw_event(&mut self, proc: ProcId, moment: Moment, session: SessionId, event: &SessionEvent) {
+        let session = &session;
+        let message = match event {
+            SessionEvent::Received { message, .. } => Some(message),
+            SessionEvent::Heartbeat { .. } => None,
+            _ => return,
         };
         let oracle = &mut self.procs[proc].oracle;
         let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(session) else {
             return;
         };
-        if open || matches!(message, Message::Ping { .. }) {
+        if open || matches!(message, Some(Message::Ping { .. })) {
             oracle.heard(peer, moment);
             if open && std::mem::take(&mut oracle.peer(peer).refuses) {
                 oracle.changed.insert(peer);
             }
         }
-        if let Message::Peers { records, .. } = message {
+        if let Some(Message::Peers { records, .. }) = message {
             for record in records.iter().filter(|record| record.connected) {
                 oracle.peer(record.id).listed_connected = Some(moment.at);
             }
+        }
+    }
+
+    /// A session's thread has heard its peer now. The mesh asks for that time before it declares a death.
+    pub fn saw_heard(&mut self, proc: ProcId, session: SessionId) {
+        let moment = self.moment(proc);
+        let oracle = &mut self.procs[proc].oracle;
+        if let Some(&SessionOracle { peer, open: true, .. }) = oracle.sessions.get(&session) {
+            // The mesh asks the newest session only.
+            if oracle.open_sessions(&peer).max_by_key(|open| oracle.order(open)) == Some(session) {
+                oracle.heard(peer, moment);
+            }
+        }
+    }
+
+    /// An input reaches the mesh.
+    pub fn saw_input(&mut self, proc: ProcId, input: &Input) {
+        match input {
+            Input::SessionDown { session, reason } => self.saw_session_down(proc, *session, *reason),
+            Input::DialFailed { session, reason } => self.saw_dial_failed(proc, *session, reason),
+            _ => {}
         }
     }
 
@@ -157,21 +185,20 @@ impl World {
         }
     }
 
-    pub fn check_output(&mut self, proc: ProcId, output: &Output) {
+    pub fn check_output(&mut self, proc: ProcId, output: &Output, mesh: &Mesh) {
         match output {
             Output::Dial { session, addr, expected, source } => {
                 let hearsay = source.is_from_peer();
-                self.check_dial(proc, *session, addr, *expected, hearsay);
+                self.check_dial(proc, *session, addr, *expected, hearsay, mesh);
                 // No node here is on loopback.
                 if hearsay && addr.is_loopback() {
                     self.violated(RUMOURS, format!("p{proc} dials {addr} because others say so"));
                 }
             }
-            Output::Send { session, message } | Output::Post { session, message } => {
-                self.check_send(proc, *session, message);
-            }
+            Output::Send { session, message } => self.check_send(proc, *session, Some(message), mesh),
+            Output::Heartbeat { session } => self.check_send(proc, *session, None, mesh),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::DrainUnread { .. } | Output::Persist => {}
+            Output::DrainUnread { .. } | Output::Vitals(_) | Output::Persist => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(report) => {
                 if let p2p_gossip::internals::mesh::Report::WrongId { expected, .. } = report {
@@ -188,6 +215,7 @@ impl World {
         addr: &p2p_gossip::DialAddr,
         expected: Expected,
         hearsay: bool,
+        mesh: &Mesh,
     ) {
         self.stats.dials += 1;
         let (local, now) = (self.local(proc), self.now);
@@ -198,7 +226,7 @@ impl World {
         if !process.oracle.take_token(local) {
             wrong.push((LIMITS, "more dials a second than allowed".to_owned()));
         }
-        let in_flight = process.mesh.dials_in_flight();
+        let in_flight = mesh.dials_in_flight();
         if in_flight > DIALS_IN_FLIGHT_MAX {
             wrong.push((LIMITS, format!("{in_flight} dials in flight")));
         }
@@ -220,7 +248,7 @@ impl World {
                 if let Err(why) = process.oracle.access.check(&id) {
                     wrong.push((ADMISSION, format!("dials {}: {why}", id.short())));
                 }
-                if !process.mesh.open_sessions(&id).is_empty() {
+                if !mesh.open_sessions(&id).is_empty() {
                     wrong.push((IDENTITY, format!("dials {} while connected to it", id.short())));
                 }
                 let peer = process.oracle.peer(id);
@@ -243,7 +271,7 @@ impl World {
         }
     }
 
-    fn check_send(&mut self, proc: ProcId, session: SessionId, message: &Message) {
+    fn check_send(&mut self, proc: ProcId, session: SessionId, message: Option<&Message>, mesh: &Mesh) {
         let process = &self.procs[proc];
         let Some(&SessionOracle { peer, open, .. }) = process.oracle.sessions.get(&session) else {
             // It may have ended with the same turn.
@@ -254,13 +282,13 @@ impl World {
             return;
         }
         // A list goes to the peer that asked for it, on the session of its request.
-        let is_answer = matches!(message, Message::Peers { .. });
-        let older = process.mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
+        let is_answer = matches!(message, Some(Message::Peers { .. }));
+        let older = mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
         if !is_answer && older.contains(&session) {
             self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));
             return;
         }
-        if let Message::Peers { records, .. } = message {
+        if let Some(Message::Peers { records, .. }) = message {
             for record in records {
                 if let Err(why) = self.check_record(proc, peer, record) {
                     self.violated(RUMOURS, format!("p{proc} passes on {}: {why}", record.id.short()));
@@ -481,7 +509,7 @@ impl World {
     }
 
     /// After a change of the lists no peer that they exclude is a member.
-    pub fn check_admission(&mut self, proc: ProcId) {
+    pub fn check_admission(&mut self, proc: ProcId, mesh: &Mesh) {
         let process = &self.procs[proc];
         if process.oracle.leaving {
             return;
@@ -489,7 +517,7 @@ impl World {
         let is_kept_out = |peer: &&p2p_gossip::PeerInfo| {
             peer.state == PeerState::Up && process.oracle.access.check(&peer.id).is_err()
         };
-        let peers = process.mesh.peers(process.clock.local(self.now));
+        let peers = mesh.peers(process.clock.local(self.now));
         if let Some(peer) = peers.iter().find(is_kept_out) {
             self.violated(ADMISSION, format!("p{proc}: {} is still up", peer.id.short()));
         }
@@ -502,7 +530,7 @@ impl World {
     }
 
     /// After each turn of a coordinator.
-    pub fn check_after_turn(&mut self, proc: ProcId) {
+    pub fn check_after_turn(&mut self, proc: ProcId, mesh: &Mesh) {
         let oracle = &mut self.procs[proc].oracle;
         let changed = std::mem::take(&mut oracle.changed);
         let lost = std::mem::take(&mut oracle.must_be_down);
@@ -512,19 +540,19 @@ impl World {
         let process = &self.procs[proc];
         let mut wrong = None;
         for id in lost {
-            if process.oracle.is_up(&id) && process.mesh.open_sessions(&id).is_empty() {
+            if process.oracle.is_up(&id) && mesh.open_sessions(&id).is_empty() {
                 wrong = Some((EVENTS, format!("{} lost its last session, but no down followed", id.short())));
             }
         }
-        if process.mesh.members() != process.oracle.up + 1 {
-            let (members, up) = (process.mesh.members(), process.oracle.up);
+        if mesh.members() != process.oracle.up + 1 {
+            let (members, up) = (mesh.members(), process.oracle.up);
             wrong = Some((EVENTS, format!("{members} members, but {up} are up")));
         }
-        if process.mesh.digest() != process.oracle.digest {
+        if mesh.digest() != process.oracle.digest {
             wrong = Some((EVENTS, "the roster is not that of the members".to_owned()));
         }
         for id in changed {
-            if let Err(detail) = self.check_sessions(proc, id) {
+            if let Err(detail) = self.check_sessions(proc, id, mesh) {
                 wrong = Some((IDENTITY, detail));
             }
         }
@@ -534,9 +562,9 @@ impl World {
     }
 
     /// The sessions with one peer are those that came up and were not closed, and not too many.
-    fn check_sessions(&self, proc: ProcId, id: PeerId) -> Result<(), String> {
+    fn check_sessions(&self, proc: ProcId, id: PeerId, mesh: &Mesh) -> Result<(), String> {
         let process = &self.procs[proc];
-        let open = process.mesh.open_sessions(&id);
+        let open = mesh.open_sessions(&id);
         let may_refuse = process.oracle.peers.get(&id).is_some_and(|peer| peer.refuses);
         if !process.oracle.is_up(&id) && !may_refuse && !open.is_empty() {
             return Err(format!("{} is not up, but open: {open:?}", id.short()));
@@ -562,27 +590,27 @@ impl World {
     /// Also those that no input comes to any more: their peers should be dead by now.
     pub fn check_all_states(&mut self) {
         for proc in 0..self.procs.len() {
-            self.check_state(proc);
+            self.with_mesh(proc, |world, mesh| world.check_state(proc, mesh));
         }
     }
 
     /// What no output would show: a peer that should be dead by now, tables too large, the proven displaced.
-    pub fn check_state(&mut self, proc: ProcId) {
+    pub fn check_state(&mut self, proc: ProcId, mesh: &Mesh) {
         if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].oracle.leaving {
             return;
         }
-        if let Err((invariant, detail)) = self.state_is_sound(proc) {
+        if let Err((invariant, detail)) = self.state_is_sound(proc, mesh) {
             self.violated(invariant, format!("p{proc}: {detail}"));
         }
     }
 
-    fn state_is_sound(&mut self, proc: ProcId) -> Result<(), (&'static str, String)> {
+    fn state_is_sound(&mut self, proc: ProcId, mesh: &Mesh) -> Result<(), (&'static str, String)> {
         let local = self.local(proc);
         let now = self.now;
         let process = &self.procs[proc];
         let (mut known, mut kept) = (0, 0);
         let mut forgotten = Vec::new();
-        for (id, state, best) in process.mesh.visible_states() {
+        for (id, state, best) in mesh.visible_states() {
             known += 1;
             if id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));

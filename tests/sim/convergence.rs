@@ -10,7 +10,7 @@ use super::checks::{PINGS, WHOLE};
 use super::clock::{MS, Micros, SECOND, micros};
 use super::process::ProcId;
 use super::scenario::Slot;
-use super::session::{Stage, Thread};
+use super::session::Thread;
 use super::world::{Outcome, World};
 
 /// What the design allows beyond the longest backoff.
@@ -75,11 +75,14 @@ impl World {
                 let Some(thread) = &end.thread else {
                     continue;
                 };
-                let until = match thread.stage {
-                    Stage::Connecting => thread.started + micros(CONNECT_TIMEOUT),
-                    _ if thread.is_handshaking() => thread.started + micros(HANDSHAKE_TIMEOUT),
-                    Stage::Up if stalled || half_open || conn.rough => self.now + silent,
-                    _ => self.now,
+                let until = if thread.is_connecting() {
+                    thread.started + micros(CONNECT_TIMEOUT)
+                } else if thread.is_handshaking() {
+                    thread.started + micros(HANDSHAKE_TIMEOUT)
+                } else if thread.is_open() && (stalled || half_open || conn.rough) {
+                    self.now + silent
+                } else {
+                    self.now
                 };
                 gone = gone.max(until);
             }
@@ -130,10 +133,10 @@ impl World {
         let (a, b) = (&self.procs[a], &self.procs[b]);
         let leads_there = |addr: &DialAddr| self.resolve(addr) == Some(b.addr);
         a.config.connect.iter().any(|seed| leads_there(&seed.addr))
-            || a.mesh.peers(a.clock.local(self.now)).iter().any(|peer| {
+            || a.mesh().peers(a.clock.local(self.now)).iter().any(|peer| {
                 // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
                 let connected = || {
-                    let sessions = a.mesh.open_sessions(&b.id).iter();
+                    let sessions = a.mesh().open_sessions(&b.id).iter();
                     let conns = sessions.filter_map(|session| a.oracle.sessions.get(session));
                     conns.into_iter().any(|s| {
                         let other = self.conns[s.conn].ends[1 - s.side].proc;
@@ -191,7 +194,7 @@ impl World {
         };
         let alone = |&proc: &ProcId| !shared(self.procs[proc].slot);
         let members: Vec<ProcId> = running.iter().copied().filter(alone).collect();
-        members.into_iter().filter(|&proc| self.procs[proc].leave_by.is_none()).collect()
+        members.into_iter().filter(|&proc| !self.procs[proc].is_leaving()).collect()
     }
 
     /// The first link that a full mesh would have and this one has not.
@@ -200,10 +203,10 @@ impl World {
         let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
         for &proc in &members {
             let process = &self.procs[proc];
-            if process.mesh.members() > members.len() + cloned {
+            if process.mesh().members() > members.len() + cloned {
                 return Some(format!(
                     "p{proc} counts {} members of {}",
-                    process.mesh.members(),
+                    process.mesh().members(),
                     members.len()
                 ));
             }
@@ -211,8 +214,8 @@ impl World {
                 .iter()
                 .filter(|&&other| other != proc && self.islands.get(&other) == self.islands.get(&proc));
             for other in others.map(|&other| &self.procs[other].id) {
-                let [session] = process.mesh.open_sessions(other) else {
-                    let open = process.mesh.open_sessions(other).len();
+                let [session] = process.mesh().open_sessions(other) else {
+                    let open = process.mesh().open_sessions(other).len();
                     return Some(format!("p{proc} has {open} sessions with {}", other.short()));
                 };
                 let Some(oracle) = process.oracle.sessions.get(session) else {
@@ -222,7 +225,7 @@ impl World {
                 let theirs = self.conns[conn].ends[1 - side].proc.map(|proc| &self.procs[proc]);
                 let same = theirs.is_some_and(|theirs| {
                     theirs.alive
-                        && theirs.mesh.open_sessions(&process.id).last().is_some_and(|session| {
+                        && theirs.mesh().open_sessions(&process.id).last().is_some_and(|session| {
                             theirs.oracle.sessions.get(session).is_some_and(|oracle| oracle.conn == conn)
                         })
                 });
@@ -240,7 +243,7 @@ impl World {
         let since = self.converged_state.and_then(|convergence| convergence.whole_since).unwrap_or(self.now);
         for conn in 0..self.conns.len() {
             let ends = &self.conns[conn].ends;
-            let is_up = |thread: &Thread| thread.stage == Stage::Up;
+            let is_up = Thread::is_open;
             if !ends.iter().all(|end| end.thread.as_ref().is_some_and(is_up)) {
                 continue;
             }

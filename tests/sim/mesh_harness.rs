@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use p2p_gossip::internals::mesh::{
-    DialError, DisconnectReason, Input, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
+    DialError, DisconnectReason, Input, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime, Vitals,
 };
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::internals::{Expected, sample};
@@ -16,6 +16,8 @@ pub struct MeshHarness {
     now: Instant,
     /// Turns at this moment.
     turns: u32,
+    /// Whether sessions answer at once, while time passes, that nothing is unread.
+    pub answers_drains: bool,
 }
 
 /// Turns at one moment that no mesh needs.
@@ -51,7 +53,7 @@ impl MeshHarness {
 
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
-        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0 }
+        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0, answers_drains: true }
     }
 
     /// Node 9, which knows these from an earlier life.
@@ -119,12 +121,21 @@ impl MeshHarness {
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
         let arrived = self.now;
-        self.tell(Input::Received { session, message, arrived })
+        self.tell(Input::Received { session, message, arrived, rtt: None })
     }
 
     /// A heartbeat from a peer that knows others than we do, or not.
     pub fn heartbeat(&mut self, session: SessionId, digest: u64) -> Vec<Output> {
-        self.receives(session, Message::Heartbeat { seq: 1, echo: None, digest })
+        let vitals = Vitals { digest, interval_ms: 1000 };
+        let arrived = self.now;
+        self.tell(Input::Heartbeat { session, vitals, arrived, rtt: None })
+    }
+
+    /// A heartbeat or acknowledgement brings this round-trip time.
+    pub fn measures(&mut self, session: SessionId, rtt: Duration) -> Vec<Output> {
+        let vitals = Vitals { digest: 0, interval_ms: 1000 };
+        let arrived = self.now;
+        self.tell(Input::Heartbeat { session, vitals, arrived, rtt: Some(rtt) })
     }
 
     pub fn fails(&mut self, session: SessionId) -> Vec<Output> {
@@ -175,6 +186,7 @@ impl MeshHarness {
                 if let Output::Dial { session, .. } = all[seen] {
                     all.extend(self.fails(session));
                 }
+                self.answer_drain(seen, &mut all);
                 seen += 1;
             }
         }
@@ -186,12 +198,36 @@ impl MeshHarness {
     pub fn wait_in_vain(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
+        let mut seen = all.len();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
             self.turn(at);
             all.extend(self.outputs());
+            while seen < all.len() {
+                self.answer_drain(seen, &mut all);
+                seen += 1;
+            }
         }
         self.now = end;
         all
+    }
+
+    /// Serves the next timer this late.
+    pub fn wait_for_late_timer(&mut self, late: Duration) -> Vec<Output> {
+        let at = self.mesh.poll_timeout().expect("a timer is set");
+        self.turn(at + late);
+        let mut all = self.outputs();
+        for at in 0..all.len() {
+            self.answer_drain(at, &mut all);
+        }
+        all
+    }
+
+    fn answer_drain(&mut self, at: usize, all: &mut Vec<Output>) {
+        if let Output::DrainUnread { session, since } = all[at]
+            && self.answers_drains
+        {
+            all.extend(self.tell(Input::Drained { session, heard: since }));
+        }
     }
 
     /// Time passes while the process stands still.
@@ -233,6 +269,7 @@ pub fn hello() -> Hello {
         listen_port: 8080,
         advertised: vec![],
         heartbeat_ms: 1000,
+        capabilities: vec![],
         proof: None,
     }
 }
@@ -248,15 +285,6 @@ pub fn dialled(outputs: &[Output]) -> Vec<(SessionId, DialAddr, Expected)> {
 
 pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
     dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
-}
-
-/// What is laid ready among the outputs, and on which session.
-pub fn posted(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
-    let post = |output| match output {
-        &Output::Post { session, ref message } => Some((session, message)),
-        _ => None,
-    };
-    outputs.iter().filter_map(post).collect()
 }
 
 /// The messages among the outputs that are sent at once, and on which session.
@@ -293,8 +321,8 @@ pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Close { session, .. } if *session == wanted))
 }
 
-pub fn probes(outputs: &[Output], wanted: SessionId) -> bool {
-    outputs.contains(&Output::DrainUnread { session: wanted })
+pub fn drains(outputs: &[Output], wanted: SessionId) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::DrainUnread { session, .. } if *session == wanted))
 }
 
 pub fn told(outputs: &[Output]) -> Vec<Event> {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use p2p_gossip::PeerId;
-use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
 
 use super::clock::{MS, Micros, SECOND};
 use super::process::{Deferred, ProcId};
@@ -25,11 +24,10 @@ pub enum Packet {
     ClientHello,
     /// The server's part of the handshake: proves who it is.
     ServerHello(PeerId),
-    /// The client's proof and, right behind it, its Hello.
-    Finished(PeerId, Box<Hello>),
-    Hello(Box<Hello>),
-    Message(Message),
-    Bye(ByeReason),
+    /// The client's proof.
+    Finished(PeerId),
+    /// Bytes above TLS.
+    Bytes(Vec<u8>),
     Fin,
     Rst,
 }
@@ -212,7 +210,8 @@ impl World {
                 // The kernel knows no such connection (any more).
                 self.transmit(conn, to, Packet::Rst);
             }
-            self.pump(conn, side);
+            // The kernel has room again.
+            self.run_thread(conn, side);
         }
     }
 

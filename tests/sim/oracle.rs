@@ -90,6 +90,8 @@ pub struct SessionOracle {
     pub side: Side,
     /// The mesh has not closed it.
     pub open: bool,
+    /// Its place in the order in which sessions came up.
+    pub order: u64,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub struct Oracle {
     pub sessions: BTreeMap<SessionId, SessionOracle>,
     /// Dials ordered and not yet answered, and of those the ones given up.
     pub dials: BTreeMap<SessionId, DialAddr>,
+    /// The number of sessions that came up.
+    pub came_up: u64,
     pub cancelled: BTreeSet<SessionId>,
     pub up: usize,
     pub digest: u64,
@@ -133,6 +137,7 @@ impl Oracle {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
+            came_up: 0,
             cancelled: BTreeSet::new(),
             up: 0,
             digest: membership_digest([&id]),
@@ -227,6 +232,11 @@ impl Oracle {
 
     pub fn open_sessions<'a>(&'a self, id: &'a PeerId) -> impl Iterator<Item = SessionId> + 'a {
         self.sessions.iter().filter(move |(_, s)| s.peer == *id && s.open).map(|(session, _)| *session)
+    }
+
+    /// The place of a session in the order in which sessions came up.
+    pub fn order(&self, session: &SessionId) -> u64 {
+        self.sessions.get(session).map_or(0, |session| session.order)
     }
 
     /// What a peer may at most be silent for, beyond its timeout.

@@ -37,7 +37,7 @@ fn unknown_capabilities_extensions_and_reasons_are_understood_as_far_as_possible
     for (kind, bytes) in [(0, 0), (7, 100), (u32::MAX, EXTENSION_BYTES_MAX)] {
         raw.send(&extension(kind, bytes)).unwrap();
     }
-    raw.send(&Message::Heartbeat { seq: 1, digest: 0, rtt_us: 0 }).unwrap();
+    raw.send(&Message::Heartbeat { seq: 1, digest: 0, interval_ms: 1000, rtt_us: 0 }).unwrap();
     while !matches!(raw.receive().expect("the session goes on"), Message::HeartbeatAck { seq: 1, .. }) {}
     raw.send(&Message::Ping { seq: 77, text: "later".to_owned() }).unwrap();
     cluster.wait_for("the ping behind the extensions", &[node], |history| {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::internals::mesh::{Input, Output, Report, Routine, SessionId};
-use p2p_gossip::internals::wire::{Echo, Hello, Message};
-use p2p_gossip::{Config, Event};
+use p2p_gossip::internals::mesh::{Input, Output, Report, SessionId, Vitals};
+use p2p_gossip::internals::wire::{Hello, Message};
+use p2p_gossip::Event;
 
 use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, posted, probes, sent, told};
+use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, sent, told};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
@@ -23,37 +23,20 @@ fn any_message_is_a_sign_of_life() {
     assert!(told(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
 }
 
-/// How many heartbeats are sent at once, and how many are laid ready for the peer's.
-fn beats(outputs: &[Output]) -> (usize, usize) {
-    let count = |messages: Vec<(SessionId, &Message)>| {
-        messages.iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. })).count()
-    };
-    (count(sent(outputs)), count(posted(outputs)))
-}
-
-/// Node 9, which has met node 3, the leader of the two, and has nothing to say but heartbeats.
-fn following() -> (MeshHarness, SessionId) {
-    let mut node = MeshHarness::with(Config::default().period(60 * MINUTE));
-    let session = node.meets(3);
-    node.list(session, std::iter::empty());
-    (node, session)
+/// The number of heartbeats that sessions are told to send.
+fn beats(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Heartbeat { .. })).count()
 }
 
 #[test]
-fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
+fn leader_sends_a_heartbeat_once_an_interval() {
     let mut node = MeshHarness::new(&[]);
     // Node 9 leads. Once membership has settled it sends first.
     let session = node.meets(12);
-    assert_eq!(beats(&node.wait(ms(300))), (1, 0));
-    let outputs = node.heartbeat(session, 0);
-    let echo = |(_, message): &(SessionId, &Message)| {
-        matches!(message, Message::Heartbeat { echo: Some(Echo { seq: 1, .. }), .. })
-    };
-    assert_eq!(sent(&outputs).iter().filter(|beat| echo(beat)).count(), 1, "{outputs:?}");
+    assert_eq!(beats(&node.wait(ms(300))), 1);
     node.wait(SECOND);
-    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
-    let (at_once, ready) = beats(&outputs);
-    assert!((20..=21).contains(&at_once) && ready == 0, "{at_once}, {ready}");
+    let sent = beats(&with_heartbeats(&mut node, session, None, 20 * HEARTBEAT));
+    assert!((20..=21).contains(&sent), "{sent}");
 }
 
 #[test]
@@ -62,10 +45,10 @@ fn settled_digest_goes_to_some_peers_at_once_and_to_others_in_time() {
     for n in 10..60 {
         node.meets(n);
     }
-    let (first, ready) = beats(&node.wait(ms(300)));
-    assert!((1..50).contains(&first) && ready == 0, "{first}, {ready}");
-    let (at_once, _) = beats(&node.wait(HEARTBEAT));
-    assert!((50..=50 + first).contains(&at_once), "{first}, then {at_once}");
+    let first = beats(&node.wait(ms(300)));
+    assert!((1..50).contains(&first), "{first}");
+    let later = beats(&node.wait(HEARTBEAT));
+    assert!((50 - first..=50 + first).contains(&later), "{first}, then {later}");
 }
 
 #[test]
@@ -76,7 +59,7 @@ fn heartbeats_to_peers_that_came_together_are_spread() {
     }
     node.wait(2 * HEARTBEAT);
     let interval = HEARTBEAT.as_millis();
-    let at_once: Vec<usize> = (0..interval).map(|_| beats(&node.wait(ms(1))).0).filter(|&n| n > 0).collect();
+    let at_once: Vec<usize> = (0..interval).map(|_| beats(&node.wait(ms(1)))).filter(|&n| n > 0).collect();
     assert_eq!(at_once.iter().sum::<usize>(), 64, "{at_once:?}");
     assert!(at_once.iter().all(|&n| n <= 64 / 2), "{at_once:?}");
 }
@@ -92,7 +75,11 @@ fn newcomer_moves_few_heartbeats_of_others() {
         for at in from.as_millis()..(from + HEARTBEAT).as_millis() {
             let outputs = node.wait(ms(1));
             let phase = ms(u64::try_from(at % HEARTBEAT.as_millis()).unwrap());
-            phases.extend(sent(&outputs).iter().map(|(session, _)| (*session, phase)));
+            let beats = outputs.iter().filter_map(|output| match output {
+                Output::Heartbeat { session } => Some((*session, phase)),
+                _ => None,
+            });
+            phases.extend(beats);
         }
         phases
     };
@@ -111,9 +98,7 @@ fn first_heartbeat_waits_two_intervals_at_most() {
     let mut node = MeshHarness::new(&[]);
     let first = node.meets(10);
     let mut after = Duration::ZERO;
-    let is_beat = |(session, message): &(SessionId, &Message)| {
-        *session == first && matches!(message, Message::Heartbeat { .. })
-    };
+    let is_beat = |output: &Output| *output == Output::Heartbeat { session: first };
     // A peer comes every fifth of a second, and the last one well after the first heartbeat.
     let come_until = 2 * HEARTBEAT + SECOND;
     let mut newcomers = (ms(200).as_millis()..=come_until.as_millis()).step_by(200).zip(11..);
@@ -121,7 +106,7 @@ fn first_heartbeat_waits_two_intervals_at_most() {
     let mut heard = Vec::new();
     while let Some((at, n)) = next {
         after += ms(1);
-        if sent(&node.wait(ms(1))).iter().any(is_beat) {
+        if node.wait(ms(1)).iter().any(is_beat) {
             heard.push(after);
         }
         if after.as_millis() == at {
@@ -134,86 +119,39 @@ fn first_heartbeat_waits_two_intervals_at_most() {
 }
 
 #[test]
-fn follower_answers_each_heartbeat_of_its_leader_and_sends_no_other() {
-    let (mut node, session) = following();
-    // The first ping has gone out by then, though no round-trip time is known.
-    with_heartbeats(&mut node, session, None, 6 * SECOND);
-    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
-    assert_eq!(beats(&outputs), (0, 20), "{outputs:?}");
-}
-
-#[test]
-fn follower_sends_its_own_heartbeat_when_the_leader_is_late() {
-    let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
-    node.heartbeat(session, node.mesh.digest());
-    let alone = HEARTBEAT + HEARTBEAT / 8;
-    assert_eq!(beats(&node.wait(alone - ms(1))), (0, 1));
-    assert_eq!(beats(&node.wait(ms(2))), (1, 0));
-    assert_eq!(beats(&node.wait(HEARTBEAT)), (1, 0));
-    // It is there again: what it says is answered at once, as nothing was ready.
-    node.wait(HEARTBEAT / 2 + ms(10));
-    let outputs = node.heartbeat(session, node.mesh.digest());
-    assert_eq!(beats(&outputs).0 + beats(&node.wait(HEARTBEAT / 2)).0, 1);
-    assert_eq!(beats(&with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
-}
-
-#[test]
-fn heartbeat_posted_just_before_the_leaders_is_sent_again() {
-    let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
-    let digest = node.mesh.digest();
-    node.heartbeat(session, digest);
-    for late in [false, true] {
-        while beats(&node.wait(ms(1))).1 == 0 {}
-        if late {
-            node.wait(ms(10));
-        }
-        assert_eq!(beats(&node.heartbeat(session, digest)).0, usize::from(!late));
-    }
-}
-
-#[test]
-fn hurried_leader_is_answered_at_a_limited_rate() {
-    let (mut node, session) = following();
-    let mut outputs = Vec::new();
-    for _ in 0..1000 {
-        let digest = node.mesh.digest();
-        outputs.extend(node.heartbeat(session, digest));
-        outputs.extend(node.wait(ms(10)));
-    }
-    let (at_once, ready) = beats(&outputs);
-    // What was laid ready a moment ago may have missed it, and is sent once more then.
-    assert!(at_once <= 21 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
-}
-
-#[test]
-fn message_takes_a_posted_heartbeat_along() {
+fn follower_sends_no_heartbeats() {
+    // Node 3 leads. The sessions acknowledge its heartbeats themselves.
     let (mut node, session) = joined();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
-    for _ in 0..30 {
-        let digest = node.mesh.digest();
-        assert_eq!(beats(&node.heartbeat(session, digest)).0, 0, "nothing was ready");
-        let outputs = node.wait(SECOND);
-        let pings =
-            sent(&outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count();
-        // One for the leader's heartbeat, and one instead of each that went out before.
-        assert!((1..=1 + pings).contains(&beats(&outputs).1), "{outputs:?}");
-    }
+    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
+    assert_eq!(beats(&outputs), 0, "{outputs:?}");
 }
 
 #[test]
-fn new_session_has_no_posted_heartbeat() {
-    let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 3 * SECOND);
-    let digest = node.mesh.digest();
-    node.heartbeat(session, digest);
-    assert_eq!(beats(&node.wait(HEARTBEAT)), (0, 1));
-    let newer = SessionId::accepted(77);
-    node.up(newer, id(3), 1);
-    let outputs = node.heartbeat(newer, digest);
-    let to: Vec<SessionId> = sent(&outputs).iter().map(|(session, _)| *session).collect();
-    assert_eq!((to, beats(&outputs).0), (vec![newer], 1), "{outputs:?}");
+fn late_timers_make_heartbeats_rarer_and_the_node_says_so() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(12);
+    node.heartbeat(session, 0);
+    node.wait(2 * SECOND);
+    let interval_ms = |outputs: &[Output]| {
+        let vitals = |output: &Output| match output {
+            Output::Vitals(vitals) => Some(vitals.interval_ms),
+            _ => None,
+        };
+        outputs.iter().rev().find_map(vitals)
+    };
+    // A process that is suspended for a moment goes on as before.
+    node.stand_still(5 * SECOND);
+    node.heartbeat(session, node.mesh.digest());
+    assert_eq!(interval_ms(&node.wait(5 * SECOND)), None);
+    // Each timer is served 60 ms late.
+    let mut outputs = Vec::new();
+    for _ in 0..40 {
+        outputs.extend(node.wait_for_late_timer(ms(60)));
+        outputs.extend(node.heartbeat(session, node.mesh.digest()));
+    }
+    assert_eq!(interval_ms(&outputs), Some(4_000));
+    let outputs = with_heartbeats(&mut node, session, None, 30 * SECOND);
+    assert_eq!(interval_ms(&outputs), Some(1_000));
 }
 
 #[test]
@@ -222,15 +160,8 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
     };
     let (mut node, session) = joined();
-    let seq = loop {
-        let outputs = node.wait(ms(1));
-        assert_eq!(pings(&outputs), 0);
-        if let Some((_, Message::Heartbeat { seq, .. })) = sent(&outputs).first() {
-            break *seq;
-        }
-    };
-    let echo = Some(Echo { seq, held_us: 0 });
-    node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
+    assert_eq!(pings(&node.wait(SECOND)), 0);
+    node.measures(session, ms(1));
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
     // With newcomers all the time nothing settles.
@@ -238,12 +169,7 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     let mut outputs = Vec::new();
     for n in 0..24 {
         node.up(SessionId::accepted(3_000 + u64::from(n)), id(20 + n), 1);
-        let seq = sent(&outputs).iter().find_map(|(to, message)| match message {
-            Message::Heartbeat { seq, .. } if *to == session => Some(*seq),
-            _ => None,
-        });
-        let echo = seq.map(|seq| Echo { seq, held_us: 0 });
-        outputs.extend(node.receives(session, Message::Heartbeat { seq: n.into(), echo, digest: 0 }));
+        outputs.extend(node.measures(session, ms(1)));
         outputs.extend(node.wait(ms(200)));
     }
     assert_eq!(pings(&outputs), 0);
@@ -253,52 +179,21 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
 }
 
 #[test]
-fn heartbeat_without_news_is_routine() {
-    let mut routine = Routine::default();
-    let mut is_routine = |echo: bool, digest| {
-        let echo = echo.then_some(Echo { seq: 1, held_us: 0 });
-        routine.is_routine(&Message::Heartbeat { seq: 1, echo, digest })
-    };
-    // The first, and the first that brings a round-trip time.
-    assert_eq!([is_routine(false, 1), is_routine(false, 1), is_routine(true, 1)], [false, true, false]);
-    assert_eq!([is_routine(true, 1), is_routine(true, 2), is_routine(false, 2)], [true, false, true]);
-    assert!(!routine.is_routine(&Message::Ping { seq: 1, text: String::new() }));
-    assert!(!routine.is_routine(&Message::PeersRequest));
-}
-
-#[test]
 fn stall_of_this_node_is_no_silence_of_its_peers() {
     let (mut node, session) = joined();
     with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
     let still = ms(1_500);
     node.stand_still(still);
-    let (seq, echo, digest) = (9, None, node.mesh.digest());
-    let message = Message::Heartbeat { seq, echo, digest };
-    let outputs = node.tell(Input::Received { session, message, arrived });
+    let vitals = Vitals { digest: node.mesh.digest(), interval_ms: 1000 };
+    let outputs = node.tell(Input::Heartbeat { session, vitals, arrived, rtt: None });
     let gap = reported(&outputs).into_iter().find_map(|report| match report {
         Report::Stalled { gap } => Some(*gap),
         _ => None,
     });
-    let silent_at = TIMEOUT + gap.unwrap();
-    assert!(!probes(&node.wait(silent_at - still - ms(1)), session));
-    assert!(probes(&node.wait(ms(2)), session));
-}
-
-#[test]
-fn holding_time_is_subtracted_from_the_round_trip() {
-    let (mut node, session) = joined();
-    let seq = loop {
-        let outputs = node.wait(ms(1));
-        if let Some((_, Message::Heartbeat { seq, .. })) = sent(&outputs).first() {
-            break *seq;
-        }
-    };
-    node.stand_still(ms(80));
-    let echo = Some(Echo { seq, held_us: 50_000 });
-    node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
-    let rtt = node.info(id(3)).and_then(|peer| peer.rtt).unwrap();
-    assert!(rtt >= ms(30) && rtt <= ms(31), "{rtt:?}");
+    let dead_at = TIMEOUT + gap.unwrap();
+    assert!(told(&node.wait(dead_at - still - ms(1))).is_empty());
+    assert_eq!(told(&node.wait(ms(2))).len(), 1);
 }
 
 /// How long a silent peer lives that says it has this heartbeat interval.
@@ -314,7 +209,6 @@ fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32)
 
 #[test]
 fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
-    // Dead a heartbeat of ours after its silence is up, when nothing was found unread.
     let around =
         |lived: Duration, timeout: Duration| lived >= timeout && lived <= timeout + HEARTBEAT + ms(20);
     let mut node = MeshHarness::new(&[]);
