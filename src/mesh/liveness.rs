@@ -47,6 +47,14 @@ impl Mesh {
         self.id < *id
     }
 
+    /// Schedules the next heartbeat in the second half of an interval, so that not all peers have the same send time.
+    pub(super) fn schedule_heartbeat(&mut self, now: Instant, id: PeerId) {
+        let interval = self.interval();
+        let wait = self.random_between(interval / 2, interval);
+        let at = self.slot_before(now + wait);
+        self.timers.set(Timer::Heartbeat(id), at);
+    }
+
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
     /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
@@ -63,7 +71,8 @@ impl Mesh {
     /// that nodes do not all have the same.
     fn slot_before(&self, at: Instant) -> Instant {
         let members = u32::try_from(self.connected).unwrap_or(u32::MAX);
-        let slots = (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX);
+        // A power of two, so that few send times change when a member comes or goes.
+        let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
         let past = at.saturating_duration_since(self.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())

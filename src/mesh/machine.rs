@@ -197,7 +197,9 @@ impl Mesh {
         let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
             return;
         };
-        self.measured(now, peer, rtt);
+        if !closing {
+            self.measured(now, peer, rtt);
+        }
         // After a goodbye only pings and broadcasts still count, and only while the peer is connected: no
         // event about a peer follows its `down`.
         if let Message::Ping { seq, text } = message {

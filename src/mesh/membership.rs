@@ -72,6 +72,10 @@ impl Mesh {
             return;
         };
         connected.sessions.remove(at);
+        if let DisconnectReason::Bye(_) = reason {
+            // A goodbye is a sign of life like any message, also if another session goes on.
+            connected.heard = connected.heard.max(now);
+        }
         if reason == DisconnectReason::Bye(ByeReason::Leaving) {
             self.left(now, id);
         } else if connected.sessions.is_empty() && !self.leaving {
@@ -109,7 +113,7 @@ impl Mesh {
         let Some(since) = connected.and_then(|connected| connected.grace_since) else {
             return;
         };
-        let until = since + GRACE + self.stalls.between(since, now);
+        let until = (since + GRACE + self.stalls.between(since, now)).max(self.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {

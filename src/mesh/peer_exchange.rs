@@ -209,6 +209,7 @@ impl Mesh {
         // A peer with a smaller id sends heartbeats to this node, and does the same.
         let led: Vec<PeerId> = connected.into_iter().filter(|id| self.leads(id)).collect();
         for id in self.rng.choose_multiple(led, TOLD_AT_ONCE_MAX) {
+            self.schedule_heartbeat(now, id);
             self.send_heartbeat(id);
         }
     }

@@ -12,6 +12,9 @@ use crate::limits::PEER_TIMEOUT_MAX;
 /// A timer that fires this late means that this node stalled.
 pub const STALL_MIN: Duration = Duration::from_millis(100);
 
+/// A node that stalled takes in what arrived meanwhile within this time.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
 /// Stalls remembered: as many as fit into the longest silence that is judged.
 const STALLS_MAX: usize = 2 * (PEER_TIMEOUT_MAX.as_millis() / STALL_MIN.as_millis()) as usize;
 
@@ -48,6 +51,11 @@ impl Stalls {
     /// The time of the driver's last call.
     pub(super) fn last_call(&self) -> Instant {
         self.last_call
+    }
+
+    /// The time until which a node that stalled catches up with what arrived meanwhile.
+    pub(super) fn caught_up(&self) -> Instant {
+        self.stalls.back().map_or(self.last_call, |(_, end)| *end + CATCH_UP)
     }
 
     /// The time from `from` until `to` in which this node stalled.

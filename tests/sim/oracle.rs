@@ -119,8 +119,6 @@ pub struct Oracle {
     pub newest: Option<(PeerId, SessionId)>,
     pub newest_dialled: Option<DialAddr>,
     pub newest_timeout: Micros,
-    /// Longest time between two timers of a node with a live peer: its heartbeat, on a slow clock.
-    timer_every: Micros,
     /// Peers whose sessions came or went in this turn.
     pub changed: BTreeSet<PeerId>,
     /// Lost their last session in this turn, without the promise of another.
@@ -131,7 +129,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(id: PeerId, now: Micros, heartbeat: Micros) -> Self {
+    pub fn new(id: PeerId, now: Micros) -> Self {
         Self {
             id,
             peers: BTreeMap::new(),
@@ -149,7 +147,6 @@ impl Oracle {
             newest: None,
             newest_dialled: None,
             newest_timeout: 0,
-            timer_every: heartbeat + heartbeat / 20,
             changed: BTreeSet::new(),
             must_be_down: Vec::new(),
             leaving: false,
@@ -180,9 +177,9 @@ impl Oracle {
     }
 
     /// The process stood still for that long, on its own clock.
-    pub fn held_up(&mut self, held: Micros) {
+    /// The mesh notices the part of it, `sure`, after its next timer was due.
+    pub fn held_up(&mut self, held: Micros, sure: Micros) {
         self.held += held;
-        let sure = held.saturating_sub(self.timer_every);
         if Duration::from_micros(sure) >= STALL_MIN {
             self.surely_held += sure;
         }

@@ -15,7 +15,7 @@ use p2p_gossip::internals::session::{HelloExchange, OutboxFull, Request, Session
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, PeerId};
 
-use super::clock::{Clock, MS, Micros};
+use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::oracle::{Moment, Oracle};
 use super::scenario::{Restart, Slot};
@@ -128,7 +128,7 @@ impl World {
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
-        let mut oracle = Oracle::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
+        let mut oracle = Oracle::new(id, clock.elapsed(self.now));
         mesh.set_wall_clock(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
@@ -229,7 +229,9 @@ impl World {
             return;
         }
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
-        process.oracle.held_up(held);
+        let due = process.mesh().poll_timeout();
+        let late = due.map_or(Duration::ZERO, |at| process.clock.local(now).saturating_duration_since(at));
+        process.oracle.held_up(held, micros(late).min(held));
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
         // Threads wake in any order, each connection's data in its own.

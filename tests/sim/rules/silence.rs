@@ -13,8 +13,8 @@ fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
     node.answers_drains = false;
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
-    assert!(!drains(&node.wait(TIMEOUT - SECOND / 10), session));
-    assert!(drains(&node.wait(SECOND / 5), session));
+    assert!(!drains(&node.wait(TIMEOUT - SECOND / 50), session));
+    assert!(drains(&node.wait(SECOND / 25), session));
     (node, session)
 }
 
