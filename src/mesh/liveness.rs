@@ -153,8 +153,7 @@ impl Mesh {
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
-        if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some())
-        {
+        if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
             let others = u32::try_from(self.connected).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);

@@ -233,8 +233,8 @@ impl Effects for Threads {
     ) -> Result<(), DialError> {
         self.context.counters.dials.one();
         let started = session::dial(&self.context, session, addr, expected, source);
-        let handle = started
-            .map_err(|error| DialError::Failed(format!("no thread or descriptor left: {error}")))?;
+        let handle =
+            started.map_err(|error| DialError::Failed(format!("no thread or descriptor left: {error}")))?;
         self.sessions.insert(session, handle);
         Ok(())
     }
@@ -423,7 +423,8 @@ mod tests {
         up(&mut coordinator, session, handle);
         let before = coordinator.node.sessions[&session].backlog();
         let frame = wire::encode(&Message::Broadcast { text: "hello".to_owned() }).unwrap();
-        let deliveries: Vec<Delivery> = (0..OUTBOX_FRAMES).map(|_| coordinator.node.broadcast(&coordinator.driver, &frame)).collect();
+        let deliveries: Vec<Delivery> =
+            (0..OUTBOX_FRAMES).map(|_| coordinator.node.broadcast(&coordinator.driver, &frame)).collect();
         let reached: usize = deliveries.iter().map(Delivery::reached).sum();
         let missed: usize = deliveries.iter().map(Delivery::missed).sum();
         assert_eq!(

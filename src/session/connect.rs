@@ -40,8 +40,7 @@ pub(super) fn open(
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     // The system's resolver may block for an unbounded time. No other session waits for it.
-    let look_up =
-        |host: &str, port| Ok((host, port).to_socket_addrs().map_err(not_found)?.collect());
+    let look_up = |host: &str, port| Ok((host, port).to_socket_addrs().map_err(not_found)?.collect());
     let turn = fastrand::usize(..);
     let addrs = resolve(route, &context.lookups, turn, Instant::now(), look_up)?;
     connect_in_turn(&addrs, deadline, Instant::now, |addr, deadline| {

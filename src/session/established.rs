@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crossbeam_channel::TryRecvError;
 
+use super::base::Session;
 use super::context::FromSession;
 use super::events::SessionEvent;
 use super::failure::Failure;
@@ -14,7 +15,6 @@ use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
 use super::protocol::{Ends, Protocol, Request, Transmit};
 use super::session_handle::Outgoing;
-use super::thread::Session;
 use crate::mesh::DisconnectReason;
 use crate::session::delivery::Receipt;
 use crate::util::log_limit::{LogLimit, limited_log};

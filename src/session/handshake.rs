@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use super::base::Session;
 use super::connect::{self, Route};
 use super::failure::Failure;
 use super::hello::{self, Exported};
@@ -13,11 +14,19 @@ use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
 use super::protocol::Request;
 use super::session_handle::Outgoing;
-use super::thread::{Origin, Session};
 use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::mesh::DialSource;
+use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
+use crate::trust::pin::Expected;
 use crate::trust::tls::{NewConnection, Tls, authenticated_peer};
 use crate::trust::tls_error::TlsError;
+
+/// The start of a session.
+pub(super) enum Origin {
+    Dial { addr: DialAddr, expected: Expected, source: DialSource },
+    Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
+}
 
 /// A connection whose TLS handshake is complete.
 pub(super) struct Secured {

@@ -3,6 +3,7 @@
 //! [`Protocol`] has every rule of a connection above TLS, and is pure. The threads around it wait, read, decrypt,
 //! encrypt and write.
 
+mod base;
 mod connect;
 mod context;
 pub(crate) mod counters;
@@ -28,8 +29,8 @@ pub use events::SessionEvent;
 pub use hello::{Exported, HelloExchange, Role};
 pub(crate) use lookups::Lookups;
 pub use protocol::{Ends, Protocol, Request, Transmit};
-#[cfg(test)]
-pub(crate) use session_handle::stuck;
 pub use session_handle::OutboxFull;
 pub(crate) use session_handle::SessionHandle;
+#[cfg(test)]
+pub(crate) use session_handle::stuck;
 pub(crate) use thread::{accept, dial};

@@ -87,12 +87,22 @@ enum State {
         stop: Option<ByeReason>,
     },
     /// The peer was told why it is refused, and may read that until this time.
-    Refusing { until: Instant },
+    Refusing {
+        until: Instant,
+    },
     Established,
     /// This node said goodbye. Messages that the peer sent before it read the goodbye still arrive.
-    Closing { until: Instant, late: LateMessages, reason: DisconnectReason, is_sent: bool },
+    Closing {
+        until: Instant,
+        late: LateMessages,
+        reason: DisconnectReason,
+        is_sent: bool,
+    },
     /// The peer said goodbye and reads on. Frames that the coordinator queued before it learned of that still go out.
-    PeerClosing { until: Instant, is_last: bool },
+    PeerClosing {
+        until: Instant,
+        is_last: bool,
+    },
     Closed,
 }
 

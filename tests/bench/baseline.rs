@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::internals::limits::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
+use p2p_gossip::internals::limits::SESSION_STACK_BYTES;
 use p2p_gossip::internals::wire::{self, Message};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -284,8 +284,7 @@ fn nanoseconds() -> u64 {
 
 /// The frame that each node sends to each peer every second.
 fn heartbeat() -> io::Result<wire::Frame> {
-    let message =
-        Message::Heartbeat { seq: 100, digest: u64::MAX / 3, interval_ms: 1000, rtt_us: 500 };
+    let message = Message::Heartbeat { seq: 100, digest: u64::MAX / 3, interval_ms: 1000, rtt_us: 500 };
     wire::encode(&message).map_err(io::Error::other)
 }
 
@@ -348,7 +347,7 @@ pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
     let start = |count: u32| -> io::Result<()> {
         for is_client in (0..count).flat_map(|_| [true, false]) {
             let (tls, done) = (Arc::clone(&tls), done.clone());
-            thread::Builder::new().stack_size(HANDSHAKE_STACK_BYTES).spawn(move || {
+            thread::Builder::new().stack_size(SESSION_STACK_BYTES).spawn(move || {
                 let run = || -> io::Result<()> {
                     if is_client { idle(tls.dial()?, &done) } else { idle(tls.accept()?, &done) }
                 };

@@ -14,15 +14,12 @@ impl World {
         if self.convergence && self.rng.u32(..4) > 0 {
             return;
         }
-        match message {
-            Message::Peers { records, .. } => {
-                for _ in 0..self.scenario.faults.lies_per_list {
-                    let lie = self.lie(proc);
-                    records.push(lie);
-                }
-                records.truncate(RECORDS_MAX);
+        if let Message::Peers { records, .. } = message {
+            for _ in 0..self.scenario.faults.lies_per_list {
+                let lie = self.lie(proc);
+                records.push(lie);
             }
-            _ => {}
+            records.truncate(RECORDS_MAX);
         }
     }
 

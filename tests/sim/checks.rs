@@ -3,8 +3,8 @@
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::{ADDRS_MAX, PEERS_MAX};
 use p2p_gossip::internals::mesh::{
-    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Mesh, Output,
-    SESSIONS_PER_PEER_MAX, SessionId, SessionUp,
+    DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, KnownPeer, Mesh, Output, SESSIONS_PER_PEER_MAX,
+    SessionId, SessionUp,
 };
 use p2p_gossip::internals::session::SessionEvent;
 use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};

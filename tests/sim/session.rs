@@ -8,9 +8,7 @@ use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::internals::mesh::{DialError, DisconnectReason, SessionId};
-use p2p_gossip::internals::session::{
-    Ends, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit,
-};
+use p2p_gossip::internals::session::{Ends, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit};
 
 use super::clock::{Micros, micros};
 use super::net::{ConnId, Packet, Side};

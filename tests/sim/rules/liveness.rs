@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use p2p_gossip::Event;
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{Input, Output, Report, SessionId, Vitals};
 use p2p_gossip::internals::wire::{Hello, Message};
-use p2p_gossip::Event;
 
 use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
 use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, sent, told};
