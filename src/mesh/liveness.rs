@@ -59,7 +59,7 @@ impl Mesh {
     /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
-        if self.leads(&id) && connected.is_some_and(|connected| !connected.has_heartbeats) {
+        if self.leads(&id) && connected.is_some_and(|connected| connected.beat_intervals[0].is_none()) {
             let interval = self.config.heartbeat;
             let wait = self.random_between(interval / SLOTS_MAX, interval);
             let first = self.slot_before(now + wait);
@@ -120,8 +120,9 @@ impl Mesh {
     }
 
     pub(super) fn send_heartbeat(&mut self, id: PeerId) {
+        let interval = self.interval();
         if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
-            connected.has_heartbeats = true;
+            connected.beat_intervals = [Some(interval), connected.beat_intervals[0]];
             if let Some(session) = connected.active() {
                 self.output(Output::Heartbeat { session });
             }
@@ -277,8 +278,11 @@ impl Mesh {
 
     /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
     fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let &Connected { heard, interval_ms, .. } = self.peers.get(id)?.connected()?;
-        Some(heard + self.timeout_for(interval_ms) + self.stalls.between(heard, now))
+        let connected = self.peers.get(id)?.connected()?;
+        let &Connected { heard, interval_ms, beat_intervals, .. } = connected;
+        let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
+        let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
+        Some(heard + timeout + self.stalls.between(heard, now))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

@@ -93,8 +93,9 @@ pub(super) struct Connected {
     pub(super) drain_asked: Option<Instant>,
     /// Its heartbeat interval, as it last announced, in milliseconds.
     pub(super) interval_ms: u32,
-    /// Whether this node has sent it a heartbeat since it connected.
-    pub(super) has_heartbeats: bool,
+    /// This node's heartbeat interval at each of its last two heartbeats to this peer; `None` before them. The
+    /// acknowledgement of the last one may be under way, so both count for its silence.
+    pub(super) beat_intervals: [Option<Duration>; 2],
     pub(super) rtt: Rtt,
     /// The time since which it has no session, but another one is expected.
     pub(super) grace_since: Option<Instant>,
@@ -115,7 +116,7 @@ impl Connected {
             heard: now,
             drain_asked: None,
             interval_ms,
-            has_heartbeats: false,
+            beat_intervals: [None; 2],
             rtt: Rtt::default(),
             grace_since: None,
             is_pinged: false,
