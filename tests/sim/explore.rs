@@ -66,7 +66,7 @@ fn report(seed: u64, story: Option<Story>, violation: &Violation) -> String {
 fn replay(seed: u64, story: Option<Story>) -> ExitCode {
     let scenario = scenario(seed, story);
     println!("seed {seed}: {} nodes, faults: {}", scenario.nodes, scenario.faults.describe());
-    match World::new(scenario).in_words(true).run() {
+    match World::new(scenario).with_notes(true).run() {
         Ok(outcome) => {
             println!("{outcome:#?}");
             ExitCode::SUCCESS
@@ -80,7 +80,7 @@ fn replay(seed: u64, story: Option<Story>) -> ExitCode {
 
 /// How many virtual seconds of a quiet mesh of eight pass in a real one.
 fn speed() {
-    let mut scenario = Scenario::new(1, 8).converged_by_ms(1_000);
+    let mut scenario = Scenario::new(1, 8).faults_end_at_ms(1_000);
     scenario.stay = 20_000 * sim::clock::SECOND;
     let begun = Instant::now();
     let outcome = World::new(scenario).run().expect("a quiet mesh breaks nothing");

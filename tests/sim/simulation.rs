@@ -25,7 +25,7 @@ use sim::world::{Outcome, World};
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
 fn run(scenario: Scenario) -> Outcome {
-    let words = World::new(scenario).in_words(false).run();
+    let words = World::new(scenario).with_notes(false).run();
     words.unwrap_or_else(|found| {
         let notes = found.last_notes.join("\n");
         panic!("{notes}\ninvariant {} broken at {} µs: {}", found.invariant, found.at, found.detail)
@@ -111,7 +111,7 @@ fn partition_heals_within_the_backoff() {
     for seed in 0..10 {
         let healed = run(Scenario::new(seed, 8)
             .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
-            .converged_by_ms(30_000));
+            .faults_end_at_ms(30_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
@@ -139,7 +139,7 @@ fn long_partition_is_dialled_rarely_and_still_heals() {
     // Eleven minutes: every pair is dialled every ten seconds, and one healed link brings the rest.
     let half_hour = 11 * 60_000;
     let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
-    scenario = scenario.at_ms(half_hour + 20_000, Action::Converged);
+    scenario = scenario.at_ms(half_hour + 20_000, Action::EndFaults);
     let healed = run(scenario);
     assert!(healed.healed_after < micros(CAP), "healed before the watch began, {CAP_LONG:?} at most");
 }
@@ -151,7 +151,7 @@ fn one_way_failure_is_survived() {
         run(Scenario::new(seed, 5)
             .at_ms(2_000, Action::Cut { from: from.clone(), to: to.clone() })
             .at_ms(12_000, Action::Heal { from, to })
-            .converged_by_ms(12_000));
+            .faults_end_at_ms(12_000));
     }
 }
 
@@ -161,7 +161,7 @@ fn power_loss_with_half_open_connections_is_survived() {
         run(Scenario::new(seed, 5)
             .at_ms(3_000, Action::PowerOff(2))
             .at_ms(4_000, Action::Start(2, Restart::SAME))
-            .converged_by_ms(4_000));
+            .faults_end_at_ms(4_000));
     }
 }
 
@@ -171,7 +171,7 @@ fn mesh_reforms_after_all_nodes_restart() {
     for slot in 0..8 {
         scenario = scenario.at_ms(3_000, Action::Kill(slot)).at_ms(3_500, Action::Start(slot, Restart::SAME));
     }
-    run(scenario.converged_by_ms(3_500));
+    run(scenario.faults_end_at_ms(3_500));
 }
 
 #[test]
@@ -181,17 +181,17 @@ fn resumed_process_declares_no_peer_dead() {
         run(Scenario::new(pause_ms, 5)
             .at_ms(5_000, Action::Pause(1))
             .at_ms(go_on, Action::Resume(1))
-            .converged_by_ms(go_on));
+            .faults_end_at_ms(go_on));
     }
 }
 
 #[test]
 fn left_peer_may_return() {
-    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).converged_by_ms(20_000);
+    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).faults_end_at_ms(20_000);
     run(away.clone());
     let mut returned = away;
-    returned.script.retain(|(_, action)| *action != Action::Converged);
-    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).converged_by_ms(5_000));
+    returned.script.retain(|(_, action)| *action != Action::EndFaults);
+    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).faults_end_at_ms(5_000));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn new_key_at_an_old_address_is_a_new_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_key))
-        .converged_by_ms(4_000));
+        .faults_end_at_ms(4_000));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn old_key_at_a_new_address_is_the_same_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_address))
-        .converged_by_ms(4_000));
+        .faults_end_at_ms(4_000));
 }
 
 /// Their source address is the router's, and no node answers there at the port that they listen on.
@@ -222,7 +222,7 @@ fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
             .split_ms(3_000, 15_000, &[0, 2], &[1, 3, 4, 5])
             .at_ms(5_000, Action::Kill(4))
             .at_ms(6_000, Action::Start(4, Restart::SAME))
-            .converged_by_ms(15_000));
+            .faults_end_at_ms(15_000));
         assert_eq!(healed.islands, 1);
     }
 }
@@ -239,7 +239,7 @@ fn moved_node_is_found_by_its_advertised_name() {
             .at_ms(4_000, Action::Kill(0))
             .at_ms(4_000, Action::Kill(1))
             .at_ms(5_000, Action::Start(0, moved))
-            .converged_by_ms(5_000));
+            .faults_end_at_ms(5_000));
         assert_eq!(healed.islands, 1);
     }
 }
@@ -264,7 +264,7 @@ fn different_heartbeats_cause_no_early_death() {
             .at_ms(20_000, Action::PowerOff(4))
             .at_ms(80_000, Action::Start(0, Restart::SAME))
             .at_ms(80_000, Action::Start(2, Restart::SAME))
-            .converged_by_ms(80_000));
+            .faults_end_at_ms(80_000));
     }
 }
 
@@ -276,7 +276,7 @@ fn liar_fills_no_table_and_separates_no_peers() {
         faults.peers_max = 64;
     });
     scenario.liars = vec![5];
-    run(scenario.converged_by_ms(10_000));
+    run(scenario.faults_end_at_ms(10_000));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn key_shared_by_two_processes_disturbs_no_other_peer() {
     let mut scenario = Scenario::new(1, 6).at_ms(3_000, Action::Start(5, Restart::SAME));
     scenario.script.retain(|(at, action)| *at >= 3_000 * 1_000 || *action != Action::Start(5, Restart::SAME));
     scenario.key_of[5] = 2;
-    run(scenario.converged_by_ms(30_000));
+    run(scenario.faults_end_at_ms(30_000));
 }
 
 /// Found by seed 7468: a handshake held back by the network came up after its process was gone.
@@ -438,7 +438,7 @@ fn denied_peer_is_lost_and_returns_with_the_next_list() {
             .at_ms(3_000, Action::Deny(1, vec![2, 3]))
             .at_ms(6_000, Action::Deny(2, vec![1]))
             .at_ms(9_000, Action::Deny(4, vec![0, 1, 2, 3, 5]))
-            .converged_by_ms(200_000));
+            .faults_end_at_ms(200_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
@@ -446,7 +446,7 @@ fn denied_peer_is_lost_and_returns_with_the_next_list() {
 #[test]
 fn pinned_mesh_forms_like_any_other() {
     for seed in 0..4 {
-        let mut scenario = Scenario::new(seed, 6).converged_by_ms(3_000);
+        let mut scenario = Scenario::new(seed, 6).faults_end_at_ms(3_000);
         scenario.pins = true;
         run(scenario);
     }
@@ -471,7 +471,7 @@ fn node_without_bootstrap_address_finds_its_mesh_from_known_peers() {
             Scenario::new(seed, 5)
                 .at_ms(4_000, Action::Kill(2))
                 .at_ms(9_000, Action::Start(2, elsewhere))
-                .converged_by_ms(9_000),
+                .faults_end_at_ms(9_000),
         );
     }
 }
@@ -488,7 +488,7 @@ fn one_valid_address_restores_the_whole_mesh() {
                 .at_ms(5_000, Action::Kill(slot))
                 .at_ms(6_000 + slot as u64 * 100, Action::Start(slot, moved));
         }
-        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).converged_by_ms(12_000));
+        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).faults_end_at_ms(12_000));
     }
 }
 
@@ -501,7 +501,7 @@ fn mesh_reforms_after_power_loss_without_bootstrap_addresses() {
                 .at_ms(5_000, Action::PowerOff(slot))
                 .at_ms(8_000 + slot as u64 * 50, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.converged_by_ms(8_500));
+        becomes_one(scenario.faults_end_at_ms(8_500));
     }
 }
 
@@ -518,7 +518,7 @@ fn mesh_reforms_after_days_off_or_with_wrong_clocks() {
                 }
                 scenario = scenario.at_ms(8_000, Action::Start(slot, BY_MEMORY));
             }
-            becomes_one(scenario.converged_by_ms(8_000));
+            becomes_one(scenario.faults_end_at_ms(8_000));
         }
     }
 }
@@ -533,6 +533,6 @@ fn mesh_reforms_after_a_joint_stop_without_bootstrap_addresses() {
                 .at_ms(5_000 + seed * slot as u64, Action::Leave(slot))
                 .at_ms(8_000, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.converged_by_ms(8_000));
+        becomes_one(scenario.faults_end_at_ms(8_000));
     }
 }
