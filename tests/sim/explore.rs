@@ -1,8 +1,8 @@
-//! The explorer: runs seeds on all cores until told to stop, or replays one with everything it did.
+//! The explorer: runs many seeds on all cores, or replays one seed and prints every event.
 //!
 //! ```text
-//! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
-//! STORY=changed-halves                       with either: the seed fills in this story
+//! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explores     SEED=7   replays     SCALE=1   measures large meshes
+//! STORY=changed-halves                       uses this story with SEEDS or SEED
 //! ```
 
 // The user of the explorer reads its texts.
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         name => match STORIES.iter().find(|(story, _)| *story == name) {
             Some((_, story)) => Some(*story),
             None => panic!(
-                "STORY={name}: there are {:?}",
+                "STORY={name}: no such story; the stories are {:?}",
                 STORIES.iter().map(|(story, _)| story).collect::<Vec<_>>()
             ),
         },
@@ -78,12 +78,12 @@ fn replay(seed: u64, story: Option<Story>) -> ExitCode {
     }
 }
 
-/// How many virtual seconds of a quiet mesh of eight pass in a real one.
+/// Measures the virtual seconds that pass in a real one, for a mesh of eight without faults.
 fn speed() {
     let mut scenario = Scenario::new(1, 8).faults_end_at_ms(1_000);
     scenario.stay = 20_000 * sim::clock::SECOND;
     let begun = Instant::now();
-    let outcome = World::new(scenario).run().expect("a quiet mesh breaks nothing");
+    let outcome = World::new(scenario).run().expect("a mesh without faults breaks no invariant");
     let (virtual_s, real_s) = (outcome.virtual_time as f64 / 1e6, begun.elapsed().as_secs_f64());
     println!("8 nodes: {virtual_s:.0} virtual seconds in {real_s:.1} s: {:.0} a second", virtual_s / real_s);
 }
@@ -94,8 +94,9 @@ struct Progress {
     done: AtomicU64,
     virtual_us: AtomicU64,
     failures: AtomicU64,
-    /// Slowest healing as a share of what was allowed, and its seed; and in microseconds.
+    /// The slowest healing as a share of its limit, and its seed.
     slowest: Mutex<(f64, u64)>,
+    /// The longest healing in microseconds, and its seed.
     longest: Mutex<(u64, u64)>,
 }
 
@@ -142,9 +143,9 @@ fn work(progress: &Progress, from: u64, seeds: u64, story: Option<Story>) {
                 *longest = (*longest).max((outcome.healed_after, seed));
             }
             Ok(Err(violation)) => {
-                // All are counted; the first few are told in full.
-                let told_in_full = if number("BRIEF").is_some() { 0 } else { 3 };
-                if progress.failures.fetch_add(1, Ordering::Relaxed) < told_in_full {
+                // Every failure is counted; the first few get a full report.
+                let full_reports = if number("BRIEF").is_some() { 0 } else { 3 };
+                if progress.failures.fetch_add(1, Ordering::Relaxed) < full_reports {
                     println!("{}", report(seed, story, &violation));
                 } else {
                     println!("seed {seed}: {} | {}", violation.invariant, violation.detail);

@@ -1,5 +1,5 @@
-//! One mesh at the end of a string: what it is told, and what it then wants. For rules that a whole
-//! mesh would make up for, so that no run of many nodes shows when one is broken.
+//! A harness for one mesh alone: tests give it inputs and look at its outputs. It tests rules whose violation other
+//! nodes of a full mesh would compensate, so no run of many nodes would show it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,18 +14,19 @@ use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 pub struct MeshHarness {
     pub mesh: Mesh,
     now: Instant,
-    /// Turns at this moment.
+    /// Turns of the mesh at this moment.
     turns: u32,
 }
 
-/// Turns at one moment that no mesh needs.
+/// Turns at one moment after which the mesh is assumed to loop.
 const TURNS_MAX: u32 = 10_000;
 
+/// The instance number of the node's own process.
 pub const OWN_INSTANCE: u64 = 1;
-/// The wall clock's time while the harness runs.
+/// The wall clock while the harness runs.
 pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
-/// A peer as it is remembered that was there when the memory ends, an hour ago.
+/// The stored record of a peer that was connected until the previous run ended an hour ago.
 pub fn known(n: u8) -> KnownPeer {
     KnownPeer {
         id: id(n),
@@ -47,29 +48,30 @@ pub fn addr(n: u8) -> SocketAddr {
 }
 
 impl MeshHarness {
-    /// Node 9, which joins through node 3 if asked to.
+    /// Node 9 with these bootstrap addresses.
     pub fn new(connect: &[SocketAddr]) -> Self {
         Self::with(Config::default().connect(connect.iter().map(|addr| (*addr).into())))
     }
 
+    /// Node 9 with this configuration.
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
         Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0 }
     }
 
-    /// Node 9, which knows these from an earlier life.
+    /// Node 9, which restores these peers from a previous run.
     pub fn remembering(known: Vec<KnownPeer>) -> Self {
-        let mut mesh_harness = Self::new(&[]);
-        mesh_harness.restore(known);
-        mesh_harness
+        let mut harness = Self::new(&[]);
+        harness.restore(known);
+        harness
     }
 
     pub fn restore(&mut self, known: Vec<KnownPeer>) {
-        self.recall_at(WALL, known);
+        self.restore_at(WALL, known);
     }
 
-    /// The same while the clock on the wall says something else.
-    pub fn recall_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
+    /// Restores these peers while the wall clock shows this time.
+    pub fn restore_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
         self.mesh.set_wall_clock(wall);
         self.mesh.restore(self.now, known);
     }
@@ -82,16 +84,18 @@ impl MeshHarness {
         self.mesh.is_settled(self.now)
     }
 
-    pub fn tell(&mut self, input: Input) -> Vec<Output> {
+    /// Handles one input and returns the outputs.
+    pub fn handle(&mut self, input: Input) -> Vec<Output> {
         self.mesh.handle(self.now, input);
         self.outputs()
     }
 
+    /// A session with this peer comes up, from the peer's usual address.
     pub fn up(&mut self, session: SessionId, peer: PeerId, instance: u64) -> Vec<Output> {
         self.up_at(session, peer, instance, addr(peer.as_bytes()[0]))
     }
 
-    /// The same from this address.
+    /// A session with this peer comes up from this address.
     pub fn up_at(
         &mut self,
         session: SessionId,
@@ -99,21 +103,21 @@ impl MeshHarness {
         instance: u64,
         remote: SocketAddr,
     ) -> Vec<Output> {
-        self.up_as(session, peer, remote, Hello { instance, ..hello() })
+        self.up_with_hello(session, peer, remote, Hello { instance, ..hello() })
     }
 
-    /// The same with all that it says of itself.
-    pub fn up_as(
+    /// A session with this peer comes up from this address with this Hello.
+    pub fn up_with_hello(
         &mut self,
         session: SessionId,
         peer: PeerId,
         remote: SocketAddr,
         hello: Hello,
     ) -> Vec<Output> {
-        self.tell(Input::SessionUp(SessionUp { session, peer, hello, remote }))
+        self.handle(Input::SessionUp(SessionUp { session, peer, hello, remote }))
     }
 
-    /// A peer that others dial, up.
+    /// A peer dials this node, and their session comes up.
     pub fn meets(&mut self, n: u8) -> SessionId {
         let session = SessionId::accepted(1000 + u64::from(n));
         self.up(session, id(n), 1);
@@ -122,28 +126,30 @@ impl MeshHarness {
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
         let arrived = self.now;
-        self.tell(Input::Received { session, message, arrived })
+        self.handle(Input::Received { session, message, arrived })
     }
 
-    /// A heartbeat from a peer that knows others than we do, or not.
+    /// A heartbeat with this membership digest arrives.
     pub fn heartbeat(&mut self, session: SessionId, digest: u64) -> Vec<Output> {
         self.receives(session, Message::Heartbeat { seq: 1, echo: None, digest })
     }
 
-    pub fn fails(&mut self, session: SessionId) -> Vec<Output> {
+    /// The dial gets no answer.
+    pub fn dial_fails(&mut self, session: SessionId) -> Vec<Output> {
         let reason = DialError::Failed("no node answers".to_owned());
-        self.tell(Input::DialFailed { session, reason })
+        self.handle(Input::DialFailed { session, reason })
     }
 
-    pub fn finds(&mut self, session: SessionId, found: PeerId) -> Vec<Output> {
-        self.tell(Input::DialFailed { session, reason: DialError::WrongId { found } })
+    /// The dial reaches a peer with another id than expected.
+    pub fn dial_finds(&mut self, session: SessionId, found: PeerId) -> Vec<Output> {
+        self.handle(Input::DialFailed { session, reason: DialError::WrongId { found } })
     }
 
     pub fn down(&mut self, session: SessionId, reason: DisconnectReason) -> Vec<Output> {
-        self.tell(Input::SessionDown { session, reason })
+        self.handle(Input::SessionDown { session, reason })
     }
 
-    /// A list arrives that names these peers as connected.
+    /// A list arrives that shows these peers as connected.
     pub fn list(
         &mut self,
         session: SessionId,
@@ -158,15 +164,15 @@ impl MeshHarness {
         std::iter::from_fn(|| self.mesh.poll_output()).collect()
     }
 
-    /// Time comes to what is due next.
+    /// Advances the time and runs the timers that are due.
     fn turn(&mut self, at: Instant) {
         self.turns = if at > self.now { 0 } else { self.turns + 1 };
-        assert!(self.turns < TURNS_MAX, "the mesh always wants something more at the same moment");
+        assert!(self.turns < TURNS_MAX, "the mesh sets timers at the same moment in an endless loop");
         self.now = self.now.max(at);
         self.mesh.handle_timeout(self.now);
     }
 
-    /// Lets time pass while every dial fails at once; what the mesh wants meanwhile.
+    /// Lets time pass while every dial fails at once. Returns the outputs.
     pub fn wait(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
@@ -176,7 +182,7 @@ impl MeshHarness {
             all.extend(self.outputs());
             while seen < all.len() {
                 if let Output::Dial { session, .. } = all[seen] {
-                    all.extend(self.fails(session));
+                    all.extend(self.dial_fails(session));
                 }
                 seen += 1;
             }
@@ -185,8 +191,8 @@ impl MeshHarness {
         all
     }
 
-    /// Lets time pass while no dial comes to an end.
-    pub fn wait_in_vain(&mut self, time: Duration) -> Vec<Output> {
+    /// Lets time pass while no dial ends. Returns the outputs.
+    pub fn wait_with_dials_open(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
@@ -197,8 +203,8 @@ impl MeshHarness {
         all
     }
 
-    /// Time passes while the process stands still.
-    pub fn stand_still(&mut self, time: Duration) {
+    /// Lets time pass while the process stalls.
+    pub fn stall(&mut self, time: Duration) {
         self.now += time;
     }
 
@@ -206,29 +212,29 @@ impl MeshHarness {
         self.mesh.peers(self.now).into_iter().find(|info| info.id == peer)
     }
 
-    /// Lets time pass until the mesh wants to dial; that and what came before.
+    /// Lets time pass until the mesh dials. Returns the outputs up to then.
     pub fn wait_for_dial(&mut self) -> Vec<Output> {
         let mut all = self.outputs();
         while dials(&all) == 0 {
-            self.now = self.now.max(self.mesh.poll_timeout().expect("something is to come"));
+            self.now = self.now.max(self.mesh.poll_timeout().expect("a mesh that will dial has a timer"));
             self.mesh.handle_timeout(self.now);
             all.extend(self.outputs());
         }
         all
     }
 
-    /// The dial that a `--connect` address makes the mesh begin with.
+    /// The first dial to a bootstrap address.
     pub fn first_dial(&mut self) -> SessionId {
         self.mesh.handle_timeout(self.now);
         let dialled = self.outputs().into_iter().find_map(|output| match output {
             Output::Dial { session, .. } => Some(session),
             _ => None,
         });
-        dialled.expect("a --connect address is dialled at once")
+        dialled.expect("the mesh dials a bootstrap address at once")
     }
 }
 
-/// What a peer says of itself that listens at the usual port.
+/// The Hello of a peer that listens on the usual port.
 pub fn hello() -> Hello {
     Hello {
         instance: 1,
@@ -240,7 +246,7 @@ pub fn hello() -> Hello {
     }
 }
 
-/// The dials among the outputs: which, where, and who must be there.
+/// The dials among the outputs: session, address and expected peer.
 pub fn dialled(outputs: &[Output]) -> Vec<(SessionId, DialAddr, Expected)> {
     let dial = |output: &Output| match output {
         Output::Dial { session, addr, expected, .. } => Some((*session, addr.clone(), *expected)),
@@ -253,7 +259,7 @@ pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
     dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
 }
 
-/// What is laid ready among the outputs, and on which session.
+/// The posted messages among the outputs, with their sessions. They wait for the next write of the session.
 pub fn posted(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     let post = |output| match output {
         &Output::Post { session, ref message } => Some((session, message)),
@@ -262,7 +268,7 @@ pub fn posted(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     outputs.iter().filter_map(post).collect()
 }
 
-/// The messages among the outputs that are sent at once, and on which session.
+/// The messages among the outputs that are sent at once, with their sessions.
 pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     let send = |output| match output {
         &Output::Send { session, ref message } => Some((session, message)),
@@ -271,7 +277,7 @@ pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     outputs.iter().filter_map(send).collect()
 }
 
-/// The peers on the lists among the outputs.
+/// The records on the lists among the outputs.
 pub fn listed(outputs: &[Output]) -> Vec<PeerRecord> {
     let records = |(_, message): (SessionId, &Message)| match message {
         Message::Peers { records, .. } => records.clone(),
@@ -288,7 +294,7 @@ pub fn dials(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
 }
 
-pub fn asks_for_a_list(outputs: &[Output]) -> bool {
+pub fn requests_list(outputs: &[Output]) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Send { message: Message::PeersRequest, .. }))
 }
 
@@ -296,11 +302,11 @@ pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Close { session, .. } if *session == wanted))
 }
 
-pub fn probes(outputs: &[Output], wanted: SessionId) -> bool {
+pub fn drains(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.contains(&Output::DrainUnread { session: wanted })
 }
 
-pub fn told(outputs: &[Output]) -> Vec<Event> {
+pub fn events_of(outputs: &[Output]) -> Vec<Event> {
     let event = |output: &Output| match output {
         Output::Notify(event) => Some(event.clone()),
         _ => None,

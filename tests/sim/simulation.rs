@@ -17,7 +17,7 @@ use p2p_gossip::internals::mesh::{self, DisconnectReason, Input, SessionId};
 use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
-use sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, asks_for_a_list, closes, dials, id, told};
+use sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, closes, dials, events_of, id, requests_list};
 use sim::scenario::{Action, DAY, Restart, Scenario};
 use sim::stories;
 use sim::world::{Outcome, World};
@@ -317,7 +317,7 @@ fn older_process_of_a_shared_key_stays_out() {
 fn restart_is_reported_as_down_and_up() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
-    let events = told(&node.up(SessionId::accepted(2), id(3), 2));
+    let events = events_of(&node.up(SessionId::accepted(2), id(3), 2));
     assert!(
         matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
         "{events:?}"
@@ -333,9 +333,9 @@ fn leaving_node_stays_silent_while_others_leave() {
         node.up(session, peer, 7);
     }
     node.wait(HEARTBEAT / 5);
-    assert!(closes(&node.tell(Input::Leave), sessions[1]));
+    assert!(closes(&node.handle(Input::Leave), sessions[1]));
     let outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Leaving));
-    assert!(matches!(told(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
+    assert!(matches!(events_of(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
     let later = node.wait(HEARTBEAT);
     assert!(later.is_empty(), "{later:?}");
 }
@@ -374,10 +374,10 @@ fn address_of_the_node_itself_is_dialled_once() {
 fn joining_and_reconnecting_nodes_ask_for_a_list_at_once() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
-    assert!(asks_for_a_list(&node.up(session, id(3), 1)));
+    assert!(requests_list(&node.up(session, id(3), 1)));
     node.list(session, std::iter::empty());
     node.down(session, DisconnectReason::Closed);
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 1)));
+    assert!(requests_list(&node.up(SessionId::accepted(1), id(3), 1)));
 }
 
 /// Or one healed link would leave the others to a wait of ten seconds, after an hour a minute.
@@ -388,7 +388,7 @@ fn list_with_a_dead_peer_connected_triggers_a_dial() {
     node.down(SessionId::accepted(1), DisconnectReason::Closed);
     node.wait(mesh::backoff::LONG_OUTAGE + 60 * ONE_SECOND);
     let other = SessionId::accepted(2);
-    assert!(asks_for_a_list(&node.up(other, id(4), 1)));
+    assert!(requests_list(&node.up(other, id(4), 1)));
     node.list(other, [(id(3), addr(3))].into_iter());
     let dials = dials(&node.wait(2 * ONE_SECOND));
     assert!(dials >= 3, "{dials} dials: at once, and then with a fresh backoff");
@@ -427,7 +427,7 @@ fn events_of_a_peer_arrive_in_order() {
     let mut node = MeshHarness::new(&[]);
     let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
     outputs.extend(node.wait(10 * ONE_SECOND));
-    let events = told(&outputs);
+    let events = events_of(&outputs);
     assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Heartbeats and silence.
+//! Heartbeats, timeouts and round-trip times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use p2p_gossip::internals::mesh::{Input, Output, Report, Routine, SessionId};
 use p2p_gossip::internals::wire::{Echo, Hello, Message};
 use p2p_gossip::{Config, Event};
 
-use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, posted, probes, sent, told};
+use super::{MINUTE, SECOND, joined, ms, reported, wait_with_heartbeats};
+use crate::sim::mesh_harness::{MeshHarness, addr, drains, events_of, hello, id, posted, sent};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
@@ -20,10 +20,10 @@ fn any_message_is_a_sign_of_life() {
         outputs.extend(node.wait(TIMEOUT - ms(1)));
         outputs.extend(node.receives(session, if n % 2 == 0 { ping(n) } else { Message::PeersRequest }));
     }
-    assert!(told(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
+    assert!(events_of(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
 }
 
-/// How many heartbeats are sent at once, and how many are laid ready for the peer's.
+/// Number of heartbeats that are sent at once, and of those that are posted for the peer's next heartbeat.
 fn beats(outputs: &[Output]) -> (usize, usize) {
     let count = |messages: Vec<(SessionId, &Message)>| {
         messages.iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. })).count()
@@ -31,7 +31,7 @@ fn beats(outputs: &[Output]) -> (usize, usize) {
     (count(sent(outputs)), count(posted(outputs)))
 }
 
-/// Node 9, which has met node 3, the leader of the two, and has nothing to say but heartbeats.
+/// Node 9 after it has met node 3, the leader of the two. It sends nothing but heartbeats.
 fn following() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::with(Config::default().period(60 * MINUTE));
     let session = node.meets(3);
@@ -42,7 +42,7 @@ fn following() -> (MeshHarness, SessionId) {
 #[test]
 fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     let mut node = MeshHarness::new(&[]);
-    // Node 9 leads. Once membership has settled it sends first.
+    // Node 9 is the leader. It sends the first heartbeat once membership has settled.
     let session = node.meets(12);
     assert_eq!(beats(&node.wait(ms(300))), (1, 0));
     let outputs = node.heartbeat(session, 0);
@@ -51,7 +51,7 @@ fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     };
     assert_eq!(sent(&outputs).iter().filter(|beat| echo(beat)).count(), 1, "{outputs:?}");
     node.wait(SECOND);
-    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
+    let outputs = wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
     let (at_once, ready) = beats(&outputs);
     assert!((20..=21).contains(&at_once) && ready == 0, "{at_once}, {ready}");
 }
@@ -114,9 +114,9 @@ fn first_heartbeat_waits_two_intervals_at_most() {
     let is_beat = |(session, message): &(SessionId, &Message)| {
         *session == first && matches!(message, Message::Heartbeat { .. })
     };
-    // A peer comes every fifth of a second, and the last one well after the first heartbeat.
-    let come_until = 2 * HEARTBEAT + SECOND;
-    let mut newcomers = (ms(200).as_millis()..=come_until.as_millis()).step_by(200).zip(11..);
+    // A peer joins every fifth of a second, the last one well after the first heartbeat.
+    let last_join = 2 * HEARTBEAT + SECOND;
+    let mut newcomers = (ms(200).as_millis()..=last_join.as_millis()).step_by(200).zip(11..);
     let mut next = newcomers.next();
     let mut heard = Vec::new();
     while let Some((at, n)) = next {
@@ -136,32 +136,32 @@ fn first_heartbeat_waits_two_intervals_at_most() {
 #[test]
 fn follower_answers_each_heartbeat_of_its_leader_and_sends_no_other() {
     let (mut node, session) = following();
-    // The first ping has gone out by then, though no round-trip time is known.
-    with_heartbeats(&mut node, session, None, 6 * SECOND);
-    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
+    // By then the first ping is sent, although no round-trip time is known.
+    wait_with_heartbeats(&mut node, session, None, 6 * SECOND);
+    let outputs = wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
     assert_eq!(beats(&outputs), (0, 20), "{outputs:?}");
 }
 
 #[test]
 fn follower_sends_its_own_heartbeat_when_the_leader_is_late() {
     let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     node.heartbeat(session, node.mesh.digest());
     let alone = HEARTBEAT + HEARTBEAT / 8;
     assert_eq!(beats(&node.wait(alone - ms(1))), (0, 1));
     assert_eq!(beats(&node.wait(ms(2))), (1, 0));
     assert_eq!(beats(&node.wait(HEARTBEAT)), (1, 0));
-    // It is there again: what it says is answered at once, as nothing was ready.
+    // The leader is back: the node answers its heartbeat at once, because none was posted.
     node.wait(HEARTBEAT / 2 + ms(10));
     let outputs = node.heartbeat(session, node.mesh.digest());
     assert_eq!(beats(&outputs).0 + beats(&node.wait(HEARTBEAT / 2)).0, 1);
-    assert_eq!(beats(&with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
+    assert_eq!(beats(&wait_with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
 }
 
 #[test]
 fn heartbeat_posted_just_before_the_leaders_is_sent_again() {
     let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     let digest = node.mesh.digest();
     node.heartbeat(session, digest);
     for late in [false, true] {
@@ -183,21 +183,21 @@ fn hurried_leader_is_answered_at_a_limited_rate() {
         outputs.extend(node.wait(ms(10)));
     }
     let (at_once, ready) = beats(&outputs);
-    // What was laid ready a moment ago may have missed it, and is sent once more then.
+    // A heartbeat posted just before may have missed the leader's, so the node sends it again.
     assert!(at_once <= 21 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
 }
 
 #[test]
 fn message_takes_a_posted_heartbeat_along() {
     let (mut node, session) = joined();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     for _ in 0..30 {
         let digest = node.mesh.digest();
-        assert_eq!(beats(&node.heartbeat(session, digest)).0, 0, "nothing was ready");
+        assert_eq!(beats(&node.heartbeat(session, digest)).0, 0, "no heartbeat was posted");
         let outputs = node.wait(SECOND);
         let pings =
             sent(&outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count();
-        // One for the leader's heartbeat, and one instead of each that went out before.
+        // One heartbeat answers the leader's; one replaces each that a ping took along.
         assert!((1..=1 + pings).contains(&beats(&outputs).1), "{outputs:?}");
     }
 }
@@ -205,7 +205,7 @@ fn message_takes_a_posted_heartbeat_along() {
 #[test]
 fn new_session_has_no_posted_heartbeat() {
     let (mut node, session) = following();
-    with_heartbeats(&mut node, session, None, 3 * SECOND);
+    wait_with_heartbeats(&mut node, session, None, 3 * SECOND);
     let digest = node.mesh.digest();
     node.heartbeat(session, digest);
     assert_eq!(beats(&node.wait(HEARTBEAT)), (0, 1));
@@ -233,7 +233,7 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
-    // With newcomers all the time nothing settles.
+    // Membership does not settle while new peers keep joining.
     let (mut node, session) = joined();
     let mut outputs = Vec::new();
     for n in 0..24 {
@@ -248,7 +248,7 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     }
     assert_eq!(pings(&outputs), 0);
     assert!(node.info(id(3)).unwrap().rtt.is_some());
-    // 25 peers: within a quarter of a second after that.
+    // With 25 peers the ping follows within a quarter of a second.
     assert_eq!(pings(&node.wait(ms(300 + 250))), 1);
 }
 
@@ -259,7 +259,7 @@ fn heartbeat_without_news_is_routine() {
         let echo = echo.then_some(Echo { seq: 1, held_us: 0 });
         routine.is_routine(&Message::Heartbeat { seq: 1, echo, digest })
     };
-    // The first, and the first that brings a round-trip time.
+    // The first heartbeat and the first one with a round-trip time are news.
     assert_eq!([is_routine(false, 1), is_routine(false, 1), is_routine(true, 1)], [false, true, false]);
     assert_eq!([is_routine(true, 1), is_routine(true, 2), is_routine(false, 2)], [true, false, true]);
     assert!(!routine.is_routine(&Message::Ping { seq: 1, text: String::new() }));
@@ -269,20 +269,20 @@ fn heartbeat_without_news_is_routine() {
 #[test]
 fn stall_of_this_node_is_no_silence_of_its_peers() {
     let (mut node, session) = joined();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
-    let still = ms(1_500);
-    node.stand_still(still);
+    let stalled = ms(1_500);
+    node.stall(stalled);
     let (seq, echo, digest) = (9, None, node.mesh.digest());
     let message = Message::Heartbeat { seq, echo, digest };
-    let outputs = node.tell(Input::Received { session, message, arrived });
+    let outputs = node.handle(Input::Received { session, message, arrived });
     let gap = reported(&outputs).into_iter().find_map(|report| match report {
         Report::Stalled { gap } => Some(*gap),
         _ => None,
     });
     let silent_at = TIMEOUT + gap.unwrap();
-    assert!(!probes(&node.wait(silent_at - still - ms(1)), session));
-    assert!(probes(&node.wait(ms(2)), session));
+    assert!(!drains(&node.wait(silent_at - stalled - ms(1)), session));
+    assert!(drains(&node.wait(ms(2)), session));
 }
 
 #[test]
@@ -294,16 +294,16 @@ fn holding_time_is_subtracted_from_the_round_trip() {
             break *seq;
         }
     };
-    node.stand_still(ms(80));
+    node.stall(ms(80));
     let echo = Some(Echo { seq, held_us: 50_000 });
     node.receives(session, Message::Heartbeat { seq: 1, echo, digest: 0 });
     let rtt = node.info(id(3)).and_then(|peer| peer.rtt).unwrap();
     assert!(rtt >= ms(30) && rtt <= ms(31), "{rtt:?}");
 }
 
-/// How long a silent peer lives that says it has this heartbeat interval.
-fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32) -> Duration {
-    node.up_as(session, id(3), addr(3), Hello { heartbeat_ms, ..hello() });
+/// Time until a silent peer with this heartbeat interval is dead.
+fn time_until_dead(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32) -> Duration {
+    node.up_with_hello(session, id(3), addr(3), Hello { heartbeat_ms, ..hello() });
     let mut lived = Duration::ZERO;
     while node.mesh.members() > 1 && lived < 10 * MINUTE {
         node.wait(ms(10));
@@ -314,18 +314,18 @@ fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32)
 
 #[test]
 fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
-    // Dead a heartbeat of ours after its silence is up, when nothing was found unread.
+    // The peer is dead one heartbeat of ours after its timeout, because the session is not drained.
     let around =
         |lived: Duration, timeout: Duration| lived >= timeout && lived <= timeout + HEARTBEAT + ms(20);
     let mut node = MeshHarness::new(&[]);
     for (at, (heartbeat_ms, timeout)) in
         [(100, TIMEOUT), (5_000, 15 * SECOND), (1_000, TIMEOUT), (u32::MAX, MINUTE)].into_iter().enumerate()
     {
-        let lived = lives_silently(&mut node, SessionId::accepted(at as u64), heartbeat_ms);
+        let lived = time_until_dead(&mut node, SessionId::accepted(at as u64), heartbeat_ms);
         assert!(around(lived, timeout), "{heartbeat_ms} ms: {lived:?}");
     }
-    // Its newest session counts.
-    node.up_as(SessionId::accepted(10), id(3), addr(3), Hello { heartbeat_ms: 20_000, ..hello() });
-    let lived = lives_silently(&mut node, SessionId::accepted(11), 1_000);
+    // The heartbeat interval of the newest session counts.
+    node.up_with_hello(SessionId::accepted(10), id(3), addr(3), Hello { heartbeat_ms: 20_000, ..hello() });
+    let lived = time_until_dead(&mut node, SessionId::accepted(11), 1_000);
     assert!(around(lived, TIMEOUT), "{lived:?}");
 }
