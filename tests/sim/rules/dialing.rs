@@ -5,11 +5,16 @@ use std::net::SocketAddr;
 
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::TIMEOUT;
-use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialSource, DisconnectReason, Output, SessionId};
-use p2p_gossip::internals::wire::Hello;
+use p2p_gossip::internals::mesh::backoff::LONG_OUTAGE;
+use p2p_gossip::internals::mesh::{
+    DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialSource, DisconnectReason, Output, SessionId,
+};
+use p2p_gossip::internals::wire::{ByeReason, Hello};
 
 use super::{MINUTE, SECOND, ms, node_with_strangers};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials, dials_to, hello, id};
+use crate::sim::mesh_harness::{
+    MeshHarness, OWN_INSTANCE, addr, closes, dialled, dials, dials_to, hello, id, requests_list,
+};
 
 #[test]
 fn dials_to_strangers_leave_slots_for_known_peers() {
@@ -151,4 +156,61 @@ fn cancelled_dial_does_not_block_the_next() {
     node.up(cancelled, id(20), 1);
     node.down(cancelled, DisconnectReason::Closed);
     assert!(dials_to(&node.wait(MINUTE), id(20)) > 0);
+}
+
+/// Found by seed 80: the node reported up and down once a second.
+#[test]
+fn refused_node_waits_a_minute_at_bootstrap_addresses_too() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Bye(ByeReason::Cloned));
+    assert_eq!(dials(&node.wait(59 * SECOND)), 0);
+    assert!(dials(&node.wait(5 * SECOND)) > 0);
+}
+
+/// Found by seed 12738: a late message of a dead process displaced the node, so it must not wait a minute.
+#[test]
+fn replaced_process_asks_again_within_seconds() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    node.down(session, DisconnectReason::Bye(ByeReason::Replaced));
+    assert_eq!(dials(&node.wait(3 * SECOND)), 0);
+    assert!(dials(&node.wait(3 * SECOND)) > 0);
+}
+
+#[test]
+fn address_of_the_node_itself_is_dialled_once() {
+    let mut node = MeshHarness::new(&[addr(9)]);
+    let session = node.first_dial();
+    assert!(closes(&node.up(session, id(9), OWN_INSTANCE), session));
+    assert_eq!(dials(&node.wait(300 * SECOND)), 0);
+}
+
+/// Without this dial, the other links would heal only after a wait of ten seconds, or a minute after an hour.
+#[test]
+fn list_with_a_dead_peer_connected_triggers_a_dial() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.down(SessionId::accepted(1), DisconnectReason::Closed);
+    node.wait(LONG_OUTAGE + 60 * SECOND);
+    let other = SessionId::accepted(2);
+    assert!(requests_list(&node.up(other, id(4), 1)));
+    node.list(other, [(id(3), addr(3))].into_iter());
+    let dials = dials(&node.wait(2 * SECOND));
+    assert!(dials >= 3, "{dials} dials: the first is immediate and resets the backoff");
+}
+
+#[test]
+fn long_list_of_strangers_causes_no_dial_storm() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    let strangers =
+        (0..=255).filter(|n| ![3, 9].contains(n)).map(|n| (id(n), SocketAddr::from(([10, 1, 0, n], 8080))));
+    let at_once = dials(&node.list(session, strangers));
+    let later = dials(&node.wait(2 * SECOND));
+    let most = (DIALS_BURST + 2 * DIALS_PER_SECOND) as usize;
+    assert!(at_once + later > 0 && at_once + later <= most, "{} dials of at most {most}", at_once + later);
 }

@@ -1,7 +1,7 @@
 //! Lists of peers: their content, and the times at which nodes request them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::limits::PEERS_LIMIT;
@@ -12,7 +12,9 @@ use super::{
     MINUTE, SECOND, joined, make_node_request, ms, node_with_strangers, requests_without_news,
     wait_with_heartbeats,
 };
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, id, listed, requests, sent};
+use crate::sim::mesh_harness::{
+    MeshHarness, addr, dialled, dials_to, id, listed, requests, requests_list, sent,
+};
 
 const LONGER_THAN_JOINING: Duration = Duration::from_millis(2_100);
 
@@ -200,4 +202,29 @@ fn digests_are_compared_in_time_despite_endless_strangers() {
     let outputs = wait_with_heartbeats(&mut node, session, Some(77), 10 * SECOND);
     assert_eq!(requests(&outputs), 0, "a stranger that is being dialled may be the difference");
     assert!(requests(&wait_with_heartbeats(&mut node, session, Some(77), 10 * SECOND)) > 0);
+}
+
+#[test]
+fn joining_and_reconnecting_nodes_ask_for_a_list_at_once() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let session = node.first_dial();
+    assert!(requests_list(&node.up(session, id(3), 1)));
+    node.list(session, std::iter::empty());
+    node.down(session, DisconnectReason::Closed);
+    assert!(requests_list(&node.up(SessionId::accepted(1), id(3), 1)));
+}
+
+#[test]
+fn peer_that_only_others_reach_is_marked() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let joins = node.first_dial();
+    node.up(joins, id(3), 7);
+    let reached_by = |node: &MeshHarness| -> Vec<PeerId> {
+        let peers = node.mesh.peers(Instant::now());
+        peers.into_iter().find(|peer| peer.id == id(5)).map(|peer| peer.reached_by).unwrap_or_default()
+    };
+    node.list(joins, [(id(5), addr(5))].into_iter());
+    assert_eq!(reached_by(&node), [id(3)]);
+    node.up(SessionId::accepted(1), id(5), 7);
+    assert_eq!(reached_by(&node), []);
 }

@@ -329,3 +329,12 @@ fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
     let lived = time_until_dead(&mut node, SessionId::accepted(11), 1_000);
     assert!(around(lived, TIMEOUT), "{lived:?}");
 }
+
+#[test]
+fn events_of_a_peer_arrive_in_order() {
+    let mut node = MeshHarness::new(&[]);
+    let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
+    outputs.extend(node.wait(10 * SECOND));
+    let events = events_of(&outputs);
+    assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
+}

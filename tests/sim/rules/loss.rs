@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::limits::TIMEOUT;
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, Event};
@@ -204,4 +204,20 @@ fn dead_peer_is_forgotten_after_the_forget_time() {
     node.wait(ms(1));
     assert!(node.info(id(3)).is_none() && node.info(id(4)).is_none());
     assert_eq!(dials(&wait_with_heartbeats(&mut node, connected, None, 10 * MINUTE)), 0);
+}
+
+/// Found by seed 1027623: two nodes leave at the same moment and receive each other's goodbye.
+#[test]
+fn leaving_node_stays_silent_while_others_leave() {
+    let mut node = MeshHarness::new(&[]);
+    let sessions = [1, 2].map(SessionId::accepted);
+    for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
+        node.up(session, peer, 7);
+    }
+    node.wait(HEARTBEAT / 5);
+    assert!(closes(&node.handle(Input::Leave), sessions[1]));
+    let outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Leaving));
+    assert!(matches!(events_of(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
+    let later = node.wait(HEARTBEAT);
+    assert!(later.is_empty(), "{later:?}");
 }

@@ -172,3 +172,40 @@ fn full_table_evicts_rumours_then_left_then_dead_peers() {
         assert_eq!(known(&node), left_over.map(id));
     }
 }
+
+/// Found by seed 7468: the network delivered a handshake after its process was gone.
+#[test]
+fn late_messages_of_a_previous_run_exclude_no_peer() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 3);
+    node.wait(2 * SECOND);
+    let late = SessionId::accepted(2);
+    node.up(late, id(3), 2);
+    node.down(late, DisconnectReason::Closed);
+    node.wait(10 * SECOND);
+    let returned = SessionId::accepted(3);
+    assert!(!closes(&node.up(returned, id(3), 3), returned));
+    assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn older_process_of_a_shared_key_stays_out() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.up(SessionId::accepted(2), id(3), 2);
+    node.wait(2 * SECOND);
+    let older = SessionId::accepted(3);
+    assert!(closes(&node.up(older, id(3), 1), older));
+    assert_eq!(node.mesh.open_sessions(&id(3)), [SessionId::accepted(2)]);
+}
+
+#[test]
+fn restart_is_reported_as_down_and_up() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    let events = events_of(&node.up(SessionId::accepted(2), id(3), 2));
+    assert!(
+        matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
+        "{events:?}"
+    );
+}
