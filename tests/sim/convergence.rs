@@ -107,21 +107,13 @@ impl World {
     fn find_islands(&self) -> BTreeMap<ProcId, ProcId> {
         let members = self.expected_members();
         let mut island: BTreeMap<ProcId, ProcId> = members.iter().map(|&proc| (proc, proc)).collect();
-        loop {
-            let mut joined = false;
-            for &a in &members {
-                for &b in &members {
-                    let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
-                    if smaller != larger && self.knows(a, b) {
-                        island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
-                        joined = true;
-                    }
-                }
-            }
-            if !joined {
-                return island;
-            }
+        let pairs = || members.iter().flat_map(|&a| members.iter().map(move |&b| (a, b)));
+        // Joins two islands at a time until no process knows one of another island.
+        while let Some((a, b)) = pairs().find(|&(a, b)| island[&a] != island[&b] && self.knows(a, b)) {
+            let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
+            island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
         }
+        island
     }
 
     fn all_know_each_other(&self) -> bool {

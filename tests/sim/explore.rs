@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use sim::scenario::Scenario;
 use sim::stories::{STORIES, Story};
-use sim::world::{Violation, World};
+use sim::world::{Outcome, Violation, World};
 
+/// The number in this environment variable, if it is set.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| match value.parse() {
         Ok(number) => number,
@@ -123,41 +124,46 @@ fn explore(from: u64, seeds: u64, story: Option<Story>) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Runs seeds until none is left.
 fn work(progress: &Progress, from: u64, seeds: u64, story: Option<Story>) {
     loop {
         let index = progress.next.fetch_add(1, Ordering::Relaxed);
         if index >= seeds {
             return;
         }
-        let seed = from + index;
-        let run = std::panic::catch_unwind(|| World::new(scenario(seed, story)).run());
-        match run {
-            Ok(Ok(outcome)) => {
-                progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
-                let share = outcome.healed_after as f64 / outcome.heal_limit as f64;
-                let mut slowest = progress.slowest.lock().unwrap();
-                if share > slowest.0 {
-                    *slowest = (share, seed);
-                }
-                let mut longest = progress.longest.lock().unwrap();
-                *longest = (*longest).max((outcome.healed_after, seed));
-            }
-            Ok(Err(violation)) => {
-                // Every failure is counted; the first few get a full report.
-                let full_reports = if number("BRIEF").is_some() { 0 } else { 3 };
-                if progress.failures.fetch_add(1, Ordering::Relaxed) < full_reports {
-                    println!("{}", report(seed, story, &violation));
-                } else {
-                    println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
-                }
-            }
-            Err(_) => {
-                progress.failures.fetch_add(1, Ordering::Relaxed);
-                println!("seed {seed}: panicked");
-            }
-        }
+        run_seed(progress, from + index, story);
         progress.done.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn run_seed(progress: &Progress, seed: u64, story: Option<Story>) {
+    match std::panic::catch_unwind(|| World::new(scenario(seed, story)).run()) {
+        Ok(Ok(outcome)) => count_healing(progress, seed, &outcome),
+        Ok(Err(violation)) => {
+            // Every failure is counted; the first few get a full report.
+            let full_reports = if number("BRIEF").is_some() { 0 } else { 3 };
+            if progress.failures.fetch_add(1, Ordering::Relaxed) < full_reports {
+                println!("{}", report(seed, story, &violation));
+            } else {
+                println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
+            }
+        }
+        Err(_) => {
+            progress.failures.fetch_add(1, Ordering::Relaxed);
+            println!("seed {seed}: panicked");
+        }
+    }
+}
+
+fn count_healing(progress: &Progress, seed: u64, outcome: &Outcome) {
+    progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
+    let share = outcome.healed_after as f64 / outcome.heal_limit as f64;
+    let mut slowest = progress.slowest.lock().unwrap();
+    if share > slowest.0 {
+        *slowest = (share, seed);
+    }
+    let mut longest = progress.longest.lock().unwrap();
+    *longest = (*longest).max((outcome.healed_after, seed));
 }
 
 fn show(progress: &Progress, begun: Instant) {

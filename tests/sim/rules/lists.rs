@@ -9,7 +9,7 @@ use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 
 use super::{
-    MINUTE, SECOND, joined, make_node_request, ms, node_with_strangers, requests_without_news,
+    MINUTE, SECOND, joined_node, make_node_request, ms, node_with_strangers, requests_without_news,
     wait_with_heartbeats,
 };
 use crate::sim::mesh_harness::{
@@ -58,7 +58,7 @@ fn joiner_gets_earlier_peers_first_and_later_all() {
 
 #[test]
 fn recently_dead_peers_are_listed_as_not_connected() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let dead = node.meets(5);
     let listed_after = |node: &mut MeshHarness, wait: Duration| -> Vec<(PeerId, bool)> {
         wait_with_heartbeats(node, session, None, wait);
@@ -90,7 +90,7 @@ fn digest_differences_are_asked_about_at_a_limited_rate() {
 
 #[test]
 fn frequent_list_requests_are_not_answered() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let answers = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Peers { .. })).count()
     };
@@ -113,14 +113,14 @@ fn endless_and_unrequested_lists_are_ignored() {
     }
     let known = |node: &MeshHarness| (20..=255).filter(|&n| node.info(id(n)).is_some()).count();
     assert_eq!(known(&node), usize::from(frames));
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     node.list(session, [(id(20), addr(20))].into_iter());
     assert_eq!(known(&node), 0);
 }
 
 #[test]
 fn peer_without_news_is_asked_less_and_less_often() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let asked = requests_without_news(&mut node, session, 77, 10 * MINUTE);
     assert!((8..=20).contains(&asked), "{asked} times");
     // A new digest is a new reason to ask.
@@ -135,7 +135,7 @@ fn peer_without_news_is_asked_less_and_less_often() {
 
 #[test]
 fn unreachable_peer_is_asked_about_again_soon() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     make_node_request(&mut node, session, 77);
     node.list(session, [(id(20), addr(20))].into_iter());
     let mut asked = 0;
@@ -159,21 +159,21 @@ fn unreachable_peer_is_asked_about_again_soon() {
 
 #[test]
 fn unanswered_request_is_repeated() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     assert!(requests(&wait_with_heartbeats(&mut node, session, Some(77), MINUTE)) >= 3);
 }
 
 #[test]
 fn smaller_id_dials_and_the_other_waits() {
     let both = || [(id(4), addr(4)), (id(12), addr(12))].into_iter();
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     make_node_request(&mut node, session, 77);
     node.list(session, both());
     let outputs = node.wait_with_dials_open(ms(600));
     assert_eq!((dials_to(&outputs, id(4)), dials_to(&outputs, id(12))), (0, 1));
     assert_eq!(dials_to(&node.wait_with_dials_open(SECOND), id(4)), 1);
 
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     node.down(session, DisconnectReason::Closed);
     let again = SessionId::accepted(1);
     assert_eq!(requests(&node.up(again, id(3), 1)), 1);
@@ -185,7 +185,7 @@ fn smaller_id_dials_and_the_other_waits() {
 
 #[test]
 fn digests_are_compared_once_membership_is_settled() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let mut outputs = Vec::new();
     for n in 20..28 {
         node.meets(n);

@@ -8,12 +8,12 @@ use p2p_gossip::internals::mesh::{Input, Output, Report, Routine, SessionId};
 use p2p_gossip::internals::wire::{Echo, Hello, Message};
 use p2p_gossip::{Config, Event};
 
-use super::{MINUTE, SECOND, joined, ms, reported, wait_with_heartbeats};
+use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
 use crate::sim::mesh_harness::{MeshHarness, addr, drains, events_of, hello, id, posted, sent};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let ping = |seq| Message::Ping { seq, text: String::new() };
     let mut outputs = Vec::new();
     for n in 0..4 {
@@ -24,7 +24,7 @@ fn any_message_is_a_sign_of_life() {
 }
 
 /// Number of heartbeats that are sent at once, and of those that are posted for the peer's next heartbeat.
-fn beats(outputs: &[Output]) -> (usize, usize) {
+fn heartbeats(outputs: &[Output]) -> (usize, usize) {
     let count = |messages: Vec<(SessionId, &Message)>| {
         messages.iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. })).count()
     };
@@ -32,7 +32,7 @@ fn beats(outputs: &[Output]) -> (usize, usize) {
 }
 
 /// Node 9 after it has met node 3, the leader of the two. It sends nothing but heartbeats.
-fn following() -> (MeshHarness, SessionId) {
+fn following_node() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::with(Config::default().period(60 * MINUTE));
     let session = node.meets(3);
     node.list(session, std::iter::empty());
@@ -44,7 +44,7 @@ fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     let mut node = MeshHarness::new(&[]);
     // Node 9 is the leader. It sends the first heartbeat once membership has settled.
     let session = node.meets(12);
-    assert_eq!(beats(&node.wait(ms(300))), (1, 0));
+    assert_eq!(heartbeats(&node.wait(ms(300))), (1, 0));
     let outputs = node.heartbeat(session, 0);
     let echo = |(_, message): &(SessionId, &Message)| {
         matches!(message, Message::Heartbeat { echo: Some(Echo { seq: 1, .. }), .. })
@@ -52,8 +52,8 @@ fn heartbeat_is_sent_once_an_interval_and_the_first_is_answered_at_once() {
     assert_eq!(sent(&outputs).iter().filter(|beat| echo(beat)).count(), 1, "{outputs:?}");
     node.wait(SECOND);
     let outputs = wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
-    let (at_once, ready) = beats(&outputs);
-    assert!((20..=21).contains(&at_once) && ready == 0, "{at_once}, {ready}");
+    let (at_once, posted_beats) = heartbeats(&outputs);
+    assert!((20..=21).contains(&at_once) && posted_beats == 0, "{at_once}, {posted_beats}");
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn settled_digest_goes_to_some_peers_at_once_and_to_others_in_time() {
     for n in 10..60 {
         node.meets(n);
     }
-    let (first, ready) = beats(&node.wait(ms(300)));
-    assert!((1..50).contains(&first) && ready == 0, "{first}, {ready}");
-    let (at_once, _) = beats(&node.wait(HEARTBEAT));
+    let (first, posted_beats) = heartbeats(&node.wait(ms(300)));
+    assert!((1..50).contains(&first) && posted_beats == 0, "{first}, {posted_beats}");
+    let (at_once, _) = heartbeats(&node.wait(HEARTBEAT));
     assert!((50..=50 + first).contains(&at_once), "{first}, then {at_once}");
 }
 
@@ -76,7 +76,8 @@ fn heartbeats_to_peers_that_came_together_are_spread() {
     }
     node.wait(2 * HEARTBEAT);
     let interval = HEARTBEAT.as_millis();
-    let at_once: Vec<usize> = (0..interval).map(|_| beats(&node.wait(ms(1))).0).filter(|&n| n > 0).collect();
+    let at_once: Vec<usize> =
+        (0..interval).map(|_| heartbeats(&node.wait(ms(1))).0).filter(|&n| n > 0).collect();
     assert_eq!(at_once.iter().sum::<usize>(), 64, "{at_once:?}");
     assert!(at_once.iter().all(|&n| n <= 64 / 2), "{at_once:?}");
 }
@@ -135,85 +136,88 @@ fn first_heartbeat_waits_two_intervals_at_most() {
 
 #[test]
 fn follower_answers_each_heartbeat_of_its_leader_and_sends_no_other() {
-    let (mut node, session) = following();
+    let (mut node, session) = following_node();
     // By then the first ping is sent, although no round-trip time is known.
     wait_with_heartbeats(&mut node, session, None, 6 * SECOND);
     let outputs = wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
-    assert_eq!(beats(&outputs), (0, 20), "{outputs:?}");
+    assert_eq!(heartbeats(&outputs), (0, 20), "{outputs:?}");
 }
 
 #[test]
 fn follower_sends_its_own_heartbeat_when_the_leader_is_late() {
-    let (mut node, session) = following();
+    let (mut node, session) = following_node();
     wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     node.heartbeat(session, node.mesh.digest());
     let alone = HEARTBEAT + HEARTBEAT / 8;
-    assert_eq!(beats(&node.wait(alone - ms(1))), (0, 1));
-    assert_eq!(beats(&node.wait(ms(2))), (1, 0));
-    assert_eq!(beats(&node.wait(HEARTBEAT)), (1, 0));
+    assert_eq!(heartbeats(&node.wait(alone - ms(1))), (0, 1));
+    assert_eq!(heartbeats(&node.wait(ms(2))), (1, 0));
+    assert_eq!(heartbeats(&node.wait(HEARTBEAT)), (1, 0));
     // The leader is back: the node answers its heartbeat at once, because none was posted.
     node.wait(HEARTBEAT / 2 + ms(10));
     let outputs = node.heartbeat(session, node.mesh.digest());
-    assert_eq!(beats(&outputs).0 + beats(&node.wait(HEARTBEAT / 2)).0, 1);
-    assert_eq!(beats(&wait_with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
+    assert_eq!(heartbeats(&outputs).0 + heartbeats(&node.wait(HEARTBEAT / 2)).0, 1);
+    assert_eq!(heartbeats(&wait_with_heartbeats(&mut node, session, None, 5 * HEARTBEAT)).0, 0);
 }
 
 #[test]
 fn heartbeat_posted_just_before_the_leaders_is_sent_again() {
-    let (mut node, session) = following();
+    let (mut node, session) = following_node();
     wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     let digest = node.mesh.digest();
     node.heartbeat(session, digest);
     for late in [false, true] {
-        while beats(&node.wait(ms(1))).1 == 0 {}
+        while heartbeats(&node.wait(ms(1))).1 == 0 {}
         if late {
             node.wait(ms(10));
         }
-        assert_eq!(beats(&node.heartbeat(session, digest)).0, usize::from(!late));
+        assert_eq!(heartbeats(&node.heartbeat(session, digest)).0, usize::from(!late));
     }
 }
 
 #[test]
 fn hurried_leader_is_answered_at_a_limited_rate() {
-    let (mut node, session) = following();
+    let (mut node, session) = following_node();
     let mut outputs = Vec::new();
     for _ in 0..1000 {
         let digest = node.mesh.digest();
         outputs.extend(node.heartbeat(session, digest));
         outputs.extend(node.wait(ms(10)));
     }
-    let (at_once, ready) = beats(&outputs);
+    let (at_once, posted_beats) = heartbeats(&outputs);
     // A heartbeat posted just before may have missed the leader's, so the node sends it again.
-    assert!(at_once <= 21 && (10..=21).contains(&ready), "{at_once}, {ready} within ten seconds");
+    assert!(
+        at_once <= 21 && (10..=21).contains(&posted_beats),
+        "{at_once}, {posted_beats} within ten seconds"
+    );
 }
 
 #[test]
 fn message_takes_a_posted_heartbeat_along() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     for _ in 0..30 {
         let digest = node.mesh.digest();
-        assert_eq!(beats(&node.heartbeat(session, digest)).0, 0, "no heartbeat was posted");
+        assert_eq!(heartbeats(&node.heartbeat(session, digest)).0, 0, "no heartbeat was posted");
         let outputs = node.wait(SECOND);
         let pings =
             sent(&outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count();
         // One heartbeat answers the leader's; one replaces each that a ping took along.
-        assert!((1..=1 + pings).contains(&beats(&outputs).1), "{outputs:?}");
+        assert!((1..=1 + pings).contains(&heartbeats(&outputs).1), "{outputs:?}");
     }
 }
 
 #[test]
 fn new_session_has_no_posted_heartbeat() {
-    let (mut node, session) = following();
+    let (mut node, session) = following_node();
     wait_with_heartbeats(&mut node, session, None, 3 * SECOND);
     let digest = node.mesh.digest();
     node.heartbeat(session, digest);
-    assert_eq!(beats(&node.wait(HEARTBEAT)), (0, 1));
+    assert_eq!(heartbeats(&node.wait(HEARTBEAT)), (0, 1));
     let newer = SessionId::accepted(77);
     node.up(newer, id(3), 1);
     let outputs = node.heartbeat(newer, digest);
     let to: Vec<SessionId> = sent(&outputs).iter().map(|(session, _)| *session).collect();
-    assert_eq!((to, beats(&outputs).0), (vec![newer], 1), "{outputs:?}");
+    assert_eq!((to, heartbeats(&outputs).0), (vec![newer], 1), "{outputs:?}");
 }
 
 #[test]
@@ -221,7 +225,7 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     let pings = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
     };
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let seq = loop {
         let outputs = node.wait(ms(1));
         assert_eq!(pings(&outputs), 0);
@@ -234,7 +238,7 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
     // Membership does not settle while new peers keep joining.
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let mut outputs = Vec::new();
     for n in 0..24 {
         node.up(SessionId::accepted(3_000 + u64::from(n)), id(20 + n), 1);
@@ -268,7 +272,7 @@ fn heartbeat_without_news_is_routine() {
 
 #[test]
 fn stall_of_this_node_is_no_silence_of_its_peers() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
     let stalled = ms(1_500);
@@ -287,7 +291,7 @@ fn stall_of_this_node_is_no_silence_of_its_peers() {
 
 #[test]
 fn holding_time_is_subtracted_from_the_round_trip() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let seq = loop {
         let outputs = node.wait(ms(1));
         if let Some((_, Message::Heartbeat { seq, .. })) = sent(&outputs).first() {
@@ -314,7 +318,7 @@ fn time_until_dead(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32
 
 #[test]
 fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
-    // The peer is dead one heartbeat of ours after its timeout, because the session is not drained.
+    // The peer is dead one heartbeat interval of this node after its timeout, because the session is not drained.
     let around =
         |lived: Duration, timeout: Duration| lived >= timeout && lived <= timeout + HEARTBEAT + ms(20);
     let mut node = MeshHarness::new(&[]);

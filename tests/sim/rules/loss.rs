@@ -9,7 +9,7 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{
-    MINUTE, SECOND, closes_with, joined, make_node_request, ms, node_with_strangers, reports,
+    MINUTE, SECOND, closes_with, joined_node, make_node_request, ms, node_with_strangers, reports,
     wait_with_heartbeats,
 };
 use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, dials_to, events_of, id, sent};
@@ -162,7 +162,7 @@ fn leaving_peer_leaves_with_all_its_sessions() {
 
 #[test]
 fn list_restores_a_left_peer_only_after_ten_seconds() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let left = node.meets(5);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
     for (digest, is_dialled) in [(71, false), (72, true)] {

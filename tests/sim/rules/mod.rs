@@ -25,7 +25,7 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 }
 
 /// Node 9 after it has met node 3 and received its empty list.
-pub(crate) fn joined() -> (MeshHarness, SessionId) {
+pub(crate) fn joined_node() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, std::iter::empty());
