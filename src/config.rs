@@ -15,6 +15,9 @@ use crate::util::text;
 
 /// Configuration of a [`Node`](crate::Node). Start from [`Config::default`] and set what differs.
 ///
+/// [`Config::check`] refuses values out of range. [`Node::start`](crate::Node::start) calls it first: if it refuses
+/// a value, no node starts and the error is [`StartError::Config`](crate::StartError::Config).
+///
 /// ```
 /// use p2p_gossip::Config;
 /// let config = Config::default().port(0).connect(["192.0.2.7:8080".parse()?]);
@@ -24,37 +27,56 @@ use crate::util::text;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Time between application pings to each peer.
+    /// Time between pings to each peer, which are messages that the peer's user sees as
+    /// [`Event::Ping`](crate::Event::Ping). From 10 ms to one day; the default is 5 s. Other values are refused:
+    /// [`ConfigError::Period`].
     pub period: Duration,
-    /// TCP port to listen on; 0 takes any free one.
+    /// TCP port to listen on. 0 takes a free port, which [`Node::local_addr`](crate::Node::local_addr) returns. The
+    /// default is 8080. If the system refuses the port, for example because another process uses it, the node does
+    /// not start: [`StartError::Listen`](crate::StartError::Listen).
     pub port: u16,
-    /// Address to listen on and to dial from; `None` is every interface, IPv4 and IPv6.
+    /// Address of this machine to listen on; the node dials from it, too, if the target is of the same IP version.
+    /// The default, `None`, is every interface: IPv6 and IPv4, or IPv4 alone on a system without IPv6. A link-local
+    /// address without its interface is refused: [`ConfigError::NoScope`]. If the system refuses the address, the
+    /// node does not start: [`StartError::Listen`](crate::StartError::Listen).
     pub bind: Option<LocalIp>,
-    /// Peers to join through. Each is dialled until it answers, for as long as the node runs; one
-    /// that is pinned until the right one answers.
+    /// Addresses of peers to join through. The node dials each until a peer answers, for as long as the node runs; an
+    /// address with a pin until the pinned peer answers. The default is none: the node waits for others. An address
+    /// that no peer can have is refused: [`ConfigError::Nowhere`], or [`ConfigError::NoScope`] for a link-local
+    /// address without its interface.
     pub connect: Vec<ConnectAddr>,
-    /// Where others reach this node if that is not where it connects from: behind NAT or port
-    /// mapping, or by a host name. At most 4; peers get these before the address that they see themselves.
+    /// Addresses at which others reach this node, if they differ from the one that it connects from: behind NAT or
+    /// port mapping, or by a host name. Peers get these before the address that they see themselves. At most 4, else
+    /// [`ConfigError::Advertised`]; the default is none. An address that no peer can have is refused:
+    /// [`ConfigError::Nowhere`].
     pub advertise: Vec<DialAddr>,
-    /// The allow and deny lists; can be changed while the node runs.
+    /// The allow and deny lists; [`Node::set_access`](crate::Node::set_access) replaces them while the node runs. The
+    /// default admits all peers. No value is refused; the log warns of lists that admit no other node.
     pub access: Access,
-    /// Whether other peers are refused at the address of a known peer.
+    /// Whether the node refuses a peer at an address where it has met another peer, unless a pin in
+    /// [`connect`](#structfield.connect) names the peer. The default is `false`: such a peer counts as a new one.
     pub strict: bool,
-    /// The keys of a closed network: all are accepted, the first is proven. None: the network is open.
-    /// At most 2.
+    /// The keys of a closed network. A peer must prove one of them; this node proves the first. The default is none:
+    /// the network is open. At most 2, else [`ConfigError::NetworkKeys`].
     pub network_keys: Vec<NetworkKey>,
-    /// Label shown beside the id; declared by the node itself; nothing proves it.
+    /// Label that others see beside the id; nothing proves it. At most 64 bytes, else [`ConfigError::NameLength`],
+    /// without characters that a terminal acts on, else [`ConfigError::NameCharacter`]. The default is empty.
     pub name: String,
-    /// What our pings say.
+    /// Text of this node's pings. At most 256 bytes, else [`ConfigError::PingText`]. The default is `ping`.
     pub ping_text: String,
-    /// Time between heartbeats to each peer.
+    /// Time between heartbeats to each peer. From 100 ms to 20 s, else [`ConfigError::Heartbeat`]. The default is 1 s.
     pub heartbeat: Duration,
-    /// Silence after which a peer is dead.
+    /// Silence after which a peer is dead. From two [heartbeats](#structfield.heartbeat) to one hour, else
+    /// [`ConfigError::Timeout`]. The default is 3 s, for every heartbeat: one above 1.5 s needs a longer timeout. A
+    /// peer with longer heartbeats of its own gets three of these, but not more than one minute for that reason.
     pub timeout: Duration,
-    /// Time a dead or departed peer is remembered. Only time counts in which this node runs and is connected to
-    /// another peer.
+    /// Time for which the node remembers and redials a dead peer, and remembers one that left. Only time counts in
+    /// which this node runs and is connected to another peer. From 1 s to 365 days, else [`ConfigError::ForgetAfter`].
+    /// The default is one day.
     pub forget_after: Duration,
-    /// Most peers known at once, in any state.
+    /// Number of peers that the node knows at once, in any state. When that many are known, the node learns of no more
+    /// from other peers. For a new peer that connects it forgets one that is not connected; if all are connected, it
+    /// refuses the new one. From 1 to 4096, else [`ConfigError::PeersMax`]. The default is 1024.
     pub peers_max: usize,
 }
 
@@ -80,94 +102,107 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets the time between application pings to each peer.
+    /// Sets the time between pings to each peer: from 10 ms to one day, by default 5 s.
+    /// See [`period`](#structfield.period).
     #[must_use]
     pub fn period(self, period: Duration) -> Self {
         Self { period, ..self }
     }
 
-    /// Sets the TCP port to listen on; 0 takes any free one.
+    /// Sets the TCP port to listen on; 0 takes a free port, and the default is 8080.
+    /// See [`port`](#structfield.port).
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
     }
 
-    /// Sets the address to listen on and to dial from.
+    /// Sets the address to listen on and to dial from, by default every interface. A link-local address needs its
+    /// interface. See [`bind`](#structfield.bind).
     #[must_use]
     pub fn bind(self, bind: LocalIp) -> Self {
         Self { bind: Some(bind), ..self }
     }
 
-    /// Sets the addresses to join through.
+    /// Sets the addresses to join through, by default none. A peer must be able to have each.
+    /// See [`connect`](#structfield.connect).
     #[must_use]
     pub fn connect(self, connect: impl IntoIterator<Item = ConnectAddr>) -> Self {
         Self { connect: connect.into_iter().collect(), ..self }
     }
 
-    /// Sets the addresses at which others reach this node.
+    /// Sets the addresses at which others reach this node: at most 4, by default none.
+    /// See [`advertise`](#structfield.advertise).
     #[must_use]
     pub fn advertise(self, advertise: impl IntoIterator<Item = DialAddr>) -> Self {
         Self { advertise: advertise.into_iter().collect(), ..self }
     }
 
-    /// Sets the allow and deny lists.
+    /// Sets the allow and deny lists, which by default admit all peers. See [`access`](#structfield.access).
     #[must_use]
     pub fn access(self, access: Access) -> Self {
         Self { access, ..self }
     }
 
-    /// Sets whether other peers are refused at the address of a known peer.
+    /// Sets whether the node refuses a peer at an address where it has met another peer, by default `false`.
+    /// See [`strict`](#structfield.strict).
     #[must_use]
     pub fn strict(self, strict: bool) -> Self {
         Self { strict, ..self }
     }
 
-    /// Sets the keys of a closed network: all are accepted, the first is proven.
+    /// Sets the keys of a closed network: at most 2, by default none. A peer must prove one of them; this node proves
+    /// the first. See [`network_keys`](#structfield.network_keys).
     #[must_use]
     pub fn network_keys(self, network_keys: impl IntoIterator<Item = NetworkKey>) -> Self {
         Self { network_keys: network_keys.into_iter().collect(), ..self }
     }
 
-    /// Sets the label that others see beside the id.
+    /// Sets the label that others see beside the id: at most 64 bytes without control characters, by default empty.
+    /// See [`name`](#structfield.name).
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Sets the text of this node's pings.
+    /// Sets the text of this node's pings: at most 256 bytes, by default `ping`.
+    /// See [`ping_text`](#structfield.ping_text).
     #[must_use]
     pub fn ping_text(self, ping_text: impl Into<String>) -> Self {
         Self { ping_text: ping_text.into(), ..self }
     }
 
-    /// Sets the time between heartbeats to each peer.
+    /// Sets the time between heartbeats to each peer: from 100 ms to 20 s, by default 1 s. A heartbeat above half the
+    /// timeout needs a longer [`timeout`](Config::timeout), too. See [`heartbeat`](#structfield.heartbeat).
     #[must_use]
     pub fn heartbeat(self, heartbeat: Duration) -> Self {
         Self { heartbeat, ..self }
     }
 
-    /// Sets the silence after which a peer is dead.
+    /// Sets the silence after which a peer is dead: from two heartbeats to one hour, by default 3 s.
+    /// See [`timeout`](#structfield.timeout).
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Sets the connected time after which a dead or departed peer is forgotten.
+    /// Sets the connected time after which a dead or departed peer is forgotten: from 1 s to 365 days, by default one
+    /// day. See [`forget_after`](#structfield.forget_after).
     #[must_use]
     pub fn forget_after(self, forget_after: Duration) -> Self {
         Self { forget_after, ..self }
     }
 
-    /// Sets the number of peers that may be known at once, in any state.
+    /// Sets the number of peers that the node knows at once, in any state: from 1 to 4096, by default 1024.
+    /// See [`peers_max`](#structfield.peers_max).
     #[must_use]
     pub fn peers_max(self, peers_max: usize) -> Self {
         Self { peers_max, ..self }
     }
 
-    /// Checks that the values make sense, alone and together.
+    /// Checks that each value is in its range, alone and together with the others.
     ///
     /// # Errors
-    /// The first value that does not, with what would be accepted.
+    /// The first value that is not, with the values that are accepted.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.period < PERIOD_MIN || self.period > PERIOD_MAX {
             return Err(ConfigError::Period(self.period));
@@ -267,6 +302,7 @@ pub enum ConfigError {
         "the timeout is {timeout:?} with a heartbeat of {heartbeat:?}; it must be from {min} (two heartbeats) to {max} seconds",
         min = (*heartbeat * TIMEOUT_HEARTBEATS_MIN).as_secs_f64(), max = TIMEOUT_MAX.as_secs()
     )]
+    #[non_exhaustive]
     Timeout {
         /// Time between heartbeats.
         heartbeat: Duration,
@@ -282,18 +318,95 @@ pub enum ConfigError {
     /// No peer could ever be known, or more than a machine can serve.
     #[error("at most {0} peers are wanted; it must be from 1 to {PEERS_LIMIT}")]
     PeersMax(usize),
-    /// More addresses than are told to others.
-    #[error("{0} addresses are advertised; at most {ADDRS_MAX} are told to others")]
+    /// More addresses to advertise than peers accept.
+    #[error("{0} addresses are advertised; at most {ADDRS_MAX} are allowed")]
     Advertised(usize),
     /// No node can be reached at the address.
     #[error("no node can be reached at {0}: it is an unspecified, multicast or broadcast address, or port 0")]
     Nowhere(String),
     /// A link-local address without the interface that it is behind.
     #[error("the link-local address {addr} needs the interface that it is behind, for example {example}")]
+    #[non_exhaustive]
     NoScope {
         /// The address.
         addr: String,
         /// How one is written there.
         example: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn config() -> Config {
+        Config::default()
+    }
+
+    /// The comments of the fields state these ranges.
+    #[test]
+    fn range_of_each_value_is_the_documented_one() {
+        let slow = || config().heartbeat(20 * SECOND);
+        let addr: DialAddr = "192.0.2.7:8080".parse().unwrap();
+        let keys = |count: usize| (0..count).map(|_| NetworkKey::generate().unwrap());
+        for accepted in [
+            config(),
+            config().period(10 * MS),
+            config().period(DAY),
+            config().name("é".repeat(32)),
+            config().ping_text("x".repeat(256)),
+            config().heartbeat(100 * MS),
+            config().heartbeat(1500 * MS),
+            slow().timeout(40 * SECOND),
+            config().timeout(2 * SECOND),
+            config().timeout(3600 * SECOND),
+            config().forget_after(SECOND),
+            config().forget_after(365 * DAY),
+            config().peers_max(1),
+            config().peers_max(4096),
+            config().network_keys(keys(2)),
+            config().advertise(vec![addr.clone(); 4]),
+        ] {
+            assert_eq!(accepted.check(), Ok(()));
+        }
+        let timeout = |heartbeat, timeout| ConfigError::Timeout { heartbeat, timeout };
+        for (refused, error) in [
+            (config().period(9 * MS), ConfigError::Period(9 * MS)),
+            (config().period(DAY + MS), ConfigError::Period(DAY + MS)),
+            (config().name("x".repeat(65)), ConfigError::NameLength(65)),
+            (config().name("a\u{1b}"), ConfigError::NameCharacter('\u{1b}')),
+            (config().ping_text("x".repeat(257)), ConfigError::PingText(257)),
+            (config().heartbeat(99 * MS), ConfigError::Heartbeat(99 * MS)),
+            (config().heartbeat(20 * SECOND + MS), ConfigError::Heartbeat(20 * SECOND + MS)),
+            (config().heartbeat(1501 * MS), timeout(1501 * MS, 3 * SECOND)),
+            (config().timeout(1999 * MS), timeout(SECOND, 1999 * MS)),
+            (config().timeout(3600 * SECOND + MS), timeout(SECOND, 3600 * SECOND + MS)),
+            (config().forget_after(999 * MS), ConfigError::ForgetAfter(999 * MS)),
+            (config().forget_after(365 * DAY + MS), ConfigError::ForgetAfter(365 * DAY + MS)),
+            (config().peers_max(0), ConfigError::PeersMax(0)),
+            (config().peers_max(4097), ConfigError::PeersMax(4097)),
+            (config().network_keys(keys(3)), ConfigError::NetworkKeys(3)),
+            (config().advertise(vec![addr; 5]), ConfigError::Advertised(5)),
+        ] {
+            assert_eq!(refused.check(), Err(error));
+        }
+    }
+
+    #[test]
+    fn address_that_no_peer_can_have_is_refused() {
+        let multicast: DialAddr = "224.0.0.1:8080".parse().unwrap();
+        let nowhere = ConfigError::Nowhere(multicast.to_string());
+        assert_eq!(config().advertise([multicast.clone()]).check().as_ref(), Err(&nowhere));
+        assert_eq!(config().connect([multicast.into()]).check(), Err(nowhere));
+        // Peers give an advertised link-local address the interface on their side.
+        let link_local: DialAddr = "[fe80::1]:8080".parse().unwrap();
+        assert_eq!(config().advertise([link_local.clone()]).check(), Ok(()));
+        assert!(matches!(config().connect([link_local.into()]).check(), Err(ConfigError::NoScope { .. })));
+        let bind = "fe80::1".parse().unwrap();
+        assert!(matches!(config().bind(bind).check(), Err(ConfigError::NoScope { .. })));
+    }
 }

@@ -13,11 +13,24 @@ use crate::util::text::Escaped;
 ///
 /// `members` counts live members including this node. As JSON (serde) these are the objects of
 /// `--output json`, but for the `time` that the printer adds.
+///
+/// A later version may add fields to a variant, so only the crate builds one. A test of a program reads the event
+/// from JSON:
+///
+/// ```
+/// use p2p_gossip::Event;
+/// let id = "d7".repeat(32);
+/// let json = format!(r#"{{"event":"up","peer":"{id}","name":"db1","addr":"192.0.2.7:8080","members":2}}"#);
+/// let event: Event = serde_json::from_str(&json)?;
+/// assert!(matches!(event, Event::Up { members: 2, .. }));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Event {
     /// The port accepts connections.
+    #[non_exhaustive]
     Listening {
         /// This node's id.
         id: PeerId,
@@ -26,6 +39,7 @@ pub enum Event {
     },
     /// A peer has become a member: connected and authenticated. A peer that refused this node the last time counts
     /// only after its first message beyond the handshake.
+    #[non_exhaustive]
     Up {
         /// The peer's id.
         peer: PeerId,
@@ -37,6 +51,7 @@ pub enum Event {
         members: usize,
     },
     /// A connected peer was lost; it is redialled.
+    #[non_exhaustive]
     Down {
         /// The peer's id.
         peer: PeerId,
@@ -50,6 +65,7 @@ pub enum Event {
         members: usize,
     },
     /// A peer said goodbye; it is not redialled.
+    #[non_exhaustive]
     Left {
         /// The peer's id.
         peer: PeerId,
@@ -61,6 +77,7 @@ pub enum Event {
         members: usize,
     },
     /// A peer's ping arrived.
+    #[non_exhaustive]
     Ping {
         /// The sender.
         peer: PeerId,
@@ -78,6 +95,7 @@ pub enum Event {
     /// The node has left the mesh; nothing follows.
     Stopped,
     /// A message that a peer's user sent to all peers arrived.
+    #[non_exhaustive]
     Message {
         /// The sender.
         peer: PeerId,

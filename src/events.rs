@@ -28,6 +28,7 @@ pub struct Events {
 /// The node has stopped, and all of its events are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node has stopped")]
+#[non_exhaustive]
 pub struct EventsEnded;
 
 /// Why there is no event now.

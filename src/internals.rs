@@ -1,4 +1,4 @@
-//! Not part of the API: what the program, the simulator and the tests use of the library's inside.
+//! Not part of the API: the internal items that the program, the simulator and the tests use.
 //! Anything here may change in any version.
 
 pub use crate::config::check_name;
@@ -14,9 +14,90 @@ pub mod mesh {
     pub use crate::mesh::*;
 }
 
+/// Drives the mesh: the order of its inputs and outputs.
+pub mod driver {
+    pub use crate::runtime::driver::*;
+}
+
+/// One connection above TLS, as a pure state machine.
+pub mod session {
+    pub use crate::session::{
+        Ends, Exported, HelloExchange, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit,
+    };
+}
+
 /// Messages and their framing.
 pub mod wire {
     pub use crate::wire::*;
 }
 
 pub use crate::util::{log_limit, queue, text, worker};
+
+/// Values for tests and for the reference of the program: the types may get more fields, so no other crate builds
+/// them field by field.
+pub mod sample {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use crate::event::{DownReason, Event};
+    use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
+    use crate::net::addr::DialAddr;
+    use crate::trust::peer_id::PeerId;
+
+    /// [`Event::Listening`].
+    #[must_use]
+    pub fn listening(id: PeerId, addr: SocketAddr) -> Event {
+        Event::Listening { id, addr }
+    }
+
+    /// [`Event::Up`].
+    #[must_use]
+    pub fn up(peer: PeerId, name: &str, addr: DialAddr, members: usize) -> Event {
+        Event::Up { peer, name: name.to_owned(), addr, members }
+    }
+
+    /// [`Event::Down`].
+    #[must_use]
+    pub fn down(peer: PeerId, name: &str, addr: DialAddr, reason: DownReason, members: usize) -> Event {
+        Event::Down { peer, name: name.to_owned(), addr, reason, members }
+    }
+
+    /// [`Event::Left`].
+    #[must_use]
+    pub fn left(peer: PeerId, name: &str, addr: DialAddr, members: usize) -> Event {
+        Event::Left { peer, name: name.to_owned(), addr, members }
+    }
+
+    /// [`Event::Ping`].
+    #[must_use]
+    pub fn ping(
+        peer: PeerId,
+        name: &str,
+        addr: DialAddr,
+        seq: u64,
+        text: &str,
+        rtt_ms: Option<f64>,
+    ) -> Event {
+        Event::Ping { peer, name: name.to_owned(), addr, seq, text: text.to_owned(), rtt_ms }
+    }
+
+    /// [`Event::Message`].
+    #[must_use]
+    pub fn message(peer: PeerId, name: &str, addr: DialAddr, text: &str) -> Event {
+        Event::Message { peer, name: name.to_owned(), addr, text: text.to_owned() }
+    }
+
+    /// A peer without a name, which claimed the address and was never seen.
+    #[must_use]
+    pub fn known_peer(id: PeerId, addr: DialAddr) -> KnownPeer {
+        KnownPeer {
+            id,
+            name: String::new(),
+            first_seen: UnixTime(0),
+            last_seen: UnixTime(0),
+            left: false,
+            missed: Duration::ZERO,
+            addrs: vec![KnownAddr { addr, last_success: None }],
+        }
+    }
+}

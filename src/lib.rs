@@ -12,7 +12,7 @@
 //! | look at it | [`Node::peers`], [`Node::status`] |
 //! | send a message to every peer | [`Node::broadcast`], after [`Node::wait_settled`] |
 //! | use it from other threads | [`Node::handle`] |
-//! | decide which peers it accepts | [`Config::connect`] with a [`Pin`], [`Access`], [`NetworkKey`], [`Config::strict`] |
+//! | decide which peers it accepts | [`Config::connect`] with a [`Pin`], [`Access`] or [`AccessSources`], [`NetworkKey`], [`Config::strict`] |
 //! | leave the mesh | [`Node::shutdown`], or drop the node |
 //!
 //! Queues of events are bounded: a program that does not take its events loses some, and
@@ -161,7 +161,7 @@ pub use config::{Config, ConfigError};
 pub use event::{DownReason, Event};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
-pub use mesh::{KnownAddr, KnownPeer, RTT_BUCKETS_US, RttHistogram, UnixTime};
+pub use mesh::{KnownAddr, KnownPeer, RttHistogram, UnixTime};
 pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
 pub use node::{Node, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};
@@ -203,6 +203,8 @@ mod tests {
         is_send_and_sync::<StateError>();
         is_send_and_sync::<StateDir>();
         is_send_and_sync::<Status>();
+        is_send_and_sync::<AccessSources>();
+        is_send_and_sync::<KnownPeer>();
         is_send_and_sync::<Delivery>();
         is_send_and_sync::<ConfigError>();
         is_send_and_sync::<BroadcastError>();

@@ -1,5 +1,6 @@
 //! A running node: the embedding API, which starts and joins the threads.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,28 +12,27 @@ use crossbeam_channel::{bounded, unbounded};
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::events::Events;
-use crate::limits::ADDRS_MAX;
-use crate::limits::{INBOX_EVENTS, ROUTINE_MESSAGES};
+use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
 use crate::node_handle::{BroadcastError, NodeHandle};
-use crate::runtime::coordinator::Coordinator;
+use crate::runtime::coordinator::{Coordinator, Threads};
+use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
 use crate::runtime::listener::{self, Listener};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{self, Observer, Subscribers};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, HelloExchange, Lookups, Stacks};
+use crate::session::{Context, HelloExchange, Lookups, SharedVitals};
 use crate::store::state_dir::StateDir;
-use crate::store::writer::{self as memory, WriterThread, wall_clock};
+use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::identity::Identity;
 use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
-use crate::util::queue;
 use crate::util::worker::Worker;
 use crate::wire::Hello;
 
@@ -77,18 +77,19 @@ pub struct Node {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The configuration makes no sense.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address can't be listened on.
     #[error("cannot listen on {addr}: {source}")]
+    #[non_exhaustive]
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A thread or descriptor could not be had.
+    /// The system refuses a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     /// The TLS library refuses the identity.
@@ -96,7 +97,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// What the node tells of where it is: what the user says, then the one address that it listens on.
+/// The addresses that the node sends to peers: the user's, then the address on which it listens, if that is a
+/// single one.
 fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAddr> {
     let listening = source.map(|ip| DialAddr::Socket(ip.with_port(port)));
     let mut addrs = config.advertise.clone();
@@ -113,6 +115,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        capabilities: Vec::new(),
         proof: None,
     }
 }
@@ -121,7 +124,7 @@ impl Node {
     /// Starts a node: when this returns, its port accepts connections.
     ///
     /// # Errors
-    /// The configuration makes no sense, or the system refuses the port, a thread or a descriptor.
+    /// The configuration is not valid, or the system refuses the port, a thread or a descriptor.
     pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
         Self::launch(config, identity, None)
     }
@@ -149,7 +152,6 @@ impl Node {
         let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
-        let (routine_sender, routine) = queue::bounded(ROUTINE_MESSAGES);
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let (events_sender, events) = subscribers::queue();
@@ -157,38 +159,38 @@ impl Node {
         let events_dropped = Arc::new(AtomicU64::new(0));
         let now = Instant::now();
         let context = Arc::new(Context {
+            id,
             tls: Tls::new(&identity, config.access.clone())?,
-            hello_exchange,
-            stacks: Stacks::default(),
+            hello_exchange: Arc::new(hello_exchange),
             lookups: Lookups::new(now),
             source,
             inbox: inbox_sender,
-            routine: routine_sender,
+            vitals: SharedVitals::default(),
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
-        let (memory, writing) = match state {
+        let (store, writing) = match state {
             Some(state) => {
                 mesh.set_wall_clock(wall_clock());
                 mesh.restore(now, state.known_peers().to_vec());
-                let (memory, writing) = memory::start(state, now)?;
-                (Some(memory), Some(writing))
+                let (store, writing) = writer::start(state, now)?;
+                (Some(store), Some(writing))
             }
             None => (None, None),
         };
         let coordinator = Coordinator {
-            mesh,
-            memory,
-            context: Arc::clone(&context),
-            inbox,
-            routine,
+            driver: Driver::new(mesh),
             control: commands,
-            subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
-            sessions: std::collections::BTreeMap::new(),
-            member_log,
-            leave_by: None,
             settle_waiters: Vec::new(),
+            node: Threads {
+                store,
+                context: Arc::clone(&context),
+                inbox,
+                subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
+                sessions: BTreeMap::new(),
+                member_log,
+            },
         };
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };
@@ -222,12 +224,12 @@ impl Node {
         self.handle.subscribe()
     }
 
-    /// Has this told of every event from now on, beginning with those that wait in [`Node::events`], where
-    /// nothing comes any more. It takes the place of an earlier one.
+    /// Calls `observer` for every event from now on, beginning with those that wait in [`Node::events`], which gets no
+    /// further events. A new observer replaces the previous one.
     ///
-    /// That is quicker than a queue by the time that a thread takes to wake up, but happens on the thread that
-    /// all of the node waits for. So it must return at once, and hand over to another thread what may take
-    /// longer; a panic in it ends the node.
+    /// An observer is faster than a queue, because no reader has to wake up. But it runs on the coordinator's thread,
+    /// for which the whole node waits. So it must return at once, and pass longer work to another thread. A panic in it
+    /// ends the node.
     ///
     /// ```
     /// # use p2p_gossip::{Config, Event, Identity, Node};
@@ -260,15 +262,15 @@ impl Node {
         self.handle.peers()
     }
 
-    /// What the node is doing now, and has done so far; `None` once it has stopped.
+    /// The node's current state and its counters; `None` once it has stopped.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.handle.status()
     }
 
-    /// Sends a message to every peer that is connected now, who are told [`Event::Message`]. The
-    /// messages of one sender arrive in order, each at most once: a peer that is lost meanwhile,
-    /// or reads too slowly, misses it.
+    /// Sends a message to every peer that is connected now; each receives it as [`Event::Message`]. The messages of one
+    /// sender arrive in order, each at most once. A peer misses the message if it is lost meanwhile, or reads too
+    /// slowly.
     ///
     /// ```
     /// # use p2p_gossip::{Config, Identity, Node};

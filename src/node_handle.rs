@@ -29,6 +29,7 @@ pub struct NodeHandle {
 pub enum BroadcastError {
     /// The message is too long.
     #[error("the message has {bytes} bytes; at most {MESSAGE_BYTES_MAX} are allowed")]
+    #[non_exhaustive]
     TooLong {
         /// Its length.
         bytes: usize,

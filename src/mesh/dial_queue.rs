@@ -164,19 +164,20 @@ impl DialQueue {
         cancelled
     }
 
-    /// The next target for which a slot is free, and whether it is known.
-    pub(super) fn pop_ready(&mut self) -> Option<(Target, bool)> {
-        if self.in_flight.len() >= DIALS_IN_FLIGHT_MAX {
+    /// The next target for which a slot is free, and whether it is known. A node whose load is above 1 has fewer slots.
+    pub(super) fn pop_ready(&mut self, load: u32) -> Option<(Target, bool)> {
+        let share = |slots: usize| slots.div_ceil(usize::try_from(load).unwrap_or(1));
+        if self.in_flight.len() >= share(DIALS_IN_FLIGHT_MAX) {
             return None;
         }
         let known = self.in_flight.values().filter(|dial| dial.is_known).count();
         let rumoured = self.in_flight.len() - known;
-        if known < DIALS_OF_ONE_KIND_MAX
+        if known < share(DIALS_OF_ONE_KIND_MAX)
             && let Some(target) = self.ready_known.pop_front()
         {
             return Some((target, true));
         }
-        if rumoured < DIALS_OF_ONE_KIND_MAX
+        if rumoured < share(DIALS_OF_ONE_KIND_MAX)
             && let Some(target) = self.ready_rumoured.pop_front()
         {
             return Some((target, false));

@@ -36,7 +36,7 @@ impl Mesh {
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready() {
+        while let Some((target, is_known)) = self.dialing.pop_ready(self.load.factor()) {
             if !self.is_wanted(target) {
                 continue;
             }
@@ -153,10 +153,8 @@ impl Mesh {
                     if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
-                } else {
-                    if let Some(owner) = self.owner_of(&addr, &found) {
-                        self.tell_wrong_id(&addr, owner, found, true);
-                    }
+                } else if let Some(owner) = self.owner_of(&addr, &found) {
+                    self.tell_wrong_id(&addr, owner, found, true);
                 }
                 format!("peer {} answered", found.short())
             }

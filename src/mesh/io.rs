@@ -53,14 +53,28 @@ pub enum Input {
     /// A session is authenticated and both sides have said Hello.
     SessionUp(SessionUp),
     /// A message arrived on a session that is up. Never `Hello` or `Bye`: a second Hello is a protocol error,
-    /// and a Bye ends the session with its reason in `SessionDown`.
+    /// and a Bye ends the session with its reason in `SessionDown`. Never a heartbeat.
     Received {
         /// The session on which it arrived.
         session: SessionId,
         /// The message.
         message: Message,
-        /// The time of arrival: now, or earlier if it is [`Routine`](super::Routine).
+        /// The time of arrival.
         arrived: Instant,
+        /// The session's last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
+    },
+    /// A heartbeat or an acknowledgement arrived on a session that is up, and brought news: the first vitals, other
+    /// vitals, or a round-trip time.
+    Heartbeat {
+        /// The session on which it arrived.
+        session: SessionId,
+        /// What the peer told of itself.
+        vitals: Vitals,
+        /// The time of arrival.
+        arrived: Instant,
+        /// The session's last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
     },
     /// A session that was up has ended; no input about it follows.
     SessionDown {
@@ -73,6 +87,8 @@ pub enum Input {
     Drained {
         /// The session.
         session: SessionId,
+        /// The time at which its last message arrived.
+        heard: Instant,
     },
     /// A dial ended without a session.
     DialFailed {
@@ -85,6 +101,15 @@ pub enum Input {
     Access(Access),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
+}
+
+/// What a node tells of itself with each heartbeat and acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Its membership digest; see [`membership_digest`](super::membership_digest).
+    pub digest: u64,
+    /// Its heartbeat interval now, in milliseconds. An overloaded node has a longer one.
+    pub interval_ms: u32,
 }
 
 /// A session that has come up.
@@ -168,19 +193,19 @@ pub enum Output {
         /// The message.
         message: Message,
     },
-    /// Send a message on a session that is up, together with the next message there, or as soon as a message
-    /// arrives on it; no earlier.
-    Post {
+    /// Send a heartbeat on a session that is up and that this node leads. Sessions acknowledge heartbeats themselves.
+    Heartbeat {
         /// The session.
         session: SessionId,
-        /// The message.
-        message: Message,
     },
     /// Hand over the messages that have arrived on a session and are not read yet, then answer with `Drained`.
-    /// Otherwise the mesh would declare a peer dead whose messages it has only not read.
+    /// Otherwise the mesh would declare a peer dead whose messages it has only not read. If it is known that the
+    /// session has heard its peer later than `since`, the answer may be given at once.
     DrainUnread {
         /// The session.
         session: SessionId,
+        /// The time at which it heard its peer, as far as the mesh knows.
+        since: Instant,
     },
     /// Say goodbye and close, or cancel a dial. Messages that the peer sent before it reads the goodbye still
     /// arrive as `Received`; then `SessionDown` or `DialFailed` follows.
@@ -190,8 +215,10 @@ pub enum Output {
         /// The reason to send.
         reason: ByeReason,
     },
-    /// [`Mesh::known_peers`](super::Mesh::known_peers) has changed and should be stored soon.
-    Remember,
+    /// What to tell with heartbeats and acknowledgements from now on.
+    Vitals(Vitals),
+    /// Persist [`Mesh::known_peers`](super::Mesh::known_peers) soon: they have changed.
+    Persist,
     /// Deliver an event to the subscribers.
     Notify(Event),
     /// Write a line to the log.

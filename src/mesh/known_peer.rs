@@ -8,6 +8,7 @@ use crate::trust::peer_id::PeerId;
 
 /// A peer that a handshake has proven, in this run or a previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KnownPeer {
     /// The peer's id.
     pub id: PeerId,
@@ -28,6 +29,7 @@ pub struct KnownPeer {
 
 /// An address of a known peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KnownAddr {
     /// The address.
     pub addr: DialAddr,

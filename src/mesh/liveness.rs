@@ -1,202 +1,159 @@
 //! Heartbeats, pings, and the silence that means death.
 //!
-//! Waking up costs more than what is said then. So heartbeats go out at a few moments of their interval,
-//! all that are due together; what says nothing new is taken in when there is something else to do; and of
-//! each pair one leads, the smaller id, while the other's heartbeat lies ready to go out as soon as the
-//! leader's arrives.
+//! Of each pair of nodes the one with the smaller id leads: this module tells its session when to send a heartbeat,
+//! and the other node's session answers on its own. The sessions measure round-trip times and note when they last
+//! heard their peers, and the mesh asks only when a silence may have lasted long enough.
 
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use super::io::{Output, Report, SessionId};
+use super::io::{Output, Report, SessionId, Vitals};
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Peer, State};
-use super::routine::{Beat, STALL_MIN};
+use super::peer::{Connected, Peer, State};
 use super::timer::Timer;
 use crate::event::Event;
+use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::trust::peer_id::PeerId;
-use crate::wire::{Echo, Message};
+use crate::wire::Message;
 
 /// The log reports a stall of at least this duration.
 const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 
-/// Moments in an interval at which heartbeats are sent.
-const BEATS: u32 = 8;
-/// What was laid ready more recently than this may have missed the leader's heartbeat: two threads do that.
-const LAID_READY: Duration = Duration::from_millis(10);
+/// Send times of heartbeats in one interval, at most. Heartbeats that share a send time share one wake-up of the
+/// coordinator.
+const SLOTS_MAX: u32 = 8;
+/// Members for each send time of an interval: enough to share a wake-up, and too few to load the machine at once.
+const MEMBERS_PER_SLOT: u32 = 8;
+/// A session that takes longer to answer has no processor: this machine is overloaded, and silence means little.
+const SLOW_ANSWER: Duration = Duration::from_millis(50);
 /// Longest wait for the first ping, which goes out once membership has settled and a round-trip time is measured.
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 /// Average time between two first pings, so that a new mesh does not ping on all its links at once.
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
+    /// A peer has connected. Heartbeats begin once membership has settled, or after one interval, because a
     /// forming mesh is busy enough.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
-        let first = self.beat_before(now + self.config.heartbeat * 2);
-        self.timers.set(Timer::Heartbeat(id), first);
+        if self.leads(&id) {
+            let first = self.slot_before(now + self.config.heartbeat * 2);
+            self.timers.set(Timer::Heartbeat(id), first);
+        }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
     }
 
-    /// Some time in the second half of the next interval, so that not all peers have the same moment.
+    /// Whether this node sends the heartbeats of the pair.
+    pub(super) fn leads(&self, id: &PeerId) -> bool {
+        self.id < *id
+    }
+
+    /// Schedules the next heartbeat in the second half of an interval, so that not all peers have the same send time.
     pub(super) fn schedule_heartbeat(&mut self, now: Instant, id: PeerId) {
-        let interval = self.config.heartbeat;
+        let interval = self.interval();
         let wait = self.random_between(interval / 2, interval);
-        let at = self.beat_before(now + wait);
+        let at = self.slot_before(now + wait);
         self.timers.set(Timer::Heartbeat(id), at);
     }
 
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
-    /// so that peers which came at the same time do not keep the same moment.
+    /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
-        if connected.is_some_and(|connected| connected.heartbeats.last_sent.is_none()) {
+        if self.leads(&id) && connected.is_some_and(|connected| !connected.has_heartbeats) {
             let interval = self.config.heartbeat;
-            let wait = self.random_between(interval / BEATS, interval);
-            let first = self.beat_before(now + wait);
+            let wait = self.random_between(interval / SLOTS_MAX, interval);
+            let first = self.slot_before(now + wait);
             self.timers.set_no_later(Timer::Heartbeat(id), first);
         }
     }
 
-    /// The last moment for heartbeats that is not after this one. They are counted from the beginning of
-    /// this mesh, so that nodes do not all have the same.
-    fn beat_before(&self, at: Instant) -> Instant {
-        let beat = (self.config.heartbeat / BEATS).as_nanos().max(1);
-        let past = at.saturating_duration_since(self.started).as_nanos() % beat;
+    /// The last send time of heartbeats that is not after `at`. Send times are counted from the start of this mesh, so
+    /// that nodes do not all have the same.
+    fn slot_before(&self, at: Instant) -> Instant {
+        let members = u32::try_from(self.connected).unwrap_or(u32::MAX);
+        // A power of two, so that few send times change when a member comes or goes.
+        let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
+        let slot = (self.config.heartbeat / slots).as_nanos().max(1);
+        let past = at.saturating_duration_since(self.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        // Time in which this node stalled does not count as silence of a peer.
-        let stall = self.stall.filter(|(_, until)| arrived < *until);
-        let heard = stall.map_or(arrived, |(from, until)| arrived + (until - arrived.max(from)));
         if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
-            connected.heard = connected.heard.max(heard);
-            connected.is_draining = false;
-            if !connected.is_member {
+            connected.heard = connected.heard.max(arrived);
+            if !connected.is_member && !self.leaving {
                 self.joined(now, *id);
             }
         }
     }
 
-    /// It is time for a heartbeat, or to lay one ready for the leader's next.
-    pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
-        let (we_lead, interval) = (self.id < id, self.config.heartbeat);
-        let next = self.beat_before(now + interval);
-        self.timers.set(Timer::Heartbeat(id), next);
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+    /// Notes when a session last heard its peer. The driver calls this before a look at the mesh.
+    pub fn note_heard(&mut self, session: SessionId, at: Instant) {
+        if let Some(&Session { peer, .. }) = self.sessions.get(&session)
+            && let Some(connected) = self.peers.get_mut(&peer).and_then(Peer::connected_mut)
+        {
+            connected.heard = connected.heard.max(at);
+        }
+    }
+
+    /// Notes a round-trip time that a session reports.
+    pub(super) fn measured(&mut self, now: Instant, id: PeerId, rtt: Option<Duration>) {
+        let Some(rtt) = rtt else {
             return;
         };
-        let heartbeats = &mut connected.heartbeats;
-        match heartbeats.last_heard.map(|at| at + interval) {
-            Some(expected) if !we_lead && !heartbeats.is_ready && now < expected => {
-                if let Some((session, message)) = self.next_heartbeat(now, id) {
-                    self.output(Output::Post { session, message });
-                    self.set_ready(id, true);
-                    // If the leader's does not come, it goes without.
-                    self.timers.set(Timer::Heartbeat(id), expected + interval / BEATS);
-                }
-            }
-            _ => {
-                // What still lies ready goes out with it.
-                heartbeats.is_ready = false;
-                self.send_heartbeat(now, id);
-            }
-        }
-    }
-
-    pub(super) fn send_heartbeat(&mut self, now: Instant, id: PeerId) {
-        if let Some((_, message)) = self.next_heartbeat(now, id) {
-            self.send(now, &id, message);
-        }
-    }
-
-    /// Something is sent to the peer at once: what lay ready for its next heartbeat goes out with that, and
-    /// something else must.
-    pub(super) fn sending(&mut self, now: Instant, id: &PeerId) {
-        if self.set_ready(*id, false) {
-            self.timers.set_no_later(Timer::Heartbeat(*id), now);
-        }
-    }
-
-    /// Whether a heartbeat lies ready on the peer's session, from now on; and whether one did.
-    fn set_ready(&mut self, id: PeerId, is_ready: bool) -> bool {
-        let connected = self.peers.get_mut(&id).and_then(Peer::connected_mut);
-        connected.is_some_and(|connected| std::mem::replace(&mut connected.heartbeats.is_ready, is_ready))
-    }
-
-    fn next_heartbeat(&mut self, now: Instant, id: PeerId) -> Option<(SessionId, Message)> {
-        let digest = self.digest;
-        let connected = self.peers.get_mut(&id).and_then(Peer::connected_mut)?;
-        let session = connected.active()?;
-        let echo = connected.heartbeats.to_echo.take().map(|(seq, at)| {
-            let held = now.saturating_duration_since(at).as_micros();
-            Echo { seq, held_us: u64::try_from(held).unwrap_or(u64::MAX) }
-        });
-        let seq = connected.heartbeats.send(now);
-        Some((session, Message::Heartbeat { seq, echo, digest }))
-    }
-
-    /// The leader's heartbeat has arrived: ours has gone out then, if it lay ready, or goes now, unless the
-    /// last one is not long ago.
-    fn follow(&mut self, now: Instant, id: PeerId, arrived: Instant) {
-        let half = self.config.heartbeat / 2;
-        let next = self.beat_before(arrived + half);
-        let was_ready = self.set_ready(id, false);
-        let last_sent = self
-            .peers
-            .get(&id)
-            .and_then(Peer::connected)
-            .and_then(|connected| connected.heartbeats.last_sent);
-        let is_answered = |at: Instant| if was_ready { at + LAID_READY <= arrived } else { now < at + half };
-        if !last_sent.is_some_and(is_answered) {
-            self.send_heartbeat(now, id);
-        }
-        if was_ready {
-            self.timers.set(Timer::Heartbeat(id), next);
-        } else {
-            self.timers.set_no_later(Timer::Heartbeat(id), next);
-        }
-    }
-
-    pub(super) fn received_heartbeat(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        Beat { seq, echo, digest, arrived }: Beat,
-    ) {
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        connected.digest = Some(digest);
-        connected.heartbeats.to_echo = Some((seq, arrived));
-        connected.heartbeats.last_heard = Some(arrived);
-        connected.heartbeats.received += 1;
-        let is_first = connected.heartbeats.received == 1;
-        let is_settled = !self.timers.is_set(Timer::Settled);
-        if let Some(Echo { seq, held_us }) = echo {
-            let rtt = connected.heartbeats.echoed(arrived, seq, Duration::from_micros(held_us));
-            rtt.into_iter().for_each(|rtt| self.rtt.measured(rtt));
-            if rtt.is_some() && is_settled {
+        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+            connected.rtt.measured(rtt);
+            self.rtt.measured(rtt);
+            if !self.timers.is_set(Timer::Settled) {
                 self.ping_if_due(now, id);
             }
         }
-        if id < self.id {
-            self.follow(now, id, arrived);
-        } else if is_first && is_settled {
-            // Echoed at once, so that the other side has a round-trip time from the beginning.
-            self.send_heartbeat(now, id);
+    }
+
+    /// It is time for a heartbeat to a peer.
+    pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
+        self.send_heartbeat(id);
+        // The peer waits for the interval that this heartbeat announces.
+        let next = self.slot_before(now + self.interval());
+        self.timers.set(Timer::Heartbeat(id), next);
+    }
+
+    pub(super) fn send_heartbeat(&mut self, id: PeerId) {
+        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+            connected.has_heartbeats = true;
+            if let Some(session) = connected.active() {
+                self.output(Output::Heartbeat { session });
+            }
         }
-        self.compare_digests(now, id, digest);
+    }
+
+    /// A heartbeat or an acknowledgement brought news.
+    pub(super) fn received_heartbeat(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        vitals: Vitals,
+        arrived: Instant,
+        rtt: Option<Duration>,
+    ) {
+        let Some(&Session { peer: id, closing: false, .. }) = self.sessions.get(&session) else {
+            return;
+        };
+        self.heard(now, arrived, &id);
+        self.measured(now, id, rtt);
+        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+            connected.digest = Some(vitals.digest);
+            connected.interval_ms = vitals.interval_ms;
+            self.compare_digests(now, id);
+        }
     }
 
     /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
-        if connected.is_some_and(|connected| !connected.is_pinged && connected.heartbeats.rtt.last.is_some())
-        {
+        if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
             let others = u32::try_from(self.connected).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);
@@ -214,14 +171,17 @@ impl Mesh {
         };
         let is_first = !std::mem::replace(&mut connected.is_pinged, true);
         let has_session = connected.active().is_some();
-        // Peers that met at the same time do not keep pinging at the same time.
+        // Peers that met at the same time do not keep pinging at the same time. A ping that goes out together with
+        // heartbeats needs no wake-up of its own.
         let period = self.config.period;
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
-        self.timers.set(Timer::Ping(id), now + wait);
+        peer.pings_sent += u64::from(has_session);
+        let seq = peer.pings_sent;
+        let slot = self.slot_before(now + wait);
+        let is_shared = slot > now && wait >= self.config.heartbeat;
+        self.timers.set(Timer::Ping(id), if is_shared { slot } else { now + wait });
         if has_session {
-            peer.pings_sent += 1;
-            let seq = peer.pings_sent;
-            self.send(now, &id, Message::Ping { seq, text });
+            self.send(&id, Message::Ping { seq, text });
         }
     }
 
@@ -238,7 +198,7 @@ impl Mesh {
             return;
         };
         if let State::Connected(connected) = &peer.state {
-            let rtt_ms = connected.heartbeats.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
+            let rtt_ms = connected.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
             peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Ping { peer: id, name, addr, seq, text, rtt_ms });
@@ -254,73 +214,115 @@ impl Mesh {
         }
     }
 
-    /// Checks whether the peer's silence has reached its timeout.
+    /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
         let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let dead_at = connected.heard + connected.timeout;
-        if now < dead_at {
-            connected.is_draining = false;
-            // Most peers have sent something by the next send time of heartbeats, when the mesh is awake
-            // anyway. A peer that has not is checked again at its deadline.
-            let beat = self.beat_before(dead_at);
-            self.timers.set(Timer::Silence(id), if now < beat { beat } else { dead_at });
-        } else if let Some(session) = connected.active() {
-            if std::mem::replace(&mut connected.is_draining, true) {
-                self.silent(now, id);
-            } else {
-                // On a starved machine a heartbeat may lie unread in the socket: silence is judged
-                // by what arrived, not by what this node had the time to read. A session that
-                // doesn't answer within a heartbeat has nothing to say for its peer.
-                self.output(Output::DrainUnread { session });
-                self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
-            }
-        }
-        // Without a session the grace decides, and the next session sets this timer anew.
-    }
-
-    /// Nothing was left unread on a session whose peer has been silent for its timeout.
-    pub(super) fn session_drained(&mut self, now: Instant, session: SessionId) {
-        let Some(&Session { peer, .. }) = self.sessions.get(&session) else {
+        // Without a session the grace decides, and the next session sets this timer again.
+        let Some(session) = connected.active() else {
             return;
         };
-        let connected = self.peers.get(&peer).and_then(Peer::connected);
+        let since = connected.heard;
+        let is_unanswered = connected.drain_asked.is_some();
+        connected.drain_asked.get_or_insert(now);
+        let dead_at = self.dead_at(now, &id);
+        if !is_unanswered {
+            // On a busy machine a heartbeat may lie unread in the socket: silence is judged by the messages that
+            // arrived, not by those that this node had the time to read.
+            self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
+            self.output(Output::DrainUnread { session, since });
+        } else {
+            // The session's thread has not run since: that is this node's fault, for a time.
+            match dead_at.map(|dead_at| dead_at + self.config.timeout) {
+                Some(give_up_at) if now < give_up_at => self.timers.set(Timer::Silence(id), give_up_at),
+                _ => self.silent(now, id),
+            }
+        }
+    }
+
+    /// A session says when it last heard its peer. Nothing is left unread on it.
+    pub(super) fn session_drained(&mut self, now: Instant, session: SessionId, heard: Instant) {
+        let Some(&Session { peer: id, .. }) = self.sessions.get(&session) else {
+            return;
+        };
+        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+            return;
+        };
         // A leaving node has said its goodbyes already.
-        if !self.leaving
-            && connected.is_some_and(|connected| connected.is_draining && connected.active() == Some(session))
-        {
-            self.check_silence(now, peer);
+        if self.leaving || connected.active() != Some(session) {
+            return;
+        }
+        let Some(asked) = connected.drain_asked.take() else {
+            return;
+        };
+        connected.heard = connected.heard.max(heard);
+        let delay = now.saturating_duration_since(asked).saturating_sub(self.stalls.between(asked, now));
+        if heard < asked && delay > Duration::ZERO {
+            self.note_delay(now, delay);
+        }
+        match self.dead_at(now, &id) {
+            Some(dead_at) if delay >= SLOW_ANSWER && now < dead_at + self.config.timeout => {
+                // A heartbeat and its acknowledgement pass four threads, and each may be as slow as this answer.
+                self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
+            }
+            Some(dead_at) if now < dead_at => {
+                // The peer is likely to be heard before its last send time, at which the mesh is awake anyway.
+                let slot = self.slot_before(dead_at);
+                self.timers.set(Timer::Silence(id), if now < slot { slot } else { dead_at });
+            }
+            _ => self.silent(now, id),
         }
     }
 
-    /// If timers fire late, all peers get as much more time before they count as dead.
+    /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
+    fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
+        let &Connected { heard, interval_ms, .. } = self.peers.get(id)?.connected()?;
+        Some(heard + self.timeout_for(interval_ms) + self.stalls.between(heard, now))
+    }
+
+    /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
+    /// [`TIMEOUT_HEARTBEATS`] of the longer of both intervals if that is longer, but then at most
+    /// [`PEER_TIMEOUT_MAX`], so that no peer counts as alive endlessly.
+    pub(super) fn timeout_for(&self, interval_ms: u32) -> Duration {
+        let interval = millis(interval_ms.into()).max(self.interval());
+        self.config.timeout.max((interval * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
+    }
+
+    /// The heartbeat interval now: longer than configured while this machine is overloaded.
+    fn interval(&self) -> Duration {
+        let configured = self.config.heartbeat;
+        (configured * self.load.factor()).min(HEARTBEAT_MAX.max(configured))
+    }
+
+    /// Tells the sessions what to tell with heartbeats and acknowledgements.
+    pub(super) fn announce(&mut self) {
+        let interval_ms = u32::try_from(self.interval().as_millis()).unwrap_or(u32::MAX);
+        self.output(Output::Vitals(Vitals { digest: self.digest, interval_ms }));
+    }
+
+    /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
+    pub(super) fn note_lateness(&mut self, now: Instant) {
+        if let Some(due) = self.timers.next().filter(|due| *due <= now)
+            && due > self.started
+        {
+            self.note_delay(now, now.saturating_duration_since(due));
+        }
+    }
+
+    fn note_delay(&mut self, now: Instant, delay: Duration) {
+        if self.load.note(now, delay) {
+            self.announce();
+        }
+    }
+
+    /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
-        let last_turn = std::mem::replace(&mut self.last_turn, now);
-        let Some(due) = self.timers.next() else {
-            return;
-        };
-        let from = due.max(last_turn);
-        let gap = now.saturating_duration_since(from);
-        if gap < STALL_MIN {
-            return;
-        }
-        self.stall = Some((from, now));
-        self.connected_time.leave_out(gap);
-        let mut graces = Vec::new();
-        for (id, peer) in &mut self.peers {
-            if let Some(connected) = peer.connected_mut() {
-                connected.heard += gap;
-                if let Some(at) = self.timers.deadline(Timer::Grace(*id)) {
-                    graces.push((*id, at + gap));
-                }
+        if let Some(length) = self.stalls.detect(now, self.timers.next()) {
+            self.connected_time.leave_out(length);
+            if self.connected > 0 && length >= STALL_REPORTED_MIN {
+                self.report(Report::Stalled { gap: length });
             }
-        }
-        for (id, at) in graces {
-            self.timers.set(Timer::Grace(id), at);
-        }
-        if self.connected > 0 && gap >= STALL_REPORTED_MIN {
-            self.report(Report::Stalled { gap });
         }
     }
 }

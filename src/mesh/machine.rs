@@ -10,9 +10,10 @@ use super::dial_queue::DialQueue;
 use super::digest::membership_digest;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
 use super::list_exchange::digest_questions;
+use super::load::Load;
 use super::peer::{Connected, Peer};
-use super::routine::Beat;
 use super::rtt::RttHistogram;
+use super::stall::Stalls;
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;
@@ -54,10 +55,8 @@ pub struct Mesh {
     /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
     pub(super) started: Instant,
-    /// The time of the driver's last call.
-    pub(super) last_turn: Instant,
-    /// Start and end of this node's last stall.
-    pub(super) stall: Option<(Instant, Instant)>,
+    pub(super) stalls: Stalls,
+    pub(super) load: Load,
 }
 
 /// A session that came up and has not ended.
@@ -95,9 +94,10 @@ impl Mesh {
             leaving: false,
             wall: UnixTime::default(),
             started: now,
-            last_turn: now,
-            stall: None,
+            stalls: Stalls::new(now),
+            load: Load::new(now),
         };
+        mesh.announce();
         mesh.dial_bootstraps(now);
         mesh
     }
@@ -107,9 +107,14 @@ impl Mesh {
         self.detect_stall(now);
         match input {
             Input::SessionUp(up) => self.session_up(now, up),
-            Input::Received { session, message, arrived } => self.received(now, session, message, arrived),
+            Input::Received { session, message, arrived, rtt } => {
+                self.received(now, session, message, arrived, rtt);
+            }
+            Input::Heartbeat { session, vitals, arrived, rtt } => {
+                self.received_heartbeat(now, session, vitals, arrived, rtt);
+            }
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
-            Input::Drained { session } => self.session_drained(now, session),
+            Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
@@ -118,6 +123,7 @@ impl Mesh {
 
     /// Handles every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_lateness(now);
         self.detect_stall(now);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
@@ -180,10 +186,20 @@ impl Mesh {
         self.dialing.in_flight()
     }
 
-    fn received(&mut self, now: Instant, session: SessionId, message: Message, arrived: Instant) {
+    fn received(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        message: Message,
+        arrived: Instant,
+        rtt: Option<Duration>,
+    ) {
         let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
             return;
         };
+        if !closing {
+            self.measured(now, peer, rtt);
+        }
         // After a goodbye only pings and broadcasts still count, and only while the peer is connected: no
         // event about a peer follows its `down`.
         if let Message::Ping { seq, text } = message {
@@ -193,13 +209,16 @@ impl Mesh {
         } else if !closing {
             self.heard(now, arrived, &peer);
             match message {
-                Message::Heartbeat { seq, echo, digest } => {
-                    self.received_heartbeat(now, peer, Beat { seq, echo, digest, arrived });
-                }
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(notice),
-                Message::Hello(_) | Message::Bye(_) | Message::Ping { .. } | Message::Broadcast { .. } => {}
+                Message::Hello(_)
+                | Message::Bye(_)
+                | Message::Heartbeat { .. }
+                | Message::HeartbeatAck { .. }
+                | Message::Extension { .. }
+                | Message::Ping { .. }
+                | Message::Broadcast { .. } => {}
             }
         }
         self.start_queued_dials(now);
@@ -218,10 +237,9 @@ impl Mesh {
     }
 
     /// Sends on the peer's active session, if it has one.
-    pub(super) fn send(&mut self, now: Instant, peer: &PeerId, message: Message) {
+    pub(super) fn send(&mut self, peer: &PeerId, message: Message) {
         let active = self.peers.get(peer).and_then(Peer::connected).and_then(Connected::active);
         if let Some(session) = active {
-            self.sending(now, peer);
             self.output(Output::Send { session, message });
         }
     }

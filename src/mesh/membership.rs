@@ -9,7 +9,7 @@ use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State, timeout_for};
+use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State};
 use super::timer::Timer;
 use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
@@ -72,6 +72,10 @@ impl Mesh {
             return;
         };
         connected.sessions.remove(at);
+        if let DisconnectReason::Bye(_) = reason {
+            // A goodbye is a sign of life like any message, also if another session goes on.
+            connected.heard = connected.heard.max(now);
+        }
         if reason == DisconnectReason::Bye(ByeReason::Leaving) {
             self.left(now, id);
         } else if connected.sessions.is_empty() && !self.leaving {
@@ -95,14 +99,24 @@ impl Mesh {
         self.report(Report::OurKeyInUse { addr });
     }
 
-    /// No new session came within [`GRACE`]: the peer is lost.
+    /// A peer has no session, but another one is expected.
+    fn start_grace(&mut self, now: Instant, id: PeerId) {
+        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+            connected.grace_since = Some(now);
+            self.timers.set(Timer::Grace(id), now + GRACE);
+        }
+    }
+
+    /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        if self
-            .peers
-            .get(&id)
-            .and_then(Peer::connected)
-            .is_some_and(|connected| connected.sessions.is_empty())
-        {
+        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let Some(since) = connected.and_then(|connected| connected.grace_since) else {
+            return;
+        };
+        let until = (since + GRACE + self.stalls.between(since, now)).max(self.stalls.caught_up());
+        if now < until {
+            self.timers.set(Timer::Grace(id), until);
+        } else {
             self.down(now, id, DownReason::Closed);
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
@@ -118,7 +132,7 @@ impl Mesh {
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
             if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
-                self.output(Output::Remember);
+                self.output(Output::Persist);
             }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.timers.cancel(Timer::Forget(id));
@@ -128,7 +142,6 @@ impl Mesh {
     /// Makes this the peer's newest session. The smaller id of the pair settles duplicates.
     fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
         let SessionUp { session, peer: id, ref hello, .. } = *up;
-        let timeout = timeout_for(self.config.timeout, hello.heartbeat_ms);
         let was_known = self.note_hello(now, up);
         self.note_dialled_address(up, dialled);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -138,7 +151,7 @@ impl Mesh {
         let is_new = peer.connected().is_none();
         if is_new {
             self.came += 1;
-            peer.state = State::Connected(Box::new(Connected::new(now, self.came, timeout)));
+            peer.state = State::Connected(Box::new(Connected::new(now, self.came, hello.heartbeat_ms)));
             peer.reached_by.clear();
         }
         let is_welcome = peer.refused.is_none();
@@ -146,14 +159,15 @@ impl Mesh {
             return;
         };
         connected.heard = now;
-        connected.is_draining = false;
-        connected.timeout = timeout;
-        connected.heartbeats.is_ready = false;
+        connected.drain_asked = None;
+        connected.interval_ms = hello.heartbeat_ms;
+        connected.grace_since = None;
         self.add_session(id, session, up.remote);
 
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
+        let timeout = self.timeout_for(hello.heartbeat_ms);
         self.timers.set_no_later(Timer::Silence(id), now + timeout);
         if is_new {
             self.start_liveness(now, id);
@@ -161,7 +175,7 @@ impl Mesh {
                 self.joined(now, id);
             }
         }
-        self.output(Output::Remember);
+        self.output(Output::Persist);
         self.bootstrap_reached(target, id);
         let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
         self.ask_on_meeting(id, now, reason, target);
@@ -248,7 +262,7 @@ impl Mesh {
             if !std::mem::replace(&mut peer.clone_reported, true) {
                 self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
                 let notice = Notice::KeyInUse(up.remote);
-                self.send(now, &up.peer, crate::wire::Message::Notice(notice));
+                self.send(&up.peer, crate::wire::Message::Notice(notice));
             }
             self.refuse(up.session, ByeReason::Cloned);
             return false;
@@ -286,12 +300,11 @@ impl Mesh {
     fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
         let down = match reason {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
-                self.timers.set(Timer::Grace(id), now + GRACE);
-                return;
+                return self.start_grace(now, id);
             }
             DisconnectReason::Bye(ByeReason::Silent) => {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.start_grace(now, id);
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
@@ -337,7 +350,8 @@ impl Mesh {
         if said == ByeReason::Replaced {
             // If no other process uses the key, the peer still counts a session of a previous run of this node,
             // which reaches its timeout soon.
-            let silence = self.peers.get(&id).and_then(Peer::connected).map(|connected| connected.timeout);
+            let connected = self.peers.get(&id).and_then(Peer::connected);
+            let silence = connected.map(|connected| self.timeout_for(connected.interval_ms));
             return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
         }
         if said == ByeReason::Full
@@ -379,14 +393,14 @@ impl Mesh {
             if self.connected == 0 {
                 self.connected_time.stop(now);
             }
-            self.digest ^= digest::digest_term(&id);
+            self.change_digest(&id);
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
             if is_member {
                 self.membership_changed(now);
             }
-            self.output(Output::Remember);
+            self.output(Output::Persist);
             self.bootstraps_lost(now, id);
         }
         is_member.then_some(shown)
@@ -428,9 +442,15 @@ impl Mesh {
             self.connected_time.start(now);
             self.schedule_all_forgetting(now);
         }
-        self.digest ^= digest::digest_term(&id);
+        self.change_digest(&id);
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+    }
+
+    /// A peer became a member, or is no longer one.
+    fn change_digest(&mut self, id: &PeerId) {
+        self.digest ^= digest::digest_term(id);
+        self.announce();
     }
 
     /// Says goodbye on all sessions of a connected peer.

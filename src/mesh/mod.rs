@@ -15,7 +15,7 @@
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
-//! | `liveness.rs` | heartbeats, pings, silence |
+//! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
@@ -32,23 +32,24 @@ mod io;
 mod known_peer;
 mod list_exchange;
 mod liveness;
+mod load;
 mod machine;
 mod membership;
 mod peer;
 mod peer_exchange;
 mod restore;
-mod routine;
 mod rtt;
 pub mod snapshot;
+mod stall;
 mod timer;
 
 pub use dial_queue::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use digest::membership_digest;
 pub use io::{
-    DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime,
+    DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
 };
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
-pub use routine::{Routine, STALL_MIN};
-pub use rtt::{RTT_BUCKETS_US, RttHistogram};
+pub use rtt::RttHistogram;
+pub use stall::STALL_MIN;

@@ -9,7 +9,6 @@ use super::backoff::Backoff;
 use super::io::{SessionId, UnixTime};
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
-use crate::limits::{PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
@@ -19,9 +18,6 @@ pub(super) const REPLACED_MAX: usize = 8;
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
 /// node's side.
 const REACHED_BY_MAX: usize = 16;
-/// Heartbeats whose echo is awaited. An older echo is useless as a round-trip time.
-const AWAITED_ECHOES_MAX: usize = 8;
-
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
@@ -91,13 +87,17 @@ pub(super) struct Connected {
     pub(super) order: u64,
     /// Sessions in the order in which they came up; this node sends on the last.
     pub(super) sessions: Vec<SessionId>,
-    /// The time of the peer's last message, moved forward by the time for which this node stalled since.
+    /// The time of the peer's last message, as far as its session has reported it.
     pub(super) heard: Instant,
-    /// Its timeout has passed, and its session is asked to hand over unread messages.
-    pub(super) is_draining: bool,
-    /// Silence after which it is dead; see [`timeout_for`].
-    pub(super) timeout: Duration,
-    pub(super) heartbeats: Heartbeats,
+    /// The time at which its session was asked when it last heard the peer, until the answer.
+    pub(super) drain_asked: Option<Instant>,
+    /// Its heartbeat interval, as it last announced, in milliseconds.
+    pub(super) interval_ms: u32,
+    /// Whether this node has sent it a heartbeat since it connected.
+    pub(super) has_heartbeats: bool,
+    pub(super) rtt: Rtt,
+    /// The time since which it has no session, but another one is expected.
+    pub(super) grace_since: Option<Instant>,
     /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
     /// The last membership digest that it sent.
@@ -106,16 +106,18 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    pub(super) fn new(now: Instant, order: u64, timeout: Duration) -> Self {
+    pub(super) fn new(now: Instant, order: u64, interval_ms: u32) -> Self {
         Self {
             since: now,
             is_member: false,
             order,
             sessions: Vec::new(),
             heard: now,
-            is_draining: false,
-            timeout,
-            heartbeats: Heartbeats::default(),
+            drain_asked: None,
+            interval_ms,
+            has_heartbeats: false,
+            rtt: Rtt::default(),
+            grace_since: None,
             is_pinged: false,
             digest: None,
             lists: PeerExchange::new(now),
@@ -125,45 +127,6 @@ impl Connected {
     /// The session on which this node sends.
     pub(super) fn active(&self) -> Option<SessionId> {
         self.sessions.last().copied()
-    }
-}
-
-/// Heartbeats in both directions, and the round-trip times that they measure.
-#[derive(Debug, Default)]
-pub(super) struct Heartbeats {
-    sent: u64,
-    awaited: VecDeque<(u64, Instant)>,
-    /// Sequence number and arrival time of the last one received, until this node has echoed it.
-    pub(super) to_echo: Option<(u64, Instant)>,
-    pub(super) received: u64,
-    /// When the last one arrived, and when the last one was sent or laid ready.
-    pub(super) last_heard: Option<Instant>,
-    pub(super) last_sent: Option<Instant>,
-    /// Whether one lies ready on the peer's session until the peer's own arrives.
-    pub(super) is_ready: bool,
-    pub(super) rtt: Rtt,
-}
-
-impl Heartbeats {
-    /// Notes a heartbeat that is sent now. Returns its sequence number.
-    pub(super) fn send(&mut self, now: Instant) -> u64 {
-        self.sent += 1;
-        self.last_sent = Some(now);
-        if self.awaited.len() == AWAITED_ECHOES_MAX {
-            self.awaited.pop_front();
-        }
-        self.awaited.push_back((self.sent, now));
-        self.sent
-    }
-
-    /// Handles an echo, which the peer `held` before it sent it. Returns the round-trip time, if this node awaits
-    /// that heartbeat's echo.
-    pub(super) fn echoed(&mut self, arrived: Instant, seq: u64, held: Duration) -> Option<Duration> {
-        let at = self.awaited.iter().position(|&(sent, _)| sent == seq)?;
-        let (_, sent_at) = self.awaited.drain(..=at).next_back()?;
-        let rtt = arrived.saturating_duration_since(sent_at).saturating_sub(held);
-        self.rtt.measured(rtt);
-        Some(rtt)
     }
 }
 
@@ -266,12 +229,4 @@ impl Peer {
             (None, _) => best.unwrap_or(DialAddr::Socket(SocketAddr::from(([0, 0, 0, 0], 0)))),
         }
     }
-}
-
-/// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
-/// [`TIMEOUT_HEARTBEATS`] of the peer's intervals if that is longer, but then at most [`PEER_TIMEOUT_MAX`], so that
-/// no peer counts as alive endlessly.
-pub(super) fn timeout_for(ours: Duration, heartbeat_ms: u32) -> Duration {
-    let theirs = Duration::from_millis(heartbeat_ms.into()) * TIMEOUT_HEARTBEATS;
-    ours.max(theirs.min(PEER_TIMEOUT_MAX))
 }

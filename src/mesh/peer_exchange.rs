@@ -33,6 +33,8 @@ const TOLD_AT_ONCE_MAX: usize = 8;
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// A difference of digests that lasts this long is real: both sides had time to settle.
 const DIGEST_PATIENCE: Duration = Duration::from_millis(500);
+/// Time between two checks of a difference that a request for a list has not removed.
+const DIGEST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two answers to one peer's requests.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
@@ -126,9 +128,10 @@ impl Mesh {
         }
     }
 
-    /// A heartbeat brought the digest of the peer's members.
-    pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId, digest: u64) {
-        if digest != self.digest && !self.timers.is_set(Timer::Settled) {
+    /// Checks later whether a connected peer's digest still differs from this node's.
+    pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId) {
+        let digest = self.peers.get(&id).and_then(Peer::connected).and_then(|connected| connected.digest);
+        if digest.is_some_and(|digest| digest != self.digest) && !self.timers.is_set(Timer::Settled) {
             self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
         }
     }
@@ -139,13 +142,14 @@ impl Mesh {
         let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
             return;
         };
+        // While membership changes, digests are compared when it has settled.
         let Some(theirs) = connected.digest.filter(|&theirs| theirs != ours && is_settled) else {
             return;
         };
         let is_new = connected.lists.asked_for != Some(theirs);
         if connected.lists.is_answer_due(now) || !is_new && now < connected.lists.not_before {
-            // The next heartbeat brings the difference up again.
-            return;
+            let again = connected.lists.not_before.max(now + DIGEST_CHECK_INTERVAL);
+            return self.timers.set(Timer::DigestCheck(id), again);
         }
         if let Err(wait) = self.digest_questions.take(now) {
             // Most differences are gone by the time that one question has been answered. The random wait keeps
@@ -164,6 +168,8 @@ impl Mesh {
         lists.not_before = now + lists.interval;
         lists.interval = (lists.interval * 2).min(ASK_AGAIN_MAX);
         self.ask(now, id, ExchangeReason::Digest);
+        // If the answer does not remove the difference, this node asks again.
+        self.timers.set(Timer::DigestCheck(id), now + DIGEST_CHECK_INTERVAL);
     }
 
     /// An unknown peer did not answer, although these peers report that they are connected to it. The mesh asks one
@@ -198,10 +204,13 @@ impl Mesh {
         for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
+            self.compare_digests(now, id);
         }
-        for id in self.rng.choose_multiple(connected, TOLD_AT_ONCE_MAX) {
+        // A peer with a smaller id sends heartbeats to this node, and does the same.
+        let led: Vec<PeerId> = connected.into_iter().filter(|id| self.leads(id)).collect();
+        for id in self.rng.choose_multiple(led, TOLD_AT_ONCE_MAX) {
             self.schedule_heartbeat(now, id);
-            self.send_heartbeat(now, id);
+            self.send_heartbeat(id);
         }
     }
 
@@ -228,7 +237,7 @@ impl Mesh {
         };
         if !connected.lists.is_answer_due(now) {
             connected.lists.asked = Some((now, why, 0));
-            self.send(now, &id, Message::PeersRequest);
+            self.send(&id, Message::PeersRequest);
         }
     }
 
@@ -307,7 +316,7 @@ impl Mesh {
                 return false;
             }
             peer.state = State::Dead { since, forget_at };
-            self.output(Output::Remember);
+            self.output(Output::Persist);
         }
         self.hear_of(now, id, addrs)
     }

@@ -40,7 +40,7 @@ impl Mesh {
             }
         }
         if forgotten + surplus > 0 {
-            self.output(Output::Remember);
+            self.output(Output::Persist);
         }
         if peers + forgotten + surplus > 0 {
             self.report(Report::Restored { peers, forgotten, surplus });
@@ -106,7 +106,7 @@ impl Mesh {
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         // The connected time at the driver's last call: a stall since then is not detected yet.
-        let total = self.connected_time.total(self.last_turn);
+        let total = self.connected_time.total(self.stalls.last_call());
         let known = |(id, peer): (&PeerId, &Peer)| {
             let met = peer.met?;
             let SeenTimes { first, last } =

@@ -25,24 +25,41 @@ impl Rtt {
 }
 
 /// Upper bounds of the buckets of a [`RttHistogram`] in microseconds, from loopback to intercontinental links.
-pub const RTT_BUCKETS_US: [u64; 14] = [
+const BOUNDS_US: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000,
 ];
 
-/// A histogram of round-trip times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A histogram of round-trip times. A later version may have other buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RttHistogram {
-    /// The number of times in each bucket: at most the bound in [`RTT_BUCKETS_US`] and above the bound before. The
-    /// last bucket counts times above all bounds. Counts are not cumulative.
-    pub counts: [u64; RTT_BUCKETS_US.len() + 1],
-    /// The sum of all times.
-    pub sum: Duration,
+    /// The number of times in each bucket. The last bucket counts times above all bounds.
+    counts: [u64; BOUNDS_US.len() + 1],
+    sum: Duration,
 }
 
 impl RttHistogram {
+    /// The buckets in ascending order: the upper bound of each, and the number of times that are at most this bound
+    /// and above the bound before. The last bucket has no bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
+        let bounds = BOUNDS_US.iter().map(|&us| Some(Duration::from_micros(us)));
+        bounds.chain([None]).zip(self.counts.iter().copied())
+    }
+
+    /// The number of all times.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The sum of all times.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
     pub(super) fn measured(&mut self, rtt: Duration) {
-        let bucket = RTT_BUCKETS_US.partition_point(|&bound| u128::from(bound) < rtt.as_micros());
+        let bucket = BOUNDS_US.partition_point(|&bound| u128::from(bound) < rtt.as_micros());
         self.counts[bucket] += 1;
         self.sum = self.sum.saturating_add(rtt);
     }
@@ -58,9 +75,11 @@ mod tests {
         for us in [0, 100, 101, 2_500_000, 2_500_001, 60_000_000] {
             histogram.measured(Duration::from_micros(us));
         }
-        assert_eq!(histogram.counts[..2], [2, 1]);
-        assert_eq!(histogram.counts[13..], [1, 2]);
-        assert_eq!(histogram.sum, Duration::from_micros(65_000_202));
+        let buckets: Vec<(Option<Duration>, u64)> = histogram.buckets().collect();
+        let us = |us| Some(Duration::from_micros(us));
+        assert_eq!(buckets[..2], [(us(100), 2), (us(250), 1)]);
+        assert_eq!(buckets[13..], [(us(2_500_000), 1), (None, 2)]);
+        assert_eq!((histogram.count(), histogram.sum()), (6, Duration::from_micros(65_000_202)));
     }
 
     #[test]

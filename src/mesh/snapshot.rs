@@ -98,7 +98,7 @@ impl Mesh {
             is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
-            rtt: self.rtt,
+            rtt: self.rtt.clone(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Mesh {
 
     fn peer_info(&self, now: Instant, id: PeerId, peer: &Peer) -> PeerInfo {
         let (state, since) = visible_state(peer);
-        let rtt = peer.connected().map(|connected| &connected.heartbeats.rtt);
+        let rtt = peer.connected().map(|connected| &connected.rtt);
         PeerInfo {
             id,
             name: peer.name.clone(),
@@ -136,7 +136,10 @@ impl Mesh {
             pings_received: peer.pings_received,
             pings_sent: peer.pings_sent,
             reconnects: peer.ups.saturating_sub(1),
-            silence: peer.connected().map(|connected| now.saturating_duration_since(connected.heard)),
+            silence: peer.connected().map(|connected| {
+                let silence = now.saturating_duration_since(connected.heard);
+                silence.saturating_sub(self.stalls.between(connected.heard, now))
+            }),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
         }
     }

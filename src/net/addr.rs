@@ -21,6 +21,7 @@ const LABEL_BYTES_MAX: usize = 63;
 /// # Ok::<(), p2p_gossip::DialAddrError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum DialAddr {
     /// An IP address and port, and the interface's index if the address is link-local.
     Socket(SocketAddr),

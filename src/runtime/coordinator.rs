@@ -1,33 +1,31 @@
-//! The coordinator's thread: owns a [`Mesh`], passes inputs to it and executes its outputs.
+//! The coordinator's thread: waits for session events, commands and deadlines, and passes them to the [`Driver`].
 //!
-//! Invariant: the thread blocks only in [`Coordinator::next_event`]. It writes frames to sockets that do not
-//! block. Files, name lookups and terminals belong to other threads.
+//! Invariant: the thread blocks only in [`Coordinator::next_event`]. Sockets, files, name lookups and terminals belong
+//! to other threads.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::limits::LEAVE_FLUSH;
 use crate::mesh::snapshot::PeerInfo;
-use crate::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
+use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
+use crate::net::addr::DialAddr;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::{Observer, Subscribers};
 use crate::session::delivery::{BroadcastBuilder, Delivery};
-use crate::session::{self, Context, Established, Heartbeat, Received, SessionEvent, SessionHandle};
+use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::access::Access;
-use crate::util::log_limit::{LogLimit, limited_log};
+use crate::trust::pin::Expected;
 use crate::util::queue;
 use crate::wire::{self, ByeReason, Frame, Message};
 
-/// Session events handled before the timers are checked.
-const BATCH_MAX: usize = 256;
 /// Longest wait if no timer is set.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -54,34 +52,28 @@ pub(crate) enum Command {
 
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    pub(crate) mesh: Mesh,
-    /// Passes the known peers to the writer; `None` without a state directory, and once the node leaves.
-    pub(crate) memory: Option<Store>,
-    pub(crate) context: Arc<Context>,
-    pub(crate) inbox: Receiver<(SessionId, SessionEvent)>,
-    /// Messages that did not wake this thread. They are handled before other events.
-    pub(crate) routine: Receiver<Received>,
+    pub(crate) driver: Driver,
     pub(crate) control: Receiver<Command>,
+    /// One reply channel for each thread that waits for membership to settle.
+    pub(crate) settle_waiters: Vec<Sender<()>>,
+    pub(crate) node: Threads,
+}
+
+/// The effects of a node in its threads: sessions, the writer of the known peers, subscribers and the log.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// Passes the known peers to the writer; `None` without a state directory, and once the node leaves.
+    pub(crate) store: Option<Store>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) inbox: Receiver<FromSession>,
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
-    /// Deadline for the last goodbyes; `Some` once the node leaves.
-    pub(crate) leave_by: Option<Instant>,
-    /// One reply channel for each thread that waits for membership to settle.
-    pub(crate) settle_waiters: Vec<Sender<()>>,
-}
-
-/// When a message is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Now,
-    /// When its session does something anyway.
-    Next,
 }
 
 /// An input of the coordinator's loop.
 enum CoordinatorEvent {
-    Session(SessionId, SessionEvent),
+    Session(FromSession),
     Command(Command),
     /// A timer is due.
     Timeout,
@@ -90,284 +82,115 @@ enum CoordinatorEvent {
 impl Coordinator {
     /// Runs until the node has left the mesh.
     pub(crate) fn run(mut self, listening: Event) {
-        self.notify(listening);
-        self.execute_outputs(Instant::now());
-        while !self.is_done() {
+        self.node.subscribers.publish(listening);
+        self.handle_event(CoordinatorEvent::Timeout);
+        while !self.driver.is_done(&self.node) {
             let event = self.next_event();
             self.handle_event(event);
-            self.handle_session_events_in_inbox();
-            self.handle_due_timers();
         }
-        self.notify(Event::Stopped);
-    }
-
-    fn is_done(&self) -> bool {
-        self.leave_by.is_some_and(|at| self.sessions.is_empty() || Instant::now() >= at)
+        self.node.subscribers.publish(Event::Stopped);
     }
 
     /// Waits for the next event or the next deadline.
     fn next_event(&self) -> CoordinatorEvent {
-        let memory = self.memory.as_ref().map(Store::due);
-        let due = self.leave_by.or_else(|| self.mesh.poll_timeout().into_iter().chain(memory).min());
+        let store = self.node.store.as_ref().map(Store::due);
+        let due = self.driver.poll_timeout().into_iter().chain(store).min();
         let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         select! {
-            recv(self.inbox) -> event => match event {
-                Ok((id, event)) => CoordinatorEvent::Session(id, event),
-                Err(_) => CoordinatorEvent::Command(Command::Leave),
-            },
+            recv(self.node.inbox) -> event => {
+                event.map_or(CoordinatorEvent::Command(Command::Leave), CoordinatorEvent::Session)
+            }
             recv(self.control) -> command => CoordinatorEvent::Command(command.unwrap_or(Command::Leave)),
             default(wait) => CoordinatorEvent::Timeout,
         }
     }
 
-    /// Queued commands come before a session event: a subscriber gets every event that arrives after its
-    /// subscription.
     fn handle_event(&mut self, event: CoordinatorEvent) {
-        if matches!(event, CoordinatorEvent::Session(..)) {
-            self.handle_queued_commands();
+        let mut first = None;
+        match event {
+            CoordinatorEvent::Session(event) => first = Some(event),
+            CoordinatorEvent::Command(command) => self.handle_command(command),
+            CoordinatorEvent::Timeout => {}
         }
-        self.handle_one_event(event);
+        let Self { driver, control, settle_waiters, node } = self;
+        driver.turn(node, |driver, node| {
+            // Queued commands come before a session event: a subscriber gets every event that arrives after its
+            // subscription. Only the commands that are queued now: others may arrive without end.
+            let event = first.take().or_else(|| node.inbox.try_recv().ok())?;
+            for command in control.try_iter().take(control.len()) {
+                handle_command(driver, node, settle_waiters, command);
+            }
+            if let Some(handle) = event.handle {
+                node.sessions.insert(event.session, handle);
+            }
+            Some((event.session, event.event))
+        });
+        self.persist_if_due();
+        self.answer_settle_waiters();
     }
 
-    fn handle_queued_commands(&mut self) {
-        // Only the commands that are queued now: others may arrive without end.
-        for _ in 0..self.control.len() {
-            let Ok(command) = self.control.try_recv() else {
-                break;
-            };
-            self.handle_one_event(CoordinatorEvent::Command(command));
+    fn handle_command(&mut self, command: Command) {
+        handle_command(&mut self.driver, &mut self.node, &mut self.settle_waiters, command);
+    }
+
+    fn persist_if_due(&mut self) {
+        let now = Instant::now();
+        if let Some(store) = self.node.store.as_mut().filter(|store| store.due() <= now) {
+            store.persist(now, self.driver.mesh().known_peers());
         }
     }
 
-    /// Session events come before timers: a frame that arrived while this thread was busy counts as received
-    /// before the peer's deadline.
-    fn handle_session_events_in_inbox(&mut self) {
-        for _ in 0..BATCH_MAX {
-            let Ok((id, event)) = self.inbox.try_recv() else {
-                break;
-            };
-            self.handle_event(CoordinatorEvent::Session(id, event));
-        }
-    }
-
-    fn handle_due_timers(&mut self) {
-        let now = self.now();
-        self.handle_routine(now);
-        if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
-            self.mesh.handle_timeout(now);
-            self.execute_outputs(now);
-        }
-        if self.memory.as_ref().is_some_and(|memory| memory.due() <= now) {
-            self.persist(now);
-        }
-        if !self.settle_waiters.is_empty() && self.mesh.is_settled(now) {
+    fn answer_settle_waiters(&mut self) {
+        if !self.settle_waiters.is_empty() && self.driver.mesh().is_settled(Instant::now()) {
             for waiter in self.settle_waiters.drain(..) {
                 let _ = waiter.try_send(());
             }
         }
     }
+}
 
-    fn handle_one_event(&mut self, event: CoordinatorEvent) {
-        let now = self.now();
-        self.handle_routine(now);
-        match event {
-            CoordinatorEvent::Timeout => {}
-            CoordinatorEvent::Command(command) => self.handle_command(now, command),
-            CoordinatorEvent::Session(id, event) => self.handle_session_event(now, id, event),
+/// Handles a command. A reply fails if its caller no longer waits.
+fn handle_command(
+    driver: &mut Driver,
+    node: &mut Threads,
+    settle_waiters: &mut Vec<Sender<()>>,
+    command: Command,
+) {
+    match command {
+        Command::Peers(reply) => {
+            driver.refresh(node);
+            let _ = reply.try_send(driver.mesh().peers(Instant::now()));
         }
-        self.execute_outputs(now);
-    }
-
-    fn handle_command(&mut self, now: Instant, command: Command) {
-        match command {
-            // A reply fails if its caller no longer waits.
-            Command::Peers(reply) => {
-                let _ = reply.try_send(self.mesh.peers(now));
-            }
-            Command::Status(reply) => {
-                let _ = reply.try_send(self.status(now));
-            }
-            Command::Broadcast(frame, reply) => {
-                let _ = reply.try_send(self.broadcast(&frame));
-            }
-            Command::Subscribe(queue) => self.subscribers.add(queue),
-            Command::Observe(observer, waiting) => self.subscribers.observe(observer, &waiting),
-            Command::Access(access) => {
-                log_access_warning(&access, &self.mesh.id());
-                // TLS first: no refused peer may complete a handshake between the two steps.
-                self.context.tls.set_access(access.clone());
-                self.mesh.handle(now, Input::Access(access));
-            }
-            Command::WhenSettled(reply) => self.settle_waiters.push(reply),
-            Command::Leave => self.leave(now),
+        Command::Status(reply) => {
+            driver.refresh(node);
+            let _ = reply.try_send(node.status(driver.mesh()));
         }
-    }
-
-    fn leave(&mut self, now: Instant) {
-        if self.leave_by.is_none() {
-            self.leave_by = Some(now + LEAVE_FLUSH);
-            // The known peers are stored before further goodbyes arrive. If all nodes stop at once, each
-            // looks for the others again at its next start.
-            self.persist(now);
-            self.memory = None;
-            self.mesh.handle(now, Input::Leave);
+        Command::Broadcast(frame, reply) => {
+            let _ = reply.try_send(node.broadcast(driver, &frame));
         }
-    }
-
-    fn handle_routine(&mut self, now: Instant) {
-        // Only the messages that are queued now: others may arrive without end.
-        for _ in 0..self.routine.len() {
-            let Ok(Received { session, message, arrived }) = self.routine.try_recv() else {
-                return;
-            };
-            self.mesh.handle(now, Input::Received { session, message, arrived });
-            self.execute_outputs(now);
+        Command::Subscribe(queue) => node.subscribers.add(queue),
+        Command::Observe(observer, waiting) => node.subscribers.observe(observer, &waiting),
+        Command::Access(access) => {
+            log_access_warning(&access, &driver.mesh().id());
+            // TLS first: no refused peer may complete a handshake between the two steps.
+            node.context.tls.set_access(access.clone());
+            driver.set_access(node, access);
         }
+        Command::WhenSettled(reply) => settle_waiters.push(reply),
+        Command::Leave => driver.leave(node),
     }
+}
 
-    /// Returns the time now, and sets the wall clock of the mesh.
-    fn now(&mut self) -> Instant {
-        self.mesh.set_wall_clock(wall_clock());
-        Instant::now()
-    }
-
-    fn persist(&mut self, now: Instant) {
-        if let Some(memory) = &mut self.memory {
-            memory.persist(now, self.mesh.known_peers());
-        }
-    }
-
-    fn handle_session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
-        let input = match event {
-            SessionEvent::Up(established) => {
-                let Established { up, handle, outlet } = *established;
-                if let Some(handle) = handle {
-                    self.sessions.insert(session, handle);
-                }
-                if let Some(handle) = self.sessions.get_mut(&session) {
-                    handle.connect(outlet);
-                }
-                Input::SessionUp(up)
-            }
-            SessionEvent::Received(message, arrived) => Input::Received { session, message, arrived },
-            SessionEvent::Drained => Input::Drained { session },
-            SessionEvent::Down(reason) => Input::SessionDown { session, reason },
-            SessionEvent::DialFailed(reason) => Input::DialFailed { session, reason },
-        };
-        let is_end = matches!(input, Input::SessionDown { .. } | Input::DialFailed { .. });
-        self.mesh.handle(now, input);
-        if is_end {
-            // Not earlier: the session sends until the mesh gives it no more messages.
-            self.sessions.remove(&session);
-        }
-    }
-
-    /// Executes the outputs of the mesh. `decided` is the time at which the mesh decided on them.
-    fn execute_outputs(&mut self, decided: Instant) {
-        while let Some(output) = self.mesh.poll_output() {
-            match output {
-                Output::Dial { session, addr, expected, source } => {
-                    self.context.counters.dials.one();
-                    let started = session::dial(&self.context, session, addr, expected, source);
-                    self.record_dial(session, started);
-                }
-                Output::Send { session, message } => self.send(session, &message, decided, When::Now),
-                Output::Post { session, message } => self.send(session, &message, decided, When::Next),
-                Output::DrainUnread { session } => self.drain_unread(session),
-                Output::Close { session, reason } => self.close(session, reason),
-                Output::Remember => {
-                    if let Some(memory) = &mut self.memory {
-                        memory.changed(Instant::now());
-                    }
-                }
-                Output::Notify(event) => self.log_and_notify(event),
-                Output::Report(report) => log_report(&report),
-            }
-        }
-    }
-
-    fn record_dial(&mut self, session: SessionId, started: io::Result<SessionHandle>) {
-        match started {
-            Ok(handle) => {
-                self.sessions.insert(session, handle);
-            }
-            Err(error) => {
-                let reason = DialError::Failed(format!("no thread or descriptor left: {error}"));
-                self.mesh.handle(Instant::now(), Input::DialFailed { session, reason });
-            }
-        }
-    }
-
-    fn drain_unread(&self, session: SessionId) {
-        if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(SessionHandle::drain_unread) {
-            // The peer neither sends nor reads. The mesh does not wait for the answer.
-            limited_log!(LogLimit::debug(), debug, { session:% = session },
-                "outbox full; unread frames are not drained");
-        }
-    }
-
-    fn close(&mut self, session: SessionId, reason: ByeReason) {
-        if let Some(Err(session::OutboxFull)) = self.sessions.get(&session).map(|handle| handle.bye(reason)) {
-            // There is no room for a goodbye.
-            self.sessions.remove(&session);
-        }
-    }
-
-    fn log_and_notify(&mut self, event: Event) {
-        if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
-            if suppressed > 0 {
-                log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
-            }
-            log_event(&event);
-        }
-        self.notify(event);
-    }
-
-    fn send(&mut self, session: SessionId, message: &Message, decided: Instant, when: When) {
-        if let Message::Ping { seq, .. } = message {
-            log::trace!(session:% = session, ping = *seq; "sending a ping");
-        }
-        let Some(handle) = self.sessions.get(&session) else {
-            return;
-        };
-        let sent = if let Message::Heartbeat { seq, echo, digest } = *message {
-            let heartbeat = Heartbeat { seq, echo, digest, decided };
-            match when {
-                When::Now => handle.beat(heartbeat),
-                When::Next => handle.post(heartbeat),
-            }
-        } else {
-            match wire::encode(message) {
-                Ok(frame) => handle.send(frame),
-                Err(error) => return log_unsendable(session, &error),
-            }
-        };
-        if let Err(session::OutboxFull) = sent {
-            self.drop_slow_peer(session);
-        }
-    }
-
-    /// Ends the session of a peer that does not read its frames, without a goodbye.
-    fn drop_slow_peer(&mut self, session: SessionId) {
-        self.context.counters.peers_too_slow.one();
-        self.sessions.remove(&session);
-        let reason = DisconnectReason::Slow;
-        self.mesh.handle(Instant::now(), Input::SessionDown { session, reason });
-    }
-
-    fn notify(&mut self, event: Event) {
-        self.subscribers.publish(event);
-    }
-
+impl Threads {
     /// Queues one encoded frame for all peers. A slow peer misses it and delays no other peer.
-    fn broadcast(&self, frame: &Frame) -> Delivery {
+    fn broadcast(&self, driver: &Driver, frame: &Frame) -> Delivery {
         let mut builder = BroadcastBuilder::new(self.sessions.len());
-        if self.leave_by.is_none() {
-            let active = self.mesh.active_sessions();
+        if !driver.is_leaving() {
+            let active = driver.mesh().active_sessions();
             for handle in active.filter_map(|(_, session)| self.sessions.get(&session)) {
                 match handle.offer(Arc::clone(frame), builder.receipt()) {
                     Ok(()) => builder.reached(),
-                    Err(session::OutboxFull) => {
+                    Err(OutboxFull) => {
                         self.context.counters.messages_missed.one();
                         builder.missed();
                     }
@@ -377,18 +200,121 @@ impl Coordinator {
         builder.finish()
     }
 
-    fn status(&self, now: Instant) -> Status {
+    fn status(&self, mesh: &Mesh) -> Status {
         let outboxes = self.sessions.values().map(SessionHandle::backlog);
         Status {
-            mesh: self.mesh.status(now),
+            mesh: mesh.status(Instant::now()),
             totals: self.context.counters.totals(),
             queues: Queues {
-                inbox: self.inbox.len() + self.routine.len(),
+                inbox: self.inbox.len(),
                 events: self.subscribers.backlog(),
                 outboxes: outboxes.clone().sum(),
                 outbox_longest: outboxes.max().unwrap_or(0),
             },
         }
+    }
+}
+
+impl Effects for Threads {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wall_clock(&self) -> UnixTime {
+        wall_clock()
+    }
+
+    fn dial(
+        &mut self,
+        session: SessionId,
+        addr: DialAddr,
+        expected: Expected,
+        source: DialSource,
+    ) -> Result<(), DialError> {
+        self.context.counters.dials.one();
+        let started = session::dial(&self.context, session, addr, expected, source);
+        let handle =
+            started.map_err(|error| DialError::Failed(format!("no thread or descriptor left: {error}")))?;
+        self.sessions.insert(session, handle);
+        Ok(())
+    }
+
+    fn send(&mut self, session: SessionId, message: Message) -> Result<(), OutboxFull> {
+        if let Message::Ping { seq, .. } = &message {
+            log::trace!(session:% = session, ping = *seq; "sending a ping");
+        }
+        let Some(handle) = self.sessions.get(&session) else {
+            return Ok(());
+        };
+        let sent = match wire::encode(&message) {
+            Ok(frame) => handle.send(frame),
+            Err(error) => {
+                log_unsendable(session, &error);
+                return Ok(());
+            }
+        };
+        if sent.is_err() {
+            self.context.counters.peers_too_slow.one();
+        }
+        sent
+    }
+
+    fn heartbeat(&mut self, session: SessionId) {
+        if let Some(handle) = self.sessions.get(&session) {
+            handle.heartbeat();
+        }
+    }
+
+    fn heard(&self, session: SessionId) -> Option<Instant> {
+        self.sessions.get(&session)?.heard()
+    }
+
+    fn drain_unread(&mut self, session: SessionId) {
+        if let Some(handle) = self.sessions.get(&session) {
+            handle.drain_unread();
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: ByeReason) -> Result<(), OutboxFull> {
+        self.sessions.get(&session).map_or(Ok(()), |handle| handle.bye(reason))
+    }
+
+    fn release(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+    }
+
+    fn has_no_sessions(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    fn set_vitals(&mut self, vitals: Vitals) {
+        self.context.vitals.set(vitals);
+    }
+
+    fn persist_soon(&mut self, now: Instant, _mesh: &Mesh) {
+        if let Some(store) = &mut self.store {
+            store.changed(now);
+        }
+    }
+
+    fn persist_last(&mut self, now: Instant, mesh: &Mesh) {
+        if let Some(mut store) = self.store.take() {
+            store.persist(now, mesh.known_peers());
+        }
+    }
+
+    fn notify(&mut self, event: Event) {
+        if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
+            if suppressed > 0 {
+                log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
+            }
+            log_event(&event);
+        }
+        self.subscribers.publish(event);
+    }
+
+    fn report(&mut self, report: Report) {
+        log_report(&report);
     }
 }
 
@@ -401,35 +327,42 @@ mod tests {
     use crate::event::DownReason;
     use crate::limits::{OUTBOX_FRAMES, PEERS_MAX};
     use crate::mesh::SessionUp;
+    use crate::session::SessionEvent;
     use crate::trust::identity::Identity;
     use crate::trust::peer_id::PeerId;
     use crate::wire::Hello;
 
     fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
         let identity = Identity::generate().unwrap();
-        let (context, inbox, routine) = session::context(&identity);
+        let (context, inbox) = session::context(&identity);
         let (events, seen) = queue::bounded(usize::MAX);
         let coordinator = Coordinator {
-            mesh: Mesh::new(Config::default(), identity.id(), 1, 1, now),
-            memory: None,
-            context,
-            inbox,
-            routine,
+            driver: Driver::new(Mesh::new(Config::default(), identity.id(), 1, 1, now)),
             control: bounded(1).1,
-            subscribers: Subscribers::new(events, Arc::default()),
-            sessions: BTreeMap::new(),
-            member_log: MemberLog::new(PEERS_MAX),
-            leave_by: None,
             settle_waiters: Vec::new(),
+            node: Threads {
+                store: None,
+                context,
+                inbox,
+                subscribers: Subscribers::new(events, Arc::default()),
+                sessions: BTreeMap::new(),
+                member_log: MemberLog::new(PEERS_MAX),
+            },
         };
         (coordinator, seen)
     }
 
-    fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle, now: Instant) {
+    fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
-        coordinator.sessions.insert(session, handle);
-        coordinator.mesh.handle(now, Input::SessionUp(SessionUp { session, peer, hello, remote }));
+        let event = SessionEvent::Up(Box::new(SessionUp { session, peer, hello, remote }));
+        let event = FromSession { session, event, handle: Some(handle) };
+        coordinator.handle_event(CoordinatorEvent::Session(event));
+    }
+
+    fn received(session: SessionId, message: Message, arrived: Instant) -> CoordinatorEvent {
+        let event = SessionEvent::Received { message, arrived, rtt: None };
+        CoordinatorEvent::Session(FromSession { session, event, handle: None })
     }
 
     #[test]
@@ -438,7 +371,7 @@ mod tests {
         let (mut coordinator, _) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, _outbox) = session::stuck().unwrap();
-        up(&mut coordinator, session, handle, now);
+        up(&mut coordinator, session, handle);
         let (control, commands) = bounded(3);
         coordinator.control = commands;
         let subscribed = [(); 3].map(|()| {
@@ -447,7 +380,7 @@ mod tests {
             events
         });
         let message = Message::Broadcast { text: "hello".to_owned() };
-        coordinator.handle_event(CoordinatorEvent::Session(session, SessionEvent::Received(message, now)));
+        coordinator.handle_event(received(session, message, now));
         for events in subscribed {
             assert!(events.try_iter().any(|event| matches!(event, Event::Message { .. })));
         }
@@ -455,22 +388,25 @@ mod tests {
 
     #[test]
     fn peer_that_reads_nothing_is_dropped_when_its_outbox_is_full() {
-        let mut now = crate::test_now();
+        let now = crate::test_now();
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, _outbox) = session::stuck().unwrap();
-        up(&mut coordinator, session, handle, now);
-        let mut rounds = 0;
-        // The peer is alive: it sends heartbeats, but does not read ours.
-        while coordinator.sessions.contains_key(&session) {
-            now += Duration::from_secs(1);
-            rounds += 1;
-            assert!(rounds <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
-            let message = Message::Heartbeat { seq: 1, echo: None, digest: 0 };
-            coordinator.handle_session_event(now, session, SessionEvent::Received(message, now));
-            coordinator.mesh.handle_timeout(now);
-            coordinator.execute_outputs(now);
+        up(&mut coordinator, session, handle);
+        let is_connected = |coordinator: &Coordinator| coordinator.node.sessions.contains_key(&session);
+        // Heartbeats take no room.
+        let before = coordinator.node.sessions[&session].backlog();
+        (0..OUTBOX_FRAMES).for_each(|_| coordinator.node.heartbeat(session));
+        assert_eq!(coordinator.node.sessions[&session].backlog(), before);
+        let frame = wire::encode(&Message::PeersRequest).unwrap();
+        let mut frames = 0;
+        while coordinator.node.sessions[&session].send(Arc::clone(&frame)).is_ok() {
+            frames += 1;
+            assert!(frames <= OUTBOX_FRAMES, "its outbox holds more than {OUTBOX_FRAMES} frames");
         }
+        // The mesh answers this, and there is no room.
+        coordinator.handle_event(received(session, Message::PeersRequest, now));
+        assert!(!is_connected(&coordinator));
         let downs: Vec<DownReason> = seen
             .try_iter()
             .filter_map(|event| if let Event::Down { reason, .. } = event { Some(reason) } else { None })
@@ -484,23 +420,25 @@ mod tests {
         let (mut coordinator, seen) = coordinator(now);
         let session = SessionId::accepted(1);
         let (handle, outbox) = session::stuck().unwrap();
-        up(&mut coordinator, session, handle, now);
+        up(&mut coordinator, session, handle);
+        let before = coordinator.node.sessions[&session].backlog();
         let frame = wire::encode(&Message::Broadcast { text: "hello".to_owned() }).unwrap();
-        let deliveries: Vec<Delivery> = (0..OUTBOX_FRAMES).map(|_| coordinator.broadcast(&frame)).collect();
+        let deliveries: Vec<Delivery> =
+            (0..OUTBOX_FRAMES).map(|_| coordinator.node.broadcast(&coordinator.driver, &frame)).collect();
         let reached: usize = deliveries.iter().map(Delivery::reached).sum();
         let missed: usize = deliveries.iter().map(Delivery::missed).sum();
         assert_eq!(
-            (reached + missed, coordinator.status(now).queues.outbox_longest),
-            (OUTBOX_FRAMES, reached)
+            (reached + missed, coordinator.node.status(coordinator.driver.mesh()).queues.outbox_longest),
+            (OUTBOX_FRAMES, before + reached)
         );
         assert!(reached > 0 && reached <= OUTBOX_FRAMES / 2, "{reached}");
-        assert!(coordinator.sessions[&session].send(frame).is_ok());
+        assert!(coordinator.node.sessions[&session].send(frame).is_ok());
         assert!(seen.try_iter().all(|event| !matches!(event, Event::Down { .. })));
         // Nothing was written.
         assert!(deliveries.iter().all(|delivery| delivery.wait(Duration::ZERO) == 0));
         // A wait does not include sessions that have ended.
         drop(outbox);
-        coordinator.sessions.clear();
+        coordinator.node.sessions.clear();
         assert_eq!(deliveries[0].wait(Duration::from_secs(60)), 0);
     }
 }

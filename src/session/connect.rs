@@ -39,12 +39,8 @@ pub(super) fn open(
     deadline: Instant,
     mut interrupted: impl FnMut() -> bool,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    // The system's resolver may block for an unbounded time, and its modules may need a large stack. No other
-    // session waits for it: each lookup and each handshake has its own stack.
-    let look_up = |host: &str, port| {
-        let found = context.stacks.run(|| (host, port).to_socket_addrs().map_err(not_found))??;
-        Ok(found.collect())
-    };
+    // The system's resolver may block for an unbounded time. No other session waits for it.
+    let look_up = |host: &str, port| Ok((host, port).to_socket_addrs().map_err(not_found)?.collect());
     let turn = fastrand::usize(..);
     let addrs = resolve(route, &context.lookups, turn, Instant::now(), look_up)?;
     connect_in_turn(&addrs, deadline, Instant::now, |addr, deadline| {

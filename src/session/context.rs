@@ -1,58 +1,85 @@
 //! The state that all sessions of a node share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[cfg(test)]
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
 use super::counters::Counters;
-use super::events::{Received, SessionEvent};
+use super::events::SessionEvent;
 use super::hello::HelloExchange;
 use super::lookups::Lookups;
-use super::stacks::Stacks;
-use crate::mesh::SessionId;
+use super::session_handle::SessionHandle;
+use crate::mesh::{SessionId, Vitals};
 use crate::net::addr::LocalIp;
 #[cfg(test)]
 use crate::trust::access::Access;
 #[cfg(test)]
 use crate::trust::identity::Identity;
+use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
-use crate::util::queue;
 #[cfg(test)]
 use crate::wire::Hello;
 
 /// The state that all sessions of a node share.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// This node's id.
+    pub(crate) id: PeerId,
     pub(crate) tls: Tls,
-    pub(crate) hello_exchange: HelloExchange,
-    pub(crate) stacks: Stacks,
+    pub(crate) hello_exchange: Arc<HelloExchange>,
     pub(crate) lookups: Lookups,
     /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
-    pub(crate) inbox: Sender<(SessionId, SessionEvent)>,
-    /// Queue for messages that need not wake the coordinator.
-    pub(crate) routine: queue::Sender<Received>,
+    pub(crate) inbox: Sender<FromSession>,
+    /// This node's vitals, which the coordinator sets and the sessions send.
+    pub(crate) vitals: SharedVitals,
     pub(crate) counters: Arc<Counters>,
 }
 
-/// A context for tests, with the receivers of its session events and of its routine messages.
+/// An event in the coordinator's inbox.
+#[derive(Debug)]
+pub(crate) struct FromSession {
+    pub(crate) session: SessionId,
+    pub(crate) event: SessionEvent,
+    /// The handle of an accepted session that has come up. The coordinator already has that of a dialled one.
+    pub(crate) handle: Option<SessionHandle>,
+}
+
+/// Vitals that one thread sets and others read. A reader may get a new and an old part; the next heartbeat mends that.
+#[derive(Debug, Default)]
+pub(crate) struct SharedVitals {
+    digest: AtomicU64,
+    interval_ms: AtomicU32,
+}
+
+impl SharedVitals {
+    pub(crate) fn set(&self, vitals: Vitals) {
+        self.digest.store(vitals.digest, Ordering::Relaxed);
+        self.interval_ms.store(vitals.interval_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Vitals {
+        let digest = self.digest.load(Ordering::Relaxed);
+        Vitals { digest, interval_ms: self.interval_ms.load(Ordering::Relaxed) }
+    }
+}
+
+/// A context for tests, with the receiver of its sessions' events.
 #[cfg(test)]
-pub(crate) fn context(
-    identity: &Identity,
-) -> (Arc<Context>, Receiver<(SessionId, SessionEvent)>, Receiver<Received>) {
-    let (inbox, reports) = crossbeam_channel::bounded(1);
-    let (routine, beats) = queue::bounded(1);
+pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSession>) {
+    let (inbox, events) = crossbeam_channel::bounded(1);
     let context = Context {
+        id: identity.id(),
         tls: Tls::new(identity, Access::default()).unwrap(),
-        hello_exchange: HelloExchange::new(Hello::plain(), Vec::new()),
-        stacks: Stacks::default(),
+        hello_exchange: Arc::new(HelloExchange::new(Hello::plain(), Vec::new())),
         lookups: Lookups::new(crate::test_now()),
         source: None,
         inbox,
-        routine,
+        vitals: SharedVitals::default(),
         counters: Arc::default(),
     };
-    (Arc::new(context), reports, beats)
+    (Arc::new(context), events)
 }

@@ -1,311 +1,257 @@
-//! An established session: carries frames both ways, and exchanges goodbyes at its end.
+//! The loop of a session whose TLS handshake is complete: waits, reads, decrypts, encrypts and writes. Every rule is
+//! in [`Protocol`].
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crossbeam_channel::{SendError, TrySendError};
+use crossbeam_channel::TryRecvError;
 
-use super::events::{Received, SessionEvent};
-use super::link::{self, Interest, LinkError, Stream};
-use super::outlet::{Next, Outlet, Shared};
-use super::rate_limit::FrameRateLimit;
-use super::thread::{Ending, Session};
-use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
-use crate::mesh::{DisconnectReason, SessionId};
+use super::base::Session;
+use super::context::FromSession;
+use super::events::SessionEvent;
+use super::failure::Failure;
+use super::handshake::Secured;
+use super::hello::Role;
+use super::link::{Link, LinkError, Stream};
+use super::pending::PendingGuard;
+use super::protocol::{Ends, Protocol, Request, Transmit};
+use super::session_handle::Outgoing;
+use crate::mesh::DisconnectReason;
+use crate::session::delivery::Receipt;
 use crate::util::log_limit::{LogLimit, limited_log};
-use crate::wire::{self, ByeReason, FrameReader, Message};
 
-/// Progress of the coordinator's request to drain unread frames.
+/// Requests are handled until their frames have this many bytes; then the socket is asked to take them.
+const WRITE_BATCH_BYTES: usize = 16 * 1024;
+
+/// Whether to look for requests again without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drain {
-    Idle,
-    Requested,
-    /// The socket has been read since the request. The frames from that read are delivered first.
-    Read,
+enum Requests {
+    AllTaken,
+    MoreLeft,
 }
 
-/// Treatment of frames that arrive after our goodbye.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LateFrames {
-    Deliver,
-    Discard,
+pub(super) struct Established {
+    session: Session,
+    ends: Ends,
+    protocol: Protocol,
+    link: Box<Link>,
+    /// Receipts of messages that are encrypted and not yet handed to the system.
+    unwritten: Vec<Receipt>,
+    /// For an accepted connection, until the session is up.
+    pending: Option<PendingGuard>,
+    /// The connection takes no more frames after the bytes that wait.
+    is_closing: bool,
+    /// The connection broke: nothing more is written.
+    is_broken: bool,
 }
 
-/// The receiving side of an established session.
-struct Incoming<'a> {
-    frames: &'a mut FrameReader,
-    stream: Stream,
-    /// Time of the last read from the socket.
-    arrived: Instant,
-    rate_limit: FrameRateLimit,
-    drain: Drain,
-}
-
-impl<'a> Incoming<'a> {
-    fn new(frames: &'a mut FrameReader, now: Instant) -> Self {
-        let rate_limit = FrameRateLimit::new(now);
-        Self { frames, stream: Stream::Open, arrived: now, rate_limit, drain: Drain::Idle }
+impl Established {
+    pub(super) fn new(session: Session, secured: Secured) -> Self {
+        let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
+        let (now, id) = (Instant::now(), session.id);
+        let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
+        let ends = Ends { session: id, own: session.context.id, peer, remote };
+        let exchange = session.context.hello_exchange.clone();
+        let vitals = session.context.vitals.get();
+        let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
+        protocol.handle_bytes(now, &early);
+        let unwritten = Vec::new();
+        Self { session, ends, protocol, link, unwritten, pending, is_closing: false, is_broken: false }
     }
 
-    /// Reads from the socket.
-    ///
-    /// # Errors
-    /// The TLS connection failed. If the socket failed, the stream has ended, without an error.
-    fn read(&mut self, shared: &Shared) -> Result<(), LinkError> {
-        let read = shared.lock().link.read(self.frames);
-        self.stream = match read {
-            Ok(stream) => stream,
-            Err(error @ (LinkError::Tls(_) | LinkError::Rejected(_))) => return Err(error),
-            // Frames that arrived before the connection broke still count, above all a Bye.
-            Err(LinkError::Io(_)) => Stream::Ended,
-        };
-        self.arrived = Instant::now();
-        Ok(())
-    }
-}
-
-impl Session {
-    /// Carries frames both ways until the session ends.
-    pub(super) fn run_established(
-        &mut self,
-        shared: &Shared,
-        frames: &mut FrameReader,
-        ending: &mut Ending<'_>,
-    ) -> Result<DisconnectReason, LinkError> {
-        let mut incoming = Incoming::new(frames, Instant::now());
-        let socket = shared.lock().link.socket();
-        if let Some(reason) = self.stop {
-            return self.close(shared, &mut incoming, ending, reason);
+    /// Runs until the session has ended, and reports its end.
+    pub(super) fn run(mut self) {
+        self.carry();
+        self.count_frames();
+        if let Some(violation) = self.protocol.take_violation() {
+            limited_log!(LogLimit::new(), warn, { session:% = self.ends.session, reason:% = violation },
+                "peer broke the protocol; session closed");
         }
-        loop {
-            let (next, stalled_since) = {
-                let mut outlet = shared.lock();
-                outlet.pump()?;
-                (outlet.next.take(), outlet.stalled_since)
-            };
-            match next {
-                Some(Next::Bye(reason)) => return self.close(shared, &mut incoming, ending, reason),
-                Some(Next::Gone) => return Ok(DisconnectReason::Closed),
-                Some(Next::DrainUnread) => incoming.drain = Drain::Requested,
-                None => {}
-            }
+        if let Some(failure) = self.protocol.take_failure() {
+            self.report_failure(failure);
+        }
+    }
 
+    fn carry(&mut self) {
+        loop {
             let now = Instant::now();
-            let resume_at = match self.deliver_frames(shared, &mut incoming, ending, now) {
-                ControlFlow::Continue(resume_at) => resume_at,
-                ControlFlow::Break(reason) => return Ok(reason),
+            self.protocol.set_vitals(self.session.context.vitals.get());
+            let requests = self.take_requests(now);
+            self.protocol.handle_timeout(now);
+            loop {
+                // Answers go out before this thread may wait for room in the coordinator's inbox.
+                self.transmit(now);
+                match self.protocol.poll_event(now) {
+                    Some(event) => {
+                        self.transmit(now);
+                        if !self.deliver(event) {
+                            return;
+                        }
+                    }
+                    None if self.protocol.has_transmits() => {}
+                    None => break,
+                }
+            }
+            if self.protocol.is_closed() {
+                return;
+            }
+            self.count_frames();
+            if self.protocol.is_up() {
+                self.session.end.signals.set_heard(self.protocol.heard());
+            }
+            self.wait(now, requests);
+        }
+    }
+
+    fn take_requests(&mut self, now: Instant) -> Requests {
+        if self.session.end.signals.take_drain_request() {
+            self.read();
+            self.protocol.handle_request(now, Request::DrainUnread);
+        }
+        if self.protocol.wants_requests() && self.session.end.signals.take_heartbeat_request() {
+            self.protocol.handle_request(now, Request::Heartbeat);
+        }
+        let mut bytes = 0;
+        while self.protocol.wants_requests() {
+            if bytes >= WRITE_BATCH_BYTES {
+                return Requests::MoreLeft;
+            }
+            let (request, receipt) = match self.session.end.outbox.try_recv() {
+                Ok(Outgoing::Request(request)) => (request, None),
+                Ok(Outgoing::Message(frame, receipt)) => (Request::Send(frame), Some(receipt)),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.protocol.handle_request(now, Request::Release);
+                    break;
+                }
             };
-            if incoming.stream == Stream::Ended {
-                return Ok(DisconnectReason::Closed);
+            if let Request::Send(frame) = &request {
+                bytes += frame.len();
             }
-            if incoming.drain == Drain::Read {
-                incoming.drain = Drain::Idle;
-                if ending.inbox.send((self.id, SessionEvent::Drained)).is_err() {
-                    return Ok(DisconnectReason::Closed);
+            let is_sent = self.protocol.handle_request(now, request);
+            self.unwritten.extend(receipt.filter(|_| is_sent));
+        }
+        Requests::AllTaken
+    }
+
+    /// Encrypts and writes what the protocol sends, as far as the socket takes it.
+    fn transmit(&mut self, now: Instant) {
+        if self.is_broken {
+            while self.protocol.poll_transmit().is_some() {}
+            return self.protocol.handle_transmitted(now, true);
+        }
+        if !self.protocol.has_transmits() && !self.link.is_write_pending() {
+            return;
+        }
+        match self.try_transmit() {
+            Ok(is_done) => {
+                if is_done {
+                    self.unwritten.drain(..).for_each(Receipt::written);
+                }
+                if is_done && self.is_closing {
+                    self.link.shutdown_write();
+                }
+                self.protocol.handle_transmitted(now, is_done);
+            }
+            Err(error) => self.broken(&error),
+        }
+    }
+
+    fn try_transmit(&mut self) -> Result<bool, LinkError> {
+        while let Some(transmit) = self.protocol.poll_transmit() {
+            match transmit {
+                Transmit::Frame(frame) => self.link.queue(&frame)?,
+                Transmit::Close => {
+                    self.link.close_notify();
+                    self.is_closing = true;
                 }
             }
+        }
+        self.link.flush()
+    }
 
-            let stall_ends = stalled_since.map(|since| since + WRITE_STALL);
-            if stall_ends.is_some_and(|at| now >= at) {
-                return Ok(DisconnectReason::Slow);
+    /// Reports an event. Returns whether the session goes on.
+    fn deliver(&mut self, event: SessionEvent) -> bool {
+        if event.is_end() {
+            self.session.ending.report(event);
+            return true;
+        }
+        let mut handle = None;
+        if matches!(event, SessionEvent::Up(_)) {
+            if self.pending.take().is_some_and(|pending| !pending.complete()) {
+                self.report_failure(Failure::Evicted);
+                return false;
             }
-            let deadline = resume_at.into_iter().chain(stall_ends).min();
-            let interest = Interest { reading: resume_at.is_none(), writing: stalled_since.is_some() };
-            let reads_at_once = incoming.drain == Drain::Requested;
-            if reads_at_once {
-                incoming.drain = Drain::Read;
+            self.log_up();
+            self.session.end.signals.set_heard(self.protocol.heard());
+            self.session.ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
+            handle = self.session.handle.take();
+        }
+        // Fails only if the coordinator has ended.
+        let session = self.ends.session;
+        self.session.context.inbox.send(FromSession { session, event, handle }).is_ok()
+    }
+
+    /// Waits for a request, bytes, room in the socket or the next deadline; then reads.
+    fn wait(&mut self, now: Instant, requests: Requests) {
+        let deadline = match requests {
+            Requests::AllTaken => self.protocol.poll_timeout(),
+            Requests::MoreLeft => Some(now),
+        };
+        match self.link.wait(&self.session.end.waker, self.protocol.wants_bytes(), deadline) {
+            Ok(ready) => {
+                if ready.woken && self.pending.as_ref().is_some_and(PendingGuard::is_evicted) {
+                    self.protocol.fail(Failure::Evicted);
+                } else if ready.readable {
+                    self.read();
+                }
             }
-            if (reads_at_once || link::wait(&socket, &self.waker, interest, deadline)?.readable)
-                && let Err(error) = incoming.read(shared)
-            {
-                return Ok(self.protocol_error(shared, &mut incoming, ending, &error));
+            Err(error) => self.broken(&error),
+        }
+    }
+
+    fn read(&mut self) {
+        let (now, protocol) = (Instant::now(), &mut self.protocol);
+        match self.link.read(|bytes| protocol.handle_bytes(now, bytes)) {
+            Ok(Stream::Open) => {}
+            Ok(Stream::Ended) | Err(LinkError::Io(_)) => protocol.handle_end(),
+            Err(error @ (LinkError::Tls(_) | LinkError::Rejected(_))) => {
+                protocol.handle_tls_error(Failure::Link(error));
             }
         }
     }
 
-    /// Delivers the complete frames that have been read, as the rate limit allows. Returns the time at which
-    /// the rate limit allows more, `None` if no complete frame is left, or the reason why the session ends.
-    fn deliver_frames(
-        &mut self,
-        shared: &Shared,
-        incoming: &mut Incoming<'_>,
-        ending: &mut Ending<'_>,
-        now: Instant,
-    ) -> ControlFlow<DisconnectReason, Option<Instant>> {
-        loop {
-            // At the end of the stream nothing more can flood in.
-            if incoming.stream == Stream::Open
-                && let Err(resume_at) = incoming.rate_limit.admit(now)
-            {
-                return ControlFlow::Continue(Some(resume_at));
-            }
-            match incoming.frames.next_message() {
-                Ok(None) => {
-                    incoming.rate_limit.give_back();
-                    return ControlFlow::Continue(None);
-                }
-                Ok(Some(Message::Bye(reason))) => {
-                    let _ = self.receive_bye(&mut shared.end(), ending, reason);
-                    return ControlFlow::Break(DisconnectReason::Bye(reason));
-                }
-                Ok(Some(Message::Hello(_))) => {
-                    let reason = self.protocol_error(shared, incoming, ending, &"a second Hello");
-                    return ControlFlow::Break(reason);
-                }
-                Ok(Some(mut message)) => {
-                    self.context.counters.frames_received.one();
-                    shared.lock().waits.received(&mut message);
-                    if self.deliver(ending, message, incoming.arrived).is_err() {
-                        return ControlFlow::Break(DisconnectReason::Closed);
-                    }
-                }
-                Err(error) => {
-                    return ControlFlow::Break(self.protocol_error(shared, incoming, ending, &error));
-                }
-            }
+    /// Nothing can be written any more. What the peer sent before still counts, above all its goodbye.
+    fn broken(&mut self, error: &LinkError) {
+        limited_log!(LogLimit::debug(), debug,
+            { peer:% = self.ends.peer.short(), addr:% = self.ends.remote, reason:% = error },
+            "connection broke; session closed");
+        if !self.is_broken {
+            self.is_broken = true;
+            self.read();
+            self.protocol.handle_end();
         }
     }
 
-    /// Passes a message to the coordinator, without waking it if the message is routine.
-    fn deliver(
-        &mut self,
-        ending: &Ending<'_>,
-        mut message: Message,
-        arrived: Instant,
-    ) -> Result<(), SendError<(SessionId, SessionEvent)>> {
-        if self.routine.is_routine(&message) {
-            let received = Received { session: self.id, message, arrived };
-            match self.context.routine.try_send(received) {
-                Ok(()) => return Ok(()),
-                // The coordinator has not read this queue for long: it is woken, and this session waits.
-                Err(TrySendError::Full(received) | TrySendError::Disconnected(received)) => {
-                    message = received.message;
-                }
-            }
-        }
-        ending.inbox.send((self.id, SessionEvent::Received(message, arrived)))
+    fn report_failure(&mut self, failure: Failure) {
+        let remote = (!self.ends.session.is_dialled()).then_some(self.ends.remote);
+        self.session.report_failure(remote, failure);
     }
 
-    /// Ends the session as the coordinator asks.
-    fn close(
-        &mut self,
-        shared: &Shared,
-        incoming: &mut Incoming<'_>,
-        ending: &Ending<'_>,
-        reason: ByeReason,
-    ) -> Result<DisconnectReason, LinkError> {
-        self.send_bye(&mut shared.end(), incoming, ending, reason, LateFrames::Deliver)?;
-        Ok(DisconnectReason::Closed)
+    fn log_up(&self) {
+        let counters = &self.session.context.counters;
+        if self.ends.session.is_dialled() {
+            counters.handshakes_dialled_completed.one();
+        } else {
+            counters.handshakes_accepted_completed.one();
+        }
+        limited_log!(LogLimit::debug(), debug,
+            { session:% = self.ends.session, peer:% = self.ends.peer.short(), addr:% = self.ends.remote },
+            "session up");
     }
 
-    /// Sends a goodbye, then takes in the frames that the peer sent before it read the goodbye.
-    fn send_bye(
-        &mut self,
-        outlet: &mut Outlet,
-        incoming: &mut Incoming<'_>,
-        ending: &Ending<'_>,
-        reason: ByeReason,
-        late_frames: LateFrames,
-    ) -> Result<(), LinkError> {
-        let deadline = Instant::now() + LINGER;
-        if let Ok(frame) = wire::encode(&Message::Bye(reason)) {
-            outlet.link.queue(&frame)?;
-        }
-        outlet.link.close_notify();
-        let mut is_shut = false;
-        loop {
-            if outlet.link.flush()? && !is_shut {
-                outlet.acknowledge();
-                outlet.link.shutdown_write();
-                is_shut = true;
-            }
-            if late_frames == LateFrames::Discard {
-                *incoming.frames = FrameReader::new();
-            }
-            if !self.deliver_late_frames(outlet, incoming.frames, ending) {
-                return Ok(());
-            }
-            let is_over = incoming.stream == Stream::Ended && is_shut;
-            if is_over || Instant::now() >= deadline {
-                return Ok(());
-            }
-            let reading = incoming.stream == Stream::Open;
-            let ready = outlet.link.wait(&self.waker, reading, Some(deadline))?;
-            if ready.woken && outlet.is_let_go() {
-                return Ok(());
-            }
-            if ready.readable {
-                incoming.stream = outlet.link.read(incoming.frames)?;
-            }
-        }
-    }
-
-    /// Delivers the complete frames that arrived after our goodbye. Returns whether more may follow.
-    fn deliver_late_frames(
-        &mut self,
-        outlet: &mut Outlet,
-        frames: &mut FrameReader,
-        ending: &Ending<'_>,
-    ) -> bool {
-        loop {
-            match frames.next_message() {
-                Ok(None) => return true,
-                Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => return false,
-                Ok(Some(mut message)) => {
-                    outlet.waits.received(&mut message);
-                    if self.deliver(ending, message, Instant::now()).is_err() {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends the session after the peer's goodbye. The peer reads on, so the frames that were queued before
-    /// the coordinator learns of the goodbye still go out.
-    fn receive_bye(
-        &mut self,
-        outlet: &mut Outlet,
-        ending: &mut Ending<'_>,
-        reason: ByeReason,
-    ) -> Result<(), LinkError> {
-        ending.report(SessionEvent::Down(DisconnectReason::Bye(reason)));
-        let deadline = Instant::now() + LEAVE_FLUSH;
-        let mut is_last = false;
-        loop {
-            outlet.pump()?;
-            // The coordinator drops its handle once it knows, so no frame is missed. Its last request stays in
-            // `next`, and nothing more is sent.
-            if outlet.next.is_some() {
-                if !is_last {
-                    is_last = true;
-                    outlet.link.close_notify();
-                    continue;
-                }
-                if !outlet.link.is_write_pending() {
-                    return Ok(());
-                }
-            }
-            if Instant::now() >= deadline {
-                return Ok(());
-            }
-            outlet.link.wait(&self.waker, false, Some(deadline))?;
-        }
-    }
-
-    /// Ends the session of a peer that broke the protocol.
-    fn protocol_error(
-        &mut self,
-        shared: &Shared,
-        incoming: &mut Incoming<'_>,
-        ending: &Ending<'_>,
-        error: &dyn std::fmt::Display,
-    ) -> DisconnectReason {
-        limited_log!(LogLimit::new(), warn, { session:% = self.id, reason:% = error },
-            "peer broke the protocol; session closed");
-        // The rest of the stream cannot be understood, and must not be delivered past the rate limit.
-        let outlet = &mut shared.end();
-        let _ = self.send_bye(outlet, incoming, ending, ByeReason::Protocol, LateFrames::Discard);
-        DisconnectReason::Protocol
+    fn count_frames(&mut self) {
+        let (sent, received) = self.protocol.take_frame_counts();
+        self.session.context.counters.frames_sent.add(sent);
+        self.session.context.counters.frames_received.add(received);
     }
 }

@@ -1,41 +1,61 @@
 //! The events that a session sends to the coordinator.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::outlet::Shared;
-use super::session_handle::SessionHandle;
-use crate::mesh::{DialError, DisconnectReason, SessionId, SessionUp};
+use crate::mesh::{DialError, DisconnectReason, Input, SessionId, SessionUp, Vitals};
 use crate::wire::Message;
 
 /// An event of a session. The session blocks while the coordinator's inbox is full; TCP then slows the peer down.
-#[derive(Debug)]
-pub(crate) enum SessionEvent {
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
     /// The session is authenticated, and both sides have sent their Hello.
-    Up(Box<Established>),
-    /// A message, and the time at which it arrived.
-    Received(Message, Instant),
-    /// All frames that had arrived at the request to drain have been delivered.
-    Drained,
+    Up(Box<SessionUp>),
+    /// A message arrived that is no heartbeat.
+    Received {
+        /// The message.
+        message: Message,
+        /// The time at which it arrived.
+        arrived: Instant,
+        /// The last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
+    },
+    /// A heartbeat or an acknowledgement arrived and brought news.
+    Heartbeat {
+        /// What the peer told of itself.
+        vitals: Vitals,
+        /// The time at which it arrived.
+        arrived: Instant,
+        /// The last round-trip time, if it has not been reported yet.
+        rtt: Option<Duration>,
+    },
+    /// All messages that had arrived at the request to drain have been delivered.
+    Drained {
+        /// The time at which the last message arrived.
+        heard: Instant,
+    },
     /// The session was up and has ended; no event follows.
     Down(DisconnectReason),
     /// The dial ended without a session; no event follows.
     DialFailed(DialError),
 }
 
-/// A session that has come up, with its sending side.
-#[derive(Debug)]
-pub(crate) struct Established {
-    pub(crate) up: SessionUp,
-    /// For an accepted session; the coordinator already has the handle of a dialled one.
-    pub(crate) handle: Option<SessionHandle>,
-    pub(crate) outlet: Arc<Shared>,
-}
+impl SessionEvent {
+    /// Whether no event follows.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::DialFailed(_))
+    }
 
-/// A [`Routine`](crate::mesh::Routine) message that arrived.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) session: SessionId,
-    pub(crate) message: Message,
-    pub(crate) arrived: Instant,
+    /// The mesh's input for this event.
+    #[must_use]
+    pub fn into_input(self, session: SessionId) -> Input {
+        match self {
+            Self::Up(up) => Input::SessionUp(*up),
+            Self::Received { message, arrived, rtt } => Input::Received { session, message, arrived, rtt },
+            Self::Heartbeat { vitals, arrived, rtt } => Input::Heartbeat { session, vitals, arrived, rtt },
+            Self::Drained { heard } => Input::Drained { session, heard },
+            Self::Down(reason) => Input::SessionDown { session, reason },
+            Self::DialFailed(reason) => Input::DialFailed { session, reason },
+        }
+    }
 }

@@ -3,17 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::hello::{HelloError, Mismatch};
+use super::hello::Mismatch;
 use super::link::LinkError;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::mesh::DialError;
 use crate::trust::tls::Rejection;
+use crate::trust::tls_error::TlsError;
 use crate::util::log_limit::LogLimit;
 use crate::wire::{self, ByeReason};
 
 /// Why a session did not come up.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("{0}")]
@@ -30,8 +31,8 @@ pub(super) enum Failure {
     NoHello,
     #[error("refused: {}", .0.describe())]
     Refused(ByeReason),
-    #[error("{0}")]
-    HelloExchange(#[from] HelloError),
+    #[error("cannot prove the network key: {0}")]
+    Exporter(TlsError),
     #[error("{0}")]
     NetworkKey(Mismatch),
     #[error("cancelled by this node")]
@@ -76,7 +77,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
-        Failure::HelloExchange(_) | Failure::Cancelled => &OTHER,
+        Failure::Exporter(_) | Failure::Cancelled => &OTHER,
     };
     if let Some(suppressed) = limit.check() {
         log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");

@@ -1,82 +1,84 @@
-//! Brings a session up: connection, TLS handshake, Hellos both ways, all under one absolute deadline.
+//! Connects or accepts, and completes the TLS handshake, under one absolute deadline that includes the Hellos.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::connect;
-use super::connect::Route;
+use super::base::Session;
+use super::connect::{self, Route};
 use super::failure::Failure;
+use super::hello::{self, Exported};
 use super::link::{Link, LinkError, Stream};
-use super::outgoing::Outgoing;
-use super::thread::{Origin, Session};
-use crate::limits::{HANDSHAKE_TIMEOUT, LINGER};
-use crate::mesh::SessionUp;
-use crate::session::pending::PendingGuard;
+use super::pending::PendingGuard;
+use super::protocol::Request;
+use super::session_handle::Outgoing;
+use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::mesh::DialSource;
+use crate::net::addr::DialAddr;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::Expected;
 use crate::trust::tls::{NewConnection, Tls, authenticated_peer};
 use crate::trust::tls_error::TlsError;
-use crate::wire::{self, ByeReason, FrameReader, Hello, Message};
 
-/// A connection whose handshake is not complete.
-struct Opening {
+/// The start of a session.
+pub(super) enum Origin {
+    Dial { addr: DialAddr, expected: Expected, source: DialSource },
+    Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
+}
+
+/// A connection whose TLS handshake is complete.
+pub(super) struct Secured {
+    pub(super) link: Box<Link>,
+    /// Decrypted bytes that arrived with the end of the handshake.
+    pub(super) early: Vec<u8>,
+    pub(super) peer: PeerId,
+    pub(super) remote: SocketAddr,
+    pub(super) exported: Exported,
+    /// The deadline for the peer's Hello.
+    pub(super) deadline: Instant,
     /// For an accepted connection.
+    pub(super) pending: Option<PendingGuard>,
+}
+
+/// A connection whose TLS handshake is not complete.
+struct Opening {
     pending: Option<PendingGuard>,
     link: Box<Link>,
-    frames: FrameReader,
+    early: Vec<u8>,
     remote: SocketAddr,
     deadline: Instant,
 }
 
-impl Opening {
-    fn is_evicted(&self) -> bool {
-        self.pending.as_ref().is_some_and(PendingGuard::is_evicted)
-    }
-}
-
 impl Session {
-    /// Connects or accepts, and completes the handshake and the exchange of Hellos.
+    /// Connects or accepts, and completes the TLS handshake.
     ///
     /// # Errors
-    /// The session did not come up within [`HANDSHAKE_TIMEOUT`]; the connection is closed.
-    pub(super) fn establish(
-        &mut self,
-        origin: Origin,
-    ) -> Result<(Box<Link>, FrameReader, SessionUp), Failure> {
+    /// The handshake was not complete within [`HANDSHAKE_TIMEOUT`]; the connection is closed.
+    pub(super) fn secure(&self, origin: Origin) -> Result<Secured, Failure> {
         let mut opening = self.open(origin, Instant::now() + HANDSHAKE_TIMEOUT)?;
         while opening.link.is_handshaking() {
             self.step(&mut opening)?;
         }
-        let peer = authenticated_peer(opening.link.tls())?;
-        let hello = self.exchange_hellos(&mut opening)?;
-        while !opening.link.flush()? {
-            self.step(&mut opening)?;
-        }
-        opening.frames.after_hello();
-        let Opening { pending, link, frames, remote, .. } = opening;
-        if let Some(pending) = pending
-            && !pending.complete()
-        {
-            return Err(Failure::Evicted);
-        }
-        let up = SessionUp { session: self.id, peer, hello, remote };
-        Ok((link, frames, up))
+        let Opening { pending, link, early, remote, deadline } = opening;
+        let peer = authenticated_peer(link.tls())?;
+        let exported = hello::exported(link.tls()).map_err(Failure::Exporter)?;
+        Ok(Secured { link, early, peer, remote, exported, deadline, pending })
     }
 
     /// Connects if this node dials, and starts TLS.
-    fn open(&mut self, origin: Origin, deadline: Instant) -> Result<Opening, Failure> {
+    fn open(&self, origin: Origin, deadline: Instant) -> Result<Opening, Failure> {
         let (link, remote, pending) = match origin {
             Origin::Accept { socket, remote, pending } => {
                 socket.set_nonblocking(true).map_err(LinkError::Io)?;
                 (self.begin(socket, Tls::accept)?, remote, Some(pending))
             }
             Origin::Dial { addr, expected, source } => {
-                let Self { context, outbox, stop, .. } = self;
-                let interrupted = || stop_request(outbox, stop) != StopRequest::None;
+                let Self { context, end, .. } = self;
                 let route = Route { addr: &addr, source, from: context.source };
-                let opened = connect::open(route, context, &self.waker, deadline, interrupted);
+                let interrupted = || is_cancelled(&end.outbox);
+                let opened = connect::open(route, context, &end.waker, deadline, interrupted);
                 let (socket, remote) = opened.map_err(|error| match error.kind() {
                     io::ErrorKind::Interrupted => Failure::Cancelled,
                     _ => Failure::Connect(error),
@@ -84,35 +86,7 @@ impl Session {
                 (self.begin(socket, |tls| tls.dial(expected))?, remote, None)
             }
         };
-        Ok(Opening { pending, link, frames: FrameReader::new(), remote, deadline })
-    }
-
-    /// Sends our Hello and returns the peer's. The dialler speaks first, so a stranger that dials learns
-    /// nothing without a proof of the network key.
-    fn exchange_hellos(&mut self, opening: &mut Opening) -> Result<Hello, Failure> {
-        let context = Arc::clone(&self.context);
-        let is_dialler = opening.pending.is_none();
-        if is_dialler {
-            opening.link.queue(&context.hello_exchange.hello(opening.link.tls(), None)?)?;
-        }
-        let hello = loop {
-            match opening.frames.next_message()? {
-                Some(Message::Hello(hello)) => break hello,
-                Some(Message::Bye(reason)) => return Err(Failure::Refused(reason)),
-                Some(_) => return Err(Failure::NoHello),
-                None => self.step(opening)?,
-            }
-        };
-        match context.hello_exchange.check(opening.link.tls(), &hello) {
-            Ok(_) if is_dialler => {}
-            Ok(key) => opening.link.queue(&context.hello_exchange.hello(opening.link.tls(), key)?)?,
-            Err(mismatch) => {
-                opening.deadline = opening.deadline.min(Instant::now() + LINGER);
-                self.refuse(opening, mismatch.reason())?;
-                return Err(Failure::NetworkKey(mismatch));
-            }
-        }
-        Ok(hello)
+        Ok(Opening { pending, link, early: Vec::new(), remote, deadline })
     }
 
     /// Starts TLS on a socket that is connected and does not block.
@@ -121,50 +95,20 @@ impl Session {
         socket: TcpStream,
         start: impl FnOnce(&Tls) -> Result<NewConnection, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
-        let context = &self.context;
-        context.stacks.run(|| Ok(Box::new(Link::new(socket, start(&context.tls)?, &context.counters)?)))?
+        let connection = start(&self.context.tls)?;
+        Ok(Box::new(Link::new(socket, connection, &self.context.counters)?))
     }
 
-    /// Sends the reason for a refusal, and waits until the peer has read it.
-    fn refuse(&mut self, opening: &mut Opening, reason: ByeReason) -> Result<(), Failure> {
-        opening.link.queue(&wire::encode(&Message::Bye(reason))?)?;
-        opening.link.close_notify();
-        let mut is_shut = false;
-        loop {
-            if opening.link.flush()? && !is_shut {
-                opening.link.shutdown_write();
-                is_shut = true;
-            }
-            let ready = opening.link.wait(&self.waker, true, Some(opening.deadline))?;
-            let is_unwanted = opening.is_evicted()
-                || stop_request(&self.outbox, &mut self.stop) == StopRequest::DropConnection;
-            if is_unwanted || Instant::now() >= opening.deadline {
-                return Ok(());
-            }
-            // Further frames of the peer have no meaning.
-            if ready.readable && opening.link.read(&mut FrameReader::new())? == Stream::Ended {
-                return Ok(());
-            }
-        }
-    }
-
-    /// One round of writing, waiting and reading before the session is up.
-    fn step(&mut self, opening: &mut Opening) -> Result<(), Failure> {
+    /// One round of writing, waiting and reading.
+    fn step(&self, opening: &mut Opening) -> Result<(), Failure> {
         opening.link.flush()?;
-        let ready = opening.link.wait(&self.waker, true, Some(opening.deadline))?;
+        let ready = opening.link.wait(&self.end.waker, true, Some(opening.deadline))?;
         if ready.woken {
-            if opening.is_evicted() {
+            if opening.pending.as_ref().is_some_and(PendingGuard::is_evicted) {
                 return Err(Failure::Evicted);
             }
-            // Once our Hello is out, the peer may count this session and have sent frames that matter. Then
-            // the session comes up, and ends like any other.
-            let request = stop_request(&self.outbox, &mut self.stop);
-            let is_cancelled = match request {
-                StopRequest::None => false,
-                StopRequest::Bye => opening.link.is_handshaking(),
-                StopRequest::DropConnection => true,
-            };
-            if is_cancelled {
+            // The coordinator has no handle of an accepted session yet.
+            if opening.pending.is_none() && is_cancelled(&self.end.outbox) {
                 return Err(Failure::Cancelled);
             }
         }
@@ -173,12 +117,9 @@ impl Session {
         }
         if ready.readable {
             // An answer goes out with the next write: the dialler's proof and Hello travel in one segment.
-            let Opening { link, frames, .. } = opening;
-            let reading = || link.read(frames);
-            let stream = self.context.stacks.run(reading).map_err(LinkError::Io)??;
-            // A complete message may have arrived together with the end: the Hello, or the reason for the
-            // end. An incomplete one stays so, and a socket at its end would end every wait at once.
-            if stream == Stream::Ended && !opening.frames.has_message() {
+            let Opening { link, early, .. } = opening;
+            let stream = link.read(|bytes| early.extend_from_slice(bytes))?;
+            if stream == Stream::Ended && link.is_handshaking() {
                 return Err(Failure::ClosedEarly);
             }
         }
@@ -186,27 +127,15 @@ impl Session {
     }
 }
 
-/// A request of the coordinator to a session that is not yet up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StopRequest {
-    None,
-    /// End with the goodbye that has been noted.
-    Bye,
-    /// End without a goodbye.
-    DropConnection,
-}
-
-/// Takes the requests out of the outbox, and notes a goodbye in `stop`.
-fn stop_request(outbox: &Receiver<Outgoing>, stop: &mut Option<ByeReason>) -> StopRequest {
+/// Whether the coordinator wants to end a dial that has not sent its Hello. It sends nothing else to it.
+fn is_cancelled(outbox: &Receiver<Outgoing>) -> bool {
     loop {
         match outbox.try_recv() {
-            Ok(Outgoing::Bye(reason)) => *stop = Some(reason),
-            Ok(
-                Outgoing::Frame(_) | Outgoing::Heartbeat(_) | Outgoing::Message(..) | Outgoing::DrainUnread,
-            ) => {}
-            Err(TryRecvError::Disconnected) => return StopRequest::DropConnection,
-            Err(TryRecvError::Empty) if stop.is_some() => return StopRequest::Bye,
-            Err(TryRecvError::Empty) => return StopRequest::None,
+            Ok(Outgoing::Request(Request::Bye(_) | Request::Release)) | Err(TryRecvError::Disconnected) => {
+                return true;
+            }
+            Ok(_) => {}
+            Err(TryRecvError::Empty) => return false,
         }
     }
 }

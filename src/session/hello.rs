@@ -15,26 +15,42 @@ use crate::wire::{self, ByeReason, Frame, Hello, Message, WireError};
 
 /// Label of the exported value; used for no other purpose.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-p2p-gossip network key";
-const EXPORTED_BYTES: usize = 32;
-/// Role of the sender, which precedes the exported value in the input of the HMAC.
-const DIALLER: &[u8] = b"dialler";
-const ACCEPTOR: &[u8] = b"acceptor";
+/// A value that only the two ends of one TLS connection know (RFC 8446, section 7.5).
+pub type Exported = [u8; 32];
+
+/// The role of one end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It opened the connection.
+    Dialler,
+    /// It accepted the connection.
+    Acceptor,
+}
+
+impl Role {
+    /// The role of the other end.
+    fn other(self) -> Self {
+        match self {
+            Self::Dialler => Self::Acceptor,
+            Self::Acceptor => Self::Dialler,
+        }
+    }
+
+    /// Precedes the exported value in the input of the HMAC, if this is the role of the sender.
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::Dialler => b"dialler",
+            Self::Acceptor => b"acceptor",
+        }
+    }
+}
 
 /// Creates this node's Hello for each connection, and checks the peer's Hello.
 #[derive(Debug)]
-pub(crate) struct HelloExchange {
+pub struct HelloExchange {
     hello: Hello,
     /// All of these keys are accepted, and the first is proven. If empty, the network is open.
     keys: Vec<NetworkKey>,
-}
-
-/// The Hello cannot be created.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HelloError {
-    #[error("{0}")]
-    Wire(#[from] WireError),
-    #[error("cannot prove the network key: {0}")]
-    Exporter(#[from] TlsError),
 }
 
 /// The peer's Hello does not prove a network key that this node accepts.
@@ -63,53 +79,56 @@ impl Mismatch {
 }
 
 impl HelloExchange {
-    pub(crate) fn new(hello: Hello, keys: Vec<NetworkKey>) -> Self {
+    /// `hello` lacks the proof, which each connection adds.
+    #[must_use]
+    pub fn new(hello: Hello, keys: Vec<NetworkKey>) -> Self {
         Self { hello, keys }
     }
 
-    /// Returns our Hello for this connection, whose handshake must be complete. The Hello proves the key
-    /// `answering`, which the peer has proven, or else our first key.
-    pub(crate) fn hello(
+    /// Returns our Hello for one connection. The Hello proves the key `answering`, which the peer has proven, or else
+    /// our first key. `interval_ms` is our heartbeat interval now.
+    pub(super) fn hello(
         &self,
-        tls: &Connection,
+        role: Role,
+        exported: &Exported,
         answering: Option<&NetworkKey>,
-    ) -> Result<Frame, HelloError> {
+        interval_ms: u32,
+    ) -> Result<Frame, WireError> {
         let mut hello = self.hello.clone();
+        hello.heartbeat_ms = interval_ms;
         if let Some(key) = answering.or(self.keys.first()) {
-            let role = if is_dialler(tls) { DIALLER } else { ACCEPTOR };
-            hello.proof = Some(mac(key, role, &exported(tls)?).finalize().into_bytes().into());
+            hello.proof = Some(mac(key, role, exported).finalize().into_bytes().into());
         }
-        Ok(wire::encode(&Message::Hello(hello))?)
+        wire::encode(&Message::Hello(hello))
     }
 
-    /// Returns the key that the peer's Hello proves, or `None` in an open network.
-    pub(crate) fn check(&self, tls: &Connection, theirs: &Hello) -> Result<Option<&NetworkKey>, Mismatch> {
+    /// Returns the key that the peer's Hello proves, or `None` in an open network. `role` is ours.
+    pub(super) fn check(
+        &self,
+        role: Role,
+        exported: &Exported,
+        theirs: &Hello,
+    ) -> Result<Option<&NetworkKey>, Mismatch> {
         let proof = match (&theirs.proof, self.keys.is_empty()) {
             (None, true) => return Ok(None),
             (None, false) => return Err(Mismatch::Missing),
             (Some(_), true) => return Err(Mismatch::Unknown),
             (Some(proof), false) => proof,
         };
-        let role = if is_dialler(tls) { ACCEPTOR } else { DIALLER };
-        // Without the exported value no proof is valid.
-        let exported = exported(tls).map_err(|_| Mismatch::Wrong)?;
         // Compares in constant time.
-        let is_proven = |key: &&NetworkKey| mac(key, role, &exported).verify_slice(proof).is_ok();
+        let is_proven = |key: &&NetworkKey| mac(key, role.other(), exported).verify_slice(proof).is_ok();
         self.keys.iter().find(is_proven).map(Some).ok_or(Mismatch::Wrong)
     }
 }
 
-fn is_dialler(tls: &Connection) -> bool {
-    matches!(tls, Connection::Client(_))
+/// Returns the value that only the two ends of this connection know. Its handshake must be complete.
+pub(super) fn exported(tls: &Connection) -> Result<Exported, TlsError> {
+    Ok(tls.export_keying_material([0; size_of::<Exported>()], EXPORTER_LABEL, None)?)
 }
 
-fn exported(tls: &Connection) -> Result<[u8; EXPORTED_BYTES], TlsError> {
-    Ok(tls.export_keying_material([0; EXPORTED_BYTES], EXPORTER_LABEL, None)?)
-}
-
-fn mac(key: &NetworkKey, role: &[u8], exported: &[u8; EXPORTED_BYTES]) -> Hmac<Sha256> {
+fn mac(key: &NetworkKey, sender: Role, exported: &Exported) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
-    mac.update(role);
+    mac.update(sender.label());
     mac.update(exported);
     mac
 }
@@ -156,11 +175,11 @@ mod tests {
 
     /// The acceptor checks the dialler's Hello. If that is valid, the dialler checks the answer.
     fn connect(dialler: &HelloExchange, acceptor: &HelloExchange) -> Result<(), Mismatch> {
-        let [near, far] = connection();
-        let hello = decoded(&dialler.hello(&near, None).unwrap());
-        let key = acceptor.check(&far, &hello)?;
-        let answer = decoded(&acceptor.hello(&far, key).unwrap());
-        dialler.check(&near, &answer).map(drop)
+        let exported = [7; 32];
+        let hello = decoded(&dialler.hello(Role::Dialler, &exported, None, 1000).unwrap());
+        let key = acceptor.check(Role::Acceptor, &exported, &hello)?;
+        let answer = decoded(&acceptor.hello(Role::Acceptor, &exported, key, 1000).unwrap());
+        dialler.check(Role::Dialler, &exported, &answer).map(drop)
     }
 
     #[test]
@@ -191,16 +210,18 @@ mod tests {
     fn proof_is_invalid_on_another_connection_and_when_reflected() {
         let key = NetworkKey::generate().unwrap();
         let closed = exchange(&[&key]);
-        let [near, far] = connection();
-        let [other_near, other_far] = connection();
-        let hello = decoded(&closed.hello(&near, None).unwrap());
-        assert!(closed.check(&far, &hello).is_ok());
+        // Both ends of one connection export the same value, and no other connection does.
+        let [here, elsewhere] = [(); 2].map(|()| connection().map(|tls| exported(&tls).unwrap()));
+        assert!(here[0] == here[1] && here[0] != elsewhere[0]);
+        let [here, elsewhere] = [here[0], elsewhere[0]];
+        let hello = decoded(&closed.hello(Role::Dialler, &here, None, 1000).unwrap());
+        assert!(closed.check(Role::Acceptor, &here, &hello).is_ok());
         // Replayed, or passed on by a man in the middle over another connection.
-        assert_eq!(closed.check(&other_far, &hello), Err(Mismatch::Wrong));
-        assert_eq!(closed.check(&other_near, &hello), Err(Mismatch::Wrong));
+        assert_eq!(closed.check(Role::Acceptor, &elsewhere, &hello), Err(Mismatch::Wrong));
+        assert_eq!(closed.check(Role::Dialler, &elsewhere, &hello), Err(Mismatch::Wrong));
         // Reflected.
-        assert_eq!(closed.check(&near, &hello), Err(Mismatch::Wrong));
+        assert_eq!(closed.check(Role::Dialler, &here, &hello), Err(Mismatch::Wrong));
         let damaged = Hello { proof: hello.proof.map(|proof| proof.map(|byte| byte ^ 1)), ..hello };
-        assert_eq!(closed.check(&far, &damaged), Err(Mismatch::Wrong));
+        assert_eq!(closed.check(Role::Acceptor, &here, &damaged), Err(Mismatch::Wrong));
     }
 }

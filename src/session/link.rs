@@ -1,7 +1,7 @@
 //! Moves bytes between one socket and its TLS connection. Only [`Link::wait`] blocks, and it ends at a deadline
 //! or when the thread's waker is used.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead as _, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use crate::net::waker::Waker;
 use crate::session::counters::Counters;
 use crate::trust::tls::{NewConnection, Rejection};
 use crate::trust::tls_error::TlsError;
-use crate::wire::{Frame, FrameReader};
+use crate::wire::Frame;
 
 /// Most bytes read from the socket at a time. Bounds the memory that one peer can make this node hold.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -47,8 +47,7 @@ pub(crate) enum Stream {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Shared, so that one thread can wait for the socket while another writes.
-    socket: Arc<TcpStream>,
+    socket: TcpStream,
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
     counters: Arc<Counters>,
@@ -65,16 +64,7 @@ impl Link {
         socket.set_nodelay(true)?;
         // The outbox bounds the queued bytes, in whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket: Arc::new(socket), tls, rejection, counters: Arc::clone(counters) })
-    }
-
-    /// The socket, for [`wait`].
-    pub(crate) fn socket(&self) -> Arc<TcpStream> {
-        Arc::clone(&self.socket)
-    }
-
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
+        Ok(Self { socket, tls, rejection, counters: Arc::clone(counters) })
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -86,22 +76,38 @@ impl Link {
         self.tls.wants_write()
     }
 
-    /// Waits for the socket, the waker or the deadline. With `reading`, received bytes end the wait.
+    /// Waits for the socket, the waker or the deadline. With `reading`, received bytes end the wait; bytes that wait
+    /// for the socket always do once it takes them.
     pub(crate) fn wait(
         &self,
         waker: &Waker,
         reading: bool,
         deadline: Option<Instant>,
     ) -> Result<Ready, LinkError> {
-        wait(&self.socket, waker, Interest { reading, writing: self.is_write_pending() }, deadline)
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, reading);
+        interest.set(PollFlags::OUT, self.is_write_pending());
+        let mut fds = [
+            PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.socket.as_fd(), interest),
+        ];
+        // With no interest at all a hung-up socket would still end every wait at once.
+        let count = if interest.is_empty() { 1 } else { 2 };
+        poll_until(&mut fds[..count], deadline)?;
+        let [woken, socket] = fds.each_ref().map(PollFd::revents);
+        if woken.contains(PollFlags::IN) {
+            waker.clear();
+        }
+        let failed = PollFlags::HUP | PollFlags::ERR;
+        let readable = reading && socket.intersects(PollFlags::IN | failed);
+        Ok(Ready { readable, woken: woken.contains(PollFlags::IN) })
     }
 
-    /// Reads received bytes, up to [`READ_BYTES_MAX`], and decrypts them.
+    /// Reads received bytes, up to [`READ_BYTES_MAX`], decrypts them and passes them to `take`.
     ///
     /// # Errors
     /// The socket or TLS failed. After a TLS error the alert for the peer has been sent, if the socket took it.
-    pub(crate) fn read(&mut self, frames: &mut FrameReader) -> Result<Stream, LinkError> {
-        let buffer = frames.buffer();
+    pub(crate) fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<Stream, LinkError> {
         let mut budget = READ_BYTES_MAX;
         while budget > 0 {
             let mut socket = Socket { stream: &self.socket, is_drained: false };
@@ -127,11 +133,14 @@ impl Link {
                     });
                 }
             };
-            let plain = state.plaintext_bytes_to_read();
-            if plain > 0 {
-                let start = buffer.len();
-                buffer.resize(start + plain, 0);
-                self.tls.reader().read_exact(&mut buffer[start..])?;
+            let mut plain = state.plaintext_bytes_to_read();
+            while plain > 0 {
+                let mut reader = self.tls.reader();
+                let chunk = reader.fill_buf()?;
+                take(chunk);
+                let taken = chunk.len();
+                reader.consume(taken);
+                plain = plain.saturating_sub(taken.max(1));
             }
             if state.peer_has_closed() {
                 return Ok(Stream::Ended);
@@ -151,7 +160,7 @@ impl Link {
     /// Writes until no byte is left or the socket takes no more. Returns whether no byte is left.
     pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut &*self.socket) {
+            match self.tls.write_tls(&mut &self.socket) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
                 Ok(written) => self.counters.bytes_sent.add(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -176,40 +185,6 @@ impl Link {
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
-}
-
-/// The socket events that end a wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Interest {
-    /// Bytes may arrive.
-    pub(crate) reading: bool,
-    /// Bytes wait for the socket to take them.
-    pub(crate) writing: bool,
-}
-
-/// Waits for the socket, the waker or the deadline.
-pub(crate) fn wait(
-    socket: &TcpStream,
-    waker: &Waker,
-    Interest { reading, writing }: Interest,
-    deadline: Option<Instant>,
-) -> Result<Ready, LinkError> {
-    let mut interest = PollFlags::empty();
-    interest.set(PollFlags::IN, reading);
-    interest.set(PollFlags::OUT, writing);
-    let mut fds = [
-        PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(socket.as_fd(), interest),
-    ];
-    // With no interest at all a hung-up socket would still end every wait at once.
-    let count = if interest.is_empty() { 1 } else { 2 };
-    poll_until(&mut fds[..count], deadline)?;
-    let [woken, socket] = fds.each_ref().map(PollFd::revents);
-    if woken.contains(PollFlags::IN) {
-        waker.clear();
-    }
-    let failed = PollFlags::HUP | PollFlags::ERR;
-    Ok(Ready { readable: socket.intersects(PollFlags::IN | failed), woken: woken.contains(PollFlags::IN) })
 }
 
 /// Notes whether a read emptied the socket, which saves a further read.

@@ -1,5 +1,9 @@
-//! A session on its own thread: dial or accept → TLS handshake → Hello → frames both ways until closed.
+//! A session with one peer: dial or accept → TLS handshake → Hello → messages both ways until closed.
+//!
+//! [`Protocol`] has every rule of a connection above TLS, and is pure. The threads around it wait, read, decrypt,
+//! encrypt and write.
 
+mod base;
 mod connect;
 mod context;
 pub(crate) mod counters;
@@ -8,27 +12,25 @@ mod established;
 mod events;
 mod failure;
 mod handshake;
+mod heartbeats;
 mod hello;
 mod link;
 mod lookups;
-mod outgoing;
-mod outlet;
 pub(crate) mod pending;
+mod protocol;
 mod rate_limit;
 mod session_handle;
-mod stacks;
 mod thread;
-mod waits;
 
-pub(crate) use context::Context;
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use events::{Established, Received, SessionEvent};
-pub(crate) use hello::HelloExchange;
+pub(crate) use context::{Context, FromSession, SharedVitals};
+pub use events::SessionEvent;
+pub use hello::{Exported, HelloExchange, Role};
 pub(crate) use lookups::Lookups;
-pub(crate) use outgoing::Heartbeat;
+pub use protocol::{Ends, Protocol, Request, Transmit};
+pub use session_handle::OutboxFull;
+pub(crate) use session_handle::SessionHandle;
 #[cfg(test)]
 pub(crate) use session_handle::stuck;
-pub(crate) use session_handle::{OutboxFull, SessionHandle};
-pub(crate) use stacks::Stacks;
 pub(crate) use thread::{accept, dial};

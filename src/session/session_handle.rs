@@ -1,107 +1,89 @@
-//! The coordinator's handle of a session: its outbox and its waker.
+//! The coordinator's handle of a session: its outbox, its waker, and the time at which it last heard its peer.
 
-#[cfg(test)]
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TrySendError};
 
-use super::outgoing::{Heartbeat, Outgoing};
-use super::outlet::Shared;
+use super::protocol::Request;
 use crate::limits::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES};
 use crate::net::waker::Waker;
 use crate::session::delivery::Receipt;
 use crate::util::queue;
 use crate::wire::{ByeReason, Frame};
 
+/// The outbox is full because the peer does not read its frames. The item was not queued.
+#[derive(Debug)]
+pub struct OutboxFull;
+
+/// An item in a session's outbox.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Request(Request),
+    /// A broadcast message, with the receipt for its sender.
+    Message(Frame, Receipt),
+}
+
 /// The coordinator's handle of a session. Dropping it ends the session without a goodbye.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     outbox: Option<queue::Sender<Outgoing>>,
     waker: Arc<Waker>,
-    /// `Some` once the session is up.
-    outlet: Option<Arc<Shared>>,
+    signals: Arc<Signals>,
 }
 
-/// The coordinator writes directly only if at most this many frames are queued. If more are queued, the
-/// session's thread is already writing.
-const FEW_FRAMES: usize = 2;
-
-/// The outbox is full because the peer does not read its frames. The item was not queued.
-#[derive(Debug)]
-pub(crate) struct OutboxFull;
-
 impl SessionHandle {
-    /// Stores the sending side of a session that has come up.
-    pub(crate) fn connect(&mut self, outlet: Arc<Shared>) {
-        self.outlet = Some(outlet);
-    }
-
-    /// Sends a frame, or queues it; never blocks.
+    /// Queues a frame; never blocks.
     pub(crate) fn send(&self, frame: Frame) -> Result<(), OutboxFull> {
-        self.put_now(Outgoing::Frame(frame))
+        self.put(Outgoing::Request(Request::Send(frame)))
     }
 
-    /// Sends a heartbeat, or queues it; never blocks.
-    pub(crate) fn beat(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
-        self.put_now(Outgoing::Heartbeat(heartbeat))
-    }
-
-    /// Queues a heartbeat that goes out when the thread wakes for another reason; never blocks.
-    pub(crate) fn post(&self, heartbeat: Heartbeat) -> Result<(), OutboxFull> {
-        self.queue(Outgoing::Heartbeat(heartbeat)).map(drop)
+    /// Requests a heartbeat; never blocks. A request that the session's thread has not seen yet is enough, so
+    /// heartbeats do not pile up on a busy machine.
+    pub(crate) fn heartbeat(&self) {
+        self.signals.is_heartbeat_wanted.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
     pub(crate) fn offer(&self, frame: Frame, receipt: Receipt) -> Result<(), OutboxFull> {
-        match &self.outbox {
-            Some(outbox) if outbox.len() >= OUTBOX_FRAMES_WITH_MESSAGES => Err(OutboxFull),
-            _ => self.put(Outgoing::Message(frame, receipt)),
+        if self.backlog() >= OUTBOX_FRAMES_WITH_MESSAGES {
+            return Err(OutboxFull);
         }
+        self.put(Outgoing::Message(frame, receipt))
     }
 
-    /// Frames waiting to be sent.
+    /// Items waiting to be sent.
     pub(crate) fn backlog(&self) -> usize {
         self.outbox.as_ref().map_or(0, queue::Sender::len)
     }
 
-    /// Requests the delivery of all frames that have arrived by now, and then `Drained`; never blocks.
-    pub(crate) fn drain_unread(&self) -> Result<(), OutboxFull> {
-        self.put(Outgoing::DrainUnread)
+    /// Requests the delivery of all messages that have arrived by now, and then `Drained`; never blocks. The request
+    /// does not wait behind frames that the peer does not read.
+    pub(crate) fn drain_unread(&self) {
+        self.signals.is_drain_wanted.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Says goodbye after what is queued, then closes; never blocks.
     pub(crate) fn bye(&self, reason: ByeReason) -> Result<(), OutboxFull> {
-        self.put(Outgoing::Bye(reason))
+        self.put(Outgoing::Request(Request::Bye(reason)))
     }
 
-    /// Queues an item and writes it without the session's thread, if that thread is not at work and the socket
-    /// takes the bytes.
-    fn put_now(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
-        if self.queue(outgoing)? {
-            let outlet = self.outlet.as_ref().filter(|_| self.backlog() <= FEW_FRAMES);
-            if !outlet.is_some_and(|outlet| outlet.try_send()) {
-                self.waker.wake();
-            }
-        }
-        Ok(())
+    /// The time at which the session last heard its peer; `None` if it is not up.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.signals.heard()
     }
 
+    /// Queues an item and wakes the session's thread. A session that has ended has reported that, or is about to.
     fn put(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
-        if self.queue(outgoing)? {
-            self.waker.wake();
+        match self.outbox.as_ref().map(|outbox| outbox.try_send(outgoing)) {
+            Some(Err(TrySendError::Full(_))) => return Err(OutboxFull),
+            Some(Err(TrySendError::Disconnected(_))) | None => {}
+            Some(Ok(())) => self.waker.wake(),
         }
         Ok(())
-    }
-
-    /// Queues an item without waking the session's thread. Returns whether the session still runs.
-    fn queue(&self, outgoing: Outgoing) -> Result<bool, OutboxFull> {
-        match self.outbox.as_ref().map(|outbox| outbox.try_send(outgoing)) {
-            Some(Err(TrySendError::Full(_))) => Err(OutboxFull),
-            // A session that has ended has reported that, or is about to.
-            Some(Err(TrySendError::Disconnected(_))) | None => Ok(false),
-            Some(Ok(())) => Ok(true),
-        }
     }
 }
 
@@ -113,13 +95,67 @@ impl Drop for SessionHandle {
     }
 }
 
-/// A handle of a session whose thread takes no item out of the outbox, and that outbox.
-#[cfg(test)]
-pub(crate) fn stuck() -> io::Result<(SessionHandle, impl Drop)> {
-    Ok(handle_and_outbox(&Arc::new(Waker::new()?)))
+/// The session's end of a [`SessionHandle`].
+#[derive(Debug)]
+pub(super) struct SessionEnd {
+    pub(super) outbox: Receiver<Outgoing>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) signals: Arc<Signals>,
 }
 
-pub(super) fn handle_and_outbox(waker: &Arc<Waker>) -> (SessionHandle, Receiver<Outgoing>) {
-    let (sender, receiver) = queue::bounded(OUTBOX_FRAMES);
-    (SessionHandle { outbox: Some(sender), waker: Arc::clone(waker), outlet: None }, receiver)
+/// What the coordinator and a session tell each other without a queue.
+#[derive(Debug)]
+pub(super) struct Signals {
+    epoch: Instant,
+    /// When the session last heard its peer, in nanoseconds since `epoch`; 0 before it is up. So the coordinator need
+    /// not wake the session to ask.
+    heard_nanos: AtomicU64,
+    is_drain_wanted: AtomicBool,
+    is_heartbeat_wanted: AtomicBool,
+}
+
+impl Signals {
+    fn new(epoch: Instant) -> Self {
+        let [is_drain_wanted, is_heartbeat_wanted] = [(); 2].map(|()| AtomicBool::new(false));
+        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted, is_heartbeat_wanted }
+    }
+
+    pub(super) fn set_heard(&self, at: Instant) {
+        let nanos = at.saturating_duration_since(self.epoch).as_nanos();
+        self.heard_nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        let nanos = self.heard_nanos.load(Ordering::Relaxed);
+        (nanos > 0).then(|| self.epoch + Duration::from_nanos(nanos))
+    }
+
+    /// Takes the coordinator's request to drain.
+    pub(super) fn take_drain_request(&self) -> bool {
+        take(&self.is_drain_wanted)
+    }
+
+    /// Takes the coordinator's request for a heartbeat.
+    pub(super) fn take_heartbeat_request(&self) -> bool {
+        take(&self.is_heartbeat_wanted)
+    }
+}
+
+fn take(flag: &AtomicBool) -> bool {
+    // Most of the time it is not set, and a read costs less than an exchange.
+    flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Acquire)
+}
+
+pub(super) fn handle_and_end(waker: Arc<Waker>) -> (SessionHandle, SessionEnd) {
+    let (sender, outbox) = queue::bounded(OUTBOX_FRAMES);
+    let signals = Arc::new(Signals::new(Instant::now()));
+    let end = SessionEnd { outbox, waker: Arc::clone(&waker), signals: Arc::clone(&signals) };
+    (SessionHandle { outbox: Some(sender), waker, signals }, end)
+}
+
+/// A handle of a session whose thread takes no item out of the outbox, and its other end.
+#[cfg(test)]
+pub(crate) fn stuck() -> std::io::Result<(SessionHandle, impl Drop)> {
+    let (handle, end) = handle_and_end(Arc::new(Waker::new()?));
+    Ok((handle, end.outbox))
 }

@@ -67,6 +67,7 @@ pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
 pub enum KnownPeersError {
     /// The file can't be read.
     #[error("cannot read {}: {source}", file.display())]
+    #[non_exhaustive]
     Read {
         /// The file.
         file: PathBuf,
@@ -75,12 +76,14 @@ pub enum KnownPeersError {
     },
     /// The file is larger than the limit.
     #[error("{} is larger than 16 MiB; move it away to forget all known peers", file.display())]
+    #[non_exhaustive]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// The file was written by a later version of the program.
     #[error("{} has version {version}, but this p2p-gossip reads version {VERSION} only: run a later p2p-gossip, or move the file away to forget all known peers", file.display())]
+    #[non_exhaustive]
     Version {
         /// The file.
         file: PathBuf,
@@ -89,6 +92,7 @@ pub enum KnownPeersError {
     },
     /// The file is damaged.
     #[error("{} is damaged in line {line}: {problem}; correct that line, or move the file away to forget all known peers", file.display())]
+    #[non_exhaustive]
     Damaged {
         /// The file.
         file: PathBuf,

@@ -209,6 +209,7 @@ fn lock(directory: &Path) -> Result<Lock, StateError> {
 pub enum StateError {
     /// The directory can't be created.
     #[error("cannot make the state directory {}: {source}", path.display())]
+    #[non_exhaustive]
     Create {
         /// The directory.
         path: PathBuf,
@@ -217,6 +218,7 @@ pub enum StateError {
     },
     /// The directory can't be opened.
     #[error("cannot use the state directory {}: {source}", path.display())]
+    #[non_exhaustive]
     Open {
         /// The directory.
         path: PathBuf,
@@ -225,6 +227,7 @@ pub enum StateError {
     },
     /// The directory belongs to another user.
     #[error("the state directory {} belongs to user {owner}, and this runs as user {ours}; run it as the owner, or name another directory", path.display())]
+    #[non_exhaustive]
     WrongOwner {
         /// The directory.
         path: PathBuf,
@@ -235,6 +238,7 @@ pub enum StateError {
     },
     /// Other users have access to the directory.
     #[error("the state directory {} is accessible to other users (mode {mode:04o}); run: chmod 700 {}", path.display(), path.display())]
+    #[non_exhaustive]
     TooPermissive {
         /// The directory.
         path: PathBuf,
@@ -243,6 +247,7 @@ pub enum StateError {
     },
     /// Another process uses the directory.
     #[error("the state directory {} is in use{}; give each node a separate directory", path.display(), by_process(*pid))]
+    #[non_exhaustive]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -251,6 +256,7 @@ pub enum StateError {
     },
     /// The lock can't be created or taken.
     #[error("cannot lock {}: {source}", path.display())]
+    #[non_exhaustive]
     Lock {
         /// The lock's file.
         path: PathBuf,
@@ -262,6 +268,7 @@ pub enum StateError {
     Identity(#[from] IdentityError),
     /// The certificate is for another key.
     #[error("{} is not the certificate of {}; move it away, and p2p-gossip makes a new one for the key", cert.display(), key.display())]
+    #[non_exhaustive]
     Mismatch {
         /// The key's file.
         key: PathBuf,
@@ -270,6 +277,7 @@ pub enum StateError {
     },
     /// The certificate exists without its key. A new key would be another identity.
     #[error("{} is missing, but {} exists; put the key back, or move the certificate away to begin with a new key", key.display(), cert.display())]
+    #[non_exhaustive]
     KeyMissing {
         /// The key's file.
         key: PathBuf,
@@ -281,6 +289,7 @@ pub enum StateError {
     KnownPeers(#[from] KnownPeersError),
     /// The known peers can't be written.
     #[error("cannot write {}: {source}", file.display())]
+    #[non_exhaustive]
     Write {
         /// The file.
         file: PathBuf,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use crate::limits::{REMEMBER_DELAY, REMEMBER_EVERY, REMEMBER_FLUSH, REMEMBER_RETRY_MAX, REMEMBER_RETRY_MIN};
+use crate::limits::{PERSIST_DELAY, PERSIST_EVERY, PERSIST_FLUSH, PERSIST_RETRY_MAX, PERSIST_RETRY_MIN};
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
 use crate::util::worker::Worker;
@@ -18,7 +18,7 @@ pub(crate) fn wall_clock() -> UnixTime {
 
 /// Starts the thread that owns the directory and writes to it.
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Store, WriterThread)> {
-    // Room for one: a newer list replaces one that the thread has not taken yet.
+    // Room for one list: a newer list replaces a list that the thread has not taken yet.
     let (sender, lists) = bounded(1);
     let theirs = lists.clone();
     let worker = Worker::spawn("memory", move || {
@@ -26,7 +26,7 @@ pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Store, WriterT
         // Unlocks the directory before the node sees the end of this thread.
         drop(state);
     })?;
-    Ok((Store { sender, lists, due: now + REMEMBER_EVERY }, WriterThread { worker }))
+    Ok((Store { sender, lists, due: now + PERSIST_EVERY }, WriterThread { worker }))
 }
 
 /// The coordinator's end: the time and the channel for the next list of known peers.
@@ -42,7 +42,7 @@ impl Store {
     /// Notes a change of the known peers.
     pub(crate) fn changed(&mut self, now: Instant) {
         // Counted from the first change, so that the peers of a mesh that never settles are written too.
-        self.due = self.due.min(now + REMEMBER_DELAY);
+        self.due = self.due.min(now + PERSIST_DELAY);
     }
 
     /// The time of the next [`Store::persist`].
@@ -52,7 +52,7 @@ impl Store {
 
     /// Passes the known peers to the thread. Never blocks.
     pub(crate) fn persist(&mut self, now: Instant, peers: Vec<KnownPeer>) {
-        self.due = now + REMEMBER_EVERY;
+        self.due = now + PERSIST_EVERY;
         let mut peers = peers;
         while let Err(TrySendError::Full(unsent)) = self.sender.try_send(peers) {
             // Removes the older list. If the thread took it meanwhile, there is room as well.
@@ -69,10 +69,10 @@ pub(crate) struct WriterThread {
 }
 
 impl WriterThread {
-    /// Waits until the last list is on disk, at most [`REMEMBER_FLUSH`], because a disk may hang. The coordinator
+    /// Waits until the last list is on disk, at most [`PERSIST_FLUSH`], because a disk may hang. The coordinator
     /// must have dropped its end.
     pub(crate) fn finish(self) {
-        if !self.worker.join_until(Instant::now() + REMEMBER_FLUSH) {
+        if !self.worker.join_until(Instant::now() + PERSIST_FLUSH) {
             log::warn!("the disk does not respond; the last changes of the known peers may be lost");
         }
     }
@@ -132,7 +132,7 @@ struct Failure {
 
 impl Failure {
     fn after(previous: Option<Self>) -> Self {
-        let wait = previous.map_or(REMEMBER_RETRY_MIN, |failure| (failure.wait * 2).min(REMEMBER_RETRY_MAX));
+        let wait = previous.map_or(PERSIST_RETRY_MIN, |failure| (failure.wait * 2).min(PERSIST_RETRY_MAX));
         Self { wait, retry_at: Instant::now() + wait }
     }
 }
@@ -174,11 +174,11 @@ mod tests {
     fn later_change_does_not_delay_the_write_of_an_earlier_one() {
         let now = crate::test_now();
         let (sender, lists) = bounded(1);
-        let mut memory = Store { sender, lists, due: now + REMEMBER_EVERY };
+        let mut memory = Store { sender, lists, due: now + PERSIST_EVERY };
         memory.changed(now);
-        memory.changed(now + REMEMBER_DELAY / 2);
-        assert_eq!(memory.due(), now + REMEMBER_DELAY);
+        memory.changed(now + PERSIST_DELAY / 2);
+        assert_eq!(memory.due(), now + PERSIST_DELAY);
         memory.persist(now, peers(1));
-        assert_eq!(memory.due(), now + REMEMBER_EVERY);
+        assert_eq!(memory.due(), now + PERSIST_EVERY);
     }
 }

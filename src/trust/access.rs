@@ -63,8 +63,17 @@ impl Access {
     }
 }
 
-/// The sources of the lists: single ids, and files that can be read again.
+/// The sources of the lists: single ids, and files that can be read again. The default has none.
+///
+/// ```
+/// use p2p_gossip::{AccessSources, PeerId};
+/// let (friend, stranger) = (PeerId::from_bytes([1; 32]), PeerId::from_bytes([2; 32]));
+/// let access = AccessSources::default().allow([friend]).read()?;
+/// assert!(access.check(&friend).is_ok() && access.check(&stranger).is_err());
+/// # Ok::<(), p2p_gossip::AccessError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccessSources {
     /// Allowed ids.
     pub allow: Vec<PeerId>,
@@ -77,6 +86,30 @@ pub struct AccessSources {
 }
 
 impl AccessSources {
+    /// Sets the allowed ids.
+    #[must_use]
+    pub fn allow(self, ids: impl IntoIterator<Item = PeerId>) -> Self {
+        Self { allow: ids.into_iter().collect(), ..self }
+    }
+
+    /// Sets the files of allowed ids.
+    #[must_use]
+    pub fn allow_files(self, files: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self { allow_files: files.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Sets the denied ids.
+    #[must_use]
+    pub fn deny(self, ids: impl IntoIterator<Item = PeerId>) -> Self {
+        Self { deny: ids.into_iter().collect(), ..self }
+    }
+
+    /// Sets the files of denied ids.
+    #[must_use]
+    pub fn deny_files(self, files: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self { deny_files: files.into_iter().map(Into::into).collect(), ..self }
+    }
+
     /// Whether there are files, which can change while the node runs.
     #[must_use]
     pub fn has_files(&self) -> bool {
@@ -110,6 +143,7 @@ fn with_files(ids: &[PeerId], files: &[PathBuf]) -> Result<BTreeSet<PeerId>, Acc
 pub enum AccessError {
     /// The file can't be read.
     #[error("cannot read {}: {source}", file.display())]
+    #[non_exhaustive]
     Read {
         /// The file.
         file: PathBuf,
@@ -118,18 +152,21 @@ pub enum AccessError {
     },
     /// The file is a pipe, a device or something else that can't be read again.
     #[error("{} is not a regular file; a list must be one, because SIGHUP reads it again", file.display())]
+    #[non_exhaustive]
     NotAFile {
         /// The file.
         file: PathBuf,
     },
     /// The file is too large for a list of ids.
     #[error("{} is larger than 1 MiB, so it is no list of ids", file.display())]
+    #[non_exhaustive]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// A line is no id.
     #[error("{} line {line}: {problem}; each line holds one id, and optionally a # comment", file.display())]
+    #[non_exhaustive]
     Line {
         /// The file.
         file: PathBuf,

@@ -4,7 +4,7 @@ use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 /// The protocol's name in ALPN (RFC 7301). Its number is the version of the wire format.
-pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
+pub(crate) const ALPN: &[u8] = b"p2p-gossip/2";
 
 /// Signature schemes accepted in the handshake. They decide the usable kinds of key.
 pub(crate) const SIGNATURE_SCHEMES: &[SignatureScheme] = &[

@@ -180,6 +180,7 @@ impl Identity {
 pub enum IdentityError {
     /// A file can't be read.
     #[error("cannot read {}: {source}", file.display())]
+    #[non_exhaustive]
     Read {
         /// The file.
         file: PathBuf,
@@ -188,6 +189,7 @@ pub enum IdentityError {
     },
     /// A file can't be created.
     #[error("cannot write {}: {source}", file.display())]
+    #[non_exhaustive]
     Write {
         /// The file.
         file: PathBuf,
@@ -196,12 +198,14 @@ pub enum IdentityError {
     },
     /// The private key's file is a symbolic link.
     #[error("{} is a symbolic link; put the private key itself there, or name its file with --key", file.display())]
+    #[non_exhaustive]
     Link {
         /// The link.
         file: PathBuf,
     },
     /// The private key's file belongs to another user.
     #[error("{} belongs to user {owner}, not to the user that runs this", file.display())]
+    #[non_exhaustive]
     WrongOwner {
         /// The file.
         file: PathBuf,
@@ -210,6 +214,7 @@ pub enum IdentityError {
     },
     /// A file is empty.
     #[error("{} is empty; a PEM file with a {wanted} is needed", file.display())]
+    #[non_exhaustive]
     Empty {
         /// The file.
         file: PathBuf,
@@ -218,6 +223,7 @@ pub enum IdentityError {
     },
     /// A file is too large for its item.
     #[error("{} is larger than 1 MiB, so it is no {wanted}", file.display())]
+    #[non_exhaustive]
     TooLarge {
         /// The file.
         file: PathBuf,
@@ -226,6 +232,7 @@ pub enum IdentityError {
     },
     /// A file has no complete PEM block of the right kind.
     #[error("{} {}", file.display(), problem.describe(*wanted))]
+    #[non_exhaustive]
     Pem {
         /// The file.
         file: PathBuf,
@@ -236,12 +243,14 @@ pub enum IdentityError {
     },
     /// The caller passed the text of a key or certificate instead of the name of its file.
     #[error("the name of a file is needed, not the text of a {wanted}")]
+    #[non_exhaustive]
     TextAsName {
         /// The item that the file should hold.
         wanted: PemItem,
     },
     /// Other users can read or write the private key.
     #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
+    #[non_exhaustive]
     TooPermissive {
         /// The file.
         file: PathBuf,
@@ -250,12 +259,14 @@ pub enum IdentityError {
     },
     /// The key is damaged or of a kind that peers don't accept.
     #[error("the private key in {} cannot be used; accepted are Ed25519, P-256, P-384 and RSA of 2048 to 4096 bits, not encrypted", file.display())]
+    #[non_exhaustive]
     KeyUnusable {
         /// The file.
         file: PathBuf,
     },
     /// The certificate can't be used.
     #[error("the certificate in {} cannot be used: {source}", file.display())]
+    #[non_exhaustive]
     Certificate {
         /// The file.
         file: PathBuf,
@@ -264,6 +275,7 @@ pub enum IdentityError {
     },
     /// The certificate is for another key.
     #[error("the private key in {} and the certificate in {} do not belong together", key.display(), cert.display())]
+    #[non_exhaustive]
     Mismatch {
         /// The key's file.
         key: PathBuf,

@@ -128,6 +128,7 @@ fn parse_hex(digits: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
 pub enum NetworkKeyError {
     /// The file can't be read.
     #[error("cannot read the network key {}: {source}", file.display())]
+    #[non_exhaustive]
     Read {
         /// The file.
         file: PathBuf,
@@ -136,6 +137,7 @@ pub enum NetworkKeyError {
     },
     /// The file can't be created.
     #[error("cannot write the network key {}: {source}", file.display())]
+    #[non_exhaustive]
     Write {
         /// The file.
         file: PathBuf,
@@ -144,6 +146,7 @@ pub enum NetworkKeyError {
     },
     /// Other users can read or write the key.
     #[error("{} can be read or written by other users (mode {mode:04o}); run: chmod 600 {}", file.display(), file.display())]
+    #[non_exhaustive]
     TooPermissive {
         /// The file.
         file: PathBuf,
@@ -152,18 +155,21 @@ pub enum NetworkKeyError {
     },
     /// The file is too large for a network key.
     #[error("{} is larger than 64 KiB, so it is no network key", file.display())]
+    #[non_exhaustive]
     TooLarge {
         /// The file.
         file: PathBuf,
     },
     /// There is no key in the file.
     #[error("{} has no key in it; a network key is a line of 64 hexadecimal digits", file.display())]
+    #[non_exhaustive]
     Empty {
         /// The file.
         file: PathBuf,
     },
     /// A line is neither a key nor a comment.
     #[error("{} line {line}: a network key is 64 hexadecimal digits", file.display())]
+    #[non_exhaustive]
     BadLine {
         /// The file.
         file: PathBuf,
@@ -172,6 +178,7 @@ pub enum NetworkKeyError {
     },
     /// There are two keys in the file.
     #[error("{} line {line}: a second key; put each key in a separate file", file.display())]
+    #[non_exhaustive]
     Second {
         /// The file.
         file: PathBuf,

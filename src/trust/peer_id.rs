@@ -106,6 +106,7 @@ impl fmt::Debug for ShortId {
 /// A text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a peer id is 64 hexadecimal digits")]
+#[non_exhaustive]
 pub struct ParsePeerIdError;
 
 impl FromStr for PeerId {

@@ -97,7 +97,7 @@ impl Tls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthenticationError {
     /// rustls accepts clients that offer no protocol, so both ends check.
-    #[error("the other side does not speak p2p-gossip/1")]
+    #[error("the other side does not speak p2p-gossip/2")]
     Protocol,
     /// Can't happen with our verifier, which makes certificates mandatory.
     #[error("the other side presented no usable certificate")]
@@ -327,19 +327,19 @@ mod tests {
     #[test]
     fn peer_without_our_protocol_is_refused() {
         let ((_, a), (_, b)) = (node(), node());
-        let many: Vec<String> = (2..=99).map(|version| format!("p2p-gossip/{version}")).collect();
+        let many: Vec<String> = (3..=99).map(|version| format!("p2p-gossip/{version}")).collect();
         for (offered, said) in [
-            (vec!["h2", "http/1.1"], "it does not speak p2p-gossip/1, but h2, http/1.1"),
+            (vec!["h2", "http/1.1"], "it does not speak p2p-gossip/2, but h2, http/1.1"),
             (
-                vec!["h2", "p2p-gossip/2"],
-                "it speaks another version of the protocol: p2p-gossip/2; this node speaks p2p-gossip/1",
+                vec!["h2", "p2p-gossip/3"],
+                "it speaks another version of the protocol: p2p-gossip/3; this node speaks p2p-gossip/2",
             ),
             (
                 many.iter().map(String::as_str).collect(),
-                "it speaks another version of the protocol: p2p-gossip/2, p2p-gossip/3, p2p-gossip/4, \
-                 p2p-gossip/5; this node speaks p2p-gossip/1",
+                "it speaks another version of the protocol: p2p-gossip/3, p2p-gossip/4, p2p-gossip/5, \
+                 p2p-gossip/6; this node speaks p2p-gossip/2",
             ),
-            (vec!["\u{1b}[2J"], "it does not speak p2p-gossip/1, but \\u{1b}[2J"),
+            (vec!["\u{1b}[2J"], "it does not speak p2p-gossip/2, but \\u{1b}[2J"),
         ] {
             let mut other = a.lax_client();
             other.alpn_protocols = offered.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -349,7 +349,7 @@ mod tests {
         }
         // A peer that offers ours among others is accepted.
         let mut newer = a.lax_client();
-        newer.alpn_protocols.insert(0, b"p2p-gossip/2".to_vec());
+        newer.alpn_protocols.insert(0, b"p2p-gossip/3".to_vec());
         let (mut dialler, mut acceptor) = (connect(&Arc::new(newer)), b.acceptor());
         shake_hands(&mut dialler, &mut acceptor).unwrap();
 

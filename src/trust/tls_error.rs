@@ -141,7 +141,7 @@ mod tests {
         let said = |alert| TlsError::from(Error::AlertReceived(alert)).to_string();
         assert!(said(AlertDescription::AccessDenied).contains("deny list"));
         assert!(said(AlertDescription::CertificateUnknown).contains("expects another peer"));
-        assert!(said(AlertDescription::NoApplicationProtocol).ends_with("this node speaks p2p-gossip/1"));
+        assert!(said(AlertDescription::NoApplicationProtocol).ends_with("this node speaks p2p-gossip/2"));
         assert!(said(AlertDescription::HandshakeFailure).contains("alert 40"));
     }
 }

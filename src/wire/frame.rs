@@ -145,7 +145,10 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::message::{ByeReason, Echo, Hello, NAME, Notice, PeerRecord, RECORDS_MAX, SOCKET};
+    use super::super::message::{
+        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX,
+        SOCKET,
+    };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
     use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
@@ -178,48 +181,35 @@ mod tests {
     fn hello() -> impl Strategy<Value = Hello> {
         let advertised = vec(dial_addr(), 0..=ADDRS_MAX);
         let proof = proptest::option::of(any::<[u8; 32]>());
-        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, any::<u32>(), proof).prop_map(
-            |(instance, name, listen_port, advertised, heartbeat_ms, proof)| Hello {
+        let rest = (any::<u32>(), vec(any::<u32>(), 0..=CAPABILITIES_MAX), proof);
+        (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, rest).prop_map(
+            |(instance, name, listen_port, advertised, (heartbeat_ms, capabilities, proof))| Hello {
                 instance,
                 name,
                 listen_port,
                 advertised,
                 heartbeat_ms,
+                capabilities,
                 proof,
             },
         )
     }
 
     fn bye_reason() -> impl Strategy<Value = ByeReason> {
-        prop_oneof![
-            Just(ByeReason::Leaving),
-            Just(ByeReason::Duplicate),
-            Just(ByeReason::Silent),
-            Just(ByeReason::Protocol),
-            Just(ByeReason::Replaced),
-            Just(ByeReason::Cloned),
-            Just(ByeReason::OwnAddress),
-            Just(ByeReason::Full),
-            Just(ByeReason::NotAdmitted),
-            Just(ByeReason::AddressTaken),
-            Just(ByeReason::NetworkKeyMissing),
-            Just(ByeReason::NetworkKeyWrong),
-            Just(ByeReason::NetworkKeyUnknown),
-        ]
+        any::<u16>().prop_map(ByeReason::from_number)
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let echo = proptest::option::of(
-            (any::<u64>(), any::<u64>()).prop_map(|(seq, held_us)| Echo { seq, held_us }),
-        );
         prop_oneof![
             hello().prop_map(Message::Hello),
             (any::<u64>(), "\\PC{0,60}").prop_map(|(seq, text)| Message::Ping { seq, text }),
-            (any::<u64>(), echo, any::<u64>()).prop_map(|(seq, echo, digest)| Message::Heartbeat {
-                seq,
-                echo,
-                digest
-            }),
+            (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+                |(seq, digest, interval_ms, rtt_us)| Message::Heartbeat { seq, digest, interval_ms, rtt_us }
+            ),
+            (any::<u64>(), any::<u64>(), any::<u32>())
+                .prop_map(|(seq, digest, interval_ms)| Message::HeartbeatAck { seq, digest, interval_ms }),
+            (any::<u32>(), vec(any::<u8>(), 0..200))
+                .prop_map(|(kind, bytes)| Message::Extension { kind, bytes }),
             Just(Message::PeersRequest),
             (vec(record(), 0..20), any::<bool>())
                 .prop_map(|(records, more)| Message::Peers { records, more }),
@@ -323,6 +313,47 @@ mod tests {
         assert!(matches!(decode(&bytes), Err(WireError::TooLong { part: "message", .. })));
     }
 
+    /// The sender refuses to encode a message whose part is too long, and the receiver refuses to decode it.
+    fn check_too_long(message: &Message, part: &'static str) {
+        let is_refused = |error| matches!(error, WireError::TooLong { part: found, .. } if found == part);
+        assert!(is_refused(encode(message).unwrap_err()));
+        let bytes = bincode::encode_to_vec(message, format()).unwrap();
+        assert!(is_refused(decode(&bytes).unwrap_err()));
+    }
+
+    #[test]
+    fn too_many_capabilities_are_refused_in_both_directions() {
+        let hello = |count| Message::Hello(Hello { capabilities: vec![u32::MAX; count], ..Hello::plain() });
+        let frame = encode(&hello(CAPABILITIES_MAX)).unwrap();
+        assert_eq!(decode(&frame[LENGTH_BYTES..]), Ok(hello(CAPABILITIES_MAX)));
+        check_too_long(&hello(CAPABILITIES_MAX + 1), "capabilities");
+    }
+
+    #[test]
+    fn longest_extension_fits_into_a_frame_and_longer_ones_are_refused_in_both_directions() {
+        let extension = |bytes| Message::Extension { kind: u32::MAX, bytes: vec![255; bytes] };
+        let frame = encode(&extension(EXTENSION_BYTES_MAX)).unwrap();
+        let mut reader = reader_after_hello();
+        reader.buffer().extend_from_slice(&frame);
+        assert_eq!(reader.next_message(), Ok(Some(extension(EXTENSION_BYTES_MAX))));
+        check_too_long(&extension(EXTENSION_BYTES_MAX + 1), "extension");
+    }
+
+    #[test]
+    fn reasons_of_a_bye_keep_their_numbers() {
+        for (at, reason) in ByeReason::KNOWN.into_iter().enumerate() {
+            let number = u16::try_from(at).unwrap();
+            assert_eq!((reason.number(), ByeReason::from_number(number)), (number, reason));
+        }
+        let first_unknown = u16::try_from(ByeReason::KNOWN.len()).unwrap();
+        for number in [first_unknown, 999, u16::MAX] {
+            let bye = Message::Bye(ByeReason::Other(number));
+            let frame = encode(&bye).unwrap();
+            assert_eq!(decode(&frame[LENGTH_BYTES..]), Ok(bye));
+            assert!(ByeReason::Other(number).describe().contains(&number.to_string()));
+        }
+    }
+
     #[test]
     fn longest_list_fits_into_a_frame() {
         let label = "x".repeat(63);
@@ -339,8 +370,9 @@ mod tests {
 
     /// Decodes an encoded address as part of a Hello.
     fn with_address(encoded: &[u8]) -> Result<DialAddr, WireError> {
-        // Hello of instance 0, without a name, of port 0, with one address, a heartbeat of 0 ms and no proof.
-        let bytes = [&[0, 0, 0, 0, 1][..], encoded, &[0, 0]].concat();
+        // Hello of instance 0, without a name, of port 0, with one address, a heartbeat of 0 ms, no capabilities and no
+        // proof.
+        let bytes = [&[0, 0, 0, 0, 1][..], encoded, &[0, 0, 0]].concat();
         decode(&bytes).map(|message| match message {
             Message::Hello(hello) => hello.advertised[0].clone(),
             other => panic!("{other:?}"),

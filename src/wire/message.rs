@@ -1,5 +1,6 @@
 //! The messages between peers, the limits of their parts, and the encoding of ids and addresses.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bincode::de::Decoder;
@@ -18,6 +19,11 @@ use crate::trust::peer_id::PeerId;
 /// each has [`ADDRS_MAX`] host names of the longest form.
 pub const RECORDS_MAX: usize = 60;
 
+/// Capabilities in one [`Hello`]: far more than features are ever optional.
+pub const CAPABILITIES_MAX: usize = 32;
+/// Bytes in one [`Message::Extension`]. This many are skipped for a peer of a later version.
+pub const EXTENSION_BYTES_MAX: usize = 16 * 1024;
+
 /// Memory that decoding one address claims: the value itself and the allocation of a short host name.
 const ADDR_DECODED_BYTES: usize = size_of::<DialAddr>() + 32;
 
@@ -33,14 +39,17 @@ pub enum Message {
         /// At most [`PING_TEXT_BYTES_MAX`] bytes.
         text: String,
     },
-    /// Sent every heartbeat interval: a sign of life, a time stamp for the round-trip time, and a membership digest.
+    /// The leader of the pair, which is the node with the smaller id, sends this every heartbeat interval.
     Heartbeat {
-        /// The sender's count of heartbeats to this receiver.
+        /// The sender's count of heartbeats on this session, from 1.
         seq: u64,
-        /// The last heartbeat that the sender received from this receiver.
-        echo: Option<Echo>,
-        /// Digest of the peers that the sender is connected to; see [`membership_digest`](crate::mesh::membership_digest).
+        /// Digest of the sender and the peers that it is connected to; see
+        /// [`membership_digest`](crate::mesh::membership_digest).
         digest: u64,
+        /// The sender's heartbeat interval now, in milliseconds. An overloaded node sends fewer heartbeats.
+        interval_ms: u32,
+        /// The last round-trip time that the sender measured on this session, in microseconds; 0 before the first.
+        rtt_us: u32,
     },
     /// Asks for the list of peers.
     PeersRequest,
@@ -60,6 +69,22 @@ pub enum Message {
         /// At most [`MESSAGE_BYTES_MAX`] bytes.
         text: String,
     },
+    /// The receiver of a [`Message::Heartbeat`] answers it at once.
+    HeartbeatAck {
+        /// The number of the heartbeat.
+        seq: u64,
+        /// The digest of the sender of this answer.
+        digest: u64,
+        /// The heartbeat interval of the sender of this answer now, in milliseconds.
+        interval_ms: u32,
+    },
+    /// A message of a later version of the program. A receiver that does not know its kind ignores it.
+    Extension {
+        /// The kind of the message. This version sends none and knows none.
+        kind: u32,
+        /// At most [`EXTENSION_BYTES_MAX`] bytes.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Describes the sender; the first message of each side.
@@ -74,8 +99,12 @@ pub struct Hello {
     /// Addresses at which the sender says it can be reached, besides the one it connects from; best first,
     /// at most [`ADDRS_MAX`].
     pub advertised: Vec<DialAddr>,
-    /// The sender's heartbeat interval in milliseconds; the receiver's timeout for this sender depends on it.
+    /// The sender's heartbeat interval in milliseconds; the receiver's timeout for this sender depends on it. Heartbeats
+    /// and acknowledgements announce a change.
     pub heartbeat_ms: u32,
+    /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
+    /// numbers that it does not know. This version has no optional feature.
+    pub capabilities: Vec<u32>,
     /// Proves that the sender holds a network key; see `session/hello.rs`.
     pub proof: Option<[u8; 32]>,
 }
@@ -90,19 +119,10 @@ impl Hello {
             listen_port: 0,
             advertised: Vec::new(),
             heartbeat_ms: 1000,
+            capabilities: Vec::new(),
             proof: None,
         }
     }
-}
-
-/// Lets the receiver compute a round-trip time without an immediate reply: the time since it sent `seq`, less
-/// `held_us`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Echo {
-    /// Number of the echoed heartbeat.
-    pub seq: u64,
-    /// Microseconds from the arrival of that heartbeat to this echo.
-    pub held_us: u64,
 }
 
 /// One peer in a list.
@@ -123,8 +143,8 @@ pub enum Notice {
     KeyInUse(SocketAddr),
 }
 
-/// Why a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+/// Why a session ends. On the wire a reason is its number, so that a later version can have more reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ByeReason {
     /// The sender stops; the receiver should not dial it again.
     Leaving,
@@ -152,13 +172,51 @@ pub enum ByeReason {
     NetworkKeyWrong,
     /// The receiver proved a network key, and the sender has none.
     NetworkKeyUnknown,
+    /// A reason of a later version, which has this number.
+    Other(u16),
 }
 
 impl ByeReason {
+    /// Every reason of this version, in the order of their numbers from 0. Reasons are added at the end, never
+    /// removed.
+    pub const KNOWN: [Self; 13] = [
+        Self::Leaving,
+        Self::Duplicate,
+        Self::Silent,
+        Self::Protocol,
+        Self::Replaced,
+        Self::Cloned,
+        Self::OwnAddress,
+        Self::Full,
+        Self::NotAdmitted,
+        Self::AddressTaken,
+        Self::NetworkKeyMissing,
+        Self::NetworkKeyWrong,
+        Self::NetworkKeyUnknown,
+    ];
+
+    /// The reason's number on the wire.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Other(number) => number,
+            known => {
+                let at = Self::KNOWN.iter().position(|&reason| reason == known);
+                at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
+            }
+        }
+    }
+
+    /// The reason with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Self {
+        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Other(number))
+    }
+
     /// The reason, worded for the receiver's user: "it" is the sender, "we" are the receiver.
     #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
+    pub fn describe(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Leaving => "it leaves",
             Self::Duplicate => "another connection to it goes on",
             Self::Silent => "it heard nothing from us",
@@ -172,9 +230,26 @@ impl ByeReason {
             Self::NetworkKeyMissing => "it requires a network key; start with --network-key",
             Self::NetworkKeyWrong => "it holds another network key",
             Self::NetworkKeyUnknown => "it holds no network key; this node requires one",
-        }
+            Self::Other(number) => {
+                return Cow::Owned(format!("for reason {number}, which only a later version knows"));
+            }
+        })
     }
 }
+
+impl Encode for ByeReason {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.number().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for ByeReason {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        u16::decode(decoder).map(Self::from_number)
+    }
+}
+
+bincode::impl_borrow_decode!(ByeReason);
 
 /// Checks the limits that bincode doesn't know, the same for both directions.
 pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
@@ -184,6 +259,7 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
     match message {
         Message::Hello(hello) => {
             limit("name", hello.name.len(), NAME_BYTES_MAX)?;
+            limit("capabilities", hello.capabilities.len(), CAPABILITIES_MAX)?;
             limit("advertised addresses", hello.advertised.len(), ADDRS_MAX)
         }
         Message::Ping { text, .. } => limit("ping text", text.len(), PING_TEXT_BYTES_MAX),
@@ -192,7 +268,12 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
             limit("list of peers", records.len(), RECORDS_MAX)?;
             records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
         }
-        Message::Heartbeat { .. } | Message::PeersRequest | Message::Notice(_) | Message::Bye(_) => Ok(()),
+        Message::Extension { bytes, .. } => limit("extension", bytes.len(), EXTENSION_BYTES_MAX),
+        Message::Heartbeat { .. }
+        | Message::HeartbeatAck { .. }
+        | Message::PeersRequest
+        | Message::Notice(_)
+        | Message::Bye(_) => Ok(()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The baselines: the cost of TLS alone on this machine now, with the same keys, suites and provider,
-//! between two threads of one process over loopback, without anything of ours around it.
+//! The baselines: the cost of TLS alone on this machine now. The keys, suites and provider are the program's;
+//! the connections run between two threads of one process over loopback, without any code of the program.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use p2p_gossip::internals::limits::{HANDSHAKE_STACK_BYTES, SESSION_STACK_BYTES};
-use p2p_gossip::internals::wire::{self, Echo, Message};
+use p2p_gossip::internals::limits::SESSION_STACK_BYTES;
+use p2p_gossip::internals::wire::{self, Message};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
@@ -29,7 +29,7 @@ pub(crate) const MEMORY_ROLE: &str = "baseline-memory";
 /// Connections in that process.
 const MEMORY_PAIRS: u32 = 128;
 
-/// The common part of all baselines: configurations made once, without resumption, as ours are.
+/// The common part of all baselines: configurations made once, without resumption, like the program's.
 struct Tls {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
@@ -55,16 +55,16 @@ impl Tls {
         let socket = TcpStream::connect(self.listener.local_addr()?)?;
         let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
         let tls = ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)?;
-        shake_hands(tls, socket)
+        complete_handshake(tls, socket)
     }
 
     fn accept(&self) -> io::Result<Server> {
         let (socket, _) = self.listener.accept()?;
         let tls = ServerConnection::new(Arc::clone(&self.server)).map_err(io::Error::other)?;
-        shake_hands(tls, socket)
+        complete_handshake(tls, socket)
     }
 
-    /// Both ends of a connection, the accepting one in the hands of a thread.
+    /// Runs both ends of a connection; the accepting end runs on a thread. Returns its result.
     fn pair<T: Send>(
         &self,
         server: impl FnOnce(Server) -> io::Result<T> + Send,
@@ -78,7 +78,7 @@ impl Tls {
     }
 }
 
-fn shake_hands<C, S>(mut tls: C, mut socket: TcpStream) -> io::Result<StreamOwned<C, TcpStream>>
+fn complete_handshake<C, S>(mut tls: C, mut socket: TcpStream) -> io::Result<StreamOwned<C, TcpStream>>
 where
     C: std::ops::DerefMut<Target = ConnectionCommon<S>>,
     S: SideData,
@@ -102,7 +102,7 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// Of several measurements; there is at least one.
+    /// The median of several measurements; the caller passes at least one.
     pub(crate) fn median(of: &[Self]) -> Self {
         let part = |part: fn(&Self) -> f64| median(&of.iter().map(part).collect::<Vec<_>>());
         Self { cpu_s: part(|handshake| handshake.cpu_s), wall_s: part(|handshake| handshake.wall_s) }
@@ -121,7 +121,7 @@ pub(crate) fn handshake(count: u32) -> Result<Handshake, Stop> {
             served.join().map_err(|_| io::Error::other("the accepting end panicked"))?
         })
     };
-    // Warms up what is made once only.
+    // The first handshakes also pay for objects that are created once only.
     run(count.div_ceil(10))?;
     let (cpu, began) = (procfs::own_cpu()?, clock::now());
     run(count)?;
@@ -130,7 +130,7 @@ pub(crate) fn handshake(count: u32) -> Result<Handshake, Stop> {
     Ok(Handshake { cpu_s, wall_s })
 }
 
-/// The accepting end closes when it is done.
+/// Waits until the accepting end closes, which it does when its handshake is done.
 fn wait_end(mut client: Client) -> io::Result<()> {
     match client.sock.read(&mut [0]) {
         Ok(0) => Ok(()),
@@ -140,8 +140,8 @@ fn wait_end(mut client: Client) -> io::Result<()> {
     }
 }
 
-/// CPU time of the start of a thread that waits, as each end of a connection has one, while so many others
-/// are there.
+/// CPU seconds that the start of one waiting thread takes, while up to `count` threads exist. Each end of a
+/// connection has such a thread.
 pub(crate) fn thread_start(count: u32) -> Result<f64, Stop> {
     let all_there = Barrier::new(usize::try_from(count).map_err(io::Error::other)?);
     let (started, after) = (AtomicU64::new(0), OnceLock::new());
@@ -155,7 +155,7 @@ pub(crate) fn thread_start(count: u32) -> Result<f64, Stop> {
     thread::scope(|scope| -> io::Result<()> {
         for number in 0..count {
             let session = thread::Builder::new().name(format!("session-{number}"));
-            // Without all of them none would ever end.
+            // If one thread did not start, the others would wait for it without end.
             session.stack_size(SESSION_STACK_BYTES).spawn_scoped(scope, wait).expect("a thread can be had");
         }
         Ok(())
@@ -164,20 +164,21 @@ pub(crate) fn thread_start(count: u32) -> Result<f64, Stop> {
     Ok(after.saturating_sub(before).as_secs_f64() / f64::from(count))
 }
 
-/// One record of a heartbeat's size, encrypted, written, read and decrypted by a thread that slept.
+/// The cost of one record of a heartbeat's size. The sender encrypts and writes it; a sleeping thread wakes up,
+/// reads and decrypts it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OneRecord {
     pub(crate) cpu_s: f64,
-    /// Wake-ups of threads.
+    /// Wake-ups of threads for each record.
     pub(crate) wakeups: f64,
     /// From before it is encrypted until it is decrypted, in seconds.
-    pub(crate) way_s: Spread,
+    pub(crate) latency_s: Spread,
 }
 
 pub(crate) fn record(count: u32) -> Result<OneRecord, Stop> {
     let tls = Tls::new()?;
     let frame = heartbeat()?;
-    // The time of sending goes around TLS: both ends share the memory.
+    // The ends share the time of sending through memory, outside TLS.
     let sent = AtomicU64::new(0);
     let play = |stream: &mut dyn Duplex, begins: bool| -> io::Result<Vec<f64>> {
         let mut times = Vec::new();
@@ -200,7 +201,7 @@ pub(crate) fn record(count: u32) -> Result<OneRecord, Stop> {
     let others = tls.pair(
         |mut server| {
             let times = play(&mut server, false)?;
-            // Before this thread's own sleeps are forgotten with it.
+            // The kernel forgets this thread's sleeps when the thread ends, so read them now.
             Ok((times, procfs::own_cpu()?, procfs::sleeps(own)?))
         },
         |mut client| {
@@ -212,21 +213,21 @@ pub(crate) fn record(count: u32) -> Result<OneRecord, Stop> {
     let (server_times, cpu_after, sleeps_after) = others;
     times.extend(server_times);
     let records = f64::from(count) * 2.0;
-    let way_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
+    let latency_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
     let cpu_s = cpu_after.saturating_sub(cpu).as_secs_f64() / records;
-    Ok(OneRecord { cpu_s, wakeups: sleeps_after.saturating_sub(sleeps) as f64 / records, way_s })
+    Ok(OneRecord { cpu_s, wakeups: sleeps_after.saturating_sub(sleeps) as f64 / records, latency_s })
 }
 
-/// The same record where nothing is warm.
+/// The cost of the same record with cold caches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ColdRecord {
     pub(crate) cpu_s: f64,
     /// From before it is encrypted until it is decrypted, in seconds.
-    pub(crate) way_s: Spread,
+    pub(crate) latency_s: Spread,
 }
 
-/// So many connections, a thread asleep on each, and a record for one of them now and then, as heartbeats
-/// and pings come in a mesh.
+/// Opens 64 connections with a sleeping thread on each, and sends a record on one of them every 2 ms, as
+/// heartbeats and pings arrive in a mesh.
 pub(crate) fn cold_record(count: u32) -> Result<ColdRecord, Stop> {
     const CONNECTIONS: u32 = 64;
     const PAUSE: Duration = Duration::from_millis(2);
@@ -249,7 +250,7 @@ pub(crate) fn cold_record(count: u32) -> Result<ColdRecord, Stop> {
         }
         let cpu = procfs::own_cpu()?;
         for turn in 0..count {
-            // Spreads the records, as their number is what counts and not how fast they go.
+            // A pause between records lets the receiving thread fall asleep again.
             thread::sleep(PAUSE);
             let client = &mut clients[(turn % CONNECTIONS) as usize].0;
             send(client, &frame, &sent)?;
@@ -264,8 +265,8 @@ pub(crate) fn cold_record(count: u32) -> Result<ColdRecord, Stop> {
         })?;
         Ok(cpu)
     })?;
-    let way_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
-    Ok(ColdRecord { cpu_s: cpu.as_secs_f64() / f64::from(count), way_s })
+    let latency_s = Spread::of(times).ok_or_else(|| Stop::Failed("no record was measured".to_owned()))?;
+    Ok(ColdRecord { cpu_s: cpu.as_secs_f64() / f64::from(count), latency_s })
 }
 
 trait Duplex: Read + Write {}
@@ -281,10 +282,10 @@ fn nanoseconds() -> u64 {
     u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The frame that goes over every link every second.
+/// The frame that each node sends to each peer every second.
 fn heartbeat() -> io::Result<wire::Frame> {
-    let echo = Some(Echo { seq: 100, held_us: 500_000 });
-    wire::encode(&Message::Heartbeat { seq: 100, echo, digest: u64::MAX / 3 }).map_err(io::Error::other)
+    let message = Message::Heartbeat { seq: 100, digest: u64::MAX / 3, interval_ms: 1000, rtt_us: 500 };
+    wire::encode(&message).map_err(io::Error::other)
 }
 
 /// A short broadcast message.
@@ -292,11 +293,11 @@ fn message() -> io::Result<wire::Frame> {
     wire::encode(&Message::Broadcast { text: TEXT.to_owned() }).map_err(io::Error::other)
 }
 
-/// Frames of a short message one way, a record each, as many to a system call as fit into 16 KiB.
+/// Throughput of short messages in one direction. Each frame is a record; one system call writes 16 KiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Throughput {
     pub(crate) frames_per_s: f64,
-    /// Of both ends together.
+    /// CPU time for each frame, of both ends together.
     pub(crate) cpu_s: f64,
 }
 
@@ -321,15 +322,15 @@ pub(crate) fn throughput(time: Duration) -> Result<Throughput, Stop> {
         },
     )?;
     if received != sent * frame.len() as u64 {
-        return Err(Stop::Failed(format!("{sent} frames were sent, {received} bytes came")));
+        return Err(Stop::Failed(format!("{sent} frames were sent, but {received} bytes arrived")));
     }
     let took_s = (clock::now() - began).as_secs_f64();
     let cpu_s = (procfs::own_cpu()? - cpu).as_secs_f64() / sent as f64;
     Ok(Throughput { frames_per_s: sent as f64 / took_s, cpu_s })
 }
 
-/// Bytes that one end of a connection takes: rustls and a thread asleep. Half of them dialled, half
-/// accepted; the handshake ran on the thread, and has left its traces on the stack.
+/// Bytes of memory of one end of a connection: rustls and a sleeping thread. Half of the ends dialled, half
+/// accepted. The handshake ran on the same thread, so its stack counts as well.
 pub(crate) fn session_bytes() -> Result<f64, Stop> {
     let output = Command::new(std::env::current_exe()?).arg(MEMORY_ROLE).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -338,7 +339,7 @@ pub(crate) fn session_bytes() -> Result<f64, Stop> {
     })
 }
 
-/// The process that [`session_bytes`] asks.
+/// Runs in the process that [`session_bytes`] starts: prints the bytes of one end.
 pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
     let tls = Arc::new(Tls::new()?);
     let own = std::process::id();
@@ -346,7 +347,7 @@ pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
     let start = |count: u32| -> io::Result<()> {
         for is_client in (0..count).flat_map(|_| [true, false]) {
             let (tls, done) = (Arc::clone(&tls), done.clone());
-            thread::Builder::new().stack_size(HANDSHAKE_STACK_BYTES).spawn(move || {
+            thread::Builder::new().stack_size(SESSION_STACK_BYTES).spawn(move || {
                 let run = || -> io::Result<()> {
                     if is_client { idle(tls.dial()?, &done) } else { idle(tls.accept()?, &done) }
                 };
@@ -357,17 +358,17 @@ pub(crate) fn print_session_bytes() -> Result<(), Box<dyn std::error::Error>> {
         }
         (0..2 * count).try_for_each(|_| finished.recv().map_err(io::Error::other)?)
     };
-    // What is there once only is there before the first look.
+    // These connections create the objects that exist once only, before the first measurement.
     start(4)?;
     let before = procfs::memory(own)?.rss;
     start(MEMORY_PAIRS)?;
     let after = procfs::memory(own)?.rss;
     println!("{}", (after - before) as f64 / f64::from(2 * MEMORY_PAIRS));
-    // The threads still wait; the process's end is theirs.
+    // The threads still wait; they end with the process.
     Ok(())
 }
 
-/// Says one heartbeat, hears one, then waits for ever for another.
+/// Sends one heartbeat, receives one, then waits for another until the process ends.
 fn idle(mut stream: impl Duplex, done: &crossbeam_channel::Sender<io::Result<()>>) -> io::Result<()> {
     let frame = heartbeat()?;
     let mut buffer = vec![0; frame.len()];

@@ -1,11 +1,11 @@
-//! `make bench` and `make bench-peers`: real release processes on loopback, each figure beside a
-//! baseline, or another program, measured in the same run. Nothing here passes or fails by a time.
+//! `make bench` and `make bench-peers`: they run release processes on loopback, and show each figure beside a
+//! baseline or another program that is measured in the same run. No time makes the run pass or fail.
 //!
 //! The environment: `QUICK=1` for fewer sizes and repetitions, `N="8 64"` for these sizes, `ONLY=idle,join`
 //! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown,
 //! `PROGRAM=…` for another build than Cargo's.
 
-// Counts become figures: nothing here needs the last bits of a 64-bit number.
+// Counts become figures, which do not need the last bits of a 64-bit number.
 #![allow(clippy::cast_precision_loss)]
 
 mod baseline;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             system_under_test::embedded::broadcast(arguments.drain(1..))
         }
         Some(baseline::MEMORY_ROLE) => baseline::print_session_bytes(),
-        // Cargo says so when it is asked for benchmarks, and not when it runs everything as tests.
+        // `cargo bench` passes `--bench`; `cargo test --all-targets` does not.
         _ if !arguments.iter().any(|argument| argument == "--bench") => {
             println!("nothing is measured here; make bench does that");
             Ok(())

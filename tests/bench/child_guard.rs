@@ -1,12 +1,11 @@
-//! Nothing that was started outlives this program, even if it is killed.
+//! Kills the started processes when this program ends, even if this program is killed.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-/// A process group and its leader, a shell that waits for the end of its stdin, which is the end of
-/// this program, and then kills the group. In a group of their own the nodes hear no Ctrl-C either:
-/// this program does, and ends them.
+/// A process group and its leader. The leader is a shell that reads its stdin, which closes when this program ends;
+/// then it kills the group. Ctrl-C does not reach the group: this program gets the signal and ends the nodes.
 #[derive(Debug)]
 pub(crate) struct ChildGuard(Child);
 
@@ -18,7 +17,7 @@ impl ChildGuard {
         command.spawn().map(Self)
     }
 
-    /// Puts a process that is about to be started into the group.
+    /// Makes the command start its process in the group.
     pub(crate) fn adopt(&self, command: &mut Command) {
         command.process_group(i32::try_from(self.0.id()).unwrap_or(0));
     }
@@ -26,7 +25,7 @@ impl ChildGuard {
 
 impl Drop for ChildGuard {
     fn drop(&mut self) {
-        // After an early end its group may still have processes.
+        // The shell reads the end of its stdin and kills the processes that the group may still have.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }

@@ -1,16 +1,16 @@
-//! One clock for all processes, and how times are summed up.
+//! A clock that all processes share, and statistics of times.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Time since the machine started: the same in every process, unlike a process's own [`std::time::Instant`]s,
-/// which cannot be told to another one.
+/// Time since the machine started: the same in every process. A [`std::time::Instant`] cannot be passed to
+/// another process.
 pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every system has this clock").into()
 }
 
-/// The middle one; the mean of the two in the middle if their number is even.
+/// The middle value, or the mean of the two middle values if their number is even; NaN for no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -22,7 +22,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Half of all, 99 of a hundred, and the worst.
+/// The distribution of times in seconds: median, 99th percentile, maximum, and the number of values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) p50: f64,
@@ -32,7 +32,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of times in seconds; `None` if there are none.
+    /// Computes the distribution; `None` if there are no values.
     pub(crate) fn of(mut seconds: Vec<f64>) -> Option<Self> {
         seconds.sort_by(f64::total_cmp);
         let max = *seconds.last()?;

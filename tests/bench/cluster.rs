@@ -1,5 +1,4 @@
-//! The running nodes of one program: started, listened to by one thread that never parses more than
-//! it must, and killed at the end.
+//! The running nodes of one program. One thread starts them, reads their output and kills them at the end.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -15,33 +14,33 @@ use crate::child_guard::ChildGuard;
 use crate::clock;
 use crate::procfs::{self, Memory};
 use crate::stop::{Signals, Stop};
-use crate::system_under_test::{Ear, Heard, Plan, SystemUnderTest};
+use crate::system_under_test::{Observation, OutputParser, Plan, SystemUnderTest};
 
-/// Lines of each node kept to explain a failure.
+/// Last lines of each node, kept to explain a failure.
 const TAIL_LINES: usize = 6;
-/// Nodes shown when something failed.
+/// Most nodes whose last lines a failure shows.
 const NODES_SHOWN: usize = 4;
-/// Pipes that are read after one wait.
+/// Most pipes that are read after one wait.
 const READY_MAX: usize = 64;
 /// Bytes of one read: as many as a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
-/// What the signals are called among the pipes.
+/// The epoll data of the signals; the pipes use smaller numbers.
 const SIGNALS: u64 = u64::MAX;
 
-/// Something that a node said, and when it was read.
+/// A fact that a node has reported, and the time at which it was read.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) node: usize,
     pub(crate) at: Duration,
-    pub(crate) heard: Heard,
+    pub(crate) observation: Observation,
 }
 
 struct Node {
     child: Child,
     stdout: Source<ChildStdout>,
     stderr: Source<ChildStderr>,
-    ear: Box<dyn Ear>,
-    /// What the others call it, and where they join.
+    parser: Box<dyn OutputParser>,
+    /// The node's id and the address through which others join, once it listens.
     ready: Option<(String, String)>,
     /// The nodes that it sees.
     view: BTreeSet<String>,
@@ -52,22 +51,22 @@ struct Node {
 pub(crate) struct Cluster<'a> {
     system: &'a dyn SystemUnderTest,
     signals: &'a Signals,
-    /// All pipes and the signals: what a wait costs is part of what is measured, so it must not grow with the
-    /// number of nodes.
+    /// Waits for all pipes and the signals. The cost of a wait is part of each figure, so it must not grow with
+    /// the number of nodes.
     epoll: OwnedFd,
     ready: Vec<epoll::Event>,
     buffer: Vec<u8>,
     nodes: Vec<Node>,
-    /// Pings sent and received, if they are of interest.
+    /// Pings sent and received, if the caller asked for them.
     pub(crate) pings: Option<Vec<Record>>,
     /// Broadcast messages received so far, by all together.
     pub(crate) messages: usize,
     /// Losses reported so far, by all together.
     pub(crate) losses: usize,
-    /// When the last thing was read.
-    last_heard: Duration,
+    /// The time at which the last change of a view was read.
+    last_change: Duration,
     dir: tempfile::TempDir,
-    // Last, as dropping it waits for the group's end.
+    // The last field, because dropping it waits until the process group has ended.
     child_guard: ChildGuard,
 }
 
@@ -75,7 +74,7 @@ impl<'a> Cluster<'a> {
     pub(crate) fn new(system: &'a dyn SystemUnderTest, signals: &'a Signals) -> Result<Self, Stop> {
         let dir = tempfile::Builder::new().prefix("p2p-gossip-bench-").tempdir()?;
         let child_guard = ChildGuard::start()?;
-        let last_heard = clock::now();
+        let last_change = clock::now();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         add(&epoll, signals.fd(), SIGNALS)?;
         Ok(Self {
@@ -88,7 +87,7 @@ impl<'a> Cluster<'a> {
             pings: None,
             messages: 0,
             losses: 0,
-            last_heard,
+            last_change,
             dir,
             child_guard,
         })
@@ -105,13 +104,13 @@ impl<'a> Cluster<'a> {
             .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.system.name())))?;
         let stdout = Source::new(child.stdout.take());
         let stderr = Source::new(child.stderr.take());
-        stdout.enter(&self.epoll, Place { node: plan.index, is_stderr: false })?;
-        stderr.enter(&self.epoll, Place { node: plan.index, is_stderr: true })?;
+        stdout.register(&self.epoll, PipeId { node: plan.index, is_stderr: false })?;
+        stderr.register(&self.epoll, PipeId { node: plan.index, is_stderr: true })?;
         self.nodes.push(Node {
             child,
             stdout,
             stderr,
-            ear: self.system.ear(&plan),
+            parser: self.system.parser(&plan),
             ready: None,
             view: BTreeSet::new(),
             tail: VecDeque::new(),
@@ -120,8 +119,8 @@ impl<'a> Cluster<'a> {
         Ok(plan.index)
     }
 
-    /// Starts the first node, and once it listens all others at once, through the first.
-    /// The time at which the last of them saw all others.
+    /// Starts the first node, and once it listens, all others at once; they join through the first. Returns the
+    /// time at which the last node saw all others.
     pub(crate) fn form(&mut self, count: usize, patience: Duration) -> Result<Duration, Stop> {
         let deadline = clock::now() + patience;
         let first = self.spawn(None)?;
@@ -133,6 +132,7 @@ impl<'a> Cluster<'a> {
         self.until_whole(deadline)
     }
 
+    /// Waits until each running node sees every other; returns the time at which the last node said so.
     pub(crate) fn until_whole(&mut self, deadline: Duration) -> Result<Duration, Stop> {
         self.until("every node to see every other", deadline, |cluster| {
             let count = cluster.running().count();
@@ -140,7 +140,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Waits until no running node sees this one any more; when the last of them said so.
+    /// Waits until no other running node sees this node any more; returns the time at which the last one said so.
     pub(crate) fn until_lost(&mut self, node: usize, deadline: Duration) -> Result<Duration, Stop> {
         let id = self.id(node).to_owned();
         self.until("every other node to notice the loss", deadline, |cluster| {
@@ -149,7 +149,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Reads what the nodes say until it is so; when the decisive word was read.
+    /// Reads the nodes' output until `is_so` holds; returns the time at which the last change of a view was read.
     pub(crate) fn until(
         &mut self,
         awaited: &str,
@@ -163,10 +163,10 @@ impl<'a> Cluster<'a> {
             }
             self.listen(left)?;
         }
-        Ok(self.last_heard)
+        Ok(self.last_change)
     }
 
-    /// Only reads what the nodes say, for so long.
+    /// Reads the nodes' output for this time.
     pub(crate) fn listen_for(&mut self, time: Duration) -> Result<(), Stop> {
         let end = clock::now() + time;
         loop {
@@ -178,64 +178,63 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// One wait for output of any node.
+    /// Waits once for output of any node, and handles it.
     fn listen(&mut self, timeout: Duration) -> Result<(), Stop> {
         self.ready.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(timeout))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        // All are read before any is understood: that takes longer, and counts for none of them.
-        let mut heard = Vec::with_capacity(self.ready.len());
+        // Reads all pipes before it parses any text: parsing takes longer and would delay the times of the others.
+        let mut read = Vec::with_capacity(self.ready.len());
         for event in &self.ready {
-            match event.data.u64() {
-                SIGNALS => self.signals.check()?,
-                data => {
-                    let place = Place::of(data);
-                    let node = &mut self.nodes[place.node];
-                    let bytes = if place.is_stderr {
-                        node.stderr.read(&mut self.buffer)
-                    } else {
-                        node.stdout.read(&mut self.buffer)
-                    };
-                    heard.push((place, bytes, clock::now()));
-                }
+            if event.data.u64() == SIGNALS {
+                self.signals.check()?;
+                continue;
             }
+            let pipe = PipeId::from_data(event.data.u64());
+            let node = &mut self.nodes[pipe.node];
+            let bytes = if pipe.is_stderr {
+                node.stderr.read(&mut self.buffer)
+            } else {
+                node.stdout.read(&mut self.buffer)
+            };
+            read.push((pipe, bytes, clock::now()));
         }
-        for (place, bytes, at) in heard {
-            let node = &mut self.nodes[place.node];
-            let source = if place.is_stderr { &mut node.stderr.partial } else { &mut node.stdout.partial };
-            let lines = lines(source, &bytes);
-            self.take(place.node, at, lines);
-            let node = &self.nodes[place.node];
+        for (pipe, bytes, at) in read {
+            let node = &mut self.nodes[pipe.node];
+            let partial = if pipe.is_stderr { &mut node.stderr.partial } else { &mut node.stdout.partial };
+            let lines = complete_lines(partial, &bytes);
+            self.apply_lines(pipe.node, at, lines);
+            let node = &self.nodes[pipe.node];
             if node.running && node.stdout.pipe.is_none() {
-                return Err(self.failure(&format!("node {} ended by itself", place.node + 1)));
+                return Err(self.failure(&format!("node {} ended by itself", pipe.node + 1)));
             }
         }
         Ok(())
     }
 
-    /// Takes in what a node has said by then.
-    fn take(&mut self, number: usize, now: Duration, lines: Vec<String>) {
+    /// Applies the lines of a node that were read at `now`.
+    fn apply_lines(&mut self, number: usize, now: Duration, lines: Vec<String>) {
         let node = &mut self.nodes[number];
         for line in lines {
-            match node.ear.hear(&line) {
-                Some(Heard::Ready { id, join }) => node.ready = Some((id, join)),
-                Some(Heard::Up(peer)) => {
+            match node.parser.parse_line(&line) {
+                Some(Observation::Ready { id, join }) => node.ready = Some((id, join)),
+                Some(Observation::Up(peer)) => {
                     node.view.insert(peer);
                 }
-                Some(Heard::Down(peer)) => {
+                Some(Observation::Down(peer)) => {
                     if node.view.remove(&peer) && node.running {
                         self.losses += 1;
                     }
                 }
-                Some(Heard::Message) => {
+                Some(Observation::Message) => {
                     self.messages += 1;
                     continue;
                 }
-                Some(heard @ (Heard::Ping { .. } | Heard::Sent { .. })) => {
+                Some(observation @ (Observation::Ping { .. } | Observation::Sent { .. })) => {
                     if let Some(pings) = &mut self.pings {
-                        pings.push(Record { node: number, at: now, heard });
+                        pings.push(Record { node: number, at: now, observation });
                     }
                     continue;
                 }
@@ -247,25 +246,25 @@ impl<'a> Cluster<'a> {
                     continue;
                 }
             }
-            self.last_heard = now;
+            self.last_change = now;
         }
     }
 
-    fn failure(&self, what: &str) -> Stop {
-        let mut text = format!("{}: {what}", self.system.name());
+    fn failure(&self, problem: &str) -> Stop {
+        let mut text = format!("{}: {problem}", self.system.name());
         let incomplete = |node: &&Node| node.running && node.view.len() + 1 < self.running().count();
-        let unhappy: Vec<&Node> = self.nodes.iter().filter(incomplete).collect();
-        for node in unhappy.iter().take(NODES_SHOWN) {
+        let behind: Vec<&Node> = self.nodes.iter().filter(incomplete).collect();
+        for node in behind.iter().take(NODES_SHOWN) {
             text += &format!("\n  a node that sees {} others:", node.view.len());
             node.tail.iter().for_each(|line| text += &format!("\n    {line}"));
         }
-        if unhappy.len() > NODES_SHOWN {
-            text += &format!("\n  and {} more", unhappy.len() - NODES_SHOWN);
+        if behind.len() > NODES_SHOWN {
+            text += &format!("\n  and {} more", behind.len() - NODES_SHOWN);
         }
         Stop::Failed(text)
     }
 
-    /// Ends a node without warning, even a stopped one. When.
+    /// Kills a node without warning, also a stopped one; returns the time.
     pub(crate) fn kill(&mut self, node: usize) -> Result<Duration, Stop> {
         self.nodes[node].running = false;
         let at = clock::now();
@@ -274,7 +273,7 @@ impl<'a> Cluster<'a> {
         Ok(at)
     }
 
-    /// Lets a node stand still. When.
+    /// Stops a node with SIGSTOP; returns the time.
     pub(crate) fn stop(&mut self, node: usize) -> Result<Duration, Stop> {
         let at = clock::now();
         kill_process(Pid::from_child(&self.nodes[node].child), Signal::STOP).map_err(io::Error::from)?;
@@ -293,7 +292,7 @@ impl<'a> Cluster<'a> {
         self.nodes[node].ready.as_ref().map_or("", |(_, join)| join)
     }
 
-    /// How many others this node sees.
+    /// The number of others that this node sees.
     pub(crate) fn seen_by(&self, node: usize) -> usize {
         self.nodes[node].view.len()
     }
@@ -323,7 +322,7 @@ impl<'a> Cluster<'a> {
 
 impl Drop for Cluster<'_> {
     fn drop(&mut self) {
-        // All at once, so that no node spends time on the deaths of others.
+        // Kills all before it waits for any, so that no node spends time on the deaths of others.
         for node in &mut self.nodes {
             let _ = node.child.kill();
         }
@@ -333,25 +332,25 @@ impl Drop for Cluster<'_> {
     }
 }
 
-/// A pipe from a node, and the part of a line that has come through it.
+/// A pipe from a node, and the part of a line that was read from it.
 struct Source<P> {
     pipe: Option<P>,
     partial: Vec<u8>,
 }
 
-/// Which pipe it is.
+/// Names a pipe: the node, and stdout or stderr.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct PipeId {
     node: usize,
     is_stderr: bool,
 }
 
-impl Place {
-    fn data(self) -> u64 {
+impl PipeId {
+    fn to_data(self) -> u64 {
         self.node as u64 * 2 + u64::from(self.is_stderr)
     }
 
-    fn of(data: u64) -> Self {
+    fn from_data(data: u64) -> Self {
         Self { node: usize::try_from(data / 2).unwrap_or(usize::MAX), is_stderr: data % 2 == 1 }
     }
 }
@@ -361,12 +360,12 @@ impl<P: io::Read + AsFd> Source<P> {
         Self { pipe, partial: Vec::new() }
     }
 
-    /// From now on a wait ends when something comes through it. Closing it ends that.
-    fn enter(&self, epoll: &OwnedFd, place: Place) -> io::Result<()> {
-        self.pipe.as_ref().map_or(Ok(()), |pipe| add(epoll, pipe, place.data()))
+    /// Adds the pipe to the epoll set. The kernel removes it when the pipe is closed.
+    fn register(&self, epoll: &OwnedFd, id: PipeId) -> io::Result<()> {
+        self.pipe.as_ref().map_or(Ok(()), |pipe| add(epoll, pipe, id.to_data()))
     }
 
-    /// What one read brings; it does not wait where something was found.
+    /// Reads once; it does not block if epoll has reported the pipe as readable.
     fn read(&mut self, buffer: &mut [u8]) -> Vec<u8> {
         let Some(pipe) = &mut self.pipe else {
             return Vec::new();
@@ -380,8 +379,8 @@ impl<P: io::Read + AsFd> Source<P> {
     }
 }
 
-/// The lines that are whole now; what follows them stays.
-fn lines(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<String> {
+/// Takes the complete lines; the rest stays in `partial`.
+fn complete_lines(partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<String> {
     partial.extend_from_slice(bytes);
     let Some(end) = partial.iter().rposition(|&byte| byte == b'\n') else {
         return Vec::new();

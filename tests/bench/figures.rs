@@ -1,4 +1,4 @@
-//! `make bench`: our program beside its baselines.
+//! `make bench`: the program beside its baselines.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -20,14 +20,14 @@ use crate::system_under_test::ours::Ours;
 use crate::table::{NOTHING, bytes, ratio, time};
 use crate::traffic;
 
-/// Starts of a node alone that are measured: each takes some milliseconds, and the first ones more.
+/// Number of measured starts of a node alone: each takes some milliseconds, the first ones take longer.
 const STARTS: usize = 25;
-/// Threads whose starts are measured: as many as 45 nodes have sessions with each other.
+/// Number of measured starts of threads: about as many as 45 nodes have ends of sessions.
 const THREADS: u32 = 2000;
-/// Threads that do nothing but compute, under load.
+/// Number of busy loops for each core, under load.
 const LOOPS_A_CORE: u32 = 2;
 
-/// What is measured, and what it has come to so far.
+/// One run of the benchmark: its settings and its results so far.
 struct Run<'a> {
     options: &'a Options,
     signals: &'a Signals,
@@ -76,17 +76,17 @@ impl Baselines {
             time(*thread_cpu_s),
             time(record.cpu_s),
             time(cold_record.cpu_s),
-            time(record.way_s.p50),
-            time(cold_record.way_s.p50),
-            time(record.way_s.max),
-            record.way_s.count,
+            time(record.latency_s.p50),
+            time(cold_record.latency_s.p50),
+            time(record.latency_s.max),
+            record.latency_s.count,
             throughput.frames_per_s,
             bytes(*session_bytes),
         )
     }
 }
 
-/// Measures all that was asked for.
+/// Measures the figures that the options select.
 pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
     let ours = Ours::quiet(options.program.clone());
     let version = ours.version().map_err(Stop::Failed)?;
@@ -124,7 +124,7 @@ impl Run<'_> {
         self.report.table.row(cells);
     }
 
-    /// The cost of every node before it meets a peer.
+    /// The cost of a node before it meets a peer.
     fn start_alone(&mut self) -> Result<(), Stop> {
         let mut costs = Vec::new();
         for _ in 0..STARTS {
@@ -140,7 +140,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Everything that is measured at each size.
+    /// Measures the figures that depend on the number of nodes, at one number.
     fn size(&mut self, count: usize) -> Result<(), Stop> {
         progress(&format!("{count} nodes: formation"));
         let ours = self.ours.clone();
@@ -149,13 +149,14 @@ impl Run<'_> {
             self.baselines.record = baseline::record(self.options.records())?;
         }
         let handshakes = self.options.handshakes();
-        // In turns: how fast a machine is, above all a virtual one, changes within seconds.
+        // Baselines and formations alternate, because the speed of a machine, above all a virtual one, changes
+        // within seconds.
         let mut baselines = Vec::new();
         let baseline = || baseline::handshake(handshakes).map(|handshake| baselines.push(handshake));
         let formed = measure::formation(&ours, self.signals, count, rounds, baseline);
         self.baselines.handshake = Handshake::median(&baselines);
-        let what = format!("formation of {count} nodes");
-        let Some((mut cluster, formation)) = self.report.or_note(&what, formed)? else {
+        let figure = format!("formation of {count} nodes");
+        let Some((mut cluster, formation)) = self.report.or_note(&figure, formed)? else {
             return Ok(());
         };
         if self.options.wants("formation") {
@@ -218,7 +219,7 @@ impl Run<'_> {
             ratio(formation.cpu_s, cpu_baseline),
             "same at all N, ± 20 %".to_owned(),
         ]);
-        // Starts grow with the nodes and not with their pairs, and outweigh these in a small mesh.
+        // The cost of the starts grows with the nodes, not with their pairs, and dominates in a small mesh.
         let without_starts = formation.cpu_s - self.start_cpu_s * count as f64;
         self.row([
             "formation, CPU a pair without starts".to_owned(),
@@ -227,7 +228,7 @@ impl Run<'_> {
             time(self.baselines.handshake.cpu_s),
             ratio(without_starts, cpu_baseline),
         ]);
-        // What a mesh of processes with a thread for each end of a connection takes at the least.
+        // The least cost of a mesh of processes with a thread for each end of a connection.
         let threads = 2.0 * pairs(count) * self.baselines.thread_cpu_s;
         let shape = cpu_baseline + threads + self.start_cpu_s * count as f64;
         self.row([
@@ -249,7 +250,7 @@ impl Run<'_> {
 
     fn idle(&mut self, count: usize, idle: measure::Idle) {
         let record = self.baselines.record;
-        // Each node hears a heartbeat of each other one in an interval, and sends it one.
+        // In each interval a node receives a heartbeat from each other node, and sends one to each.
         let messages_a_node = (count - 1) as f64 / HEARTBEAT.as_secs_f64();
         let (cpu, wakeups) = (idle.cpu_a_node / messages_a_node, idle.wakeups_a_node / messages_a_node);
         let n = count.to_string();
@@ -302,7 +303,7 @@ impl Run<'_> {
         self.memory.push((count, memory));
     }
 
-    /// What one more session takes, by the difference between the smallest and the largest mesh.
+    /// The memory of one more session: the difference between the largest and the smallest mesh.
     fn session_memory(&mut self) {
         let (Some(&(few, little)), Some(&(many, much))) = (self.memory.first(), self.memory.last()) else {
             return;
@@ -371,20 +372,20 @@ impl Run<'_> {
         let Some(spread) = self.report.or_note("latency", spread)? else {
             return Ok(());
         };
-        let baseline = self.baselines.record.way_s;
+        let baseline = self.baselines.record.latency_s;
         let parts = [
             ("p50", spread.p50, baseline.p50, NOTHING),
             ("p99", spread.p99, baseline.p99, if count == 64 { "≤ 5" } else { NOTHING }),
             ("max", spread.max, baseline.max, NOTHING),
         ];
         for (part, ours, baseline, reach) in parts {
-            let (what, n) = (format!("ping latency, {part}"), count.to_string());
-            self.row([what, n, time(ours), time(baseline), ratio(ours, baseline), reach.to_owned()]);
+            let (figure, n) = (format!("ping latency, {part}"), count.to_string());
+            self.row([figure, n, time(ours), time(baseline), ratio(ours, baseline), reach.to_owned()]);
         }
-        let cold = self.baselines.cold_record.way_s;
+        let cold = self.baselines.cold_record.latency_s;
         for (part, ours, cold) in [("p50", spread.p50, cold.p50), ("p99", spread.p99, cold.p99)] {
-            let what = format!("ping latency, {part} ÷ a record now and then");
-            self.row([what, count.to_string(), time(ours), time(cold), ratio(ours, cold)]);
+            let figure = format!("ping latency, {part} ÷ a record now and then");
+            self.row([figure, count.to_string(), time(ours), time(cold), ratio(ours, cold)]);
         }
         self.report.note(format!(
             "Ping latency: {} pings, from the coordinator's decision to send until the event is read from the receiver's \
@@ -431,10 +432,10 @@ impl Run<'_> {
         let healed = traffic::heal(&self.ours, self.signals, partition, rounds);
         match self.report.or_note("heal", healed)? {
             Some(Some(took)) => {
-                let what = format!("heal, 4|4 for {} s", partition.as_secs());
+                let figure = format!("heal, 4|4 for {} s", partition.as_secs());
                 let nothing = || NOTHING.to_owned();
                 self.row([
-                    what,
+                    figure,
                     traffic::SPLIT.to_string(),
                     time(took),
                     nothing(),
@@ -454,16 +455,16 @@ impl Run<'_> {
         progress(&format!("{count} nodes under load for {} s", time.as_secs()));
         let loops = LOOPS_A_CORE * cores();
         let losses = traffic::losses_under_load(&self.ours, self.signals, count, loops, time);
-        let what = format!("declared dead though alive, {loops} busy loops for {} s", time.as_secs());
-        if let Some(losses) = self.report.or_note(&what, losses)? {
+        let figure = format!("declared dead though alive, {loops} busy loops for {} s", time.as_secs());
+        if let Some(losses) = self.report.or_note(&figure, losses)? {
             let nothing = NOTHING.to_owned();
             let (n, losses) = (count.to_string(), losses.to_string());
-            self.row([what, n, losses, "0".to_owned(), nothing, "0".to_owned()]);
+            self.row([figure, n, losses, "0".to_owned(), nothing, "0".to_owned()]);
         }
         Ok(())
     }
 
-    /// The program itself.
+    /// The size of the program, and the cost of a build if the options ask for it.
     fn program(&mut self) -> Result<(), Stop> {
         let size = fs::metadata(&self.options.program)?.len() as f64;
         self.row(["size of the program".to_owned(), NOTHING.to_owned(), bytes(size)]);
@@ -485,7 +486,7 @@ fn build() -> Result<(f64, f64), Stop> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let (cpu, began) = (procfs::ended_children_cpu()?, clock::now());
     let mut command = Command::new(cargo);
-    // Without a network: whatever it needs was there to build this.
+    // Offline: the dependencies are present, because this program was built with them.
     command.args(["build", "--release", "--locked", "--offline", "--quiet", "--target-dir"]).arg(dir.path());
     let status = command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null()).status()?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! Where and when the figures were taken.
+//! The machine, the versions and the date of a run.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ pub(crate) fn cores() -> u32 {
     available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
-/// Lines above the table.
+/// The lines above the table.
 pub(crate) fn describe(versions: &[String]) -> Vec<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -31,7 +31,7 @@ pub(crate) fn describe(versions: &[String]) -> Vec<String> {
     ]
 }
 
-/// Whether others keep the machine busy, in words.
+/// A note if other programs keep the machine busy.
 pub(crate) fn disturbance() -> Option<String> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     let load: f64 = text.split(' ').next()?.parse().ok()?;

@@ -8,15 +8,15 @@ use crate::procfs;
 use crate::stop::{Signals, Stop};
 use crate::system_under_test::SystemUnderTest;
 
-/// What is waited for at most, except where a figure says otherwise: only a failure waits so long.
+/// Longest wait for one step, unless a figure sets another limit; only a failure takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// From the formation until only heartbeats go.
+/// Time from the formation until the nodes send only heartbeats.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// How a mesh came about.
+/// The cost of forming a mesh.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Formation {
-    /// From before the first process is started until the last node sees all others.
+    /// Time from before the start of the first process until the last node sees all others.
     pub(crate) wall_s: f64,
     /// CPU time of all nodes until then, from their start.
     pub(crate) cpu_s: f64,
@@ -24,7 +24,8 @@ pub(crate) struct Formation {
     pub(crate) connections_a_pair: f64,
 }
 
-/// Forms a mesh so often, each time after something else, and leaves the last one running.
+/// Forms a mesh `rounds` times, calling `first` before each. Returns the last mesh, which still runs, and the
+/// medians.
 pub(crate) fn formation<'a>(
     system: &'a dyn SystemUnderTest,
     signals: &'a Signals,
@@ -54,12 +55,12 @@ pub(crate) fn formation<'a>(
     }
 }
 
-/// Pairs of that many nodes.
+/// Number of pairs of `count` nodes.
 pub(crate) fn pairs(count: usize) -> f64 {
     (count * (count - 1)) as f64 / 2.0
 }
 
-/// What a mesh costs in which nothing happens.
+/// The cost of a mesh in which no membership changes and no pings are sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Idle {
     /// CPU seconds a second, of one node.
@@ -68,7 +69,7 @@ pub(crate) struct Idle {
     pub(crate) wakeups_a_node: f64,
 }
 
-/// Some windows of that length, once the mesh has come to rest.
+/// Measures `rounds` windows of this length, once the mesh sends only heartbeats; returns the medians.
 pub(crate) fn idle(cluster: &mut Cluster<'_>, window: Duration, rounds: usize) -> Result<Idle, Stop> {
     cluster.listen_for(SETTLE)?;
     let (mut cpus, mut wakeups) = (Vec::new(), Vec::new());
@@ -84,7 +85,7 @@ pub(crate) fn idle(cluster: &mut Cluster<'_>, window: Duration, rounds: usize) -
     Ok(Idle { cpu_a_node: median(&cpus), wakeups_a_node: median(&wakeups) })
 }
 
-/// Bytes of a node, the median of all.
+/// Memory of a node in bytes, as the median of all nodes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MemoryANode {
     pub(crate) rss: f64,
@@ -98,17 +99,17 @@ pub(crate) fn memory(cluster: &Cluster<'_>) -> Result<MemoryANode, Stop> {
     Ok(MemoryANode { rss: median(&rss), pss: median(&pss) })
 }
 
-/// How a node goes.
+/// The way in which a node fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
-    /// kill -9: its kernel closes its connections.
+    /// `kill -9`: the kernel closes the node's connections.
     Closed,
-    /// kill -STOP: nothing is heard of it any more.
+    /// `kill -STOP`: the connections stay open, but the node is silent.
     Silent,
 }
 
-/// From the death of a node until the last other one says so. The newest node dies, so that the
-/// first, through which others join, stays.
+/// Measures the seconds from the death of a node until the last other node reports it. The newest node dies, so
+/// that the first, through which others join, stays.
 pub(crate) fn death(cluster: &mut Cluster<'_>, death: Death) -> Result<f64, Stop> {
     let victim = cluster.running().last().ok_or_else(|| Stop::Failed("no node is left".to_owned()))?;
     let died = match death {
@@ -122,8 +123,8 @@ pub(crate) fn death(cluster: &mut Cluster<'_>, death: Death) -> Result<f64, Stop
     Ok((known - died).as_secs_f64())
 }
 
-/// One more node into the mesh, through the first: from its start until it sees all others, and
-/// they see it.
+/// Starts one more node, which joins through the first. Measures the seconds from its start until it sees all
+/// others and they see it.
 pub(crate) fn join(cluster: &mut Cluster<'_>) -> Result<f64, Stop> {
     let first = cluster.running().next().ok_or_else(|| Stop::Failed("no node is left".to_owned()))?;
     let address = cluster.join_address(first).to_owned();

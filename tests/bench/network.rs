@@ -5,17 +5,17 @@ use std::env;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-/// Set for the program when it runs inside.
+/// The environment variable that tells the program that it runs inside the namespace.
 const INSIDE: &str = "P2P_GOSSIP_BENCH_INSIDE";
 
-/// Starts this program again in a network namespace of its own, and comes back inside it. Where
-/// that is not possible the benchmark runs on the machine's own loopback; the error says so.
+/// Replaces this process with the same program in a new network namespace; returns `Ok` there. If that is not
+/// possible, the benchmark runs on the machine's own loopback; the error says so.
 pub(crate) fn isolate() -> Result<(), String> {
     if env::var_os(INSIDE).is_some() {
         return Ok(());
     }
     let mut reason = String::from("util-linux and iproute2 are needed");
-    // Root may do this; other users may where the system lets them be root of a namespace.
+    // Root may do this. Other users may if the system lets them be root of a namespace.
     for arguments in [&["--net"][..], &["--map-root-user", "--net"]] {
         let up = "ip link set lo up";
         let mut probe = Command::new("unshare");

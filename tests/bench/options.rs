@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::stop::Stop;
 
-/// The figures by which a part of the whole can be asked for.
+/// The names of the figures that `ONLY` accepts.
 pub(crate) const FIGURES: [&str; 9] =
     ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal", LOAD];
-/// One that takes ten minutes, and only who asks for it waits for that.
+/// A figure that takes ten minutes, so it runs only if `ONLY` names it.
 pub(crate) const LOAD: &str = "load";
 
 #[derive(Debug)]
@@ -56,12 +56,12 @@ impl Options {
         is_asked_for || (self.only.is_empty() && figure != LOAD)
     }
 
-    /// Numbers of nodes.
+    /// The numbers of nodes at which figures are measured.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.sizes.clone().unwrap_or_else(|| if self.quick { vec![8, 32] } else { vec![8, 32, 64, 100] })
     }
 
-    /// The number of nodes of a figure that is taken at one only.
+    /// The number of nodes for the latency, which is measured at one number only.
     pub(crate) fn size_for_latency(&self) -> usize {
         match &self.sizes {
             Some(sizes) => sizes[sizes.len() - 1],
@@ -70,42 +70,42 @@ impl Options {
         }
     }
 
-    /// The same under load, where more is worse.
+    /// The number of nodes under load: the largest, which is the hardest case.
     pub(crate) fn size_under_load(&self) -> usize {
         self.sizes().last().copied().unwrap_or_default()
     }
 
-    /// How long the load lasts.
+    /// Duration of the load.
     pub(crate) fn load(&self) -> Duration {
         Duration::from_secs(if self.quick { 30 } else { 600 })
     }
 
-    /// How often a figure is taken.
+    /// How often a figure is measured.
     pub(crate) fn rounds(&self) -> usize {
         if self.quick { 1 } else { 3 }
     }
 
-    /// How often one is taken that costs little.
+    /// How often a figure is measured that takes little time.
     pub(crate) fn rounds_of_short(&self) -> usize {
         if self.quick { 3 } else { 5 }
     }
 
-    /// Handshakes that make a baseline.
+    /// Number of handshakes of a baseline.
     pub(crate) fn handshakes(&self) -> u32 {
         if self.quick { 200 } else { 1000 }
     }
 
-    /// Records that make one, each way.
+    /// Number of records of a baseline, in each direction.
     pub(crate) fn records(&self) -> u32 {
         if self.quick { 4000 } else { 20_000 }
     }
 
-    /// How long CPU time is watched.
+    /// Duration of one measurement of CPU time.
     pub(crate) fn window(&self) -> Duration {
         Duration::from_secs(if self.quick { 5 } else { 10 })
     }
 
-    /// How long the halves of a mesh do not hear of each other.
+    /// Duration of the partition that splits a mesh in half.
     pub(crate) fn partition(&self) -> Duration {
         Duration::from_secs(if self.quick { 10 } else { 30 })
     }

@@ -1,9 +1,8 @@
-//! `make bench-peers`: our program beside others that do the like, in the same run.
+//! `make bench-peers`: the program beside similar programs, in the same run.
 //!
-//! All are measured by the same code: started in the same way, heard through their own words on
-//! stdout or stderr, killed and stopped alike. How each is set up is said where it is
-//! (`system/`). What they do differs: Serf's members share one key and keep no connections;
-//! NATS's routes are mutual TLS from a common authority, a full mesh like ours.
+//! The same code measures all of them: it starts their nodes, reads their output, stops and kills them in the same
+//! way. The modules in `system_under_test` describe the setup of each. The programs differ: Serf's members share one
+//! key and keep no connections; NATS's routes use mutual TLS with a common authority, in a full mesh.
 
 use crate::clock::median;
 use crate::measure::{self, Death, PATIENCE};
@@ -16,7 +15,7 @@ use crate::system_under_test::ours::Ours;
 use crate::system_under_test::serf::Serf;
 use crate::table::{NOTHING, bytes, time};
 
-/// What is measured of each, in the order of the table.
+/// The figures of each program, in the order of the table.
 const FIGURES: [&str; 10] = [
     "formation, wall",
     "formation, CPU",
@@ -32,7 +31,7 @@ const FIGURES: [&str; 10] = [
 
 type Cells = [String; FIGURES.len()];
 
-/// Measures all that are installed.
+/// Measures the programs that are installed.
 pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
     let nats = Nats::new().map_err(|error| Stop::Failed(format!("a certificate authority: {error}")))?;
     let all: [Box<dyn SystemUnderTest>; 3] =
@@ -75,7 +74,7 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     Ok(report)
 }
 
-/// Fills in what can be had, in the order in which it is measured.
+/// Fills in the cells in the order of measurement; after a failure the rest stays as it was.
 fn measure(
     system: &dyn SystemUnderTest,
     options: &Options,

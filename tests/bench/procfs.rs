@@ -1,4 +1,4 @@
-//! What the kernel says of processes: CPU time, memory, switches, connections.
+//! The kernel's figures of processes: CPU time, memory, context switches and connections.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -7,8 +7,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 
-/// User and system time of a process so far, its ended threads included, to the nanosecond.
-/// (`/proc/PID/stat` counts in hundredths of a second, more than a small node uses in all.)
+/// User and system time of a process so far in nanoseconds, with the time of its ended threads.
+/// (`/proc/PID/stat` counts in hundredths of a second, which is too coarse for a small node.)
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
@@ -16,26 +16,25 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(clock_gettime(clock)?.into())
 }
 
-/// Elsewhere another process's clock cannot be read.
+/// Other systems cannot read the CPU clock of another process.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(crate) fn cpu(_: u32) -> io::Result<Duration> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The same of this process.
+/// User and system time of this process so far.
 pub(crate) fn own_cpu() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-/// Of all children of this process that have ended and been waited for, and their children.
+/// User and system time of the ended children of this process, and of their children.
 pub(crate) fn ended_children_cpu() -> io::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(Duration::from_micros(u64::try_from(micros).unwrap_or_default()))
 }
 
-/// How often the threads that a process has now have gone to sleep of their own accord, each of
-/// which ended with a wake-up.
+/// How often the present threads of a process have gone to sleep by themselves. Each sleep ends with a wake-up.
 pub(crate) fn sleeps(pid: u32) -> io::Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -50,9 +49,10 @@ pub(crate) fn sleeps(pid: u32) -> io::Result<u64> {
 /// Memory of one process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// All that is in memory for it.
+    /// All resident memory of the process.
     pub(crate) rss: u64,
-    /// The same, with what is shared (the program's code, above all) divided by who shares it.
+    /// The same, but each shared page (above all of the program's code) is divided by the number of processes that
+    /// share it.
     pub(crate) pss: u64,
 }
 

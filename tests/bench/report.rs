@@ -1,4 +1,4 @@
-//! What a run has to say: where it ran, the table, and what the table cannot show.
+//! The report of a run: the machine and versions, the table, and notes on figures and failures.
 
 use std::fmt::Write as _;
 
@@ -27,16 +27,17 @@ impl Report {
         self.notes.push(note.into());
     }
 
-    /// What was measured, or a note why there is nothing; only the wish to stop ends the run.
-    pub(crate) fn or_note<T>(&mut self, what: &str, measured: Result<T, Stop>) -> Result<Option<T>, Stop> {
+    /// Returns the measurement, or `None` after it has noted why the figure is missing. Only [`Stop::Requested`] is
+    /// returned as an error, which ends the run.
+    pub(crate) fn or_note<T>(&mut self, figure: &str, measured: Result<T, Stop>) -> Result<Option<T>, Stop> {
         match measured {
             Ok(measured) => Ok(Some(measured)),
-            Err(Stop::Asked) => Err(Stop::Asked),
+            Err(Stop::Requested) => Err(Stop::Requested),
             Err(Stop::Failed(why)) => {
                 eprintln!("  {why}");
                 // The nodes' last output is shown to the user and left out of the table.
                 let why = why.lines().next().unwrap_or_default();
-                self.note(format!("{what}: {why}"));
+                self.note(format!("{figure}: {why}"));
                 Ok(None)
             }
         }
@@ -57,7 +58,7 @@ impl Report {
     }
 }
 
-/// Says on stderr what is being measured now.
-pub(crate) fn progress(what: &str) {
-    eprintln!("· {what}");
+/// Shows on stderr the figure that is being measured now.
+pub(crate) fn progress(figure: &str) {
+    eprintln!("· {figure}");
 }

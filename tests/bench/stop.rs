@@ -1,4 +1,4 @@
-//! Why a measurement ends early: the user's wish, or something that went wrong.
+//! The reasons why a measurement ends early: a signal from the user, or a failure.
 
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 pub(crate) enum Stop {
     /// Ctrl-C, SIGTERM or SIGHUP.
     #[error("stopped")]
-    Asked,
-    /// This figure cannot be had; others may.
+    Requested,
+    /// This figure cannot be measured; the others still can.
     #[error("{0}")]
     Failed(String),
 }
@@ -27,7 +27,7 @@ impl From<io::Error> for Stop {
 pub(crate) struct Signals(UnixStream);
 
 impl Signals {
-    /// From here on signals no longer end the process by themselves.
+    /// Installs the handlers. From then on the signals no longer end the process by themselves.
     pub(crate) fn catch() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
@@ -41,15 +41,15 @@ impl Signals {
         self.0.as_fd()
     }
 
-    /// An error if a signal has come; later calls return it again.
+    /// Returns an error if a signal has arrived; each later call returns it again.
     pub(crate) fn check(&self) -> Result<(), Stop> {
         let mut byte = [0];
         match (&self.0).read(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             _ => {
-                // Put back: an empty stream that has ended says the same for ever.
+                // The byte is gone, but a stream that is shut down is readable for each later call.
                 let _ = self.0.shutdown(std::net::Shutdown::Read);
-                Err(Stop::Asked)
+                Err(Stop::Requested)
             }
         }
     }

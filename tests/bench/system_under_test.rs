@@ -1,4 +1,4 @@
-//! What is measured: programs whose nodes see each other, and how each of them says so.
+//! The programs to be measured: how to start their nodes, and how to read the output of a node.
 
 pub(crate) mod embedded;
 pub(crate) mod nats;
@@ -10,14 +10,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// How one node is to be started.
+/// The parameters of one node to be started.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     /// Counts the nodes of a cluster from 0; never used again.
     pub(crate) index: usize,
-    /// Where to join; `None` for the first node.
+    /// The address to join through; `None` for the first node.
     pub(crate) join: Option<&'a str>,
-    /// For files, the cluster's own.
+    /// The cluster's directory for files.
     pub(crate) dir: &'a Path,
 }
 
@@ -27,58 +27,58 @@ impl Plan<'_> {
     }
 }
 
-/// Something that a node said.
+/// One fact that a node has reported in its output.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Heard {
-    /// It accepts connections.
+pub(crate) enum Observation {
+    /// The node accepts connections.
     Ready {
-        /// What the others will call it.
+        /// The id of this node in the output of the others.
         id: String,
-        /// Where the others join, in the program's own form.
+        /// The address through which others join, in the program's own form.
         join: String,
     },
-    /// It sees this one.
+    /// The node sees the peer with this id.
     Up(String),
-    /// It has lost this one.
+    /// The node has lost the peer with this id.
     Down(String),
-    /// It received a ping.
+    /// The node received a ping.
     Ping {
-        /// Whose.
+        /// The beginning of the sender's id.
         peer: String,
-        /// The sender's count of pings to it.
+        /// The sender's count of pings to this node.
         seq: u64,
     },
-    /// It received a broadcast message.
+    /// The node received a broadcast message.
     Message,
-    /// It sent a ping at that time of the common clock.
+    /// The node sent a ping.
     Sent {
-        /// The receiver: the beginning of its id.
+        /// The beginning of the receiver's id.
         peer: String,
-        /// Its count of pings to that one.
+        /// The node's count of pings to that receiver.
         seq: u64,
-        /// When.
+        /// The time of sending, on the clock that all processes share.
         at: Duration,
     },
 }
 
 /// A program to be measured.
 pub(crate) trait SystemUnderTest {
-    /// What it is called in the table.
+    /// The program's name in the table.
     fn name(&self) -> String;
-    /// Which version would be measured, or why none can be.
+    /// The installed version, or the reason why the program cannot run.
     fn version(&self) -> Result<String, String>;
-    /// How a node is started, in the foreground.
+    /// The command that runs a node in the foreground.
     fn command(&self, plan: &Plan<'_>) -> io::Result<Command>;
-    /// The listener to that node.
-    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear>;
+    /// A parser for the output of that node.
+    fn parser(&self, plan: &Plan<'_>) -> Box<dyn OutputParser>;
 }
 
-/// Understands what one node says on stdout and stderr.
-pub(crate) trait Ear {
-    fn hear(&mut self, line: &str) -> Option<Heard>;
+/// Parses the lines that one node writes to stdout and stderr.
+pub(crate) trait OutputParser {
+    fn parse_line(&mut self, line: &str) -> Option<Observation>;
 }
 
-/// The first line that a program says when asked for its version.
+/// The first line that a program prints for its version option.
 fn ask_version(program: &str, argument: &str, package: &str) -> Result<String, String> {
     match Command::new(program).arg(argument).output() {
         Ok(output) => {

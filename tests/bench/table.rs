@@ -1,8 +1,8 @@
-//! What is printed in the end: one table, aligned for a terminal or as Markdown.
+//! The table of the report, aligned for a terminal or as Markdown.
 
 use std::fmt::Write as _;
 
-/// Stands where there is nothing to say.
+/// The text of an empty cell.
 pub(crate) const NOTHING: &str = "–";
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ impl Table {
         Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
     }
 
-    /// Adds a row, filled up with what stands for nothing.
+    /// Adds a row; missing cells become empty ones.
     pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
         let mut cells = cells.into();
         cells.resize(self.rows[0].len(), NOTHING.to_owned());
@@ -59,11 +59,11 @@ impl Table {
 
     fn widths(&self) -> Vec<usize> {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max();
-        // A rule of Markdown takes two.
+        // The rule below a Markdown heading has two characters or more.
         (0..self.rows[0].len()).map(|column| width(column).unwrap_or_default().max(2)).collect()
     }
 
-    /// The first column to the left, figures to the right.
+    /// Pads the cells: the first column is aligned to the left, the figures to the right.
     fn padded(row: &[String], widths: &[usize]) -> Vec<String> {
         let pad = |(at, (cell, &width)): (usize, (&String, &usize))| {
             if at == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -72,7 +72,7 @@ impl Table {
     }
 }
 
-/// A time in seconds, in the unit in which it reads well.
+/// Shows a time in seconds, milliseconds or microseconds, depending on its size.
 pub(crate) fn time(seconds: f64) -> String {
     if !seconds.is_finite() {
         return NOTHING.to_owned();

@@ -1,5 +1,5 @@
-//! Figures of messages on their way: how long one takes, how many go through, and how soon a
-//! network that was split is one again.
+//! Figures of traffic: the latency of a ping, the throughput of broadcasts, losses under load, and the time until
+//! a mesh has healed after a partition.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,24 @@ use crate::cluster::Cluster;
 use crate::measure::PATIENCE;
 use crate::netns::{self, Network};
 use crate::stop::{Signals, Stop};
-use crate::system_under_test::Heard;
-use crate::system_under_test::embedded::{EverySecond, OneBroadcasts};
+use crate::system_under_test::Observation;
+use crate::system_under_test::embedded::{HalfEmbedded, OneBroadcaster};
 use crate::system_under_test::ours::Ours;
 
 /// Hexadecimal digits of an id in a log.
 const SHORT_ID: usize = 10;
-/// Until what a session lets through at once (a burst of two seconds' worth) is through.
+/// After this time a session's burst allowance, which is two seconds' worth of frames, is used up.
 const BURST_OVER: Duration = Duration::from_secs(3);
-/// Nodes of which one broadcasts to all others.
+/// Number of nodes of which one broadcasts to all others.
 pub(crate) const FAN: usize = 32;
-/// Nodes of a network that is split in half.
+/// Number of nodes of a network that is split in half.
 pub(crate) const SPLIT: usize = 8;
 
-/// From a ping's sending until it is read from the receiver's stdout, on every link from an embedded
-/// node to one for use: a quarter of all directions, in a mesh in which all others are as busy.
+/// Measures the time from the sending of a ping until this program reads it from the receiver's stdout. It
+/// covers each direction from an embedded node to a node of the program: a quarter of all directions, in a mesh
+/// in which the others are as busy.
 pub(crate) fn latency(ours: Ours, signals: &Signals, count: usize, window: Duration) -> Result<Spread, Stop> {
-    let mixed = EverySecond(ours);
+    let mixed = HalfEmbedded(ours);
     let mut cluster = Cluster::new(&mixed, signals)?;
     cluster.form(count, PATIENCE)?;
     cluster.listen_for(Duration::from_secs(2))?;
@@ -38,44 +39,44 @@ pub(crate) fn latency(ours: Ours, signals: &Signals, count: usize, window: Durat
     let nodes: BTreeMap<&str, usize> = cluster.running().map(|node| (cluster.id(node), node)).collect();
     let mut sent = BTreeMap::new();
     for record in &records {
-        if let Heard::Sent { peer, seq, at } = &record.heard {
+        if let Observation::Sent { peer, seq, at } = &record.observation {
             sent.insert((record.node, peer.as_str(), *seq), *at);
         }
     }
     let took = records.iter().filter_map(|record| {
-        let Heard::Ping { peer, seq } = &record.heard else { return None };
+        let Observation::Ping { peer, seq } = &record.observation else { return None };
         let sender = *nodes.get(peer.as_str())?;
         let receiver = cluster.id(record.node).get(..SHORT_ID)?;
-        let is_timed = !EverySecond::is_embedded(record.node);
-        // What was sent before the window has no time.
+        let is_timed = !HalfEmbedded::is_embedded(record.node);
+        // A ping that was sent before the window has no time of sending.
         let sent = *sent.get(&(sender, receiver, *seq)).filter(|_| is_timed)?;
         Some(record.at.saturating_sub(sent).as_secs_f64())
     });
     Spread::of(took.collect()).ok_or_else(|| Stop::Failed("no ping was received".to_owned()))
 }
 
-/// Messages that nodes take and show.
+/// Messages that nodes receive and print.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
-    /// By all receivers together.
+    /// Messages a second of all receivers together.
     pub(crate) frames_per_s: f64,
-    /// CPU time of a receiver for one, the heartbeats' included.
+    /// CPU time of a receiver for one message, with its share of the heartbeats.
     pub(crate) cpu_s: f64,
 }
 
-/// One embedded node that broadcasts as fast as its messages are written, to all others.
+/// Measures a mesh in which one embedded node broadcasts as fast as its messages are written.
 pub(crate) fn broadcast(
     ours: Ours,
     signals: &Signals,
     count: usize,
     window: Duration,
 ) -> Result<Taken, Stop> {
-    let system = OneBroadcasts { ours, count };
+    let system = OneBroadcaster { ours, count };
     let mut cluster = Cluster::new(&system, signals)?;
     cluster.form(count, PATIENCE)?;
     cluster.listen_for(BURST_OVER)?;
     let receivers = |cluster: &Cluster<'_>| -> Result<f64, Stop> {
-        Ok((cluster.cpu()? - cluster.cpu_of(OneBroadcasts::SENDER)?).as_secs_f64())
+        Ok((cluster.cpu()? - cluster.cpu_of(OneBroadcaster::SENDER)?).as_secs_f64())
     };
     let (began, cpu_s, messages) = (clock::now(), receivers(&cluster)?, cluster.messages);
     cluster.listen_for(window)?;
@@ -84,8 +85,8 @@ pub(crate) fn broadcast(
     Ok(Taken { frames_per_s: frames / took.as_secs_f64(), cpu_s: cpu_s / frames })
 }
 
-/// Counts living nodes that are declared dead, in a whole mesh on a machine on which so many threads do
-/// nothing but compute.
+/// Counts living nodes that are declared dead in a complete mesh, while `loops` threads of this program keep the
+/// machine's cores busy.
 pub(crate) fn losses_under_load(
     ours: &Ours,
     signals: &Signals,
@@ -111,8 +112,8 @@ pub(crate) fn losses_under_load(
     Ok(cluster.losses)
 }
 
-/// From the end of a partition of this length, 4|4, until all see all again. `None` where the
-/// system does not let us make networks.
+/// Seconds from the end of a partition of this length, 4|4, until every node sees every other again. `None` if
+/// the system does not allow this program to create networks.
 pub(crate) fn heal(
     ours: &Ours,
     signals: &Signals,

@@ -23,5 +23,9 @@ impure="$impure"'|fastrand::(u8|u16|u32|u64|usize|i32|i64|f32|f64|bool|shuffle|c
 if grep -rnE "$impure" src/mesh; then
     fail 'src/mesh must stay free of I/O, clocks and unseeded randomness'
 fi
+# The same holds for a connection above TLS and for the order of inputs and outputs: the simulator runs them.
+if grep -nE "$impure" src/session/protocol.rs src/session/heartbeats.rs src/runtime/driver.rs; then
+    fail 'the protocol of a session and the driver must stay free of I/O, clocks and unseeded randomness'
+fi
 
 tests/checks/import_circles.sh

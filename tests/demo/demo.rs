@@ -1,7 +1,7 @@
-//! The tour behind `make demo`: a cluster of real nodes meets, pings, loses a member and recovers.
+//! The tour of `make demo`: a cluster of real nodes forms a mesh, pings, loses a member and recovers.
 //!
-//! Run by `cargo run --example demo`, with the program beside it already built, or its path as the
-//! only argument. `N` in the environment is the number of nodes, `ONCE=1` ends after the tour.
+//! `cargo run --example demo` runs it. It needs the program, built in the same profile, or the program's path as the
+//! only argument. `N` in the environment is the number of nodes; `ONCE=1` ends the demo after the tour.
 
 mod cluster;
 #[path = "../it/support/process.rs"]
@@ -16,19 +16,19 @@ use std::{env, io};
 
 use cluster::Cluster;
 
-/// How long any step of the tour may take; only a failure waits this long.
+/// Longest time for a step of the tour; only a failure takes this long.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
-/// Nodes started unless told otherwise.
+/// Default number of nodes.
 const NODES_DEFAULT: usize = 5;
-/// Most nodes: beyond this the lines of one screen say nothing any more.
+/// Most nodes: the output of more is too much to follow on one screen.
 const NODES_MAX: usize = 50;
 
-/// Why the tour ended before its end.
+/// The reason why the tour ended early.
 #[derive(Debug)]
 enum Stop {
     /// Ctrl-C, SIGTERM or SIGHUP, or stdout is closed.
-    Asked,
-    /// A step that did not happen.
+    Requested,
+    /// A step of the tour failed.
     Failed(String),
 }
 
@@ -50,18 +50,18 @@ fn main() -> ExitCode {
     match Cluster::new(program, count).map_err(Stop::from).and_then(|cluster| run(cluster, once)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            if let Stop::Failed(what) = why {
-                eprintln!("demo: {what}");
+            if let Stop::Failed(reason) = why {
+                eprintln!("demo: {reason}");
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// The whole visit. However it ends, no node and no file outlives the cluster.
+/// Runs the whole demo. In every case the nodes and files end with the cluster.
 fn run(mut cluster: Cluster, once: bool) -> Result<(), Stop> {
     match tour(&mut cluster).and_then(|()| if once { Ok(()) } else { linger(&mut cluster) }) {
-        Ok(()) | Err(Stop::Asked) => leave(&mut cluster, once),
+        Ok(()) | Err(Stop::Requested) => leave(&mut cluster, once),
         Err(failure) => {
             cluster.explain();
             Err(failure)
@@ -96,7 +96,9 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
 
     cluster.screen.heading(&format!("Pings: every node pings every other each {} s", cluster.period_s()))?;
     if cluster.shows_first_only() {
-        cluster.screen.remark(&format!("{count} nodes say a lot: only what {first} receives is shown"))?;
+        cluster.screen.remark(&format!(
+            "{count} nodes print many lines: only the pings that {first} receives are shown"
+        ))?;
     }
     cluster.forget_pings();
     cluster.until("a ping on every link", |cluster| cluster.has_pinged_everywhere().then_some(()))?;
@@ -109,9 +111,9 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
     cluster.until(&format!("all others to notice that {name} is gone"), |cluster| {
         cluster.all_lost(lost).then_some(())
     })?;
-    for (who, when) in cluster.losses(lost) {
-        let after = milliseconds(when.saturating_duration_since(killed));
-        cluster.screen.remark(&format!("{who} noticed after {after}"))?;
+    for (name, lost_at) in cluster.losses(lost) {
+        let after = milliseconds(lost_at.saturating_duration_since(killed));
+        cluster.screen.remark(&format!("{name} noticed after {after}"))?;
     }
 
     cluster.screen.heading(&format!("Bringing {name} back, with the same key and on the same port"))?;
@@ -134,7 +136,7 @@ fn linger(cluster: &mut Cluster) -> Result<(), Stop> {
     cluster.screen.heading("Running until Ctrl-C. Try it yourself, in another terminal:")?;
     cluster.screen.remark(&format!("kill, kill -9, kill -STOP and kill -CONT any of: {pids}"))?;
     if let Some(page) = cluster.page().map(ToOwned::to_owned) {
-        cluster.screen.remark(&format!("and see what becomes of it in a browser: {page}"))?;
+        cluster.screen.remark(&format!("and watch the effect in a browser: {page}"))?;
     }
     cluster.watch()
 }
@@ -145,12 +147,12 @@ fn leave(cluster: &mut Cluster, must_be_clean: bool) -> Result<(), Stop> {
     let running = cluster.running();
     let clean = cluster.leave();
     if clean < running {
-        let word = format!("{} of {running} nodes did not leave cleanly and were killed", running - clean);
+        let warning = format!("{} of {running} nodes did not leave cleanly and were killed", running - clean);
         if must_be_clean {
             cluster.explain();
-            return Err(Stop::Failed(word));
+            return Err(Stop::Failed(warning));
         }
-        let _ = cluster.screen.heading(&word);
+        let _ = cluster.screen.heading(&warning);
     } else {
         let _ =
             cluster.screen.heading(&format!("All {} left; nothing is left behind", counted(clean, "node")));
@@ -158,7 +160,7 @@ fn leave(cluster: &mut Cluster, must_be_clean: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The program to show: the argument, or what Cargo built beside this one.
+/// The path of the program: the argument, or the program that Cargo built in this profile.
 fn program() -> Result<PathBuf, String> {
     let program = match env::args_os().nth(1) {
         Some(path) => PathBuf::from(path),
@@ -171,7 +173,7 @@ fn program() -> Result<PathBuf, String> {
     if program.is_file() {
         Ok(program)
     } else {
-        Err(format!("{} is not there: cargo build makes it", program.display()))
+        Err(format!("{} does not exist; run cargo build first", program.display()))
     }
 }
 
@@ -186,8 +188,8 @@ fn node_count() -> Result<usize, String> {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn milliseconds(time: Duration) -> String {

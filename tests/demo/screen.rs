@@ -1,11 +1,11 @@
-//! What the visitor sees: lines under the names and colours of the nodes, and headings between them.
+//! The screen: lines with the names and colours of the nodes, and headings between them.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use crate::Stop;
 
-/// Colours of the nodes, by turns (ANSI, without the ones that are hard to read on either background).
+/// ANSI colours that the nodes get in turn; colours that are hard to read on a light or dark background are absent.
 const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
 const BOLD: u8 = 1;
 const DIM: u8 = 2;
@@ -22,19 +22,19 @@ impl Screen {
         Self { colour: wanted && io::stdout().is_terminal(), name_width }
     }
 
-    /// A line that a node said.
+    /// Prints a line of a node's output.
     pub(crate) fn line(&self, node: usize, name: &str, text: &str) -> Result<(), Stop> {
         let name = format!("{name:<width$}", width = self.name_width);
         let name = self.paint(COLOURS[node % COLOURS.len()], &name);
         print(&format!("{name} │ {text}\n"))
     }
 
-    /// What happens next.
+    /// Prints a heading that announces the next step.
     pub(crate) fn heading(&self, text: &str) -> Result<(), Stop> {
         print(&format!("\n{}\n", self.paint(BOLD, &format!("==> {text}"))))
     }
 
-    /// A word about the heading above.
+    /// Prints a remark on the heading above.
     pub(crate) fn remark(&self, text: &str) -> Result<(), Stop> {
         print(&format!("{}\n", self.paint(DIM, &format!("    {text}"))))
     }
@@ -46,5 +46,5 @@ impl Screen {
 
 fn print(text: &str) -> Result<(), Stop> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|_| Stop::Asked)
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|_| Stop::Requested)
 }

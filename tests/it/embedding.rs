@@ -119,7 +119,7 @@ fn too_long_message_is_refused_and_not_sent() {
     let nodes = mesh(2);
     let too_long = "x".repeat(MESSAGE_BYTES_MAX + 1);
     let error = nodes[0].broadcast(too_long).unwrap_err();
-    assert_eq!(error, BroadcastError::TooLong { bytes: MESSAGE_BYTES_MAX + 1 });
+    assert!(matches!(error, BroadcastError::TooLong { bytes, .. } if bytes == MESSAGE_BYTES_MAX + 1));
     let longest = "y".repeat(MESSAGE_BYTES_MAX);
     nodes[0].broadcast(longest.clone()).unwrap();
     assert_eq!(next_message(nodes[1].events()), longest);
@@ -135,7 +135,7 @@ fn status_reports_peers_and_totals() {
     assert_eq!((peer.id, peer.state), (nodes[1].id(), PeerState::Up));
     assert!(peer.pings_received >= 1 && peer.rtt_min <= peer.rtt_mean && peer.rtt.is_some(), "{peer:?}");
     assert!(peer.silence.is_some_and(|silence| silence < PATIENCE));
-    let measured: u64 = status.mesh.rtt.counts.iter().sum();
+    let measured = status.mesh.rtt.count();
     assert!(measured >= 1);
     let totals = status.totals;
     assert!(totals.connections_accepted >= 1 && totals.handshakes_accepted_completed >= 1, "{totals:?}");

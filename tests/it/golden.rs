@@ -1,10 +1,12 @@
-//! Golden frames of protocol version 1. Every build must encode and decode them identically, because nodes of
-//! different builds are members of one mesh.
+//! Golden frames of protocol version 2. Every build encodes and decodes them identically, because nodes of different
+//! builds are members of one mesh.
 //!
-//! `tests/fixtures/golden/v1.txt` has a line for each frame: its name, and its bytes in hexadecimal. Lines are
-//! added, never changed: `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds missing lines. An older
-//! node ends the session at an unknown kind of message, so a new kind needs a new version of the protocol
-//! (`ALPN`).
+//! `tests/fixtures/golden/v2.txt` has a line for each frame: its name, and its bytes in hexadecimal. A later build
+//! decodes for ever what a release has sent once, so lines are added, never changed:
+//! `P2P_GOSSIP_WRITE_GOLDEN=1 cargo test --test it golden` adds missing lines.
+//!
+//! A node ends the session at a message of a kind that it does not know. So a new kind of message is an `Extension`,
+//! which a node skips if it does not know it, or goes only to peers whose Hello has a capability for it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use p2p_gossip::internals::wire::{
-    ByeReason, Echo, FrameReader, Hello, Message, Notice, PeerRecord, RECORDS_MAX, encode,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hello, Message, Notice, PeerRecord,
+    RECORDS_MAX, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -20,7 +23,7 @@ type Row = (&'static str, Message);
 
 /// Every kind of message with its smallest, usual and largest values. Rows are added, never changed.
 fn corpus() -> Vec<Row> {
-    [hellos(), pings(), heartbeats(), peer_lists(), notices(), byes(), broadcasts()].concat()
+    [hellos(), pings(), heartbeats(), peer_lists(), notices(), byes(), broadcasts(), extensions()].concat()
 }
 
 fn hellos() -> Vec<Row> {
@@ -30,6 +33,7 @@ fn hellos() -> Vec<Row> {
         listen_port: 0,
         advertised: Vec::new(),
         heartbeat_ms: 0,
+        capabilities: Vec::new(),
         proof: None,
     };
     let usual = Hello {
@@ -38,6 +42,7 @@ fn hellos() -> Vec<Row> {
         listen_port: 8080,
         advertised: addrs(&["192.0.2.7:8080"]),
         heartbeat_ms: 1000,
+        capabilities: vec![1, 2, 300],
         proof: Some(std::array::from_fn(|at| u8::try_from(at).unwrap())),
     };
     let longest = Hello {
@@ -46,12 +51,15 @@ fn hellos() -> Vec<Row> {
         listen_port: u16::MAX,
         advertised: addrs(&[&longest_name(), "[2001:db8::7]:65535", "255.255.255.254:1", "a:251"]),
         heartbeat_ms: u32::MAX,
+        capabilities: vec![u32::MAX; CAPABILITIES_MAX],
         proof: Some([0xff; 32]),
     };
     assert_eq!(longest.advertised.len(), ADDRS_MAX);
+    let without_capabilities = Hello { capabilities: Vec::new(), ..usual.clone() };
     vec![
         ("hello-empty", Message::Hello(empty)),
-        ("hello-usual", Message::Hello(usual)),
+        ("hello-without-capabilities", Message::Hello(without_capabilities)),
+        ("hello-with-capabilities", Message::Hello(usual)),
         ("hello-longest", Message::Hello(longest)),
     ]
 }
@@ -73,11 +81,18 @@ fn pings() -> Vec<Row> {
 }
 
 fn heartbeats() -> Vec<Row> {
-    let heartbeat = |seq, echo, digest| Message::Heartbeat { seq, echo, digest };
+    let heartbeat =
+        |seq, digest, interval_ms, rtt_us| Message::Heartbeat { seq, digest, interval_ms, rtt_us };
+    let ack = |seq, digest, interval_ms| Message::HeartbeatAck { seq, digest, interval_ms };
     vec![
-        ("heartbeat-first", heartbeat(0, None, 0)),
-        ("heartbeat-usual", heartbeat(7, Some(Echo { seq: 6, held_us: 421_337 }), 0xfedc_ba98_7654_3210)),
-        ("heartbeat-last", heartbeat(u64::MAX, Some(Echo { seq: u64::MAX, held_us: u64::MAX }), u64::MAX)),
+        ("heartbeat-zero", heartbeat(0, 0, 0, 0)),
+        ("heartbeat-first", heartbeat(1, 0xfedc_ba98_7654_3210, 1000, 0)),
+        ("heartbeat-usual", heartbeat(86_400, 0xfedc_ba98_7654_3210, 2000, 421)),
+        ("heartbeat-last", heartbeat(u64::MAX, u64::MAX, u32::MAX, u32::MAX)),
+        ("heartbeat-ack-zero", ack(0, 0, 0)),
+        ("heartbeat-ack-first", ack(1, 0x0123_4567_89ab_cdef, 1000)),
+        ("heartbeat-ack-usual", ack(86_400, 0x0123_4567_89ab_cdef, 2000)),
+        ("heartbeat-ack-last", ack(u64::MAX, u64::MAX, u32::MAX)),
     ]
 }
 
@@ -127,6 +142,10 @@ fn byes() -> Vec<Row> {
         ("bye-network-key-missing", bye(ByeReason::NetworkKeyMissing)),
         ("bye-network-key-wrong", bye(ByeReason::NetworkKeyWrong)),
         ("bye-network-key-unknown", bye(ByeReason::NetworkKeyUnknown)),
+        // Numbers that no later version is likely to give a reason.
+        ("bye-other-250", bye(ByeReason::Other(250))),
+        ("bye-other-251", bye(ByeReason::Other(251))),
+        ("bye-other-65535", bye(ByeReason::Other(u16::MAX))),
     ]
 }
 
@@ -136,6 +155,16 @@ fn broadcasts() -> Vec<Row> {
         ("broadcast-empty", broadcast("")),
         ("broadcast-usual", broadcast("backup done")),
         ("broadcast-longest", broadcast(&"0123456789abcdef".repeat(MESSAGE_BYTES_MAX / 16))),
+    ]
+}
+
+fn extensions() -> Vec<Row> {
+    let extension = |kind, bytes: &[u8]| Message::Extension { kind, bytes: bytes.to_vec() };
+    let longest: Vec<u8> = (0..=u8::MAX).cycle().take(EXTENSION_BYTES_MAX).collect();
+    vec![
+        ("extension-empty", extension(0, b"")),
+        ("extension-usual", extension(1, b"\x00later\xff")),
+        ("extension-longest", extension(u32::MAX, &longest)),
     ]
 }
 
@@ -149,6 +178,8 @@ fn kind(message: &Message) -> &'static str {
         Message::Peers { .. } => "peers",
         Message::Notice(Notice::KeyInUse(_)) => "notice-key-in-use",
         Message::Broadcast { .. } => "broadcast",
+        Message::HeartbeatAck { .. } => "heartbeat-ack",
+        Message::Extension { .. } => "extension",
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",
@@ -163,6 +194,7 @@ fn kind(message: &Message) -> &'static str {
             ByeReason::NetworkKeyMissing => "bye-network-key-missing",
             ByeReason::NetworkKeyWrong => "bye-network-key-wrong",
             ByeReason::NetworkKeyUnknown => "bye-network-key-unknown",
+            ByeReason::Other(_) => "bye-other",
         },
     }
 }
@@ -177,7 +209,7 @@ fn longest_name() -> String {
 }
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/v1.txt")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/v2.txt")
 }
 
 /// The golden frames in hexadecimal, by name.
@@ -217,7 +249,7 @@ fn add_missing() {
 }
 
 #[test]
-fn frames_of_version_1_are_read_and_written_unchanged() {
+fn frames_of_version_2_are_read_and_written_unchanged() {
     add_missing();
     let mut golden = golden_frames();
     for (name, message) in corpus() {
@@ -246,6 +278,6 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 7 kinds without Bye, and 13 reasons of Bye.
-    assert_eq!(kinds.len(), 7 + 13, "{kinds:?}");
+    // The number of results of `kind`: 9 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
+    assert_eq!(kinds.len(), 9 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
 }

@@ -184,12 +184,10 @@ fn every_block_has_a_kind_that_a_test_checks() {
                 "sh" | "rust" | "rust,no_run" => {}
                 // Given to promtool by `http/scrape.rs`.
                 "yaml" => assert_eq!(page, "src/guide/operations.md", "no test checks this YAML:\n{text}"),
-                "json" => {
-                    for line in text.lines() {
-                        let event = serde_json::from_str::<p2p_gossip::Event>(line);
-                        assert!(event.is_ok(), "{page}: {line}: {event:?}");
-                    }
-                }
+                "json" => text.lines().for_each(|line| {
+                    let event = serde_json::from_str::<p2p_gossip::Event>(line);
+                    assert!(event.is_ok(), "{page}: {line}: {event:?}");
+                }),
                 // Text output and diagrams contain nothing to run.
                 "text" => {}
                 other => panic!("{page}: no test checks blocks of the kind {other:?}:\n{text}"),

@@ -9,27 +9,35 @@ use super::process::ProcId;
 use super::world::World;
 
 impl World {
-    /// Adds false entries to an honest list, falsifies digests, and sometimes sends an unrequested list.
+    /// Adds false entries to an honest list.
     pub fn distort(&mut self, proc: ProcId, message: &mut Message) {
-        if self.convergence && self.rng.u32(..4) > 0 {
+        if self.faults_ended && self.rng.u32(..4) > 0 {
             return;
         }
-        match message {
-            Message::Peers { records, .. } => {
-                for _ in 0..self.scenario.faults.lies_per_list {
-                    let lie = self.lie(proc);
-                    records.push(lie);
-                }
-                records.truncate(RECORDS_MAX);
+        if let Message::Peers { records, .. } = message {
+            for _ in 0..self.scenario.faults.lies_per_list {
+                let lie = self.lie(proc);
+                records.push(lie);
             }
-            Message::Heartbeat { digest, .. } if self.rng.u32(..3) == 0 => *digest ^= self.rng.u64(..),
-            Message::Heartbeat { .. } if self.rng.u32(..10) == 0 => {
-                let lies = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
-                let records = (0..lies).map(|_| self.lie(proc)).collect();
-                *message = Message::Peers { records, more: self.rng.bool() };
-            }
-            _ => {}
+            records.truncate(RECORDS_MAX);
         }
+    }
+
+    /// Sometimes falsifies the digest that a liar states with its heartbeats and acknowledgements.
+    pub fn distort_vitals(&mut self, proc: ProcId) {
+        if !self.faults_ended && self.rng.u32(..3) == 0 {
+            self.procs[proc].vitals.digest ^= self.rng.u64(..);
+        }
+    }
+
+    /// The unrequested list that a liar sometimes sends instead of a heartbeat.
+    pub fn lie_instead_of_heartbeat(&mut self, proc: ProcId) -> Option<Message> {
+        if self.faults_ended || self.rng.u32(..10) > 0 {
+            return None;
+        }
+        let lies = self.scenario.faults.lies_per_list.min(RECORDS_MAX);
+        let records = (0..lies).map(|_| self.lie(proc)).collect();
+        Some(Message::Peers { records, more: self.rng.bool() })
     }
 
     /// A host name for a false entry, if the scenario has names: the name of another node, of no node, or of the node

@@ -12,7 +12,7 @@ use super::net::{Conn, Side};
 use super::oracle::SessionOracle;
 use super::process::ProcId;
 use super::scenario::Slot;
-use super::session::{Stage, Thread};
+use super::session::Thread;
 use super::world::{Outcome, World};
 
 /// Time that the design allows beyond the longest backoff.
@@ -83,11 +83,14 @@ impl World {
         };
         let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
         let half_open = conn.ends[0].open != conn.ends[1].open;
-        match thread.stage {
-            Stage::Connecting => thread.started + micros(CONNECT_TIMEOUT),
-            _ if thread.is_handshaking() => thread.started + micros(HANDSHAKE_TIMEOUT),
-            Stage::Up if stalled || half_open || conn.rough => self.now + silent,
-            _ => self.now,
+        if thread.is_connecting() {
+            thread.started + micros(CONNECT_TIMEOUT)
+        } else if thread.is_handshaking() {
+            thread.started + micros(HANDSHAKE_TIMEOUT)
+        } else if thread.is_open() && (stalled || half_open || conn.disturbed) {
+            self.now + silent
+        } else {
+            self.now
         }
     }
 
@@ -129,7 +132,7 @@ impl World {
         if process.config.connect.iter().any(|bootstrap| leads_there(&bootstrap.addr)) {
             return true;
         }
-        process.mesh.peers(process.clock.local(self.now)).iter().any(|peer| {
+        process.mesh().peers(process.clock.local(self.now)).iter().any(|peer| {
             peer.id == target.id
                 && peer.addrs.iter().any(leads_there)
                 && match peer.state {
@@ -144,7 +147,7 @@ impl World {
     /// Whether one process has an open session that ends at the other.
     fn is_connected_to(&self, proc: ProcId, other: ProcId) -> bool {
         let process = &self.procs[proc];
-        let sessions = process.mesh.open_sessions(&self.procs[other].id).iter();
+        let sessions = process.mesh().open_sessions(&self.procs[other].id).iter();
         let mut sessions = sessions.filter_map(|session| process.oracle.sessions.get(session));
         sessions.any(|s| self.conns[s.conn].ends[1 - s.side].proc == Some(other))
     }
@@ -194,7 +197,7 @@ impl World {
         };
         let alone = |&proc: &ProcId| !shared(self.procs[proc].slot);
         let members: Vec<ProcId> = running.iter().copied().filter(alone).collect();
-        members.into_iter().filter(|&proc| self.procs[proc].leave_by.is_none()).collect()
+        members.into_iter().filter(|&proc| !self.procs[proc].is_leaving()).collect()
     }
 
     /// Describes the first session that a full mesh has and this mesh lacks.
@@ -202,7 +205,7 @@ impl World {
         let members = self.expected_members();
         let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
         members.iter().find_map(|&proc| {
-            let counted = self.procs[proc].mesh.members();
+            let counted = self.procs[proc].mesh().members();
             if counted > members.len() + cloned {
                 return Some(format!("p{proc} counts {counted} members of {}", members.len()));
             }
@@ -219,8 +222,8 @@ impl World {
     fn link_fault(&self, proc: ProcId, other: ProcId) -> Option<String> {
         let process = &self.procs[proc];
         let peer = self.procs[other].id;
-        let [session] = process.mesh.open_sessions(&peer) else {
-            let open = process.mesh.open_sessions(&peer).len();
+        let [session] = process.mesh().open_sessions(&peer) else {
+            let open = process.mesh().open_sessions(&peer).len();
             return Some(format!("p{proc} has {open} sessions with {}", peer.short()));
         };
         let Some(&SessionOracle { conn, side, .. }) = process.oracle.sessions.get(session) else {
@@ -228,7 +231,7 @@ impl World {
         };
         let remote = self.conns[conn].ends[1 - side].proc.map(|remote| &self.procs[remote]);
         let same = remote.filter(|remote| remote.alive).is_some_and(|remote| {
-            let newest = remote.mesh.open_sessions(&process.id).last();
+            let newest = remote.mesh().open_sessions(&process.id).last();
             let newest = newest.and_then(|session| remote.oracle.sessions.get(session));
             newest.is_some_and(|session| session.conn == conn)
         });
@@ -241,7 +244,7 @@ impl World {
         let since = self.converged_state.and_then(|convergence| convergence.whole_since).unwrap_or(self.now);
         for conn in 0..self.conns.len() {
             let ends = &self.conns[conn].ends;
-            let is_up = |thread: &Thread| thread.stage == Stage::Up;
+            let is_up = Thread::is_open;
             if !ends.iter().all(|end| end.thread.as_ref().is_some_and(is_up)) {
                 continue;
             }

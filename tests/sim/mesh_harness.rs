@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{
-    DialError, DisconnectReason, Input, KnownAddr, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime,
+    DialError, DisconnectReason, Input, KnownPeer, Mesh, Output, SessionId, SessionUp, UnixTime, Vitals,
 };
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
+use p2p_gossip::internals::{Expected, sample};
 use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 
 pub struct MeshHarness {
@@ -16,6 +16,8 @@ pub struct MeshHarness {
     now: Instant,
     /// Turns of the mesh at this moment.
     turns: u32,
+    /// While time passes, sessions answer at once that they have no unread messages.
+    pub answers_drains: bool,
 }
 
 /// Turns at one moment after which the mesh is assumed to loop.
@@ -28,15 +30,12 @@ pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
 /// The stored record of a peer that was connected until the previous run ended an hour ago.
 pub fn known(n: u8) -> KnownPeer {
-    KnownPeer {
-        id: id(n),
-        name: String::new(),
-        first_seen: UnixTime(WALL.0 - 100_000),
-        last_seen: UnixTime(WALL.0 - 3_600),
-        left: false,
-        missed: Duration::ZERO,
-        addrs: vec![KnownAddr { addr: addr(n).into(), last_success: Some(UnixTime(WALL.0 - 3_600)) }],
-    }
+    let last_seen = UnixTime(WALL.0 - 3_600);
+    let mut peer = sample::known_peer(id(n), addr(n).into());
+    peer.first_seen = UnixTime(WALL.0 - 100_000);
+    peer.last_seen = last_seen;
+    peer.addrs[0].last_success = Some(last_seen);
+    peer
 }
 
 pub fn id(n: u8) -> PeerId {
@@ -56,7 +55,7 @@ impl MeshHarness {
     /// Node 9 with this configuration.
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
-        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0 }
+        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0, answers_drains: true }
     }
 
     /// Node 9, which restores these peers from a previous run.
@@ -126,12 +125,21 @@ impl MeshHarness {
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
         let arrived = self.now;
-        self.handle(Input::Received { session, message, arrived })
+        self.handle(Input::Received { session, message, arrived, rtt: None })
     }
 
     /// A heartbeat with this membership digest arrives.
     pub fn heartbeat(&mut self, session: SessionId, digest: u64) -> Vec<Output> {
-        self.receives(session, Message::Heartbeat { seq: 1, echo: None, digest })
+        let vitals = Vitals { digest, interval_ms: 1000 };
+        let arrived = self.now;
+        self.handle(Input::Heartbeat { session, vitals, arrived, rtt: None })
+    }
+
+    /// A heartbeat or acknowledgement brings this round-trip time.
+    pub fn measures(&mut self, session: SessionId, rtt: Duration) -> Vec<Output> {
+        let vitals = Vitals { digest: 0, interval_ms: 1000 };
+        let arrived = self.now;
+        self.handle(Input::Heartbeat { session, vitals, arrived, rtt: Some(rtt) })
     }
 
     /// The dial gets no answer.
@@ -184,6 +192,7 @@ impl MeshHarness {
                 if let Output::Dial { session, .. } = all[seen] {
                     all.extend(self.dial_fails(session));
                 }
+                self.answer_drain(seen, &mut all);
                 seen += 1;
             }
         }
@@ -195,12 +204,37 @@ impl MeshHarness {
     pub fn wait_with_dials_open(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
+        let mut seen = all.len();
         while let Some(at) = self.mesh.poll_timeout().filter(|at| *at <= end) {
             self.turn(at);
             all.extend(self.outputs());
+            while seen < all.len() {
+                self.answer_drain(seen, &mut all);
+                seen += 1;
+            }
         }
         self.now = end;
         all
+    }
+
+    /// Runs the next timer this late.
+    pub fn wait_for_late_timer(&mut self, late: Duration) -> Vec<Output> {
+        let at = self.mesh.poll_timeout().expect("a timer is set");
+        self.turn(at + late);
+        let mut all = self.outputs();
+        for at in 0..all.len() {
+            self.answer_drain(at, &mut all);
+        }
+        all
+    }
+
+    /// If this output asks a session for its unread messages, the session answers that there are none.
+    fn answer_drain(&mut self, at: usize, all: &mut Vec<Output>) {
+        if let Output::DrainUnread { session, since } = all[at]
+            && self.answers_drains
+        {
+            all.extend(self.handle(Input::Drained { session, heard: since }));
+        }
     }
 
     /// Lets time pass while the process stalls.
@@ -242,6 +276,7 @@ pub fn hello() -> Hello {
         listen_port: 8080,
         advertised: vec![],
         heartbeat_ms: 1000,
+        capabilities: vec![],
         proof: None,
     }
 }
@@ -259,16 +294,7 @@ pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
     dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
 }
 
-/// The posted messages among the outputs, with their sessions. They wait for the next write of the session.
-pub fn posted(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
-    let post = |output| match output {
-        &Output::Post { session, ref message } => Some((session, message)),
-        _ => None,
-    };
-    outputs.iter().filter_map(post).collect()
-}
-
-/// The messages among the outputs that are sent at once, with their sessions.
+/// The messages among the outputs, with their sessions.
 pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     let send = |output| match output {
         &Output::Send { session, ref message } => Some((session, message)),
@@ -303,7 +329,7 @@ pub fn closes(outputs: &[Output], wanted: SessionId) -> bool {
 }
 
 pub fn drains(outputs: &[Output], wanted: SessionId) -> bool {
-    outputs.contains(&Output::DrainUnread { session: wanted })
+    outputs.iter().any(|output| matches!(output, Output::DrainUnread { session, .. } if *session == wanted))
 }
 
 pub fn events_of(outputs: &[Output]) -> Vec<Event> {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use p2p_gossip::PeerId;
-use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
 
 use super::clock::{MS, Micros, SECOND};
 use super::process::{Deferred, ProcId};
@@ -25,11 +24,10 @@ pub enum Packet {
     ClientHello,
     /// The server's part of the handshake, which proves its peer id.
     ServerHello(PeerId),
-    /// The client's part of the handshake, which proves its peer id, and its Hello.
-    Finished(PeerId, Box<Hello>),
-    Hello(Box<Hello>),
-    Message(Message),
-    Bye(ByeReason),
+    /// The client's part of the handshake, which proves its peer id.
+    Finished(PeerId),
+    /// Bytes above TLS.
+    Bytes(Vec<u8>),
     Fin,
     Rst,
 }
@@ -68,7 +66,7 @@ pub struct Conn {
     /// Pings sent by each end and not yet delivered: sequence number and time of sending.
     pub pings: [VecDeque<(u64, Micros)>; 2],
     /// A fault may have lost data of this connection, so its pings are not checked.
-    pub rough: bool,
+    pub disturbed: bool,
 }
 
 impl World {
@@ -90,7 +88,7 @@ impl World {
     pub fn delay(&mut self) -> Micros {
         let faults = &self.scenario.faults;
         let mut delay = faults.latency_us + self.rng.u64(0..=faults.jitter_us);
-        if faults.resent_permille > 0 && !self.convergence && self.rng.u32(..1000) < faults.resent_permille {
+        if faults.resent_permille > 0 && !self.faults_ended && self.rng.u32(..1000) < faults.resent_permille {
             delay += faults.resent_ms * MS;
         }
         delay
@@ -111,7 +109,7 @@ impl World {
             source,
             established: false,
             pings: [VecDeque::new(), VecDeque::new()],
-            rough: false,
+            disturbed: false,
         });
         self.procs[proc].conns.insert((conn, 0));
         self.send_syn(conn, 0);
@@ -120,7 +118,7 @@ impl World {
 
     fn send_syn(&mut self, conn: ConnId, attempt: u32) {
         let faults = &self.scenario.faults;
-        let lost = !self.convergence && self.rng.u32(..1000) < faults.connect_lost_permille;
+        let lost = !self.faults_ended && self.rng.u32(..1000) < faults.connect_lost_permille;
         if !lost {
             let delay = self.delay();
             self.schedule(self.now + delay, Event::Syn(conn));
@@ -148,7 +146,7 @@ impl World {
             return;
         }
         let refuse =
-            !self.convergence && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
+            !self.faults_ended && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
         let delay = self.delay();
         let Some(slot) = self.conns[conn].ends[1].slot else {
             // No machine has this address. Half of these addresses refuse, the others do not answer.
@@ -189,7 +187,7 @@ impl World {
         way.queue.push_back((at, packet));
         if cut {
             // The kernel sends it again once the path has healed.
-            self.conns[conn].rough = true;
+            self.conns[conn].disturbed = true;
         } else {
             self.schedule(at, Event::Arrive(conn, side));
         }
@@ -205,7 +203,7 @@ impl World {
                 return;
             }
             if self.is_cut(conn, side) {
-                self.conns[conn].rough = true;
+                self.conns[conn].disturbed = true;
                 return;
             }
             if let Some(proc) = self.conns[conn].ends[to].proc
@@ -225,7 +223,8 @@ impl World {
                 // The kernel does not know this connection.
                 self.transmit(conn, to, Packet::Rst);
             }
-            self.pump(conn, side);
+            // The kernel has taken the packet from its queue, so it has room again.
+            self.run_thread(conn, side);
         }
     }
 
@@ -255,7 +254,7 @@ impl World {
     pub fn block(&mut self, conn: ConnId, side: Side, until: Micros) {
         let way = &mut self.conns[conn].ways[side];
         way.blocked_until = until;
-        self.conns[conn].rough = true;
+        self.conns[conn].disturbed = true;
         self.schedule(until, Event::Arrive(conn, side));
     }
 
@@ -266,7 +265,7 @@ impl World {
 
     /// Resets the connection: both ends learn of it, and the packets on their way are lost.
     pub fn reset(&mut self, conn: ConnId) {
-        self.conns[conn].rough = true;
+        self.conns[conn].disturbed = true;
         for side in 0..2 {
             self.conns[conn].ways[side].queue.clear();
             let at = self.now + self.rng.u64(0..50 * MS);

@@ -99,6 +99,8 @@ pub struct SessionOracle {
     pub side: Side,
     /// The mesh has not closed it.
     pub open: bool,
+    /// The place of the session in the order in which sessions came up.
+    pub order: u64,
 }
 
 /// The expectations of one node.
@@ -109,6 +111,8 @@ pub struct Oracle {
     pub sessions: BTreeMap<SessionId, SessionOracle>,
     /// Dials that have no result yet.
     pub dials: BTreeMap<SessionId, DialAddr>,
+    /// Number of sessions that have come up.
+    pub came_up: u64,
     /// Sessions whose dial the node has cancelled.
     pub cancelled: BTreeSet<SessionId>,
     /// Number of peers that are up.
@@ -131,8 +135,6 @@ pub struct Oracle {
     pub newest_dialled: Option<DialAddr>,
     /// The silence after which its peer is dead.
     pub newest_timeout: Micros,
-    /// The longest time between two timers of a node with a connected peer: its heartbeat interval on a slow clock.
-    timer_every: Micros,
     /// Peers whose sessions or state changed in this turn.
     pub changed: BTreeSet<PeerId>,
     /// Peers that lost their last session in this turn and whose goodbye does not announce another.
@@ -143,12 +145,13 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(id: PeerId, now: Micros, heartbeat: Micros) -> Self {
+    pub fn new(id: PeerId, now: Micros) -> Self {
         Self {
             id,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
+            came_up: 0,
             cancelled: BTreeSet::new(),
             up: 0,
             digest: membership_digest([&id]),
@@ -160,7 +163,6 @@ impl Oracle {
             newest: None,
             newest_dialled: None,
             newest_timeout: 0,
-            timer_every: heartbeat + heartbeat / 20,
             changed: BTreeSet::new(),
             must_be_down: Vec::new(),
             leaving: false,
@@ -189,10 +191,9 @@ impl Oracle {
         self.peers.get(id).is_some_and(|peer| peer.state == ExpectedState::Up)
     }
 
-    /// The process stalled for this time on its own clock.
-    pub fn held_up(&mut self, held: Micros) {
+    /// The process stalled for this time on its own clock. The mesh surely notices the part after its next timer was due.
+    pub fn stalled(&mut self, held: Micros, sure: Micros) {
         self.held += held;
-        let sure = held.saturating_sub(self.timer_every);
         if Duration::from_micros(sure) >= STALL_MIN {
             self.surely_held += sure;
         }
@@ -242,6 +243,11 @@ impl Oracle {
 
     pub fn open_sessions<'a>(&'a self, id: &'a PeerId) -> impl Iterator<Item = SessionId> + 'a {
         self.sessions.iter().filter(move |(_, s)| s.peer == *id && s.open).map(|(session, _)| *session)
+    }
+
+    /// The place of a session in the order in which sessions came up.
+    pub fn order(&self, session: &SessionId) -> u64 {
+        self.sessions.get(session).map_or(0, |session| session.order)
     }
 
     /// The longest additional silence of a peer because of this node's stalls.

@@ -1,28 +1,30 @@
-//! A process: its coordinator, which drives the mesh as `src/coordinator.rs` does, and how it
-//! starts, stops, and stands still.
+//! A process: its driver, the effects that the driver has on the world, and how a process starts, stops and is
+//! suspended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use p2p_gossip::internals::limits::LEAVE_FLUSH;
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Mesh, Output, SessionId};
-use p2p_gossip::internals::wire::{self, Hello, Message};
-use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, PeerId};
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::driver::{Driver, Effects};
+use p2p_gossip::internals::mesh::{
+    DialError, DialSource, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
+};
+use p2p_gossip::internals::session::{HelloExchange, OutboxFull, Request, SessionEvent};
+use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
+use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, PeerId};
 
 use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::oracle::{Moment, Oracle};
 use super::scenario::{Restart, Slot};
-use super::session::{Limit, Outgoing, Report};
-use super::world::{Event, World};
+use super::session::Limit;
+use super::world::{self, World};
 
 pub type ProcId = usize;
 
-/// Inbox events taken in one turn before timers are looked at, as in the coordinator.
-const BATCH_MAX: usize = 256;
-
-/// What a stopped process finds when it runs again.
+/// What a suspended process finds when it runs again.
 #[derive(Debug)]
 pub enum Deferred {
     Accept(ConnId),
@@ -37,19 +39,20 @@ pub struct Process {
     pub slot: Slot,
     pub id: PeerId,
     pub addr: SocketAddr,
-    pub mesh: Mesh,
-    pub hello: Hello,
+    /// `None` while it is lent out.
+    pub driver: Option<Driver>,
+    pub exchange: Arc<HelloExchange>,
+    /// What its sessions state with heartbeats and acknowledgements.
+    pub vitals: Vitals,
     pub config: Config,
     pub clock: Clock,
     pub alive: bool,
     pub paused: bool,
     pub paused_since: Micros,
     pub deferred: Vec<Deferred>,
-    pub leave_by: Option<Micros>,
     pub turn_at: Option<Micros>,
-    pub inbox: VecDeque<(SessionId, ConnId, Side, Report)>,
-    /// Heartbeats that do not wake the coordinator, and their times of arrival.
-    pub routine: VecDeque<(Moment, SessionId, ConnId, Side, Message)>,
+    /// The events of its sessions, each with the moment at which it was reported.
+    pub inbox: VecDeque<(Moment, SessionId, ConnId, Side, SessionEvent)>,
     /// The coordinator's ends of outboxes.
     pub handles: BTreeMap<SessionId, (ConnId, Side)>,
     /// Sockets that the kernel would close.
@@ -61,7 +64,19 @@ pub struct Process {
 
 impl Process {
     pub fn is_listening(&self) -> bool {
-        self.alive && self.leave_by.is_none()
+        self.alive && !self.is_leaving()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.driver().is_leaving()
+    }
+
+    pub fn driver(&self) -> &Driver {
+        self.driver.as_ref().expect("the driver is not lent out")
+    }
+
+    pub fn mesh(&self) -> &Mesh {
+        self.driver().mesh()
     }
 }
 
@@ -107,12 +122,13 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: heartbeat_ms as u32,
+            capabilities: Vec::new(),
             proof: None,
         };
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
-        let mut oracle = Oracle::new(id, clock.elapsed(self.now), heartbeat_ms * MS);
+        let mut oracle = Oracle::new(id, clock.elapsed(self.now));
         mesh.set_wall_clock(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
@@ -125,18 +141,17 @@ impl World {
             slot,
             id,
             addr,
-            mesh,
-            hello,
+            driver: Some(Driver::new(mesh)),
+            exchange: Arc::new(HelloExchange::new(hello, Vec::new())),
+            vitals: Vitals::default(),
             config,
             clock,
             alive: true,
             paused: false,
             paused_since: 0,
             deferred: Vec::new(),
-            leave_by: None,
             turn_at: None,
             inbox: VecDeque::new(),
-            routine: VecDeque::new(),
             handles: BTreeMap::new(),
             conns: BTreeSet::new(),
             accepted: 0,
@@ -148,7 +163,8 @@ impl World {
         self.want_turn(proc, self.now);
     }
 
-    /// What a node says of where it is: its name, what others need, sometimes what they see anyway.
+    /// The addresses that a node advertises: its name if it has one, else its address if others need it, and sometimes
+    /// its address although others see it anyway.
     fn advertised(&mut self, slot: Slot) -> Vec<DialAddr> {
         let wants_to = self.rng.bool();
         let addr = self.slots[slot].addr;
@@ -160,7 +176,7 @@ impl World {
         }
     }
 
-    /// The process is gone; its kernel closes what it had open, unless the machine is gone, too.
+    /// Ends the process. Its kernel closes its sockets, unless the machine is gone, too.
     pub fn stop(&mut self, proc: ProcId, kernel_closes: bool) {
         self.note(|| format!("p{proc} is gone"));
         let process = &mut self.procs[proc];
@@ -168,12 +184,11 @@ impl World {
         process.paused = false;
         process.deferred.clear();
         process.inbox.clear();
-        process.routine.clear();
         process.handles.clear();
         let conns = std::mem::take(&mut process.conns);
         self.slots[process.slot].proc = None;
         for (conn, side) in conns {
-            self.conns[conn].rough = true;
+            self.conns[conn].disturbed = true;
             self.conns[conn].ends[side].thread = None;
             if kernel_closes {
                 let last = if self.rng.bool() { Packet::Fin } else { Packet::Rst };
@@ -185,27 +200,24 @@ impl World {
     }
 
     pub fn leave(&mut self, proc: ProcId) {
-        if self.procs[proc].leave_by.is_some() || self.procs[proc].paused {
+        if self.procs[proc].is_leaving() || self.procs[proc].paused {
             return;
         }
         self.note(|| format!("p{proc} leaves"));
-        let leave_by = self.now + micros(LEAVE_FLUSH);
-        self.procs[proc].leave_by = Some(leave_by);
         for (conn, _) in self.procs[proc].conns.clone() {
-            self.conns[conn].rough = true;
+            self.conns[conn].disturbed = true;
         }
-        self.take_routine(proc);
-        self.feed(proc, Input::Leave);
-        self.want_turn(proc, leave_by);
+        self.drive(proc, |driver, node| driver.leave(node));
+        self.want_turn(proc, self.now);
     }
 
     pub fn pause(&mut self, proc: ProcId) {
         let process = &mut self.procs[proc];
-        if !process.paused && process.leave_by.is_none() {
+        if !process.paused && !process.is_leaving() {
             process.paused = true;
             process.paused_since = self.now;
             for (conn, _) in self.procs[proc].conns.clone() {
-                self.conns[conn].rough = true;
+                self.conns[conn].disturbed = true;
             }
             self.note(|| format!("p{proc} is stopped"));
         }
@@ -218,21 +230,23 @@ impl World {
             return;
         }
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
-        process.oracle.held_up(held);
+        let due = process.mesh().poll_timeout();
+        let late = due.map_or(Duration::ZERO, |at| process.clock.local(now).saturating_duration_since(at));
+        process.oracle.stalled(held, micros(late).min(held));
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
-        // Threads wake in any order, each connection's data in its own.
+        // Threads continue one after another, in the order in which their events came.
         let mut at = now;
         for late in deferred {
             at += self.rng.u64(0..=100);
             self.schedule(
                 at,
                 match late {
-                    Deferred::Accept(conn) => Event::Accept(conn),
-                    Deferred::Connected(conn) => Event::SynAck(conn),
-                    Deferred::Refused(conn) => Event::Refused(conn),
-                    Deferred::Arrive(conn, side) => Event::Arrive(conn, side),
-                    Deferred::Limit(conn, side, limit) => Event::Limit(conn, side, limit),
+                    Deferred::Accept(conn) => world::Event::Accept(conn),
+                    Deferred::Connected(conn) => world::Event::SynAck(conn),
+                    Deferred::Refused(conn) => world::Event::Refused(conn),
+                    Deferred::Arrive(conn, side) => world::Event::Arrive(conn, side),
+                    Deferred::Limit(conn, side, limit) => world::Event::Limit(conn, side, limit),
                 },
             );
         }
@@ -241,12 +255,12 @@ impl World {
         self.want_turn(proc, at);
     }
 
-    /// The slot refuses only these peers from now on, also after a restart.
+    /// The node of this slot refuses exactly these peers from now on, also after a restart.
     pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
         let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
         let access = Access { deny, ..Access::default() };
         let running = self.slots[slot].proc;
-        // A process that stands still hears no signal.
+        // A suspended process handles no signal.
         let is_deaf = running.is_some_and(|proc| self.procs[proc].paused);
         if self.slots[slot].access == access || is_deaf {
             return;
@@ -254,14 +268,13 @@ impl World {
         self.slots[slot].access = access.clone();
         if let Some(proc) = running {
             self.procs[proc].oracle.access = access.clone();
-            self.take_routine(proc);
-            self.feed(proc, Input::Access(access));
-            self.check_admission(proc);
+            self.drive(proc, |driver, node| driver.set_access(node, access));
+            self.with_mesh(proc, |world, mesh| world.check_admission(proc, mesh));
             self.want_turn(proc, self.now);
         }
     }
 
-    /// Something for a thread of this process: now, or when it runs again.
+    /// Lets a thread of this process handle something: now, or once the process is resumed.
     pub fn on_thread(&mut self, proc: ProcId, what: Deferred) {
         if self.procs[proc].paused {
             self.procs[proc].deferred.push(what);
@@ -276,15 +289,15 @@ impl World {
         }
     }
 
-    /// The coordinator shall run at this time, unless it does so earlier.
+    /// Schedules a turn of the coordinator at this time, unless an earlier one is scheduled.
     pub fn want_turn(&mut self, proc: ProcId, at: Micros) {
         if self.procs[proc].turn_at.is_none_or(|turn| at < turn) {
             self.procs[proc].turn_at = Some(at);
-            self.schedule(at, Event::Turn(proc));
+            self.schedule(at, world::Event::Turn(proc));
         }
     }
 
-    /// One turn of the coordinator.
+    /// One turn of the coordinator. The driver runs it, as it does in the coordinator's thread.
     pub fn turn(&mut self, proc: ProcId) {
         if self.procs[proc].turn_at != Some(self.now) {
             return;
@@ -293,190 +306,221 @@ impl World {
         if !self.procs[proc].alive || self.procs[proc].paused {
             return;
         }
-        for _ in 0..=BATCH_MAX {
-            let Some((session, conn, side, report)) = self.procs[proc].inbox.pop_front() else {
-                break;
-            };
-            self.take_routine(proc);
-            self.session_event(proc, session, conn, side, report);
-        }
-        self.take_routine(proc);
-        let local = self.procs[proc].clock.local(self.now);
-        let wall = self.wall(self.procs[proc].slot);
-        self.procs[proc].mesh.set_wall_clock(wall);
-        if self.procs[proc].mesh.poll_timeout().is_some_and(|at| at <= local) {
-            self.procs[proc].mesh.handle_timeout(local);
-            self.carry_out(proc);
-            self.check_state(proc);
-        }
-        self.check_after_turn(proc);
-        let process = &self.procs[proc];
-        if process.leave_by.is_some_and(|at| process.handles.is_empty() || self.now >= at) {
+        self.drive(proc, |driver, node| driver.turn(node, |_, node| node.next_event()));
+        self.with_mesh(proc, |world, mesh| world.check_after_turn(proc, mesh));
+        let is_done = self.drive(proc, |driver, node| driver.is_done(node));
+        if is_done {
             self.stop(proc, true);
-            return;
-        }
-        if !process.inbox.is_empty() {
+        } else if !self.procs[proc].inbox.is_empty() {
             self.want_turn(proc, self.now);
-        } else if let Some(at) = process.leave_by {
-            self.want_turn(proc, at);
-        } else if let Some(at) = process.mesh.poll_timeout() {
-            let at = process.clock.global(at).max(self.now);
+        } else if let Some(at) = self.procs[proc].driver().poll_timeout() {
+            let at = self.procs[proc].clock.global(at).max(self.now);
             self.want_turn(proc, at);
         }
     }
 
-    /// What came without a hurry, as of when it came.
-    fn take_routine(&mut self, proc: ProcId) {
-        while let Some((moment, session, conn, side, message)) = self.procs[proc].routine.pop_front() {
-            self.procs[proc].oracle.input_from = Some((conn, side));
-            self.note(|| format!("p{proc} ← {session} c{conn} of {} µs: {message:?}", moment.at));
-            let arrived = self.procs[proc].clock.local(moment.at);
-            let input = Input::Received { session, message, arrived };
-            self.saw_received(proc, moment, &input);
-            self.feed(proc, input);
-            self.procs[proc].oracle.input_from = None;
-            self.check_state(proc);
-        }
+    /// Lends out a process's driver together with the effects that it has on the world.
+    fn drive<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Driver, &mut Node<'_>) -> T) -> T {
+        let mut driver = self.procs[proc].driver.take().expect("the driver is lent out once");
+        let result = call(&mut driver, &mut Node { world: self, proc });
+        self.procs[proc].driver = Some(driver);
+        result
     }
 
-    fn session_event(&mut self, proc: ProcId, session: SessionId, conn: ConnId, side: Side, report: Report) {
-        self.procs[proc].oracle.input_from = Some((conn, side));
-        let input = match report {
-            Report::Up(up) => {
-                self.procs[proc].handles.insert(session, (conn, side));
-                self.saw_session_up(proc, &up, conn, side);
-                Input::SessionUp(*up)
-            }
-            Report::Received(message) => {
-                let arrived = self.procs[proc].clock.local(self.now);
-                Input::Received { session, message, arrived }
-            }
-            Report::Drained => Input::Drained { session },
-            Report::Down(reason) => Input::SessionDown { session, reason },
-            Report::DialFailed(reason) => {
-                self.saw_dial_failed(proc, session, &reason);
-                Input::DialFailed { session, reason }
-            }
-        };
-        self.saw_received(proc, self.moment(proc), &input);
-        self.note(|| {
-            let shown = format!("{input:?}");
-            format!("p{proc} ← {} c{conn} {}", session, shown.chars().take(230).collect::<String>())
-        });
-        let is_end = matches!(input, Input::SessionDown { .. } | Input::DialFailed { .. });
-        let ended = match &input {
-            Input::SessionDown { session, reason } => Some((*session, *reason)),
-            _ => None,
-        };
-        self.feed(proc, input);
-        self.check_newest(proc);
-        if let Some((session, reason)) = ended {
-            self.saw_session_down(proc, session, reason);
-        }
-        if is_end && let Some((conn, side)) = self.procs[proc].handles.remove(&session) {
-            self.drop_handle(conn, side);
-        }
-        self.procs[proc].oracle.input_from = None;
-        self.check_state(proc);
+    /// Lends out a process's mesh together with the world.
+    pub fn with_mesh<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Self, &Mesh) -> T) -> T {
+        self.drive(proc, |driver, node| call(node.world, driver.mesh()))
     }
 
-    fn feed(&mut self, proc: ProcId, input: Input) {
-        let local = self.procs[proc].clock.local(self.now);
-        let wall = self.wall(self.procs[proc].slot);
-        self.procs[proc].mesh.set_wall_clock(wall);
-        self.procs[proc].mesh.handle(local, input);
-        self.carry_out(proc);
-    }
-
-    fn carry_out(&mut self, proc: ProcId) {
-        while let Some(output) = self.procs[proc].mesh.poll_output() {
-            self.note(|| {
-                let shown = format!("{output:?}");
-                format!("p{proc} → {}", shown.chars().take(230).collect::<String>())
-            });
-            self.check_output(proc, &output);
-            match output {
-                Output::Dial { session, addr, expected, .. } => match self.look_up(&addr) {
-                    Some(addr) => self.dial(proc, session, addr, expected),
-                    None => {
-                        let reason = DialError::Failed("no such name".to_owned());
-                        let local = self.procs[proc].clock.local(self.now);
-                        self.procs[proc].mesh.handle(local, Input::DialFailed { session, reason });
-                    }
-                },
-                Output::Send { session, message } => self.send(proc, session, message, true),
-                Output::Post { session, message } => self.send(proc, session, message, false),
-                Output::Close { session, reason } => {
-                    self.trace.mix(&session);
-                    if let Some(&(conn, side)) = self.procs[proc].handles.get(&session)
-                        && !self.put(conn, side, Outgoing::Bye(reason))
-                    {
-                        self.procs[proc].handles.remove(&session);
-                        self.conns[conn].rough = true;
-                        self.drop_handle(conn, side);
-                    }
-                }
-                Output::DrainUnread { session } => {
-                    if let Some(&(conn, side)) = self.procs[proc].handles.get(&session) {
-                        self.put(conn, side, Outgoing::DrainUnread);
-                    }
-                }
-                Output::Remember if self.nobody_remembers => {}
-                Output::Remember => {
-                    let known = self.procs[proc].mesh.known_peers();
-                    self.check_memory(proc, &known);
-                    let memory = &mut self.slots[self.procs[proc].slot].memory;
-                    memory[1] = std::mem::replace(&mut memory[0], known);
-                }
-                Output::Notify(_) | Output::Report(_) => {}
-            }
-        }
-    }
-
-    /// What a session's thread learns from its resolver.
+    /// The IP address of a name, as the session's thread gets it from its resolver.
     fn look_up(&mut self, addr: &DialAddr) -> Option<SocketAddr> {
         let lost_permille = self.scenario.faults.lookup_lost_permille;
-        let asks = addr.socket().is_none() && lost_permille > 0 && !self.convergence;
+        let asks = addr.socket().is_none() && lost_permille > 0 && !self.faults_ended;
         if asks && self.rng.u32(..1000) < lost_permille {
             return None;
         }
         self.resolve(addr)
     }
 
-    /// Now, or when something else happens on the session.
-    fn send(&mut self, proc: ProcId, session: SessionId, mut message: Message, now: bool) {
-        if self.procs[proc].is_liar {
-            let message = &mut message;
-            self.distort(proc, message);
+    fn persist(&mut self, proc: ProcId, mesh: &Mesh) {
+        if !self.restores_nothing {
+            let known = mesh.known_peers();
+            self.check_memory(proc, &known);
+            let memory = &mut self.slots[self.procs[proc].slot].memory;
+            memory[1] = std::mem::replace(&mut memory[0], known);
         }
-        self.trace.mix(&session);
-        self.stats.messages += 1;
-        self.stats.lists += u64::from(matches!(message, Message::Peers { more: false, .. }));
-        if self.count_bytes || matches!(message, Message::Peers { .. }) {
-            match wire::encode(&message) {
-                Ok(frame) => self.stats.bytes += frame.len() as u64,
-                Err(error) => return self.violated("wire", format!("p{proc} can't send: {error}")),
+    }
+}
+
+/// One process as its driver sees it: the effects on the simulated world.
+struct Node<'a> {
+    world: &'a mut World,
+    proc: ProcId,
+}
+
+impl Node<'_> {
+    fn process(&mut self) -> &mut Process {
+        &mut self.world.procs[self.proc]
+    }
+
+    fn conn(&self, session: SessionId) -> Option<(ConnId, Side)> {
+        self.world.procs[self.proc].handles.get(&session).copied()
+    }
+
+    /// The next event in the coordinator's inbox.
+    fn next_event(&mut self) -> Option<(SessionId, SessionEvent)> {
+        let (moment, session, conn, side, event) = self.process().inbox.pop_front()?;
+        self.process().oracle.input_from = Some((conn, side));
+        if let SessionEvent::Up(up) = &event {
+            self.process().handles.insert(session, (conn, side));
+            self.world.saw_session_up(self.proc, up, conn, side);
+        }
+        self.world.saw_event(self.proc, moment, session, &event);
+        Some((session, event))
+    }
+}
+
+impl Effects for Node<'_> {
+    fn now(&self) -> Instant {
+        self.world.procs[self.proc].clock.local(self.world.now)
+    }
+
+    fn wall_clock(&self) -> UnixTime {
+        self.world.wall(self.world.procs[self.proc].slot)
+    }
+
+    fn dial(
+        &mut self,
+        session: SessionId,
+        addr: DialAddr,
+        expected: Expected,
+        _source: DialSource,
+    ) -> Result<(), DialError> {
+        let addr = self.world.look_up(&addr);
+        let addr = addr.ok_or_else(|| DialError::Failed("no such name".to_owned()))?;
+        self.world.dial(self.proc, session, addr, expected);
+        Ok(())
+    }
+
+    fn send(&mut self, session: SessionId, mut message: Message) -> Result<(), OutboxFull> {
+        let world = &mut *self.world;
+        if world.procs[self.proc].is_liar {
+            world.distort(self.proc, &mut message);
+        }
+        world.trace.mix(&session);
+        world.stats.messages += 1;
+        world.stats.lists += u64::from(matches!(message, Message::Peers { more: false, .. }));
+        let frame = match wire::encode(&message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                world.violated("wire", format!("p{} can't send: {error}", self.proc));
+                return Ok(());
             }
-        }
-        let Some(&(conn, side)) = self.procs[proc].handles.get(&session) else {
-            return;
+        };
+        world.stats.bytes += frame.len() as u64;
+        let Some((conn, side)) = self.conn(session) else {
+            return Ok(());
         };
         if let Message::Ping { seq, .. } = message {
-            self.conns[conn].pings[side].push_back((seq, self.now));
+            let now = self.world.now;
+            self.world.conns[conn].pings[side].push_back((seq, now));
         }
-        let outgoing = Outgoing::Message(message);
-        let has_room =
-            if now { self.put(conn, side, outgoing) } else { self.lay_ready(conn, side, outgoing) };
-        if !has_room {
-            // Too slow: the session ends, without waiting for it.
-            self.procs[proc].handles.remove(&session);
-            self.conns[conn].rough = true;
-            self.drop_handle(conn, side);
-            let reason = DisconnectReason::Slow;
-            self.note(|| format!("p{proc} ← {session} c{conn} is too slow"));
-            let local = self.procs[proc].clock.local(self.now);
-            self.procs[proc].mesh.handle(local, Input::SessionDown { session, reason });
-            self.saw_session_down(proc, session, reason);
+        let sent = self.world.put(conn, side, Request::Send(frame));
+        if sent.is_err() {
+            self.world.conns[conn].disturbed = true;
+            let proc = self.proc;
+            self.world.note(|| format!("p{proc} ← {session} c{conn} is too slow"));
         }
+        sent
+    }
+
+    fn heartbeat(&mut self, session: SessionId) {
+        let world = &mut *self.world;
+        world.trace.mix(&session);
+        world.stats.messages += 1;
+        if world.procs[self.proc].is_liar
+            && let Some(lie) = world.lie_instead_of_heartbeat(self.proc)
+        {
+            let _ = self.send(session, lie);
+            return;
+        }
+        if let Some((conn, side)) = self.conn(session) {
+            self.world.request_heartbeat(conn, side);
+        }
+    }
+
+    fn heard(&self, session: SessionId) -> Option<Instant> {
+        let (conn, side) = self.conn(session)?;
+        let protocol = self.world.conns[conn].ends[side].thread.as_ref()?.protocol()?;
+        protocol.is_up().then(|| protocol.heard())
+    }
+
+    fn drain_unread(&mut self, session: SessionId) {
+        if let Some((conn, side)) = self.conn(session) {
+            self.world.request_drain(conn, side);
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: ByeReason) -> Result<(), OutboxFull> {
+        self.world.trace.mix(&session);
+        let Some((conn, side)) = self.conn(session) else {
+            return Ok(());
+        };
+        let closed = self.world.put(conn, side, Request::Bye(reason));
+        self.world.conns[conn].disturbed |= closed.is_err();
+        closed
+    }
+
+    fn release(&mut self, session: SessionId) {
+        if let Some((conn, side)) = self.process().handles.remove(&session) {
+            self.world.drop_handle(conn, side);
+        }
+    }
+
+    fn has_no_sessions(&self) -> bool {
+        self.world.procs[self.proc].handles.is_empty()
+    }
+
+    fn set_vitals(&mut self, vitals: Vitals) {
+        self.process().vitals = vitals;
+        if self.process().is_liar {
+            self.world.distort_vitals(self.proc);
+        }
+    }
+
+    fn persist_soon(&mut self, _now: Instant, mesh: &Mesh) {
+        self.world.persist(self.proc, mesh);
+    }
+
+    fn persist_last(&mut self, _now: Instant, mesh: &Mesh) {
+        self.world.persist(self.proc, mesh);
+    }
+
+    fn notify(&mut self, _event: Event) {}
+
+    fn report(&mut self, _report: Report) {}
+
+    fn before_input(&mut self, input: &Input, _mesh: &Mesh) {
+        let proc = self.proc;
+        self.world.note(|| {
+            let shown = format!("{input:?}");
+            format!("p{proc} ← {}", shown.chars().take(230).collect::<String>())
+        });
+        self.world.saw_input(proc, input);
+    }
+
+    fn after_input(&mut self, mesh: &Mesh) {
+        self.world.check_newest(self.proc, mesh);
+        self.process().oracle.input_from = None;
+        self.world.check_state(self.proc, mesh);
+    }
+
+    fn before_output(&mut self, output: &Output, mesh: &Mesh) {
+        let proc = self.proc;
+        self.world.note(|| {
+            let shown = format!("{output:?}");
+            format!("p{proc} → {}", shown.chars().take(230).collect::<String>())
+        });
+        self.world.check_output(proc, output, mesh);
     }
 }

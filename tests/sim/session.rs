@@ -1,58 +1,41 @@
-//! What a session's thread does: the same stages, limits and reports as `src/session.rs`.
+//! The thread of a session. It connects and completes a simulated TLS handshake. Then it drives the session's
+//! [`Protocol`] over a byte pipe, as the real thread does over a socket.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_FLUSH, LINGER, WRITE_STALL};
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Routine, SessionId, SessionUp};
-use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, SessionId};
+use p2p_gossip::internals::session::{Ends, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit};
 
 use super::clock::{Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::process::{Deferred, ProcId};
 use super::world::World;
 
-/// What a session tells its coordinator.
+/// The progress of a session's thread.
 #[derive(Debug)]
-pub enum Report {
-    Up(Box<SessionUp>),
-    Received(Message),
-    Drained,
-    Down(DisconnectReason),
-    DialFailed(DialError),
-}
-
-#[derive(Debug)]
-pub enum Outgoing {
-    Message(Message),
-    DrainUnread,
-    Bye(ByeReason),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Connecting,
-    /// The client has sent its ClientHello; its proof and Hello.
+    /// The client has sent its ClientHello.
     AwaitingServer,
-    AwaitingHello,
-    /// The server has nothing yet; has sent its part.
+    /// The server has received nothing yet.
     AwaitingClient,
+    /// The server has sent its part of the handshake.
     AwaitingFinished,
-    Up,
-    /// Has said goodbye and reads on; was told goodbye and writes on.
-    Lingering,
-    Hearing,
+    /// The TLS handshake is complete.
+    Secured(Box<Protocol>),
 }
 
-/// Which time limit of a thread has come.
+/// The time limits of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
     Connect,
     Handshake,
-    Linger,
-    Flush,
-    Write(Micros),
+    /// The deadline of the protocol at this time.
+    Protocol(Micros),
 }
 
 #[derive(Debug)]
@@ -60,12 +43,20 @@ pub struct Thread {
     pub id: SessionId,
     pub stage: Stage,
     pub expected: Expected,
-    pub outbox: VecDeque<Outgoing>,
+    pub outbox: VecDeque<Request>,
+    /// The coordinator requests a heartbeat. This takes no room in the outbox.
+    is_heartbeat_wanted: bool,
+    /// The coordinator requests the unread messages. This takes no room in the outbox.
+    is_drain_wanted: bool,
     /// Whether the coordinator holds the other end of the outbox.
-    pub handle: bool,
+    pub has_handle: bool,
     pub started: Micros,
-    routine: Routine,
-    stalled_since: Option<Micros>,
+    /// Bytes that the kernel has not taken yet.
+    unsent: Vec<u8>,
+    /// Whether this direction closes after the unsent bytes.
+    closes: bool,
+    /// The deadline for which a [`Limit::Protocol`] is scheduled.
+    deadline: Option<Micros>,
 }
 
 impl Thread {
@@ -75,24 +66,39 @@ impl Thread {
             stage,
             expected,
             outbox: VecDeque::new(),
-            handle: true,
+            is_heartbeat_wanted: false,
+            is_drain_wanted: false,
+            has_handle: true,
             started: now,
-            routine: Routine::default(),
-            stalled_since: None,
+            unsent: Vec::new(),
+            closes: false,
+            deadline: None,
         }
     }
 
     pub fn is_connecting(&self) -> bool {
-        self.stage == Stage::Connecting
+        matches!(self.stage, Stage::Connecting)
     }
 
     pub fn is_handshaking(&self) -> bool {
-        !matches!(self.stage, Stage::Up | Stage::Lingering | Stage::Hearing)
+        self.protocol().is_none_or(|protocol| !protocol.is_up())
+    }
+
+    /// Whether the session is up and neither side has said goodbye.
+    pub fn is_open(&self) -> bool {
+        self.protocol().is_some_and(Protocol::is_open)
+    }
+
+    pub fn protocol(&self) -> Option<&Protocol> {
+        match &self.stage {
+            Stage::Secured(protocol) => Some(protocol),
+            _ => None,
+        }
     }
 }
 
 impl World {
-    pub fn dial(&mut self, proc: ProcId, id: SessionId, addr: std::net::SocketAddr, expected: Expected) {
+    pub fn dial(&mut self, proc: ProcId, id: SessionId, addr: SocketAddr, expected: Expected) {
         let thread = Thread::new(id, Stage::Connecting, expected, self.now);
         let conn = self.open_connection(proc, thread, addr);
         self.procs[proc].handles.insert(id, (conn, 0));
@@ -121,25 +127,21 @@ impl World {
     }
 
     pub fn refused(&mut self, conn: ConnId) {
-        let connecting = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
-        if connecting && !self.conns[conn].established {
+        let is_connecting = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
+        if is_connecting && !self.conns[conn].established {
             self.fail(conn, "connection refused");
         }
     }
 
-    /// A dial ends without a session.
+    /// Ends a dial without a session.
     fn fail(&mut self, conn: ConnId, why: &str) {
-        self.end(conn, 0, Some(Report::DialFailed(DialError::Failed(why.to_owned()))));
+        self.end(conn, 0, Some(SessionEvent::DialFailed(DialError::Failed(why.to_owned()))));
     }
 
-    /// Whether the process at this end lets the peer in, as its verifier does.
+    /// Whether the process at this end admits the peer, as its verifier does.
     fn admits(&self, conn: ConnId, side: Side, peer: &PeerId) -> bool {
         let proc = self.conns[conn].ends[side].proc;
         proc.is_none_or(|proc| self.procs[proc].oracle.access.check(peer).is_ok())
-    }
-
-    fn stage(&self, conn: ConnId, side: Side) -> Option<Stage> {
-        self.conns[conn].ends[side].thread.as_ref().map(|thread| thread.stage)
     }
 
     fn set_stage(&mut self, conn: ConnId, side: Side, stage: Stage) {
@@ -148,39 +150,24 @@ impl World {
         }
     }
 
-    /// Tells the coordinator, on its queue.
-    fn report(&mut self, conn: ConnId, side: Side, report: Report) {
-        let end = &self.conns[conn].ends[side];
-        if let (Some(proc), Some(thread)) = (end.proc, &end.thread) {
-            let id = thread.id;
-            self.procs[proc].inbox.push_back((id, conn, side, report));
+    /// Puts an event into the coordinator's inbox.
+    fn report(&mut self, conn: ConnId, side: Side, id: SessionId, event: SessionEvent) {
+        if let Some(proc) = self.conns[conn].ends[side].proc {
+            let moment = self.moment(proc);
+            self.procs[proc].inbox.push_back((moment, id, conn, side, event));
             let hop = self.scenario.faults.thread_hop_us;
             let at = self.now + if hop == 0 { 0 } else { self.rng.u64(0..=hop) };
             self.want_turn(proc, at);
         }
     }
 
-    /// Tells the coordinator what has arrived, without waking it if it is routine.
-    fn received(&mut self, conn: ConnId, side: Side, message: Message) {
-        let end = &mut self.conns[conn].ends[side];
-        if let (Some(proc), Some(thread)) = (end.proc, &mut end.thread)
-            && thread.routine.is_routine(&message)
-        {
-            let id = thread.id;
-            let moment = self.moment(proc);
-            self.procs[proc].routine.push_back((moment, id, conn, side, message));
-        } else {
-            self.report(conn, side, Report::Received(message));
-        }
-    }
-
-    /// The thread ends: its socket is closed, its last word said.
-    pub fn end(&mut self, conn: ConnId, side: Side, last: Option<Report>) {
+    /// Ends the thread: closes its socket and reports its last event.
+    pub fn end(&mut self, conn: ConnId, side: Side, last: Option<SessionEvent>) {
         self.note(|| format!("c{conn} ends at its end {side}: {last:?}"));
-        if let Some(last) = last {
-            self.report(conn, side, last);
+        let thread = self.conns[conn].ends[side].thread.take();
+        if let (Some(thread), Some(last)) = (thread, last) {
+            self.report(conn, side, thread.id, last);
         }
-        self.conns[conn].ends[side].thread = None;
         self.close_socket(conn, side, Packet::Fin);
     }
 
@@ -199,172 +186,205 @@ impl World {
         }
     }
 
-    fn up(&mut self, conn: ConnId, side: Side, peer: PeerId, hello: Hello) {
-        let connection = &self.conns[conn];
-        let remote = if side == 0 { connection.addr } else { connection.source };
-        let Some(session) = connection.ends[side].thread.as_ref().map(|thread| thread.id) else {
-            return;
-        };
-        self.report(conn, side, Report::Up(Box::new(SessionUp { session, peer, hello, remote })));
-        self.set_stage(conn, side, Stage::Up);
-        self.pump(conn, side);
-    }
-
     pub fn thread_receives(&mut self, conn: ConnId, side: Side, packet: Packet) {
-        let Some(stage) = self.stage(conn, side) else {
+        let Some(proc) = self.conns[conn].ends[side].proc else {
             return;
         };
-        let closed = Some(Report::Down(DisconnectReason::Closed));
-        match (stage, packet) {
+        let Some(thread) = &mut self.conns[conn].ends[side].thread else {
+            return;
+        };
+        match (&mut thread.stage, packet) {
             (Stage::AwaitingServer, Packet::ServerHello(found)) => {
-                let thread = self.conns[conn].ends[0].thread.as_ref();
-                if thread.is_some_and(|thread| !thread.expected.is_met_by(&found)) {
-                    self.end(conn, 0, Some(Report::DialFailed(DialError::WrongId { found })));
+                if !thread.expected.is_met_by(&found) {
+                    self.end(conn, 0, Some(SessionEvent::DialFailed(DialError::WrongId { found })));
                 } else if !self.admits(conn, 0, &found) {
                     self.fail(conn, "refused by our own lists");
-                } else if let Some(proc) = self.conns[conn].ends[0].proc {
-                    self.set_stage(conn, 0, Stage::AwaitingHello);
-                    let (id, hello) = (self.procs[proc].id, Box::new(self.procs[proc].hello.clone()));
-                    self.transmit(conn, 0, Packet::Finished(id, hello));
-                }
-            }
-            (Stage::AwaitingHello, Packet::Hello(hello)) => {
-                if let Some(server) = self.conns[conn].ends[1].proc {
-                    self.stats.handshakes += 1;
-                    self.up(conn, 0, self.procs[server].id, *hello);
+                } else {
+                    self.transmit(conn, 0, Packet::Finished(self.procs[proc].id));
+                    self.secured(conn, 0, found);
                 }
             }
             (Stage::AwaitingClient, Packet::ClientHello) => {
-                if let Some(proc) = self.conns[conn].ends[1].proc {
-                    self.set_stage(conn, 1, Stage::AwaitingFinished);
-                    self.transmit(conn, 1, Packet::ServerHello(self.procs[proc].id));
+                self.set_stage(conn, 1, Stage::AwaitingFinished);
+                self.transmit(conn, 1, Packet::ServerHello(self.procs[proc].id));
+            }
+            (Stage::AwaitingFinished, Packet::Finished(peer)) => {
+                if self.admits(conn, 1, &peer) {
+                    self.secured(conn, 1, peer);
+                } else {
+                    self.end(conn, 1, None);
                 }
             }
-            (Stage::AwaitingFinished, Packet::Finished(peer, _)) if !self.admits(conn, 1, &peer) => {
-                self.end(conn, 1, None);
-            }
-            (Stage::AwaitingFinished, Packet::Finished(peer, hello)) => {
-                if let Some(proc) = self.conns[conn].ends[1].proc {
-                    let ours = Box::new(self.procs[proc].hello.clone());
-                    self.transmit(conn, 1, Packet::Hello(ours));
-                    self.up(conn, 1, peer, *hello);
-                }
-            }
-            (Stage::Connecting | Stage::AwaitingServer | Stage::AwaitingHello, _) => {
-                self.fail(conn, "closed during the handshake");
-            }
+            (Stage::Connecting | Stage::AwaitingServer, _) => self.fail(conn, "closed during the handshake"),
             (Stage::AwaitingClient | Stage::AwaitingFinished, _) => self.end(conn, side, None),
-            (Stage::Up | Stage::Lingering, Packet::Message(message)) => {
-                self.received(conn, side, message);
-                self.pump(conn, side);
+            (Stage::Secured(protocol), packet) => {
+                match packet {
+                    Packet::Bytes(bytes) => {
+                        let local = self.procs[proc].clock.local(self.now);
+                        protocol.handle_bytes(local, &bytes);
+                    }
+                    _ => protocol.handle_end(),
+                }
+                self.run_thread(conn, side);
             }
-            (Stage::Up, Packet::Bye(reason)) => {
-                self.report(conn, side, Report::Down(DisconnectReason::Bye(reason)));
-                self.set_stage(conn, side, Stage::Hearing);
-                self.limit(conn, side, Limit::Flush, self.now + micros(LEAVE_FLUSH));
-                self.pump(conn, side);
-            }
-            (Stage::Up | Stage::Lingering, _) => self.end(conn, side, closed),
-            (Stage::Hearing, Packet::Rst) => self.end(conn, side, None),
-            (Stage::Hearing, _) => {}
         }
     }
 
-    /// Writes what waits in the outbox, as far as the kernel takes it.
-    pub fn pump(&mut self, conn: ConnId, side: Side) {
-        loop {
-            let room = self.has_room(conn, side);
-            let now = self.now;
-            let Some(thread) = &mut self.conns[conn].ends[side].thread else {
-                return;
+    /// The TLS handshake is complete at this end.
+    fn secured(&mut self, conn: ConnId, side: Side, peer: PeerId) {
+        let connection = &self.conns[conn];
+        let (Some(proc), Some(thread)) = (connection.ends[side].proc, &connection.ends[side].thread) else {
+            return;
+        };
+        let remote = if side == 0 { connection.addr } else { connection.source };
+        let process = &self.procs[proc];
+        let ends = Ends { session: thread.id, own: process.id, peer, remote };
+        let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
+        let by = thread.started + micros(HANDSHAKE_TIMEOUT);
+        let mut exported = [0; 32];
+        exported[..8].copy_from_slice(&conn.to_be_bytes());
+        let protocol = Protocol::new(
+            process.clock.local(self.now),
+            ends,
+            role,
+            process.exchange.clone(),
+            exported,
+            process.vitals,
+            process.clock.local(by),
+        );
+        self.set_stage(conn, side, Stage::Secured(Box::new(protocol)));
+        self.run_thread(conn, side);
+    }
+
+    /// One round of the thread of a session whose TLS handshake is complete, as in `session/established.rs`.
+    pub fn run_thread(&mut self, conn: ConnId, side: Side) {
+        let Some(proc) = self.conns[conn].ends[side].proc else {
+            return;
+        };
+        if self.procs[proc].paused {
+            return;
+        }
+        let Some(mut thread) = self.conns[conn].ends[side].thread.take() else {
+            return;
+        };
+        let Stage::Secured(protocol) = &mut thread.stage else {
+            self.conns[conn].ends[side].thread = Some(thread);
+            return;
+        };
+        let now = self.procs[proc].clock.local(self.now);
+        let heard = protocol.heard();
+        protocol.set_vitals(self.procs[proc].vitals);
+        if std::mem::take(&mut thread.is_drain_wanted) {
+            protocol.handle_request(now, Request::DrainUnread);
+        }
+        if protocol.wants_requests() && std::mem::take(&mut thread.is_heartbeat_wanted) {
+            protocol.handle_request(now, Request::Heartbeat);
+        }
+        while protocol.wants_requests() {
+            let Some(request) = thread.outbox.pop_front() else {
+                if !thread.has_handle {
+                    protocol.handle_request(now, Request::Release);
+                }
+                break;
             };
-            if !matches!(thread.stage, Stage::Up | Stage::Hearing) {
-                return;
+            protocol.handle_request(now, request);
+        }
+        let was_up = protocol.is_up();
+        protocol.handle_timeout(now);
+        // A deadline that ends a session may lose what was sent.
+        self.conns[conn].disturbed |= was_up && !protocol.is_up();
+        loop {
+            let is_done = self.write(conn, side, protocol, &mut thread.unsent, &mut thread.closes);
+            protocol.handle_transmitted(now, is_done);
+            match protocol.poll_event(now) {
+                Some(event) => {
+                    self.stats.handshakes += u64::from(side == 0 && matches!(event, SessionEvent::Up(_)));
+                    self.report(conn, side, thread.id, event);
+                }
+                None if protocol.has_transmits() => {}
+                None => break,
             }
-            if thread.outbox.is_empty() {
-                thread.stalled_since = None;
-                if !thread.handle {
-                    let closed = Report::Down(DisconnectReason::Closed);
-                    let last = (thread.stage == Stage::Up).then_some(closed);
-                    self.end(conn, side, last);
-                }
-                return;
-            }
-            if !room {
-                if thread.stalled_since.is_none() {
-                    thread.stalled_since = Some(now);
-                    self.limit(conn, side, Limit::Write(now), now + micros(WRITE_STALL));
-                }
-                return;
-            }
-            thread.stalled_since = None;
-            match thread.outbox.pop_front() {
-                Some(Outgoing::Message(message)) => self.transmit(conn, side, Packet::Message(message)),
-                Some(Outgoing::DrainUnread) if thread.stage == Stage::Up => {
-                    self.report(conn, side, Report::Drained);
-                }
-                Some(Outgoing::DrainUnread) => {}
-                Some(Outgoing::Bye(_)) if thread.stage == Stage::Hearing => {
-                    self.end(conn, side, None);
-                    return;
-                }
-                Some(Outgoing::Bye(reason)) => {
-                    thread.stage = Stage::Lingering;
-                    thread.outbox.clear();
-                    self.transmit(conn, side, Packet::Bye(reason));
-                    self.transmit(conn, side, Packet::Fin);
-                    self.limit(conn, side, Limit::Linger, now + micros(LINGER));
-                    return;
-                }
-                None => return,
-            }
+        }
+        if protocol.is_up() && protocol.heard() > heard {
+            self.saw_heard(proc, thread.id);
+        }
+        if protocol.is_closed() {
+            let failure = protocol.failure().filter(|_| side == 0);
+            let last = failure.map(|failure| SessionEvent::DialFailed(DialError::Failed(failure)));
+            self.conns[conn].ends[side].thread = Some(thread);
+            return self.end(conn, side, last);
+        }
+        let deadline = protocol.poll_timeout().map(|at| self.procs[proc].clock.global(at).max(self.now));
+        let is_new = std::mem::replace(&mut thread.deadline, deadline) != deadline;
+        self.conns[conn].ends[side].thread = Some(thread);
+        if let Some(at) = deadline.filter(|_| is_new) {
+            self.limit(conn, side, Limit::Protocol(at), at);
         }
     }
 
-    /// The coordinator leaves something in the outbox of a session that is up. Whether there was room.
-    pub fn lay_ready(&mut self, conn: ConnId, side: Side, outgoing: Outgoing) -> bool {
-        let most = self.scenario.faults.outbox_frames;
-        let Some(thread) = &mut self.conns[conn].ends[side].thread else {
-            return true;
-        };
-        let has_room = thread.outbox.len() < most;
-        if has_room && !thread.is_handshaking() {
-            thread.outbox.push_back(outgoing);
-        }
-        has_room
-    }
-
-    /// The coordinator puts something into an outbox, and wakes the thread. Whether there was room.
-    pub fn put(&mut self, conn: ConnId, side: Side, outgoing: Outgoing) -> bool {
-        let most = self.scenario.faults.outbox_frames;
-        let Some(thread) = &mut self.conns[conn].ends[side].thread else {
-            return true;
-        };
-        if thread.outbox.len() >= most {
-            return false;
-        }
-        // Once authenticated it comes up first: the other end may count it already.
-        if thread.stage == Stage::AwaitingHello {
-            thread.outbox.push_back(outgoing);
-            return true;
-        }
-        if thread.is_handshaking() {
-            if let Outgoing::Bye(_) = outgoing {
-                self.cancel(conn, side);
+    /// Hands bytes to the kernel, as far as it takes them. Returns whether it has taken all.
+    fn write(
+        &mut self,
+        conn: ConnId,
+        side: Side,
+        protocol: &mut Protocol,
+        unsent: &mut Vec<u8>,
+        closes: &mut bool,
+    ) -> bool {
+        while let Some(transmit) = protocol.poll_transmit() {
+            match transmit {
+                Transmit::Frame(frame) => unsent.extend_from_slice(&frame),
+                Transmit::Close => *closes = true,
             }
-            return true;
         }
-        thread.outbox.push_back(outgoing);
-        let paused = self.conns[conn].ends[side].proc.is_some_and(|proc| self.procs[proc].paused);
-        if !paused {
-            self.pump(conn, side);
+        if !unsent.is_empty() {
+            if !self.has_room(conn, side) {
+                return false;
+            }
+            self.transmit(conn, side, Packet::Bytes(std::mem::take(unsent)));
+        }
+        if *closes {
+            // `transmit` sends a Fin once only.
+            self.transmit(conn, side, Packet::Fin);
         }
         true
     }
 
-    /// The mesh gave a dial up.
+    /// Puts a request of the coordinator into the outbox of a session and wakes its thread.
+    pub fn put(&mut self, conn: ConnId, side: Side, request: Request) -> Result<(), OutboxFull> {
+        let most = self.scenario.faults.outbox_frames;
+        let Some(thread) = &mut self.conns[conn].ends[side].thread else {
+            return Ok(());
+        };
+        if thread.outbox.len() >= most {
+            return Err(OutboxFull);
+        }
+        if thread.protocol().is_some() {
+            thread.outbox.push_back(request);
+            self.run_thread(conn, side);
+        } else if let Request::Bye(_) = request {
+            self.cancel(conn, side);
+        }
+        Ok(())
+    }
+
+    pub fn request_heartbeat(&mut self, conn: ConnId, side: Side) {
+        if let Some(thread) = &mut self.conns[conn].ends[side].thread {
+            thread.is_heartbeat_wanted = true;
+            self.run_thread(conn, side);
+        }
+    }
+
+    pub fn request_drain(&mut self, conn: ConnId, side: Side) {
+        if let Some(thread) = &mut self.conns[conn].ends[side].thread {
+            thread.is_drain_wanted = true;
+            self.run_thread(conn, side);
+        }
+    }
+
+    /// The mesh cancelled a dial.
     fn cancel(&mut self, conn: ConnId, side: Side) {
-        self.end(conn, side, Some(Report::DialFailed(DialError::Cancelled)));
+        self.end(conn, side, Some(SessionEvent::DialFailed(DialError::Cancelled)));
     }
 
     /// The coordinator has dropped its end of the outbox.
@@ -372,22 +392,23 @@ impl World {
         let Some(thread) = &mut self.conns[conn].ends[side].thread else {
             return;
         };
-        thread.handle = false;
-        match thread.stage {
-            Stage::Up | Stage::Hearing => self.pump(conn, side),
-            Stage::Lingering => {
-                self.conns[conn].rough = true;
-                self.end(conn, side, Some(Report::Down(DisconnectReason::Closed)));
+        thread.has_handle = false;
+        match thread.protocol() {
+            Some(protocol) => {
+                // Messages of the peer that have not arrived yet are lost.
+                let is_closing = protocol.is_up() && !protocol.is_open();
+                self.conns[conn].disturbed |= is_closing;
+                self.run_thread(conn, side);
             }
-            _ => self.cancel(conn, side),
+            None => self.cancel(conn, side),
         }
     }
 
-    /// One end gives up without a word, as a session's thread does that panicked.
+    /// Closes one end without a goodbye, as if its session's thread had panicked.
     pub fn close_one_sided(&mut self, conn: ConnId, side: Side) {
-        self.conns[conn].rough = true;
-        if self.stage(conn, side) == Some(Stage::Up) {
-            self.end(conn, side, Some(Report::Down(DisconnectReason::Closed)));
+        self.conns[conn].disturbed = true;
+        if self.conns[conn].ends[side].thread.as_ref().is_some_and(Thread::is_open) {
+            self.end(conn, side, Some(SessionEvent::Down(DisconnectReason::Closed)));
         }
     }
 
@@ -404,22 +425,11 @@ impl World {
         };
         match limit {
             Limit::Connect if thread.is_connecting() => self.fail(conn, "no answer"),
-            Limit::Handshake if thread.is_handshaking() && side == 0 => self.fail(conn, "handshake too slow"),
-            Limit::Handshake if thread.is_handshaking() => self.end(conn, side, None),
-            Limit::Linger if thread.stage == Stage::Lingering => {
-                self.conns[conn].rough = true;
-                self.end(conn, side, Some(Report::Down(DisconnectReason::Closed)));
+            Limit::Handshake if thread.protocol().is_none() && side == 0 => {
+                self.fail(conn, "handshake too slow");
             }
-            Limit::Flush if thread.stage == Stage::Hearing => {
-                let unsent = !thread.outbox.is_empty();
-                self.conns[conn].rough |= unsent;
-                self.end(conn, side, None);
-            }
-            Limit::Write(since) if thread.stalled_since == Some(since) => {
-                let last = (thread.stage == Stage::Up).then_some(Report::Down(DisconnectReason::Slow));
-                self.conns[conn].rough = true;
-                self.end(conn, side, last);
-            }
+            Limit::Handshake if thread.protocol().is_none() => self.end(conn, side, None),
+            Limit::Protocol(at) if thread.deadline == Some(at) => self.run_thread(conn, side),
             _ => {}
         }
     }

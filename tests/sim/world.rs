@@ -114,7 +114,7 @@ pub struct World {
     pub cuts: Vec<u8>,
     pub at_addr: BTreeMap<SocketAddr, Slot>,
     /// All faults have ended.
-    pub convergence: bool,
+    pub faults_ended: bool,
     pub converged_state: Option<Converged>,
     /// The nodes that can find each other after the faults: each process with the smallest process of its island.
     pub islands: BTreeMap<ProcId, ProcId>,
@@ -122,7 +122,7 @@ pub struct World {
     pub last_change: Micros,
     pub count_bytes: bool,
     /// No process of this scenario restores the known peers of a previous run.
-    pub nobody_remembers: bool,
+    pub restores_nothing: bool,
     /// The run ends as soon as the mesh is whole.
     pub stops_when_whole: bool,
     pub stats: Stats,
@@ -144,12 +144,12 @@ impl World {
             conns: Vec::new(),
             cuts: vec![0; scenario.nodes * scenario.nodes],
             at_addr: BTreeMap::new(),
-            convergence: false,
+            faults_ended: false,
             converged_state: None,
             islands: BTreeMap::new(),
             last_change: 0,
             count_bytes: false,
-            nobody_remembers: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
+            restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
             stops_when_whole: false,
             stats: Stats::default(),
             trace: Trace::new(),
@@ -227,11 +227,11 @@ impl World {
 
     fn sample(&mut self) {
         // After the faults, samples check the convergence ten times as often; the nodes keep their interval.
-        if self.now.is_multiple_of(SAMPLE_EVERY) || !self.convergence {
+        if self.now.is_multiple_of(SAMPLE_EVERY) || !self.faults_ended {
             self.check_all_states();
         }
         self.watch_convergence();
-        let interval = if self.convergence { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY };
+        let interval = if self.faults_ended { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY };
         self.schedule(self.now + interval, Event::Sample);
     }
 
@@ -304,7 +304,7 @@ impl World {
     /// Ends all faults: heals the cuts and stalls, resumes the processes, admits all peers and switches the power on.
     /// Stopped processes stay stopped.
     pub fn end_faults(&mut self) {
-        self.convergence = true;
+        self.faults_ended = true;
         self.cuts.fill(0);
         for conn in 0..self.conns.len() {
             for way in &mut self.conns[conn].ways {

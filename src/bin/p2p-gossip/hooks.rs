@@ -306,11 +306,12 @@ mod tests {
     use super::*;
     use p2p_gossip::PeerId;
     use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
+    use p2p_gossip::internals::sample;
 
     fn ping(text: &str) -> Event {
         let peer = PeerId::from_bytes([0xab; 32]);
         let addr = "127.0.0.1:1".parse().unwrap();
-        Event::Ping { peer, name: String::new(), addr, seq: 7, text: text.to_owned(), rtt_ms: None }
+        sample::ping(peer, "", addr, 7, text, None)
     }
 
     #[test]
@@ -338,13 +339,13 @@ mod tests {
         let worker = Worker::spawn("nothing", || {}).unwrap();
         let mut hooks = Hooks { queue, with_pings: false, lost: 0, stop: bounded(1).0, worker };
         let time = Timestamp::UNIX_EPOCH;
-        let Event::Ping { peer, name, addr, text, .. } = ping("x") else { unreachable!() };
+        let Event::Ping { peer, addr, .. } = ping("x") else { unreachable!() };
         hooks.offer(time, &ping("not wanted"));
         assert_eq!((jobs.len(), hooks.lost), (0, 0));
-        let message = Event::Message { peer, name: name.clone(), addr: addr.clone(), text };
+        let message = sample::message(peer, "", addr.clone(), "x");
         (0..EVENTS_QUEUED).for_each(|_| hooks.offer(time, &message));
         assert_eq!(jobs.len(), EVENTS_QUEUED_WITH_TRAFFIC);
-        let left = Event::Left { peer, name, addr, members: 1 };
+        let left = sample::left(peer, "", addr, 1);
         (0..EVENTS_QUEUED).for_each(|_| hooks.offer(time, &left));
         assert_eq!(jobs.len(), EVENTS_QUEUED);
         assert_eq!(hooks.lost, EVENTS_QUEUED as u64);

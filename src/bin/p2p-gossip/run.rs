@@ -56,7 +56,7 @@ pub(crate) enum Failure {
     Died,
 }
 
-/// What the user can do about a failed start, to be appended to its message.
+/// Advice for the user on a failed start, to be appended to its message.
 fn advice(error: &StartError) -> &'static str {
     let StartError::Listen { source, .. } = error else { return "" };
     match source.kind() {
@@ -73,7 +73,7 @@ fn advice(error: &StartError) -> &'static str {
     }
 }
 
-/// What the user can do about a failed start of the HTTP server, to be appended to its message.
+/// Advice for the user on a failed start of the HTTP server, to be appended to its message.
 fn http_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -27,17 +27,16 @@ impl Signals {
         Worker::spawn("signals", move || {
             let mut is_leaving = false;
             for signal in signals.forever() {
+                let is_stop = matches!(signal, SIGINT | SIGTERM);
+                if is_stop && is_leaving {
+                    // Fails only for unknown signals.
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
+                is_leaving |= is_stop;
                 let request = match signal {
                     SIGHUP => &reloader,
                     SIGUSR1 => &table_requester,
-                    _ => {
-                        if is_leaving {
-                            // Fails only for unknown signals.
-                            let _ = signal_hook::low_level::emulate_default_handler(signal);
-                        }
-                        is_leaving = true;
-                        &stopper
-                    }
+                    _ => &stopper,
                 };
                 // Fails if the same request waits already, or if the main thread ends.
                 let _ = request.try_send(());

@@ -1,9 +1,9 @@
-//! A node embedded in this program: one that knows when each of its pings was sent, or that
-//! broadcasts as fast as it can.
+//! Nodes embedded in this program: a node that reports when it sent each ping, and a node that broadcasts as fast
+//! as it can.
 //!
-//! The program itself does not tell, so for the time that a ping takes every other node of the mesh
-//! is one of these; the rest, where the time of arrival is taken, is the program for use. The
-//! moment of sending is the one at which the coordinator logs the ping that it is about to encode.
+//! The program does not report the time at which it sends a ping. So every second node of the mesh is embedded, and
+//! the other nodes, which receive the timed pings, are processes of the program. The time of sending is the time
+//! at which the coordinator logs the ping, just before it is encoded.
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
@@ -20,32 +20,32 @@ use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
 use p2p_gossip::{Config, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
-use super::{Ear, Heard, Plan, SystemUnderTest};
+use super::{Observation, OutputParser, Plan, SystemUnderTest};
 use crate::clock;
 
-/// The argument that makes this program such a node that tells when it pings; the period and where
-/// to join follow.
+/// The argument that makes this program a node that reports its pings. The period in seconds and the addresses
+/// to join through follow.
 pub(crate) const ROLE: &str = "embedded-node";
-/// The same for one that broadcasts; the number of nodes follows.
+/// The argument that makes this program a node that broadcasts. The number of nodes follows.
 pub(crate) const BROADCAST_ROLE: &str = "broadcasting-node";
-/// Messages that may wait to be written: half of what may wait for one peer before a message passes it by.
-const BROADCASTS_UNDER_WAY: usize = OUTBOX_FRAMES_WITH_MESSAGES / 2;
-/// Between two times at which such a node tells when it has pinged.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// What is broadcast.
+/// Most messages that wait to be written: half of the limit above which a message to a slow peer is dropped.
+const BROADCASTS_PENDING_MAX: usize = OUTBOX_FRAMES_WITH_MESSAGES / 2;
+/// Time between two reports of the pings sent meanwhile.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The text of each broadcast message.
 pub(crate) const TEXT: &str = "ping";
 
-/// Every second node of a mesh is embedded, from the second on.
-pub(crate) struct EverySecond(pub(crate) Ours);
+/// A mesh in which every second node is embedded, from the second node on.
+pub(crate) struct HalfEmbedded(pub(crate) Ours);
 
-impl EverySecond {
-    /// Whether that node tells when it sends.
+impl HalfEmbedded {
+    /// Whether the node with this index is embedded, so that it reports when it sends.
     pub(crate) fn is_embedded(index: usize) -> bool {
         index % 2 == 1
     }
 }
 
-impl SystemUnderTest for EverySecond {
+impl SystemUnderTest for HalfEmbedded {
     fn name(&self) -> String {
         self.0.name()
     }
@@ -63,38 +63,38 @@ impl SystemUnderTest for EverySecond {
         Ok(command)
     }
 
-    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear> {
-        if Self::is_embedded(plan.index) { Box::new(EventsAndSent) } else { self.0.ear(plan) }
+    fn parser(&self, plan: &Plan<'_>) -> Box<dyn OutputParser> {
+        if Self::is_embedded(plan.index) { Box::new(EventAndSentLines) } else { self.0.parser(plan) }
     }
 }
 
-/// Events as the program writes them, and lines `sent PEER SEQ NANOSECONDS`.
-struct EventsAndSent;
+/// Parses the program's JSON events, and lines `sent PEER SEQ NANOSECONDS`.
+struct EventAndSentLines;
 
-impl Ear for EventsAndSent {
-    fn hear(&mut self, line: &str) -> Option<Heard> {
+impl OutputParser for EventAndSentLines {
+    fn parse_line(&mut self, line: &str) -> Option<Observation> {
         let Some(sent) = line.strip_prefix("sent ") else {
-            return Events.hear(line);
+            return Events.parse_line(line);
         };
         let mut words = sent.split(' ');
         let peer = words.next()?.to_owned();
         let seq = words.next()?.parse().ok()?;
         let at = Duration::from_nanos(words.next()?.parse().ok()?);
-        Some(Heard::Sent { peer, seq, at })
+        Some(Observation::Sent { peer, seq, at })
     }
 }
 
-/// The first node of a mesh of so many broadcasts.
-pub(crate) struct OneBroadcasts {
+/// A mesh of `count` nodes in which the first node broadcasts.
+pub(crate) struct OneBroadcaster {
     pub(crate) ours: Ours,
     pub(crate) count: usize,
 }
 
-impl OneBroadcasts {
+impl OneBroadcaster {
     pub(crate) const SENDER: usize = 0;
 }
 
-impl SystemUnderTest for OneBroadcasts {
+impl SystemUnderTest for OneBroadcaster {
     fn name(&self) -> String {
         self.ours.name()
     }
@@ -112,12 +112,12 @@ impl SystemUnderTest for OneBroadcasts {
         Ok(command)
     }
 
-    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear> {
-        self.ours.ear(plan)
+    fn parser(&self, plan: &Plan<'_>) -> Box<dyn OutputParser> {
+        self.ours.parser(plan)
     }
 }
 
-/// The whole life of a node that broadcasts, once all others are there, until it is killed.
+/// Runs a node that broadcasts once it sees all others, until it is killed.
 pub(crate) fn broadcast(
     mut arguments: impl Iterator<Item = String>,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -129,24 +129,24 @@ pub(crate) fn broadcast(
             break;
         }
     }
-    let mut under_way = VecDeque::new();
+    let mut pending = VecDeque::new();
     loop {
         // Events without a reader are dropped.
-        under_way.push_back(node.broadcast(TEXT)?);
-        if under_way.len() > BROADCASTS_UNDER_WAY {
-            let oldest = under_way.pop_front().expect("not empty");
+        pending.push_back(node.broadcast(TEXT)?);
+        if pending.len() > BROADCASTS_PENDING_MAX {
+            let oldest = pending.pop_front().expect("not empty");
             let _ = oldest.wait(Duration::from_secs(1));
         }
     }
 }
 
-/// The whole life of a node that tells when it pings, until it is killed.
+/// Runs a node that reports when it pings, until it is killed.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
     let period = Duration::from_secs_f64(arguments.next().ok_or("the period is missing")?.parse()?);
     let connect = arguments.map(|addr| addr.parse()).collect::<Result<Vec<_>, _>>()?;
     let config = on_loopback().period(period).connect(connect);
     let (sender, sent) = unbounded();
-    log::set_boxed_logger(Box::new(Watch { sent: sender, sessions: Mutex::default() }))?;
+    log::set_boxed_logger(Box::new(PingLogger { sent: sender, sessions: Mutex::default() }))?;
     log::set_max_level(LevelFilter::Trace);
     let node = Node::start(config, Identity::generate()?)?;
     let events = node.events().clone();
@@ -158,14 +158,14 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box
             }
         }
     });
-    let tick = tick(TELL_EVERY);
+    let tick = tick(REPORT_INTERVAL);
     loop {
         let lines = select! {
             recv(events_in) -> event => serde_json::to_string(&event?)? + "\n",
-            // Not at once: what is told while a ping is on its way would make that later.
+            // Once a second only: a report written while a ping is under way would delay that ping.
             recv(tick) -> _ => sent.try_iter().collect(),
         };
-        // Whole lines at once, because the reader takes their time.
+        // One write for whole lines, because the reader notes the time at which each arrives.
         io::stdout().write_all(lines.as_bytes())?;
     }
 }
@@ -174,14 +174,14 @@ fn on_loopback() -> Config {
     Config::default().port(0).bind(IpAddr::from(Ipv4Addr::LOCALHOST).into())
 }
 
-/// Takes the times of pings out of what the node logs.
-struct Watch {
+/// A logger that extracts the times of pings from the node's log records.
+struct PingLogger {
     sent: Sender<String>,
-    /// Whose session is whose.
+    /// The peer of each session.
     sessions: Mutex<std::collections::BTreeMap<String, String>>,
 }
 
-impl Log for Watch {
+impl Log for PingLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         (target == "p2p_gossip::runtime::coordinator" && metadata.level() == Level::Trace)

@@ -1,9 +1,9 @@
-//! NATS servers as a full mesh of routes with mutual TLS: the like of our connections.
+//! NATS servers as a full mesh of routes with mutual TLS, which compare to the program's connections.
 //!
-//! One certificate authority made for the run, a certificate a server, `verify: true`. Out of the
-//! box a silent server is noticed after minutes, so the ping interval and count are set to our
-//! heartbeat and timeout. Routes are reported at debug level only; asking the monitoring endpoint
-//! of every server over and over would cost the servers far more than those lines.
+//! The run creates a certificate authority and a certificate for each server, with `verify: true`. By default NATS
+//! notices a silent server after minutes, so its ping interval and count are set to the program's heartbeat and
+//! timeout. NATS reports routes at debug level only. Polling the monitoring endpoint of each server would cost the
+//! servers far more than those lines.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,9 +13,9 @@ use std::{fs, io};
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ED25519};
 
-use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 
-/// Where the first server takes routes, below the range from which the kernel takes source ports.
+/// The port at which the first server accepts routes, below the kernel's range of source ports.
 const FIRST_PORT: u16 = 25_000;
 
 pub(crate) struct Nats {
@@ -25,7 +25,7 @@ pub(crate) struct Nats {
 impl Nats {
     pub(crate) fn new() -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::default();
-        // Or its name would be the same as that of the certificates.
+        // Without a name of its own it would have the default name, which the servers' certificates have, too.
         params.distinguished_name.push(DnType::CommonName, "benchmark authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
@@ -85,34 +85,34 @@ impl SystemUnderTest for Nats {
         Ok(command)
     }
 
-    fn ear(&self, _: &Plan<'_>) -> Box<dyn Ear> {
+    fn parser(&self, _: &Plan<'_>) -> Box<dyn OutputParser> {
         Box::new(LogLines { id: String::new(), routes: BTreeMap::new() })
     }
 }
 
-/// A route has a number in the log; whose it is is said once.
+/// Parses the log. Each route has a number there; one line tells the id of the server at its other end.
 struct LogLines {
     id: String,
     routes: BTreeMap<String, String>,
 }
 
-impl Ear for LogLines {
-    fn hear(&mut self, line: &str) -> Option<Heard> {
+impl OutputParser for LogLines {
+    fn parse_line(&mut self, line: &str) -> Option<Observation> {
         if let Some((_, id)) = line.split_once("[INF]   ID:") {
             id.trim().clone_into(&mut self.id);
             return None;
         }
         if let Some((_, join)) = line.split_once("Listening for route connections on ") {
-            return Some(Heard::Ready { id: self.id.clone(), join: join.trim().to_owned() });
+            return Some(Observation::Ready { id: self.id.clone(), join: join.trim().to_owned() });
         }
-        let (route, what) = line.split_once(" - rid:")?.1.split_once(" - ")?;
-        if let Some(id) = what.strip_prefix("Registering remote route ") {
+        let (route, text) = line.split_once(" - rid:")?.1.split_once(" - ")?;
+        if let Some(id) = text.strip_prefix("Registering remote route ") {
             let id = id.trim().trim_matches('"').to_owned();
             self.routes.insert(route.to_owned(), id.clone());
-            return Some(Heard::Up(id));
+            return Some(Observation::Up(id));
         }
-        if what.starts_with("Router connection closed") {
-            return self.routes.remove(route).map(Heard::Down);
+        if text.starts_with("Router connection closed") {
+            return self.routes.remove(route).map(Observation::Down);
         }
         None
     }

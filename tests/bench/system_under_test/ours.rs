@@ -1,4 +1,4 @@
-//! Our own program, as it was built for use.
+//! This project's program, in its release build.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,10 +7,11 @@ use std::process::Command;
 
 use p2p_gossip::Event;
 
-use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 use crate::process::Spec;
 
-/// A period so long that after the first pings, half a second after each meeting, only heartbeats go.
+/// A ping period of a day. After the first ping to each peer, 0.5 s after its session came up, only heartbeats
+/// are sent.
 const NO_PINGS_S: f64 = 86_400.0;
 
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl SystemUnderTest for Ours {
             Some((namespace, addr)) => (Some(namespace.clone()), *addr),
             None => (None, loopback),
         };
-        // Warnings are what a quiet machine has in its journal; events go to stdout in any case.
+        // The log level of a typical service; events go to stdout at each level.
         let spec = Spec { namespace, ..Spec::named(plan.name()) };
         let mut spec = spec.with_bind(bind).with_period(self.period_s).with_log("warn");
         if let Some(join) = plan.join {
@@ -59,33 +60,33 @@ impl SystemUnderTest for Ours {
         Ok(spec.command(&self.program))
     }
 
-    fn ear(&self, _: &Plan<'_>) -> Box<dyn Ear> {
+    fn parser(&self, _: &Plan<'_>) -> Box<dyn OutputParser> {
         Box::new(Events)
     }
 }
 
-/// `--output json`.
+/// Parses the output of `--output json`.
 pub(crate) struct Events;
 
-impl Ear for Events {
-    fn hear(&mut self, line: &str) -> Option<Heard> {
+impl OutputParser for Events {
+    fn parse_line(&mut self, line: &str) -> Option<Observation> {
         if !line.starts_with('{') {
             return None;
         }
-        // There may be tens of thousands a second, and nothing in them matters but that they came.
+        // Tens of thousands a second may arrive, and only their number counts, so they are not decoded.
         if line.contains("\"event\":\"message\"") {
-            return Some(Heard::Message);
+            return Some(Observation::Message);
         }
         Some(match serde_json::from_str(line).ok()? {
-            Event::Listening { id, addr: mut reached } => {
+            Event::Listening { id, addr: mut reached, .. } => {
                 if reached.ip().is_unspecified() {
                     reached.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 }
-                Heard::Ready { id: id.to_string(), join: reached.to_string() }
+                Observation::Ready { id: id.to_string(), join: reached.to_string() }
             }
-            Event::Up { peer, .. } => Heard::Up(peer.to_string()),
-            Event::Down { peer, .. } | Event::Left { peer, .. } => Heard::Down(peer.to_string()),
-            Event::Ping { peer, seq, .. } => Heard::Ping { peer: peer.to_string(), seq },
+            Event::Up { peer, .. } => Observation::Up(peer.to_string()),
+            Event::Down { peer, .. } | Event::Left { peer, .. } => Observation::Down(peer.to_string()),
+            Event::Ping { peer, seq, .. } => Observation::Ping { peer: peer.to_string(), seq },
             _ => return None,
         })
     }

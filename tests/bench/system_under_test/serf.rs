@@ -1,18 +1,18 @@
 //! Serf (HashiCorp): SWIM over UDP, one shared AES key, no connections between the members.
 //!
-//! As it comes but for three things: the key (`-encrypt`), ports of their own for many agents on
-//! one machine, and a log level at which it says who joined and failed. Its timing is the default
-//! profile, `lan`. Its log is read as it is written; it costs Serf what ours costs us.
+//! Three settings differ from the defaults: the key (`-encrypt`), the ports, so that many agents run on one machine,
+//! and the log level, so that Serf logs joins and failures. Its timing is the default profile, `lan`. Writing the
+//! log counts as a cost of Serf, as writing events counts as a cost of p2p-gossip.
 
 use std::io;
 use std::process::Command;
 
-use super::{Ear, Heard, Plan, SystemUnderTest, ask_version};
+use super::{Observation, OutputParser, Plan, SystemUnderTest, ask_version};
 
-/// Two ports for each agent, below the range from which the kernel takes source ports.
+/// Two ports for each agent, below the kernel's range of source ports.
 const PORT: usize = 21_000;
 const RPC_PORT: usize = 23_000;
-/// Sixteen bytes in base64, the same for all agents as Serf wants it; nothing secret is said.
+/// Sixteen bytes in base64. All agents of a Serf cluster share the key; it protects no secret here.
 const KEY: &str = "cDJwLWdvc3NpcC1iZW5jaA==";
 
 pub(crate) struct Serf;
@@ -36,7 +36,7 @@ impl SystemUnderTest for Serf {
         Ok(command)
     }
 
-    fn ear(&self, plan: &Plan<'_>) -> Box<dyn Ear> {
+    fn parser(&self, plan: &Plan<'_>) -> Box<dyn OutputParser> {
         Box::new(LogLines { own: plan.name(), addr: addr(PORT, plan) })
     }
 }
@@ -50,18 +50,18 @@ struct LogLines {
     addr: String,
 }
 
-impl Ear for LogLines {
-    fn hear(&mut self, line: &str) -> Option<Heard> {
+impl OutputParser for LogLines {
+    fn parse_line(&mut self, line: &str) -> Option<Observation> {
         if line.contains("Serf agent running!") {
-            return Some(Heard::Ready { id: self.own.clone(), join: self.addr.clone() });
+            return Some(Observation::Ready { id: self.own.clone(), join: self.addr.clone() });
         }
         let (_, event) = line.split_once("serf: EventMember")?;
         let mut words = event.split_whitespace();
-        let what = words.next()?;
-        let who = words.next().filter(|who| *who != self.own)?.to_owned();
-        match what {
-            "Join:" => Some(Heard::Up(who)),
-            "Failed:" | "Leave:" => Some(Heard::Down(who)),
+        let change = words.next()?;
+        let peer = words.next().filter(|peer| *peer != self.own)?.to_owned();
+        match change {
+            "Join:" => Some(Observation::Up(peer)),
+            "Failed:" | "Leave:" => Some(Observation::Down(peer)),
             _ => None,
         }
     }

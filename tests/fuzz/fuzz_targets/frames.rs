@@ -1,5 +1,5 @@
-//! Any stream of bytes, in any pieces, is messages or one error: never a panic, and what was
-//! accepted can be said again.
+//! The decoder turns any stream of bytes, in any pieces, into messages or one error, without a panic. An accepted
+//! message can be encoded again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,6 +24,6 @@ fuzz_target!(|input: (u8, bool, &[u8])| {
             }
         }
     }
-    // Without the framing as well, where the fuzzer need not find a length first.
+    // Decodes without the framing as well, so that the fuzzer need not find a valid length first.
     let _ = wire::decode(stream);
 });

@@ -90,7 +90,7 @@ fn other_protocols_are_refused() {
     let mut config = client_config(&Credentials::new());
     config.alpn_protocols.clear();
     attempt(&attack, config);
-    attack.wait_log("does not speak p2p-gossip/1");
+    attack.wait_log("does not speak p2p-gossip/2");
     check_no_new_member(&attack);
     attack.end();
 }
@@ -100,9 +100,9 @@ fn other_protocols_are_refused() {
 fn later_protocol_version_is_refused_and_named_in_the_log() {
     let attack = Attack::start();
     let mut config = client_config(&Credentials::new());
-    config.alpn_protocols = vec![b"p2p-gossip/2".to_vec()];
+    config.alpn_protocols = vec![b"p2p-gossip/3".to_vec()];
     assert_eq!(alert(&attempt(&attack, config)), Some(AlertDescription::NoApplicationProtocol));
-    attack.wait_log("another version of the protocol: p2p-gossip/2");
+    attack.wait_log("another version of the protocol: p2p-gossip/3");
     check_no_new_member(&attack);
     attack.end();
 }
@@ -190,8 +190,8 @@ fn invalid_listeners_are_refused_by_the_dialler() {
     };
     let me = Credentials::new();
     let rows = [
-        (config_with_protocols(&me, &[]), "does not speak p2p-gossip/1"),
-        (config_with_protocols(&me, &[b"p2p-gossip/2"]), "another version of the protocol"),
+        (config_with_protocols(&me, &[]), "does not speak p2p-gossip/2"),
+        (config_with_protocols(&me, &[b"p2p-gossip/3"]), "another version of the protocol"),
         (server_config(&chained), "exactly one certificate"),
         (server_config(&credentials_with_rsa_key(1024)), "RSA key is out of range"),
         (server_config(&credentials_with_rsa_key(16_384)), "RSA key is out of range"),
@@ -229,14 +229,14 @@ fn openssl_client_gets_the_right_refusals() {
             .unwrap();
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
     };
-    let good = ["-alpn", "p2p-gossip/1", "-key", key, "-cert", cert];
+    let good = ["-alpn", "p2p-gossip/2", "-key", key, "-cert", cert];
     let printed = s_client(&[&["-tls1_2"][..], &good].concat());
     assert!(printed.contains("protocol version"), "{printed}");
     let printed = s_client(&["-tls1_3", "-alpn", "h2", "-key", key, "-cert", cert]);
     assert!(printed.contains("no application protocol"), "{printed}");
     let printed = s_client(&[&["-tls1_3"][..], &good].concat());
     assert!(printed.contains("TLSv1.3") && !printed.contains("New Session Ticket"), "{printed}");
-    s_client(&["-tls1_3", "-alpn", "p2p-gossip/1"]);
+    s_client(&["-tls1_3", "-alpn", "p2p-gossip/2"]);
     attack.wait_log("it sent no certificate");
     check_no_new_member(&attack);
     attack.end();

@@ -1,5 +1,6 @@
 //! Peers with a valid key that violate the protocol.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -95,7 +96,7 @@ fn connection_without_a_hello_at_the_start_is_refused() {
     check_refusal(&attack, &wire::encode(&ping).unwrap(), "not a Hello");
     check_refusal(&attack, &length_only(0), "frame of 0 bytes");
     check_refusal(&attack, &length_only(HELLO_FRAME_BYTES_MAX + 1), "frame of 4097 bytes");
-    // A name of 2^40 bytes, and one that is not UTF-8.
+    // A name of 2^40 bytes, and a name that is not UTF-8.
     check_refusal(&attack, &frame(&[&[HELLO, 1][..], &HUGE].concat()), "malformed message");
     check_refusal(&attack, &frame(&[HELLO, 1, 2, 0xff, 0xff, 0, 0, 1]), "a text in it is not UTF-8");
     attack.end();
@@ -139,22 +140,25 @@ fn messages_after_a_violation_are_discarded() {
     attack.end();
 }
 
+/// Sends pings as fast as the node reads them, until `over` is set or the node closes the connection.
+fn flood_with_pings(addr: SocketAddr, over: &AtomicBool) {
+    let mut raw = Raw::join(addr, &Credentials::new());
+    let ping = wire::encode(&Message::Ping { seq: 1, text: "x".repeat(200) }).unwrap();
+    let batch = ping.repeat(50);
+    while raw.send_bytes(&batch).is_ok() {
+        if over.load(Ordering::SeqCst) {
+            break;
+        }
+    }
+}
+
 #[test]
 fn ping_flood_is_rate_limited_and_does_not_disturb_other_peers() {
     let mut attack = Attack::start();
     let (addr, over) = (attack.addr(), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| {
-                let mut raw = Raw::join(addr, &Credentials::new());
-                let ping = wire::encode(&Message::Ping { seq: 1, text: "x".repeat(200) }).unwrap();
-                let batch = ping.repeat(50);
-                while raw.send_bytes(&batch).is_ok() {
-                    if over.load(Ordering::SeqCst) {
-                        break;
-                    }
-                }
-            });
+            scope.spawn(|| flood_with_pings(addr, &over));
         }
         let mark = attack.cluster.mark();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

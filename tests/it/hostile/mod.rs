@@ -8,6 +8,7 @@ mod raw;
 
 mod handshake;
 mod identity;
+mod later_version;
 mod lists;
 mod log_flood;
 mod messages;

@@ -189,6 +189,7 @@ pub(super) fn hello(name: &str) -> Hello {
         listen_port: 0,
         advertised: Vec::new(),
         heartbeat_ms: 60_000,
+        capabilities: Vec::new(),
         proof: None,
     }
 }

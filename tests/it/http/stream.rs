@@ -1,4 +1,4 @@
-//! Tests of `/events`: the objects of stdout, and what a reconnecting reader gets.
+//! Tests of `/events`: it sends the objects of stdout, and a reconnecting reader gets the missed events.
 
 use serde_json::Value;
 

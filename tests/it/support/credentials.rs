@@ -17,7 +17,7 @@ use rustls::{
 };
 
 /// The protocol's name in TLS (ALPN).
-pub(crate) const ALPN: &[u8] = b"p2p-gossip/1";
+pub(crate) const ALPN: &[u8] = b"p2p-gossip/2";
 
 /// A raw peer's certificate chain and signing key. The key may differ from the certificate's.
 pub(crate) struct Credentials {

@@ -188,7 +188,7 @@ impl MemberState {
     /// Applies an event to the member's view; returns the contradiction, if there is one.
     fn apply(&mut self, event: &Event) -> Option<&'static str> {
         let (consistent, members) = match event {
-            Event::Listening { id, addr } => (self.listening.replace((*id, *addr)).is_none(), None),
+            Event::Listening { id, addr, .. } => (self.listening.replace((*id, *addr)).is_none(), None),
             Event::Up { peer, members, .. } => (self.view.insert(*peer), Some(*members)),
             Event::Down { peer, members, .. } | Event::Left { peer, members, .. } => {
                 (self.view.remove(peer), Some(*members))

@@ -1,7 +1,7 @@
 //! Rules for dials: their rate, their number, and the peers and addresses that a node may dial.
 
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, SessionId};
+use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, Mesh, SessionId};
 use p2p_gossip::{ConnectAddr, DialAddr, PeerId};
 
 use super::super::oracle::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, ExpectedState};
@@ -18,11 +18,12 @@ impl World {
         addr: &DialAddr,
         expected: Expected,
         hearsay: bool,
+        mesh: &Mesh,
     ) {
         self.stats.dials += 1;
         self.trace.mix(&session);
         self.procs[proc].oracle.dials.insert(session, addr.clone());
-        let mut breaches = self.check_dial_limits(proc, addr);
+        let mut breaches = self.check_dial_limits(proc, addr, mesh);
         match expected {
             Expected::AnyPeer | Expected::Pinned(_) => {
                 breaches.extend(self.check_bootstrap_dial(proc, addr, expected));
@@ -30,7 +31,7 @@ impl World {
             Expected::Peer(id) if id == self.procs[proc].id => {
                 breaches.push((IDENTITY, "dials itself".to_owned()));
             }
-            Expected::Peer(id) => breaches.extend(self.check_peer_dial(proc, id, hearsay)),
+            Expected::Peer(id) => breaches.extend(self.check_peer_dial(proc, id, hearsay, mesh)),
         }
         // No node here has a loopback address.
         if hearsay && addr.is_loopback() {
@@ -39,14 +40,14 @@ impl World {
         self.report_breaches(proc, breaches);
     }
 
-    fn check_dial_limits(&mut self, proc: ProcId, addr: &DialAddr) -> Vec<Breach> {
+    fn check_dial_limits(&mut self, proc: ProcId, addr: &DialAddr, mesh: &Mesh) -> Vec<Breach> {
         let local = self.local(proc);
         let process = &mut self.procs[proc];
         let mut breaches = Vec::new();
         if !process.oracle.take_token(local) {
             breaches.push((LIMITS, "more dials a second than allowed".to_owned()));
         }
-        let in_flight = process.mesh.dials_in_flight();
+        let in_flight = mesh.dials_in_flight();
         if in_flight > DIALS_IN_FLIGHT_MAX {
             breaches.push((LIMITS, format!("{in_flight} dials in flight")));
         }
@@ -67,7 +68,7 @@ impl World {
         (!is_one).then(|| (RUMOURS, format!("dials {addr} expecting {expected}")))
     }
 
-    fn check_peer_dial(&mut self, proc: ProcId, id: PeerId, hearsay: bool) -> Vec<Breach> {
+    fn check_peer_dial(&mut self, proc: ProcId, id: PeerId, hearsay: bool, mesh: &Mesh) -> Vec<Breach> {
         let now = self.now;
         let has_liar = !self.scenario.liars.is_empty();
         let process = &mut self.procs[proc];
@@ -75,7 +76,7 @@ impl World {
         if let Err(refusal) = process.oracle.access.check(&id) {
             breaches.push((ADMISSION, format!("dials {}: {refusal}", id.short())));
         }
-        if !process.mesh.open_sessions(&id).is_empty() {
+        if !mesh.open_sessions(&id).is_empty() {
             breaches.push((IDENTITY, format!("dials {} while connected to it", id.short())));
         }
         let peer = process.oracle.peer(id);

@@ -1,7 +1,8 @@
 //! The effect of inputs on the expected state of a node.
 
 use p2p_gossip::DialAddr;
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, SessionId, SessionUp};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Mesh, SessionId, SessionUp};
+use p2p_gossip::internals::session::SessionEvent;
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
 use super::super::clock::{MS, SECOND, micros};
@@ -20,7 +21,9 @@ impl World {
         let dialled = oracle.dials.remove(&up.session);
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
-        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open });
+        oracle.came_up += 1;
+        let order = oracle.came_up;
+        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open, order });
         if open {
             oracle.newest = Some((up.peer, up.session));
             oracle.newest_dialled = dialled;
@@ -37,7 +40,7 @@ impl World {
     }
 
     /// Runs after the mesh has handled a new session: the mesh sends on it from now on, or has refused it.
-    pub fn check_newest(&mut self, proc: ProcId) {
+    pub fn check_newest(&mut self, proc: ProcId, mesh: &Mesh) {
         let moment = self.moment(proc);
         let Some((peer, session)) = self.procs[proc].oracle.newest.take() else {
             return;
@@ -48,8 +51,8 @@ impl World {
         }
         process.oracle.heard(peer, moment);
         process.oracle.peer(peer).timeout = process.oracle.newest_timeout;
-        if process.mesh.open_sessions(&peer).last() != Some(&session) {
-            let open = process.mesh.open_sessions(&peer).to_vec();
+        if mesh.open_sessions(&peer).last() != Some(&session) {
+            let open = mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
             return;
         }
@@ -65,24 +68,48 @@ impl World {
         }
     }
 
-    pub fn saw_received(&mut self, proc: ProcId, moment: Moment, input: &Input) {
-        let Input::Received { session, message, .. } = input else {
-            return;
+    /// The mesh handles an event of a session that was reported at this moment.
+    pub fn saw_event(&mut self, proc: ProcId, moment: Moment, session: SessionId, event: &SessionEvent) {
+        let message = match event {
+            SessionEvent::Received { message, .. } => Some(message),
+            SessionEvent::Heartbeat { .. } => None,
+            _ => return,
         };
         let oracle = &mut self.procs[proc].oracle;
-        let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(session) else {
+        let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(&session) else {
             return;
         };
-        if open || matches!(message, Message::Ping { .. }) {
+        if open || matches!(message, Some(Message::Ping { .. })) {
             oracle.heard(peer, moment);
             if open && std::mem::take(&mut oracle.peer(peer).refuses) {
                 oracle.changed.insert(peer);
             }
         }
-        if let Message::Peers { records, .. } = message {
+        if let Some(Message::Peers { records, .. }) = message {
             for record in records.iter().filter(|record| record.connected) {
                 oracle.peer(record.id).listed_connected = Some(moment.at);
             }
+        }
+    }
+
+    /// A session's thread hears its peer. The mesh reads that time before it declares the peer dead.
+    pub fn saw_heard(&mut self, proc: ProcId, session: SessionId) {
+        let moment = self.moment(proc);
+        let oracle = &mut self.procs[proc].oracle;
+        if let Some(&SessionOracle { peer, open: true, .. }) = oracle.sessions.get(&session) {
+            // The mesh reads it from the newest session only.
+            if oracle.open_sessions(&peer).max_by_key(|open| oracle.order(open)) == Some(session) {
+                oracle.heard(peer, moment);
+            }
+        }
+    }
+
+    /// The mesh handles an input.
+    pub fn saw_input(&mut self, proc: ProcId, input: &Input) {
+        match input {
+            Input::SessionDown { session, reason } => self.saw_session_down(proc, *session, *reason),
+            Input::DialFailed { session, reason } => self.saw_dial_failed(proc, *session, reason),
+            _ => {}
         }
     }
 

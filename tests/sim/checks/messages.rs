@@ -2,7 +2,7 @@
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::limits::ADDRS_MAX;
-use p2p_gossip::internals::mesh::SessionId;
+use p2p_gossip::internals::mesh::{Mesh, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
 
 use super::super::oracle::{ExpectedState, SessionOracle};
@@ -11,7 +11,8 @@ use super::super::world::World;
 use super::{IDENTITY, RUMOURS, listed_since_it_left};
 
 impl World {
-    pub(super) fn check_send(&mut self, proc: ProcId, session: SessionId, message: &Message) {
+    /// `message`: what the node sends on the session, `None` for a heartbeat.
+    pub(super) fn check_send(&mut self, proc: ProcId, session: SessionId, message: Option<&Message>, mesh: &Mesh) {
         let process = &self.procs[proc];
         let Some(&SessionOracle { peer, open, .. }) = process.oracle.sessions.get(&session) else {
             // The session may have ended in the same turn.
@@ -22,13 +23,13 @@ impl World {
             return;
         }
         // A list answers a request on the session of the request, which need not be the newest.
-        let is_answer = matches!(message, Message::Peers { .. });
-        let older = process.mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
+        let is_answer = matches!(message, Some(Message::Peers { .. }));
+        let older = mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
         if !is_answer && older.contains(&session) {
             self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));
             return;
         }
-        let Message::Peers { records, .. } = message else {
+        let Some(Message::Peers { records, .. }) = message else {
             return;
         };
         for record in records {

@@ -18,7 +18,7 @@ mod pings;
 mod sessions;
 mod state;
 
-use p2p_gossip::internals::mesh::{Output, Report};
+use p2p_gossip::internals::mesh::{Mesh, Output, Report};
 
 use super::clock::{MS, Micros, SECOND};
 use super::oracle::{Moment, PeerOracle};
@@ -62,16 +62,15 @@ impl World {
         }
     }
 
-    pub fn check_output(&mut self, proc: ProcId, output: &Output) {
+    pub fn check_output(&mut self, proc: ProcId, output: &Output, mesh: &Mesh) {
         match output {
             Output::Dial { session, addr, expected, source } => {
-                self.check_dial(proc, *session, addr, *expected, source.is_from_peer());
+                self.check_dial(proc, *session, addr, *expected, source.is_from_peer(), mesh);
             }
-            Output::Send { session, message } | Output::Post { session, message } => {
-                self.check_send(proc, *session, message);
-            }
+            Output::Send { session, message } => self.check_send(proc, *session, Some(message), mesh),
+            Output::Heartbeat { session } => self.check_send(proc, *session, None, mesh),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::DrainUnread { .. } | Output::Remember => {}
+            Output::DrainUnread { .. } | Output::Vitals(_) | Output::Persist => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(Report::WrongId { expected, .. }) => {
                 self.procs[proc].oracle.peer(*expected).proven.clear();

@@ -29,14 +29,14 @@ impl World {
 
     /// Schedules `audit` for a connection that is closed at both ends.
     pub fn audit_later(&mut self, conn: ConnId) {
-        if !self.conns[conn].rough {
+        if !self.conns[conn].disturbed {
             self.schedule(self.now + 2 * SECOND, Event::Audit(conn));
         }
     }
 
     /// Checks that a connection that ended without a fault has delivered every ping.
     pub fn audit(&mut self, conn: ConnId) {
-        if self.conns[conn].rough {
+        if self.conns[conn].disturbed {
             return;
         }
         for side in 0..2 {

@@ -1,7 +1,7 @@
 //! The tables of a node, its memory and its members: properties that no single output shows.
 
 use p2p_gossip::internals::limits::PEERS_MAX;
-use p2p_gossip::internals::mesh::KnownPeer;
+use p2p_gossip::internals::mesh::{KnownPeer, Mesh};
 use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
 
 use super::super::clock::micros;
@@ -14,25 +14,25 @@ impl World {
     /// Checks all nodes, also those that receive no input, whose peers should be dead.
     pub fn check_all_states(&mut self) {
         for proc in 0..self.procs.len() {
-            self.check_state(proc);
+            self.with_mesh(proc, |world, mesh| world.check_state(proc, mesh));
         }
     }
 
     /// Checks that dead peers are down, tables are within their limits, and proven addresses come first.
-    pub fn check_state(&mut self, proc: ProcId) {
+    pub fn check_state(&mut self, proc: ProcId, mesh: &Mesh) {
         if !self.procs[proc].alive || self.procs[proc].paused || self.procs[proc].oracle.leaving {
             return;
         }
-        if let Err(breach) = self.check_tables(proc) {
+        if let Err(breach) = self.check_tables(proc, mesh) {
             self.report_breaches(proc, [breach]);
         }
     }
 
-    fn check_tables(&mut self, proc: ProcId) -> Result<(), Breach> {
+    fn check_tables(&mut self, proc: ProcId, mesh: &Mesh) -> Result<(), Breach> {
         let process = &self.procs[proc];
         let (mut known, mut kept) = (0, 0);
         let mut forgotten = Vec::new();
-        for (id, state, best) in process.mesh.visible_states() {
+        for (id, state, best) in mesh.visible_states() {
             known += 1;
             if id == process.id {
                 return Err((IDENTITY, "it knows itself as a peer".to_owned()));
@@ -109,14 +109,14 @@ impl World {
     }
 
     /// Checks after a change of the access lists that no excluded peer is a member.
-    pub fn check_admission(&mut self, proc: ProcId) {
+    pub fn check_admission(&mut self, proc: ProcId, mesh: &Mesh) {
         let process = &self.procs[proc];
         if process.oracle.leaving {
             return;
         }
         let is_excluded =
             |peer: &&PeerInfo| peer.state == PeerState::Up && process.oracle.access.check(&peer.id).is_err();
-        let peers = process.mesh.peers(process.clock.local(self.now));
+        let peers = mesh.peers(process.clock.local(self.now));
         if let Some(peer) = peers.iter().find(is_excluded) {
             self.violated(ADMISSION, format!("p{proc}: {} is still up", peer.id.short()));
         }

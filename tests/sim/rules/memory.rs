@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use p2p_gossip::internals::limits::FORGET_AFTER;
-use p2p_gossip::internals::mesh::{
-    DialError, DisconnectReason, Input, KnownPeer, Output, Report, SessionId, UnixTime,
-};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId, UnixTime};
 use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, PeerId};
 
@@ -27,7 +25,8 @@ fn known_peer_keeps_its_first_seen_time() {
 
 #[test]
 fn peer_that_left_in_a_previous_run_is_dialled_once_it_is_listed() {
-    let left = KnownPeer { left: true, missed: MINUTE, ..known(3) };
+    let mut left = known(3);
+    (left.left, left.missed) = (true, MINUTE);
     let mut node = MeshHarness::remembering(vec![left.clone()]);
     assert_eq!(dials(&node.wait(60 * SECOND)), 0);
     assert!(node.mesh.known_peers()[0].left);
@@ -89,7 +88,9 @@ fn wrong_wall_clock_at_the_start_forgets_no_peer() {
     for wall in WALLS {
         for last_seen in WALLS {
             let mut node = MeshHarness::new(&[]);
-            node.restore_at(wall, vec![KnownPeer { last_seen, ..known(3) }, known(4), known(9)]);
+            let mut seen = known(3);
+            seen.last_seen = last_seen;
+            node.restore_at(wall, vec![seen, known(4), known(9)]);
             let outputs = node.wait(3 * SECOND);
             assert_eq!(ids(&node), [id(3), id(4)], "{last_seen:?} at {wall:?}");
             let restored = Report::Restored { peers: 2, forgotten: 0, surplus: 0 };
@@ -149,7 +150,7 @@ fn lost_peer_is_forgotten_after_connected_time_only() {
     wait_with_heartbeats(&mut node, other, None, 39 * SECOND);
     assert_eq!(ids(&node), [id(3), id(4)]);
     let outputs = wait_with_heartbeats(&mut node, other, None, SECOND);
-    assert!(outputs.contains(&Output::Remember));
+    assert!(outputs.contains(&Output::Persist));
     assert_eq!(ids(&node), [id(4)]);
 }
 
@@ -190,12 +191,13 @@ fn missed_time_is_stored_between_runs() {
 
 #[test]
 fn peer_that_missed_the_forget_time_is_forgotten_at_the_start() {
-    let gone = KnownPeer { missed: FORGET_AFTER, ..known(3) };
-    let late = KnownPeer { missed: FORGET_AFTER - SECOND, ..known(4) };
+    let (mut gone, mut late) = (known(3), known(4));
+    gone.missed = FORGET_AFTER;
+    late.missed = FORGET_AFTER - SECOND;
     let mut node = MeshHarness::remembering(vec![gone, late]);
     assert_eq!(ids(&node), [id(4)]);
     let outputs = node.wait(SECOND);
-    assert!(outputs.contains(&Output::Remember));
+    assert!(outputs.contains(&Output::Persist));
     let restored = Report::Restored { peers: 1, forgotten: 1, surplus: 0 };
     assert!(reported(&outputs).contains(&&restored), "{outputs:?}");
 }
@@ -221,7 +223,8 @@ fn stalled_time_is_not_missed_time() {
 #[test]
 fn list_of_a_restored_departed_peer_counts_once_it_must_have_returned() {
     for (missed, is_believed) in [(0, false), (5, false), (11, true), (80_000, true)] {
-        let left = KnownPeer { left: true, missed: Duration::from_secs(missed), ..known(3) };
+        let mut left = known(3);
+        (left.left, left.missed) = (true, Duration::from_secs(missed));
         let mut node = MeshHarness::new(&[]);
         node.restore_at(UnixTime(WALL.0 + 3 * DAY), vec![left]);
         let session = node.meets(4);
@@ -232,10 +235,11 @@ fn list_of_a_restored_departed_peer_counts_once_it_must_have_returned() {
 
 #[test]
 fn full_table_restores_the_peers_that_missed_least() {
-    let seen = |n: u8| KnownPeer {
-        missed: Duration::from_secs(600 - u64::from(n)),
-        last_seen: UnixTime(WALL.0 - u64::from(n)),
-        ..known(n)
+    let seen = |n: u8| {
+        let mut peer = known(n);
+        peer.missed = Duration::from_secs(600 - u64::from(n));
+        peer.last_seen = UnixTime(WALL.0 - u64::from(n));
+        peer
     };
     let mut node = MeshHarness::with(Config::default().peers_max(2));
     node.restore((1..=5).map(seen).collect());

@@ -1,7 +1,6 @@
 //! The time at which a node counts as settled.
 
 use p2p_gossip::internals::mesh::SessionId;
-use p2p_gossip::internals::wire::Message;
 
 use super::SECOND;
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, id, known};
@@ -44,8 +43,7 @@ fn endless_lists_do_not_prevent_settling() {
         }
         node.wait(SECOND / 10);
         node.up(SessionId::accepted(u64::from(n)), id(n), u64::from(n));
-        let message = Message::Heartbeat { seq: u64::from(n), echo: None, digest: 0 };
-        node.receives(session, message);
+        node.heartbeat(session, 0);
     }
     panic!("the node never settles");
 }

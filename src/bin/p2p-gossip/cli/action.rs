@@ -68,7 +68,7 @@ pub(crate) struct Options {
     pub(crate) output: Output,
     /// Whether stdout shows pings.
     pub(crate) shows_pings: bool,
-    /// What the node does after the last line of stdin; `None` if it does not read stdin.
+    /// The reaction to the end of stdin; `None` if it does not read stdin.
     pub(crate) stdin: Option<AfterStdin>,
     /// The program to run for events.
     pub(crate) on_event: Option<OnEvent>,
@@ -85,7 +85,7 @@ pub(crate) struct OnEvent {
     pub(crate) with_pings: bool,
 }
 
-/// What the node does when its standard input has ended.
+/// The node's reaction to the end of its standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterStdin {
     /// It stays in the mesh.

@@ -175,12 +175,11 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
     if network_keys.len() > NETWORK_KEYS_MAX {
         return Err(UsageError::new(ConfigError::NetworkKeys(network_keys.len()).to_string()));
     }
-    let access = AccessSources {
-        allow: arguments.allow,
-        allow_files: arguments.allow_file,
-        deny: arguments.deny,
-        deny_files: arguments.deny_file,
-    };
+    let access = AccessSources::default()
+        .allow(arguments.allow)
+        .allow_files(arguments.allow_file)
+        .deny(arguments.deny)
+        .deny_files(arguments.deny_file);
     Ok(Options {
         config,
         identity,
@@ -336,12 +335,8 @@ mod tests {
             &pinned,
         ])
         .unwrap();
-        let access = AccessSources {
-            allow: vec![a, b],
-            allow_files: vec!["f".into(), "g".into()],
-            deny: vec![b],
-            deny_files: vec!["h".into()],
-        };
+        let access =
+            AccessSources::default().allow([a, b]).allow_files(["f", "g"]).deny([b]).deny_files(["h"]);
         assert_eq!(options.access, access);
         assert!(options.config.strict && options.config.connect[0].pin.is_some_and(|pin| pin.matches(&b)));
         assert!(!run(&[]).unwrap().config.strict);

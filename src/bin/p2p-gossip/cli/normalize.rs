@@ -164,8 +164,8 @@ fn unknown_option(name: &str, flags: &[FlagInfo<'_>]) -> UsageError {
     UsageError::new(message)
 }
 
-/// The option or verb that the user probably meant: the only one that begins with `name`, else one that is
-/// one or two typing errors away.
+/// The option or verb that the user probably meant: the only one that begins with `name`, else the
+/// one within two typing errors.
 fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let given = name.trim_start_matches('-').to_lowercase();
     if given.is_empty() {

@@ -6,11 +6,11 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use p2p_gossip::internals::PIN_DIGITS_MIN;
 use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
     PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN, TIMEOUT_MAX,
 };
+use p2p_gossip::internals::{PIN_DIGITS_MIN, sample};
 use p2p_gossip::{DialAddr, DownReason, Event, PeerId};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -193,21 +193,14 @@ fn text_of(texts: &[(&'static str, &'static str)], name: &str) -> &'static str {
 fn samples() -> Vec<Event> {
     let peer = PeerId::from_bytes([0xab; 32]);
     let addr: DialAddr = "127.0.0.1:8081".parse().expect("an address");
-    let (name, text) = ("bob".to_owned(), "hello".to_owned());
+    let (name, text) = ("bob", "hello");
     vec![
-        Event::Listening { id: peer, addr: "127.0.0.1:8080".parse().expect("an address") },
-        Event::Up { peer, name: name.clone(), addr: addr.clone(), members: 2 },
-        Event::Down { peer, name: name.clone(), addr: addr.clone(), reason: DownReason::Timeout, members: 1 },
-        Event::Left { peer, name: name.clone(), addr: addr.clone(), members: 1 },
-        Event::Ping {
-            peer,
-            name: name.clone(),
-            addr: addr.clone(),
-            seq: 1,
-            text: text.clone(),
-            rtt_ms: Some(0.41),
-        },
-        Event::Message { peer, name, addr, text },
+        sample::listening(peer, "127.0.0.1:8080".parse().expect("an address")),
+        sample::up(peer, name, addr.clone(), 2),
+        sample::down(peer, name, addr.clone(), DownReason::Timeout, 1),
+        sample::left(peer, name, addr.clone(), 1),
+        sample::ping(peer, name, addr.clone(), 1, text, Some(0.41)),
+        sample::message(peer, name, addr, text),
         Event::Stopped,
     ]
 }

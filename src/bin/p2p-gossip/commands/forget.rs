@@ -10,7 +10,7 @@ use crate::cli::IdPrefix;
 /// Removes the only known peer whose id begins with the prefix.
 pub(super) fn forget(path: &Path, prefix: IdPrefix) -> Result<String, VerbError> {
     let mut state = StateDir::open_existing(path).map_err(|error| match error {
-        StateError::InUse { path, pid } => VerbError::NodeRuns { path, pid },
+        StateError::InUse { path, pid, .. } => VerbError::NodeRuns { path, pid },
         other => other.into(),
     })?;
     let found: Vec<PeerId> =

@@ -1,8 +1,6 @@
 //! The verb `keygen`: makes the key of a node, of a closed network, or both.
 
-use std::io;
-
-use p2p_gossip::{Identity, NetworkKey, NetworkKeyError};
+use p2p_gossip::{Identity, NetworkKey};
 
 use super::VerbError;
 use crate::cli::Keygen;
@@ -11,8 +9,7 @@ use crate::cli::Keygen;
 pub(super) fn keygen(keys: &Keygen) -> Result<String, VerbError> {
     // Checked first: otherwise the failure would leave a node's key without its network key.
     if let Some(file) = keys.network.as_ref().filter(|file| file.symlink_metadata().is_ok()) {
-        let source = io::ErrorKind::AlreadyExists.into();
-        return Err(NetworkKeyError::Write { file: file.clone(), source }.into());
+        return Err(VerbError::NetworkKeyExists(file.clone()));
     }
     let mut printed = String::new();
     if let Some((key, cert)) = &keys.node {

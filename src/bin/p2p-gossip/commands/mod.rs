@@ -18,6 +18,8 @@ pub(crate) enum VerbError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     NetworkKey(#[from] NetworkKeyError),
+    #[error("cannot write the network key {}: entity already exists", .0.display())]
+    NetworkKeyExists(PathBuf),
     #[error(transparent)]
     State(#[from] StateError),
     #[error("a node uses {}{}; stop it first, or it writes the peer back", path.display(), process(*pid))]

@@ -94,18 +94,18 @@ fn format_time(UnixTime(seconds): UnixTime, zone: &TimeZone) -> String {
 
 #[cfg(test)]
 mod tests {
+    use p2p_gossip::internals::sample;
+
     use super::*;
 
     fn peer(n: u8, name: &str, left: bool) -> KnownPeer {
-        KnownPeer {
-            id: PeerId::from_bytes([n; 32]),
-            name: name.to_owned(),
-            first_seen: UnixTime(1_769_860_800),
-            last_seen: UnixTime(1_769_860_800 + u64::from(n)),
-            left,
-            missed: std::time::Duration::ZERO,
-            addrs: vec![KnownAddr { addr: "127.0.0.1:1".parse().unwrap(), last_success: Some(UnixTime(0)) }],
-        }
+        let mut peer = sample::known_peer(PeerId::from_bytes([n; 32]), "127.0.0.1:1".parse().unwrap());
+        peer.name = name.to_owned();
+        peer.first_seen = UnixTime(1_769_860_800);
+        peer.last_seen = UnixTime(1_769_860_800 + u64::from(n));
+        peer.left = left;
+        peer.addrs[0].last_success = Some(UnixTime(0));
+        peer
     }
 
     #[test]

@@ -225,6 +225,7 @@ fn check_presence(socket: &TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use p2p_gossip::PeerId;
+    use p2p_gossip::internals::sample;
 
     use super::*;
 
@@ -234,13 +235,12 @@ mod tests {
 
     fn up(members: usize) -> Event {
         let addr = "127.0.0.1:1".parse().unwrap();
-        Event::Up { peer: PeerId::from_bytes([7; 32]), name: "bob".to_owned(), addr, members }
+        sample::up(PeerId::from_bytes([7; 32]), "bob", addr, members)
     }
 
     fn message() -> Event {
         let addr = "127.0.0.1:1".parse().unwrap();
-        let text = "a\nb\u{2028}\r".to_owned();
-        Event::Message { peer: PeerId::from_bytes([7; 32]), name: String::new(), addr, text }
+        sample::message(PeerId::from_bytes([7; 32]), "", addr, "a\nb\u{2028}\r")
     }
 
     fn hub() -> (Hub, Receiver<()>) {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use p2p_gossip::RTT_BUCKETS_US;
 use p2p_gossip::{PeerState, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -100,11 +100,10 @@ impl Scrape {
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
-        #[expect(clippy::cast_precision_loss, reason = "the bounds are small")]
-        let bounds = RTT_BUCKETS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(mesh.rtt.counts).collect();
-        let count = mesh.rtt.counts.iter().sum();
-        metric.encode_histogram::<NoLabelSet>(mesh.rtt.sum.as_secs_f64(), count, &buckets, None)
+        let seconds = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+        let buckets = mesh.rtt.buckets().map(|(bound, count)| (seconds(bound), count)).collect::<Vec<_>>();
+        let sum = mesh.rtt.sum().as_secs_f64();
+        metric.encode_histogram::<NoLabelSet>(sum, mesh.rtt.count(), &buckets, None)
     }
 
     fn traffic(&self, encoder: &mut Encoder<'_>) -> fmt::Result {

@@ -171,32 +171,32 @@ impl Printer {
     fn print_text(&mut self, out: &mut String, time: Timestamp, event: &Event) {
         let time = time.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
         match event {
-            Event::Listening { id, addr } => {
+            Event::Listening { id, addr, .. } => {
                 self.begin(out, &time, "listening", BOLD);
                 print_join_hints(out, *id, *addr, lan_address(), &self.hints);
             }
-            Event::Up { peer, name, addr, members } => {
+            Event::Up { peer, name, addr, members, .. } => {
                 self.begin(out, &time, "up", GREEN);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
-            Event::Down { peer, name, addr, reason, members } => {
+            Event::Down { peer, name, addr, reason, members, .. } => {
                 self.begin(out, &time, "down", RED);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}, {reason}\n", count_members(*members)));
             }
-            Event::Left { peer, name, addr, members } => {
+            Event::Left { peer, name, addr, members, .. } => {
                 self.begin(out, &time, "left", YELLOW);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
-            Event::Ping { peer, name, addr, seq, text, rtt_ms } => {
+            Event::Ping { peer, name, addr, seq, text, rtt_ms, .. } => {
                 self.begin(out, &time, "ping", CYAN);
                 self.print_peer(out, *peer, name, addr);
                 let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
                 push(out, format_args!("#{seq:<4} {rtt:>8}  {}\n", Escaped(text)));
             }
-            Event::Message { peer, name, addr, text } => {
+            Event::Message { peer, name, addr, text, .. } => {
                 self.begin(out, &time, "message", CYAN);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", Escaped(text)));
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
     use p2p_gossip::DownReason;
     use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
-    use p2p_gossip::internals::text;
+    use p2p_gossip::internals::{sample, text};
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
 
@@ -313,20 +313,18 @@ mod tests {
     }
 
     fn up(name: &str) -> Event {
-        Event::Up { peer: ID, name: name.to_owned(), addr: addr(), members: 2 }
+        sample::up(ID, name, addr(), 2)
     }
 
     fn ping(text: &str) -> Event {
-        let text = text.to_owned();
-        Event::Ping { peer: ID, name: "bob".to_owned(), addr: addr(), seq: 7, text, rtt_ms: Some(0.414) }
+        sample::ping(ID, "bob", addr(), 7, text, Some(0.414))
     }
 
     #[test]
     fn event_is_one_aligned_line_of_text() {
         let mut printer = printer(Output::Text, false);
-        let left = Event::Left { peer: ID, name: String::new(), addr: addr(), members: 1 };
-        let reason = DownReason::Timeout;
-        let down = Event::Down { peer: ID, name: "bob".to_owned(), addr: addr(), reason, members: 1 };
+        let left = sample::left(ID, "", addr(), 1);
+        let down = sample::down(ID, "bob", addr(), DownReason::Timeout, 1);
         let lines = [up(""), up("bob"), left, down, ping("hello"), Event::Stopped];
         let text: String = lines.iter().map(|event| shown(&mut printer, event)).collect();
         assert_eq!(
@@ -396,7 +394,7 @@ mod tests {
         assert_eq!(line, wanted + "\n");
         let stopped = shown(&mut printer(Output::Json, false), &Event::Stopped);
         assert_eq!(stopped, "{\"time\":\"2026-01-31T12:00:00.123Z\",\"event\":\"stopped\"}\n");
-        let listening = Event::Listening { id: ID, addr: "127.0.0.1:8081".parse().unwrap() };
+        let listening = sample::listening(ID, "127.0.0.1:8081".parse().unwrap());
         let mut with_page = Printer::new(Output::Json, false, with_page());
         assert!(shown(&mut with_page, &listening).ends_with(",\"http\":\"http://127.0.0.1:9090/\"}\n"));
         assert!(shown(&mut with_page, &up("bob")).ends_with(",\"members\":2}\n"));

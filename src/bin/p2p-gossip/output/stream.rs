@@ -1,4 +1,4 @@
-//! The standard streams: reads and complete writes, when to colour, and what to escape.
+//! The standard streams: reads, complete writes, colours and escapes.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};

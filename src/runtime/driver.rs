@@ -1,0 +1,246 @@
+//! Drives a [`Mesh`]: the order in which it gets session events, due timers and requests of the user, and in which its
+//! outputs take effect.
+//!
+//! The coordinator's thread and the simulator both call this, so the order that is simulated is the order that ships.
+//!
+//! Invariants:
+//! - Every output takes effect before the next input.
+//! - Session events come before timers: a message that arrived while this node was busy counts before the peer's
+//!   deadline. At most [`EVENTS_PER_TURN`] of them come first, so that timers fire during a flood.
+//! - A session's handle is released after the mesh has handled the session's end: until then the mesh may send on it.
+
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::limits::LEAVE_FLUSH;
+use crate::mesh::{
+    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
+};
+use crate::net::addr::DialAddr;
+use crate::session::{OutboxFull, SessionEvent};
+use crate::trust::access::Access;
+use crate::trust::pin::Expected;
+use crate::wire::{ByeReason, Message};
+
+/// Session events handled before the timers are checked.
+pub const EVENTS_PER_TURN: usize = 256;
+
+/// The effects of a node on the world around it, and the clocks that it reads.
+pub trait Effects {
+    /// The time now.
+    fn now(&self) -> Instant;
+    /// The wall clock's time now, to be stored and shown.
+    fn wall_clock(&self) -> UnixTime;
+    /// Starts a dial.
+    ///
+    /// # Errors
+    /// It cannot start; no event about this session follows.
+    fn dial(
+        &mut self,
+        session: SessionId,
+        addr: DialAddr,
+        expected: Expected,
+        source: DialSource,
+    ) -> Result<(), DialError>;
+    /// Queues a message for a session.
+    ///
+    /// # Errors
+    /// The peer does not read, so the session's outbox is full.
+    fn send(&mut self, session: SessionId, message: Message) -> Result<(), OutboxFull>;
+    /// Makes a session send a heartbeat. A request that the session has not seen yet is enough.
+    fn heartbeat(&mut self, session: SessionId);
+    /// The time at which a session last heard its peer; `None` if it is not up.
+    fn heard(&self, session: SessionId) -> Option<Instant>;
+    /// Asks a session for everything that has arrived; the answer is [`SessionEvent::Drained`].
+    fn drain_unread(&mut self, session: SessionId);
+    /// Makes a session say goodbye and end, or cancels a dial.
+    ///
+    /// # Errors
+    /// There is no room for the goodbye.
+    fn close(&mut self, session: SessionId, reason: ByeReason) -> Result<(), OutboxFull>;
+    /// Releases a session's handle. A session that has not ended then ends without a goodbye.
+    fn release(&mut self, session: SessionId);
+    /// Whether no session has a handle.
+    fn has_no_sessions(&self) -> bool;
+    /// Sets the vitals that sessions send with heartbeats and acknowledgements.
+    fn set_vitals(&mut self, vitals: Vitals);
+    /// [`Mesh::known_peers`] has changed and should be stored soon.
+    fn persist_soon(&mut self, now: Instant, mesh: &Mesh);
+    /// Stores [`Mesh::known_peers`] for the last time.
+    fn persist_last(&mut self, now: Instant, mesh: &Mesh);
+    /// Delivers an event to the subscribers.
+    fn notify(&mut self, event: Event);
+    /// Writes a report to the log.
+    fn report(&mut self, report: Report);
+    /// Called before each input of the mesh, for checks.
+    fn before_input(&mut self, _input: &Input, _mesh: &Mesh) {}
+    /// Called after each input of the mesh and its outputs, for checks.
+    fn after_input(&mut self, _mesh: &Mesh) {}
+    /// Called before each output of the mesh, for checks.
+    fn before_output(&mut self, _output: &Output, _mesh: &Mesh) {}
+}
+
+/// A mesh and its progress.
+#[derive(Debug)]
+pub struct Driver {
+    mesh: Mesh,
+    /// The deadline for the last goodbyes; `Some` once the node leaves.
+    leave_by: Option<Instant>,
+}
+
+impl Driver {
+    /// A driver of a mesh that has had no input.
+    #[must_use]
+    pub fn new(mesh: Mesh) -> Self {
+        Self { mesh, leave_by: None }
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Whether the node leaves the mesh, or has left it.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leave_by.is_some()
+    }
+
+    /// Whether the node has left the mesh.
+    #[must_use]
+    pub fn is_done(&self, effects: &impl Effects) -> bool {
+        self.leave_by.is_some_and(|at| effects.has_no_sessions() || effects.now() >= at)
+    }
+
+    /// The time at which [`Driver::turn`] must be called next; `None` if no timer is set.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.leave_by.or_else(|| self.mesh.poll_timeout())
+    }
+
+    /// One turn: the events that `next_event` has, then the timers that are due.
+    pub fn turn<E: Effects>(
+        &mut self,
+        effects: &mut E,
+        mut next_event: impl FnMut(&mut Self, &mut E) -> Option<(SessionId, SessionEvent)>,
+    ) {
+        for _ in 0..EVENTS_PER_TURN {
+            let Some((session, event)) = next_event(self, effects) else {
+                break;
+            };
+            self.handle_session_event(effects, session, event);
+        }
+        let now = self.tick(effects);
+        if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
+            self.mesh.handle_timeout(now);
+        }
+        self.execute_outputs(effects);
+        effects.after_input(&self.mesh);
+    }
+
+    /// Replaces the access lists.
+    pub fn set_access(&mut self, effects: &mut impl Effects, access: Access) {
+        self.handle(effects, Input::Access(access));
+    }
+
+    /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.
+    pub fn leave(&mut self, effects: &mut impl Effects) {
+        if self.leave_by.is_none() {
+            let now = self.tick(effects);
+            self.leave_by = Some(now + LEAVE_FLUSH);
+            // The known peers are stored before further goodbyes arrive. If all nodes stop at once, each
+            // looks for the others again at its next start.
+            effects.persist_last(now, &self.mesh);
+            self.handle(effects, Input::Leave);
+        }
+    }
+
+    /// Tells the mesh when each session last heard its peer, for a look at the mesh.
+    pub fn refresh(&mut self, effects: &impl Effects) {
+        let sessions: Vec<SessionId> = self.mesh.active_sessions().map(|(_, session)| session).collect();
+        for session in sessions {
+            if let Some(heard) = effects.heard(session) {
+                self.mesh.note_heard(session, heard);
+            }
+        }
+    }
+
+    fn handle_session_event(
+        &mut self,
+        effects: &mut impl Effects,
+        session: SessionId,
+        mut event: SessionEvent,
+    ) {
+        if let SessionEvent::Drained { heard } = &mut event {
+            // The session may have heard its peer since it answered.
+            *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
+        }
+        let is_end = event.is_end();
+        self.handle(effects, event.into_input(session));
+        if is_end {
+            effects.release(session);
+        }
+    }
+
+    fn handle(&mut self, effects: &mut impl Effects, input: Input) {
+        self.feed(effects, input);
+        self.execute_outputs(effects);
+        effects.after_input(&self.mesh);
+    }
+
+    fn feed(&mut self, effects: &mut impl Effects, input: Input) {
+        let now = self.tick(effects);
+        effects.before_input(&input, &self.mesh);
+        self.mesh.handle(now, input);
+    }
+
+    /// Returns the time now, and sets the wall clock of the mesh.
+    fn tick(&mut self, effects: &impl Effects) -> Instant {
+        self.mesh.set_wall_clock(effects.wall_clock());
+        effects.now()
+    }
+
+    /// Ends the session of a peer that does not read, without a goodbye, because the peer would not read that either.
+    fn drop_slow_peer(&mut self, effects: &mut impl Effects, session: SessionId) {
+        effects.release(session);
+        self.feed(effects, Input::SessionDown { session, reason: DisconnectReason::Slow });
+    }
+
+    fn execute_outputs(&mut self, effects: &mut impl Effects) {
+        while let Some(output) = self.mesh.poll_output() {
+            effects.before_output(&output, &self.mesh);
+            let now = effects.now();
+            match output {
+                Output::Dial { session, addr, expected, source } => {
+                    if let Err(reason) = effects.dial(session, addr, expected, source) {
+                        self.feed(effects, Input::DialFailed { session, reason });
+                    }
+                }
+                Output::Send { session, message } => {
+                    if let Err(OutboxFull) = effects.send(session, message) {
+                        self.drop_slow_peer(effects, session);
+                    }
+                }
+                Output::Heartbeat { session } => effects.heartbeat(session),
+                Output::DrainUnread { session, since } => match effects.heard(session) {
+                    // The session has heard its peer since the mesh last knew.
+                    Some(heard) if heard > since => {
+                        self.feed(effects, Input::Drained { session, heard });
+                    }
+                    _ => effects.drain_unread(session),
+                },
+                Output::Close { session, reason } => {
+                    if let Err(OutboxFull) = effects.close(session, reason) {
+                        effects.release(session);
+                    }
+                }
+                Output::Vitals(vitals) => effects.set_vitals(vitals),
+                Output::Persist if self.leave_by.is_some() => {}
+                Output::Persist => effects.persist_soon(now, &self.mesh),
+                Output::Notify(event) => effects.notify(event),
+                Output::Report(report) => effects.report(report),
+            }
+        }
+    }
+}
