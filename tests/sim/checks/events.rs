@@ -80,7 +80,8 @@ impl World {
     fn check_lost(&self, proc: ProcId, peer: PeerId) -> Option<Breach> {
         let (conn, side) = self.procs[proc].oracle.input_from?;
         let other = &self.procs[self.conns[conn].ends[1 - side].proc?];
-        let is_sound = !self.conns[conn].disturbed && other.alive && !other.oracle.leaving && other.id == peer;
+        let is_sound =
+            !self.conns[conn].disturbed && other.alive && !other.oracle.leaving && other.id == peer;
         is_sound.then(|| (EVENTS, format!("{} lost although c{conn} had no fault", peer.short())))
     }
 

@@ -12,7 +12,13 @@ use super::{IDENTITY, RUMOURS, listed_since_it_left};
 
 impl World {
     /// `message`: what the node sends on the session, `None` for a heartbeat.
-    pub(super) fn check_send(&mut self, proc: ProcId, session: SessionId, message: Option<&Message>, mesh: &Mesh) {
+    pub(super) fn check_send(
+        &mut self,
+        proc: ProcId,
+        session: SessionId,
+        message: Option<&Message>,
+        mesh: &Mesh,
+    ) {
         let process = &self.procs[proc];
         let Some(&SessionOracle { peer, open, .. }) = process.oracle.sessions.get(&session) else {
             // The session may have ended in the same turn.
