@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+/// Virtual time in microseconds since the start of the run, or a duration.
 pub type Micros = u64;
 pub const MS: Micros = 1_000;
 pub const SECOND: Micros = 1_000_000;
@@ -14,7 +15,7 @@ pub fn micros(duration: Duration) -> Micros {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     base: Instant,
-    /// Parts per million that it is fast; slow if negative.
+    /// Deviation in parts per million: fast if positive, slow if negative.
     ppm: i64,
 }
 
@@ -23,7 +24,7 @@ impl Clock {
         Self { base, ppm }
     }
 
-    /// What this clock has counted since the beginning.
+    /// Time on this clock since the start of the run.
     pub fn elapsed(&self, now: Micros) -> Micros {
         now.saturating_add_signed(
             now as i64 / 1_000_000 * self.ppm + now as i64 % 1_000_000 * self.ppm / 1_000_000,
@@ -34,7 +35,7 @@ impl Clock {
         self.base + Duration::from_micros(self.elapsed(now))
     }
 
-    /// The first moment at which this clock shows `at` or more.
+    /// The first moment of virtual time at which this clock shows at least `at`.
     pub fn global(&self, at: Instant) -> Micros {
         let wanted = micros(at.saturating_duration_since(self.base));
         let rate = (1_000_000 + self.ppm) as u128;

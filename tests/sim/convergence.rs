@@ -1,4 +1,4 @@
-//! The time after the last fault: within a limit the mesh is whole, and then it stays so.
+//! The time after the last fault: the mesh becomes whole within a limit and stays whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,119 +8,115 @@ use p2p_gossip::{DialAddr, PeerState};
 
 use super::checks::{PINGS, WHOLE};
 use super::clock::{MS, Micros, SECOND, micros};
+use super::net::{Conn, Side};
+use super::oracle::SessionOracle;
 use super::process::ProcId;
 use super::scenario::Slot;
 use super::session::Thread;
 use super::world::{Outcome, World};
 
-/// What the design allows beyond the longest backoff.
+/// Time that the design allows beyond the longest backoff.
 const BEYOND_BACKOFF: Micros = 2 * SECOND;
 
-/// Who has to learn of another from a third, once that one is back itself: membership settles for
-/// 0.25 s, rosters differ for 0.5 s, at worst a heartbeat later; the list brings a dial after 1.5 s.
-/// Twice, as the third may itself have to learn.
+/// Time in which a node learns of a peer from a third node. Membership settles for 0.25 s. At worst a heartbeat later
+/// the digests differ, and the node asks after another 0.5 s. The list leads to a dial within 1.5 s. All of this counts
+/// twice, because the third node may have to learn of the peer first.
 fn learned_from_others(heartbeat: Micros) -> Micros {
     2 * (SECOND / 4 + heartbeat + SECOND / 2 + 3 * SECOND / 2)
 }
 
-/// With a liar among them it takes longer: rosters are not compared before 15 s while rumours are
-/// being dialled, and a peer not met yet is looked for at four addresses, 3 s each, true or not.
-/// Before that its turn must come, behind a list of strangers who don't exist, twelve at a time.
-const LIES_SORTED_OUT: Micros = 15 * SECOND + 4 * 3 * SECOND;
+/// Additional time if there is a liar. Nodes compare digests only after 15 s while they dial rumours. Then a node dials
+/// a peer that it has not met at four addresses, true or false, for 3 s each.
+const LIES_RESOLVED: Micros = 15 * SECOND + 4 * 3 * SECOND;
 
-/// The state of convergence so far.
+/// Invented peers on a list that a node dials at the same time, before the real one.
+const INVENTED_DIALLED_AT_ONCE: Micros = 12;
+
+/// The state of the convergence.
 #[derive(Clone, Copy, Debug)]
 pub struct Converged {
+    /// The time at which the faults ended.
     pub since: Micros,
-    /// When the mesh must be whole.
+    /// The time by which the mesh must be whole.
     pub limit: Micros,
-    /// The time since which it holds and no peer came or went.
+    /// The time since which the mesh is whole.
     pub whole_since: Option<Micros>,
     pub is_over: bool,
 }
 
 impl World {
-    pub fn wait_for_convergence(&mut self) {
+    /// Ends all faults and sets the limit by which the mesh must be whole.
+    pub fn start_convergence(&mut self) {
         self.end_faults();
-        // Who was taken for an earlier life of its own asks again after the silence that ends that.
+        // A node that a peer took for its own previous run dials again after that peer's timeout.
         let mut limit = self.obstacles_gone_at() + (micros(CAP) + BEYOND_BACKOFF).max(self.longest_silence());
-        if !self.waits_only_until_whole {
+        if !self.stops_when_whole {
             self.islands = self.find_islands();
         }
         if !self.all_know_each_other() {
             limit += learned_from_others(self.longest_heartbeat());
         }
         if !self.scenario.liars.is_empty() {
-            let slots = 12;
-            limit += LIES_SORTED_OUT + self.scenario.faults.lies_per_list as Micros / slots * 3 * SECOND;
+            let rounds = self.scenario.faults.lies_per_list as Micros / INVENTED_DIALLED_AT_ONCE;
+            limit += LIES_RESOLVED + rounds * 3 * SECOND;
         }
         self.converged_state = Some(Converged { since: self.now, limit, whole_since: None, is_over: false });
     }
 
-    /// When the last consequence of a fault is over that the mesh can't see past: an attempt to
-    /// connect without an answer runs until its timeout, a handshake until its own, a connection
-    /// whose other end is gone, or stalled, looks alive until the silence has lasted. Only from then
-    /// on the next dial is a matter of backoff.
+    /// The time at which the last consequence of a fault is over that a node cannot notice earlier. An unanswered
+    /// connection attempt and a handshake run until their timeouts. A stalled or half-open connection looks alive until
+    /// the silence has lasted. Afterwards the time until the next dial is a matter of the backoff.
     fn obstacles_gone_at(&self) -> Micros {
-        let mut gone = self.now;
-        for conn in &self.conns {
-            let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
-            let half_open = conn.ends[0].open != conn.ends[1].open;
-            let (silent, late) = (self.longest_silence(), self.scenario.faults.resend_wait_ms_max * MS);
-            for (side, end) in conn.ends.iter().enumerate() {
-                if end.thread.is_none() && !conn.ways[side].queue.is_empty() {
-                    // Late messages of a process that is gone: their receiver believes them for a while.
-                    gone = gone.max(self.now + late + silent);
-                }
-                let Some(thread) = &end.thread else {
-                    continue;
-                };
-                let until = if thread.is_connecting() {
-                    thread.started + micros(CONNECT_TIMEOUT)
-                } else if thread.is_handshaking() {
-                    thread.started + micros(HANDSHAKE_TIMEOUT)
-                } else if thread.is_open() && (stalled || half_open || conn.rough) {
-                    self.now + silent
-                } else {
-                    self.now
-                };
-                gone = gone.max(until);
+        let ends = self.conns.iter().flat_map(|conn| [(conn, 0), (conn, 1)]);
+        ends.map(|(conn, side)| self.obstacle_gone_at(conn, side)).max().unwrap_or(self.now).max(self.now)
+    }
+
+    /// The same for one end of a connection.
+    fn obstacle_gone_at(&self, conn: &Conn, side: Side) -> Micros {
+        let silent = self.longest_silence();
+        let Some(thread) = &conn.ends[side].thread else {
+            if conn.ways[side].queue.is_empty() {
+                return self.now;
             }
+            // The receiver believes the late messages of a process that is gone until its timeout.
+            return self.now + self.scenario.faults.resend_wait_ms_max * MS + silent;
+        };
+        let stalled = conn.ways.iter().any(|way| !way.queue.is_empty() && way.blocked_until >= self.now);
+        let half_open = conn.ends[0].open != conn.ends[1].open;
+        if thread.is_connecting() {
+            thread.started + micros(CONNECT_TIMEOUT)
+        } else if thread.is_handshaking() {
+            thread.started + micros(HANDSHAKE_TIMEOUT)
+        } else if thread.is_open() && (stalled || half_open || conn.disturbed) {
+            self.now + silent
+        } else {
+            self.now
         }
-        gone
     }
 
     fn longest_heartbeat(&self) -> Micros {
         self.scenario.rhythm.iter().map(|(heartbeat_ms, _)| heartbeat_ms * MS).max().unwrap_or(0)
     }
 
-    /// Until a silence is noticed: the longest timeout, or three of the slowest heartbeats; and one
-    /// heartbeat more.
+    /// The longest time until a node notices a silence: the longest timeout or three of the slowest heartbeats, and one
+    /// more heartbeat.
     fn longest_silence(&self) -> Micros {
         let timeout = self.scenario.rhythm.iter().map(|(_, timeout_ms)| timeout_ms * MS).max().unwrap_or(0);
         timeout.max(3 * self.longest_heartbeat()) + self.longest_heartbeat()
     }
 
-    /// Nodes that can find each other, because one knows an address of another. After moves some cannot,
-    /// and no node can tell them. Each node with the smallest that its knowledge leads to.
+    /// The islands: groups of nodes that can find each other because one knows an address of another. After moves some
+    /// nodes may know no valid address, and no node knows theirs. Maps each process to the smallest one of its island.
     fn find_islands(&self) -> BTreeMap<ProcId, ProcId> {
         let members = self.expected_members();
         let mut island: BTreeMap<ProcId, ProcId> = members.iter().map(|&proc| (proc, proc)).collect();
-        loop {
-            let mut joined = false;
-            for &a in &members {
-                for &b in &members {
-                    let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
-                    if smaller != larger && self.knows(a, b) {
-                        island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
-                        joined = true;
-                    }
-                }
-            }
-            if !joined {
-                return island;
-            }
+        let pairs = || members.iter().flat_map(|&a| members.iter().map(move |&b| (a, b)));
+        // Joins two islands at a time until no process knows one of another island.
+        while let Some((a, b)) = pairs().find(|&(a, b)| island[&a] != island[&b] && self.knows(a, b)) {
+            let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
+            island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
         }
+        island
     }
 
     fn all_know_each_other(&self) -> bool {
@@ -129,27 +125,34 @@ impl World {
         together.all(|((&a, _), (&b, _))| self.knows(a, b) || self.knows(b, a))
     }
 
-    fn knows(&self, a: ProcId, b: ProcId) -> bool {
-        let (a, b) = (&self.procs[a], &self.procs[b]);
-        let leads_there = |addr: &DialAddr| self.resolve(addr) == Some(b.addr);
-        a.config.connect.iter().any(|seed| leads_there(&seed.addr))
-            || a.mesh().peers(a.clock.local(self.now)).iter().any(|peer| {
-                // Up counts only if it is this process: of an earlier one it may yet hear a goodbye.
-                let connected = || {
-                    let sessions = a.mesh().open_sessions(&b.id).iter();
-                    let conns = sessions.filter_map(|session| a.oracle.sessions.get(session));
-                    conns.into_iter().any(|s| {
-                        let other = self.conns[s.conn].ends[1 - s.side].proc;
-                        other.is_some_and(|other| std::ptr::eq(&raw const self.procs[other], b))
-                    })
-                };
-                peer.id == b.id
-                    && peer.addrs.iter().any(leads_there)
-                    && (peer.state == PeerState::Dead || peer.state == PeerState::Up && connected())
-            })
+    /// Whether one process knows an address that leads to the other.
+    fn knows(&self, knower: ProcId, other: ProcId) -> bool {
+        let (process, target) = (&self.procs[knower], &self.procs[other]);
+        let leads_there = |addr: &DialAddr| self.resolve(addr) == Some(target.addr);
+        if process.config.connect.iter().any(|bootstrap| leads_there(&bootstrap.addr)) {
+            return true;
+        }
+        process.mesh().peers(process.clock.local(self.now)).iter().any(|peer| {
+            peer.id == target.id
+                && peer.addrs.iter().any(leads_there)
+                && match peer.state {
+                    PeerState::Dead => true,
+                    // The peer may be a previous process with the same key, whose goodbye may yet arrive.
+                    PeerState::Up => self.is_connected_to(knower, other),
+                    _ => false,
+                }
+        })
     }
 
-    /// Called often: notes when the mesh is whole, and whether it stays so.
+    /// Whether one process has an open session that ends at the other.
+    fn is_connected_to(&self, proc: ProcId, other: ProcId) -> bool {
+        let process = &self.procs[proc];
+        let sessions = process.mesh().open_sessions(&self.procs[other].id).iter();
+        let mut sessions = sessions.filter_map(|session| process.oracle.sessions.get(session));
+        sessions.any(|s| self.conns[s.conn].ends[1 - s.side].proc == Some(other))
+    }
+
+    /// Notes when the mesh becomes whole, and reports a violation if it is not whole after the limit.
     pub fn watch_convergence(&mut self) {
         let Some(mut convergence) = self.converged_state else {
             return;
@@ -160,7 +163,7 @@ impl World {
             self.note(|| "## whole".to_owned());
         }
         match (missing, convergence.whole_since) {
-            (None, Some(_)) if self.waits_only_until_whole => convergence.is_over = true,
+            (None, Some(_)) if self.stops_when_whole => convergence.is_over = true,
             (None, Some(since))
                 if self.now >= since + self.scenario.stay && self.now >= convergence.limit =>
             {
@@ -168,7 +171,7 @@ impl World {
                 convergence.is_over = true;
             }
             (Some(_), Some(_)) if self.now <= convergence.limit => {
-                // A link that only looked alive was replaced: that is still healing.
+                // A session that only looked alive was replaced, so the mesh is still healing.
                 convergence.whole_since = None;
             }
             (Some(missing), _) if self.now > convergence.limit => {
@@ -184,10 +187,10 @@ impl World {
         self.converged_state = Some(convergence);
     }
 
-    /// Who runs, with a key of its own.
+    /// The running processes that must be members: those that neither share a key nor leave.
     fn expected_members(&self) -> Vec<ProcId> {
         let running: Vec<ProcId> = self.slots.iter().filter_map(|slot| slot.proc).collect();
-        // Of processes that shared a key one may be refused for good, also once the other is gone.
+        // A peer may refuse a process with a shared key for good, even after the other process is gone.
         let shared = |slot: Slot| {
             let used = |other: Slot| self.scenario.key_of[other] == self.scenario.key_of[slot];
             (0..self.slots.len()).filter(|&other| used(other)).count() > 1
@@ -197,47 +200,45 @@ impl World {
         members.into_iter().filter(|&proc| !self.procs[proc].is_leaving()).collect()
     }
 
-    /// The first link that a full mesh would have and this one has not.
+    /// Describes the first session that a full mesh has and this mesh lacks.
     fn missing_link(&self) -> Option<String> {
         let members = self.expected_members();
         let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
-        for &proc in &members {
-            let process = &self.procs[proc];
-            if process.mesh().members() > members.len() + cloned {
-                return Some(format!(
-                    "p{proc} counts {} members of {}",
-                    process.mesh().members(),
-                    members.len()
-                ));
+        members.iter().find_map(|&proc| {
+            let counted = self.procs[proc].mesh().members();
+            if counted > members.len() + cloned {
+                return Some(format!("p{proc} counts {counted} members of {}", members.len()));
             }
-            let others = members
-                .iter()
-                .filter(|&&other| other != proc && self.islands.get(&other) == self.islands.get(&proc));
-            for other in others.map(|&other| &self.procs[other].id) {
-                let [session] = process.mesh().open_sessions(other) else {
-                    let open = process.mesh().open_sessions(other).len();
-                    return Some(format!("p{proc} has {open} sessions with {}", other.short()));
-                };
-                let Some(oracle) = process.oracle.sessions.get(session) else {
-                    return Some(format!("p{proc} has {session}, which does not exist"));
-                };
-                let (conn, side) = (oracle.conn, oracle.side);
-                let theirs = self.conns[conn].ends[1 - side].proc.map(|proc| &self.procs[proc]);
-                let same = theirs.is_some_and(|theirs| {
-                    theirs.alive
-                        && theirs.mesh().open_sessions(&process.id).last().is_some_and(|session| {
-                            theirs.oracle.sessions.get(session).is_some_and(|oracle| oracle.conn == conn)
-                        })
-                });
-                if !same {
-                    return Some(format!("p{proc} and {} use different connections", other.short()));
-                }
-            }
-        }
-        None
+            let mut others = members.iter().filter(|&&other| other != proc && self.share_island(proc, other));
+            others.find_map(|&other| self.link_fault(proc, other))
+        })
     }
 
-    /// On links that are up every ping has arrived by now, but for those just sent.
+    fn share_island(&self, a: ProcId, b: ProcId) -> bool {
+        self.islands.get(&a) == self.islands.get(&b)
+    }
+
+    /// The reason why two processes do not have exactly one session that both use.
+    fn link_fault(&self, proc: ProcId, other: ProcId) -> Option<String> {
+        let process = &self.procs[proc];
+        let peer = self.procs[other].id;
+        let [session] = process.mesh().open_sessions(&peer) else {
+            let open = process.mesh().open_sessions(&peer).len();
+            return Some(format!("p{proc} has {open} sessions with {}", peer.short()));
+        };
+        let Some(&SessionOracle { conn, side, .. }) = process.oracle.sessions.get(session) else {
+            return Some(format!("p{proc} has {session}, which does not exist"));
+        };
+        let remote = self.conns[conn].ends[1 - side].proc.map(|remote| &self.procs[remote]);
+        let same = remote.filter(|remote| remote.alive).is_some_and(|remote| {
+            let newest = remote.mesh().open_sessions(&process.id).last();
+            let newest = newest.and_then(|session| remote.oracle.sessions.get(session));
+            newest.is_some_and(|session| session.conn == conn)
+        });
+        (!same).then(|| format!("p{proc} and {} use different connections", peer.short()))
+    }
+
+    /// Reports a ping that is older than a second and has not arrived on a connection that is up.
     fn check_pings_arrived(&mut self) {
         let young = self.now - SECOND;
         let since = self.converged_state.and_then(|convergence| convergence.whole_since).unwrap_or(self.now);
@@ -256,6 +257,7 @@ impl World {
         }
     }
 
+    /// The result of the run, once it is over.
     pub fn outcome(&mut self) -> Option<Outcome> {
         let convergence = self.converged_state.filter(|convergence| convergence.is_over)?;
         Some(Outcome {

@@ -1,8 +1,8 @@
-//! The explorer: runs seeds on all cores until told to stop, or replays one with everything it did.
+//! The explorer: runs many seeds on all cores, or replays one seed and prints every event.
 //!
 //! ```text
-//! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explore     SEED=7   replay     SCALE=1   what a large mesh costs
-//! STORY=changed-halves                       with either: the seed fills in this story
+//! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explores     SEED=7   replays     SCALE=1   measures large meshes
+//! STORY=changed-halves                       uses this story with SEEDS or SEED
 //! ```
 
 // The user of the explorer reads its texts.
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use sim::scenario::Scenario;
 use sim::stories::{STORIES, Story};
-use sim::world::{Violation, World};
+use sim::world::{Outcome, Violation, World};
 
+/// The number in this environment variable, if it is set.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| match value.parse() {
         Ok(number) => number,
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         name => match STORIES.iter().find(|(story, _)| *story == name) {
             Some((_, story)) => Some(*story),
             None => panic!(
-                "STORY={name}: there are {:?}",
+                "STORY={name}: no such story; the stories are {:?}",
                 STORIES.iter().map(|(story, _)| story).collect::<Vec<_>>()
             ),
         },
@@ -66,7 +67,7 @@ fn report(seed: u64, story: Option<Story>, violation: &Violation) -> String {
 fn replay(seed: u64, story: Option<Story>) -> ExitCode {
     let scenario = scenario(seed, story);
     println!("seed {seed}: {} nodes, faults: {}", scenario.nodes, scenario.faults.describe());
-    match World::new(scenario).in_words(true).run() {
+    match World::new(scenario).with_notes(true).run() {
         Ok(outcome) => {
             println!("{outcome:#?}");
             ExitCode::SUCCESS
@@ -78,12 +79,12 @@ fn replay(seed: u64, story: Option<Story>) -> ExitCode {
     }
 }
 
-/// How many virtual seconds of a quiet mesh of eight pass in a real one.
+/// Measures the virtual seconds that pass in a real one, for a mesh of eight without faults.
 fn speed() {
-    let mut scenario = Scenario::new(1, 8).converged_by_ms(1_000);
+    let mut scenario = Scenario::new(1, 8).faults_end_at_ms(1_000);
     scenario.stay = 20_000 * sim::clock::SECOND;
     let begun = Instant::now();
-    let outcome = World::new(scenario).run().expect("a quiet mesh breaks nothing");
+    let outcome = World::new(scenario).run().expect("a mesh without faults breaks no invariant");
     let (virtual_s, real_s) = (outcome.virtual_time as f64 / 1e6, begun.elapsed().as_secs_f64());
     println!("8 nodes: {virtual_s:.0} virtual seconds in {real_s:.1} s: {:.0} a second", virtual_s / real_s);
 }
@@ -94,8 +95,9 @@ struct Progress {
     done: AtomicU64,
     virtual_us: AtomicU64,
     failures: AtomicU64,
-    /// Slowest healing as a share of what was allowed, and its seed; and in microseconds.
+    /// The slowest healing as a share of its limit, and its seed.
     slowest: Mutex<(f64, u64)>,
+    /// The longest healing in microseconds, and its seed.
     longest: Mutex<(u64, u64)>,
 }
 
@@ -122,41 +124,46 @@ fn explore(from: u64, seeds: u64, story: Option<Story>) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Runs seeds until none is left.
 fn work(progress: &Progress, from: u64, seeds: u64, story: Option<Story>) {
     loop {
         let index = progress.next.fetch_add(1, Ordering::Relaxed);
         if index >= seeds {
             return;
         }
-        let seed = from + index;
-        let run = std::panic::catch_unwind(|| World::new(scenario(seed, story)).run());
-        match run {
-            Ok(Ok(outcome)) => {
-                progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
-                let share = outcome.healed_after as f64 / outcome.heal_limit as f64;
-                let mut slowest = progress.slowest.lock().unwrap();
-                if share > slowest.0 {
-                    *slowest = (share, seed);
-                }
-                let mut longest = progress.longest.lock().unwrap();
-                *longest = (*longest).max((outcome.healed_after, seed));
-            }
-            Ok(Err(violation)) => {
-                // All are counted; the first few are told in full.
-                let told_in_full = if number("BRIEF").is_some() { 0 } else { 3 };
-                if progress.failures.fetch_add(1, Ordering::Relaxed) < told_in_full {
-                    println!("{}", report(seed, story, &violation));
-                } else {
-                    println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
-                }
-            }
-            Err(_) => {
-                progress.failures.fetch_add(1, Ordering::Relaxed);
-                println!("seed {seed}: panicked");
-            }
-        }
+        run_seed(progress, from + index, story);
         progress.done.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn run_seed(progress: &Progress, seed: u64, story: Option<Story>) {
+    match std::panic::catch_unwind(|| World::new(scenario(seed, story)).run()) {
+        Ok(Ok(outcome)) => count_healing(progress, seed, &outcome),
+        Ok(Err(violation)) => {
+            // Every failure is counted; the first few get a full report.
+            let full_reports = if number("BRIEF").is_some() { 0 } else { 3 };
+            if progress.failures.fetch_add(1, Ordering::Relaxed) < full_reports {
+                println!("{}", report(seed, story, &violation));
+            } else {
+                println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
+            }
+        }
+        Err(_) => {
+            progress.failures.fetch_add(1, Ordering::Relaxed);
+            println!("seed {seed}: panicked");
+        }
+    }
+}
+
+fn count_healing(progress: &Progress, seed: u64, outcome: &Outcome) {
+    progress.virtual_us.fetch_add(outcome.virtual_time, Ordering::Relaxed);
+    let share = outcome.healed_after as f64 / outcome.heal_limit as f64;
+    let mut slowest = progress.slowest.lock().unwrap();
+    if share > slowest.0 {
+        *slowest = (share, seed);
+    }
+    let mut longest = progress.longest.lock().unwrap();
+    *longest = (*longest).max((outcome.healed_after, seed));
 }
 
 fn show(progress: &Progress, begun: Instant) {

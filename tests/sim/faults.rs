@@ -1,79 +1,97 @@
-//! What may go wrong, as one struct, and which of it a seed chooses.
+//! The faults of a run, and the random choice among them.
 
-use super::clock::{MS, Micros, SECOND};
+use super::clock::{MS, Micros};
 
-/// Everything that may go wrong in one run. `Default` is a good network and good people.
+/// The faults of one run. `Default` is a network without faults and without attackers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faults {
-    /// One-way delay of every packet, and how much longer it may take.
+    /// One-way delay of every packet.
     pub latency_us: Micros,
+    /// Longest additional delay of a packet.
     pub jitter_us: Micros,
-    /// Packets lost and sent again, of a thousand, and how long that takes.
+    /// Packets of a thousand that are lost and sent again.
     pub resent_permille: u32,
+    /// Additional delay of a packet that is sent again.
     pub resent_ms: u64,
     /// Longest delay between a session's thread and its coordinator.
     pub thread_hop_us: Micros,
-    /// Connection attempts answered by a refusal, or not at all, of a thousand.
+    /// Connection attempts of a thousand that are refused.
     pub connect_refused_permille: u32,
+    /// Connection attempts of a thousand that get no answer.
     pub connect_lost_permille: u32,
-    /// How far clocks may be off, in parts per million.
+    /// Deviation of clocks that run fast or slow, in parts per million.
     pub clock_off_ppm: u32,
-    /// Times that a clock on the wall is set to another day, or year.
+    /// Number of times that a wall clock is set to another day or year.
     pub wall_clock_jumps: u32,
-    /// Frames that wait for a slow connection in its outbox and in the kernels' buffers.
+    /// Capacity of a session's outbox.
     pub outbox_frames: usize,
+    /// Capacity of the kernels' buffers of one direction of a connection.
     pub socket_frames: usize,
-    /// Connections reset; closed by one side without a word; stalled, and for how long at most.
+    /// Connections that are reset.
     pub resets: u32,
+    /// Connections that one end closes without a goodbye.
     pub one_sided_closes: u32,
+    /// Connections that deliver nothing for a while.
     pub stalls: u32,
     pub stall_ms_max: u64,
-    /// Cuts between two groups, both ways or one way, once or flapping, and how long at most.
+    /// Cuts between two groups in both directions.
     pub partitions: u32,
+    /// Cuts between two groups in one direction.
     pub one_way_cuts: u32,
+    /// Paths between two groups that are cut and healed several times.
     pub flaps: u32,
+    /// Longest partition or one-way cut.
     pub cut_ms_max: u64,
-    /// Longest time until a kernel sends again what was not acknowledged, once the path is back.
+    /// Longest time until a kernel resends unacknowledged data after the path has healed.
     pub resend_wait_ms_max: u64,
-    /// Processes killed and machines without power, started again after at most this long.
+    /// Processes that are killed.
     pub kills: u32,
+    /// Machines that lose power.
     pub power_losses: u32,
+    /// Longest time until a stopped process starts again.
     pub down_ms_max: u64,
-    /// Of those that are started again: with a new key, at a new address; of a thousand.
+    /// Restarts of a thousand with a new key.
     pub new_key_permille: u32,
+    /// Restarts of a thousand at a new address.
     pub new_address_permille: u32,
-    /// Share of those with their old key that keep their known peers; half of these have no `--connect`.
+    /// Restarts with the old key, of a thousand, that restore their known peers; half of these have no bootstrap
+    /// address.
     pub memory_permille: u32,
-    /// Machines that never come back, of a thousand.
+    /// Stopped processes of a thousand that never start again.
     pub gone_permille: u32,
-    /// Processes stopped as by SIGSTOP, and for how long at most.
+    /// Processes that SIGSTOP pauses.
     pub pauses: u32,
+    /// Longest pause.
     pub pause_ms_max: u64,
-    /// Nodes that say goodbye; of a thousand, those that return.
+    /// Nodes that leave with a goodbye.
     pub leaves: u32,
+    /// Nodes of a thousand that return after they left.
     pub return_permille: u32,
-    /// Nodes that start while the faults go on, rather than before.
+    /// Nodes that start during the faults instead of before them.
     pub late_joins: u32,
-    /// Nodes that lie in their lists of peers, and how many entries they invent.
+    /// Nodes that send false lists of peers.
     pub liars: u32,
+    /// False entries on each list of a liar.
     pub lies_per_list: usize,
-    /// Processes that run another node's key.
+    /// Processes that use another node's key.
     pub clones: u32,
-    /// Times that a node refuses some others for a while.
+    /// Number of times that a node denies some others for a while.
     pub denials: u32,
-    /// Whether addresses of known peers are closed to others.
+    /// Whether every node is strict: the address of a known peer is closed to other keys.
     pub strict: bool,
-    /// Nodes behind a port mapping; with a host name, and of a thousand look-ups those that fail.
+    /// Nodes behind a port mapping.
     pub mapped: u32,
+    /// Nodes with a host name.
     pub named: u32,
+    /// Name look-ups of a thousand that fail.
     pub lookup_lost_permille: u32,
-    /// Nodes whose heartbeat and timeout differ from the others'.
+    /// Nodes with another heartbeat interval and timeout.
     pub rhythms: u32,
     /// Most peers a node may know.
     pub peers_max: usize,
     /// Time between pings.
     pub ping_period_ms: u64,
-    /// How long faults go on.
+    /// Time until all faults end.
     pub chaos_ms: u64,
 }
 
@@ -129,15 +147,25 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Nothing but a good network.
+    /// A network without faults.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// What a seed chooses: each kind in some runs only, so that kinds meet in all combinations.
+    /// The faults that a seed chooses. Each kind occurs in some runs only, so that all combinations occur.
     pub fn random(rng: &mut fastrand::Rng) -> Self {
+        let mut faults = Self::random_counts(rng);
+        faults.choose_timing(rng);
+        faults.choose_limits_and_attackers(rng);
+        // Earlier seeds keep their earlier draws if a new kind of fault is drawn last.
+        faults.choose_memory_and_addresses(rng);
+        faults
+    }
+
+    /// The number of faults of each kind: none in two thirds of the runs.
+    fn random_counts(rng: &mut fastrand::Rng) -> Self {
         let mut often = |most: u32| if rng.u32(..100) < 35 { rng.u32(1..=most) } else { 0 };
-        let mut faults = Self {
+        Self {
             resets: often(6),
             one_sided_closes: often(4),
             stalls: often(4),
@@ -153,72 +181,80 @@ impl Faults {
             connect_refused_permille: often(200),
             connect_lost_permille: often(200),
             ..Self::default()
-        };
-        faults.latency_us = [50, 500, 5_000, 40_000][rng.usize(..4)];
-        faults.jitter_us = faults.latency_us * rng.u64(0..=2);
-        faults.thread_hop_us = [0, 50, 500, 5_000][rng.usize(..4)];
-        faults.resent_ms = rng.u64(50..=800);
-        faults.resend_wait_ms_max = rng.u64(10..=3_000);
-        faults.ping_period_ms = [200, 1_000, 1_000, 5_000][rng.usize(..4)];
-        faults.chaos_ms = rng.u64(5_000..=25_000);
-        faults.new_key_permille = rng.u32(..400);
-        faults.new_address_permille = rng.u32(..400);
-        faults.gone_permille = rng.u32(..200);
-        if rng.u32(..3) == 0 {
-            faults.clock_off_ppm = 10_000;
         }
-        if rng.u32(..4) == 0 {
-            faults.outbox_frames = rng.usize(4..=16);
-            faults.socket_frames = rng.usize(2..=8);
-            faults.ping_period_ms = 100;
-        }
-        if rng.u32(..6) == 0 {
-            faults.liars = 1;
-            faults.lies_per_list = [3, 30, 300][rng.usize(..3)];
-        }
-        if rng.u32(..12) == 0 {
-            faults.clones = 1;
-        }
-        if rng.u32(..5) == 0 {
-            faults.denials = rng.u32(1..=3);
-        }
-        if rng.u32(..12) == 0 {
-            // A new key at an old address is what strictness keeps out for good.
-            faults.strict = true;
-            faults.new_key_permille = 0;
-        }
-        // Drawn last, so that seeds of before memory tell what they told.
-        if rng.u32(..3) == 0 {
-            faults.memory_permille = rng.u32(..=1000);
-        }
-        if rng.u32(..4) == 0 {
-            faults.mapped = rng.u32(1..=3);
-        }
-        if rng.u32(..4) == 0 {
-            faults.named = rng.u32(1..=4);
-            faults.lookup_lost_permille = rng.u32(..300);
-        }
-        if rng.u32(..5) == 0 {
-            faults.rhythms = rng.u32(1..=3);
-        }
-        if rng.u32(..3) == 0 {
-            faults.wall_clock_jumps = rng.u32(1..=6);
-        }
-        faults
     }
 
+    fn choose_timing(&mut self, rng: &mut fastrand::Rng) {
+        self.latency_us = [50, 500, 5_000, 40_000][rng.usize(..4)];
+        self.jitter_us = self.latency_us * rng.u64(0..=2);
+        self.thread_hop_us = [0, 50, 500, 5_000][rng.usize(..4)];
+        self.resent_ms = rng.u64(50..=800);
+        self.resend_wait_ms_max = rng.u64(10..=3_000);
+        self.ping_period_ms = [200, 1_000, 1_000, 5_000][rng.usize(..4)];
+        self.chaos_ms = rng.u64(5_000..=25_000);
+        self.new_key_permille = rng.u32(..400);
+        self.new_address_permille = rng.u32(..400);
+        self.gone_permille = rng.u32(..200);
+        if rng.u32(..3) == 0 {
+            self.clock_off_ppm = 10_000;
+        }
+    }
+
+    fn choose_limits_and_attackers(&mut self, rng: &mut fastrand::Rng) {
+        if rng.u32(..4) == 0 {
+            self.outbox_frames = rng.usize(4..=16);
+            self.socket_frames = rng.usize(2..=8);
+            self.ping_period_ms = 100;
+        }
+        if rng.u32(..6) == 0 {
+            self.liars = 1;
+            self.lies_per_list = [3, 30, 300][rng.usize(..3)];
+        }
+        if rng.u32(..12) == 0 {
+            self.clones = 1;
+        }
+        if rng.u32(..5) == 0 {
+            self.denials = rng.u32(1..=3);
+        }
+        if rng.u32(..12) == 0 {
+            // A strict node refuses a new key at an old address for good, so the mesh could not become whole.
+            self.strict = true;
+            self.new_key_permille = 0;
+        }
+    }
+
+    fn choose_memory_and_addresses(&mut self, rng: &mut fastrand::Rng) {
+        if rng.u32(..3) == 0 {
+            self.memory_permille = rng.u32(..=1000);
+        }
+        if rng.u32(..4) == 0 {
+            self.mapped = rng.u32(1..=3);
+        }
+        if rng.u32(..4) == 0 {
+            self.named = rng.u32(1..=4);
+            self.lookup_lost_permille = rng.u32(..300);
+        }
+        if rng.u32(..5) == 0 {
+            self.rhythms = rng.u32(1..=3);
+        }
+        if rng.u32(..3) == 0 {
+            self.wall_clock_jumps = rng.u32(1..=6);
+        }
+    }
+
+    /// The time at which all faults end.
     pub fn chaos(&self) -> Micros {
         self.chaos_ms * MS
     }
 
-    /// The same with one kind less, for every kind that there is.
-    pub fn each_without_one(&self) -> Vec<(&'static str, Self)> {
+    /// Simpler variants of these faults: for each kind that occurs, its name and the faults without it.
+    pub fn simpler_variants(&self) -> Vec<(&'static str, Self)> {
         let none = Self::none();
-        let mut less = Vec::new();
+        let mut simpler = Vec::new();
         macro_rules! without {
             ($($field:ident),*) => {$(
                 if self.$field != none.$field {
-                    less.push((stringify!($field), Self { $field: none.$field, ..self.clone() }));
+                    simpler.push((stringify!($field), Self { $field: none.$field, ..self.clone() }));
                 }
             )*};
         }
@@ -265,13 +301,13 @@ impl Faults {
             ("partitions", Self { partitions: self.partitions / 2, ..self.clone() }),
         ] {
             if fewer != *self {
-                less.push((field, fewer));
+                simpler.push((field, fewer));
             }
         }
-        less
+        simpler
     }
 
-    /// What is not as in a good network, in one line.
+    /// The fields that differ from a network without faults, in one line.
     pub fn describe(&self) -> String {
         let (mine, none) = (format!("{self:?}"), format!("{:?}", Self::none()));
         let fields = |text: &str| -> Vec<String> {
@@ -287,6 +323,3 @@ impl Faults {
         if differing.is_empty() { "none".to_owned() } else { differing.join(", ") }
     }
 }
-
-/// Longest that a run may take after its faults have stopped.
-pub const CALM_MAX: Micros = 60 * SECOND;

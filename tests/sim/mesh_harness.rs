@@ -1,5 +1,5 @@
-//! One mesh at the end of a string: what it is told, and what it then wants. For rules that a whole
-//! mesh would make up for, so that no run of many nodes shows when one is broken.
+//! A harness for one mesh alone: tests give it inputs and look at its outputs. It tests rules whose violation other
+//! nodes of a full mesh would compensate, so no run of many nodes would show it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,20 +14,21 @@ use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
 pub struct MeshHarness {
     pub mesh: Mesh,
     now: Instant,
-    /// Turns at this moment.
+    /// Turns of the mesh at this moment.
     turns: u32,
-    /// Whether sessions answer at once, while time passes, that nothing is unread.
+    /// While time passes, sessions answer at once that they have no unread messages.
     pub answers_drains: bool,
 }
 
-/// Turns at one moment that no mesh needs.
+/// Turns at one moment after which the mesh is assumed to loop.
 const TURNS_MAX: u32 = 10_000;
 
+/// The instance number of the node's own process.
 pub const OWN_INSTANCE: u64 = 1;
-/// The wall clock's time while the harness runs.
+/// The wall clock while the harness runs.
 pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
-/// A peer as it is remembered that was there when the memory ends, an hour ago.
+/// The stored record of a peer that was connected until the previous run ended an hour ago.
 pub fn known(n: u8) -> KnownPeer {
     let last_seen = UnixTime(WALL.0 - 3_600);
     let mut peer = sample::known_peer(id(n), addr(n).into());
@@ -46,29 +47,30 @@ pub fn addr(n: u8) -> SocketAddr {
 }
 
 impl MeshHarness {
-    /// Node 9, which joins through node 3 if asked to.
+    /// Node 9 with these bootstrap addresses.
     pub fn new(connect: &[SocketAddr]) -> Self {
         Self::with(Config::default().connect(connect.iter().map(|addr| (*addr).into())))
     }
 
+    /// Node 9 with this configuration.
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
         Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0, answers_drains: true }
     }
 
-    /// Node 9, which knows these from an earlier life.
+    /// Node 9, which restores these peers from a previous run.
     pub fn remembering(known: Vec<KnownPeer>) -> Self {
-        let mut mesh_harness = Self::new(&[]);
-        mesh_harness.restore(known);
-        mesh_harness
+        let mut harness = Self::new(&[]);
+        harness.restore(known);
+        harness
     }
 
     pub fn restore(&mut self, known: Vec<KnownPeer>) {
-        self.recall_at(WALL, known);
+        self.restore_at(WALL, known);
     }
 
-    /// The same while the clock on the wall says something else.
-    pub fn recall_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
+    /// Restores these peers while the wall clock shows this time.
+    pub fn restore_at(&mut self, wall: UnixTime, known: Vec<KnownPeer>) {
         self.mesh.set_wall_clock(wall);
         self.mesh.restore(self.now, known);
     }
@@ -81,16 +83,18 @@ impl MeshHarness {
         self.mesh.is_settled(self.now)
     }
 
-    pub fn tell(&mut self, input: Input) -> Vec<Output> {
+    /// Handles one input and returns the outputs.
+    pub fn handle(&mut self, input: Input) -> Vec<Output> {
         self.mesh.handle(self.now, input);
         self.outputs()
     }
 
+    /// A session with this peer comes up, from the peer's usual address.
     pub fn up(&mut self, session: SessionId, peer: PeerId, instance: u64) -> Vec<Output> {
         self.up_at(session, peer, instance, addr(peer.as_bytes()[0]))
     }
 
-    /// The same from this address.
+    /// A session with this peer comes up from this address.
     pub fn up_at(
         &mut self,
         session: SessionId,
@@ -98,21 +102,21 @@ impl MeshHarness {
         instance: u64,
         remote: SocketAddr,
     ) -> Vec<Output> {
-        self.up_as(session, peer, remote, Hello { instance, ..hello() })
+        self.up_with_hello(session, peer, remote, Hello { instance, ..hello() })
     }
 
-    /// The same with all that it says of itself.
-    pub fn up_as(
+    /// A session with this peer comes up from this address with this Hello.
+    pub fn up_with_hello(
         &mut self,
         session: SessionId,
         peer: PeerId,
         remote: SocketAddr,
         hello: Hello,
     ) -> Vec<Output> {
-        self.tell(Input::SessionUp(SessionUp { session, peer, hello, remote }))
+        self.handle(Input::SessionUp(SessionUp { session, peer, hello, remote }))
     }
 
-    /// A peer that others dial, up.
+    /// A peer dials this node, and their session comes up.
     pub fn meets(&mut self, n: u8) -> SessionId {
         let session = SessionId::accepted(1000 + u64::from(n));
         self.up(session, id(n), 1);
@@ -121,37 +125,39 @@ impl MeshHarness {
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
         let arrived = self.now;
-        self.tell(Input::Received { session, message, arrived, rtt: None })
+        self.handle(Input::Received { session, message, arrived, rtt: None })
     }
 
-    /// A heartbeat from a peer that knows others than we do, or not.
+    /// A heartbeat with this membership digest arrives.
     pub fn heartbeat(&mut self, session: SessionId, digest: u64) -> Vec<Output> {
         let vitals = Vitals { digest, interval_ms: 1000 };
         let arrived = self.now;
-        self.tell(Input::Heartbeat { session, vitals, arrived, rtt: None })
+        self.handle(Input::Heartbeat { session, vitals, arrived, rtt: None })
     }
 
     /// A heartbeat or acknowledgement brings this round-trip time.
     pub fn measures(&mut self, session: SessionId, rtt: Duration) -> Vec<Output> {
         let vitals = Vitals { digest: 0, interval_ms: 1000 };
         let arrived = self.now;
-        self.tell(Input::Heartbeat { session, vitals, arrived, rtt: Some(rtt) })
+        self.handle(Input::Heartbeat { session, vitals, arrived, rtt: Some(rtt) })
     }
 
-    pub fn fails(&mut self, session: SessionId) -> Vec<Output> {
+    /// The dial gets no answer.
+    pub fn dial_fails(&mut self, session: SessionId) -> Vec<Output> {
         let reason = DialError::Failed("no node answers".to_owned());
-        self.tell(Input::DialFailed { session, reason })
+        self.handle(Input::DialFailed { session, reason })
     }
 
-    pub fn finds(&mut self, session: SessionId, found: PeerId) -> Vec<Output> {
-        self.tell(Input::DialFailed { session, reason: DialError::WrongId { found } })
+    /// The dial reaches a peer with another id than expected.
+    pub fn dial_finds(&mut self, session: SessionId, found: PeerId) -> Vec<Output> {
+        self.handle(Input::DialFailed { session, reason: DialError::WrongId { found } })
     }
 
     pub fn down(&mut self, session: SessionId, reason: DisconnectReason) -> Vec<Output> {
-        self.tell(Input::SessionDown { session, reason })
+        self.handle(Input::SessionDown { session, reason })
     }
 
-    /// A list arrives that names these peers as connected.
+    /// A list arrives that shows these peers as connected.
     pub fn list(
         &mut self,
         session: SessionId,
@@ -166,15 +172,15 @@ impl MeshHarness {
         std::iter::from_fn(|| self.mesh.poll_output()).collect()
     }
 
-    /// Time comes to what is due next.
+    /// Advances the time and runs the timers that are due.
     fn turn(&mut self, at: Instant) {
         self.turns = if at > self.now { 0 } else { self.turns + 1 };
-        assert!(self.turns < TURNS_MAX, "the mesh always wants something more at the same moment");
+        assert!(self.turns < TURNS_MAX, "the mesh sets timers at the same moment in an endless loop");
         self.now = self.now.max(at);
         self.mesh.handle_timeout(self.now);
     }
 
-    /// Lets time pass while every dial fails at once; what the mesh wants meanwhile.
+    /// Lets time pass while every dial fails at once. Returns the outputs.
     pub fn wait(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
@@ -184,7 +190,7 @@ impl MeshHarness {
             all.extend(self.outputs());
             while seen < all.len() {
                 if let Output::Dial { session, .. } = all[seen] {
-                    all.extend(self.fails(session));
+                    all.extend(self.dial_fails(session));
                 }
                 self.answer_drain(seen, &mut all);
                 seen += 1;
@@ -194,8 +200,8 @@ impl MeshHarness {
         all
     }
 
-    /// Lets time pass while no dial comes to an end.
-    pub fn wait_in_vain(&mut self, time: Duration) -> Vec<Output> {
+    /// Lets time pass while no dial ends. Returns the outputs.
+    pub fn wait_with_dials_open(&mut self, time: Duration) -> Vec<Output> {
         let end = self.now + time;
         let mut all = self.outputs();
         let mut seen = all.len();
@@ -211,7 +217,7 @@ impl MeshHarness {
         all
     }
 
-    /// Serves the next timer this late.
+    /// Runs the next timer this late.
     pub fn wait_for_late_timer(&mut self, late: Duration) -> Vec<Output> {
         let at = self.mesh.poll_timeout().expect("a timer is set");
         self.turn(at + late);
@@ -222,16 +228,17 @@ impl MeshHarness {
         all
     }
 
+    /// If this output asks a session for its unread messages, the session answers that there are none.
     fn answer_drain(&mut self, at: usize, all: &mut Vec<Output>) {
         if let Output::DrainUnread { session, since } = all[at]
             && self.answers_drains
         {
-            all.extend(self.tell(Input::Drained { session, heard: since }));
+            all.extend(self.handle(Input::Drained { session, heard: since }));
         }
     }
 
-    /// Time passes while the process stands still.
-    pub fn stand_still(&mut self, time: Duration) {
+    /// Lets time pass while the process stalls.
+    pub fn stall(&mut self, time: Duration) {
         self.now += time;
     }
 
@@ -239,29 +246,29 @@ impl MeshHarness {
         self.mesh.peers(self.now).into_iter().find(|info| info.id == peer)
     }
 
-    /// Lets time pass until the mesh wants to dial; that and what came before.
+    /// Lets time pass until the mesh dials. Returns the outputs up to then.
     pub fn wait_for_dial(&mut self) -> Vec<Output> {
         let mut all = self.outputs();
         while dials(&all) == 0 {
-            self.now = self.now.max(self.mesh.poll_timeout().expect("something is to come"));
+            self.now = self.now.max(self.mesh.poll_timeout().expect("a mesh that will dial has a timer"));
             self.mesh.handle_timeout(self.now);
             all.extend(self.outputs());
         }
         all
     }
 
-    /// The dial that a `--connect` address makes the mesh begin with.
+    /// The first dial to a bootstrap address.
     pub fn first_dial(&mut self) -> SessionId {
         self.mesh.handle_timeout(self.now);
         let dialled = self.outputs().into_iter().find_map(|output| match output {
             Output::Dial { session, .. } => Some(session),
             _ => None,
         });
-        dialled.expect("a --connect address is dialled at once")
+        dialled.expect("the mesh dials a bootstrap address at once")
     }
 }
 
-/// What a peer says of itself that listens at the usual port.
+/// The Hello of a peer that listens on the usual port.
 pub fn hello() -> Hello {
     Hello {
         instance: 1,
@@ -274,7 +281,7 @@ pub fn hello() -> Hello {
     }
 }
 
-/// The dials among the outputs: which, where, and who must be there.
+/// The dials among the outputs: session, address and expected peer.
 pub fn dialled(outputs: &[Output]) -> Vec<(SessionId, DialAddr, Expected)> {
     let dial = |output: &Output| match output {
         Output::Dial { session, addr, expected, .. } => Some((*session, addr.clone(), *expected)),
@@ -287,7 +294,7 @@ pub fn dials_to(outputs: &[Output], peer: PeerId) -> usize {
     dialled(outputs).iter().filter(|(.., expected)| *expected == Expected::Peer(peer)).count()
 }
 
-/// The messages among the outputs that are sent at once, and on which session.
+/// The messages among the outputs, with their sessions.
 pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     let send = |output| match output {
         &Output::Send { session, ref message } => Some((session, message)),
@@ -296,7 +303,7 @@ pub fn sent(outputs: &[Output]) -> Vec<(SessionId, &Message)> {
     outputs.iter().filter_map(send).collect()
 }
 
-/// The peers on the lists among the outputs.
+/// The records on the lists among the outputs.
 pub fn listed(outputs: &[Output]) -> Vec<PeerRecord> {
     let records = |(_, message): (SessionId, &Message)| match message {
         Message::Peers { records, .. } => records.clone(),
@@ -313,7 +320,7 @@ pub fn dials(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
 }
 
-pub fn asks_for_a_list(outputs: &[Output]) -> bool {
+pub fn requests_list(outputs: &[Output]) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Send { message: Message::PeersRequest, .. }))
 }
 
@@ -325,7 +332,7 @@ pub fn drains(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.iter().any(|output| matches!(output, Output::DrainUnread { session, .. } if *session == wanted))
 }
 
-pub fn told(outputs: &[Output]) -> Vec<Event> {
+pub fn events_of(outputs: &[Output]) -> Vec<Event> {
     let event = |output: &Output| match output {
         Output::Notify(event) => Some(event.clone()),
         _ => None,

@@ -1,26 +1,30 @@
-//! Deterministic simulation of the mesh: many [`Mesh`](p2p_gossip::internals::mesh::Mesh) machines, one virtual
-//! clock, one seed, and a network that is shaped like TCP and broken on purpose.
+//! Deterministic simulation: many [`Mesh`](p2p_gossip::internals::mesh::Mesh) state machines, one virtual clock, one
+//! seed, and a network that behaves like TCP and has injected faults.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `clock.rs` | virtual time, and clocks that run fast or slow |
-//! | `faults.rs` | what may go wrong, as one struct |
-//! | `scenario.rs` | who starts when, and which fault happens when |
-//! | `stories.rs` | stories that leave a few words to a seed |
-//! | `world.rs` | the queue of events and everything that exists |
+//! | `faults.rs` | the faults of a run, and the random choice among them |
+//! | `scenario.rs` | a scenario: nodes, faults and a script |
+//! | `random_scenario.rs` | the scenario of a seed |
+//! | `stories.rs` | scenarios with a fixed plot; a seed varies the details |
+//! | `world.rs` | the event queue and the state of a run |
+//! | `trace.rs` | the hash of a run and its last notes |
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
-//! | `session.rs` | what a session's thread does, as `src/session.rs` does it |
-//! | `process.rs` | what a coordinator does, as `src/coordinator.rs` does it; crashes, pauses |
-//! | `adversary.rs` | lists of peers as a liar tells them |
-//! | `oracle.rs` | what one node should be doing, judged from outside |
-//! | `checks.rs` | the invariants |
-//! | `convergence.rs` | the time after the last fault: the mesh becomes whole, and stays whole |
-//! | `mesh_harness.rs` | one mesh alone, for rules that many nodes would make up for |
-//! | `rules/` | (a part of the tests only) the rules one by one, on one mesh alone |
+//! | `session.rs` | a session's thread, as `src/session.rs` runs it |
+//! | `process.rs` | a process: its coordinator, crashes, pauses |
+//! | `adversary.rs` | the false lists of peers that a liar sends |
+//! | `oracle.rs` | the expected state of one node, derived from its inputs and outputs |
+//! | `checks/` | the invariants |
+//! | `convergence.rs` | the time after the last fault: the mesh becomes whole and stays whole |
+//! | `mesh_harness.rs` | one mesh alone, for rules that a run of many nodes does not test |
+//! | `rules/` | the tests of those rules (only in the test target) |
 //! | `shrink.rs` | the smallest set of faults that still fails |
-//! | `scale.rs` | what a full mesh of hundreds costs |
+//! | `scale.rs` | the cost of a mesh of hundreds of nodes |
+//!
+//! A mesh is *whole* when every two of its nodes have one session that both use.
 
-// Two programs use these modules, the tests and the explorer; neither uses everything.
+// The tests and the explorer use these modules; neither uses all of them.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod adversary;
@@ -32,9 +36,11 @@ pub mod mesh_harness;
 pub mod net;
 pub mod oracle;
 pub mod process;
+pub mod random_scenario;
 pub mod scale;
 pub mod scenario;
 pub mod session;
 pub mod shrink;
 pub mod stories;
+pub mod trace;
 pub mod world;

@@ -1,5 +1,5 @@
-//! Connections as TCP has them: in order, delayed, cut, stalled, reset, half-open; never reordered,
-//! and lost only with the connection.
+//! Simulated TCP connections. They may be delayed, cut, stalled, reset or half-open, but never reorder data, and lose
+//! data only when they end.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use super::session::{Limit, Thread};
 use super::world::{Event, World};
 
 pub type ConnId = usize;
-/// Which end: 0 has dialled, 1 has accepted.
+/// One end of a connection: 0 dialled, 1 accepted.
 pub type Side = usize;
 
-/// When a kernel repeats an attempt to connect that was not answered.
+/// Time after which a kernel repeats an unanswered connection attempt.
 const SYN_AGAIN: Micros = SECOND;
 
 #[derive(Debug)]
 pub enum Packet {
     ClientHello,
-    /// The server's part of the handshake: proves who it is.
+    /// The server's part of the handshake, which proves its peer id.
     ServerHello(PeerId),
-    /// The client's proof.
+    /// The client's part of the handshake, which proves its peer id.
     Finished(PeerId),
     /// Bytes above TLS.
     Bytes(Vec<u8>),
@@ -32,11 +32,14 @@ pub enum Packet {
     Rst,
 }
 
-/// Packets under way in one direction.
+/// The packets on their way in one direction.
 #[derive(Debug, Default)]
 pub struct Direction {
+    /// Each packet with its time of arrival.
     pub queue: VecDeque<(Micros, Packet)>,
+    /// The latest time of arrival so far; a later packet does not overtake.
     last_at: Micros,
+    /// Nothing arrives before this time.
     pub blocked_until: Micros,
 }
 
@@ -44,7 +47,7 @@ pub struct Direction {
 pub struct End {
     pub proc: Option<ProcId>,
     pub slot: Option<Slot>,
-    /// Whether the kernel still has the socket.
+    /// Whether the kernel still has this end's socket.
     pub open: bool,
     pub fin_sent: bool,
     pub thread: Option<Thread>,
@@ -55,18 +58,19 @@ pub struct Conn {
     pub ends: [End; 2],
     /// Direction `n` leads away from end `n`.
     pub ways: [Direction; 2],
+    /// The dialled address.
     pub addr: SocketAddr,
-    /// Where the dialling end comes from.
+    /// The source address of the dialling end.
     pub source: SocketAddr,
     pub established: bool,
-    /// Pings sent by each end and not yet delivered: number and when.
+    /// Pings sent by each end and not yet delivered: sequence number and time of sending.
     pub pings: [VecDeque<(u64, Micros)>; 2],
-    /// Something was done to it that may lose what was sent.
-    pub rough: bool,
+    /// A fault may have lost data of this connection, so its pings are not checked.
+    pub disturbed: bool,
 }
 
 impl World {
-    /// Whether nothing gets from one end to the other now.
+    /// Whether no packet from this end reaches the other now.
     fn is_cut(&self, conn: ConnId, side: Side) -> bool {
         let ends = &self.conns[conn].ends;
         match (ends[side].slot, ends[1 - side].slot) {
@@ -75,14 +79,16 @@ impl World {
         }
     }
 
+    /// Whether a cut separates the slots in this direction.
     pub fn is_path_cut(&self, from: Slot, to: Slot) -> bool {
         from != to && self.cuts[from * self.slots.len() + to] > 0
     }
 
+    /// The delay of the next packet.
     pub fn delay(&mut self) -> Micros {
         let faults = &self.scenario.faults;
         let mut delay = faults.latency_us + self.rng.u64(0..=faults.jitter_us);
-        if faults.resent_permille > 0 && !self.convergence && self.rng.u32(..1000) < faults.resent_permille {
+        if faults.resent_permille > 0 && !self.faults_ended && self.rng.u32(..1000) < faults.resent_permille {
             delay += faults.resent_ms * MS;
         }
         delay
@@ -103,7 +109,7 @@ impl World {
             source,
             established: false,
             pings: [VecDeque::new(), VecDeque::new()],
-            rough: false,
+            disturbed: false,
         });
         self.procs[proc].conns.insert((conn, 0));
         self.send_syn(conn, 0);
@@ -112,7 +118,7 @@ impl World {
 
     fn send_syn(&mut self, conn: ConnId, attempt: u32) {
         let faults = &self.scenario.faults;
-        let lost = !self.convergence && self.rng.u32(..1000) < faults.connect_lost_permille;
+        let lost = !self.faults_ended && self.rng.u32(..1000) < faults.connect_lost_permille;
         if !lost {
             let delay = self.delay();
             self.schedule(self.now + delay, Event::Syn(conn));
@@ -123,44 +129,51 @@ impl World {
     }
 
     pub fn syn_again(&mut self, conn: ConnId) {
-        let waits = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
-        if waits && !self.conns[conn].established {
+        if self.awaits_answer(conn) {
             self.send_syn(conn, 1);
         }
     }
 
-    /// An attempt to connect reaches the other machine, if it does.
+    /// Whether the dialler still waits for an answer to its connection attempt.
+    fn awaits_answer(&self, conn: ConnId) -> bool {
+        let connecting = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
+        connecting && !self.conns[conn].established
+    }
+
+    /// A connection attempt reaches the other machine, if the machine exists and no cut is in between.
     pub fn syn_arrives(&mut self, conn: ConnId) {
-        let waits = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
-        if !waits || self.conns[conn].established {
+        if !self.awaits_answer(conn) {
             return;
         }
         let refuse =
-            !self.convergence && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
+            !self.faults_ended && self.rng.u32(..1000) < self.scenario.faults.connect_refused_permille;
         let delay = self.delay();
-        match self.conns[conn].ends[1].slot {
-            // No such machine: half of these addresses say so.
-            None => {
-                if self.conns[conn].addr.port().is_multiple_of(2) {
-                    self.schedule(self.now + delay, Event::Refused(conn));
-                }
+        let Some(slot) = self.conns[conn].ends[1].slot else {
+            // No machine has this address. Half of these addresses refuse, the others do not answer.
+            if self.conns[conn].addr.port().is_multiple_of(2) {
+                self.schedule(self.now + delay, Event::Refused(conn));
             }
-            Some(_) if self.is_cut(conn, 0) || self.is_cut(conn, 1) => {}
-            Some(slot) => match self.slots[slot].proc {
-                Some(proc) if self.procs[proc].is_listening() && !refuse => {
-                    self.conns[conn].established = true;
-                    self.conns[conn].ends[1].proc = Some(proc);
-                    self.conns[conn].ends[1].open = true;
-                    self.procs[proc].conns.insert((conn, 1));
-                    self.schedule(self.now + delay, Event::SynAck(conn));
-                    self.on_thread(proc, Deferred::Accept(conn));
-                }
-                _ => self.schedule(self.now + delay, Event::Refused(conn)),
-            },
+            return;
+        };
+        if self.is_cut(conn, 0) || self.is_cut(conn, 1) {
+            return;
+        }
+        match self.slots[slot].proc.filter(|&proc| self.procs[proc].is_listening() && !refuse) {
+            Some(proc) => self.establish(conn, proc, delay),
+            None => self.schedule(self.now + delay, Event::Refused(conn)),
         }
     }
 
-    /// Puts a packet on its way.
+    fn establish(&mut self, conn: ConnId, listener: ProcId, delay: Micros) {
+        self.conns[conn].established = true;
+        self.conns[conn].ends[1].proc = Some(listener);
+        self.conns[conn].ends[1].open = true;
+        self.procs[listener].conns.insert((conn, 1));
+        self.schedule(self.now + delay, Event::SynAck(conn));
+        self.on_thread(listener, Deferred::Accept(conn));
+    }
+
+    /// Sends a packet to the other end.
     pub fn transmit(&mut self, conn: ConnId, side: Side, packet: Packet) {
         if self.conns[conn].ends[side].fin_sent && !matches!(packet, Packet::Rst) {
             return;
@@ -173,14 +186,14 @@ impl World {
         way.last_at = at;
         way.queue.push_back((at, packet));
         if cut {
-            // Sent again once the path is back.
-            self.conns[conn].rough = true;
+            // The kernel sends it again once the path has healed.
+            self.conns[conn].disturbed = true;
         } else {
             self.schedule(at, Event::Arrive(conn, side));
         }
     }
 
-    /// Whatever is due in this direction arrives.
+    /// Delivers the packets that are due in this direction.
     pub fn arrive(&mut self, conn: ConnId, side: Side) {
         let to = 1 - side;
         loop {
@@ -190,14 +203,14 @@ impl World {
                 return;
             }
             if self.is_cut(conn, side) {
-                self.conns[conn].rough = true;
+                self.conns[conn].disturbed = true;
                 return;
             }
             if let Some(proc) = self.conns[conn].ends[to].proc
                 && self.conns[conn].ends[to].open
                 && self.procs[proc].paused
             {
-                // The kernel has it; the process will see it when it runs again.
+                // The kernel buffers the packet until the process resumes.
                 self.procs[proc].deferred.push(Deferred::Arrive(conn, side));
                 return;
             }
@@ -207,15 +220,15 @@ impl World {
             if self.conns[conn].ends[to].open {
                 self.thread_receives(conn, to, packet);
             } else if !matches!(packet, Packet::Rst | Packet::Fin) && self.conns[conn].ends[side].open {
-                // The kernel knows no such connection (any more).
+                // The kernel does not know this connection.
                 self.transmit(conn, to, Packet::Rst);
             }
-            // The kernel has room again.
+            // The kernel has taken the packet from its queue, so it has room again.
             self.run_thread(conn, side);
         }
     }
 
-    /// A path is back: what was not acknowledged is sent again, sooner or later.
+    /// After a path has healed: the kernels send unacknowledged data again after a random wait.
     pub fn resend_everything_blocked(&mut self) {
         for conn in 0..self.conns.len() {
             for side in 0..2 {
@@ -223,7 +236,7 @@ impl World {
                 if way.queue.is_empty() || way.blocked_until > self.now || self.is_cut(conn, side) {
                     continue;
                 }
-                // What was sent into the cut has no arrival yet.
+                // Data sent during the cut has no arrival event yet.
                 let times: Vec<Micros> = way.queue.iter().map(|(at, _)| *at).collect();
                 if times.iter().any(|at| *at <= self.now) {
                     let wait = self.rng.u64(0..=self.scenario.faults.resend_wait_ms_max * MS);
@@ -237,22 +250,22 @@ impl World {
         }
     }
 
-    /// Nothing arrives in this direction until then.
+    /// Delivers nothing in this direction until this time.
     pub fn block(&mut self, conn: ConnId, side: Side, until: Micros) {
         let way = &mut self.conns[conn].ways[side];
         way.blocked_until = until;
-        self.conns[conn].rough = true;
+        self.conns[conn].disturbed = true;
         self.schedule(until, Event::Arrive(conn, side));
     }
 
-    /// Room in the kernels' buffers.
+    /// Whether the kernels' buffers have room for a frame in this direction.
     pub fn has_room(&self, conn: ConnId, side: Side) -> bool {
         self.conns[conn].ways[side].queue.len() < self.scenario.faults.socket_frames
     }
 
-    /// The connection breaks in the middle: both ends are told, what was under way is lost.
+    /// Resets the connection: both ends learn of it, and the packets on their way are lost.
     pub fn reset(&mut self, conn: ConnId) {
-        self.conns[conn].rough = true;
+        self.conns[conn].disturbed = true;
         for side in 0..2 {
             self.conns[conn].ways[side].queue.clear();
             let at = self.now + self.rng.u64(0..50 * MS);
@@ -264,7 +277,7 @@ impl World {
         }
     }
 
-    /// A time limit of a session's thread, kept in virtual time.
+    /// Sets a time limit of a session's thread.
     pub fn limit(&mut self, conn: ConnId, side: Side, limit: Limit, at: Micros) {
         self.schedule(at, Event::Limit(conn, side, limit));
     }

@@ -1,4 +1,4 @@
-//! What one node should be doing, judged from outside by what goes in and comes out.
+//! The oracle: the expected state of one node, derived from its inputs and outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,58 +12,67 @@ use super::clock::{Micros, SECOND, micros};
 use super::net::{ConnId, Side};
 use super::process::ProcId;
 
+/// The state in which the node must show a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Never met in this life of the process, or forgotten.
+pub enum ExpectedState {
+    /// Never met in this run of the process, or forgotten.
     Stranger,
     Up,
     Down,
     Left,
 }
 
-/// A moment, on a process's own clock as well, and how long it had been held up by then.
+/// A moment in one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
+    /// Virtual time.
     pub at: Micros,
+    /// Time on the process's own clock.
     local: Micros,
+    /// Total stalls of the process until then.
     held: Micros,
+    /// The part of `held` that the mesh must have noticed.
     surely_held: Micros,
 }
 
+/// The expectations of one node about one peer.
 #[derive(Debug)]
-pub struct PeerShadow {
-    pub standing: Standing,
-    /// Since when; of a remembered stranger, since when it has been missed.
+pub struct PeerOracle {
+    pub state: ExpectedState,
+    /// Start of the state; for a restored stranger, the time since which the node misses it.
     pub since: Micros,
-    /// It was met in this life of the process, or is remembered from an earlier one.
+    /// The node met it in this run or restored it from a previous one.
     pub is_known: bool,
-    /// When it was last heard, on the node's own clock, and how long the node had been held up by then.
+    /// Time of its last message, on the node's own clock.
     pub heard: Micros,
+    /// Total stalls of the node at that time.
     pub held_at_heard: Micros,
+    /// The part of them that the mesh must have noticed.
     pub surely_held_at_heard: Micros,
-    /// Since when it has been up without a session.
+    /// Time since which it has been up without a session.
     pub sessionless_since: Option<Micros>,
-    /// Addresses that it showed or said itself.
+    /// Addresses that it used or advertised itself.
     pub first_hand: BTreeSet<DialAddr>,
-    /// Where a handshake with it was completed last, unless another peer was met there since; one
-    /// of these: if a name was dialled, it or what was found behind it.
+    /// The address of the last completed handshake with it, unless another peer answered there since. If a name was
+    /// dialled, both the name and the address behind it.
     pub proven: Vec<DialAddr>,
-    /// Silence after which it is dead.
+    /// The silence after which it is dead.
     pub timeout: Micros,
     /// The last time at which a member listed it as connected.
     pub listed_connected: Option<Micros>,
-    /// Pings of it that were delivered, by the process that sent them.
+    /// Sequence numbers of its delivered pings, by the process that sent them.
     pub delivered: BTreeMap<ProcId, BTreeSet<u64>>,
+    /// Times of the recent dials to it.
     pub dials: Vec<Micros>,
     pub ups: u64,
-    /// It has turned us away, and said nothing since on a session that is open.
+    /// It has refused this node, and has sent nothing on an open session since.
     pub refuses: bool,
 }
 
-impl PeerShadow {
+impl PeerOracle {
     fn new() -> Self {
         Self {
-            standing: Standing::Stranger,
+            state: ExpectedState::Stranger,
             since: 0,
             is_known: false,
             heard: 0,
@@ -90,41 +99,48 @@ pub struct SessionOracle {
     pub side: Side,
     /// The mesh has not closed it.
     pub open: bool,
-    /// Its place in the order in which sessions came up.
+    /// The place of the session in the order in which sessions came up.
     pub order: u64,
 }
 
+/// The expectations of one node.
 #[derive(Debug)]
 pub struct Oracle {
     id: PeerId,
-    pub peers: BTreeMap<PeerId, PeerShadow>,
+    pub peers: BTreeMap<PeerId, PeerOracle>,
     pub sessions: BTreeMap<SessionId, SessionOracle>,
-    /// Dials ordered and not yet answered, and of those the ones given up.
+    /// Dials that have no result yet.
     pub dials: BTreeMap<SessionId, DialAddr>,
-    /// The number of sessions that came up.
+    /// Number of sessions that have come up.
     pub came_up: u64,
+    /// Sessions whose dial the node has cancelled.
     pub cancelled: BTreeSet<SessionId>,
+    /// Number of peers that are up.
     pub up: usize,
+    /// Membership digest of the node and the peers that are up.
     pub digest: u64,
-    /// How long the process stood still, and how much of that the mesh must have noticed.
+    /// Total stalls of the process.
     pub held: Micros,
+    /// The part of them that the mesh must have noticed.
     pub surely_held: Micros,
-    /// Dials allowed now, in millionths, and as of when on the node's own clock.
+    /// Dials that the rate limit allows now, in millionths.
     tokens: u64,
+    /// Time of the last refill, on the node's own clock.
     refilled: Micros,
-    /// Where the input that is being handled came from.
+    /// The connection and end that the current input came from.
     pub input_from: Option<(ConnId, Side)>,
-    /// Session that has just come up and not been refused, what was dialled for it, and the silence
-    /// after which its peer is dead.
+    /// The session that came up with the current input, unless the node refused it.
     pub newest: Option<(PeerId, SessionId)>,
+    /// The address that was dialled for it.
     pub newest_dialled: Option<DialAddr>,
+    /// The silence after which its peer is dead.
     pub newest_timeout: Micros,
-    /// Peers whose sessions came or went in this turn.
+    /// Peers whose sessions or state changed in this turn.
     pub changed: BTreeSet<PeerId>,
-    /// Lost their last session in this turn, without the promise of another.
+    /// Peers that lost their last session in this turn and whose goodbye does not announce another.
     pub must_be_down: Vec<PeerId>,
     pub leaving: bool,
-    /// Who may be a peer now.
+    /// The access lists in force.
     pub access: Access,
 }
 
@@ -154,12 +170,11 @@ impl Oracle {
         }
     }
 
-    pub fn peer(&mut self, id: PeerId) -> &mut PeerShadow {
-        self.peers.entry(id).or_insert_with(PeerShadow::new)
+    pub fn peer(&mut self, id: PeerId) -> &mut PeerOracle {
+        self.peers.entry(id).or_insert_with(PeerOracle::new)
     }
 
-    /// The process begins with this memory. All but those that left are strangers that must be met again before
-    /// they count.
+    /// The process restores these peers. Except for peers that left, they are strangers until the node meets them again.
     pub fn restore(&mut self, known: &[KnownPeer], now: Micros) {
         let own = self.id;
         for known in known.iter().filter(|known| known.id != own) {
@@ -167,18 +182,17 @@ impl Oracle {
             peer.is_known = true;
             peer.since = now.saturating_sub(micros(known.missed));
             if known.left {
-                peer.standing = Standing::Left;
+                peer.state = ExpectedState::Left;
             }
         }
     }
 
     pub fn is_up(&self, id: &PeerId) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.standing == Standing::Up)
+        self.peers.get(id).is_some_and(|peer| peer.state == ExpectedState::Up)
     }
 
-    /// The process stood still for that long, on its own clock.
-    /// The mesh notices the part of it, `sure`, after its next timer was due.
-    pub fn held_up(&mut self, held: Micros, sure: Micros) {
+    /// The process stalled for this time on its own clock. The mesh surely notices the part after its next timer was due.
+    pub fn stalled(&mut self, held: Micros, sure: Micros) {
         self.held += held;
         if Duration::from_micros(sure) >= STALL_MIN {
             self.surely_held += sure;
@@ -189,7 +203,7 @@ impl Oracle {
         Moment { at, local, held: self.held, surely_held: self.surely_held }
     }
 
-    /// News may be late, and older than what was heard meanwhile.
+    /// The node received a message of this peer at this moment. Reports may be out of order, so the latest counts.
     pub fn heard(&mut self, id: PeerId, moment: Moment) {
         let peer = self.peer(id);
         if moment.local >= peer.heard {
@@ -199,26 +213,26 @@ impl Oracle {
         }
     }
 
-    /// One more dial; whether that is allowed.
+    /// Counts one more dial. Returns whether the rate limit allows it.
     pub fn take_token(&mut self, local: Micros) -> bool {
         let refill = local.saturating_sub(self.refilled) * u64::from(DIALS_PER_SECOND);
         self.refilled = local;
-        // One more than the limit: the mesh may count in other steps.
+        // One more than the limit, because the mesh may round differently.
         self.tokens = (self.tokens + refill).min((u64::from(DIALS_BURST) + 1) * 1_000_000);
         let left = self.tokens.checked_sub(1_000_000);
         self.tokens = left.unwrap_or(0);
         left.is_some()
     }
 
-    pub fn set_standing(&mut self, id: PeerId, standing: Standing, now: Micros) {
+    pub fn set_state(&mut self, id: PeerId, state: ExpectedState, now: Micros) {
         let was = self.is_up(&id);
-        let is = standing == Standing::Up;
+        let is = state == ExpectedState::Up;
         if was != is {
             self.digest ^= membership_digest([&id]);
             self.up = if is { self.up + 1 } else { self.up - 1 };
         }
         let peer = self.peer(id);
-        peer.standing = standing;
+        peer.state = state;
         peer.since = now;
         peer.sessionless_since = None;
         peer.ups += u64::from(is);
@@ -236,11 +250,12 @@ impl Oracle {
         self.sessions.get(session).map_or(0, |session| session.order)
     }
 
-    /// What a peer may at most be silent for, beyond its timeout.
+    /// The longest additional silence of a peer because of this node's stalls.
     pub fn patience(&self, id: &PeerId) -> Micros {
         self.peers.get(id).map_or(0, |peer| self.held - peer.held_at_heard)
     }
 
+    /// The shortest additional silence of a peer because of this node's stalls.
     pub fn least_patience(&self, id: &PeerId) -> Micros {
         self.peers.get(id).map_or(0, |peer| self.surely_held - peer.surely_held_at_heard)
     }
@@ -250,8 +265,8 @@ impl Oracle {
     }
 }
 
-/// Dials to one peer within ten seconds: 4 for each of its addresses until the backoff has reached
-/// its cap, then one in 1.5 s at least; lists and restarts start that over now and then.
+/// Most dials to one peer within `DIALS_WINDOW`: 4 for each of its addresses until the backoff has reached its cap, then
+/// one in 1.5 s at most. Lists and restarts sometimes reset the backoff.
 pub const DIALS_TO_ONE_PEER_MAX: usize = 60;
 pub const DIALS_WINDOW: Micros = 10 * SECOND;
 

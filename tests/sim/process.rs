@@ -24,7 +24,7 @@ use super::world::{self, World};
 
 pub type ProcId = usize;
 
-/// What a stopped process finds when it runs again.
+/// What a suspended process finds when it runs again.
 #[derive(Debug)]
 pub enum Deferred {
     Accept(ConnId),
@@ -42,7 +42,7 @@ pub struct Process {
     /// `None` while it is lent out.
     pub driver: Option<Driver>,
     pub exchange: Arc<HelloExchange>,
-    /// What its sessions tell with heartbeats and acknowledgements.
+    /// What its sessions state with heartbeats and acknowledgements.
     pub vitals: Vitals,
     pub config: Config,
     pub clock: Clock,
@@ -163,7 +163,8 @@ impl World {
         self.want_turn(proc, self.now);
     }
 
-    /// What a node says of where it is: its name, what others need, sometimes what they see anyway.
+    /// The addresses that a node advertises: its name if it has one, else its address if others need it, and sometimes
+    /// its address although others see it anyway.
     fn advertised(&mut self, slot: Slot) -> Vec<DialAddr> {
         let wants_to = self.rng.bool();
         let addr = self.slots[slot].addr;
@@ -175,7 +176,7 @@ impl World {
         }
     }
 
-    /// The process is gone; its kernel closes what it had open, unless the machine is gone, too.
+    /// Ends the process. Its kernel closes its sockets, unless the machine is gone, too.
     pub fn stop(&mut self, proc: ProcId, kernel_closes: bool) {
         self.note(|| format!("p{proc} is gone"));
         let process = &mut self.procs[proc];
@@ -187,7 +188,7 @@ impl World {
         let conns = std::mem::take(&mut process.conns);
         self.slots[process.slot].proc = None;
         for (conn, side) in conns {
-            self.conns[conn].rough = true;
+            self.conns[conn].disturbed = true;
             self.conns[conn].ends[side].thread = None;
             if kernel_closes {
                 let last = if self.rng.bool() { Packet::Fin } else { Packet::Rst };
@@ -204,7 +205,7 @@ impl World {
         }
         self.note(|| format!("p{proc} leaves"));
         for (conn, _) in self.procs[proc].conns.clone() {
-            self.conns[conn].rough = true;
+            self.conns[conn].disturbed = true;
         }
         self.drive(proc, |driver, node| driver.leave(node));
         self.want_turn(proc, self.now);
@@ -216,7 +217,7 @@ impl World {
             process.paused = true;
             process.paused_since = self.now;
             for (conn, _) in self.procs[proc].conns.clone() {
-                self.conns[conn].rough = true;
+                self.conns[conn].disturbed = true;
             }
             self.note(|| format!("p{proc} is stopped"));
         }
@@ -231,10 +232,10 @@ impl World {
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
         let due = process.mesh().poll_timeout();
         let late = due.map_or(Duration::ZERO, |at| process.clock.local(now).saturating_duration_since(at));
-        process.oracle.held_up(held, micros(late).min(held));
+        process.oracle.stalled(held, micros(late).min(held));
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
-        // Threads wake in any order, each connection's data in its own.
+        // Threads continue one after another, in the order in which their events came.
         let mut at = now;
         for late in deferred {
             at += self.rng.u64(0..=100);
@@ -254,12 +255,12 @@ impl World {
         self.want_turn(proc, at);
     }
 
-    /// The slot refuses only these peers from now on, also after a restart.
+    /// The node of this slot refuses exactly these peers from now on, also after a restart.
     pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
         let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
         let access = Access { deny, ..Access::default() };
         let running = self.slots[slot].proc;
-        // A process that stands still hears no signal.
+        // A suspended process handles no signal.
         let is_deaf = running.is_some_and(|proc| self.procs[proc].paused);
         if self.slots[slot].access == access || is_deaf {
             return;
@@ -273,7 +274,7 @@ impl World {
         }
     }
 
-    /// Something for a thread of this process: now, or when it runs again.
+    /// Lets a thread of this process handle something: now, or once the process is resumed.
     pub fn on_thread(&mut self, proc: ProcId, what: Deferred) {
         if self.procs[proc].paused {
             self.procs[proc].deferred.push(what);
@@ -288,7 +289,7 @@ impl World {
         }
     }
 
-    /// The coordinator shall run at this time, unless it does so earlier.
+    /// Schedules a turn of the coordinator at this time, unless an earlier one is scheduled.
     pub fn want_turn(&mut self, proc: ProcId, at: Micros) {
         if self.procs[proc].turn_at.is_none_or(|turn| at < turn) {
             self.procs[proc].turn_at = Some(at);
@@ -296,7 +297,7 @@ impl World {
         }
     }
 
-    /// One turn of the coordinator: that of the driver, which the coordinator's thread calls, too.
+    /// One turn of the coordinator. The driver runs it, as it does in the coordinator's thread.
     pub fn turn(&mut self, proc: ProcId) {
         if self.procs[proc].turn_at != Some(self.now) {
             return;
@@ -334,7 +335,7 @@ impl World {
     /// The IP address of a name, as the session's thread gets it from its resolver.
     fn look_up(&mut self, addr: &DialAddr) -> Option<SocketAddr> {
         let lost_permille = self.scenario.faults.lookup_lost_permille;
-        let asks = addr.socket().is_none() && lost_permille > 0 && !self.convergence;
+        let asks = addr.socket().is_none() && lost_permille > 0 && !self.faults_ended;
         if asks && self.rng.u32(..1000) < lost_permille {
             return None;
         }
@@ -426,7 +427,7 @@ impl Effects for Node<'_> {
         }
         let sent = self.world.put(conn, side, Request::Send(frame));
         if sent.is_err() {
-            self.world.conns[conn].rough = true;
+            self.world.conns[conn].disturbed = true;
             let proc = self.proc;
             self.world.note(|| format!("p{proc} ← {session} c{conn} is too slow"));
         }
@@ -466,7 +467,7 @@ impl Effects for Node<'_> {
             return Ok(());
         };
         let closed = self.world.put(conn, side, Request::Bye(reason));
-        self.world.conns[conn].rough |= closed.is_err();
+        self.world.conns[conn].disturbed |= closed.is_err();
         closed
     }
 

@@ -1,12 +1,14 @@
-//! What a full mesh of many nodes costs: all join through one, in virtual time.
+//! The cost of forming a mesh of many nodes, in virtual time. All nodes join through the first.
 
 use super::clock::{MS, Micros, SECOND};
 use super::scenario::{Action, Restart, Scenario};
 use super::world::World;
 
+/// The cost of one formation.
 #[derive(Clone, Debug)]
 pub struct Cost {
     pub nodes: usize,
+    /// Time from the first start until the mesh was whole.
     pub whole_after: Micros,
     pub messages_per_node: f64,
     pub lists_per_node: f64,
@@ -15,21 +17,21 @@ pub struct Cost {
     pub handshakes_per_pair: f64,
 }
 
-/// `nodes` nodes start within `spread` and join through the first; measured until the mesh is whole. On a
-/// machine that is busy with that, threads tell each other things up to `hop` later.
+/// Measures a run until the mesh is whole. `nodes` nodes start within `spread`. `hop` is the longest delay between
+/// threads, which grows on a busy machine.
 pub fn formation(seed: u64, nodes: usize, spread: Micros, hop: Micros) -> Cost {
     let mut scenario = Scenario::new(seed, nodes);
     let mut rng = fastrand::Rng::with_seed(seed);
     scenario.script = (0..nodes)
         .map(|slot| (if slot == 0 { 0 } else { rng.u64(..=spread) }, Action::Start(slot, Restart::SAME)))
         .collect();
-    scenario.script.push((spread, Action::Converged));
+    scenario.script.push((spread, Action::EndFaults));
     scenario.stay = 0;
     scenario.faults.ping_period_ms = 5_000;
     scenario.faults.thread_hop_us = hop;
     let mut world = World::new(scenario);
     world.count_bytes = true;
-    world.waits_only_until_whole = true;
+    world.stops_when_whole = true;
     match world.run() {
         Ok(outcome) => {
             let per_node = |total: u64| total as f64 / nodes as f64;
@@ -48,6 +50,7 @@ pub fn formation(seed: u64, nodes: usize, spread: Micros, hop: Micros) -> Cost {
     }
 }
 
+/// Prints a Markdown table of the costs of growing meshes, up to `SCALE` nodes.
 pub fn table() {
     println!(
         "| nodes | start within, s | whole after, s | handshakes a pair | dials a node | messages a node | lists sent a node | KiB sent a node |"

@@ -1,5 +1,5 @@
-//! The thread of a session: it connects and completes the TLS handshake, which is simulated, and then drives the
-//! session's [`Protocol`] over a byte pipe, as the real thread does over a socket.
+//! The thread of a session. It connects and completes a simulated TLS handshake. Then it drives the session's
+//! [`Protocol`] over a byte pipe, as the real thread does over a socket.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -44,14 +44,16 @@ pub struct Thread {
     pub stage: Stage,
     pub expected: Expected,
     pub outbox: VecDeque<Request>,
-    /// The coordinator's requests that need no room in the outbox.
+    /// The coordinator requests a heartbeat. This takes no room in the outbox.
     is_heartbeat_wanted: bool,
+    /// The coordinator requests the unread messages. This takes no room in the outbox.
     is_drain_wanted: bool,
     /// Whether the coordinator holds the other end of the outbox.
     pub has_handle: bool,
     pub started: Micros,
-    /// Bytes that the kernel has not taken, and whether this direction closes after them.
+    /// Bytes that the kernel has not taken yet.
     unsent: Vec<u8>,
+    /// Whether this direction closes after the unsent bytes.
     closes: bool,
     /// The deadline for which a [`Limit::Protocol`] is scheduled.
     deadline: Option<Micros>,
@@ -159,7 +161,7 @@ impl World {
         }
     }
 
-    /// Ends the thread: its socket is closed and its last event reported.
+    /// Ends the thread: closes its socket and reports its last event.
     pub fn end(&mut self, conn: ConnId, side: Side, last: Option<SessionEvent>) {
         self.note(|| format!("c{conn} ends at its end {side}: {last:?}"));
         let thread = self.conns[conn].ends[side].thread.take();
@@ -290,7 +292,7 @@ impl World {
         let was_up = protocol.is_up();
         protocol.handle_timeout(now);
         // A deadline that ends a session may lose what was sent.
-        self.conns[conn].rough |= was_up && !protocol.is_up();
+        self.conns[conn].disturbed |= was_up && !protocol.is_up();
         loop {
             let is_done = self.write(conn, side, protocol, &mut thread.unsent, &mut thread.closes);
             protocol.handle_transmitted(now, is_done);
@@ -342,13 +344,13 @@ impl World {
             self.transmit(conn, side, Packet::Bytes(std::mem::take(unsent)));
         }
         if *closes {
-            // Sends nothing if it has been sent.
+            // `transmit` sends a Fin once only.
             self.transmit(conn, side, Packet::Fin);
         }
         true
     }
 
-    /// The coordinator puts a request into an outbox, and wakes the thread.
+    /// Puts a request of the coordinator into the outbox of a session and wakes its thread.
     pub fn put(&mut self, conn: ConnId, side: Side, request: Request) -> Result<(), OutboxFull> {
         let most = self.scenario.faults.outbox_frames;
         let Some(thread) = &mut self.conns[conn].ends[side].thread else {
@@ -393,18 +395,18 @@ impl World {
         thread.has_handle = false;
         match thread.protocol() {
             Some(protocol) => {
-                // Messages of the peer that are under way are lost.
+                // Messages of the peer that have not arrived yet are lost.
                 let is_closing = protocol.is_up() && !protocol.is_open();
-                self.conns[conn].rough |= is_closing;
+                self.conns[conn].disturbed |= is_closing;
                 self.run_thread(conn, side);
             }
             None => self.cancel(conn, side),
         }
     }
 
-    /// One end closes without a goodbye, as a session's thread does that panicked.
+    /// Closes one end without a goodbye, as if its session's thread had panicked.
     pub fn close_one_sided(&mut self, conn: ConnId, side: Side) {
-        self.conns[conn].rough = true;
+        self.conns[conn].disturbed = true;
         if self.conns[conn].ends[side].thread.as_ref().is_some_and(Thread::is_open) {
             self.end(conn, side, Some(SessionEvent::Down(DisconnectReason::Closed)));
         }

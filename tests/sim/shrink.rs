@@ -1,11 +1,11 @@
-//! The smallest set of faults that still breaks the same invariant: kinds are left out one by one,
-//! then nodes, for as long as it fails.
+//! Finds the smallest set of faults that still breaks the same invariant: leaves out kinds of faults and nodes one by
+//! one for as long as the run fails.
 
 use super::faults::Faults;
 use super::scenario::Scenario;
 use super::world::{Violation, World};
 
-/// Runs at most; each is short.
+/// Most runs of one search; each takes milliseconds.
 const RUNS_MAX: usize = 300;
 
 pub struct Smallest {
@@ -14,6 +14,7 @@ pub struct Smallest {
     pub violation: Violation,
 }
 
+/// `None` if the run with all faults does not break the invariant.
 pub fn shrink(seed: u64, nodes: usize, faults: &Faults, invariant: &'static str) -> Option<Smallest> {
     let mut runs = 0;
     let mut fails = |nodes: usize, faults: &Faults| {
@@ -22,7 +23,7 @@ pub fn shrink(seed: u64, nodes: usize, faults: &Faults, invariant: &'static str)
             return None;
         }
         let scenario = Scenario::random_with(seed, nodes, faults.clone());
-        World::new(scenario).in_words(false).run().err().filter(|found| found.invariant == invariant)
+        World::new(scenario).with_notes(false).run().err().filter(|found| found.invariant == invariant)
     };
     let violation = fails(nodes, faults)?;
     let mut smallest = Smallest { nodes, faults: faults.clone(), violation };
@@ -33,9 +34,9 @@ pub fn shrink(seed: u64, nodes: usize, faults: &Faults, invariant: &'static str)
                 smaller = fails(fewer, &smallest.faults).map(|found| (fewer, smallest.faults.clone(), found));
             }
         }
-        for (_, less) in smallest.faults.each_without_one() {
+        for (_, simpler) in smallest.faults.simpler_variants() {
             if smaller.is_none() {
-                smaller = fails(smallest.nodes, &less).map(|found| (smallest.nodes, less, found));
+                smaller = fails(smallest.nodes, &simpler).map(|found| (smallest.nodes, simpler, found));
             }
         }
         match smaller {
@@ -45,12 +46,12 @@ pub fn shrink(seed: u64, nodes: usize, faults: &Faults, invariant: &'static str)
     }
 }
 
-/// What a failing seed has to say.
+/// The report on a seed that fails; `None` if it passes.
 pub fn report(seed: u64) -> Option<String> {
     let scenario = Scenario::random(seed);
     let nodes = scenario.nodes - scenario.faults.liars as usize - scenario.faults.clones as usize;
     let faults = scenario.faults.clone();
-    let violation = World::new(scenario).in_words(false).run().err()?;
+    let violation = World::new(scenario).with_notes(false).run().err()?;
     let mut text = format!(
         "seed {seed}: invariant {} broken at {:.6} s\n  {}\n  {nodes} nodes, faults: {}\n",
         violation.invariant,

@@ -1,6 +1,6 @@
-//! The mesh in the simulator: fixed seeds, and stories of what went wrong once or must not.
+//! The tests of the mesh in the simulator: fixed seeds and hand-written scenarios.
 //!
-//! `make sim SEEDS=100000` explores more seeds, `make sim SEED=n` shows one (see `tests/sim`).
+//! `make sim SEEDS=100000` explores more seeds, `make sim SEED=n` replays one. `mod.rs` lists the simulator's files.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -8,25 +8,15 @@ mod rules;
 #[path = "mod.rs"]
 mod sim;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HEARTBEAT};
+use p2p_gossip::internals::limits::CONNECT_TIMEOUT;
 use p2p_gossip::internals::mesh::backoff::{CAP, CAP_LONG};
-use p2p_gossip::internals::mesh::{self, DisconnectReason, Input, SessionId};
-use p2p_gossip::internals::wire::ByeReason;
-use p2p_gossip::{DownReason, Event, PeerId};
 use sim::clock::{MS, SECOND, micros};
-use sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, asks_for_a_list, closes, dials, id, told};
 use sim::scenario::{Action, DAY, Restart, Scenario};
 use sim::stories;
 use sim::world::{Outcome, World};
 
-const ONE_SECOND: Duration = Duration::from_secs(1);
-
 fn run(scenario: Scenario) -> Outcome {
-    let words = World::new(scenario).in_words(false).run();
-    words.unwrap_or_else(|found| {
+    World::new(scenario).with_notes(false).run().unwrap_or_else(|found| {
         let notes = found.last_notes.join("\n");
         panic!("{notes}\ninvariant {} broken at {} µs: {}", found.invariant, found.at, found.detail)
     })
@@ -50,10 +40,10 @@ fn invariants_hold_for_other_random_seeds() {
     run_seeds(1_000..1_060);
 }
 
-/// Makes a test of each seed that once broke an invariant; its name says what did not hold then.
+/// Makes a test of each seed that once broke an invariant; the name states the behaviour that was missing.
 ///
-/// The simulator has changed since, and with it the world that a seed makes: what each seed found has a test of
-/// its own as well, below, in `rules/` or beside the code.
+/// A seed's scenario changes with the simulator, so each fault that a seed found also has a direct test, here, in
+/// `rules/` or beside the code.
 macro_rules! seeds_that_once_failed {
     ($($name:ident: $seed:literal,)*) => {
         mod seeds_that_once_failed {
@@ -72,7 +62,7 @@ seeds_that_once_failed! {
     refused_node_waits_a_minute_at_its_connect_address: 80,
     // Three hundred invented peers kept two real ones from meeting for 56 s.
     invented_peers_do_not_delay_meeting_a_real_peer: 2_150,
-    // Four dead addresses, listed first, left no room for what honest peers said later.
+    // Four dead addresses, listed first, left no room for the addresses that honest peers listed later.
     first_lie_about_a_stranger_does_not_hide_its_address: 2_547,
     // Each dead address that a liar listed for a lost peer was dialled before the peer's own.
     false_addresses_do_not_delay_dialling_a_lost_peer: 3_351,
@@ -80,7 +70,7 @@ seeds_that_once_failed! {
     late_handshake_of_a_dead_process_does_not_lock_out_its_successor: 7_468,
     // The node that such a late handshake displaced waited a minute, and no node knew its address.
     displaced_node_returns_within_seconds: 12_738,
-    // The addresses of invented peers led to the real peer, whose turn to be dialled came last.
+    // The addresses of invented peers led to the real peer, which the node dialled last.
     peer_found_at_an_invented_address_is_dialled_next: 27_030,
     // The session's answer to a probe came after the goodbye, and the session was closed again.
     probe_answered_after_the_goodbye_closes_nothing_twice: 149_911,
@@ -111,12 +101,12 @@ fn partition_heals_within_the_backoff() {
     for seed in 0..10 {
         let healed = run(Scenario::new(seed, 8)
             .split_ms(2_000, 30_000, &[0, 1, 2, 3], &[4, 5, 6, 7])
-            .converged_by_ms(30_000));
+            .faults_end_at_ms(30_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
 
-/// Once, with real processes, it took 52 s; the simulator has never seen it take longer than this.
+/// A run of real processes once took 52 s; no simulated run has taken longer than this limit.
 #[test]
 fn changed_halves_heal_as_fast_as_unchanged_ones() {
     for seed in 0..25 {
@@ -127,7 +117,7 @@ fn changed_halves_heal_as_fast_as_unchanged_ones() {
 
 #[test]
 fn unmet_peers_meet_soon_after_the_network_lets_them() {
-    // The last took 10.5 s, because no node asked again about peers that it could not reach.
+    // Seed 7436 took 10.5 s, because no node asked again about peers that it could not reach.
     for seed in (0..25).chain([7_436]) {
         let found = run(stories::strangers_apart(seed));
         assert!(found.healed_after <= micros(CONNECT_TIMEOUT + CAP) + 2 * SECOND, "seed {seed}: {found:?}");
@@ -136,12 +126,12 @@ fn unmet_peers_meet_soon_after_the_network_lets_them() {
 
 #[test]
 fn long_partition_is_dialled_rarely_and_still_heals() {
-    // Eleven minutes: every pair is dialled every ten seconds, and one healed link brings the rest.
-    let half_hour = 11 * 60_000;
-    let mut scenario = Scenario::new(5, 4).split_ms(2_000, half_hour, &[0, 1], &[2, 3]);
-    scenario = scenario.at_ms(half_hour + 20_000, Action::Converged);
+    // After eleven minutes nodes dial each lost peer every ten seconds, and the first new session restores the others.
+    let healed_at = 11 * 60_000;
+    let mut scenario = Scenario::new(5, 4).split_ms(2_000, healed_at, &[0, 1], &[2, 3]);
+    scenario = scenario.at_ms(healed_at + 20_000, Action::EndFaults);
     let healed = run(scenario);
-    assert!(healed.healed_after < micros(CAP), "healed before the watch began, {CAP_LONG:?} at most");
+    assert!(healed.healed_after < micros(CAP), "the mesh heals within {CAP_LONG:?}, before the faults end");
 }
 
 #[test]
@@ -151,7 +141,7 @@ fn one_way_failure_is_survived() {
         run(Scenario::new(seed, 5)
             .at_ms(2_000, Action::Cut { from: from.clone(), to: to.clone() })
             .at_ms(12_000, Action::Heal { from, to })
-            .converged_by_ms(12_000));
+            .faults_end_at_ms(12_000));
     }
 }
 
@@ -161,7 +151,7 @@ fn power_loss_with_half_open_connections_is_survived() {
         run(Scenario::new(seed, 5)
             .at_ms(3_000, Action::PowerOff(2))
             .at_ms(4_000, Action::Start(2, Restart::SAME))
-            .converged_by_ms(4_000));
+            .faults_end_at_ms(4_000));
     }
 }
 
@@ -171,7 +161,7 @@ fn mesh_reforms_after_all_nodes_restart() {
     for slot in 0..8 {
         scenario = scenario.at_ms(3_000, Action::Kill(slot)).at_ms(3_500, Action::Start(slot, Restart::SAME));
     }
-    run(scenario.converged_by_ms(3_500));
+    run(scenario.faults_end_at_ms(3_500));
 }
 
 #[test]
@@ -181,17 +171,17 @@ fn resumed_process_declares_no_peer_dead() {
         run(Scenario::new(pause_ms, 5)
             .at_ms(5_000, Action::Pause(1))
             .at_ms(go_on, Action::Resume(1))
-            .converged_by_ms(go_on));
+            .faults_end_at_ms(go_on));
     }
 }
 
 #[test]
 fn left_peer_may_return() {
-    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).converged_by_ms(20_000);
+    let away = Scenario::new(1, 5).at_ms(3_000, Action::Leave(3)).faults_end_at_ms(20_000);
     run(away.clone());
     let mut returned = away;
-    returned.script.retain(|(_, action)| *action != Action::Converged);
-    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).converged_by_ms(5_000));
+    returned.script.retain(|(_, action)| *action != Action::EndFaults);
+    run(returned.at_ms(5_000, Action::Start(3, Restart::SAME)).faults_end_at_ms(5_000));
 }
 
 #[test]
@@ -200,7 +190,7 @@ fn new_key_at_an_old_address_is_a_new_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_key))
-        .converged_by_ms(4_000));
+        .faults_end_at_ms(4_000));
 }
 
 #[test]
@@ -209,10 +199,10 @@ fn old_key_at_a_new_address_is_the_same_peer() {
     run(Scenario::new(1, 5)
         .at_ms(3_000, Action::Kill(3))
         .at_ms(4_000, Action::Start(3, new_address))
-        .converged_by_ms(4_000));
+        .faults_end_at_ms(4_000));
 }
 
-/// Their source address is the router's, and no node answers there at the port that they listen on.
+/// The source address of a mapped node is its router's, and the router does not map the port that the node listens on.
 #[test]
 fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
     for seed in 0..6 {
@@ -222,12 +212,13 @@ fn nodes_behind_port_mappings_are_reached_at_advertised_addresses() {
             .split_ms(3_000, 15_000, &[0, 2], &[1, 3, 4, 5])
             .at_ms(5_000, Action::Kill(4))
             .at_ms(6_000, Action::Start(4, Restart::SAME))
-            .converged_by_ms(15_000));
+            .faults_end_at_ms(15_000));
         assert_eq!(healed.islands, 1);
     }
 }
 
-/// It comes back at another address, without `--connect`; the nodes that had its old address in theirs are gone.
+/// The node returns at another address and has no bootstrap address. No running node has its old address as bootstrap
+/// address.
 #[test]
 fn moved_node_is_found_by_its_advertised_name() {
     for seed in 0..6 {
@@ -239,12 +230,12 @@ fn moved_node_is_found_by_its_advertised_name() {
             .at_ms(4_000, Action::Kill(0))
             .at_ms(4_000, Action::Kill(1))
             .at_ms(5_000, Action::Start(0, moved))
-            .converged_by_ms(5_000));
+            .faults_end_at_ms(5_000));
         assert_eq!(healed.islands, 1);
     }
 }
 
-/// A tenth of a second, one and ten: each is dead by its own measure, and none before.
+/// Heartbeats of 0.1 s to 10 s: each peer is dead after its own timeout, and none earlier.
 #[test]
 fn different_heartbeats_cause_no_early_death() {
     for seed in 0..4 {
@@ -264,7 +255,7 @@ fn different_heartbeats_cause_no_early_death() {
             .at_ms(20_000, Action::PowerOff(4))
             .at_ms(80_000, Action::Start(0, Restart::SAME))
             .at_ms(80_000, Action::Start(2, Restart::SAME))
-            .converged_by_ms(80_000));
+            .faults_end_at_ms(80_000));
     }
 }
 
@@ -276,7 +267,7 @@ fn liar_fills_no_table_and_separates_no_peers() {
         faults.peers_max = 64;
     });
     scenario.liars = vec![5];
-    run(scenario.converged_by_ms(10_000));
+    run(scenario.faults_end_at_ms(10_000));
 }
 
 #[test]
@@ -284,151 +275,7 @@ fn key_shared_by_two_processes_disturbs_no_other_peer() {
     let mut scenario = Scenario::new(1, 6).at_ms(3_000, Action::Start(5, Restart::SAME));
     scenario.script.retain(|(at, action)| *at >= 3_000 * 1_000 || *action != Action::Start(5, Restart::SAME));
     scenario.key_of[5] = 2;
-    run(scenario.converged_by_ms(30_000));
-}
-
-/// Found by seed 7468: a handshake held back by the network came up after its process was gone.
-#[test]
-fn late_messages_of_a_previous_run_exclude_no_peer() {
-    let mut node = MeshHarness::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 3);
-    node.wait(2 * ONE_SECOND);
-    let late = SessionId::accepted(2);
-    node.up(late, id(3), 2);
-    node.down(late, DisconnectReason::Closed);
-    node.wait(10 * ONE_SECOND);
-    let returned = SessionId::accepted(3);
-    assert!(!closes(&node.up(returned, id(3), 3), returned));
-    assert_eq!(node.mesh.members(), 2);
-}
-
-#[test]
-fn older_process_of_a_shared_key_stays_out() {
-    let mut node = MeshHarness::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    node.up(SessionId::accepted(2), id(3), 2);
-    node.wait(2 * ONE_SECOND);
-    let older = SessionId::accepted(3);
-    assert!(closes(&node.up(older, id(3), 1), older));
-    assert_eq!(node.mesh.open_sessions(&id(3)), [SessionId::accepted(2)]);
-}
-
-#[test]
-fn restart_is_reported_as_down_and_up() {
-    let mut node = MeshHarness::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    let events = told(&node.up(SessionId::accepted(2), id(3), 2));
-    assert!(
-        matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
-        "{events:?}"
-    );
-}
-
-/// Found by seed 1027623: two leave at the same moment, and each hears of the other.
-#[test]
-fn leaving_node_stays_silent_while_others_leave() {
-    let mut node = MeshHarness::new(&[]);
-    let sessions = [1, 2].map(SessionId::accepted);
-    for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
-        node.up(session, peer, 7);
-    }
-    node.wait(HEARTBEAT / 5);
-    assert!(closes(&node.tell(Input::Leave), sessions[1]));
-    let outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Leaving));
-    assert!(matches!(told(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
-    let later = node.wait(HEARTBEAT);
-    assert!(later.is_empty(), "{later:?}");
-}
-
-/// Found by seed 80: up, down, up, down, once a second, as long as it ran.
-#[test]
-fn refused_node_waits_a_minute_at_bootstrap_addresses_too() {
-    let mut node = MeshHarness::new(&[addr(3)]);
-    let session = node.first_dial();
-    node.up(session, id(3), 1);
-    node.down(session, DisconnectReason::Bye(ByeReason::Cloned));
-    assert_eq!(dials(&node.wait(59 * ONE_SECOND)), 0);
-    assert!(dials(&node.wait(5 * ONE_SECOND)) > 0);
-}
-
-/// Found by seed 12738: a minute is too long if only late words had the place.
-#[test]
-fn replaced_process_asks_again_within_seconds() {
-    let mut node = MeshHarness::new(&[addr(3)]);
-    let session = node.first_dial();
-    node.up(session, id(3), 1);
-    node.down(session, DisconnectReason::Bye(ByeReason::Replaced));
-    assert_eq!(dials(&node.wait(3 * ONE_SECOND)), 0);
-    assert!(dials(&node.wait(3 * ONE_SECOND)) > 0);
-}
-
-#[test]
-fn address_of_the_node_itself_is_dialled_once() {
-    let mut node = MeshHarness::new(&[addr(9)]);
-    let session = node.first_dial();
-    assert!(closes(&node.up(session, id(9), OWN_INSTANCE), session));
-    assert_eq!(dials(&node.wait(300 * ONE_SECOND)), 0);
-}
-
-#[test]
-fn joining_and_reconnecting_nodes_ask_for_a_list_at_once() {
-    let mut node = MeshHarness::new(&[addr(3)]);
-    let session = node.first_dial();
-    assert!(asks_for_a_list(&node.up(session, id(3), 1)));
-    node.list(session, std::iter::empty());
-    node.down(session, DisconnectReason::Closed);
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 1)));
-}
-
-/// Or one healed link would leave the others to a wait of ten seconds, after an hour a minute.
-#[test]
-fn list_with_a_dead_peer_connected_triggers_a_dial() {
-    let mut node = MeshHarness::new(&[]);
-    node.up(SessionId::accepted(1), id(3), 1);
-    node.down(SessionId::accepted(1), DisconnectReason::Closed);
-    node.wait(mesh::backoff::LONG_OUTAGE + 60 * ONE_SECOND);
-    let other = SessionId::accepted(2);
-    assert!(asks_for_a_list(&node.up(other, id(4), 1)));
-    node.list(other, [(id(3), addr(3))].into_iter());
-    let dials = dials(&node.wait(2 * ONE_SECOND));
-    assert!(dials >= 3, "{dials} dials: at once, and then with a fresh backoff");
-}
-
-#[test]
-fn long_list_of_strangers_causes_no_dial_storm() {
-    let mut node = MeshHarness::new(&[addr(3)]);
-    let session = node.first_dial();
-    node.up(session, id(3), 1);
-    let strangers =
-        (0..=255).filter(|n| ![3, 9].contains(n)).map(|n| (id(n), SocketAddr::from(([10, 1, 0, n], 8080))));
-    let at_once = dials(&node.list(session, strangers));
-    let later = dials(&node.wait(2 * ONE_SECOND));
-    let most = (mesh::DIALS_BURST + 2 * mesh::DIALS_PER_SECOND) as usize;
-    assert!(at_once + later > 0 && at_once + later <= most, "{} dials of at most {most}", at_once + later);
-}
-
-#[test]
-fn peer_that_only_others_reach_is_marked() {
-    let mut node = MeshHarness::new(&[addr(3)]);
-    let joins = node.first_dial();
-    node.up(joins, id(3), 7);
-    let reached_by = |node: &MeshHarness| -> Vec<PeerId> {
-        let peers = node.mesh.peers(Instant::now());
-        peers.into_iter().find(|peer| peer.id == id(5)).map(|peer| peer.reached_by).unwrap_or_default()
-    };
-    node.list(joins, [(id(5), addr(5))].into_iter());
-    assert_eq!(reached_by(&node), [id(3)]);
-    node.up(SessionId::accepted(1), id(5), 7);
-    assert_eq!(reached_by(&node), []);
-}
-
-#[test]
-fn events_of_a_peer_arrive_in_order() {
-    let mut node = MeshHarness::new(&[]);
-    let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
-    outputs.extend(node.wait(10 * ONE_SECOND));
-    let events = told(&outputs);
-    assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
+    run(scenario.faults_end_at_ms(30_000));
 }
 
 #[test]
@@ -438,7 +285,7 @@ fn denied_peer_is_lost_and_returns_with_the_next_list() {
             .at_ms(3_000, Action::Deny(1, vec![2, 3]))
             .at_ms(6_000, Action::Deny(2, vec![1]))
             .at_ms(9_000, Action::Deny(4, vec![0, 1, 2, 3, 5]))
-            .converged_by_ms(200_000));
+            .faults_end_at_ms(200_000));
         assert!(healed.healed_after <= healed.heal_limit);
     }
 }
@@ -446,37 +293,37 @@ fn denied_peer_is_lost_and_returns_with_the_next_list() {
 #[test]
 fn pinned_mesh_forms_like_any_other() {
     for seed in 0..4 {
-        let mut scenario = Scenario::new(seed, 6).converged_by_ms(3_000);
+        let mut scenario = Scenario::new(seed, 6).faults_end_at_ms(3_000);
         scenario.pins = true;
         run(scenario);
     }
 }
 
-// Memory
+// Restored peers.
 
-/// Nodes with a stored key return with their known peers and without a bootstrap address.
+/// A restart with known peers and without a bootstrap address.
 const BY_MEMORY: Restart = Restart { no_connect: true, ..Restart::REMEMBERING };
 
-/// Every node can find every other, and does.
-fn becomes_one(scenario: Scenario) {
+/// Runs a scenario in which every node can find every other.
+fn run_as_one_island(scenario: Scenario) {
     assert_eq!(run(scenario).islands, 1);
 }
 
 #[test]
 fn node_without_bootstrap_address_finds_its_mesh_from_known_peers() {
-    // Elsewhere, or the others would find it.
+    // At its old address the other nodes would find it.
     let elsewhere = Restart { new_address: true, ..BY_MEMORY };
     for seed in 0..6 {
-        becomes_one(
+        run_as_one_island(
             Scenario::new(seed, 5)
                 .at_ms(4_000, Action::Kill(2))
                 .at_ms(9_000, Action::Start(2, elsewhere))
-                .converged_by_ms(9_000),
+                .faults_end_at_ms(9_000),
         );
     }
 }
 
-/// The one that stayed where it was knows the others, and tells where they are now.
+/// The only node with an unchanged address knows the new addresses of the others and lists them.
 #[test]
 fn one_valid_address_restores_the_whole_mesh() {
     let moved = Restart { new_address: true, ..Restart::SAME };
@@ -488,7 +335,7 @@ fn one_valid_address_restores_the_whole_mesh() {
                 .at_ms(5_000, Action::Kill(slot))
                 .at_ms(6_000 + slot as u64 * 100, Action::Start(slot, moved));
         }
-        becomes_one(scenario.at_ms(12_000, Action::Start(4, elsewhere)).converged_by_ms(12_000));
+        run_as_one_island(scenario.at_ms(12_000, Action::Start(4, elsewhere)).faults_end_at_ms(12_000));
     }
 }
 
@@ -501,29 +348,28 @@ fn mesh_reforms_after_power_loss_without_bootstrap_addresses() {
                 .at_ms(5_000, Action::PowerOff(slot))
                 .at_ms(8_000 + slot as u64 * 50, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.converged_by_ms(8_500));
+        run_as_one_island(scenario.faults_end_at_ms(8_500));
     }
 }
 
-/// A weekend off is three days to a clock on the wall. One without a battery says 1970 afterwards.
+/// A downtime of a weekend moves the wall clock by three days. A machine without a clock battery starts in 1970.
 #[test]
 fn mesh_reforms_after_days_off_or_with_wrong_clocks() {
-    for ahead in [3 * DAY, 400 * DAY, -3 * DAY, -100_000 * DAY] {
-        for (seed, wrong) in [(1, 1), (2, 4)] {
-            let mut scenario = Scenario::new(seed, 4);
-            for slot in 0..4 {
-                scenario = scenario.at_ms(5_000, Action::PowerOff(slot));
-                if slot < wrong {
-                    scenario = scenario.at_ms(6_000, Action::SetWallClock(slot, ahead));
-                }
-                scenario = scenario.at_ms(8_000, Action::Start(slot, BY_MEMORY));
+    let aheads = [3 * DAY, 400 * DAY, -3 * DAY, -100_000 * DAY];
+    for (ahead, (seed, wrong)) in aheads.into_iter().flat_map(|ahead| [(ahead, (1, 1)), (ahead, (2, 4))]) {
+        let mut scenario = Scenario::new(seed, 4);
+        for slot in 0..4 {
+            scenario = scenario.at_ms(5_000, Action::PowerOff(slot));
+            if slot < wrong {
+                scenario = scenario.at_ms(6_000, Action::SetWallClock(slot, ahead));
             }
-            becomes_one(scenario.converged_by_ms(8_000));
+            scenario = scenario.at_ms(8_000, Action::Start(slot, BY_MEMORY));
         }
+        run_as_one_island(scenario.faults_end_at_ms(8_000));
     }
 }
 
-/// Each remembers the others as they were when it left itself, so the node that left first dials the rest.
+/// Each node stores the peers that were connected when it left, so the node that left first dials the others.
 #[test]
 fn mesh_reforms_after_a_joint_stop_without_bootstrap_addresses() {
     for seed in 0..6 {
@@ -533,6 +379,6 @@ fn mesh_reforms_after_a_joint_stop_without_bootstrap_addresses() {
                 .at_ms(5_000 + seed * slot as u64, Action::Leave(slot))
                 .at_ms(8_000, Action::Start(slot, BY_MEMORY));
         }
-        becomes_one(scenario.converged_by_ms(8_000));
+        run_as_one_island(scenario.faults_end_at_ms(8_000));
     }
 }

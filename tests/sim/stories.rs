@@ -1,23 +1,23 @@
-//! Stories with a few words left to a seed: who is where, when it happens, how the network is.
+//! Stories: scenarios with a fixed plot. A seed chooses the nodes, the times and the network delays.
 
 use super::clock::{MS, Micros};
 use super::scenario::{Action, Restart, Scenario, Slot};
 
-/// What a seed makes of a story.
+/// Makes the scenario of a story from a seed.
 pub type Story = fn(u64) -> Scenario;
 
-/// The stories, and the name by which the explorer runs each: `make sim STORY=name SEEDS=1000`.
+/// The stories by name. The explorer runs one with `make sim STORY=name SEEDS=1000`.
 pub const STORIES: &[(&str, Story)] =
     &[("changed-halves", changed_halves), ("strangers-apart", strangers_apart)];
 
-/// Eight nodes fall into halves. Each half gains a node that joins through it, and loses one: one by
-/// a kill, the other by a kill or a goodbye. Then the halves meet again.
+/// A partition separates eight nodes into halves. One node joins each half. The first half loses a node by a kill,
+/// the second by a kill or a goodbye. Then the partition heals.
 pub fn changed_halves(seed: u64) -> Scenario {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut scenario = Scenario::new(seed, 10);
     scenario.script.retain(|(_, action)| !matches!(action, Action::Start(8 | 9, _)));
     let (here, there) = ([0, 1, 2, 3, 8], [4, 5, 6, 7, 9]);
-    // Some were told of one node, some of all that began.
+    // Some nodes have one bootstrap address, some have all of the first eight nodes.
     for slot in 0..8 {
         if rng.u32(..3) == 0 {
             scenario.connect[slot] = (0..8).filter(|&other| other != slot).collect();
@@ -40,11 +40,11 @@ pub fn changed_halves(seed: u64) -> Scenario {
         .at_ms(between(&mut rng), if goodbye { Action::Leave(lost_there) } else { Action::Kill(lost_there) })
         .at_ms(between(&mut rng), Action::Start(8, Restart::SAME))
         .at_ms(between(&mut rng), Action::Start(9, Restart::SAME));
-    scenario.converged_by_ms(healed)
+    scenario.faults_end_at_ms(healed)
 }
 
-/// Two nodes, or two groups, that have never met can't reach each other, for seconds to minutes,
-/// while all others reach both. Then they can.
+/// Two groups of one or two nodes start apart: they cannot reach each other for seconds to minutes, while all other
+/// nodes reach both. Then the path heals.
 pub fn strangers_apart(seed: u64) -> Scenario {
     let mut rng = fastrand::Rng::with_seed(seed);
     let nodes = rng.usize(3..=8);
@@ -55,9 +55,10 @@ pub fn strangers_apart(seed: u64) -> Scenario {
     let left = others.split_off(others.len() - rng.usize(1..others.len()).min(2));
     let right = others.split_off(others.len() - rng.usize(1..=others.len()).min(2));
     let healed = [10_000, 60_000, 300_000][rng.usize(..3)] + rng.u64(..10_000);
-    scenario.split_ms(0, healed, &left, &right).converged_by_ms(healed)
+    scenario.split_ms(0, healed, &left, &right).faults_end_at_ms(healed)
 }
 
+/// Chooses the delays of the network and spreads the starts.
 fn vary_network(scenario: &mut Scenario, rng: &mut fastrand::Rng) {
     let faults = &mut scenario.faults;
     faults.latency_us = [50, 500, 20_000][rng.usize(..3)];

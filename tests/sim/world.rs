@@ -1,8 +1,7 @@
-//! The queue of events and everything that exists: one run of one scenario.
+//! One run of one scenario: the event queue and the state of the simulated network.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -15,93 +14,67 @@ use super::net::{Conn, ConnId, Side};
 use super::process::{Deferred, ProcId, Process};
 use super::scenario::{Action, Scenario, Slot};
 use super::session::Limit;
+use super::trace::Trace;
 
-/// Notes kept for the report of a failure.
-const LAST_NOTES: usize = 80;
 /// 2026-01-31, the wall clock at the start of a simulation.
 const WALL_AT_START: u64 = 1_769_860_800;
-/// How often what no event would show is looked at.
+/// Interval at which all nodes are checked, also those that receive no event.
 const SAMPLE_EVERY: Micros = SECOND / 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
+    /// The action with this index in the script is due.
     Script(usize),
+    /// The coordinator of this process runs.
     Turn(ProcId),
+    /// A connection attempt reaches the other machine.
     Syn(ConnId),
+    /// The kernel repeats an unanswered connection attempt.
     SynAgain(ConnId),
+    /// The dialler learns that the connection is established.
     SynAck(ConnId),
+    /// The dialler learns that the connection is refused.
     Refused(ConnId),
+    /// The listener accepts the connection.
     Accept(ConnId),
+    /// Packets from this end may be due at the other.
     Arrive(ConnId, Side),
+    /// A time limit of a session's thread has passed.
     Limit(ConnId, Side, Limit),
+    /// A closed connection is checked for lost pings.
     Audit(ConnId),
+    /// All nodes and the convergence are checked.
     Sample,
 }
 
-/// The port that every node listens on, and the one that a router maps to it.
+/// The port that every node listens on.
 const PORT: u16 = 8080;
+/// The port that a router maps to `PORT`.
 const MAPPED_PORT: u16 = 17_000;
 
 #[derive(Debug)]
 pub struct SlotState {
-    /// Where others reach it.
+    /// The address at which other slots reach this slot.
     pub addr: SocketAddr,
-    /// Where it listens, as it knows: not the port above if a router is in between.
+    /// The port that its process listens on; behind a router not the port of `addr`.
     pub listen_port: u16,
     pub powered: bool,
     pub proc: Option<ProcId>,
     pub key: PeerId,
     pub access: Access,
-    /// Seconds that its clock on the wall is ahead of the right time.
+    /// Seconds that its wall clock is ahead of the right time.
     pub wall_ahead: i64,
-    /// What was remembered there last, and before that: the newer may not have been written yet
-    /// when the process is killed.
+    /// The two latest lists of known peers, the newest first. A killed process may not have written the newest.
     pub memory: [Vec<KnownPeer>; 2],
 }
 
-/// A broken invariant, and what came before.
+/// A broken invariant, and the last notes before it.
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub invariant: &'static str,
     pub detail: String,
     pub at: Micros,
     pub last_notes: Vec<String>,
-}
-
-/// Everything that happened, as one number; and, if wanted, in words.
-#[derive(Debug)]
-pub struct Trace {
-    hash: u64,
-    in_words: bool,
-    print: bool,
-    last: VecDeque<String>,
-}
-
-impl Trace {
-    pub fn mix(&mut self, what: &impl Hash) {
-        what.hash(self);
-    }
-}
-
-/// FNV-1a: the same on every machine.
-impl Hasher for Trace {
-    fn finish(&self) -> u64 {
-        self.hash
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.hash = (self.hash ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.write_u64(n as u64);
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -115,15 +88,16 @@ pub struct Stats {
     pub events: u64,
 }
 
-/// What a run that broke nothing tells.
+/// The result of a run without a violation.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub trace_hash: u64,
     pub virtual_time: Micros,
-    /// From the last fault until the mesh was whole, and what was allowed.
+    /// Time from the last fault until the mesh was whole.
     pub healed_after: Micros,
+    /// The limit for that time.
     pub heal_limit: Micros,
-    /// Groups of nodes that had no way to find each other; each had to become whole for itself.
+    /// Number of groups of nodes that could not find each other. Each group had to become whole on its own.
     pub islands: usize,
     pub stats: Stats,
 }
@@ -136,21 +110,21 @@ pub struct World {
     pub slots: Vec<SlotState>,
     pub procs: Vec<Process>,
     pub conns: Vec<Conn>,
-    /// How many cuts lie on the path from one slot to another.
+    /// Number of active cuts on the path from one slot to another, at index `from * slots + to`.
     pub cuts: Vec<u8>,
     pub at_addr: BTreeMap<SocketAddr, Slot>,
-    /// No more faults.
-    pub convergence: bool,
+    /// All faults have ended.
+    pub faults_ended: bool,
     pub converged_state: Option<Converged>,
-    /// The nodes that can find each other after convergence: each process with the representative of its island.
+    /// The nodes that can find each other after the faults: each process with the smallest process of its island.
     pub islands: BTreeMap<ProcId, ProcId>,
-    /// The last time at which a node saw a peer come or go.
+    /// The last time at which a node reported a peer as up, down or left.
     pub last_change: Micros,
     pub count_bytes: bool,
-    /// No process of this story starts with what an earlier one knew.
+    /// No process of this scenario restores the known peers of a previous run.
     pub restores_nothing: bool,
-    /// The run is over as soon as the mesh is whole.
-    pub waits_only_until_whole: bool,
+    /// The run ends as soon as the mesh is whole.
+    pub stops_when_whole: bool,
     pub stats: Stats,
     pub trace: Trace,
     pub violation: Option<Violation>,
@@ -170,20 +144,15 @@ impl World {
             conns: Vec::new(),
             cuts: vec![0; scenario.nodes * scenario.nodes],
             at_addr: BTreeMap::new(),
-            convergence: false,
+            faults_ended: false,
             converged_state: None,
             islands: BTreeMap::new(),
             last_change: 0,
             count_bytes: false,
-            restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores()),
-            waits_only_until_whole: false,
+            restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
+            stops_when_whole: false,
             stats: Stats::default(),
-            trace: Trace {
-                hash: 0xcbf2_9ce4_8422_2325,
-                in_words: false,
-                print: false,
-                last: VecDeque::new(),
-            },
+            trace: Trace::new(),
             violation: None,
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -212,21 +181,20 @@ impl World {
         world
     }
 
-    /// Keeps the last notes in words; with `print`, shows every one.
-    pub fn in_words(mut self, print: bool) -> Self {
-        self.trace.in_words = true;
-        self.trace.print = print;
+    /// Keeps the last notes; with `print`, prints every note.
+    pub fn with_notes(mut self, print: bool) -> Self {
+        self.trace.keep_notes(print);
         self
     }
 
-    /// Runs to the end, or until an invariant breaks.
+    /// Runs until the scenario ends or an invariant breaks.
     pub fn run(mut self) -> Result<Outcome, Violation> {
         while let Some(Reverse((at, _, event))) = self.queue.pop() {
             self.now = at;
             self.stats.events += 1;
             self.trace.mix(&at);
             self.trace.mix(&event);
-            self.happen(event);
+            self.handle_event(event);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
@@ -234,17 +202,17 @@ impl World {
                 return Ok(outcome);
             }
         }
-        unreachable!("samples go on for ever")
+        unreachable!("each sample schedules the next one")
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Script(index) => self.act(self.scenario.script[index].1.clone()),
+            Event::Script(index) => self.apply(self.scenario.script[index].1.clone()),
             Event::Turn(proc) => self.turn(proc),
             Event::Syn(conn) => self.syn_arrives(conn),
             Event::SynAgain(conn) => self.syn_again(conn),
-            Event::SynAck(conn) => self.at_dialler(conn, Deferred::Connected(conn)),
-            Event::Refused(conn) => self.at_dialler(conn, Deferred::Refused(conn)),
+            Event::SynAck(conn) => self.on_dialler(conn, Deferred::Connected(conn)),
+            Event::Refused(conn) => self.on_dialler(conn, Deferred::Refused(conn)),
             Event::Accept(conn) => {
                 if let Some(proc) = self.conns[conn].ends[1].proc.filter(|&proc| self.procs[proc].alive) {
                     self.on_thread(proc, Deferred::Accept(conn));
@@ -253,27 +221,28 @@ impl World {
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Event::Audit(conn) => self.audit(conn),
-            Event::Sample => {
-                // Whether the mesh is whole is asked ten times as often.
-                if self.now.is_multiple_of(SAMPLE_EVERY) || !self.convergence {
-                    self.check_all_states();
-                }
-                self.watch_convergence();
-                self.schedule(
-                    self.now + if self.convergence { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY },
-                    Event::Sample,
-                );
-            }
+            Event::Sample => self.sample(),
         }
     }
 
-    fn at_dialler(&mut self, conn: ConnId, what: Deferred) {
+    fn sample(&mut self) {
+        // After the faults, samples check the convergence ten times as often; the nodes keep their interval.
+        if self.now.is_multiple_of(SAMPLE_EVERY) || !self.faults_ended {
+            self.check_all_states();
+        }
+        self.watch_convergence();
+        let interval = if self.faults_ended { SAMPLE_EVERY / 10 } else { SAMPLE_EVERY };
+        self.schedule(self.now + interval, Event::Sample);
+    }
+
+    /// Gives the work to a thread of the process that dialled.
+    fn on_dialler(&mut self, conn: ConnId, work: Deferred) {
         if let Some(proc) = self.conns[conn].ends[0].proc.filter(|&proc| self.procs[proc].alive) {
-            self.on_thread(proc, what);
+            self.on_thread(proc, work);
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn apply(&mut self, action: Action) {
         self.note(|| format!("## {action:?}"));
         let running = |world: &Self, slot: Slot| world.slots[slot].proc;
         match action {
@@ -294,23 +263,23 @@ impl World {
                 self.resend_everything_blocked();
             }
             Action::Reset(slot) => {
-                if let Some((conn, _)) = self.some_connection(slot) {
+                if let Some((conn, _)) = self.random_connection(slot) {
                     self.reset(conn);
                 }
             }
             Action::CloseOneSided(slot) => {
-                if let Some((conn, side)) = self.some_connection(slot) {
+                if let Some((conn, side)) = self.random_connection(slot) {
                     self.close_one_sided(conn, side);
                 }
             }
-            Action::Stall(slot, how_long) => {
-                if let Some((conn, side)) = self.some_connection(slot) {
-                    self.block(conn, side, self.now + how_long);
+            Action::Stall(slot, duration) => {
+                if let Some((conn, side)) = self.random_connection(slot) {
+                    self.block(conn, side, self.now + duration);
                 }
             }
             Action::Deny(slot, denied) => self.deny(slot, &denied),
             Action::SetWallClock(slot, ahead) => self.slots[slot].wall_ahead = ahead,
-            Action::Converged => self.wait_for_convergence(),
+            Action::EndFaults => self.start_convergence(),
         }
     }
 
@@ -324,17 +293,18 @@ impl World {
         }
     }
 
-    /// One of the slot's connections, and which end it has of it.
-    fn some_connection(&mut self, slot: Slot) -> Option<(ConnId, Side)> {
+    /// A random open connection of the slot's process, and the end that the process has.
+    fn random_connection(&mut self, slot: Slot) -> Option<(ConnId, Side)> {
         let proc = self.slots[slot].proc.filter(|&proc| !self.procs[proc].paused)?;
         let open = |&&(conn, _): &&(ConnId, Side)| self.conns[conn].ends.iter().all(|end| end.open);
         let conns: Vec<(ConnId, Side)> = self.procs[proc].conns.iter().filter(open).copied().collect();
         self.rng.choice(conns)
     }
 
-    /// All faults end; what was cut, stopped or without power is whole again, what is gone stays gone.
+    /// Ends all faults: heals the cuts and stalls, resumes the processes, admits all peers and switches the power on.
+    /// Stopped processes stay stopped.
     pub fn end_faults(&mut self) {
-        self.convergence = true;
+        self.faults_ended = true;
         self.cuts.fill(0);
         for conn in 0..self.conns.len() {
             for way in &mut self.conns[conn].ways {
@@ -348,13 +318,13 @@ impl World {
             self.deny(slot, &[]);
         }
         for slot in 0..self.slots.len() {
-            // A machine whose process is gone answers, if only to say so.
+            // A machine without a process refuses connections instead of ignoring them.
             self.slots[slot].powered = true;
         }
         self.resend_everything_blocked();
     }
 
-    /// What the slot's clock on the wall says: 1970 at the earliest.
+    /// The slot's wall clock: 1970 at the earliest.
     pub fn wall(&self, slot: Slot) -> UnixTime {
         let right = WALL_AT_START + self.now / SECOND;
         UnixTime(right.saturating_add_signed(self.slots[slot].wall_ahead))
@@ -371,7 +341,7 @@ impl World {
         self.slots[slot].key = self.make_key();
     }
 
-    /// The slot is reachable somewhere else from now on, and no longer where it was.
+    /// Gives the slot a new address; its old address leads nowhere from now on.
     pub fn move_slot(&mut self, slot: Slot) {
         let old = self.slots[slot].addr;
         self.at_addr.remove(&old);
@@ -384,7 +354,7 @@ impl World {
         self.at_addr.insert(addr, slot);
     }
 
-    /// Where a slot is after it has moved that often.
+    /// The address of a slot after this number of moves.
     fn address(&self, slot: Slot, moves: u8) -> SocketAddr {
         let port = if self.scenario.mapped.contains(&slot) { MAPPED_PORT } else { PORT };
         SocketAddr::from(([10, moves, (slot >> 8) as u8, slot as u8], port))
@@ -396,7 +366,7 @@ impl World {
         self.scenario.named.contains(&slot).then(|| name.parse().unwrap())
     }
 
-    /// What an address leads to now, as the virtual name server resolves it.
+    /// The socket address that the virtual name server returns for this address now.
     pub fn resolve(&self, addr: &DialAddr) -> Option<SocketAddr> {
         let DialAddr::Name { host, port } = addr else {
             return addr.socket();
@@ -411,23 +381,14 @@ impl World {
         self.queue.push(Reverse((at.max(self.now), self.scheduled, event)));
     }
 
-    pub fn note(&mut self, words: impl FnOnce() -> String) {
-        if !self.trace.in_words {
-            return;
-        }
-        let line = format!("{:>11.6}  {}", self.now as f64 / SECOND as f64, words());
-        if self.trace.print {
-            println!("{line}");
-        }
-        if self.trace.last.len() == LAST_NOTES {
-            self.trace.last.pop_front();
-        }
-        self.trace.last.push_back(line);
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        self.trace.note(self.now, text);
     }
 
+    /// Records a violation; the first one ends the run.
     pub fn violated(&mut self, invariant: &'static str, detail: String) {
         if self.violation.is_none() {
-            let last_notes = self.trace.last.iter().cloned().collect();
+            let last_notes = self.trace.last_notes();
             self.violation = Some(Violation { invariant, detail, at: self.now, last_notes });
         }
     }

@@ -1,15 +1,20 @@
-//! What peers tell each other of third ones, and when.
+//! Lists of peers: their content, and the times at which nodes request them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::limits::PEERS_LIMIT;
 use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 
-use super::{MINUTE, SECOND, asked_in_vain, joined, make_it_ask, ms, with_heartbeats, with_strangers};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, id, listed, requests, sent};
+use super::{
+    MINUTE, SECOND, joined_node, make_node_request, ms, node_with_strangers, requests_without_news,
+    wait_with_heartbeats,
+};
+use crate::sim::mesh_harness::{
+    MeshHarness, addr, dialled, dials_to, id, listed, requests, requests_list, sent,
+};
 
 const LONGER_THAN_JOINING: Duration = Duration::from_millis(2_100);
 
@@ -21,29 +26,30 @@ fn loopback_addresses_are_listed_on_loopback_only() {
     let [near, far] = [2, 3].map(SessionId::accepted);
     node.up_at(near, id(4), 1, local(4));
     node.up_at(far, id(5), 1, addr(5));
-    let names = |outputs: &[Output]| -> Vec<PeerId> { listed(outputs).into_iter().map(|r| r.id).collect() };
+    let listed_ids =
+        |outputs: &[Output]| -> Vec<PeerId> { listed(outputs).into_iter().map(|r| r.id).collect() };
     node.wait(LONGER_THAN_JOINING);
-    assert_eq!(names(&node.receives(near, Message::PeersRequest)), [id(3), id(5)]);
-    assert_eq!(names(&node.receives(far, Message::PeersRequest)), []);
+    assert_eq!(listed_ids(&node.receives(near, Message::PeersRequest)), [id(3), id(5)]);
+    assert_eq!(listed_ids(&node.receives(far, Message::PeersRequest)), []);
 }
 
 #[test]
 fn joiner_gets_earlier_peers_first_and_later_all() {
     let mut node = MeshHarness::new(&[]);
     let [first, second, third] = [3, 4, 5].map(|n| node.meets(n));
-    let mut told = |session| -> Vec<PeerId> {
+    let mut listed_to = |session| -> Vec<PeerId> {
         node.wait(ms(300));
         let outputs = node.receives(session, Message::PeersRequest);
         listed(&outputs).into_iter().map(|record| record.id).collect()
     };
-    // Of two that join at once one is to dial the other, however late they ask.
-    assert_eq!(told(first), []);
-    assert_eq!(told(third), [id(3), id(4)]);
-    assert_eq!(told(second), [id(3)]);
-    assert_eq!(told(second), [id(3), id(5)]);
-    assert_eq!(told(first), [id(4), id(5)]);
+    // Of two nodes that join at once only the later one gets the other's record, so only that one dials.
+    assert_eq!(listed_to(first), []);
+    assert_eq!(listed_to(third), [id(3), id(4)]);
+    assert_eq!(listed_to(second), [id(3)]);
+    assert_eq!(listed_to(second), [id(3), id(5)]);
+    assert_eq!(listed_to(first), [id(4), id(5)]);
 
-    // A peer that asks for the first time when it is no longer new would miss a peer.
+    // A peer whose first request comes after the joining phase gets all other peers.
     let mut node = MeshHarness::new(&[]);
     let [early, _] = [3, 4].map(|n| node.meets(n));
     node.wait(LONGER_THAN_JOINING);
@@ -52,17 +58,17 @@ fn joiner_gets_earlier_peers_first_and_later_all() {
 
 #[test]
 fn recently_dead_peers_are_listed_as_not_connected() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let dead = node.meets(5);
-    let tells = |node: &mut MeshHarness, wait: Duration| -> Vec<(PeerId, bool)> {
-        with_heartbeats(node, session, None, wait);
+    let listed_after = |node: &mut MeshHarness, wait: Duration| -> Vec<(PeerId, bool)> {
+        wait_with_heartbeats(node, session, None, wait);
         let outputs = node.receives(session, Message::PeersRequest);
         listed(&outputs).into_iter().map(|record| (record.id, record.connected)).collect()
     };
-    assert_eq!(tells(&mut node, LONGER_THAN_JOINING), [(id(5), true)]);
+    assert_eq!(listed_after(&mut node, LONGER_THAN_JOINING), [(id(5), true)]);
     node.down(dead, DisconnectReason::Closed);
-    assert_eq!(tells(&mut node, 9 * MINUTE), [(id(5), false)]);
-    assert_eq!(tells(&mut node, 2 * MINUTE), []);
+    assert_eq!(listed_after(&mut node, 9 * MINUTE), [(id(5), false)]);
+    assert_eq!(listed_after(&mut node, 2 * MINUTE), []);
 }
 
 #[test]
@@ -73,18 +79,18 @@ fn digest_differences_are_asked_about_at_a_limited_rate() {
     let mut asked = 0;
     for second in 0..20 {
         for (&session, other) in sessions.iter().zip(1..) {
-            // Each tells another roster, and each a new one each time.
+            // Each peer sends another digest, and a new one each time.
             asked += requests(&node.heartbeat(session, 1000 * second + other));
         }
-        asked += requests(&node.wait_in_vain(SECOND));
+        asked += requests(&node.wait_with_dials_open(SECOND));
     }
-    // 8 at once and 4 a second. No peer answers, and after five seconds all may be asked again.
+    // 8 requests at once and 4 a second. No peer answers, and after five seconds the node may ask all again.
     assert!((60..=88).contains(&asked), "{asked}");
 }
 
 #[test]
 fn frequent_list_requests_are_not_answered() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let answers = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Peers { .. })).count()
     };
@@ -107,79 +113,79 @@ fn endless_and_unrequested_lists_are_ignored() {
     }
     let known = |node: &MeshHarness| (20..=255).filter(|&n| node.info(id(n)).is_some()).count();
     assert_eq!(known(&node), usize::from(frames));
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     node.list(session, [(id(20), addr(20))].into_iter());
     assert_eq!(known(&node), 0);
 }
 
 #[test]
 fn peer_without_news_is_asked_less_and_less_often() {
-    let (mut node, session) = joined();
-    let asked = asked_in_vain(&mut node, session, 77, 10 * MINUTE);
+    let (mut node, session) = joined_node();
+    let asked = requests_without_news(&mut node, session, 77, 10 * MINUTE);
     assert!((8..=20).contains(&asked), "{asked} times");
-    // Another roster is another reason.
-    assert!(asked_in_vain(&mut node, session, 78, 4 * SECOND) >= 2);
-    asked_in_vain(&mut node, session, 78, 10 * MINUTE);
-    let asks = |_: &u32| requests(&with_heartbeats(&mut node, session, Some(78), SECOND)) > 0;
+    // A new digest is a new reason to ask.
+    assert!(requests_without_news(&mut node, session, 78, 4 * SECOND) >= 2);
+    requests_without_news(&mut node, session, 78, 10 * MINUTE);
+    let asks = |_: &u32| requests(&wait_with_heartbeats(&mut node, session, Some(78), SECOND)) > 0;
     assert!((0..100).find(asks).is_some());
-    // So is an answer that brought news.
+    // An answer with news is a new reason, too.
     node.list(session, [(id(20), addr(20))].into_iter());
-    assert!(asked_in_vain(&mut node, session, 78, 62 * SECOND) >= 2);
+    assert!(requests_without_news(&mut node, session, 78, 62 * SECOND) >= 2);
 }
 
 #[test]
 fn unreachable_peer_is_asked_about_again_soon() {
-    let (mut node, session) = joined();
-    make_it_ask(&mut node, session, 77);
+    let (mut node, session) = joined_node();
+    make_node_request(&mut node, session, 77);
     node.list(session, [(id(20), addr(20))].into_iter());
     let mut asked = 0;
     for _ in 0..30 {
         if node.info(id(20)).is_none() {
             break;
         }
-        // No node answers a dial, which takes its time, and the list keeps naming the stranger.
-        let outputs = with_heartbeats(&mut node, session, Some(77), 2 * SECOND);
+        // Dials to the stranger fail after a while, and the list keeps naming it.
+        let outputs = wait_with_heartbeats(&mut node, session, Some(77), 2 * SECOND);
         for (dial, ..) in dialled(&outputs) {
-            node.fails(dial);
+            node.dial_fails(dial);
         }
         if requests(&outputs) > 0 {
             asked += 1;
             node.list(session, [(id(20), addr(20))].into_iter());
         }
     }
-    assert!(asked >= 3, "{asked}: so the next wait would be long");
-    assert_eq!(requests(&with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
+    assert!(asked >= 3, "after {asked} requests the next wait would be long");
+    assert_eq!(requests(&wait_with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
 }
 
 #[test]
 fn unanswered_request_is_repeated() {
-    let (mut node, session) = joined();
-    assert!(requests(&with_heartbeats(&mut node, session, Some(77), MINUTE)) >= 3);
+    let (mut node, session) = joined_node();
+    assert!(requests(&wait_with_heartbeats(&mut node, session, Some(77), MINUTE)) >= 3);
 }
 
 #[test]
 fn smaller_id_dials_and_the_other_waits() {
     let both = || [(id(4), addr(4)), (id(12), addr(12))].into_iter();
-    let (mut node, session) = joined();
-    make_it_ask(&mut node, session, 77);
+    let (mut node, session) = joined_node();
+    make_node_request(&mut node, session, 77);
     node.list(session, both());
-    let outputs = node.wait_in_vain(ms(600));
+    let outputs = node.wait_with_dials_open(ms(600));
     assert_eq!((dials_to(&outputs, id(4)), dials_to(&outputs, id(12))), (0, 1));
-    assert_eq!(dials_to(&node.wait_in_vain(SECOND), id(4)), 1);
+    assert_eq!(dials_to(&node.wait_with_dials_open(SECOND), id(4)), 1);
 
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     node.down(session, DisconnectReason::Closed);
     let again = SessionId::accepted(1);
     assert_eq!(requests(&node.up(again, id(3), 1)), 1);
     node.list(again, both());
-    let outputs = node.wait_in_vain(ms(200));
+    let outputs = node.wait_with_dials_open(ms(200));
     assert_eq!((dials_to(&outputs, id(4)), dials_to(&outputs, id(12))), (0, 1));
-    assert_eq!(dials_to(&node.wait_in_vain(ms(500)), id(4)), 1);
+    assert_eq!(dials_to(&node.wait_with_dials_open(ms(500)), id(4)), 1);
 }
 
 #[test]
 fn digests_are_compared_once_membership_is_settled() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let mut outputs = Vec::new();
     for n in 20..28 {
         node.meets(n);
@@ -187,13 +193,38 @@ fn digests_are_compared_once_membership_is_settled() {
         outputs.extend(node.wait(ms(200)));
     }
     assert_eq!(requests(&outputs), 0);
-    assert_eq!(requests(&with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
+    assert_eq!(requests(&wait_with_heartbeats(&mut node, session, Some(77), 2 * SECOND)), 1);
 }
 
 #[test]
 fn digests_are_compared_in_time_despite_endless_strangers() {
-    let (mut node, session, _) = with_strangers(1);
-    let outputs = with_heartbeats(&mut node, session, Some(77), 10 * SECOND);
+    let (mut node, session, _) = node_with_strangers(1);
+    let outputs = wait_with_heartbeats(&mut node, session, Some(77), 10 * SECOND);
     assert_eq!(requests(&outputs), 0, "a stranger that is being dialled may be the difference");
-    assert!(requests(&with_heartbeats(&mut node, session, Some(77), 10 * SECOND)) > 0);
+    assert!(requests(&wait_with_heartbeats(&mut node, session, Some(77), 10 * SECOND)) > 0);
+}
+
+#[test]
+fn joining_and_reconnecting_nodes_ask_for_a_list_at_once() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let session = node.first_dial();
+    assert!(requests_list(&node.up(session, id(3), 1)));
+    node.list(session, std::iter::empty());
+    node.down(session, DisconnectReason::Closed);
+    assert!(requests_list(&node.up(SessionId::accepted(1), id(3), 1)));
+}
+
+#[test]
+fn peer_that_only_others_reach_is_marked() {
+    let mut node = MeshHarness::new(&[addr(3)]);
+    let joins = node.first_dial();
+    node.up(joins, id(3), 7);
+    let reached_by = |node: &MeshHarness| -> Vec<PeerId> {
+        let peers = node.mesh.peers(Instant::now());
+        peers.into_iter().find(|peer| peer.id == id(5)).map(|peer| peer.reached_by).unwrap_or_default()
+    };
+    node.list(joins, [(id(5), addr(5))].into_iter());
+    assert_eq!(reached_by(&node), [id(3)]);
+    node.up(SessionId::accepted(1), id(5), 7);
+    assert_eq!(reached_by(&node), []);
 }

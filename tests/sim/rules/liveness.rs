@@ -1,4 +1,4 @@
-//! Heartbeats and silence.
+//! Heartbeats, timeouts and round-trip times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{Input, Output, Report, SessionId, Vitals};
 use p2p_gossip::internals::wire::{Hello, Message};
 
-use super::{MINUTE, SECOND, joined, ms, reported, with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, addr, hello, id, sent, told};
+use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
+use crate::sim::mesh_harness::{MeshHarness, addr, events_of, hello, id, sent};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let ping = |seq| Message::Ping { seq, text: String::new() };
     let mut outputs = Vec::new();
     for n in 0..4 {
         outputs.extend(node.wait(TIMEOUT - ms(1)));
         outputs.extend(node.receives(session, if n % 2 == 0 { ping(n) } else { Message::PeersRequest }));
     }
-    assert!(told(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
+    assert!(events_of(&outputs).iter().all(|event| matches!(event, Event::Ping { .. })), "{outputs:?}");
 }
 
-/// The number of heartbeats that sessions are told to send.
+/// Number of heartbeats that the node makes its sessions send.
 fn beats(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Heartbeat { .. })).count()
 }
@@ -31,11 +31,11 @@ fn beats(outputs: &[Output]) -> usize {
 #[test]
 fn leader_sends_a_heartbeat_once_an_interval() {
     let mut node = MeshHarness::new(&[]);
-    // Node 9 leads. Once membership has settled it sends first.
+    // Node 9 is the leader. It sends the first heartbeat once membership has settled.
     let session = node.meets(12);
     assert_eq!(beats(&node.wait(ms(300))), 1);
     node.wait(SECOND);
-    let sent = beats(&with_heartbeats(&mut node, session, None, 20 * HEARTBEAT));
+    let sent = beats(&wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT));
     assert!((20..=21).contains(&sent), "{sent}");
 }
 
@@ -83,7 +83,7 @@ fn newcomer_moves_few_heartbeats_of_others() {
         }
         phases
     };
-    // The peers are silent, but live on meanwhile.
+    // The peers are silent, but none is dead before the test ends.
     node.answers_drains = false;
     let settled = ms(300);
     node.wait(HEARTBEAT + settled);
@@ -101,9 +101,9 @@ fn first_heartbeat_waits_two_intervals_at_most() {
     let first = node.meets(10);
     let mut after = Duration::ZERO;
     let is_beat = |output: &Output| *output == Output::Heartbeat { session: first };
-    // A peer comes every fifth of a second, and the last one well after the first heartbeat.
-    let come_until = 2 * HEARTBEAT + SECOND;
-    let mut newcomers = (ms(200).as_millis()..=come_until.as_millis()).step_by(200).zip(11..);
+    // A peer joins every fifth of a second, the last one well after the first heartbeat.
+    let last_join = 2 * HEARTBEAT + SECOND;
+    let mut newcomers = (ms(200).as_millis()..=last_join.as_millis()).step_by(200).zip(11..);
     let mut next = newcomers.next();
     let mut heard = Vec::new();
     while let Some((at, n)) = next {
@@ -122,14 +122,14 @@ fn first_heartbeat_waits_two_intervals_at_most() {
 
 #[test]
 fn follower_sends_no_heartbeats() {
-    // Node 3 leads. The sessions acknowledge its heartbeats themselves.
-    let (mut node, session) = joined();
-    let outputs = with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
+    // Node 3 is the leader. The sessions themselves acknowledge its heartbeats.
+    let (mut node, session) = joined_node();
+    let outputs = wait_with_heartbeats(&mut node, session, None, 20 * HEARTBEAT);
     assert_eq!(beats(&outputs), 0, "{outputs:?}");
 }
 
 #[test]
-fn late_timers_make_heartbeats_rarer_and_the_node_says_so() {
+fn late_timers_make_heartbeats_rarer_and_the_node_states_it() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(12);
     node.heartbeat(session, 0);
@@ -141,19 +141,19 @@ fn late_timers_make_heartbeats_rarer_and_the_node_says_so() {
         };
         outputs.iter().rev().find_map(vitals)
     };
-    // A process that is suspended for a moment goes on as before.
-    node.stand_still(5 * SECOND);
+    // A single stall does not change the interval.
+    node.stall(5 * SECOND);
     node.heartbeat(session, node.mesh.digest());
-    let outputs = with_heartbeats(&mut node, session, None, 5 * SECOND);
+    let outputs = wait_with_heartbeats(&mut node, session, None, 5 * SECOND);
     assert!(interval_ms(&outputs).is_none_or(|ms| ms == 1_000));
-    // Each timer is served 60 ms late.
+    // Each timer runs 60 ms late.
     let mut outputs = Vec::new();
     for _ in 0..40 {
         outputs.extend(node.wait_for_late_timer(ms(60)));
         outputs.extend(node.heartbeat(session, node.mesh.digest()));
     }
     assert_eq!(interval_ms(&outputs), Some(4_000));
-    let outputs = with_heartbeats(&mut node, session, None, 30 * SECOND);
+    let outputs = wait_with_heartbeats(&mut node, session, None, 30 * SECOND);
     assert_eq!(interval_ms(&outputs), Some(1_000));
 }
 
@@ -162,13 +162,13 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     let pings = |outputs: &[Output]| {
         sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
     };
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     assert_eq!(pings(&node.wait(SECOND)), 0);
     node.measures(session, ms(1));
     assert_eq!(pings(&node.wait(ms(100))), 1);
 
-    // With newcomers all the time nothing settles.
-    let (mut node, session) = joined();
+    // Membership does not settle while new peers keep joining.
+    let (mut node, session) = joined_node();
     let mut outputs = Vec::new();
     for n in 0..24 {
         node.up(SessionId::accepted(3_000 + u64::from(n)), id(20 + n), 1);
@@ -177,31 +177,31 @@ fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
     }
     assert_eq!(pings(&outputs), 0);
     assert!(node.info(id(3)).unwrap().rtt.is_some());
-    // 25 peers: within a quarter of a second after that.
+    // With 25 peers the ping follows within a quarter of a second.
     assert_eq!(pings(&node.wait(ms(300 + 250))), 1);
 }
 
 #[test]
 fn stall_of_this_node_is_no_silence_of_its_peers() {
-    let (mut node, session) = joined();
-    with_heartbeats(&mut node, session, None, 2 * SECOND);
+    let (mut node, session) = joined_node();
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     let arrived = node.now();
-    let still = ms(1_500);
-    node.stand_still(still);
+    let stalled = ms(1_500);
+    node.stall(stalled);
     let vitals = Vitals { digest: node.mesh.digest(), interval_ms: 1000 };
-    let outputs = node.tell(Input::Heartbeat { session, vitals, arrived, rtt: None });
+    let outputs = node.handle(Input::Heartbeat { session, vitals, arrived, rtt: None });
     let gap = reported(&outputs).into_iter().find_map(|report| match report {
         Report::Stalled { gap } => Some(*gap),
         _ => None,
     });
     let dead_at = TIMEOUT + gap.unwrap();
-    assert!(told(&node.wait(dead_at - still - ms(1))).is_empty());
-    assert_eq!(told(&node.wait(ms(2))).len(), 1);
+    assert!(events_of(&node.wait(dead_at - stalled - ms(1))).is_empty());
+    assert_eq!(events_of(&node.wait(ms(2))).len(), 1);
 }
 
-/// How long a silent peer lives that says it has this heartbeat interval.
-fn lives_silently(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32) -> Duration {
-    node.up_as(session, id(3), addr(3), Hello { heartbeat_ms, ..hello() });
+/// Time until a silent peer with this heartbeat interval is dead.
+fn time_until_dead(node: &mut MeshHarness, session: SessionId, heartbeat_ms: u32) -> Duration {
+    node.up_with_hello(session, id(3), addr(3), Hello { heartbeat_ms, ..hello() });
     let mut lived = Duration::ZERO;
     while node.mesh.members() > 1 && lived < 10 * MINUTE {
         node.wait(ms(10));
@@ -218,11 +218,20 @@ fn slow_peer_gets_three_of_its_heartbeats_up_to_a_minute() {
     for (at, (heartbeat_ms, timeout)) in
         [(100, TIMEOUT), (5_000, 15 * SECOND), (1_000, TIMEOUT), (u32::MAX, MINUTE)].into_iter().enumerate()
     {
-        let lived = lives_silently(&mut node, SessionId::accepted(at as u64), heartbeat_ms);
+        let lived = time_until_dead(&mut node, SessionId::accepted(at as u64), heartbeat_ms);
         assert!(around(lived, timeout), "{heartbeat_ms} ms: {lived:?}");
     }
-    // Its newest session counts.
-    node.up_as(SessionId::accepted(10), id(3), addr(3), Hello { heartbeat_ms: 20_000, ..hello() });
-    let lived = lives_silently(&mut node, SessionId::accepted(11), 1_000);
+    // The heartbeat interval of the newest session counts.
+    node.up_with_hello(SessionId::accepted(10), id(3), addr(3), Hello { heartbeat_ms: 20_000, ..hello() });
+    let lived = time_until_dead(&mut node, SessionId::accepted(11), 1_000);
     assert!(around(lived, TIMEOUT), "{lived:?}");
+}
+
+#[test]
+fn events_of_a_peer_arrive_in_order() {
+    let mut node = MeshHarness::new(&[]);
+    let mut outputs = node.up(SessionId::accepted(1), id(3), 1);
+    outputs.extend(node.wait(10 * SECOND));
+    let events = events_of(&outputs);
+    assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
 }

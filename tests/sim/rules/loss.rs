@@ -1,15 +1,18 @@
-//! Who is lost returns, who left may, and who leaves is quiet.
+//! Lost, left and leaving peers: a lost peer is redialled, a peer that left may return, a leaving node is silent.
 
 use std::time::Duration;
 
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::limits::TIMEOUT;
+use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, Event};
 
-use super::{MINUTE, SECOND, joined, make_it_ask, ms, reports, says, with_heartbeats, with_strangers};
-use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, dials_to, id, sent, told};
+use super::{
+    MINUTE, SECOND, closes_with, joined_node, make_node_request, ms, node_with_strangers, reports,
+    wait_with_heartbeats,
+};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, dials_to, events_of, id, sent};
 
 #[test]
 fn lost_peer_is_redialled_with_backoff() {
@@ -19,11 +22,11 @@ fn lost_peer_is_redialled_with_backoff() {
         |node, session| drop(node.down(session, DisconnectReason::Slow)),
         |node, session| {
             node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
-            node.wait_in_vain(GRACE - ms(1));
+            node.wait_with_dials_open(GRACE - ms(1));
         },
         |node, _| drop(node.wait(TIMEOUT)),
         |node, _| {
-            node.stand_still(10 * SECOND);
+            node.stall(10 * SECOND);
             node.wait(TIMEOUT);
         },
     ];
@@ -39,28 +42,28 @@ fn lost_peer_is_redialled_with_backoff() {
             is_lost(&mut node, session);
             let outputs = node.wait(10 * SECOND);
             assert_eq!(node.mesh.members(), 1);
-            assert!(dials_to(&outputs, id(3)) >= 5, "way {which}, {dials_first}: {outputs:?}");
+            assert!(dials_to(&outputs, id(3)) >= 5, "way {which}, dialled {dials_first}: {outputs:?}");
         }
     }
 }
 
-/// Dials in the second after a session that lasted so long, the last of many.
-fn dials_after_a_session_of(time: Duration) -> usize {
+/// Number of dials in the second after a session of this length, which follows a minute of failed dials.
+fn dials_after_session(time: Duration) -> usize {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
     node.wait(MINUTE);
     let again = SessionId::accepted(1);
     node.up(again, id(3), 1);
-    with_heartbeats(&mut node, again, None, time);
+    wait_with_heartbeats(&mut node, again, None, time);
     node.down(again, DisconnectReason::Closed);
     dials_to(&node.wait(SECOND), id(3))
 }
 
 #[test]
 fn lasting_session_resets_the_backoff() {
-    assert!(dials_after_a_session_of(10 * SECOND) >= 2);
-    assert_eq!(dials_after_a_session_of(SECOND), 0);
+    assert!(dials_after_session(10 * SECOND) >= 2);
+    assert_eq!(dials_after_session(SECOND), 0);
 }
 
 #[test]
@@ -71,13 +74,14 @@ fn bootstrap_address_that_answered_resets_its_backoff() {
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
     let outputs = node.wait(4 * SECOND);
-    let seeds = dialled(&outputs).iter().filter(|(.., expected)| *expected == Expected::AnyPeer).count();
-    assert!(seeds >= 3, "{seeds}");
+    let bootstrap_dials =
+        dialled(&outputs).iter().filter(|(.., expected)| *expected == Expected::AnyPeer).count();
+    assert!(bootstrap_dials >= 3, "{bootstrap_dials}");
 }
 
-/// Whether a `--connect` address is dialled within some seconds.
-fn dials_anybody(node: &mut MeshHarness) -> bool {
-    let outputs = node.wait_in_vain(TIMEOUT - ms(1));
+/// Whether the node dials a bootstrap address within some seconds.
+fn dials_bootstrap_address(node: &mut MeshHarness) -> bool {
+    let outputs = node.wait_with_dials_open(TIMEOUT - ms(1));
     dialled(&outputs).iter().any(|(.., expected)| *expected == Expected::AnyPeer)
 }
 
@@ -88,20 +92,20 @@ fn bootstrap_address_is_not_dialled_while_its_peer_is_connected() {
     node.up(session, id(3), 1);
     node.down(session, DisconnectReason::Closed);
     node.meets(3);
-    assert!(!dials_anybody(&mut node));
+    assert!(!dials_bootstrap_address(&mut node));
 }
 
 #[test]
 fn bootstrap_address_is_not_dialled_if_its_peer_is_connected_otherwise() {
     let mut node = MeshHarness::new(&[addr(3)]);
-    let seed = node.first_dial();
-    node.fails(seed);
+    let dial = node.first_dial();
+    node.dial_fails(dial);
     let list = node.meets(5);
     node.list(list, [(id(3), addr(3))].into_iter());
     let (session, _, expected) = dialled(&node.wait_for_dial())[0].clone();
     assert_eq!(expected, Expected::Peer(id(3)));
     node.up_at(session, id(3), 1, addr(3));
-    assert!(!dials_anybody(&mut node));
+    assert!(!dials_bootstrap_address(&mut node));
 }
 
 #[test]
@@ -112,25 +116,34 @@ fn late_message_of_a_previous_run_is_no_key_alarm() {
     node.up(first, id(3), 1);
     node.up(second, id(3), 2);
     let outputs = node.up(late, id(3), 1);
-    assert!(says(&outputs, late, ByeReason::Replaced) && reports(&outputs, is_alarm) == 0, "{outputs:?}");
-    with_heartbeats(&mut node, second, None, TIMEOUT);
+    assert!(
+        closes_with(&outputs, late, ByeReason::Replaced) && reports(&outputs, is_alarm) == 0,
+        "{outputs:?}"
+    );
+    wait_with_heartbeats(&mut node, second, None, TIMEOUT);
     let outputs = node.up(back, id(3), 1);
-    assert!(says(&outputs, back, ByeReason::Cloned) && reports(&outputs, is_alarm) == 1, "{outputs:?}");
+    assert!(
+        closes_with(&outputs, back, ByeReason::Cloned) && reports(&outputs, is_alarm) == 1,
+        "{outputs:?}"
+    );
     let notices = sent(&outputs);
     assert!(matches!(notices[..], [(on, Message::Notice(_))] if on == second), "{notices:?}");
     let outputs = node.up(again, id(3), 1);
-    assert!(says(&outputs, again, ByeReason::Cloned) && reports(&outputs, is_alarm) == 0, "{outputs:?}");
+    assert!(
+        closes_with(&outputs, again, ByeReason::Cloned) && reports(&outputs, is_alarm) == 0,
+        "{outputs:?}"
+    );
 }
 
 #[test]
 fn left_peer_is_not_dialled_although_a_dial_was_due() {
-    let (mut node, _, outputs) = with_strangers(30);
+    let (mut node, _, outputs) = node_with_strangers(30);
     let under_way = dialled(&outputs);
     let waiting = (20..50).map(id).find(|peer| dials_to(&outputs, *peer) == 0).unwrap();
     let session = SessionId::accepted(1);
     node.up(session, waiting, 1);
     node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
-    let mut later: Vec<Output> = under_way.into_iter().flat_map(|(dial, ..)| node.fails(dial)).collect();
+    let mut later: Vec<Output> = under_way.into_iter().flat_map(|(dial, ..)| node.dial_fails(dial)).collect();
     later.extend(node.wait(MINUTE));
     assert!(dials(&later) >= 18 && dials_to(&later, waiting) == 0);
 }
@@ -141,20 +154,23 @@ fn leaving_peer_leaves_with_all_its_sessions() {
     let (older, newest) = (node.meets(3), SessionId::accepted(1));
     node.up(newest, id(3), 1);
     let outputs = node.down(older, DisconnectReason::Bye(ByeReason::Leaving));
-    assert!(matches!(told(&outputs)[..], [Event::Left { .. }]) && closes(&outputs, newest), "{outputs:?}");
+    assert!(
+        matches!(events_of(&outputs)[..], [Event::Left { .. }]) && closes(&outputs, newest),
+        "{outputs:?}"
+    );
 }
 
 #[test]
 fn list_restores_a_left_peer_only_after_ten_seconds() {
-    let (mut node, session) = joined();
+    let (mut node, session) = joined_node();
     let left = node.meets(5);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
     for (digest, is_dialled) in [(71, false), (72, true)] {
-        make_it_ask(&mut node, session, digest);
+        make_node_request(&mut node, session, digest);
         node.list(session, [(id(5), addr(5))].into_iter());
-        let outputs = with_heartbeats(&mut node, session, None, 2 * SECOND);
+        let outputs = wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
         assert_eq!(dials_to(&outputs, id(5)) > 0, is_dialled);
-        with_heartbeats(&mut node, session, None, 10 * SECOND);
+        wait_with_heartbeats(&mut node, session, None, 10 * SECOND);
     }
 }
 
@@ -163,12 +179,14 @@ fn leaving_node_cancels_its_dials_and_stays_silent() {
     let mut node = MeshHarness::new(&[addr(3), addr(4)]);
     let dial = node.first_dial();
     let session = node.meets(5);
-    let outputs = node.tell(Input::Leave);
-    assert!(says(&outputs, dial, ByeReason::Leaving) && says(&outputs, session, ByeReason::Leaving));
+    let outputs = node.handle(Input::Leave);
+    assert!(
+        closes_with(&outputs, dial, ByeReason::Leaving) && closes_with(&outputs, session, ByeReason::Leaving)
+    );
     assert_eq!(node.wait(10 * SECOND), []);
     let late = SessionId::accepted(1);
     assert_eq!(node.up(late, id(6), 1), [Output::Close { session: late, reason: ByeReason::Leaving }]);
-    assert_eq!(node.fails(dial), []);
+    assert_eq!(node.dial_fails(dial), []);
     assert_eq!(node.wait(MINUTE), []);
 }
 
@@ -180,10 +198,26 @@ fn dead_peer_is_forgotten_after_the_forget_time() {
     node.down(dead, DisconnectReason::Closed);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
     let connected = node.meets(5);
-    with_heartbeats(&mut node, connected, None, forget_after - SECOND);
+    wait_with_heartbeats(&mut node, connected, None, forget_after - SECOND);
     node.wait(SECOND - ms(1));
     assert!(node.info(id(3)).is_some() && node.info(id(4)).is_some());
     node.wait(ms(1));
     assert!(node.info(id(3)).is_none() && node.info(id(4)).is_none());
-    assert_eq!(dials(&with_heartbeats(&mut node, connected, None, 10 * MINUTE)), 0);
+    assert_eq!(dials(&wait_with_heartbeats(&mut node, connected, None, 10 * MINUTE)), 0);
+}
+
+/// Found by seed 1027623: two nodes leave at the same moment and receive each other's goodbye.
+#[test]
+fn leaving_node_stays_silent_while_others_leave() {
+    let mut node = MeshHarness::new(&[]);
+    let sessions = [1, 2].map(SessionId::accepted);
+    for (session, peer) in sessions.into_iter().zip([id(3), id(5)]) {
+        node.up(session, peer, 7);
+    }
+    node.wait(HEARTBEAT / 5);
+    assert!(closes(&node.handle(Input::Leave), sessions[1]));
+    let outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Leaving));
+    assert!(matches!(events_of(&outputs)[..], [Event::Left { .. }]), "{outputs:?}");
+    let later = node.wait(HEARTBEAT);
+    assert!(later.is_empty(), "{later:?}");
 }

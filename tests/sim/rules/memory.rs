@@ -1,4 +1,4 @@
-//! Peers known from an earlier life.
+//! Peers restored from a previous run, and the time after which a node forgets a peer.
 
 use std::time::Duration;
 
@@ -7,19 +7,17 @@ use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, Re
 use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Config, PeerId};
 
-use super::{MINUTE, SECOND, reported, says, with_heartbeats};
-use crate::sim::mesh_harness::{
-    MeshHarness, WALL, addr, asks_for_a_list, dialled, dials, dials_to, id, known,
-};
+use super::{MINUTE, SECOND, closes_with, reported, wait_with_heartbeats};
+use crate::sim::mesh_harness::{MeshHarness, WALL, addr, dialled, dials, dials_to, id, known, requests_list};
 
 #[test]
 fn known_peer_keeps_its_first_seen_time() {
     let mut node = MeshHarness::remembering(vec![known(3), known(4)]);
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(1), id(3), 7)));
+    assert!(requests_list(&node.up(SessionId::accepted(1), id(3), 7)));
     node.list(SessionId::accepted(1), std::iter::empty());
-    // Both sides were apart, so what the second says is asked for as well: a stranger's is not.
-    assert!(asks_for_a_list(&node.up(SessionId::accepted(2), id(4), 7)));
-    assert!(!asks_for_a_list(&node.up(SessionId::accepted(3), id(5), 7)));
+    // After a separation the node requests the list of every known peer, but not of a stranger.
+    assert!(requests_list(&node.up(SessionId::accepted(2), id(4), 7)));
+    assert!(!requests_list(&node.up(SessionId::accepted(3), id(5), 7)));
     let memory = node.mesh.known_peers();
     assert_eq!(memory[0].first_seen, known(3).first_seen);
     assert_eq!((memory[0].last_seen, memory[2].first_seen), (WALL, WALL));
@@ -34,7 +32,7 @@ fn peer_that_left_in_a_previous_run_is_dialled_once_it_is_listed() {
     assert!(node.mesh.known_peers()[0].left);
     let mut node = MeshHarness::remembering(vec![left]);
     let session = SessionId::accepted(1);
-    assert!(asks_for_a_list(&node.up(session, id(4), 1)));
+    assert!(requests_list(&node.up(session, id(4), 1)));
     node.list(session, [(id(3), addr(3))].into_iter());
     assert!(dials(&node.wait(SECOND)) > 0);
 }
@@ -46,19 +44,19 @@ fn restored_peers_are_not_listed_before_they_are_proven() {
     let session = SessionId::accepted(2);
     node.up(session, id(5), 1);
     let answer = node.receives(session, Message::PeersRequest);
-    let told = answer.iter().find_map(|output| match output {
+    let records = answer.iter().find_map(|output| match output {
         Output::Send { message: Message::Peers { records, .. }, .. } => Some(records.clone()),
         _ => None,
     });
-    let told = told.expect("an answer");
-    assert_eq!(told.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
+    let records = records.expect("an answer");
+    assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [id(3)]);
 }
 
 fn ids(node: &MeshHarness) -> Vec<PeerId> {
     node.mesh.known_peers().iter().map(|peer| peer.id).collect()
 }
 
-/// As of now, of which the mesh learns with a turn.
+/// The missed time of a peer as of now.
 fn missed(node: &mut MeshHarness, peer: PeerId) -> Option<Duration> {
     node.mesh.handle_timeout(node.now());
     node.mesh.known_peers().iter().find(|known| known.id == peer).map(|known| known.missed)
@@ -68,15 +66,15 @@ fn forgetting_after(forget_after: Duration) -> MeshHarness {
     MeshHarness::with(Config::default().forget_after(forget_after))
 }
 
-/// What the next process with the same state directory begins with.
+/// The next run of the node, with the same state directory.
 fn restarted(node: &MeshHarness, wall: UnixTime) -> MeshHarness {
     let mut next = forgetting_after(100 * SECOND);
-    next.recall_at(wall, node.mesh.known_peers());
+    next.restore_at(wall, node.mesh.known_peers());
     next
 }
 
 const DAY: u64 = 24 * 60 * 60;
-/// Clocks on the wall that are wrong, or right after time off.
+/// Wall clocks that are wrong, or right after a downtime.
 const WALLS: [UnixTime; 5] = [
     UnixTime(0),
     UnixTime(WALL.0 - 3 * DAY),
@@ -92,11 +90,11 @@ fn wrong_wall_clock_at_the_start_forgets_no_peer() {
             let mut node = MeshHarness::new(&[]);
             let mut seen = known(3);
             seen.last_seen = last_seen;
-            node.recall_at(wall, vec![seen, known(4), known(9)]);
+            node.restore_at(wall, vec![seen, known(4), known(9)]);
             let outputs = node.wait(3 * SECOND);
             assert_eq!(ids(&node), [id(3), id(4)], "{last_seen:?} at {wall:?}");
-            let recalled = Report::Restored { peers: 2, forgotten: 0, surplus: 0 };
-            assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
+            let restored = Report::Restored { peers: 2, forgotten: 0, surplus: 0 };
+            assert!(reported(&outputs).contains(&&restored), "{outputs:?}");
             assert!(dials_to(&outputs, id(3)) > 0 && dials_to(&outputs, id(4)) > 0, "{outputs:?}");
         }
     }
@@ -106,10 +104,10 @@ fn wrong_wall_clock_at_the_start_forgets_no_peer() {
 fn strict_node_protects_restored_addresses_at_any_wall_clock() {
     for wall in WALLS {
         let mut node = MeshHarness::with(Config::default().strict(true));
-        node.recall_at(wall, vec![known(3)]);
+        node.restore_at(wall, vec![known(3)]);
         let session = SessionId::accepted(1);
         let outputs = node.up_at(session, id(7), 1, addr(3));
-        assert!(says(&outputs, session, ByeReason::AddressTaken), "{wall:?}: {outputs:?}");
+        assert!(closes_with(&outputs, session, ByeReason::AddressTaken), "{wall:?}: {outputs:?}");
     }
 }
 
@@ -139,19 +137,19 @@ fn lost_peer_is_forgotten_after_connected_time_only() {
     let mut node = forgetting_after(100 * SECOND);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
-    // Alone: that tells nothing of the peer.
+    // Without any connection the node cannot know whether the peer is there, so the time does not count.
     node.wait(1_000 * SECOND);
     assert_eq!(missed(&mut node, id(3)), Some(Duration::ZERO));
     let other = node.meets(4);
-    with_heartbeats(&mut node, other, None, 60 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 60 * SECOND);
     assert_eq!(missed(&mut node, id(3)), Some(60 * SECOND));
     node.down(other, DisconnectReason::Closed);
     node.wait(1_000 * SECOND);
     assert_eq!(missed(&mut node, id(3)), Some(60 * SECOND));
     let other = node.meets(4);
-    with_heartbeats(&mut node, other, None, 39 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 39 * SECOND);
     assert_eq!(ids(&node), [id(3), id(4)]);
-    let outputs = with_heartbeats(&mut node, other, None, SECOND);
+    let outputs = wait_with_heartbeats(&mut node, other, None, SECOND);
     assert!(outputs.contains(&Output::Persist));
     assert_eq!(ids(&node), [id(4)]);
 }
@@ -162,11 +160,11 @@ fn returned_peer_has_missed_no_time() {
     let other = node.meets(4);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
-    with_heartbeats(&mut node, other, None, 90 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 90 * SECOND);
     let session = node.meets(3);
     assert_eq!(missed(&mut node, id(3)), Some(Duration::ZERO));
     node.down(session, DisconnectReason::Closed);
-    with_heartbeats(&mut node, other, None, 99 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 99 * SECOND);
     assert_eq!(missed(&mut node, id(3)), Some(99 * SECOND));
 }
 
@@ -177,17 +175,17 @@ fn missed_time_is_stored_between_runs() {
         let (other, session) = (node.meets(4), node.meets(3));
         node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
         for run in 1..=4_u32 {
-            with_heartbeats(&mut node, other, None, 20 * SECOND);
+            wait_with_heartbeats(&mut node, other, None, 20 * SECOND);
             assert_eq!(missed(&mut node, id(3)), Some(run * 20 * SECOND));
             assert_eq!(missed(&mut node, id(4)), Some(Duration::ZERO));
             node = restarted(&node, wall);
-            // The whole site comes back, but for one.
+            // After a downtime all peers but one return.
             node.wait(1_000 * SECOND);
             assert_eq!(node.meets(4), other);
         }
     }
     let other = node.meets(4);
-    with_heartbeats(&mut node, other, None, 20 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 20 * SECOND);
     assert_eq!(ids(&node), [id(4)]);
 }
 
@@ -200,35 +198,35 @@ fn peer_that_missed_the_forget_time_is_forgotten_at_the_start() {
     assert_eq!(ids(&node), [id(4)]);
     let outputs = node.wait(SECOND);
     assert!(outputs.contains(&Output::Persist));
-    let recalled = Report::Restored { peers: 1, forgotten: 1, surplus: 0 };
-    assert!(reported(&outputs).contains(&&recalled), "{outputs:?}");
+    let restored = Report::Restored { peers: 1, forgotten: 1, surplus: 0 };
+    assert!(reported(&outputs).contains(&&restored), "{outputs:?}");
 }
 
-/// For a weekend, as by SIGSTOP.
+/// SIGSTOP holds the process for a weekend.
 #[test]
 fn stalled_time_is_not_missed_time() {
     let mut node = forgetting_after(100 * SECOND);
     let other = node.meets(4);
     let session = node.meets(3);
     node.down(session, DisconnectReason::Closed);
-    with_heartbeats(&mut node, other, None, 50 * SECOND);
-    node.stand_still(60 * 60 * 60 * SECOND);
-    // What is written down before the next turn must not count it either.
+    wait_with_heartbeats(&mut node, other, None, 50 * SECOND);
+    node.stall(60 * 60 * 60 * SECOND);
+    // A record written before the next turn must not count the stall either.
     let written = node.mesh.known_peers()[0].missed;
     assert!(written <= 50 * SECOND, "{written:?}");
-    with_heartbeats(&mut node, other, None, 40 * SECOND);
+    wait_with_heartbeats(&mut node, other, None, 40 * SECOND);
     let missed = missed(&mut node, id(3)).expect("still known");
     assert!((89 * SECOND..=91 * SECOND).contains(&missed), "{missed:?}");
 }
 
-/// A list that is older than the peer's goodbye still shows the peer, for ten seconds at most.
+/// For ten seconds after a goodbye a list may be older than the goodbye and still show the peer.
 #[test]
 fn list_of_a_restored_departed_peer_counts_once_it_must_have_returned() {
     for (missed, is_believed) in [(0, false), (5, false), (11, true), (80_000, true)] {
         let mut left = known(3);
         (left.left, left.missed) = (true, Duration::from_secs(missed));
         let mut node = MeshHarness::new(&[]);
-        node.recall_at(UnixTime(WALL.0 + 3 * DAY), vec![left]);
+        node.restore_at(UnixTime(WALL.0 + 3 * DAY), vec![left]);
         let session = node.meets(4);
         node.list(session, [(id(3), addr(3))].into_iter());
         assert_eq!(dials(&node.wait(SECOND)) > 0, is_believed, "after {missed} s");
@@ -252,7 +250,7 @@ fn full_table_restores_the_peers_that_missed_least() {
 fn other_key_at_a_restored_address_is_reported() {
     let mut node = MeshHarness::remembering(vec![known(3)]);
     let (session, ..) = dialled(&node.wait_for_dial())[0];
-    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
+    let outputs = node.handle(Input::DialFailed { session, reason: DialError::WrongId { found: id(7) } });
     let since = known(3).first_seen;
     let wrong =
         |report: &&Report| matches!(report, Report::WrongId { first_seen, .. } if *first_seen == since);

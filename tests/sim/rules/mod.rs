@@ -1,5 +1,5 @@
-//! The rules of the mesh one by one, each on one mesh alone: a whole mesh would make up for most of
-//! them when they are broken, only later, or with more effort.
+//! Tests of single rules, each on one mesh alone. In a run of many nodes the other nodes would compensate most violations,
+//! only later or with more messages.
 
 mod dialing;
 mod lists;
@@ -24,25 +24,25 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Node 9, which has met node 3 and got its empty list.
-pub(crate) fn joined() -> (MeshHarness, SessionId) {
+/// Node 9 after it has met node 3 and received its empty list.
+pub(crate) fn joined_node() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, std::iter::empty());
     (node, session)
 }
 
-/// Node 9, which has got a list of so many strangers, from node 20 on, and dials them in vain.
-pub(crate) fn with_strangers(count: u8) -> (MeshHarness, SessionId, Vec<Output>) {
+/// Node 9 after it has received a list of `count` strangers, from node 20 on. Its dials to them stay open.
+pub(crate) fn node_with_strangers(count: u8) -> (MeshHarness, SessionId, Vec<Output>) {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     node.list(session, (20..20 + count).map(|n| (id(n), addr(n))));
-    let outputs = node.wait_in_vain(ms(1));
+    let outputs = node.wait_with_dials_open(ms(1));
     (node, session, outputs)
 }
 
-/// Time passes while a peer keeps telling that it knows others than we do, or the same.
-pub(crate) fn with_heartbeats(
+/// Lets time pass while a peer sends a heartbeat each second, with this digest or with the node's own.
+pub(crate) fn wait_with_heartbeats(
     node: &mut MeshHarness,
     session: SessionId,
     digest: Option<u64>,
@@ -52,44 +52,47 @@ pub(crate) fn with_heartbeats(
     for _ in 0..time.as_secs() {
         let digest = digest.unwrap_or(node.mesh.digest());
         outputs.extend(node.heartbeat(session, digest));
-        outputs.extend(node.wait_in_vain(SECOND));
+        outputs.extend(node.wait_with_dials_open(SECOND));
     }
     outputs
 }
 
-/// The same; it answers requests with empty lists. Returns the number of requests.
-pub(crate) fn asked_in_vain(
+/// Lets time pass while a peer sends heartbeats with this digest and answers requests with empty lists. Returns the
+/// number of requests.
+pub(crate) fn requests_without_news(
     node: &mut MeshHarness,
     session: SessionId,
     digest: u64,
     time: Duration,
 ) -> usize {
-    let mut asked = 0;
+    let mut total = 0;
     for _ in 0..time.as_secs() {
-        let requests = requests(&with_heartbeats(node, session, Some(digest), SECOND));
-        asked += requests;
+        let requests = requests(&wait_with_heartbeats(node, session, Some(digest), SECOND));
+        total += requests;
         if requests > 0 {
             node.list(session, std::iter::empty());
         }
     }
-    asked
+    total
 }
 
-/// Makes it ask for the list of a peer that knows others than we do.
-pub(crate) fn make_it_ask(node: &mut MeshHarness, session: SessionId, digest: u64) {
-    let outputs = with_heartbeats(node, session, Some(digest), 2 * SECOND);
+/// Makes the node request the list of a peer, by heartbeats with another digest.
+pub(crate) fn make_node_request(node: &mut MeshHarness, session: SessionId, digest: u64) {
+    let outputs = wait_with_heartbeats(node, session, Some(digest), 2 * SECOND);
     assert_eq!(requests(&outputs), 1, "{outputs:?}");
 }
 
+/// Number of the wanted reports among the outputs.
 pub(crate) fn reports(outputs: &[Output], wanted: impl Fn(&Report) -> bool) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Report(report) if wanted(report))).count()
 }
 
-pub(crate) fn says(outputs: &[Output], session: SessionId, reason: ByeReason) -> bool {
+/// Whether the node closes this session for this reason.
+pub(crate) fn closes_with(outputs: &[Output], session: SessionId, reason: ByeReason) -> bool {
     outputs.contains(&Output::Close { session, reason })
 }
 
-/// The reports for the log.
+/// The reports among the outputs.
 pub(crate) fn reported(outputs: &[Output]) -> Vec<&Report> {
     outputs.iter().filter_map(|output| if let Output::Report(r) = output { Some(r) } else { None }).collect()
 }

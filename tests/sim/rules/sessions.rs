@@ -1,4 +1,4 @@
-//! One active session a peer, one arbiter a pair, one process a key, and a table with an end.
+//! Sessions: one active session for each peer, one arbiter for each pair, one process for each key, and a full table.
 
 use p2p_gossip::internals::mesh::{
     DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId,
@@ -6,9 +6,9 @@ use p2p_gossip::internals::mesh::{
 use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{Config, DownReason, Event, PeerId, PeerState};
 
-use super::{SECOND, ms, says};
+use super::{SECOND, closes_with, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, asks_for_a_list, closes, dialled, dials_to, id, sent, told,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, requests_list, sent,
 };
 
 #[test]
@@ -30,24 +30,24 @@ fn arbiter_keeps_the_newest_session() {
     let mut node = MeshHarness::new(&[]);
     let older = node.meets(12);
     let newest = SessionId::accepted(1);
-    assert!(says(&node.up(newest, id(12), 1), older, ByeReason::Duplicate));
+    assert!(closes_with(&node.up(newest, id(12), 1), older, ByeReason::Duplicate));
     assert_eq!(node.mesh.open_sessions(&id(12)), [newest]);
 }
 
 #[test]
 fn arbiter_cancels_its_dial_and_the_other_continues() {
-    for (peer, we_decide) in [(12, true), (4, false)] {
+    for (peer, is_arbiter) in [(12, true), (4, false)] {
         let mut node = MeshHarness::new(&[]);
         let list = node.meets(3);
         node.list(list, [(id(peer), addr(peer))].into_iter());
         let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
         let accepted = SessionId::accepted(1);
         let outputs = node.up(accepted, id(peer), 1);
-        assert_eq!(closes(&outputs, dial), we_decide);
-        // Its other end may have counted it already.
+        assert_eq!(closes(&outputs, dial), is_arbiter);
+        // The other end may already count the dialled session.
         node.up(dial, id(peer), 1);
         let open = node.mesh.open_sessions(&id(peer));
-        assert_eq!(open, if we_decide { vec![accepted] } else { vec![accepted, dial] });
+        assert_eq!(open, if is_arbiter { vec![accepted] } else { vec![accepted, dial] });
     }
 }
 
@@ -65,10 +65,13 @@ fn excess_sessions_with_one_peer_are_closed() {
 fn end_of_a_duplicate_is_no_loss_within_the_grace() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
-    assert!(told(&node.down(session, DisconnectReason::Bye(ByeReason::Duplicate))).is_empty());
-    assert!(told(&node.wait_in_vain(GRACE - ms(1))).is_empty());
-    let outputs = node.wait_in_vain(ms(1));
-    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Closed, .. }]), "{outputs:?}");
+    assert!(events_of(&node.down(session, DisconnectReason::Bye(ByeReason::Duplicate))).is_empty());
+    assert!(events_of(&node.wait_with_dials_open(GRACE - ms(1))).is_empty());
+    let outputs = node.wait_with_dials_open(ms(1));
+    assert!(
+        matches!(events_of(&outputs)[..], [Event::Down { reason: DownReason::Closed, .. }]),
+        "{outputs:?}"
+    );
     assert_eq!(dials_to(&outputs, id(3)), 1);
 }
 
@@ -78,9 +81,9 @@ fn stall_extends_the_grace() {
     let session = node.meets(3);
     node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
     node.wait(GRACE / 4);
-    node.stand_still(10 * SECOND);
-    assert!(told(&node.wait_in_vain(ms(1))).is_empty());
-    assert!(told(&node.up(SessionId::accepted(1), id(3), 1)).is_empty());
+    node.stall(10 * SECOND);
+    assert!(events_of(&node.wait_with_dials_open(ms(1))).is_empty());
+    assert!(events_of(&node.up(SessionId::accepted(1), id(3), 1)).is_empty());
 }
 
 #[test]
@@ -88,10 +91,10 @@ fn peer_that_timed_out_on_us_is_redialled_without_a_down() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
     let mut outputs = node.down(session, DisconnectReason::Bye(ByeReason::Silent));
-    outputs.extend(node.wait_in_vain(ms(100)));
-    assert!(told(&outputs).is_empty(), "{outputs:?}");
+    outputs.extend(node.wait_with_dials_open(ms(100)));
+    assert!(events_of(&outputs).is_empty(), "{outputs:?}");
     let (dial, ..) = dialled(&outputs)[0].clone();
-    assert!(told(&node.up(dial, id(3), 1)).is_empty());
+    assert!(events_of(&node.up(dial, id(3), 1)).is_empty());
     assert_eq!(node.mesh.members(), 2);
 }
 
@@ -103,34 +106,37 @@ fn refusing_peer_is_up_again_only_after_it_admits_us() {
     let met = node.meets(3);
     node.heartbeat(met, 0);
     let outputs = node.down(met, FULL);
-    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Refused, .. }]), "{outputs:?}");
+    assert!(
+        matches!(events_of(&outputs)[..], [Event::Down { reason: DownReason::Refused, .. }]),
+        "{outputs:?}"
+    );
     assert_eq!(reports(&outputs), 2);
-    // It does so again, without another report.
+    // The peer refuses again, and the node does not report it again.
     for _ in 0..3 {
         let (session, ..) = dialled(&node.wait_for_dial())[0];
         let outputs = node.up(session, id(3), 1);
-        assert_eq!((told(&outputs), node.mesh.members()), (vec![], 1));
+        assert_eq!((events_of(&outputs), node.mesh.members()), (vec![], 1));
         assert_eq!(node.info(id(3)).map(|peer| peer.state), Some(PeerState::Dead));
-        assert!(asks_for_a_list(&outputs), "its answer shows that it lets us in");
+        assert!(requests_list(&outputs), "an answer shows that the peer admits this node");
         let outputs = node.down(session, FULL);
-        assert_eq!((told(&outputs), reports(&outputs)), (vec![], 0), "{outputs:?}");
+        assert_eq!((events_of(&outputs), reports(&outputs)), (vec![], 0), "{outputs:?}");
     }
-    // For another reason is news for the log.
+    // A refusal for another reason is reported.
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     node.up(session, id(3), 1);
     let outputs = node.down(session, DisconnectReason::Bye(ByeReason::NotAdmitted));
-    assert_eq!((told(&outputs), reports(&outputs)), (vec![], 1), "{outputs:?}");
-    // Until it lets us in.
+    assert_eq!((events_of(&outputs), reports(&outputs)), (vec![], 1), "{outputs:?}");
+    // The peer admits this node.
     let (session, ..) = dialled(&node.wait_for_dial())[0];
-    assert_eq!(told(&node.up(session, id(3), 1)), []);
+    assert_eq!(events_of(&node.up(session, id(3), 1)), []);
     let outputs = node.heartbeat(session, 0);
-    assert!(matches!(told(&outputs)[..], [Event::Up { members: 2, .. }]), "{outputs:?}");
-    assert_eq!(told(&node.heartbeat(session, 0)), []);
-    // From then on it is a peer like any other.
+    assert!(matches!(events_of(&outputs)[..], [Event::Up { members: 2, .. }]), "{outputs:?}");
+    assert_eq!(events_of(&node.heartbeat(session, 0)), []);
+    // From then on the peer is an ordinary peer.
     let outputs = node.down(session, DisconnectReason::Closed);
-    assert!(matches!(told(&outputs)[..], [Event::Down { members: 1, .. }]), "{outputs:?}");
+    assert!(matches!(events_of(&outputs)[..], [Event::Down { members: 1, .. }]), "{outputs:?}");
     let (session, ..) = dialled(&node.wait_for_dial())[0];
-    assert!(matches!(told(&node.up(session, id(3), 1))[..], [Event::Up { members: 2, .. }]));
+    assert!(matches!(events_of(&node.up(session, id(3), 1))[..], [Event::Up { members: 2, .. }]));
 }
 
 #[test]
@@ -168,4 +174,41 @@ fn full_table_evicts_rumours_then_left_then_dead_peers() {
         node.meets(newcomer);
         assert_eq!(known(&node), left_over.map(id));
     }
+}
+
+/// Found by seed 7468: the network delivered a handshake after its process was gone.
+#[test]
+fn late_messages_of_a_previous_run_exclude_no_peer() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 3);
+    node.wait(2 * SECOND);
+    let late = SessionId::accepted(2);
+    node.up(late, id(3), 2);
+    node.down(late, DisconnectReason::Closed);
+    node.wait(10 * SECOND);
+    let returned = SessionId::accepted(3);
+    assert!(!closes(&node.up(returned, id(3), 3), returned));
+    assert_eq!(node.mesh.members(), 2);
+}
+
+#[test]
+fn older_process_of_a_shared_key_stays_out() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.up(SessionId::accepted(2), id(3), 2);
+    node.wait(2 * SECOND);
+    let older = SessionId::accepted(3);
+    assert!(closes(&node.up(older, id(3), 1), older));
+    assert_eq!(node.mesh.open_sessions(&id(3)), [SessionId::accepted(2)]);
+}
+
+#[test]
+fn restart_is_reported_as_down_and_up() {
+    let mut node = MeshHarness::new(&[]);
+    node.up(SessionId::accepted(1), id(3), 1);
+    let events = events_of(&node.up(SessionId::accepted(2), id(3), 2));
+    assert!(
+        matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
+        "{events:?}"
+    );
 }

@@ -1,4 +1,4 @@
-//! The time at which a node is settled.
+//! The time at which a node counts as settled.
 
 use p2p_gossip::internals::mesh::SessionId;
 
@@ -12,9 +12,9 @@ fn node_is_settled_after_trying_every_peer_it_heard_of() {
     let session = node.first_dial();
     node.up(session, id(3), 3);
     node.wait(SECOND);
-    assert!(!node.is_settled(), "the list is not there yet");
+    assert!(!node.is_settled(), "the list has not arrived yet");
     node.list(session, [(id(4), addr(4))].into_iter());
-    assert!(!node.is_settled(), "it was told of a peer");
+    assert!(!node.is_settled(), "the list names a peer");
     node.wait(SECOND / 2);
     assert!(node.is_settled(), "no peer answers");
 }
@@ -23,7 +23,7 @@ fn node_is_settled_after_trying_every_peer_it_heard_of() {
 fn lone_node_is_settled_only_without_known_peers() {
     assert!(MeshHarness::new(&[]).is_settled());
     let mut node = MeshHarness::remembering(vec![known(3)]);
-    assert!(!node.is_settled(), "it looks for a peer");
+    assert!(!node.is_settled(), "it dials a known peer");
     let (session, ..) = dialled(&node.wait_for_dial())[0];
     node.up(session, id(3), 3);
     node.list(session, std::iter::empty());
@@ -36,7 +36,7 @@ fn endless_lists_do_not_prevent_settling() {
     let mut node = MeshHarness::new(&[addr(3)]);
     let session = node.first_dial();
     node.up(session, id(3), 3);
-    // A list that never comes, and new members all the time.
+    // The list never arrives, and new members keep joining.
     for n in 10..250 {
         if node.is_settled() {
             return;
@@ -45,5 +45,5 @@ fn endless_lists_do_not_prevent_settling() {
         node.up(SessionId::accepted(u64::from(n)), id(n), u64::from(n));
         node.heartbeat(session, 0);
     }
-    panic!("never settled");
+    panic!("the node never settles");
 }

@@ -1,13 +1,13 @@
-//! What is left unread when a peer's silence is up.
+//! Unread messages at the time a peer's timeout ends.
 
 use p2p_gossip::internals::limits::TIMEOUT;
 use p2p_gossip::internals::mesh::{Input, SessionId};
 use p2p_gossip::{DownReason, Event};
 
 use super::SECOND;
-use crate::sim::mesh_harness::{MeshHarness, closes, drains, id, told};
+use crate::sim::mesh_harness::{MeshHarness, closes, drains, events_of, id};
 
-/// A live peer whose silence is up, and the session that was asked for what may lie there unread.
+/// A node whose peer has reached its timeout, and the session that the node has asked to drain.
 fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     node.answers_drains = false;
@@ -22,8 +22,8 @@ fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
 fn silent_peer_is_dead_once_its_session_is_drained() {
     let (mut node, session) = silent_for_its_timeout();
     let heard = node.now() - 2 * TIMEOUT;
-    let outputs = node.tell(Input::Drained { session, heard });
-    let events = told(&outputs);
+    let outputs = node.handle(Input::Drained { session, heard });
+    let events = events_of(&outputs);
     assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
     assert!(closes(&outputs, session));
 }
@@ -32,18 +32,18 @@ fn silent_peer_is_dead_once_its_session_is_drained() {
 fn unread_heartbeat_keeps_its_sender_alive() {
     let (mut node, session) = silent_for_its_timeout();
     let heard = node.now() - SECOND;
-    assert!(told(&node.tell(Input::Drained { session, heard })).is_empty());
+    assert!(events_of(&node.handle(Input::Drained { session, heard })).is_empty());
     node.answers_drains = true;
-    assert!(told(&node.wait(TIMEOUT - SECOND * 11 / 10)).is_empty());
-    assert_eq!(told(&node.wait(SECOND / 5)).len(), 1);
+    assert!(events_of(&node.wait(TIMEOUT - SECOND * 11 / 10)).is_empty());
+    assert_eq!(events_of(&node.wait(SECOND / 5)).len(), 1);
 }
 
-/// A session's thread that gets no processor is no fault of the peer, for a time.
+/// The session's thread may be waiting for a processor, so the peer lives until its timeout has passed once more.
 #[test]
 fn session_that_does_not_answer_gets_the_timeout_once_more() {
     let (mut node, _) = silent_for_its_timeout();
-    assert!(told(&node.wait(TIMEOUT * 9 / 10)).is_empty());
-    let events = told(&node.wait(TIMEOUT / 5));
+    assert!(events_of(&node.wait(TIMEOUT * 9 / 10)).is_empty());
+    let events = events_of(&node.wait(TIMEOUT / 5));
     assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
 }
 
@@ -51,7 +51,7 @@ fn session_that_does_not_answer_gets_the_timeout_once_more() {
 #[test]
 fn leaving_node_says_goodbye_once_despite_a_late_drain() {
     let (mut node, session) = silent_for_its_timeout();
-    assert!(closes(&node.tell(Input::Leave), session));
+    assert!(closes(&node.handle(Input::Leave), session));
     let heard = node.now() - 2 * TIMEOUT;
-    assert!(node.tell(Input::Drained { session, heard }).is_empty());
+    assert!(node.handle(Input::Drained { session, heard }).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Which peers are admitted: lists, pins, and addresses that belong to a known peer.
+//! Admission of peers: access lists, pins, and addresses that belong to a known peer.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
 
 use super::{SECOND, reported};
-use crate::sim::mesh_harness::{MeshHarness, addr, closes, dials, id, known, told};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, dials, events_of, id, known};
 
 fn denying(denied: &[PeerId]) -> Access {
     Access { deny: denied.iter().copied().collect(), ..Access::default() }
@@ -27,13 +27,16 @@ fn denied_peer_is_refused_and_not_dialled_until_admitted_again() {
     let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
-    let outputs = node.tell(Input::Access(denying(&[id(3)])));
+    let outputs = node.handle(Input::Access(denying(&[id(3)])));
     let close = Output::Close { session, reason: ByeReason::NotAdmitted };
     assert!(outputs.contains(&close), "{outputs:?}");
-    assert!(matches!(told(&outputs)[..], [Event::Down { reason: DownReason::Denied, .. }]), "{outputs:?}");
+    assert!(
+        matches!(events_of(&outputs)[..], [Event::Down { reason: DownReason::Denied, .. }]),
+        "{outputs:?}"
+    );
     node.down(session, DisconnectReason::Closed);
     let mut quiet = node.wait(600 * SECOND);
-    // Not even if a list names it, or if its handshake was faster than the new list.
+    // Neither a list that names the peer nor a handshake that ends after the change of the access lists admits it.
     let other = SessionId::accepted(2);
     quiet.extend(node.up(other, id(4), 1));
     quiet.extend(node.list(other, [(id(3), addr(5))].into_iter()));
@@ -43,7 +46,7 @@ fn denied_peer_is_refused_and_not_dialled_until_admitted_again() {
     assert!(closes(&quiet, late));
     assert_eq!(dials(&quiet), 0, "{quiet:?}");
     assert_eq!(node.mesh.members(), 2);
-    node.tell(Input::Access(Access::default()));
+    node.handle(Input::Access(Access::default()));
     assert!(dials(&node.wait(SECOND / 5)) > 0);
 }
 
@@ -52,7 +55,7 @@ fn denied_peer_is_not_listed() {
     let mut node = MeshHarness::new(&[]);
     node.up(SessionId::accepted(1), id(3), 1);
     node.up(SessionId::accepted(2), id(4), 1);
-    node.tell(Input::Access(denying(&[id(3)])));
+    node.handle(Input::Access(denying(&[id(3)])));
     let outputs = node.receives(SessionId::accepted(2), Message::PeersRequest);
     let empty = |output: &Output| matches!(output, Output::Send { message: Message::Peers { records, .. }, .. } if records.is_empty());
     assert!(outputs.iter().any(empty), "{outputs:?}");
@@ -64,8 +67,8 @@ fn dial_to_a_newly_denied_peer_is_cancelled() {
     node.up(SessionId::accepted(1), id(3), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(4))].into_iter());
     let (dial, _) = dials_expecting(&node.wait_for_dial())[0];
-    assert!(closes(&node.tell(Input::Access(denying(&[id(4)]))), dial));
-    node.tell(Input::DialFailed { session: dial, reason: DialError::Cancelled });
+    assert!(closes(&node.handle(Input::Access(denying(&[id(4)]))), dial));
+    node.handle(Input::DialFailed { session: dial, reason: DialError::Cancelled });
     assert!(node.mesh.peers(std::time::Instant::now()).iter().all(|peer| peer.id != id(4)));
 }
 
@@ -77,7 +80,7 @@ fn allow_list_applies_to_bootstrap_addresses_too() {
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
     assert!(matches!(reported(&outputs)[..], [Report::BootstrapUnreachable { .. }]), "{outputs:?}");
-    node.tell(Input::Access(Access::default()));
+    node.handle(Input::Access(Access::default()));
     assert!(dials(&node.wait(SECOND)) > 0);
 }
 
@@ -88,10 +91,13 @@ fn pin_accepts_its_peer_only_and_reports_another_once() {
     let mut node = MeshHarness::with(Config::default().connect([connect, addr(3).into()]));
     let wrong = DialError::WrongId { found: id(4) };
     let first = node.first_dial();
-    let told = node.tell(Input::DialFailed { session: first, reason: wrong.clone() });
-    assert!(matches!(reported(&told)[..], [Report::WrongPin { found, .. }] if *found == id(4)), "{told:?}");
-    assert!(node.mesh.peers(std::time::Instant::now()).is_empty(), "nothing is noted");
-    // Another peer that is met there because of a list does not count.
+    let outputs = node.handle(Input::DialFailed { session: first, reason: wrong.clone() });
+    assert!(
+        matches!(reported(&outputs)[..], [Report::WrongPin { found, .. }] if *found == id(4)),
+        "{outputs:?}"
+    );
+    assert!(node.mesh.peers(std::time::Instant::now()).is_empty(), "the node records no peer");
+    // Meeting another peer at that address, through a list, does not satisfy the pin.
     node.up(SessionId::accepted(1), id(5), 1);
     node.list(SessionId::accepted(1), [(id(4), addr(3))].into_iter());
     let (mut again, mut pinned, mut is_met) = (Vec::new(), 0, false);
@@ -105,19 +111,19 @@ fn pin_accepts_its_peer_only_and_reports_another_once() {
                 node.up_at(session, id(4), 1, addr(3));
                 is_met = true;
             } else {
-                again.extend(node.tell(Input::DialFailed { session, reason: wrong.clone() }));
+                again.extend(node.handle(Input::DialFailed { session, reason: wrong.clone() }));
             }
         }
     }
     assert!(!reported(&again).iter().any(|report| matches!(report, Report::WrongPin { .. })));
-    // Met by another way, it need not be dialled there any more.
+    // After the pinned peer has connected, the node does not dial the pinned address.
     node.up(SessionId::accepted(2), id(3), 1);
     let outputs = node.wait(2 * SECOND);
     assert!(!dials_expecting(&outputs).iter().any(|(_, expected)| matches!(expected, Expected::Pinned(_))));
 }
 
-/// A node that has met node 3 at its `--connect` address and has lost it.
-fn knows_where_node_3_was(strict: bool) -> MeshHarness {
+/// A node that has met node 3 at its bootstrap address and has lost it.
+fn node_that_lost_its_peer(strict: bool) -> MeshHarness {
     let mut node = MeshHarness::with(Config::default().connect([addr(3).into()]).strict(strict));
     let session = node.first_dial();
     node.up(session, id(3), 1);
@@ -127,10 +133,10 @@ fn knows_where_node_3_was(strict: bool) -> MeshHarness {
 
 #[test]
 fn other_key_at_a_known_address_is_reported_once_as_another_peer() {
-    let mut node = knows_where_node_3_was(false);
+    let mut node = node_that_lost_its_peer(false);
     let (session, expected) = dials_expecting(&node.wait_for_dial())[0];
     assert_eq!(expected, Expected::Peer(id(3)));
-    let outputs = node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
+    let outputs = node.handle(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
     let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: false, .. });
     assert_eq!(reported(&outputs).iter().filter(wrong).count(), 1, "{outputs:?}");
     loop {
@@ -141,7 +147,7 @@ fn other_key_at_a_known_address_is_reported_once_as_another_peer() {
             assert_eq!(reported(&outputs).iter().filter(wrong).count(), 0, "{outputs:?}");
             break;
         }
-        node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
+        node.handle(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } });
     }
     let peers = node.mesh.peers(std::time::Instant::now());
     assert_eq!(peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [id(3), id(4)]);
@@ -149,19 +155,20 @@ fn other_key_at_a_known_address_is_reported_once_as_another_peer() {
 
 #[test]
 fn strict_node_dials_only_the_known_peer_at_its_address() {
-    let mut node = knows_where_node_3_was(true);
+    let mut node = node_that_lost_its_peer(true);
     let mut outputs = Vec::new();
     for _ in 0..10 {
         let new = node.wait_for_dial();
         let (session, expected) = dials_expecting(&new)[0];
-        assert_eq!(expected, Expected::Peer(id(3)), "the --connect address is its, too");
+        assert_eq!(expected, Expected::Peer(id(3)), "the bootstrap address belongs to node 3, too");
         outputs.extend(new);
-        outputs.extend(node.tell(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } }));
+        outputs
+            .extend(node.handle(Input::DialFailed { session, reason: DialError::WrongId { found: id(4) } }));
     }
     let wrong = |report: &&&Report| matches!(report, Report::WrongId { is_refused: true, .. });
     assert_eq!(reported(&outputs).iter().filter(wrong).count(), 1);
     assert_eq!(node.mesh.peers(std::time::Instant::now()).len(), 1);
-    // The rightful one comes back to where it was.
+    // Node 3 returns to its address.
     let (session, _) = dials_expecting(&node.wait_for_dial())[0];
     node.up(session, id(3), 2);
     assert_eq!(node.mesh.members(), 2);
@@ -169,12 +176,12 @@ fn strict_node_dials_only_the_known_peer_at_its_address() {
 
 #[test]
 fn strict_node_refuses_a_claim_to_a_known_address() {
-    let mut node = knows_where_node_3_was(true);
+    let mut node = node_that_lost_its_peer(true);
     let stranger = SessionId::accepted(1);
     let outputs = node.up_at(stranger, id(4), 1, SocketAddr::from((addr(3).ip(), 40_000)));
     let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
     assert!(outputs.contains(&close), "{outputs:?}");
-    // From elsewhere it is welcome, and lists can't lead us to it there.
+    // The node admits the peer from another address, and lists do not make it dial the peer at the protected one.
     node.up(SessionId::accepted(2), id(5), 1);
     node.list(SessionId::accepted(2), [(id(4), addr(3))].into_iter());
     let outputs = node.wait(2 * SECOND);
