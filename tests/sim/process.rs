@@ -98,33 +98,9 @@ impl World {
         let faults = &self.scenario.faults;
         let off = i64::from(faults.clock_off_ppm);
         let clock = Clock::new(self.base, if off == 0 { 0 } else { [-off, 0, off][self.rng.usize(..3)] });
-        let connect: &[Slot] = if restart.no_connect { &[] } else { &self.scenario.connect[slot] };
-        let connect = connect.iter();
-        let connect: Vec<ConnectAddr> = connect
-            .map(|&other| {
-                let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
-                ConnectAddr { pin, addr: self.name(other).unwrap_or(self.slots[other].addr.into()) }
-            })
-            .collect();
-        let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
-        let config = Config::default()
-            .heartbeat(Duration::from_millis(heartbeat_ms))
-            .timeout(Duration::from_millis(timeout_ms))
-            .period(Duration::from_millis(faults.ping_period_ms))
-            .connect(connect)
-            .access(self.slots[slot].access.clone())
-            .strict(faults.strict)
-            .peers_max(faults.peers_max);
+        let config = self.config(slot, restart);
         let addr = self.slots[slot].addr;
-        let hello = Hello {
-            instance: self.rng.u64(..),
-            name: String::new(),
-            listen_port: self.slots[slot].listen_port,
-            advertised: self.advertised(slot),
-            heartbeat_ms: heartbeat_ms as u32,
-            capabilities: Vec::new(),
-            proof: None,
-        };
+        let hello = self.hello(slot);
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
@@ -161,6 +137,38 @@ impl World {
         self.procs[proc].oracle.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
         self.want_turn(proc, self.now);
+    }
+
+    /// The configuration of a process of this slot.
+    fn config(&self, slot: Slot, restart: Restart) -> Config {
+        let connect: &[Slot] = if restart.no_connect { &[] } else { &self.scenario.connect[slot] };
+        let connect = connect.iter().map(|&other| {
+            let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
+            ConnectAddr { pin, addr: self.name(other).unwrap_or(self.slots[other].addr.into()) }
+        });
+        let faults = &self.scenario.faults;
+        let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
+        Config::default()
+            .heartbeat(Duration::from_millis(heartbeat_ms))
+            .timeout(Duration::from_millis(timeout_ms))
+            .period(Duration::from_millis(faults.ping_period_ms))
+            .connect(connect.collect::<Vec<_>>())
+            .access(self.slots[slot].access.clone())
+            .strict(faults.strict)
+            .peers_max(faults.peers_max)
+    }
+
+    /// The Hello of a new process of this slot.
+    fn hello(&mut self, slot: Slot) -> Hello {
+        Hello {
+            instance: self.rng.u64(..),
+            name: String::new(),
+            listen_port: self.slots[slot].listen_port,
+            advertised: self.advertised(slot),
+            heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
+            capabilities: Vec::new(),
+            proof: None,
+        }
     }
 
     /// The addresses that a node advertises: its name if it has one, else its address if others need it, and sometimes

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, SessionId};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, SessionId, Vitals};
 use p2p_gossip::internals::session::{Ends, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit};
 
 use super::clock::{Micros, micros};
@@ -87,6 +88,29 @@ impl Thread {
     /// Whether the session is up and neither side has said goodbye.
     pub fn is_open(&self) -> bool {
         self.protocol().is_some_and(Protocol::is_open)
+    }
+
+    /// Passes the coordinator's requests to the protocol.
+    fn take_requests(&mut self, now: Instant, vitals: Vitals) {
+        let Stage::Secured(protocol) = &mut self.stage else {
+            return;
+        };
+        protocol.set_vitals(vitals);
+        if std::mem::take(&mut self.is_drain_wanted) {
+            protocol.handle_request(now, Request::DrainUnread);
+        }
+        if protocol.wants_requests() && std::mem::take(&mut self.is_heartbeat_wanted) {
+            protocol.handle_request(now, Request::Heartbeat);
+        }
+        while protocol.wants_requests() {
+            let Some(request) = self.outbox.pop_front() else {
+                if !self.has_handle {
+                    protocol.handle_request(now, Request::Release);
+                }
+                break;
+            };
+            protocol.handle_request(now, request);
+        }
     }
 
     pub fn protocol(&self) -> Option<&Protocol> {
@@ -267,28 +291,13 @@ impl World {
         let Some(mut thread) = self.conns[conn].ends[side].thread.take() else {
             return;
         };
+        let now = self.procs[proc].clock.local(self.now);
+        thread.take_requests(now, self.procs[proc].vitals);
         let Stage::Secured(protocol) = &mut thread.stage else {
             self.conns[conn].ends[side].thread = Some(thread);
             return;
         };
-        let now = self.procs[proc].clock.local(self.now);
         let heard = protocol.heard();
-        protocol.set_vitals(self.procs[proc].vitals);
-        if std::mem::take(&mut thread.is_drain_wanted) {
-            protocol.handle_request(now, Request::DrainUnread);
-        }
-        if protocol.wants_requests() && std::mem::take(&mut thread.is_heartbeat_wanted) {
-            protocol.handle_request(now, Request::Heartbeat);
-        }
-        while protocol.wants_requests() {
-            let Some(request) = thread.outbox.pop_front() else {
-                if !thread.has_handle {
-                    protocol.handle_request(now, Request::Release);
-                }
-                break;
-            };
-            protocol.handle_request(now, request);
-        }
         let was_up = protocol.is_up();
         protocol.handle_timeout(now);
         // A deadline that ends a session may lose what was sent.
