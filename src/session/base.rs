@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::context::{Context, FromSession};
-use super::events::SessionEvent;
 use super::failure::{Failure, log_refused};
+use super::session_event::SessionEvent;
 use super::session_handle::{SessionEnd, SessionHandle};
 use crate::mesh::{DialError, SessionId};
 

@@ -8,9 +8,9 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 
 use super::counters::Counters;
-use super::events::SessionEvent;
 use super::hello::HelloExchange;
 use super::lookups::Lookups;
+use super::session_event::SessionEvent;
 use super::session_handle::SessionHandle;
 use crate::mesh::{SessionId, Vitals};
 use crate::net::addr::LocalIp;

@@ -7,13 +7,13 @@ use crossbeam_channel::TryRecvError;
 
 use super::base::Session;
 use super::context::FromSession;
-use super::events::SessionEvent;
 use super::failure::Failure;
 use super::handshake::Secured;
 use super::hello::Role;
 use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
 use super::protocol::{Ends, Protocol, Request, Transmit};
+use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
 use crate::mesh::DisconnectReason;
 use crate::session::delivery::Receipt;

@@ -9,7 +9,6 @@ mod context;
 pub(crate) mod counters;
 pub(crate) mod delivery;
 mod established;
-mod events;
 mod failure;
 mod handshake;
 mod heartbeats;
@@ -19,16 +18,17 @@ mod lookups;
 pub(crate) mod pending;
 mod protocol;
 mod rate_limit;
+mod session_event;
 mod session_handle;
 mod thread;
 
 #[cfg(test)]
 pub(crate) use context::context;
 pub(crate) use context::{Context, FromSession, SharedVitals};
-pub use events::SessionEvent;
 pub use hello::{Exported, HelloExchange, Role};
 pub(crate) use lookups::Lookups;
 pub use protocol::{Ends, Protocol, Request, Transmit};
+pub use session_event::SessionEvent;
 pub use session_handle::OutboxFull;
 pub(crate) use session_handle::SessionHandle;
 #[cfg(test)]

@@ -18,11 +18,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::events::SessionEvent;
 use super::failure::Failure;
 use super::heartbeats::Heartbeats;
 use super::hello::{Exported, HelloExchange, Role};
 use super::rate_limit::FrameRateLimit;
+use super::session_event::SessionEvent;
 use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;

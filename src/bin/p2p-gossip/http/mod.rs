@@ -16,15 +16,15 @@
 //! | `page.rs`, `page/` | the HTML page |
 
 mod connection_limit;
-mod events;
+mod event_stream;
 mod metrics;
 mod node_info;
+mod node_snapshot;
 mod page;
 mod request;
 mod response;
 mod routes;
 mod server;
-mod snapshot;
 mod views;
 
 pub(crate) use server::{Server, Socket};

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::{NodeHandle, Status};
 
-use super::events::{Hub, Since, Stream};
+use super::event_stream::{Hub, Since, Stream};
 use super::metrics::{self, Format};
 use super::node_info::NodeInfo;
+use super::node_snapshot::Snapshots;
 use super::page::PAGE;
 use super::request::{Request, is_loopback_host};
 use super::response::{HTML, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
-use super::snapshot::Snapshots;
 use super::views;
 
 /// The list of paths, sent for an unknown path.

@@ -13,7 +13,7 @@ use p2p_gossip::internals::worker::{Worker, spawn_detached};
 use p2p_gossip::{Config, Event, Node};
 
 use super::connection_limit::{ConnectionLimit, ConnectionSlot};
-use super::events::Hub;
+use super::event_stream::Hub;
 use super::node_info::NodeInfo;
 use super::request;
 use super::response::Response;
