@@ -99,8 +99,8 @@ pub const UNAUTHENTICATED_MAX: usize = 256;
 pub const BACKLOG: i32 = 1024;
 /// Frames waiting to be sent to one peer; more means that it is too slow.
 pub const OUTBOX_FRAMES: usize = 256;
-/// Frames waiting for one peer above which broadcast messages to it are dropped. Otherwise a node that broadcasts
-/// faster than the peer reads would leave no room for heartbeats, and lose the connection.
+/// Frames waiting for one peer above which broadcast messages leave it out: a node that broadcasts faster than a peer
+/// reads must not fill the room that pings and lists need, and so end the connection.
 pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
 /// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers. The queue's
 /// memory is allocated when the node starts.

@@ -132,11 +132,15 @@ impl World {
             return;
         };
         oracle.changed.insert(ended.peer);
+        if let DisconnectReason::Bye(_) = reason
+            && ended.open
+        {
+            oracle.heard(ended.peer, moment);
+        }
         if !ended.open || oracle.open_sessions(&ended.peer).next().is_some() || oracle.leaving {
             return;
         }
         if let DisconnectReason::Bye(bye) = reason {
-            oracle.heard(ended.peer, moment);
             let is_refusal = !matches!(bye, ByeReason::Duplicate | ByeReason::Silent | ByeReason::Leaving);
             oracle.peer(ended.peer).refuses |= is_refusal;
         }
