@@ -77,19 +77,8 @@ impl Established {
             self.protocol.set_vitals(self.session.context.vitals.get());
             let requests = self.take_requests(now);
             self.protocol.handle_timeout(now);
-            loop {
-                // Answers go out before this thread may wait for room in the coordinator's inbox.
-                self.transmit(now);
-                match self.protocol.poll_event(now) {
-                    Some(event) => {
-                        self.transmit(now);
-                        if !self.deliver(event) {
-                            return;
-                        }
-                    }
-                    None if self.protocol.has_transmits() => {}
-                    None => break,
-                }
+            if !self.deliver_events(now) {
+                return;
             }
             if self.protocol.is_closed() {
                 return;
@@ -99,6 +88,24 @@ impl Established {
                 self.session.end.signals.set_heard(self.protocol.heard());
             }
             self.wait(now, requests);
+        }
+    }
+
+    /// Reports all events. Returns whether the session goes on. Answers go out first, because this thread may wait for
+    /// room in the coordinator's inbox.
+    fn deliver_events(&mut self, now: Instant) -> bool {
+        loop {
+            self.transmit(now);
+            let Some(event) = self.protocol.poll_event(now) else {
+                if self.protocol.has_transmits() {
+                    continue;
+                }
+                return true;
+            };
+            self.transmit(now);
+            if !self.deliver(event) {
+                return false;
+            }
         }
     }
 
