@@ -72,6 +72,8 @@ impl Mesh {
             return;
         };
         connected.sessions.remove(at);
+        // The session that was asked may be this one, whose answer would never come.
+        connected.drain_asked = None;
         if let DisconnectReason::Bye(_) = reason {
             // A goodbye is a sign of life like any message, also if another session goes on.
             connected.heard = connected.heard.max(now);
