@@ -234,6 +234,7 @@ impl Established {
             "connection broke; session closed");
         if !self.is_broken {
             self.is_broken = true;
+            self.link.stop_writing();
             self.read();
             self.protocol.handle_end();
         }

@@ -51,6 +51,8 @@ pub(crate) struct Link {
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
     counters: Arc<Counters>,
+    /// Writing has failed, so bytes that wait are never sent.
+    is_broken: bool,
 }
 
 impl Link {
@@ -64,7 +66,7 @@ impl Link {
         socket.set_nodelay(true)?;
         // The outbox bounds the queued bytes, in whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, rejection, counters: Arc::clone(counters) })
+        Ok(Self { socket, tls, rejection, counters: Arc::clone(counters), is_broken: false })
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -73,7 +75,12 @@ impl Link {
 
     /// Whether bytes wait for the socket to take them.
     pub(crate) fn is_write_pending(&self) -> bool {
-        self.tls.wants_write()
+        !self.is_broken && self.tls.wants_write()
+    }
+
+    /// Gives up the bytes that wait. A wait for a broken socket to take them would end at once, again and again.
+    pub(crate) fn stop_writing(&mut self) {
+        self.is_broken = true;
     }
 
     /// Waits for the socket, the waker or the deadline. With `reading`, received bytes end the wait; bytes that wait
