@@ -32,7 +32,7 @@ const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after one interval, because a
+    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
     /// forming mesh is busy enough.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {

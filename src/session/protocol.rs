@@ -124,6 +124,7 @@ pub struct Protocol {
     /// The coordinator awaits [`SessionEvent::Drained`].
     is_draining: bool,
     heartbeats: Heartbeats,
+    /// What this node tells with heartbeats and acknowledgements.
     vitals: Vitals,
     transmits: VecDeque<Transmit>,
     /// The connection has not taken all bytes since this time.

@@ -46,7 +46,7 @@ impl SessionHandle {
         self.waker.wake();
     }
 
-    /// Queues a broadcast message if there is room for more than heartbeats; never blocks.
+    /// Queues a broadcast message if there is room for more than pings and lists; never blocks.
     pub(crate) fn offer(&self, frame: Frame, receipt: Receipt) -> Result<(), OutboxFull> {
         if self.backlog() >= OUTBOX_FRAMES_WITH_MESSAGES {
             return Err(OutboxFull);

@@ -30,6 +30,7 @@ pub(crate) fn dial(
 ) -> io::Result<SessionHandle> {
     let (handle, end) = handle_and_end(Arc::new(Waker::new()?));
     let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
+    // Not joined: the system's resolver may block a thread for an unbounded time.
     spawn_detached(format!("dial-{id}"), SESSION_STACK_BYTES, move || {
         run(Session::new(context, id, end, None), origin);
     })?;
@@ -51,7 +52,6 @@ pub(crate) fn accept(
     let (handle, end) = handle_and_end(waker);
     let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), pending };
-    // Not joined: the system's resolver may block a thread for an unbounded time.
     spawn_detached(format!("accept-{id}"), SESSION_STACK_BYTES, move || {
         run(Session::new(context, id, end, Some(handle)), origin);
     })
