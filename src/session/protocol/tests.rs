@@ -1,0 +1,239 @@
+//! Each rule of the protocol, with a peer that the test plays.
+
+use std::time::Duration;
+
+use super::*;
+
+/// One end of a connection to a peer that the test plays.
+struct End {
+    protocol: Protocol,
+    now: Instant,
+    sent: FrameReader,
+    /// Whether the connection takes bytes, and whether our direction is closed.
+    is_blocked: bool,
+    is_closed: bool,
+}
+
+fn id(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 32])
+}
+
+fn exchange() -> Arc<HelloExchange> {
+    Arc::new(HelloExchange::new(Hello::plain(), Vec::new()))
+}
+
+fn ping(seq: u64) -> Message {
+    Message::Ping { seq, text: String::new() }
+}
+
+impl End {
+    /// Node 5 after the TLS handshake with this peer.
+    fn new(peer: u8, role: Role) -> Self {
+        let now = crate::test_now();
+        let session = if role == Role::Dialler { SessionId::dialled(1) } else { SessionId::accepted(1) };
+        let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let ends = Ends { session, own: id(5), peer: id(peer), remote };
+        let vitals = Vitals { digest: 77, interval_ms: 1000 };
+        let by = now + Duration::from_secs(10);
+        let protocol = Protocol::new(now, ends, role, exchange(), [0; 32], vitals, by);
+        let mut sent = FrameReader::new();
+        sent.after_hello();
+        Self { protocol, now, sent, is_blocked: false, is_closed: false }
+    }
+
+    /// The same, with a session that is up.
+    fn up(peer: u8) -> Self {
+        let mut end = Self::new(peer, Role::Acceptor);
+        let events = end.receive(&[Message::Hello(Hello::plain())]);
+        assert!(matches!(events[..], [SessionEvent::Up(_)]), "{events:?}");
+        assert!(matches!(end.sent()[..], [Message::Hello(_)]));
+        end
+    }
+
+    /// One round, as a driver does it.
+    fn round(&mut self) -> Vec<SessionEvent> {
+        self.protocol.handle_timeout(self.now);
+        let mut events = Vec::new();
+        loop {
+            while let Some(transmit) = self.protocol.poll_transmit() {
+                assert!(!self.is_closed, "{transmit:?} after the end");
+                match transmit {
+                    Transmit::Frame(frame) => self.sent.buffer().extend_from_slice(&frame),
+                    Transmit::Close => self.is_closed = true,
+                }
+            }
+            self.protocol.handle_transmitted(self.now, !self.is_blocked);
+            match self.protocol.poll_event(self.now) {
+                Some(event) => events.push(event),
+                None if self.protocol.has_transmits() => {}
+                None => return events,
+            }
+        }
+    }
+
+    fn receive(&mut self, messages: &[Message]) -> Vec<SessionEvent> {
+        for message in messages {
+            self.protocol.handle_bytes(self.now, &wire::encode(message).unwrap());
+        }
+        self.round()
+    }
+
+    fn request(&mut self, request: Request) -> Vec<SessionEvent> {
+        self.protocol.handle_request(self.now, request);
+        self.round()
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<SessionEvent> {
+        self.now += time;
+        self.round()
+    }
+
+    /// The messages sent since the last call.
+    fn sent(&mut self) -> Vec<Message> {
+        std::iter::from_fn(|| self.sent.next_message().unwrap()).collect()
+    }
+}
+
+fn downs(events: &[SessionEvent]) -> Vec<DisconnectReason> {
+    let down = |event: &SessionEvent| match event {
+        SessionEvent::Down(reason) => Some(*reason),
+        _ => None,
+    };
+    events.iter().filter_map(down).collect()
+}
+
+#[test]
+fn acceptor_says_nothing_before_a_valid_hello() {
+    let mut end = End::new(7, Role::Acceptor);
+    assert!(end.round().is_empty() && end.sent().is_empty());
+    let foreign = Hello { proof: Some([1; 32]), ..Hello::plain() };
+    assert!(end.receive(&[Message::Hello(foreign)]).is_empty());
+    assert_eq!(end.sent(), [Message::Bye(ByeReason::NetworkKeyUnknown)]);
+    assert!(end.is_closed && !end.protocol.is_closed(), "the peer may read the reason");
+    end.wait(LINGER);
+    assert!(end.protocol.is_closed() && end.protocol.failure().is_some());
+}
+
+#[test]
+fn goodbye_before_the_hello_waits_for_the_session() {
+    let mut end = End::new(7, Role::Dialler);
+    end.round();
+    assert!(matches!(end.sent()[..], [Message::Hello(_)]));
+    assert!(end.request(Request::Bye(ByeReason::Duplicate)).is_empty());
+    let events = end.receive(&[Message::Hello(Hello::plain()), ping(1)]);
+    assert!(matches!(events[..], [SessionEvent::Up(_), SessionEvent::Received { .. }]), "{events:?}");
+    assert_eq!(end.sent(), [Message::Bye(ByeReason::Duplicate)]);
+}
+
+#[test]
+fn messages_under_way_arrive_after_our_goodbye_and_nothing_is_sent() {
+    let mut end = End::up(7);
+    assert!(end.request(Request::Bye(ByeReason::Leaving)).is_empty());
+    assert_eq!(end.sent(), [Message::Bye(ByeReason::Leaving)]);
+    let heartbeat = Message::Heartbeat { seq: 1, digest: 1, interval_ms: 1000, rtt_us: 0 };
+    let events = end.receive(&[ping(1), heartbeat]);
+    assert!(matches!(events[0], SessionEvent::Received { .. }), "{events:?}");
+    assert!(!end.protocol.handle_request(end.now, Request::Heartbeat) && end.sent().is_empty());
+    end.protocol.handle_end();
+    assert_eq!(downs(&end.round()), [DisconnectReason::Closed]);
+    assert!(end.protocol.is_closed());
+}
+
+#[test]
+fn goodbye_that_the_peer_does_not_answer_ends_after_a_time() {
+    let mut end = End::up(7);
+    end.request(Request::Bye(ByeReason::Silent));
+    assert!(end.wait(LINGER - Duration::from_millis(1)).is_empty());
+    assert_eq!(downs(&end.wait(Duration::from_millis(1))), [DisconnectReason::Closed]);
+}
+
+#[test]
+fn frames_queued_before_a_goodbye_is_known_still_go_out() {
+    let mut end = End::up(7);
+    let events = end.receive(&[Message::Bye(ByeReason::Leaving)]);
+    assert_eq!(downs(&events), [DisconnectReason::Bye(ByeReason::Leaving)]);
+    assert!(end.request(Request::Send(wire::encode(&ping(3)).unwrap())).is_empty());
+    assert_eq!(end.sent(), [ping(3)]);
+    assert!(end.request(Request::Release).is_empty() && end.is_closed && end.protocol.is_closed());
+}
+
+#[test]
+fn peer_that_breaks_the_protocol_is_told_and_believed_no_more() {
+    for bad in [wire::encode(&Message::Hello(Hello::plain())).unwrap(), vec![0, 0, 0, 1, 0xff].into()] {
+        let mut end = End::up(7);
+        end.protocol.handle_bytes(end.now, &bad);
+        let events = end.receive(&[ping(1)]);
+        assert!(events.is_empty(), "{events:?}");
+        assert_eq!(end.sent(), [Message::Bye(ByeReason::Protocol)]);
+        end.protocol.handle_end();
+        assert_eq!(downs(&end.round()), [DisconnectReason::Protocol]);
+        assert!(end.protocol.take_violation().is_some());
+    }
+}
+
+#[test]
+fn follower_acknowledges_and_leader_measures() {
+    let ms = Duration::from_millis;
+    let mut follower = End::up(3);
+    let heartbeat = |seq| Message::Heartbeat { seq, digest: 9, interval_ms: 2000, rtt_us: 0 };
+    let events = follower.receive(&[heartbeat(1)]);
+    assert!(matches!(events[..], [SessionEvent::Heartbeat { rtt: None, .. }]), "{events:?}");
+    assert_eq!(follower.sent(), [Message::HeartbeatAck { seq: 1, digest: 77, interval_ms: 1000 }]);
+    assert!(follower.receive(&[heartbeat(2)]).is_empty(), "it brings no news");
+    follower.request(Request::Heartbeat);
+    assert_eq!(follower.sent().len(), 1, "the acknowledgement only");
+
+    let mut leader = End::up(7);
+    leader.request(Request::Heartbeat);
+    assert!(matches!(leader.sent()[..], [Message::Heartbeat { seq: 1, rtt_us: 0, .. }]));
+    leader.now += ms(30);
+    let events = leader.receive(&[Message::HeartbeatAck { seq: 1, digest: 9, interval_ms: 1000 }]);
+    assert!(matches!(events[..], [SessionEvent::Heartbeat { rtt: Some(rtt), .. }] if rtt == ms(30)));
+    assert!(matches!(leader.sent()[..], [Message::Heartbeat { seq: 2, rtt_us: 30_000, .. }]));
+}
+
+#[test]
+fn peer_that_does_not_read_gets_one_acknowledgement_later_and_is_dropped_in_time() {
+    let mut end = End::up(3);
+    end.is_blocked = true;
+    end.request(Request::Send(wire::encode(&ping(1)).unwrap()));
+    assert!(!end.protocol.wants_requests());
+    let heartbeats: Vec<Message> =
+        (1..=100).map(|seq| Message::Heartbeat { seq, digest: 9, interval_ms: 1000, rtt_us: 0 }).collect();
+    end.receive(&heartbeats);
+    assert_eq!(end.sent(), [ping(1)]);
+    end.is_blocked = false;
+    end.round();
+    assert!(matches!(end.sent()[..], [Message::HeartbeatAck { seq: 100, .. }]));
+    end.is_blocked = true;
+    end.request(Request::Send(wire::encode(&ping(2)).unwrap()));
+    assert!(end.wait(WRITE_STALL - Duration::from_millis(1)).is_empty());
+    assert_eq!(downs(&end.wait(Duration::from_millis(1))), [DisconnectReason::Slow]);
+}
+
+#[test]
+fn drain_answers_after_the_messages_that_had_arrived() {
+    let mut end = End::up(7);
+    end.protocol.handle_bytes(end.now, &wire::encode(&ping(1)).unwrap());
+    let arrived = end.now;
+    end.now += Duration::from_secs(1);
+    let events = end.request(Request::DrainUnread);
+    let [SessionEvent::Received { .. }, SessionEvent::Drained { heard }] = events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(heard, arrived);
+}
+
+#[test]
+fn flood_is_read_at_the_stated_rate_and_nothing_is_lost() {
+    let mut end = End::up(7);
+    let all = u64::from(crate::limits::FRAMES_BURST) + 500;
+    let mut received = end.receive(&(1..=all).map(ping).collect::<Vec<_>>()).len();
+    assert!(!end.protocol.wants_bytes(), "the rest waits");
+    while received < usize::try_from(all).unwrap() {
+        let resume_at = end.protocol.poll_timeout().expect("the pause ends");
+        end.now = resume_at;
+        received += end.round().len();
+    }
+    assert!(end.protocol.wants_bytes());
+}
