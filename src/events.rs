@@ -1,10 +1,15 @@
 //! A queue of events, as a subscriber reads it.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::event::Event;
+
+/// An event, and when it happened.
+pub(crate) type TimedEvent = (SystemTime, Event);
 
 /// The events of a node, in order: [`Node::events`](crate::Node::events), [`Node::subscribe`](crate::Node::subscribe).
 ///
@@ -22,7 +27,9 @@ use crate::event::Event;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: Receiver<Event>,
+    queue: Receiver<TimedEvent>,
+    /// Events that found the queue full.
+    dropped: Arc<AtomicU64>,
 }
 
 /// The node has stopped, and all of its events are taken.
@@ -47,12 +54,18 @@ pub enum NoEvent {
 }
 
 impl Events {
-    pub(crate) fn new(queue: Receiver<Event>) -> Self {
-        Self { queue }
+    pub(crate) fn new(queue: Receiver<TimedEvent>, dropped: Arc<AtomicU64>) -> Self {
+        Self { queue, dropped }
     }
 
-    pub(crate) fn queue(&self) -> &Receiver<Event> {
+    pub(crate) fn queue(&self) -> &Receiver<TimedEvent> {
         &self.queue
+    }
+
+    /// Events that this queue has lost so far because it was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits for the next event.
@@ -60,7 +73,7 @@ impl Events {
     /// # Errors
     /// The node has stopped.
     pub fn recv(&self) -> Result<Event, EventsEnded> {
-        self.queue.recv().map_err(|_| EventsEnded)
+        self.queue.recv().map(event).map_err(|_| EventsEnded)
     }
 
     /// Waits for the next event, at most for this time.
@@ -68,7 +81,7 @@ impl Events {
     /// # Errors
     /// No event came in time, or the node has stopped.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Event, NoEvent> {
-        self.queue.recv_timeout(timeout).map_err(|error| match error {
+        self.queue.recv_timeout(timeout).map(event).map_err(|error| match error {
             RecvTimeoutError::Timeout => NoEvent::Timeout,
             RecvTimeoutError::Disconnected => NoEvent::Ended,
         })
@@ -87,7 +100,7 @@ impl Events {
     /// # Errors
     /// No event waits, or the node has stopped.
     pub fn try_recv(&self) -> Result<Event, NoEvent> {
-        self.queue.try_recv().map_err(|error| match error {
+        self.queue.try_recv().map(event).map_err(|error| match error {
             TryRecvError::Empty => NoEvent::Empty,
             TryRecvError::Disconnected => NoEvent::Ended,
         })
@@ -101,8 +114,12 @@ impl Events {
 
     /// An iterator over the events that wait now.
     pub fn try_iter(&self) -> impl Iterator<Item = Event> + '_ {
-        self.queue.try_iter()
+        self.queue.try_iter().map(event)
     }
+}
+
+fn event((_, event): TimedEvent) -> Event {
+    event
 }
 
 /// Waits for each event, and ends when the node has stopped.
@@ -135,10 +152,10 @@ mod tests {
     #[test]
     fn missing_event_has_its_reason() {
         let (queue, events) = bounded(1);
-        let events = Events::new(events);
+        let events = Events::new(events, Arc::default());
         assert_eq!(events.try_recv(), Err(NoEvent::Empty));
         assert_eq!(events.recv_timeout(Duration::ZERO), Err(NoEvent::Timeout));
-        queue.send(Event::Stopped).unwrap();
+        queue.send((SystemTime::now(), Event::Stopped)).unwrap();
         drop(queue);
         assert_eq!(events.try_recv(), Ok(Event::Stopped));
         assert_eq!(events.try_recv(), Err(NoEvent::Ended));

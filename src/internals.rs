@@ -33,6 +33,29 @@ pub mod wire {
 
 pub use crate::util::{log_limit, queue, text, worker};
 
+/// The queues of a node, for `select!`.
+pub mod queues {
+    use std::time::SystemTime;
+
+    use crossbeam_channel::Receiver;
+
+    use crate::event::Event;
+    use crate::events::Events;
+    use crate::node::Node;
+
+    /// The queue of a subscription. Each event comes with the time at which it happened.
+    #[must_use]
+    pub fn events(events: &Events) -> &Receiver<(SystemTime, Event)> {
+        events.queue()
+    }
+
+    /// Nothing is ever sent; the sender is gone once the node's coordinator has ended.
+    #[must_use]
+    pub fn coordinator_ended(node: &Node) -> Receiver<()> {
+        node.coordinator_ended()
+    }
+}
+
 /// Values for tests and for the reference of the program: the types may get more fields, so no other crate builds
 /// them field by field.
 pub mod sample {

@@ -7,8 +7,8 @@
 //! | to do this | use |
 //! |---|---|
 //! | start a node | [`Node::start`] with a [`Config`] and an [`Identity`] |
-//! | keep its key and its known peers over restarts | [`StateDir::open`], [`Node::start_with_state`] |
-//! | learn what happens | [`Node::events`] and [`Node::subscribe`] (queues), [`Node::observe`] (a callback) |
+//! | keep its key and its known peers over restarts | [`StateDir::open`], [`Node::builder`] |
+//! | learn what happens | [`Node::events`], [`Node::subscribe`] |
 //! | look at it | [`Node::peers`], [`Node::status`] |
 //! | send a message to every peer | [`Node::broadcast`], after [`Node::wait_settled`] |
 //! | use it from other threads | [`Node::handle`] |
@@ -16,7 +16,7 @@
 //! | leave the mesh | [`Node::shutdown`], or drop the node |
 //!
 //! Queues of events are bounded: a program that does not take its events loses some, and
-//! [`Node::events_dropped`] counts them. Names and texts are a peer's own words; show them as
+//! [`Events::dropped`] counts them. Names and texts are a peer's own words; show them as
 //! [`Escaped`]. The crate logs through [`log`].
 //!
 //! The [guide] explains the rest: [how a mesh behaves](guide::behaviour), [what each option protects
@@ -163,10 +163,9 @@ pub use events::{Events, EventsEnded, EventsIter, NoEvent};
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
 pub use mesh::{KnownAddr, KnownPeer, RttHistogram, UnixTime};
 pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
-pub use node::{Node, StartError};
+pub use node::{Node, NodeBuilder, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};
 pub use runtime::status::{Queues, Status};
-pub use runtime::subscribers::Observer;
 pub use session::counters::Totals;
 pub use session::delivery::Delivery;
 pub use store::known_peers::{KnownPeersError, KnownPeersProblem};

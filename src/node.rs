@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
@@ -23,7 +22,7 @@ use crate::runtime::event_log::log_access_warning;
 use crate::runtime::listener::{self, Listener};
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
-use crate::runtime::subscribers::{self, Observer, Subscribers};
+use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
 use crate::session::{Context, HelloExchange, Lookups, SharedVitals};
 use crate::store::state_dir::StateDir;
@@ -65,12 +64,57 @@ pub struct Node {
     id: PeerId,
     local_addr: SocketAddr,
     events: Events,
-    events_dropped: Arc<AtomicU64>,
     handle: NodeHandle,
     listener: Listener,
     coordinator: Option<Worker>,
     /// The thread that writes the known peers, if the node has a state directory.
     writing: Option<WriterThread>,
+}
+
+/// A node that is not started yet, from [`Node::builder`].
+///
+/// ```
+/// # use p2p_gossip::{Config, Event, Identity, Node};
+/// # let config = Config::default().port(0).bind("127.0.0.1".parse()?);
+/// let mut builder = Node::builder(config, Identity::generate()?);
+/// let alarms = builder.subscribe();
+/// let node = builder.start()?;
+/// assert!(matches!(alarms.recv()?, Event::Listening { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct NodeBuilder {
+    config: Config,
+    identity: Identity,
+    state: Option<StateDir>,
+    subscribers: Subscribers,
+    events: Events,
+}
+
+impl NodeBuilder {
+    /// Adds a state directory: the node dials the known peers of the directory as well, and keeps those that it meets
+    /// there. The identity need not be the directory's.
+    #[must_use]
+    pub fn state(self, state: StateDir) -> Self {
+        Self { state: Some(state), ..self }
+    }
+
+    /// Another queue of all events, from `Listening` on, with the same bound as [`Node::events`]. Dropping it ends the
+    /// subscription.
+    #[must_use]
+    pub fn subscribe(&mut self) -> Events {
+        let (subscriber, events) = subscription();
+        self.subscribers.add(subscriber);
+        events
+    }
+
+    /// Starts the node: when this returns, its port accepts connections.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start(self) -> Result<Node, StartError> {
+        Node::launch(self)
+    }
 }
 
 /// Why a node did not start.
@@ -126,19 +170,20 @@ impl Node {
     /// # Errors
     /// The configuration is not valid, or the system refuses the port, a thread or a descriptor.
     pub fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
-        Self::launch(config, identity, None)
+        Self::builder(config, identity).start()
     }
 
-    /// Starts a node with a state directory: the node dials the known peers of the directory as well, and
-    /// keeps those that it meets there. The identity need not be the directory's.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub fn start_with_state(config: Config, identity: Identity, state: StateDir) -> Result<Self, StartError> {
-        Self::launch(config, identity, Some(state))
+    /// A node that is not started yet, to which more can be added.
+    #[must_use]
+    pub fn builder(config: Config, identity: Identity) -> NodeBuilder {
+        let (primary, events) = subscription();
+        let mut subscribers = Subscribers::default();
+        subscribers.add(primary);
+        NodeBuilder { config, identity, state: None, subscribers, events }
     }
 
-    fn launch(mut config: Config, identity: Identity, state: Option<StateDir>) -> Result<Self, StartError> {
+    fn launch(builder: NodeBuilder) -> Result<Self, StartError> {
+        let NodeBuilder { mut config, identity, state, subscribers, events } = builder;
         config.check()?;
         let id = identity.id();
         log_access_warning(&config.access, &id);
@@ -154,9 +199,6 @@ impl Node {
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
-        let (events_sender, events) = subscribers::queue();
-        let events = Events::new(events);
-        let events_dropped = Arc::new(AtomicU64::new(0));
         let now = Instant::now();
         let context = Arc::new(Context {
             id,
@@ -187,7 +229,7 @@ impl Node {
                 store,
                 context: Arc::clone(&context),
                 inbox,
-                subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
+                subscribers,
                 sessions: BTreeMap::new(),
                 member_log,
             },
@@ -195,7 +237,7 @@ impl Node {
         let listener = Listener::start(socket, context)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
-        Ok(Self { id, local_addr, events, events_dropped, handle, listener, coordinator, writing })
+        Ok(Self { id, local_addr, events, handle, listener, coordinator, writing })
     }
 
     /// This node's id.
@@ -211,49 +253,17 @@ impl Node {
     }
 
     /// The events of the node, from `Listening` to `Stopped`. The queue is bounded: when the program takes no
-    /// events, new ones are dropped and counted.
+    /// events, new ones are dropped and counted ([`Events::dropped`]).
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
     }
 
     /// Another queue of the later events, for another reader, with the same bound as the first. Dropping it ends the
-    /// subscription.
+    /// subscription. [`NodeBuilder::subscribe`] gives a queue of all events.
     #[must_use]
     pub fn subscribe(&self) -> Events {
         self.handle.subscribe()
-    }
-
-    /// Calls `observer` for every event from now on, beginning with those that wait in [`Node::events`], which gets no
-    /// further events. A new observer replaces the previous one.
-    ///
-    /// An observer is faster than a queue, because no reader has to wake up. But it runs on the coordinator's thread,
-    /// for which the whole node waits. So it must return at once, and pass longer work to another thread. A panic in it
-    /// ends the node.
-    ///
-    /// ```
-    /// # use p2p_gossip::{Config, Event, Identity, Node};
-    /// # let config = Config::default().port(0).bind("127.0.0.1".parse()?);
-    /// let (sender, alarms) = std::sync::mpsc::channel();
-    /// let node = Node::start(config, Identity::generate()?)?;
-    /// node.observe(move |event| {
-    ///     if let Event::Down { name, .. } = event {
-    ///         let _ = sender.send(name);
-    ///     }
-    /// });
-    /// node.shutdown();
-    /// // The closure goes with the node, and the sender with the closure.
-    /// assert!(alarms.recv().is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn observe(&self, observer: impl Observer) {
-        self.handle.observe(Box::new(observer), self.events.queue().clone());
-    }
-
-    /// Events dropped so far because one of their readers did not take them in time.
-    #[must_use]
-    pub fn events_dropped(&self) -> u64 {
-        self.events_dropped.load(Ordering::Relaxed)
     }
 
     /// All peers that this node knows, sorted by id; empty once the node has stopped.
@@ -295,6 +305,11 @@ impl Node {
     #[must_use]
     pub fn wait_settled(&self) -> bool {
         self.handle.wait_settled()
+    }
+
+    /// Disconnected once the coordinator has ended, after a panic as well; nothing is ever sent.
+    pub(crate) fn coordinator_ended(&self) -> Receiver<()> {
+        self.coordinator.as_ref().map_or_else(|| bounded(0).1, |worker| worker.ended().clone())
     }
 
     /// A handle for other threads, which may outlive the node.

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
-use crate::event::Event;
 use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::mesh::snapshot::PeerInfo;
 use crate::runtime::coordinator::Command;
 use crate::runtime::status::Status;
-use crate::runtime::subscribers::{self, Observer};
+use crate::runtime::subscribers::subscription;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
 use crate::wire::{self, Message};
@@ -47,10 +46,10 @@ impl NodeHandle {
     /// As [`Node::subscribe`](crate::Node::subscribe).
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        let (queue, events) = subscribers::queue();
+        let (subscriber, events) = subscription();
         // Without a coordinator the channel is closed at once, as for every other reader.
-        let _ = self.control.send(Command::Subscribe(queue));
-        Events::new(events)
+        let _ = self.control.send(Command::Subscribe(subscriber));
+        events
     }
 
     /// As [`Node::peers`](crate::Node::peers).
@@ -103,12 +102,6 @@ impl NodeHandle {
     pub fn set_access(&self, access: Access) {
         // A node that has stopped has no peers.
         let _ = self.control.send(Command::Access(access));
-    }
-
-    /// As [`Node::observe`](crate::Node::observe), with the queue of events that wait.
-    pub(crate) fn observe(&self, observer: Box<dyn Observer>, waiting: Receiver<Event>) {
-        // A node that has stopped has nothing more to tell.
-        let _ = self.control.send(Command::Observe(observer, waiting));
     }
 
     /// Has the node leave the mesh.

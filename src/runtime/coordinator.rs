@@ -17,13 +17,12 @@ use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vita
 use crate::net::addr::DialAddr;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
-use crate::runtime::subscribers::{Observer, Subscribers};
+use crate::runtime::subscribers::{Subscriber, Subscribers};
 use crate::session::delivery::{BroadcastBuilder, Delivery};
 use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::pin::Expected;
-use crate::util::queue;
 use crate::wire::{self, ByeReason, Frame, Message};
 
 /// Longest wait if no timer is set.
@@ -41,9 +40,7 @@ pub(crate) enum Command {
     /// Reply with a snapshot of the node.
     Status(Sender<Status>),
     /// Add a subscriber.
-    Subscribe(queue::Sender<Event>),
-    /// Replace the primary queue by an observer, which first gets the events that wait in the queue.
-    Observe(Box<dyn Observer>, Receiver<Event>),
+    Subscribe(Subscriber),
     /// Send this frame to every peer that is connected now, and reply with its delivery.
     Broadcast(Frame, Sender<Delivery>),
     /// Reply once membership has settled.
@@ -82,13 +79,13 @@ enum CoordinatorEvent {
 impl Coordinator {
     /// Runs until the node has left the mesh.
     pub(crate) fn run(mut self, listening: Event) {
-        self.node.subscribers.publish(listening);
+        self.node.subscribers.publish(&listening);
         self.handle_event(CoordinatorEvent::Timeout);
         while !self.driver.is_done(&self.node) {
             let event = self.next_event();
             self.handle_event(event);
         }
-        self.node.subscribers.publish(Event::Stopped);
+        self.node.subscribers.publish(&Event::Stopped);
     }
 
     /// Waits for the next event or the next deadline.
@@ -168,8 +165,7 @@ fn handle_command(
         Command::Broadcast(frame, reply) => {
             let _ = reply.try_send(node.broadcast(driver, &frame));
         }
-        Command::Subscribe(queue) => node.subscribers.add(queue),
-        Command::Observe(observer, waiting) => node.subscribers.observe(observer, &waiting),
+        Command::Subscribe(subscriber) => node.subscribers.add(subscriber),
         Command::Access(access) => {
             log_access_warning(&access, &driver.mesh().id());
             // TLS first: no refused peer may complete a handshake between the two steps.
@@ -310,7 +306,7 @@ impl Effects for Threads {
             }
             log_event(&event);
         }
-        self.subscribers.publish(event);
+        self.subscribers.publish(&event);
     }
 
     fn report(&mut self, report: Report) {
@@ -325,17 +321,21 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::event::DownReason;
+    use crate::events::Events;
     use crate::limits::{OUTBOX_FRAMES, PEERS_MAX};
     use crate::mesh::SessionUp;
+    use crate::runtime::subscribers::subscription;
     use crate::session::SessionEvent;
     use crate::trust::identity::Identity;
     use crate::trust::peer_id::PeerId;
     use crate::wire::Hello;
 
-    fn coordinator(now: Instant) -> (Coordinator, Receiver<Event>) {
+    fn coordinator(now: Instant) -> (Coordinator, Events) {
         let identity = Identity::generate().unwrap();
         let (context, inbox) = session::context(&identity);
-        let (events, seen) = queue::bounded(usize::MAX);
+        let (subscriber, seen) = subscription();
+        let mut subscribers = Subscribers::default();
+        subscribers.add(subscriber);
         let coordinator = Coordinator {
             driver: Driver::new(Mesh::new(Config::default(), identity.id(), 1, 1, now)),
             control: bounded(1).1,
@@ -344,7 +344,7 @@ mod tests {
                 store: None,
                 context,
                 inbox,
-                subscribers: Subscribers::new(events, Arc::default()),
+                subscribers,
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
             },
@@ -375,8 +375,8 @@ mod tests {
         let (control, commands) = bounded(3);
         coordinator.control = commands;
         let subscribed = [(); 3].map(|()| {
-            let (queue, events) = queue::bounded(9);
-            control.send(Command::Subscribe(queue)).unwrap();
+            let (subscriber, events) = subscription();
+            control.send(Command::Subscribe(subscriber)).unwrap();
             events
         });
         let message = Message::Broadcast { text: "hello".to_owned() };

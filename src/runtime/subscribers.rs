@@ -1,102 +1,60 @@
 //! Event fan-out: each subscriber has its own bounded queue, so a slow one delays neither the node nor the others.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use crossbeam_channel::{Receiver, TrySendError};
+use crossbeam_channel::TrySendError;
 
 use crate::event::Event;
+use crate::events::{Events, TimedEvent};
 use crate::limits::EVENTS_QUEUED;
 use crate::util::queue::{Sender, bounded};
 
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(Vec<Subscriber>);
+
+/// The coordinator's end of one subscription.
 #[derive(Debug)]
-pub(crate) struct Subscribers {
-    primary: Primary,
-    /// Queues that were added with [`Subscribers::add`].
-    added: Vec<Sender<Event>>,
-    /// Events that found a queue full, counted once for each such queue.
+pub(crate) struct Subscriber {
+    queue: Sender<TimedEvent>,
+    /// Events that found this queue full.
     dropped: Arc<AtomicU64>,
 }
 
-/// The subscriber that gets every event from the start of the node.
-#[derive(Debug)]
-enum Primary {
-    Queue(Sender<Event>),
-    Observer(Box<dyn Observer>),
-}
-
-/// Receives events on the coordinator's thread; see [`Node::observe`](crate::Node::observe). A closure is one.
-/// Another type can also report its backlog.
-pub trait Observer: Send + 'static {
-    /// Takes an event. Must return at once, because the whole node waits for it.
-    fn tell(&mut self, event: Event);
-
-    /// Number of events that wait inside the observer. Counts for
-    /// [`Queues::events`](crate::runtime::status::Queues::events).
-    fn backlog(&self) -> usize {
-        0
-    }
-}
-
-impl<F: FnMut(Event) + Send + 'static> Observer for F {
-    fn tell(&mut self, event: Event) {
-        self(event);
-    }
-}
-
-impl fmt::Debug for dyn Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
-    }
-}
-
-/// A subscriber's queue: the sending end and the receiving end.
-pub(crate) fn queue() -> (Sender<Event>, Receiver<Event>) {
-    bounded(EVENTS_QUEUED)
+/// A subscription: the coordinator's end and the reader's.
+pub(crate) fn subscription() -> (Subscriber, Events) {
+    let (queue, events) = bounded(EVENTS_QUEUED);
+    let dropped = Arc::default();
+    (Subscriber { queue, dropped: Arc::clone(&dropped) }, Events::new(events, dropped))
 }
 
 impl Subscribers {
-    pub(crate) fn new(primary: Sender<Event>, dropped: Arc<AtomicU64>) -> Self {
-        Self { primary: Primary::Queue(primary), added: Vec::new(), dropped }
+    /// Adds a subscriber. It gets all later events.
+    pub(crate) fn add(&mut self, subscriber: Subscriber) {
+        self.0.push(subscriber);
     }
 
-    /// Adds a queue. It gets all later events.
-    pub(crate) fn add(&mut self, queue: Sender<Event>) {
-        self.added.push(queue);
-    }
-
-    /// Replaces the primary queue by an observer. The observer first gets the events that wait in the queue.
-    pub(crate) fn observe(&mut self, mut observer: Box<dyn Observer>, waiting: &Receiver<Event>) {
-        waiting.try_iter().for_each(|event| observer.tell(event));
-        self.primary = Primary::Observer(observer);
-    }
-
-    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver.
-    pub(crate) fn publish(&mut self, event: Event) {
-        let Self { primary, added, dropped } = self;
-        let queue_event = |queue: &Sender<Event>, event: Event| {
-            let is_traffic = event.is_traffic();
-            let outcome = queue.offer(event, is_traffic);
+    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver. The last
+    /// event, [`Event::Stopped`], needs no room.
+    pub(crate) fn publish(&mut self, event: &Event) {
+        let time = SystemTime::now();
+        self.0.retain(|subscriber| {
+            let item = (time, event.clone());
+            let outcome = match event {
+                Event::Stopped => subscriber.queue.send_past_limit(item),
+                _ => subscriber.queue.offer(item, event.is_traffic()),
+            };
             if let Err(TrySendError::Full(_)) = outcome {
-                dropped.fetch_add(1, Ordering::Relaxed);
+                subscriber.dropped.fetch_add(1, Ordering::Relaxed);
             }
             !matches!(outcome, Err(TrySendError::Disconnected(_)))
-        };
-        added.retain(|queue| queue_event(queue, event.clone()));
-        match primary {
-            Primary::Queue(queue) => drop(queue_event(queue, event)),
-            Primary::Observer(observer) => observer.tell(event),
-        }
+        });
     }
 
     /// Events waiting in the longest queue.
     pub(crate) fn backlog(&self) -> usize {
-        let primary = match &self.primary {
-            Primary::Queue(queue) => queue.len(),
-            Primary::Observer(observer) => observer.backlog(),
-        };
-        self.added.iter().map(Sender::len).fold(primary, usize::max)
+        self.0.iter().map(|subscriber| subscriber.queue.len()).max().unwrap_or(0)
     }
 }
 
@@ -112,75 +70,64 @@ mod tests {
         Event::Message { peer, name: String::new(), addr, text: "x".to_owned() }
     }
 
+    fn left() -> Event {
+        let peer = PeerId::from_bytes([7; 32]);
+        Event::Left { peer, name: String::new(), addr: "127.0.0.1:1".parse().unwrap(), members: 1 }
+    }
+
     #[test]
     fn idle_subscriber_costs_the_others_nothing() {
-        let (first, reader) = queue();
-        let (second, idle) = queue();
-        let dropped = Arc::new(AtomicU64::new(0));
-        let mut subscribers = Subscribers::new(first, Arc::clone(&dropped));
+        let ((first, reader), (second, idle)) = (subscription(), subscription());
+        let mut subscribers = Subscribers::default();
+        subscribers.add(first);
         subscribers.add(second);
         for _ in 0..EVENTS_QUEUED {
-            subscribers.publish(message());
+            subscribers.publish(&message());
             assert!(reader.try_recv().is_ok());
         }
-        assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC);
-        assert_eq!(dropped.load(Ordering::Relaxed), (EVENTS_QUEUED - EVENTS_QUEUED_WITH_TRAFFIC) as u64);
+        let dropped = (EVENTS_QUEUED - EVENTS_QUEUED_WITH_TRAFFIC) as u64;
+        assert_eq!((reader.dropped(), idle.dropped()), (0, dropped));
+        assert_eq!(subscribers.backlog(), EVENTS_QUEUED_WITH_TRAFFIC);
         // Membership events still have room.
-        subscribers.publish(Event::Stopped);
-        assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
-        assert_eq!(reader.try_recv(), Ok(Event::Stopped));
+        subscribers.publish(&left());
+        assert_eq!(subscribers.backlog(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
+        assert_eq!(reader.try_recv(), Ok(left()));
+    }
+
+    #[test]
+    fn last_event_reaches_a_full_queue() {
+        let (subscriber, reader) = subscription();
+        let mut subscribers = Subscribers::default();
+        subscribers.add(subscriber);
+        (0..=EVENTS_QUEUED).for_each(|_| subscribers.publish(&left()));
+        subscribers.publish(&Event::Stopped);
+        drop(subscribers);
+        assert_eq!((reader.dropped(), reader.iter().count()), (1, EVENTS_QUEUED + 1));
+    }
+
+    #[test]
+    fn every_subscriber_gets_the_time_of_the_event() {
+        let ((first, reader), (second, late)) = (subscription(), subscription());
+        let mut subscribers = Subscribers::default();
+        subscribers.add(first);
+        subscribers.add(second);
+        let before = SystemTime::now();
+        subscribers.publish(&message());
+        let (time, event) = reader.queue().recv().unwrap();
+        assert!(before <= time && time <= SystemTime::now());
+        assert_eq!(late.queue().recv(), Ok((time, event)));
     }
 
     #[test]
     fn subscriber_without_a_receiver_is_removed() {
-        let (first, gone) = queue();
-        let (second, also_gone) = queue();
-        let (third, reader) = queue();
-        let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.add(second);
-        subscribers.add(third);
+        let [(first, gone), (second, also_gone), (third, reader)] = [(); 3].map(|()| subscription());
+        let mut subscribers = Subscribers::default();
+        [first, second, third].into_iter().for_each(|subscriber| subscribers.add(subscriber));
         drop((gone, also_gone));
-        subscribers.publish(message());
-        assert_eq!((subscribers.added.len(), reader.len()), (1, 1));
+        subscribers.publish(&message());
+        assert_eq!((subscribers.0.len(), subscribers.backlog()), (1, 1));
         drop(reader);
-        subscribers.publish(message());
-        assert!(subscribers.added.is_empty());
-    }
-
-    #[test]
-    fn observer_gets_every_event_once() {
-        let (first, waiting) = queue();
-        let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.publish(message());
-        let (seen, observed) = queue();
-        let observer = move |event| seen.try_send(event).unwrap();
-        subscribers.observe(Box::new(observer), &waiting);
-        subscribers.publish(Event::Stopped);
-        assert_eq!(observed.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
-        assert!(waiting.recv().is_err(), "the primary queue is closed");
-    }
-
-    #[test]
-    fn backlog_is_the_longest_queue_including_the_observer() {
-        struct Slow(usize);
-        impl Observer for Slow {
-            fn tell(&mut self, _: Event) {
-                self.0 += 1;
-            }
-
-            fn backlog(&self) -> usize {
-                self.0
-            }
-        }
-        let ((first, waiting), (second, reader)) = (queue(), queue());
-        let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.publish(message());
-        subscribers.add(second);
-        subscribers.observe(Box::new(Slow(0)), &waiting);
-        subscribers.publish(message());
-        assert_eq!((reader.len(), subscribers.backlog()), (1, 2));
-        (0..3).for_each(|_| subscribers.publish(message()));
-        subscribers.observe(Box::new(|_| {}), &waiting);
-        assert_eq!((reader.len(), subscribers.backlog()), (4, 4));
+        subscribers.publish(&message());
+        assert!(subscribers.0.is_empty());
     }
 }

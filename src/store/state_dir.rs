@@ -29,7 +29,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// use p2p_gossip::{Config, Node, StateDir};
 /// let state = StateDir::open("/var/lib/p2p-gossip".as_ref())?;
 /// let identity = state.identity()?;
-/// let node = Node::start_with_state(Config::default(), identity, state)?;
+/// let node = Node::builder(Config::default(), identity).state(state).start()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -2,16 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
-use jiff::Timestamp;
-use p2p_gossip::internals::limits::EVENTS_QUEUED;
-use p2p_gossip::internals::log_limit::LogLimit;
-use p2p_gossip::internals::queue;
+use crossbeam_channel::{Receiver, never, select};
+use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
-    AccessError, AccessSources, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node, Observer,
+    AccessError, AccessSources, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node,
     StartError, StateDir, StateError,
 };
 
@@ -19,7 +16,8 @@ use crate::cli::{AfterStdin, IdentitySource, Options};
 use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
-use crate::output::console::{Console, JoinHints};
+use crate::output::console::{self, JoinHints};
+use crate::output::local_time::timestamp;
 use crate::output::peer_table;
 use crate::output::stream::visible;
 use crate::signals::Signals;
@@ -99,8 +97,6 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     }
 }
 
-type TimedEvent = (Timestamp, Event);
-
 /// A running node, its inputs, and the outputs that its events go to.
 struct RunningProgram {
     node: Node,
@@ -110,16 +106,16 @@ struct RunningProgram {
     /// How standard input ended; never ready without `--stdin` or once it has been taken.
     stdin_outcome: Receiver<stdin::Outcome>,
     /// Events for `sinks`; never ready if there is no sink.
-    events: Receiver<TimedEvent>,
+    events: Receiver<(SystemTime, Event)>,
     sinks: EventSinks,
     /// Disconnected when the coordinator has ended.
-    coordinator_alive: Receiver<()>,
+    coordinator_ended: Receiver<()>,
     console: Worker,
 }
 
 /// An input that the main thread handles.
 enum Input {
-    Event(TimedEvent),
+    Event(SystemTime, Event),
     CoordinatorEnded,
     ShowPeerTable,
     ReloadAccess,
@@ -139,29 +135,29 @@ impl RunningProgram {
         let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;
-        let node = match state {
-            Some(state) => Node::start_with_state(config.clone(), identity, state)?,
-            None => Node::start(config.clone(), identity)?,
-        };
+        let mut builder = Node::builder(config.clone(), identity);
+        if let Some(state) = state {
+            builder = builder.state(state);
+        }
+        let has_sinks = hooks.is_some() || http_socket.is_some() || systemd::is_wanted();
+        let events = has_sinks.then(|| builder.subscribe());
+        let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
         let http = http_socket.map(|socket| socket.serve(&node, &config)).transpose()?;
         let hints = JoinHints { page, advertised: config.advertise.first().cloned() };
-        let (console, console_worker) = Console::start(options.output, options.shows_pings, hints)?;
+        let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
         let stdin_outcome = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
         let sinks = EventSinks { hooks, http, systemd: Systemd::start(&node)? };
-        let (main_thread, events) = sinks.queue();
-        let (alive, coordinator_alive) = bounded(0);
-        node.observe(EventFanOut { console, main_thread, _alive: alive });
         Ok(Self {
+            coordinator_ended: queues::coordinator_ended(&node),
             node,
             access: options.access,
             signals,
             after_stdin: options.stdin.unwrap_or(AfterStdin::Stay),
             stdin_outcome,
-            events,
+            events: events.map_or_else(never, |events| queues::events(&events).clone()),
             sinks,
-            coordinator_alive,
-            console: console_worker,
+            console,
         })
     }
 
@@ -170,7 +166,7 @@ impl RunningProgram {
     fn wait_for_end(&mut self, logs: &Logs) -> Result<u64, Failure> {
         loop {
             match self.next_input() {
-                Input::Event((time, event)) => self.sinks.handle(time, &event),
+                Input::Event(time, event) => self.sinks.handle(time, &event),
                 Input::CoordinatorEnded => return Err(Failure::Died),
                 Input::ShowPeerTable => {
                     if let Some(status) = self.node.status() {
@@ -195,8 +191,10 @@ impl RunningProgram {
 
     fn next_input(&self) -> Input {
         select! {
-            recv(self.events) -> event => event.map_or(Input::CoordinatorEnded, Input::Event),
-            recv(self.coordinator_alive) -> _ => Input::CoordinatorEnded,
+            recv(self.events) -> event => {
+                event.map_or(Input::CoordinatorEnded, |(time, event)| Input::Event(time, event))
+            }
+            recv(self.coordinator_ended) -> _ => Input::CoordinatorEnded,
             recv(self.signals.table) -> _ => Input::ShowPeerTable,
             recv(self.signals.reload) -> _ => Input::ReloadAccess,
             recv(self.stdin_outcome) -> outcome => {
@@ -236,6 +234,7 @@ impl RunningProgram {
         if let Some(systemd) = self.sinks.systemd.take() {
             systemd.stopping();
         }
+        let stdout_events = self.node.events().clone();
         self.node.shutdown();
         let console_deadline = deadline.min(Instant::now() + CONSOLE_FLUSH_MAX);
         for (time, event) in self.events.try_iter() {
@@ -247,8 +246,9 @@ impl RunningProgram {
         if let Some(http) = self.sinks.http {
             http.finish(console_deadline);
         }
-        // A stdout that still blocks then keeps its last events.
-        let _ = self.console.join_until(console_deadline);
+        if !self.console.join_until(console_deadline) {
+            log::warn!(dropped = stdout_events.dropped(); "stdout is blocked; the last events were not written");
+        }
     }
 }
 
@@ -267,7 +267,7 @@ fn open_http(addr: SocketAddr) -> Result<http::Socket, Failure> {
     http::Socket::open(addr).map_err(|source| Failure::Http { addr, source })
 }
 
-/// The outputs that the main thread passes events to; stdout is served by the coordinator directly.
+/// The outputs that the main thread passes events to; stdout has a subscription and a thread of its own.
 struct EventSinks {
     hooks: Option<Hooks>,
     http: Option<http::Server>,
@@ -275,17 +275,8 @@ struct EventSinks {
 }
 
 impl EventSinks {
-    /// The queue of events from the coordinator to the main thread; without a sink there is no sender, and
-    /// the receiver is never ready.
-    fn queue(&self) -> (Option<queue::Sender<TimedEvent>>, Receiver<TimedEvent>) {
-        if self.hooks.is_none() && self.http.is_none() && self.systemd.is_none() {
-            return (None, never());
-        }
-        let (sender, receiver) = queue::bounded(EVENTS_QUEUED);
-        (Some(sender), receiver)
-    }
-
-    fn handle(&mut self, time: Timestamp, event: &Event) {
+    fn handle(&mut self, time: SystemTime, event: &Event) {
+        let time = timestamp(time);
         if let Some(hooks) = &mut self.hooks {
             hooks.offer(time, event);
         }
@@ -295,34 +286,5 @@ impl EventSinks {
         if let Some(systemd) = &self.systemd {
             systemd.update_status(event);
         }
-    }
-}
-
-/// The coordinator's observer: passes each event to stdout, and to the main thread if it has sinks.
-struct EventFanOut {
-    console: Console,
-    main_thread: Option<queue::Sender<TimedEvent>>,
-    /// Dropped when the coordinator ends.
-    _alive: Sender<()>,
-}
-
-impl Observer for EventFanOut {
-    fn tell(&mut self, event: Event) {
-        let time = Timestamp::now();
-        if let Some(main_thread) = &self.main_thread
-            && let Err(TrySendError::Full(_)) = main_thread.offer((time, event.clone()), event.is_traffic())
-        {
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.check() {
-                log::warn!(suppressed;
-                    "the main thread is too slow; an event is lost to --on-event, --http and systemd");
-            }
-        }
-        self.console.show(time, event);
-    }
-
-    fn backlog(&self) -> usize {
-        let main_thread = self.main_thread.as_ref().map_or(0, queue::Sender::len);
-        main_thread.max(self.console.backlog())
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of signals, and of standard streams that are full or closed.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -75,6 +77,34 @@ fn full_stdout_and_stderr_block_neither_heartbeats_nor_leaving() {
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() < STOP_MAX, "took {:?}", began.elapsed());
     first.event("left");
+    first.stop();
+}
+
+#[test]
+fn events_behind_a_blocked_stdout_keep_the_time_at_which_they_happened() {
+    let first = Node::start(&[]);
+    let addr = addr_of(&first.event("listening"));
+    let (reader, writer) = full_pipe();
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json", "--connect", &addr]);
+    command.args(["--period", "0.01"]);
+    let mut second = Node::spawn_with(&mut command, writer.into(), Stdio::piped());
+    // The second node sends pings once its peer is up, and cannot write that event yet.
+    first.event("ping");
+    let happened_before = jiff::Timestamp::now();
+    for _ in 0..10 {
+        first.event("ping");
+    }
+    second.signal(Signal::TERM);
+    // The command holds an end of the pipe. The first line begins with the bytes that filled the pipe.
+    drop(command);
+    let lines = BufReader::new(File::from(reader)).lines().skip(1).map(Result::unwrap);
+    let events: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+    let up = events.iter().find(|event| event["event"] == "up").expect("an up event");
+    let time: jiff::Timestamp = up["time"].as_str().unwrap().parse().unwrap();
+    assert!(time < happened_before, "{up}, but the peer was up at {happened_before}");
+    assert_eq!(events.last().unwrap()["event"], "stopped");
+    assert_eq!(second.wait().0.code(), Some(0));
     first.stop();
 }
 

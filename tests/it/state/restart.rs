@@ -289,7 +289,7 @@ fn embedded_node_keeps_its_peers_and_identity() {
         let directory = open(&state);
         let identity = directory.identity().unwrap();
         let config = loopback.clone().connect(connect);
-        let node = Node::start_with_state(config, identity, directory).unwrap();
+        let node = Node::builder(config, identity).state(directory).start().unwrap();
         let up = |event: &Event| matches!(event, Event::Up { peer, .. } if *peer == other.id());
         let events = node.events().clone();
         let deadline = Instant::now() + DEADLINE;

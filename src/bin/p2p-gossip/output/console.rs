@@ -1,115 +1,53 @@
 //! Stdout: events as lines for people or as JSON, written by a separate thread.
 
 use std::fmt::Write as _;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::{io, iter};
 
-use crossbeam_channel::{Receiver, TryRecvError, TrySendError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use p2p_gossip::internals::limits::EVENTS_QUEUED;
-use p2p_gossip::internals::queue;
+use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::worker::Worker;
-use p2p_gossip::{DialAddr, Escaped, Event, PeerId};
+use p2p_gossip::internals::{queue, queues};
+use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::output::event_json;
-use crate::output::local_time;
+use crate::output::local_time::{self, timestamp};
 use crate::output::stream::{Stream, is_coloured};
 
 /// Limit of bytes that one write collects from waiting events.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// Shortest time between two log lines with the number of dropped events.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// The queue to the thread that writes to stdout. Only that thread waits for a slow reader.
-#[derive(Debug)]
-pub(crate) struct Console {
-    queue: queue::Sender<(Timestamp, Event)>,
+/// Starts the thread that writes the events to stdout. Only that thread waits for a slow reader of stdout. It ends
+/// when the node has stopped and all events are written.
+pub(crate) fn start(
+    events: Events,
+    output: Output,
     shows_pings: bool,
-    dropped: DropCounter,
+    hints: JoinHints,
+) -> io::Result<Worker> {
+    let mut stdout = Stream::new(io::stdout())?;
+    let mut printer = Printer::new(output, is_coloured(&io::stdout()), hints);
+    Worker::spawn("console", move || write_events(&events, shows_pings, &mut printer, &mut stdout))
 }
 
-impl Console {
-    /// Starts the thread that writes to stdout. The thread ends when the console is dropped and all queued
-    /// events are written.
-    pub(crate) fn start(output: Output, shows_pings: bool, hints: JoinHints) -> io::Result<(Self, Worker)> {
-        let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let mut stdout = Stream::new(io::stdout())?;
-        let mut printer = Printer::new(output, is_coloured(&io::stdout()), hints);
-        let worker = Worker::spawn("console", move || write_events(&events, &mut printer, &mut stdout))?;
-        Ok((Self { queue, shows_pings, dropped: DropCounter::default() }, worker))
-    }
-
-    /// Queues an event of this time, or drops and counts it if the queue is full. Never blocks.
-    pub(crate) fn show(&mut self, time: Timestamp, event: Event) {
-        if !self.shows_pings && matches!(event, Event::Ping { .. }) {
-            return;
-        }
-        let is_traffic = event.is_traffic();
-        let shown = if event == Event::Stopped {
-            self.queue.send_past_limit((time, event))
-        } else {
-            self.queue.offer((time, event), is_traffic)
-        };
-        if let Err(TrySendError::Full(_)) = shown {
-            self.dropped.count += 1;
-        }
-        if let Some(dropped) = self.dropped.due(Instant::now()) {
-            log::warn!(dropped; "stdout is blocked or too slow; events were dropped");
-        }
-    }
-
-    /// Number of events that wait to be written.
-    pub(crate) fn backlog(&self) -> usize {
-        self.queue.len()
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        if let Some(dropped) = self.dropped.unreported() {
-            log::warn!(dropped; "stdout was blocked or too slow; events were dropped");
-        }
-    }
-}
-
-/// Counts dropped events and rate-limits the reports of them.
-#[derive(Debug, Default)]
-struct DropCounter {
-    count: u64,
-    reported: u64,
-    reported_at: Option<Instant>,
-}
-
-impl DropCounter {
-    /// The number of dropped events, unless it was reported already.
-    fn unreported(&self) -> Option<u64> {
-        (self.count != self.reported).then_some(self.count)
-    }
-
-    /// The number of dropped events, if a report is due; counts it as reported.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        let dropped = self.unreported()?;
-        if self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY) {
-            return None;
-        }
-        (self.reported, self.reported_at) = (dropped, Some(now));
-        Some(dropped)
-    }
-}
-
-fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, stdout: &mut Stream) {
+fn write_events(events: &Events, shows_pings: bool, printer: &mut Printer, stdout: &mut Stream) {
+    let queue = queues::events(events);
     let mut batch = String::new();
     let mut is_broken = false;
-    while let Ok((time, event)) = queue::wait(events) {
-        printer.print(&mut batch, time, &event);
-        while batch.len() < BATCH_BYTES_MAX {
-            match events.try_recv() {
-                Ok((time, event)) => printer.print(&mut batch, time, &event),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+    let mut dropped = 0;
+    while let Ok(first) = queue::wait(queue) {
+        for (time, event) in iter::once(first).chain(queue.try_iter()) {
+            if shows_pings || !matches!(event, Event::Ping { .. }) {
+                printer.print(&mut batch, timestamp(time), &event);
             }
+            if batch.len() >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        if batch.is_empty() {
+            continue;
         }
         match stdout.write_all(batch.as_bytes()) {
             Ok(()) => is_broken = false,
@@ -121,6 +59,19 @@ fn write_events(events: &Receiver<(Timestamp, Event)>, printer: &mut Printer, st
             Err(_) => {}
         }
         batch.clear();
+        report_dropped(events, &mut dropped);
+    }
+}
+
+/// Logs the number of events that stdout has lost, if there are more than `reported`.
+fn report_dropped(events: &Events, reported: &mut u64) {
+    static LIMIT: LogLimit = LogLimit::new();
+    let dropped = events.dropped();
+    if dropped > *reported
+        && let Some(suppressed) = LIMIT.check()
+    {
+        *reported = dropped;
+        log::warn!(dropped, suppressed; "stdout was blocked or too slow; events were dropped");
     }
 }
 
@@ -289,7 +240,6 @@ fn lan_address() -> Option<IpAddr> {
 mod tests {
     use super::*;
     use p2p_gossip::DownReason;
-    use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
     use p2p_gossip::internals::{sample, text};
 
     const ID: PeerId = PeerId::from_bytes([0xab; 32]);
@@ -410,28 +360,5 @@ mod tests {
         assert_eq!(back, ping(hostile));
         let line = shown(&mut printer(Output::Text, false), &ping(hostile));
         assert!(!line.trim_end_matches('\n').chars().any(text::is_unsafe), "{line:?}");
-    }
-
-    #[test]
-    fn ping_flood_leaves_room_for_membership_events() {
-        let (queue, events) = queue::bounded(EVENTS_QUEUED);
-        let mut console = Console { queue, shows_pings: true, dropped: DropCounter::default() };
-        (0..2 * EVENTS_QUEUED).for_each(|_| console.show(time(), ping("flood")));
-        console.show(time(), up("bob"));
-        assert_eq!(events.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
-        assert_eq!(events.try_iter().last().map(|(_, event)| event), Some(up("bob")));
-    }
-
-    #[test]
-    fn reports_of_dropped_events_are_rate_limited() {
-        let mut dropped = DropCounter::default();
-        let start = Instant::now();
-        assert_eq!(dropped.due(start), None);
-        dropped.count = 3;
-        assert_eq!(dropped.due(start), Some(3));
-        dropped.count = 5;
-        assert_eq!(dropped.due(start + REPORT_EVERY / 2), None);
-        assert_eq!(dropped.due(start + REPORT_EVERY), Some(5));
-        assert_eq!(dropped.due(start + REPORT_EVERY * 2), None);
     }
 }

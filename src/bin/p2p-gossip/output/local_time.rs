@@ -1,10 +1,18 @@
-//! The time zone for times in text output.
+//! Times of events, and the time zone for times in text output.
 
+use std::time::SystemTime;
+
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// The system's time zone file. Reading it directly is enough; jiff would also look for the zone's name and
 /// read every directory of the time zone database for that, at each start.
 const LOCAL_TIME: &str = "/etc/localtime";
+
+/// The time of an event; 1970 if the clock is off by more than 7,000 years.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or_default()
+}
 
 /// The zone in TZ, else the system's zone, else UTC.
 pub(crate) fn zone() -> TimeZone {
@@ -15,8 +23,6 @@ pub(crate) fn zone() -> TimeZone {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
 
     #[test]
