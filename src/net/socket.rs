@@ -34,40 +34,9 @@ fn create_then_set_cloexec(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Delays the choice of a port until the socket, bound to port 0, connects (`IP_BIND_ADDRESS_NO_PORT`).
-///
-/// At bind time the system needs a port without any connection, and none is left if that many connections have
-/// just ended. At connect time a port without a connection to the same address is enough. Does nothing on a
-/// system without that option.
-pub(crate) fn choose_port_late(socket: &OwnedFd) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    // Linux before 4.2 lacks the option and chooses the port at bind time.
-    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = socket;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn port_is_chosen_when_the_socket_connects() {
-        for host in ["127.0.0.1", "::1"] {
-            let from = SocketAddr::new(host.parse().unwrap(), 0);
-            // Not every machine has IPv6.
-            let Ok(listener) = std::net::TcpListener::bind(from) else { continue };
-            let socket = tcp(&from).unwrap();
-            choose_port_late(&socket);
-            rustix::net::bind(&socket, &from).unwrap();
-            let socket = std::net::TcpStream::from(socket);
-            assert_eq!(socket.local_addr().unwrap(), from);
-            rustix::net::connect(&socket, &listener.local_addr().unwrap()).unwrap();
-            let local = socket.local_addr().unwrap();
-            assert_eq!((local.ip(), local.port() == 0), (from.ip(), false));
-        }
-    }
 
     #[test]
     fn socket_of_either_constructor_is_not_inherited() {
