@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
-use crate::util::log_limit::Allowance;
+use crate::util::log_limit::LineBucket;
 
 /// A peer that was a member for this long is established: its lines come from a separate budget.
 const ESTABLISHED_AFTER: Duration = Duration::from_secs(60);
@@ -27,8 +27,8 @@ pub(crate) struct MemberLog {
     /// Peers that were members for [`ESTABLISHED_AFTER`]; at most `peers_max`.
     established: BTreeSet<PeerId>,
     peers_max: usize,
-    unknown_allowance: Allowance,
-    established_allowance: Allowance,
+    unknown_lines: LineBucket,
+    established_lines: LineBucket,
 }
 
 impl MemberLog {
@@ -39,8 +39,8 @@ impl MemberLog {
             up_since: BTreeMap::new(),
             established: BTreeSet::new(),
             peers_max,
-            unknown_allowance: Allowance::new(lines(UNKNOWN_AT_ONCE), UNKNOWN_EVERY),
-            established_allowance: Allowance::new(lines(ESTABLISHED_AT_ONCE), ESTABLISHED_EVERY),
+            unknown_lines: LineBucket::new(lines(UNKNOWN_AT_ONCE), UNKNOWN_EVERY),
+            established_lines: LineBucket::new(lines(ESTABLISHED_AT_ONCE), ESTABLISHED_EVERY),
         }
     }
 
@@ -63,9 +63,9 @@ impl MemberLog {
             }
         };
         if self.established.contains(peer) {
-            self.established_allowance.check(now)
+            self.established_lines.check(now)
         } else {
-            self.unknown_allowance.check(now)
+            self.unknown_lines.check(now)
         }
     }
 

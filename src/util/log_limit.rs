@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::token_bucket::TokenBucket;
+
 /// Default burst of one cause, in lines.
 const LINES_AT_ONCE: u32 = 5;
 /// Burst of debug lines of one cause. A user of level debug wants every line of an ordinary day, but a peer
@@ -21,7 +23,7 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// assert!(written < 100);
 /// ```
 #[derive(Debug)]
-pub struct LogLimit(Mutex<Allowance>);
+pub struct LogLimit(Mutex<LineBucket>);
 
 impl Default for LogLimit {
     fn default() -> Self {
@@ -39,7 +41,7 @@ impl LogLimit {
     /// A limit with a burst of `lines`, for a cause that may concern many peers at the same moment.
     #[must_use]
     pub const fn at_once(lines: u32) -> Self {
-        Self(Mutex::new(Allowance::new(lines, LINE_EVERY)))
+        Self(Mutex::new(LineBucket::new(lines, LINE_EVERY)))
     }
 
     /// A limit with the larger burst of debug lines ([`DEBUG_LINES_AT_ONCE`]).
@@ -56,35 +58,23 @@ impl LogLimit {
 
 /// A token bucket for lines that counts the suppressed ones. Reads no clock; the caller passes `now`.
 #[derive(Debug)]
-pub(crate) struct Allowance {
-    lines_max: u32,
-    every: Duration,
-    lines: u32,
-    /// Time of the last refill; `None` before the first call.
-    refilled: Option<Instant>,
+pub(crate) struct LineBucket {
+    lines: TokenBucket,
     suppressed: u64,
 }
 
-impl Allowance {
+impl LineBucket {
     /// A burst of `lines_max` lines, then one line every `every`.
     pub(crate) const fn new(lines_max: u32, every: Duration) -> Self {
-        Self { lines_max, every, lines: lines_max, refilled: None, suppressed: 0 }
+        Self { lines: TokenBucket::every(lines_max, every), suppressed: 0 }
     }
 
     /// `Some` if a line may be written now, with the number of lines suppressed since the last written one.
     pub(crate) fn check(&mut self, now: Instant) -> Option<u64> {
-        let refilled = *self.refilled.get_or_insert(now);
-        let due = now.saturating_duration_since(refilled).as_nanos() / self.every.as_nanos();
-        let due = u32::try_from(due).unwrap_or(u32::MAX);
-        self.lines = self.lines.saturating_add(due).min(self.lines_max);
-        // A full bucket starts a new period with the line that is taken from it.
-        let is_full = self.lines == self.lines_max;
-        self.refilled = Some(if is_full { now } else { refilled + self.every * due });
-        if self.lines == 0 {
+        if self.lines.take(now).is_err() {
             self.suppressed += 1;
             return None;
         }
-        self.lines -= 1;
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -107,22 +97,22 @@ mod tests {
 
     #[test]
     fn flood_of_one_cause_leaves_a_few_lines_and_a_count() {
-        let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
+        let mut bucket = LineBucket::new(LINES_AT_ONCE, LINE_EVERY);
         let start = crate::test_now();
-        let written = (0..1000).filter(|_| allowance.check(start).is_some()).count();
+        let written = (0..1000).filter(|_| bucket.check(start).is_some()).count();
         assert_eq!(written, LINES_AT_ONCE as usize);
         let next = start + LINE_EVERY;
-        assert_eq!(allowance.check(next - Duration::from_millis(1)), None);
-        assert_eq!(allowance.check(next), Some(1001 - u64::from(LINES_AT_ONCE)));
-        assert_eq!(allowance.check(next), None);
+        assert_eq!(bucket.check(next - Duration::from_millis(1)), None);
+        assert_eq!(bucket.check(next), Some(1001 - u64::from(LINES_AT_ONCE)));
+        assert_eq!(bucket.check(next), None);
     }
 
     #[test]
     fn quiet_cause_regains_its_whole_burst() {
-        let mut allowance = Allowance::new(LINES_AT_ONCE, LINE_EVERY);
+        let mut bucket = LineBucket::new(LINES_AT_ONCE, LINE_EVERY);
         let start = crate::test_now();
-        while allowance.check(start).is_some() {}
+        while bucket.check(start).is_some() {}
         let later = start + Duration::from_secs(1_000_000_000);
-        assert_eq!((0..1000).filter(|_| allowance.check(later).is_some()).count(), LINES_AT_ONCE as usize);
+        assert_eq!((0..1000).filter(|_| bucket.check(later).is_some()).count(), LINES_AT_ONCE as usize);
     }
 }

@@ -2,23 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-/// Holds at most `burst` tokens and gains `per_second` tokens a second. Reads no clock; the caller passes `now`.
+/// Holds at most `burst` tokens and gains one each `every`. Reads no clock; the caller passes `now`.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {
     burst: u32,
-    per_second: u32,
-    /// Millionths of a token ([`TOKEN`] is one).
-    tokens: u64,
-    refilled: Instant,
+    every: Duration,
+    tokens: u32,
+    /// The time up to which the bucket has gained tokens; `None` before the first call.
+    refilled: Option<Instant>,
 }
 
-/// Units of one token.
-const TOKEN: u64 = 1_000_000;
-
 impl TokenBucket {
-    /// A full bucket.
+    /// A full bucket that gains `per_second` tokens a second.
     pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        Self { burst, per_second, tokens: u64::from(burst) * TOKEN, refilled: now }
+        let every = Duration::from_secs(1) / per_second.max(1);
+        Self { refilled: Some(now), ..Self::every(burst, every) }
+    }
+
+    /// A full bucket that gains one token each `every`, which must not be zero.
+    pub(crate) const fn every(burst: u32, every: Duration) -> Self {
+        Self { burst, every, tokens: burst, refilled: None }
     }
 
     /// Takes one token.
@@ -26,24 +29,27 @@ impl TokenBucket {
     /// # Errors
     /// The bucket is empty. The error is the time until it holds a token.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let elapsed = now.saturating_duration_since(self.refilled);
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        // A part of a microsecond counts at the next call, so frequent calls lose nothing.
-        self.refilled = self.refilled.checked_add(Duration::from_micros(micros)).unwrap_or(now);
-        let refill = micros.saturating_mul(self.per_second.into());
-        self.tokens = self.tokens.saturating_add(refill).min(u64::from(self.burst) * TOKEN);
-        match self.tokens.checked_sub(TOKEN) {
+        let refilled = *self.refilled.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(refilled);
+        let gained = u32::try_from(elapsed.as_nanos() / self.every.as_nanos()).unwrap_or(u32::MAX);
+        self.tokens = self.tokens.saturating_add(gained).min(self.burst);
+        // A full bucket gains nothing, so its next token takes the whole time from now on. Otherwise the part of a
+        // token that has grown so far counts at a later call.
+        let is_full = self.tokens == self.burst;
+        let refilled = if is_full { now } else { refilled + self.every * gained };
+        self.refilled = Some(refilled);
+        match self.tokens.checked_sub(1) {
             Some(left) => {
                 self.tokens = left;
                 Ok(())
             }
-            None => Err(Duration::from_micros((TOKEN - self.tokens) / u64::from(self.per_second.max(1)) + 1)),
+            None => Err((refilled + self.every).saturating_duration_since(now)),
         }
     }
 
     /// Puts back a token that was taken and not used.
     pub(crate) fn give_back(&mut self) {
-        self.tokens += TOKEN;
+        self.tokens += 1;
     }
 }
 
@@ -70,7 +76,7 @@ mod tests {
         let often = (0..100_000).map(|turn| start + turn * Duration::from_nanos(900));
         assert_eq!(often.filter(|&at| asked_often.take(at).is_ok()).count(), 1 + 89);
         // A long wait fills the bucket to its burst and no further.
-        now += Duration::from_secs(3600);
+        now += Duration::from_secs(1_000_000_000);
         bucket.give_back();
         assert_eq!((0..).take_while(|_| bucket.take(now).is_ok()).count(), 5);
     }
