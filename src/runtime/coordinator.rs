@@ -18,7 +18,7 @@ use crate::net::addr::DialAddr;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::{Subscriber, Subscribers};
-use crate::session::delivery::{BroadcastBuilder, Delivery};
+use crate::session::delivery::{Delivery, receipts};
 use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::access::Access;
@@ -180,20 +180,21 @@ fn handle_command(
 impl Threads {
     /// Queues one encoded frame for all peers. A slow peer misses it and delays no other peer.
     fn broadcast(&self, driver: &Driver, frame: &Frame) -> Delivery {
-        let mut builder = BroadcastBuilder::new(self.sessions.len());
+        let (receipt, receipts) = receipts();
+        let (mut reached, mut missed) = (0, 0);
         if !driver.is_leaving() {
             let active = driver.mesh().active_sessions();
             for handle in active.filter_map(|(_, session)| self.sessions.get(&session)) {
-                match handle.offer(Arc::clone(frame), builder.receipt()) {
-                    Ok(()) => builder.reached(),
+                match handle.offer(Arc::clone(frame), receipt.clone()) {
+                    Ok(()) => reached += 1,
                     Err(OutboxFull) => {
                         self.context.counters.messages_missed.one();
-                        builder.missed();
+                        missed += 1;
                     }
                 }
             }
         }
-        builder.finish()
+        Delivery::new(reached, missed, receipts)
     }
 
     fn status(&self, mesh: &Mesh) -> Status {

@@ -3,10 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use rustix::net::sockopt;
 
 use crate::limits::BACKLOG;
@@ -63,9 +62,8 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Arc<TcpListener>,
-    /// Dropped to end the pause after a failed accept.
+    /// Dropped to stop the thread; nothing is ever sent.
     stop: Option<Sender<()>>,
-    stopping: Arc<AtomicBool>,
     thread: Option<Worker>,
 }
 
@@ -77,21 +75,14 @@ impl Listener {
     pub(crate) fn start(socket: TcpListener, context: Arc<Context>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let accepting = Accepting {
-            socket: Arc::clone(&socket),
-            context,
-            stopped,
-            stopping: Arc::clone(&stopping),
-            pending: Arc::default(),
-        };
+        let accepting = Accepting { socket: Arc::clone(&socket), context, stopped, pending: Arc::default() };
         let thread = Worker::spawn("listener", move || accepting.run())?;
-        Ok(Self { socket, stop: Some(stop), stopping, thread: Some(thread) })
+        Ok(Self { socket, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Stops accepting, and closes every connection that is not yet authenticated.
     pub(crate) fn stop(&mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        // First, because the thread looks for this after each accept.
         self.stop = None;
         // On Linux this ends a blocked accept. On other systems a connection to the own socket does.
         if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_err()
@@ -114,7 +105,6 @@ struct Accepting {
     socket: Arc<TcpListener>,
     context: Arc<Context>,
     stopped: Receiver<()>,
-    stopping: Arc<AtomicBool>,
     pending: Arc<PendingConnections>,
 }
 
@@ -123,7 +113,7 @@ impl Accepting {
         let mut accepted = 0;
         loop {
             let connection = self.next_connection();
-            if self.stopping.load(Ordering::SeqCst) {
+            if self.stopped.try_recv() == Err(TryRecvError::Disconnected) {
                 self.pending.evict_all();
                 return;
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 /// The progress of a broadcast. Dropping this does not affect the message.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    pub(crate) fn new(reached: usize, missed: usize, receipts: Receiver<()>) -> Self {
+        Self { reached, missed, receipts }
+    }
+
     /// Number of peers that the message was queued for.
     #[must_use]
     pub fn reached(&self) -> usize {
@@ -42,6 +46,12 @@ impl Delivery {
     }
 }
 
+/// A receipt to be cloned for each copy of one message, and the queue of the receipts that were used.
+pub(crate) fn receipts() -> (Receipt, Receiver<()>) {
+    let (sender, receipts) = unbounded();
+    (Receipt(sender), receipts)
+}
+
 /// Accompanies one peer's copy of a message. Dropped unused if the copy is never written.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt(Sender<()>);
@@ -49,41 +59,8 @@ pub(crate) struct Receipt(Sender<()>);
 impl Receipt {
     /// Reports that the copy has been written to the system.
     pub(crate) fn written(self) {
-        // The channel has room for all copies. It is closed if the caller has dropped the delivery.
-        let _ = self.0.try_send(());
-    }
-}
-
-/// Counts the copies of one message.
-#[derive(Debug)]
-pub(crate) struct BroadcastBuilder {
-    receipt: Receipt,
-    delivery: Delivery,
-}
-
-impl BroadcastBuilder {
-    /// A message for at most `peers` peers.
-    pub(crate) fn new(peers: usize) -> Self {
-        let (sender, receipts) = bounded(peers);
-        Self { receipt: Receipt(sender), delivery: Delivery { reached: 0, missed: 0, receipts } }
-    }
-
-    /// A receipt for the next copy.
-    pub(crate) fn receipt(&self) -> Receipt {
-        self.receipt.clone()
-    }
-
-    pub(crate) fn reached(&mut self) {
-        self.delivery.reached += 1;
-    }
-
-    pub(crate) fn missed(&mut self) {
-        self.delivery.missed += 1;
-    }
-
-    /// All copies are queued.
-    pub(crate) fn finish(self) -> Delivery {
-        self.delivery
+        // Fails only if the caller has dropped the delivery.
+        let _ = self.0.send(());
     }
 }
 
@@ -95,14 +72,12 @@ mod tests {
 
     #[test]
     fn wait_ends_when_every_copy_is_written_or_lost() {
-        let mut builder = BroadcastBuilder::new(3);
-        let receipts = [(); 3].map(|()| builder.receipt());
-        (0..3).for_each(|_| builder.reached());
-        builder.missed();
-        let delivery = builder.finish();
+        let (receipt, receipts) = receipts();
+        let [first, lost, last] = [(); 3].map(|()| receipt.clone());
+        drop(receipt);
+        let delivery = Delivery::new(3, 1, receipts);
         assert_eq!((delivery.reached(), delivery.missed()), (3, 1));
         assert_eq!(delivery.wait(Duration::ZERO), 0);
-        let [first, lost, last] = receipts;
         first.written();
         drop(lost);
         last.written();
@@ -111,16 +86,15 @@ mod tests {
 
     #[test]
     fn wait_without_a_limit_ends_with_the_last_receipt() {
-        let mut builder = BroadcastBuilder::new(1);
-        let receipt = builder.receipt();
-        builder.reached();
-        let delivery = builder.finish();
+        let (receipt, receipts) = receipts();
+        let delivery = Delivery::new(1, 0, receipts);
         receipt.written();
         assert_eq!(delivery.wait(Duration::MAX), 1);
     }
 
     #[test]
     fn wait_without_recipients_ends_at_once() {
-        assert_eq!(BroadcastBuilder::new(0).finish().wait(LONG), 0);
+        let (_receipt, receipts) = receipts();
+        assert_eq!(Delivery::new(0, 0, receipts).wait(LONG), 0);
     }
 }

@@ -3,7 +3,7 @@
 //! crossbeam's bounded channel allocates and touches all of its slots when it is made: 12 KB for each
 //! session's outbox and 0.6 MB for each queue of events. These queues are nearly always empty.
 
-use crossbeam_channel::{Receiver, RecvError, Select, TrySendError, unbounded};
+use crossbeam_channel::{Receiver, TrySendError, unbounded};
 
 /// The sending end. Meant for one sending thread: with several, each may exceed the limit by one item.
 #[derive(Debug)]
@@ -23,17 +23,6 @@ impl<T> Clone for Sender<T> {
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (inner, receiver) = unbounded();
     (Sender { inner, capacity }, receiver)
-}
-
-/// Waits for the next item. [`Receiver::recv`] first spins and yields its core several times. On a busy
-/// machine that costs a seldom woken thread as much as all of its other work.
-///
-/// # Errors
-/// The queue is empty and no sender is left.
-pub fn wait<T>(receiver: &Receiver<T>) -> Result<T, RecvError> {
-    let mut select = Select::new();
-    select.recv(receiver);
-    select.select().recv(receiver)
 }
 
 impl<T> Sender<T> {

@@ -105,7 +105,7 @@ impl Drop for Logs {
 }
 
 fn write_jobs(jobs: &Receiver<Job>, stderr: &mut Stream, dropped: &AtomicU64) {
-    while let Ok(job) = queue::wait(jobs) {
+    for job in jobs {
         // A failure of stderr cannot be reported anywhere.
         match job {
             Job::Line(line) => {

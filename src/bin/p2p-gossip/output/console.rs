@@ -7,8 +7,8 @@ use std::{io, iter};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use p2p_gossip::internals::log_limit::LogLimit;
+use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
-use p2p_gossip::internals::{queue, queues};
 use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
 
 use crate::cli::{Output, PROGRAM};
@@ -37,7 +37,7 @@ fn write_events(events: &Events, shows_pings: bool, printer: &mut Printer, stdou
     let mut batch = String::new();
     let mut is_broken = false;
     let mut dropped = 0;
-    while let Ok(first) = queue::wait(queue) {
+    while let Ok(first) = queue.recv() {
         for (time, event) in iter::once(first).chain(queue.try_iter()) {
             if shows_pings || !matches!(event, Event::Ping { .. }) {
                 printer.print(&mut batch, timestamp(time), &event);
