@@ -1,12 +1,10 @@
 //! A queue of events, as a subscriber reads it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
-
 use crate::event::Event;
+use crate::util::sync::{AtomicU64, Ordering, Receiver, RecvTimeoutError, TryRecvError};
 
 /// An event, and when it happened.
 pub(crate) type TimedEvent = (SystemTime, Event);

@@ -15,11 +15,12 @@ use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
-use crate::runtime::listener::{self, Listener};
+use crate::runtime::listener::Listener;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{Subscribers, subscription};
@@ -187,7 +188,7 @@ impl Node {
         config.check()?;
         let id = identity.id();
         log_access_warning(&config.access, &id);
-        let socket = listener::listen(config.bind, config.port)
+        let socket = listen::listen(config.bind, config.port)
             .map_err(|(addr, source)| StartError::Listen { addr, source })?;
         let local_addr = socket.local_addr()?;
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());

@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
-
 use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::mesh::snapshot::PeerInfo;
-use crate::runtime::coordinator::Command;
+use crate::runtime::command::Command;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::subscription;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
+use crate::util::sync::{Sender, bounded};
 use crate::wire::{self, Message};
 
 /// A handle on a [`Node`](crate::Node), from [`Node::handle`](crate::Node::handle); cheap to clone.

@@ -9,43 +9,23 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::snapshot::PeerInfo;
 use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
-use crate::runtime::subscribers::{Subscriber, Subscribers};
+use crate::runtime::subscribers::Subscribers;
 use crate::session::delivery::{Delivery, receipts};
 use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
-use crate::trust::access::Access;
 use crate::trust::pin::Expected;
 use crate::wire::{self, ByeReason, Frame, Message};
 
 /// Longest wait if no timer is set.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// A request of the embedding program.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Say goodbye and stop.
-    Leave,
-    /// Replace the access lists.
-    Access(Access),
-    /// Reply with all known peers.
-    Peers(Sender<Vec<PeerInfo>>),
-    /// Reply with a snapshot of the node.
-    Status(Sender<Status>),
-    /// Add a subscriber.
-    Subscribe(Subscriber),
-    /// Send this frame to every peer that is connected now, and reply with its delivery.
-    Broadcast(Frame, Sender<Delivery>),
-    /// Reply once membership has settled.
-    WhenSettled(Sender<()>),
-}
 
 #[derive(Debug)]
 pub(crate) struct Coordinator {

@@ -1,67 +1,26 @@
-//! The listening socket and its accept loop.
+//! The accept loop of the listening socket.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use rustix::net::sockopt;
-
-use crate::limits::BACKLOG;
 use crate::mesh::SessionId;
-use crate::net::addr::LocalIp;
-use crate::net::socket;
+use crate::net::listen::{Connection, ListenSocket};
 use crate::net::waker::Waker;
 use crate::session::pending::PendingConnections;
 use crate::session::{self, Context};
 use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::sync::{Receiver, Sender, TryRecvError, bounded};
 use crate::util::worker::Worker;
 
 /// Pause after a failed accept. Without it, a lack of descriptors would keep one core busy.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Opens the listening socket. Without an address it listens on every interface: IPv6 and IPv4 in one
-/// socket, or IPv4 alone on a system without IPv6.
-///
-/// # Errors
-/// The socket cannot be opened. The error holds the address that was tried and the system's error.
-pub(crate) fn listen(bind: Option<LocalIp>, port: u16) -> Result<TcpListener, (SocketAddr, io::Error)> {
-    let at = |ip: LocalIp| {
-        let addr = ip.with_port(port);
-        open(addr).map_err(|error| (addr, error))
-    };
-    match bind {
-        Some(ip) => at(ip),
-        None => match at(IpAddr::from(Ipv6Addr::UNSPECIFIED).into()) {
-            Err((_, error)) if is_without_ipv6(&error) => at(IpAddr::from(Ipv4Addr::UNSPECIFIED).into()),
-            other => other,
-        },
-    }
-}
-
-fn is_without_ipv6(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-fn open(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket::tcp(&addr)?;
-    if addr.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, !addr.ip().is_unspecified())?;
-    }
-    // A restarted node gets its port back even if old connections are in TIME_WAIT.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &addr)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
-}
-
 /// The running accept loop.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: Arc<TcpListener>,
+    socket: Arc<ListenSocket>,
     /// Dropped to stop the thread; nothing is ever sent.
     stop: Option<Sender<()>>,
     thread: Option<Worker>,
@@ -72,7 +31,7 @@ impl Listener {
     ///
     /// # Errors
     /// The system has no thread or memory left.
-    pub(crate) fn start(socket: TcpListener, context: Arc<Context>) -> io::Result<Self> {
+    pub(crate) fn start(socket: ListenSocket, context: Arc<Context>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
         let accepting = Accepting { socket: Arc::clone(&socket), context, stopped, pending: Arc::default() };
@@ -84,17 +43,7 @@ impl Listener {
     pub(crate) fn stop(&mut self) {
         // First, because the thread looks for this after each accept.
         self.stop = None;
-        // On Linux this ends a blocked accept. On other systems a connection to the own socket does.
-        if rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both).is_err()
-            && let Ok(mut addr) = self.socket.local_addr()
-        {
-            match addr.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-                IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-                _ => {}
-            }
-            let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
-        }
+        self.socket.interrupt_accept();
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
@@ -102,7 +51,7 @@ impl Listener {
 }
 
 struct Accepting {
-    socket: Arc<TcpListener>,
+    socket: Arc<ListenSocket>,
     context: Arc<Context>,
     stopped: Receiver<()>,
     pending: Arc<PendingConnections>,
@@ -138,7 +87,7 @@ impl Accepting {
 
     /// Waits for a connection. The waker is created first. If it takes the last descriptor, the connection
     /// waits in the kernel for a free one, and is not closed for lack of a waker.
-    fn next_connection(&self) -> io::Result<(TcpStream, SocketAddr, Waker)> {
+    fn next_connection(&self) -> io::Result<(Connection, SocketAddr, Waker)> {
         let waker = Waker::new()?;
         let (socket, remote) = self.socket.accept()?;
         Ok((socket, remote, waker))
@@ -147,7 +96,7 @@ impl Accepting {
     fn start_session(
         &self,
         id: SessionId,
-        socket: TcpStream,
+        socket: Connection,
         remote: SocketAddr,
         waker: Waker,
     ) -> io::Result<()> {

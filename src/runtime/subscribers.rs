@@ -1,15 +1,13 @@
 //! Event fan-out: each subscriber has its own bounded queue, so a slow one delays neither the node nor the others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
-
-use crossbeam_channel::TrySendError;
 
 use crate::event::Event;
 use crate::events::{Events, TimedEvent};
 use crate::limits::EVENTS_QUEUED;
 use crate::util::queue::{Sender, bounded};
+use crate::util::sync::{AtomicU64, Ordering, TrySendError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers(Vec<Subscriber>);

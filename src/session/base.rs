@@ -1,17 +1,14 @@
-//! What a session's thread owns from its start to its end, and the report of that end.
-//!
-//! Invariant: the end of a session, or of a dial, is reported exactly once, also if the thread panics.
+//! What a session's thread owns from its start to its end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
-use super::context::{Context, FromSession};
+use super::context::Context;
 use super::failure::{Failure, log_refused};
+use super::report::Ending;
 use super::session_event::SessionEvent;
 use super::session_handle::{SessionEnd, SessionHandle};
-use crate::mesh::{DialError, SessionId};
+use crate::mesh::SessionId;
 
 /// What a session needs from its start to its end.
 pub(super) struct Session {
@@ -23,37 +20,6 @@ pub(super) struct Session {
     pub(super) ending: Ending,
 }
 
-/// Reports the end of a session exactly once, at the latest when this is dropped.
-pub(super) struct Ending {
-    inbox: Sender<FromSession>,
-    session: SessionId,
-    /// The event that dropping this reports. `None` once the end has been reported, or if the coordinator
-    /// does not know the session.
-    pub(super) event: Option<SessionEvent>,
-}
-
-impl Ending {
-    pub(super) fn report(&mut self, event: SessionEvent) {
-        if self.event.is_some() {
-            self.event = Some(event);
-            self.deliver();
-        }
-    }
-
-    fn deliver(&mut self) {
-        if let Some(event) = self.event.take() {
-            // Fails only if the coordinator has ended.
-            let _ = self.inbox.send(FromSession { session: self.session, event, handle: None });
-        }
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.deliver();
-    }
-}
-
 impl Session {
     pub(super) fn new(
         context: Arc<Context>,
@@ -61,9 +27,7 @@ impl Session {
         end: SessionEnd,
         handle: Option<SessionHandle>,
     ) -> Self {
-        let panicked = DialError::Failed("the session's thread panicked".to_owned());
-        let event = id.is_dialled().then_some(SessionEvent::DialFailed(panicked));
-        let ending = Ending { inbox: context.inbox.clone(), session: id, event };
+        let ending = Ending::new(context.inbox.clone(), id);
         Self { context, id, end, handle, ending }
     }
 

@@ -148,7 +148,7 @@ fn open_one(
     }
     loop {
         let mut fds = [
-            PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
+            PollFd::new(waker.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
         ];
         poll_until(&mut fds, Some(deadline))?;

@@ -10,9 +10,8 @@ use crossbeam_channel::Sender;
 use super::counters::Counters;
 use super::hello::HelloExchange;
 use super::lookups::Lookups;
-use super::session_event::SessionEvent;
-use super::session_handle::SessionHandle;
-use crate::mesh::{SessionId, Vitals};
+use super::report::FromSession;
+use crate::mesh::Vitals;
 use crate::net::addr::LocalIp;
 #[cfg(test)]
 use crate::trust::access::Access;
@@ -37,15 +36,6 @@ pub(crate) struct Context {
     /// This node's vitals, which the coordinator sets and the sessions send.
     pub(crate) vitals: SharedVitals,
     pub(crate) counters: Arc<Counters>,
-}
-
-/// An event in the coordinator's inbox.
-#[derive(Debug)]
-pub(crate) struct FromSession {
-    pub(crate) session: SessionId,
-    pub(crate) event: SessionEvent,
-    /// The handle of an accepted session that has come up. The coordinator already has that of a dialled one.
-    pub(crate) handle: Option<SessionHandle>,
 }
 
 /// Vitals that one thread sets and others read. A reader may get a new and an old part; the next heartbeat mends that.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crate::util::sync::{Receiver, Sender, unbounded};
 
 /// The progress of a broadcast. Dropping this does not affect the message.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use std::time::Instant;
 use crossbeam_channel::TryRecvError;
 
 use super::base::Session;
-use super::context::FromSession;
 use super::failure::Failure;
 use super::handshake::Secured;
 use super::hello::Role;
 use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
 use super::protocol::{Ends, Protocol, Request, Transmit};
+use super::report::FromSession;
 use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
 use crate::mesh::DisconnectReason;

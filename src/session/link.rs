@@ -94,10 +94,8 @@ impl Link {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, reading);
         interest.set(PollFlags::OUT, self.is_write_pending());
-        let mut fds = [
-            PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.socket.as_fd(), interest),
-        ];
+        let mut fds =
+            [PollFd::new(waker.fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.socket.as_fd(), interest)];
         // With no interest at all a hung-up socket would still end every wait at once.
         let count = if interest.is_empty() { 1 } else { 2 };
         poll_until(&mut fds[..count], deadline)?;

@@ -18,16 +18,18 @@ mod lookups;
 pub(crate) mod pending;
 mod protocol;
 mod rate_limit;
+mod report;
 mod session_event;
 mod session_handle;
 mod thread;
 
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use context::{Context, FromSession, SharedVitals};
+pub(crate) use context::{Context, SharedVitals};
 pub use hello::{Exported, HelloExchange, Role};
 pub(crate) use lookups::Lookups;
 pub use protocol::{Ends, Protocol, Request, Transmit};
+pub(crate) use report::FromSession;
 pub use session_event::SessionEvent;
 pub use session_handle::OutboxFull;
 pub(crate) use session_handle::SessionHandle;

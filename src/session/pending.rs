@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::limits::UNAUTHENTICATED_MAX;
 use crate::mesh::SessionId;
 use crate::net::waker::Waker;
 use crate::util::log_limit::LogLimit;
+use crate::util::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// One eviction for lack of descriptors or threads closes one connection in this many. If the system has fewer
 /// descriptors than the table has slots, the table never fills, and silent connections would hold all

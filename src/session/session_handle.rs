@@ -1,16 +1,14 @@
 //! The coordinator's handle of a session: its outbox, its waker, and the time at which it last heard its peer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, TrySendError};
 
 use super::protocol::Request;
 use crate::limits::{OUTBOX_FRAMES, OUTBOX_FRAMES_WITH_MESSAGES};
 use crate::net::waker::Waker;
 use crate::session::delivery::Receipt;
 use crate::util::queue;
+use crate::util::sync::{AtomicBool, AtomicU64, Ordering, Receiver, TrySendError};
 use crate::wire::{ByeReason, Frame};
 
 /// The outbox is full because the peer does not read its frames. The item was not queued.

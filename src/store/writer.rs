@@ -4,11 +4,10 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-
 use crate::limits::{PERSIST_DELAY, PERSIST_EVERY, PERSIST_FLUSH, PERSIST_RETRY_MAX, PERSIST_RETRY_MIN};
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
+use crate::util::sync::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use crate::util::worker::Worker;
 
 /// The wall clock's time; 1970 if the clock is before that.

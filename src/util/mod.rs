@@ -3,6 +3,7 @@
 pub(crate) mod hex;
 pub mod log_limit;
 pub mod queue;
+pub(crate) mod sync;
 pub mod text;
 pub(crate) mod token_bucket;
 pub mod worker;

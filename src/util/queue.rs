@@ -1,14 +1,14 @@
 //! Bounded queues that take memory only for their waiting items.
 //!
-//! crossbeam's bounded channel allocates and touches all of its slots when it is made: 12 KB for each
-//! session's outbox and 0.6 MB for each queue of events. These queues are nearly always empty.
+//! crossbeam's bounded channel allocates and touches all of its slots when it is made: 10 KB for each
+//! session's outbox and 0.7 MB for each queue of events. These queues are nearly always empty.
 
-use crossbeam_channel::{Receiver, TrySendError, unbounded};
+use super::sync::{self, Receiver, TrySendError, unbounded};
 
 /// The sending end. Meant for one sending thread: with several, each may exceed the limit by one item.
 #[derive(Debug)]
 pub struct Sender<T> {
-    inner: crossbeam_channel::Sender<T>,
+    inner: sync::Sender<T>,
     capacity: usize,
 }
 

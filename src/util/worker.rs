@@ -1,10 +1,10 @@
 //! Starts named threads and waits for their end.
 
 use std::io;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use super::sync::thread::{self, JoinHandle};
+use super::sync::{Receiver, Sender, bounded};
 
 /// A thread whose end can be waited for. Dropping this lets the thread run on.
 #[derive(Debug)]
