@@ -40,7 +40,7 @@ STATIC = $(STATIC_DIR)/$(BINARY)$(if $(MINIMAL),-minimal)
 STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers dist install install-program install-files uninstall deb test-deb notices clean tools
+.PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers dist install install-program install-files uninstall deb test-deb notices clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -63,6 +63,11 @@ test-static: static ## run the static program in directories without other files
 RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 test: tools ## run all tests
 	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked
+	$(CARGO) run --locked --quiet --example threads
+
+# CHECK is a part of the names of the checks to run.
+test-threads: tools ## check what threads share in every order in which they may run; part of make test: make test-threads [CHECK=wakes]
+	$(CARGO) run --locked --quiet --example threads '$(CHECK)'
 
 test-hosts: tools ## run several hosts on a network of two subnets and a NAT; needs root
 	$(CARGO) test --locked --test it hosts::

@@ -1,0 +1,89 @@
+//! The parts of a session that other threads use, and their checks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+mod outbox;
+mod pending_connections;
+mod session_end;
+
+#[path = "../../src/session/delivery.rs"]
+pub(crate) mod delivery;
+#[path = "../../src/session/pending.rs"]
+pub(crate) mod pending;
+#[path = "../../src/session/report.rs"]
+mod report;
+#[path = "../../src/session/session_handle.rs"]
+mod session_handle;
+
+mod protocol {
+    pub(crate) use p2p_gossip::internals::session::Request;
+}
+
+mod session_event {
+    pub(crate) use p2p_gossip::internals::session::SessionEvent;
+}
+
+use pending::PendingGuard;
+
+use crate::Check;
+use crate::mesh::SessionId;
+use crate::net::listen::Connection;
+use crate::net::waker::Waker;
+use crate::util::sync::thread;
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("heartbeat_request_wakes_the_session", outbox::heartbeat),
+    ("drain_request_wakes_the_session", outbox::drain),
+    ("frame_wakes_the_session", outbox::frame),
+    ("goodbye_wakes_the_session", outbox::goodbye),
+    ("release_wakes_the_session_after_its_frames", outbox::release),
+    ("second_request_during_a_wake_is_not_lost", outbox::two_requests),
+    ("requests_of_two_threads_are_not_lost", outbox::two_threads),
+    ("full_outbox_loses_no_frame_that_it_took", outbox::full),
+    ("broadcast_is_receipted_once_or_never", outbox::receipts_of_two_sessions),
+    ("evicted_connection_is_woken", pending_connections::evicted),
+    ("connection_is_completed_or_evicted", pending_connections::completed_or_evicted),
+    ("end_of_a_session_is_reported_once", session_end::reported_once),
+    ("sessions_end_without_a_coordinator", session_end::without_a_coordinator),
+];
+
+/// What the accept loop uses of the context.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections_accepted: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter;
+
+impl Counter {
+    pub(crate) fn one(&self) {}
+}
+
+/// A session with a peer that stays silent.
+pub(crate) fn accept(
+    _: &Arc<Context>,
+    _: SessionId,
+    _: Connection,
+    _: SocketAddr,
+    pending: PendingGuard,
+    waker: Arc<Waker>,
+) -> io::Result<()> {
+    thread::spawn(move || wait_for_eviction(&pending, &waker));
+    Ok(())
+}
+
+/// Waits as a session does during its handshake.
+fn wait_for_eviction(pending: &PendingGuard, waker: &Waker) {
+    while !pending.is_evicted() {
+        waker.fd().wait();
+        waker.clear();
+    }
+}
