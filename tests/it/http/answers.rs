@@ -7,6 +7,10 @@ use serde_json::Value;
 use super::client::{get, get_with, page_of, plain, request, send, wait_until, with_page};
 use crate::support::{Cluster, unique_addr};
 
+/// The parts of the page, which the list of paths does not name.
+const PAGE_PARTS: [(&str, &str); 2] =
+    [("/page.css", "text/css; charset=utf-8"), ("/page.js", "text/javascript; charset=utf-8")];
+
 const PATHS: [(&str, &str); 6] = [
     ("/", "text/html; charset=utf-8"),
     ("/status", "application/json"),
@@ -21,7 +25,7 @@ fn every_path_answers_with_headers_that_keep_other_sites_out() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
-    for (path, content_type) in PATHS {
+    for (path, content_type) in PATHS.into_iter().chain(PAGE_PARTS) {
         let reply = get(page, path);
         assert_eq!((reply.code, reply.field("content-type")), (200, Some(content_type)), "{path}");
         assert_eq!(reply.field("content-length").unwrap(), reply.body.len().to_string(), "{path}");
@@ -53,6 +57,24 @@ fn every_path_answers_with_headers_that_keep_other_sites_out() {
         );
     }
     assert_eq!(get(page, "/../status").code, 404);
+}
+
+#[test]
+fn slash_after_a_path_redirects() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(with_page("a"));
+    let page = page_of(&cluster, node);
+    for (path, place) in [
+        ("/metrics/", "../metrics"),
+        ("/healthz/", "../healthz"),
+        ("/events/?recent=20&x", "../events?recent=20&x"),
+    ] {
+        let reply = get(page, path);
+        assert_eq!((reply.code, reply.field("location")), (308, Some(place)), "{path}: {reply:?}");
+    }
+    for path in ["//", "/nothing/", "/metrics//", "/200/", "/the/"] {
+        assert_eq!(get(page, path).code, 404, "{path}");
+    }
 }
 
 #[test]

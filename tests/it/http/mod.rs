@@ -3,6 +3,7 @@
 #![cfg(feature = "http")]
 
 mod client;
+mod proxy;
 mod webdriver;
 
 mod answers;
