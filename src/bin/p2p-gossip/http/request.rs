@@ -20,7 +20,6 @@ pub(super) struct Request {
     pub(super) query: String,
     /// The host that the client addresses: the authority of the request line's URL, or else the `Host` field.
     pub(super) host: Option<String>,
-    pub(super) accept: String,
     pub(super) last_event_id: String,
 }
 
@@ -125,7 +124,6 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
         path: path.to_owned(),
         query: query.to_owned(),
         host: authority.map(ToOwned::to_owned).or(host),
-        accept: field("accept").0.unwrap_or_default(),
         last_event_id: field("last-event-id").0.unwrap_or_default(),
     }))
 }
@@ -177,11 +175,11 @@ mod tests {
 
     #[test]
     fn request_is_parsed_into_its_parts() {
-        let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nlast-event-id: 7\r\n\r\nbody";
+        let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nLAST-event-id: 7\r\n\r\nbody";
         let request = parsed(head).unwrap().unwrap();
         assert_eq!((request.path.as_str(), request.query.as_str()), ("/events", "recent=5&x"));
         assert_eq!((request.host.as_deref(), request.is_head), (Some("localhost:9"), false));
-        assert_eq!((request.accept.as_str(), request.last_event_id.as_str()), ("text/html", "7"));
+        assert_eq!(request.last_event_id, "7");
         assert!(parsed("HEAD / HTTP/1.0\r\n\r\n").unwrap().unwrap().is_head);
         for end in 0..head.find("body").unwrap() {
             assert_eq!(parsed(&head[..end]), Ok(None));

@@ -9,7 +9,7 @@ use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::{NodeHandle, Status};
 
 use super::event_stream::{Hub, Since, Stream};
-use super::metrics::{self, Format};
+use super::metrics;
 use super::node_info::NodeInfo;
 use super::node_snapshot::Snapshots;
 use super::page;
@@ -64,9 +64,7 @@ impl Routes {
             "/status" => self.show_status(JSON, |status| views::status(&self.info, status, Timestamp::now())),
             "/peers" => self.show_status(JSON, |status| views::peers(status, Timestamp::now())),
             "/metrics" => {
-                let format = Format::accepted(&request.accept);
-                let encode = |status: &Arc<Status>| metrics::encode(format, &self.info, Arc::clone(status));
-                self.show_status(format.content_type(), encode)
+                self.show_status(metrics::CONTENT_TYPE, |status| metrics::encode(&self.info, status))
             }
             "/events" => match self.hub.subscribe(self.since(request)) {
                 Some(stream) => return Answer::Stream(stream),
@@ -91,7 +89,7 @@ impl Routes {
     fn show_status<E: Display>(
         &self,
         content_type: &'static str,
-        show: impl FnOnce(&Arc<Status>) -> Result<String, E>,
+        show: impl FnOnce(&Status) -> Result<String, E>,
     ) -> Response {
         let Some(status) = self.snapshots.get() else { return no_status() };
         match show(&status) {

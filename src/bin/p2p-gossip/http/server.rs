@@ -216,7 +216,6 @@ mod tests {
             path: "/healthz".to_owned(),
             query: String::new(),
             host: Some(host.to_owned()),
-            accept: String::new(),
             last_event_id: String::new(),
         };
         for (addr, code) in [("192.0.2.7:80", 200), ("0.0.0.0:80", 200), ("[::1]:80", 421)] {
