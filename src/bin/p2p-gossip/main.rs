@@ -3,7 +3,6 @@
 mod cli;
 mod commands;
 mod hooks;
-#[cfg_attr(not(feature = "http"), path = "http/disabled.rs")]
 mod http;
 mod logging;
 mod output;

@@ -2,7 +2,6 @@
 
 use rustix::process::Signal;
 
-#[cfg(feature = "http")]
 use super::program::assert_failure;
 use super::program::{Node, addr_of, program};
 
@@ -90,7 +89,6 @@ fn log_level_on_stderr_is_info_unless_rust_log_sets_another() {
     assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
 }
 
-#[cfg(feature = "http")]
 #[test]
 fn http_address_is_shown_and_a_port_in_use_fails_the_start() {
     let text = Node::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--http", ":0"]));

@@ -92,10 +92,7 @@ fn invalid_option_value_is_named_with_the_reason() {
         ("--forget-after", &["0", "366d"], "1s to 365d"),
         ("--name", &[&long], "at most 64"),
         ("--name", &["a\u{1b}[31mb", "a\nb", "a\u{202e}b"], "control character"),
-        #[cfg(feature = "http")]
         ("--http", &["", "65536", "127.0.0.1", "::1:80", "example.org:80"], "192.0.2.7:9090"),
-        #[cfg(not(feature = "http"))]
-        ("--http", &["9090"], "HTTP"),
         ("--output", &["xml", "JSON", ""], "\"json\""),
     ];
     for (option, values, needle) in rows {

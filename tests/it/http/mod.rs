@@ -1,6 +1,5 @@
 //! Tests of `--http` with the real program: its answers, bad clients, a real browser and a real
 //! Prometheus.
-#![cfg(feature = "http")]
 
 mod client;
 mod proxy;

@@ -273,7 +273,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "http")]
     #[test]
     fn http_port_means_loopback_unless_an_address_is_given() {
         let http = |value| run(&["--http", value]).unwrap().http.unwrap().to_string();
@@ -305,12 +304,6 @@ mod tests {
         }
         assert!(error(&["--http", "224.0.0.1:80"]).contains("multicast"));
         assert!(run(&[]).unwrap().http.is_none());
-    }
-
-    #[cfg(not(feature = "http"))]
-    #[test]
-    fn build_without_http_refuses_the_option() {
-        assert!(error(&["--http", "9090"]).contains("this build has no HTTP"));
     }
 
     #[test]
