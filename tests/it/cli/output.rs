@@ -84,9 +84,15 @@ fn log_level_on_stderr_is_info_unless_rust_log_sets_another() {
     assert!(!up.contains('\x1b'), "{up:?}");
     assert_eq!(logs_of(Some("off")), Vec::<String>::new());
     assert_eq!(logs_of(Some("error")), Vec::<String>::new());
-    let lines = logs_of(Some("p2p_gossip=loud"));
-    assert!(lines[0].contains("RUST_LOG='p2p_gossip=loud'"), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
+    for ignored in ["p2p_gossip=loud", "level=debug", "*=debug", "p2p_gossip::sesion=debug"] {
+        let lines = logs_of(Some(ignored));
+        assert!(lines[0].contains(&format!("RUST_LOG: '{ignored}' is ignored")), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("RUST_LOG")).count(), 1, "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
+    }
+    let lines = logs_of(Some("p2p-gossip=debug"));
+    assert!(lines.iter().any(|line| line.contains(" DEBUG ")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("RUST_LOG")), "{lines:?}");
 }
 
 #[test]
