@@ -1,5 +1,6 @@
 //! Tests of the text and the JSON on stdout, and of the log on stderr.
 
+use jiff::Timestamp;
 use rustix::process::Signal;
 
 use super::program::assert_failure;
@@ -29,6 +30,25 @@ fn text_output_shows_a_join_command_that_works() {
     second.stop();
     assert!(first_line_of("left").contains("bob"));
     first.stop();
+}
+
+#[test]
+fn times_on_stdout_and_stderr_are_in_utc() {
+    let begun = Timestamp::now().as_second();
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1"]).env("TZ", "UTC-9").env("RUST_LOG", "info");
+    let mut node = Node::spawn(&mut command);
+    let event = node.line();
+    node.signal(Signal::TERM);
+    let (_, _, log) = node.wait();
+    let seconds: Vec<Timestamp> = (begun..=Timestamp::now().as_second())
+        .map(|second| Timestamp::from_second(second).unwrap())
+        .collect();
+    let is_now = |line: &str, format: &str| {
+        seconds.iter().any(|time| line.starts_with(&time.strftime(format).to_string()))
+    };
+    assert!(is_now(&event, "%H:%M:%SZ  listening "), "{event}");
+    assert!(!log.is_empty() && log.iter().all(|line| is_now(line, "%Y-%m-%dT%H:%M:%SZ ")), "{log:?}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(super) fn unprivileged(files: &Files) -> Command {
 /// Removes the variables of the tests' environment that change what the program prints.
 fn without_environment(mut command: Command) -> Command {
     command.stdin(Stdio::null());
-    for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "TZ"] {
+    for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"] {
         command.env_remove(name);
     }
     command
