@@ -106,7 +106,10 @@ impl Logs {
 
     /// Writes lines that the user asked for; no log line comes between them.
     pub(crate) fn show(&self, lines: &str) {
-        let _ = self.queue.try_send(Job::Line(lines.as_bytes().to_vec()));
+        // A peer chooses its name, with which a line may begin, and must not choose the line's priority.
+        let prefix = if self.is_journal { journal::prefix(Level::Info) } else { "" };
+        let lines: String = lines.lines().map(|line| format!("{prefix}{line}\n")).collect();
+        let _ = self.queue.try_send(Job::Line(lines.into_bytes()));
     }
 
     /// Waits until all lines queued so far are written, but not longer than `timeout`.

@@ -147,6 +147,18 @@ impl Node {
         Self { child, stdout, stderr }
     }
 
+    /// Starts the command with a pipe as stderr. `JOURNAL_STREAM` names that pipe only if `is_read_by_journal`.
+    pub(super) fn spawn_for_journal(mut command: Command, is_read_by_journal: bool) -> Self {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let stat = rustix::fs::fstat(&writer).unwrap();
+        let inode = if is_read_by_journal { stat.st_ino } else { stat.st_ino + 1 };
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev));
+        let mut node = Self::spawn_with(&mut command, Stdio::piped(), writer.into());
+        // The command holds the writing end, which would keep the reader waiting, until it is dropped here.
+        node.stderr = Some(lines_of(fs::File::from(reader)));
+        node
+    }
+
     /// The node's standard input. The command must have asked for a pipe.
     pub(super) fn stdin(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("a pipe that is still open")
