@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `request.rs` | reading and checking the heads of requests |
 //! | `response.rs` | responses, and writing them within a time limit |
-//! | `connection_limit.rs` | the limit of connections, and the choice of the one to close |
+//! | `connection_limit.rs` | the limit of connections, and the choice of the one that gives way |
+//! | `lingering.rs` | finished connections, until they are closed |
 //! | `routes.rs` | the responses by path |
 //! | `event_stream.rs` | `/events`, the stream of events |
 //! | `node_info.rs`, `node_snapshot.rs` | what the responses show of the node; one snapshot serves many requests |
@@ -17,6 +18,7 @@
 
 mod connection_limit;
 mod event_stream;
+mod lingering;
 mod metrics;
 mod node_info;
 mod node_snapshot;
