@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Size limit of a request's head in bytes; browsers send a tenth of this.
-pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Size limit of a request's head in bytes. A browser sends the cookies of every program of the same host, whatever
+/// its port, and proxies pass on as much as this.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Limit of the fields in a request's head.
 const FIELDS_MAX: usize = 64;
 
@@ -155,11 +156,18 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
         )
     } else {
         let (name, port) = host.split_once(':').unwrap_or((host, ""));
-        let is_localhost = name.eq_ignore_ascii_case("localhost");
+        let is_localhost = is_localhost_name(name);
         let ip = if is_localhost { Some(Ipv4Addr::LOCALHOST) } else { name.parse().ok() };
         (ip.map(IpAddr::from), Some(port))
     };
     ip.is_some_and(|ip| ip.to_canonical().is_loopback()) && port.is_some_and(is_port)
+}
+
+/// Whether a name is `localhost` or below it. Resolvers answer such names with loopback addresses only (RFC 6761
+/// section 6.3), so no other host can take one.
+fn is_localhost_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
@@ -225,6 +233,9 @@ mod tests {
         for host in [
             "localhost",
             "LocalHost:9090",
+            "localhost.:9090",
+            "mesh.localhost",
+            "a.mesh.LOCALHOST:9090",
             "127.0.0.1",
             "127.0.0.1:9090",
             "127.3.2.1:1",
@@ -238,6 +249,9 @@ mod tests {
             "",
             "evil.example",
             "localhost.evil.example",
+            "evillocalhost",
+            "localhost.evil.example.",
+            "localhost..",
             "127.0.0.1.evil.example",
             "192.0.2.1:9090",
             "[2001:db8::1]",
