@@ -31,7 +31,7 @@ const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 
 /// The modules that write log lines; no other package of the program does. A filter that names none of them has no
 /// effect.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 18] = [
     "p2p_gossip::hooks",
     "p2p_gossip::http::event_stream",
     "p2p_gossip::http::routes",
@@ -43,6 +43,8 @@ const MODULES: [&str; 16] = [
     "p2p_gossip::run",
     "p2p_gossip::runtime::coordinator",
     "p2p_gossip::runtime::event_log",
+    "p2p_gossip::runtime::listener",
+    "p2p_gossip::session::established",
     "p2p_gossip::session::failure",
     "p2p_gossip::session::pending",
     "p2p_gossip::stdin",
@@ -306,6 +308,7 @@ mod tests {
             "DEBUG",
             "warn,p2p_gossip::session=trace",
             "p2p_gossip",
+            "p2p_gossip::session::established=debug",
             "p2p_gossip::mem=off",
             "info/peer",
         ] {
@@ -325,7 +328,7 @@ mod tests {
             "verbose",
             "p2p_gossip=loud",
             "p2p_gossip::sesion=debug",
-            "p2p_gossip::session::protocol=trace",
+            "p2p_gossip::session::protocol::x=trace",
             "p2p_gossip::runner=debug",
             "rustls=debug",
             "a=b=c",
@@ -366,10 +369,15 @@ mod tests {
                 logging_modules(&path, &inner, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                if ["error", "warn", "info", "debug", "trace"]
-                    .iter()
-                    .any(|level| text.contains(&format!("log::{level}!(")))
-                {
+                let macros = [
+                    "log::error!(",
+                    "log::warn!(",
+                    "log::info!(",
+                    "log::debug!(",
+                    "log::trace!(",
+                    "limited_log!(",
+                ];
+                if macros.iter().any(|call| text.contains(call)) {
                     let is_parent = ["mod", "lib", "main"].contains(&name);
                     found.push(if is_parent { module.to_owned() } else { format!("{module}::{name}") });
                 }
