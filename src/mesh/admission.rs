@@ -98,14 +98,14 @@ impl Mesh {
         };
         let addr = peer.shown_addr();
         match peer.state {
-            State::Rumour { .. } => self.forget(id),
-            State::Connected(_) => {
+            State::Rumoured { .. } => self.forget(id),
+            State::Provisional { .. } | State::Up(_) => {
                 self.report(Report::NotAdmitted { peer: id, addr, why });
                 self.close_all(&id, ByeReason::NotAdmitted);
                 self.down(now, id, DownReason::Denied);
             }
             // Kept, so that it can be met again once it is admitted.
-            State::Dead { .. } | State::Left { .. } => {}
+            State::Dead(_) | State::Left(_) => {}
         }
     }
 
@@ -117,13 +117,13 @@ impl Mesh {
             return;
         };
         match &mut peer.state {
-            State::Dead { .. } => {
+            State::Dead(_) => {
                 peer.backoff.reset();
                 peer.addrs.restart_round();
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
-            State::Connected(connected) => connected.lists.ask_anew(),
-            State::Left { .. } | State::Rumour { .. } => {}
+            State::Provisional { connected, .. } | State::Up(connected) => connected.lists.ask_anew(),
+            State::Left(_) | State::Rumoured { .. } => {}
         }
     }
 }

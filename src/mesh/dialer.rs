@@ -200,7 +200,7 @@ impl Mesh {
     /// A dial to another peer reached an unknown peer that this node has heard of. This address is better than
     /// any rumour, so the mesh dials the peer there next, before peers that may not exist.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
-        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
+        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumoured { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
             peer.addrs.hint(addr);
             let target = Target::Peer(found);
@@ -216,7 +216,7 @@ impl Mesh {
     /// Dials again, or forgets a peer that was only a rumour. Returns the wait until the next dial.
     fn after_failed_dial(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
         let peer = self.peers.get_mut(&id)?;
-        if let State::Rumour { failures, .. } = &mut peer.state {
+        if let State::Rumoured { failures, .. } = &mut peer.state {
             if peer.addrs.round_complete() {
                 *failures += 1;
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, State};
+use super::peer::{Connected, Peer};
 use super::timer::Timer;
 use crate::event::Event;
 use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
@@ -81,9 +81,9 @@ impl Mesh {
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
         if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
-            connected.heard = connected.heard.max(arrived);
-            if !connected.is_member && !self.leaving {
-                self.joined(now, *id);
+            connected.hear(arrived);
+            if !self.leaving {
+                self.join(now, *id);
             }
         }
     }
@@ -93,7 +93,7 @@ impl Mesh {
         if let Some(&Session { peer, .. }) = self.sessions.get(&session)
             && let Some(connected) = self.peers.get_mut(&peer).and_then(Peer::connected_mut)
         {
-            connected.heard = connected.heard.max(at);
+            connected.hear(at);
         }
     }
 
@@ -198,7 +198,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let State::Connected(connected) = &peer.state {
+        if let Some(connected) = peer.connected() {
             let rtt_ms = connected.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
             peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
@@ -225,8 +225,7 @@ impl Mesh {
             return;
         };
         let since = connected.heard;
-        let is_unanswered = connected.drain_asked.is_some();
-        connected.drain_asked.get_or_insert(now);
+        let is_unanswered = !connected.ask_drain(now);
         let dead_at = self.dead_at(now, &id);
         if !is_unanswered {
             // On a busy machine a heartbeat may lie unread in the socket: silence is judged by the messages that
@@ -254,10 +253,10 @@ impl Mesh {
         if self.leaving || connected.active() != Some(session) {
             return;
         }
-        let Some(asked) = connected.drain_asked.take() else {
+        let Some(asked) = connected.drain_answered() else {
             return;
         };
-        connected.heard = connected.heard.max(heard);
+        connected.hear(heard);
         let delay = now.saturating_duration_since(asked).saturating_sub(self.stalls.between(asked, now));
         if heard < asked && delay > Duration::ZERO {
             self.note_delay(now, delay);

@@ -177,7 +177,7 @@ impl Mesh {
     /// The sessions with one peer that are up and on which neither side has said goodbye, oldest first.
     #[must_use]
     pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
-        self.peers.get(peer).and_then(Peer::connected).map_or(&[], |connected| &connected.sessions)
+        self.peers.get(peer).and_then(Peer::connected).map_or(&[], Connected::sessions)
     }
 
     /// The number of [`Output::Dial`]s that have no answer yet.

@@ -2,14 +2,13 @@
 //! session; the smaller id of each pair is its arbiter.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State};
+use super::peer::{Connected, Gone, Link, Peer, REPLACED_MAX, SeenTimes, State};
 use super::timer::Timer;
 use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
@@ -68,19 +67,16 @@ impl Mesh {
         let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
             return;
         };
-        let Some(at) = connected.sessions.iter().position(|&s| s == session) else {
+        if !connected.remove_session(now, session) {
             return;
-        };
-        connected.sessions.remove(at);
-        // The session that was asked may be this one, whose answer would never come.
-        connected.drain_asked = None;
+        }
         if let DisconnectReason::Bye(_) = reason {
             // A goodbye is a sign of life like any message, also if another session goes on.
-            connected.heard = connected.heard.max(now);
+            connected.hear(now);
         }
         if reason == DisconnectReason::Bye(ByeReason::Leaving) {
             self.left(now, id);
-        } else if connected.sessions.is_empty() && !self.leaving {
+        } else if connected.active().is_none() && !self.leaving {
             self.lost_last_session(now, id, session, reason);
         }
         self.start_queued_dials(now);
@@ -101,18 +97,10 @@ impl Mesh {
         self.report(Report::OurKeyInUse { addr });
     }
 
-    /// A peer has no session, but another one is expected.
-    fn start_grace(&mut self, now: Instant, id: PeerId) {
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
-            connected.grace_since = Some(now);
-            self.timers.set(Timer::Grace(id), now + GRACE);
-        }
-    }
-
     /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.get(&id).and_then(Peer::connected);
-        let Some(since) = connected.and_then(|connected| connected.grace_since) else {
+        let Some(&Link::Interrupted { since }) = connected.map(|connected| &connected.link) else {
             return;
         };
         let until = (since + GRACE + self.stalls.between(since, now)).max(self.stalls.caught_up());
@@ -150,21 +138,20 @@ impl Mesh {
             return;
         };
         peer.addrs.restart_round();
+        let is_welcome = peer.refusal().is_none();
         let is_new = peer.connected().is_none();
-        if is_new {
+        let mut surplus = Vec::new();
+        if let Some(connected) = peer.connected_mut() {
+            let most = if self.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
+            surplus = connected.add_session(session, most);
+            connected.heard = now;
+            connected.interval_ms = hello.heartbeat_ms;
+        } else {
             self.came += 1;
-            peer.state = State::Connected(Box::new(Connected::new(now, self.came, hello.heartbeat_ms)));
-            peer.reached_by.clear();
+            peer.connect(Connected::new(now, self.came, hello.heartbeat_ms, session));
         }
-        let is_welcome = peer.refused.is_none();
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        connected.heard = now;
-        connected.drain_asked = None;
-        connected.interval_ms = hello.heartbeat_ms;
-        connected.grace_since = None;
-        self.add_session(id, session, up.remote);
+        self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
+        self.close_duplicates(id, surplus);
 
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
@@ -174,7 +161,7 @@ impl Mesh {
         if is_new {
             self.start_liveness(now, id);
             if is_welcome {
-                self.joined(now, id);
+                self.join(now, id);
             }
         }
         self.output(Output::Persist);
@@ -215,25 +202,12 @@ impl Mesh {
         }
     }
 
-    /// Adds a session with a connected peer. The arbiter of the pair, the smaller id, keeps only the newest one.
-    fn add_session(&mut self, id: PeerId, session: SessionId, remote: SocketAddr) {
-        let is_arbiter = self.id < id;
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        let surplus: Vec<SessionId> = if is_arbiter {
-            std::mem::take(&mut connected.sessions)
-        } else if connected.sessions.len() == SESSIONS_PER_PEER_MAX {
-            vec![connected.sessions.remove(0)]
-        } else {
-            Vec::new()
-        };
-        connected.sessions.push(session);
-        self.sessions.insert(session, Session { peer: id, remote, closing: false });
+    /// Closes the sessions that a new one has replaced. The arbiter of the pair, the smaller id, cancels its dials, too.
+    fn close_duplicates(&mut self, id: PeerId, surplus: Vec<SessionId>) {
         for older in surplus {
             self.close(older, ByeReason::Duplicate);
         }
-        if is_arbiter {
+        if self.id < id {
             // Only the arbiter may give up its own dial: if both did, nothing would be left.
             for dial in self.dialing.cancel_to(&id) {
                 self.close(dial, ByeReason::Duplicate);
@@ -302,11 +276,11 @@ impl Mesh {
     fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
         let down = match reason {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
-                return self.start_grace(now, id);
+                return self.timers.set(Timer::Grace(id), now + GRACE);
             }
             DisconnectReason::Bye(ByeReason::Silent) => {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.start_grace(now, id);
+                self.timers.set(Timer::Grace(id), now + GRACE);
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
@@ -328,8 +302,9 @@ impl Mesh {
 
     /// A peer ended its last session with a refusal: this node dials it again after a longer wait.
     fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
-        let wait = self.note_refusal(id, said);
-        self.down(now, id, DownReason::Refused);
+        let wait = self.report_refusal(id, said);
+        let gone = Gone { refusal: Some(said), ..self.gone(now, id) };
+        self.lose(now, id, gone, DownReason::Refused);
         if said == ByeReason::NotAdmitted {
             // The peer's user may change the lists again soon.
             self.redial_later(now, id);
@@ -340,9 +315,9 @@ impl Mesh {
         }
     }
 
-    /// Notes and reports a refusal by a connected peer. Returns the wait before the next dial.
-    fn note_refusal(&mut self, id: PeerId, said: ByeReason) -> Duration {
-        let is_news = self.refused_by_peer(id, said);
+    /// Reports a refusal by a connected peer. Returns the wait before the next dial.
+    fn report_refusal(&mut self, id: PeerId, said: ByeReason) -> Duration {
+        let is_news = self.peers.get(&id).is_some_and(|peer| peer.refusal() != Some(said));
         let remote = self.peers.get(&id).and_then(|peer| peer.remote).map(|(addr, _)| addr);
         if said == ByeReason::Cloned {
             remote.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
@@ -365,11 +340,6 @@ impl Mesh {
         REFUSED_WAIT
     }
 
-    /// Notes that a peer refused this node. Returns whether the reason is new.
-    fn refused_by_peer(&mut self, id: PeerId, said: ByeReason) -> bool {
-        self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
-    }
-
     /// Ends a peer's connected state. Returns its name and shown address for the event, if it was a member.
     fn end_connected(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
         for timer in [
@@ -382,7 +352,8 @@ impl Mesh {
             self.timers.cancel(timer);
         }
         let peer = self.peers.get_mut(&id)?;
-        let &Connected { since, is_member, .. } = peer.connected()?;
+        let is_member = peer.is_member();
+        let &Connected { since, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
@@ -409,8 +380,12 @@ impl Mesh {
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
-        let state = State::Dead { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.end_connected(now, id, state) {
+        let gone = self.gone(now, id);
+        self.lose(now, id, gone, reason);
+    }
+
+    fn lose(&mut self, now: Instant, id: PeerId, gone: Gone, reason: DownReason) {
+        if let Some((name, addr)) = self.end_connected(now, id, State::Dead(gone)) {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
         }
     }
@@ -421,22 +396,26 @@ impl Mesh {
         for dial in self.dialing.cancel_to(&id) {
             self.close(dial, ByeReason::Duplicate);
         }
-        let state = State::Left { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.end_connected(now, id, state) {
+        let gone = self.gone(now, id);
+        if let Some((name, addr)) = self.end_connected(now, id, State::Left(gone)) {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
         }
     }
 
-    /// Makes a connected peer a member.
-    pub(super) fn joined(&mut self, now: Instant, id: PeerId) {
+    /// What is remembered of a peer that is gone from now on.
+    fn gone(&self, now: Instant, id: PeerId) -> Gone {
+        let refusal = self.peers.get(&id).and_then(Peer::refusal);
+        Gone { since: now, forget_at: self.forget_at(now), refusal }
+    }
+
+    /// Makes a provisional peer a member.
+    pub(super) fn join(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(connected) = peer.connected_mut() else {
+        if !peer.join() {
             return;
-        };
-        connected.is_member = true;
-        peer.refused = None;
+        }
         peer.ups += 1;
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
         self.connected += 1;
@@ -455,11 +434,9 @@ impl Mesh {
         self.announce();
     }
 
-    /// Says goodbye on all sessions of a connected peer.
+    /// Says goodbye on all sessions of a peer whose connected state ends next.
     pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
-        let connected = self.peers.get_mut(id).and_then(Peer::connected_mut);
-        let sessions = connected.map(|connected| std::mem::take(&mut connected.sessions));
-        for session in sessions.into_iter().flatten() {
+        for session in self.open_sessions(id).to_vec() {
             self.close(session, reason);
         }
     }
@@ -489,10 +466,10 @@ impl Mesh {
             return true;
         }
         let rank = |peer: &Peer| match &peer.state {
-            State::Rumour { since, .. } => Some((0, *since)),
-            State::Left { since, .. } => Some((1, *since)),
-            State::Dead { since, .. } => Some((2, *since)),
-            State::Connected(_) => None,
+            State::Rumoured { since, .. } => Some((0, *since)),
+            State::Left(gone) => Some((1, gone.since)),
+            State::Dead(gone) => Some((2, gone.since)),
+            State::Provisional { .. } | State::Up(_) => None,
         };
         let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
         let Some((_, victim)) = ranked.min() else {

@@ -16,7 +16,7 @@ use super::dial_queue::Target;
 use super::io::{Output, Report, SessionId};
 use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
 use super::machine::{Mesh, millis};
-use super::peer::{Peer, State};
+use super::peer::{Connected, Peer, State};
 use super::timer::Timer;
 use crate::limits::PEERS_LIMIT;
 use crate::net::addr::DialAddr;
@@ -220,13 +220,13 @@ impl Mesh {
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
         let connected = || self.peers.values().filter_map(Peer::connected);
-        let is_untried = |peer: &Peer| matches!(peer.state, State::Rumour { failures: 0, .. });
+        let is_untried = |peer: &Peer| matches!(peer.state, State::Rumoured { failures: 0, .. });
         let is_calm = !self.timers.is_set(Timer::Settled)
             && !connected().any(|connected| connected.lists.is_answer_due(now))
             && !self.peers.values().any(is_untried);
         let is_old =
             || connected().any(|connected| now.saturating_duration_since(connected.since) >= SETTLE_MAX);
-        let is_lost = |peer: &Peer| matches!(peer.state, State::Dead { .. });
+        let is_lost = |peer: &Peer| matches!(peer.state, State::Dead(_));
         let is_found = self.connected > 0 || self.is_joined() && !self.peers.values().any(is_lost);
         is_found && (is_calm || is_old())
     }
@@ -252,19 +252,21 @@ impl Mesh {
         before: Option<u64>,
     ) -> Vec<PeerRecord> {
         let record = |(id, peer): (&PeerId, &Peer)| {
-            let connected = match &peer.state {
-                State::Connected(connected) if before.is_some_and(|before| connected.order > before) => {
-                    return None;
+            let came_later = |connected: &Connected| before.is_some_and(|before| connected.order > before);
+            let is_listed = match &peer.state {
+                State::Provisional { connected, .. } | State::Up(connected) => !came_later(connected),
+                State::Dead(gone) => {
+                    peer.instance.is_some() && now.saturating_duration_since(gone.since) < RECENT
                 }
-                State::Connected(connected) => connected.is_member,
-                State::Dead { .. } if peer.instance.is_none() => return None,
-                State::Dead { since, .. } if now.saturating_duration_since(*since) < RECENT => false,
-                State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
+                State::Left(_) | State::Rumoured { .. } => false,
             };
+            if !is_listed {
+                return None;
+            }
             let usable = |addr: &&DialAddr| address_scope::can_be_told_to(remote, addr);
             let addrs: Vec<DialAddr> = peer.addrs.first_hand().filter(usable).cloned().collect();
             let is_useful = id != to && !addrs.is_empty() && self.config.access.check(id).is_ok();
-            is_useful.then_some(PeerRecord { id: *id, addrs, connected })
+            is_useful.then_some(PeerRecord { id: *id, addrs, connected: peer.is_member() })
         };
         self.peers.iter().filter_map(record).collect()
     }
@@ -289,9 +291,13 @@ impl Mesh {
         let wait = self.wait_before_dial(id, connected, why);
         let peer = self.peers.get_mut(&id)?;
         match &peer.state {
-            State::Rumour { .. } if is_unknown => {}
-            State::Dead { .. } if connected => peer.backoff.reset(),
-            State::Rumour { .. } | State::Connected(_) | State::Dead { .. } | State::Left { .. } => {
+            State::Rumoured { .. } if is_unknown => {}
+            State::Dead(_) if connected => peer.backoff.reset(),
+            State::Rumoured { .. }
+            | State::Provisional { .. }
+            | State::Up(_)
+            | State::Dead(_)
+            | State::Left(_) => {
                 return None;
             }
         }
@@ -309,13 +315,13 @@ impl Mesh {
         connected: bool,
     ) -> bool {
         if let Some(peer) = self.peers.get_mut(&id)
-            && let State::Left { since, forget_at } = peer.state
+            && let State::Left(gone) = peer.state
         {
-            let returned = connected && now.saturating_duration_since(since) > LEFT_QUIET;
+            let returned = connected && now.saturating_duration_since(gone.since) > LEFT_QUIET;
             if !returned {
                 return false;
             }
-            peer.state = State::Dead { since, forget_at };
+            peer.state = State::Dead(gone);
             self.output(Output::Persist);
         }
         self.hear_of(now, id, addrs)

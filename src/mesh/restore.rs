@@ -7,7 +7,7 @@ use super::io::{Output, Report, UnixTime};
 use super::known_peer::KnownPeer;
 use super::list_exchange::ExchangeReason;
 use super::machine::Mesh;
-use super::peer::{Peer, SeenTimes, State};
+use super::peer::{Gone, Peer, SeenTimes, State};
 use super::peer_exchange::LEFT_QUIET;
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
@@ -57,10 +57,10 @@ impl Mesh {
         peer.state = if known.left {
             // It left at least that long ago. If that is long enough, a list may report its return.
             let left_at = now.checked_sub(missed.min(LEFT_QUIET * 2));
-            State::Left { since: left_at.unwrap_or(now), forget_at }
+            State::Left(Gone { since: left_at.unwrap_or(now), forget_at, refusal: None })
         } else {
             // The outage counts from this start, so that backoff begins short.
-            State::Dead { since: now, forget_at }
+            State::Dead(Gone { since: now, forget_at, refusal: None })
         };
         if peer.wants_dial() {
             let wait = self.wait_before_dial(id, missed <= MISSED_LITTLE, ExchangeReason::Reconnect);
@@ -117,7 +117,7 @@ impl Mesh {
                 name: peer.name.clone(),
                 first_seen: first,
                 last_seen: last,
-                left: matches!(peer.state, State::Left { .. }),
+                left: matches!(peer.state, State::Left(_)),
                 missed: rest.map_or(Duration::ZERO, |rest| self.config.forget_after.saturating_sub(rest)),
                 addrs: peer.addrs.known(),
             })

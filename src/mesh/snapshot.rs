@@ -148,10 +148,10 @@ impl Mesh {
 /// The state that a user sees, and its start.
 fn visible_state(peer: &Peer) -> (PeerState, Instant) {
     match &peer.state {
-        State::Rumour { since, .. } => (PeerState::Rumour, *since),
-        State::Connected(connected) if connected.is_member => (PeerState::Up, connected.since),
-        State::Connected(connected) => (PeerState::Dead, connected.since),
-        State::Dead { since, .. } => (PeerState::Dead, *since),
-        State::Left { since, .. } => (PeerState::Left, *since),
+        State::Rumoured { since, .. } => (PeerState::Rumour, *since),
+        State::Provisional { connected, .. } => (PeerState::Dead, connected.since),
+        State::Up(connected) => (PeerState::Up, connected.since),
+        State::Dead(gone) => (PeerState::Dead, gone.since),
+        State::Left(gone) => (PeerState::Left, gone.since),
     }
 }
