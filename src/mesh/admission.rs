@@ -36,21 +36,13 @@ impl Mesh {
             }
             let at = DialAddr::Socket(at);
             for addr in dialled.into_iter().chain([&at]) {
-                if let Some(owner) = self.owner_of(addr, &peer) {
+                if let Some(owner) = self.peers.owner_of(addr, &peer) {
                     self.tell_wrong_id(addr, owner, peer, true);
                     return Err(ByeReason::AddressTaken);
                 }
             }
         }
         Ok(())
-    }
-
-    /// The peer that was met at this address, unless the other one was met there, too.
-    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
-        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
-            return None;
-        }
-        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
     }
 
     /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.
@@ -76,8 +68,7 @@ impl Mesh {
         if self.leaving {
             return;
         }
-        let known: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in known {
+        for id in self.peers.ids() {
             match self.config.access.check(&id) {
                 Err(why) => self.exclude(now, id, why),
                 Ok(()) => self.readmit(now, id),

@@ -153,7 +153,7 @@ impl Mesh {
                     if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
-                } else if let Some(owner) = self.owner_of(&addr, &found) {
+                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
                     self.tell_wrong_id(&addr, owner, found, true);
                 }
                 format!("peer {} answered", found.short())
@@ -248,13 +248,12 @@ impl Mesh {
         id: PeerId,
         addrs: impl IntoIterator<Item = DialAddr>,
     ) -> bool {
-        let is_full = !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max;
-        if is_full || self.config.access.check(&id).is_err() {
+        if !self.peers.has_room_for(&id) || self.config.access.check(&id).is_err() {
             return false;
         }
-        let is_free = |addr: &DialAddr| !self.config.strict || self.owner_of(addr, &id).is_none();
+        let is_free = |addr: &DialAddr| !self.config.strict || self.peers.owner_of(addr, &id).is_none();
         let addrs: Vec<DialAddr> = addrs.into_iter().filter(is_free).collect();
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.get_or_insert(now, id);
         addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
         if peer.addrs.is_empty() && peer.met.is_none() {
             self.peers.remove(&id);
@@ -306,7 +305,7 @@ impl Mesh {
         match target {
             Target::Bootstrap(index) => {
                 let bootstrap = &self.dialing.bootstraps[index];
-                let owner = || self.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
+                let owner = || self.peers.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
                 let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
                     None => owner().map_or(Expected::AnyPeer, Expected::Peer),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
 use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer};
+use super::peer::Connected;
 use super::timer::Timer;
 use crate::event::Event;
 use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
@@ -58,7 +58,7 @@ impl Mesh {
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
     /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let connected = self.peers.connected(&id);
         if self.leads(&id) && connected.is_some_and(|connected| connected.beat_intervals[0].is_none()) {
             let interval = self.config.heartbeat;
             let wait = self.random_between(interval / SLOTS_MAX, interval);
@@ -70,7 +70,7 @@ impl Mesh {
     /// The last send time of heartbeats that is not after `at`. Send times are counted from the start of this mesh, so
     /// that nodes do not all have the same.
     fn slot_before(&self, at: Instant) -> Instant {
-        let members = u32::try_from(self.connected).unwrap_or(u32::MAX);
+        let members = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
         // A power of two, so that few send times change when a member comes or goes.
         let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
@@ -80,7 +80,7 @@ impl Mesh {
 
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(id) {
             connected.hear(arrived);
             if !self.leaving {
                 self.join(now, *id);
@@ -91,7 +91,7 @@ impl Mesh {
     /// Notes when a session last heard its peer. The driver calls this before a look at the mesh.
     pub fn note_heard(&mut self, session: SessionId, at: Instant) {
         if let Some(&Session { peer, .. }) = self.sessions.get(&session)
-            && let Some(connected) = self.peers.get_mut(&peer).and_then(Peer::connected_mut)
+            && let Some(connected) = self.peers.connected_mut(&peer)
         {
             connected.hear(at);
         }
@@ -102,7 +102,7 @@ impl Mesh {
         let Some(rtt) = rtt else {
             return;
         };
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
             self.rtt.measured(rtt);
             if !self.timers.is_set(Timer::Settled) {
@@ -121,7 +121,7 @@ impl Mesh {
 
     pub(super) fn send_heartbeat(&mut self, id: PeerId) {
         let interval = self.interval();
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.beat_intervals = [Some(interval), connected.beat_intervals[0]];
             if let Some(session) = connected.active() {
                 self.output(Output::Heartbeat { session });
@@ -143,7 +143,7 @@ impl Mesh {
         };
         self.heard(now, arrived, &id);
         self.measured(now, id, rtt);
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.digest = Some(vitals.digest);
             connected.interval_ms = vitals.interval_ms;
             self.compare_digests(now, id);
@@ -153,9 +153,9 @@ impl Mesh {
     /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let connected = self.peers.connected(&id);
         if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
-            let others = u32::try_from(self.connected).unwrap_or(u32::MAX);
+            let others = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);
             self.timers.set_no_later(Timer::Ping(id), now + soon);
@@ -217,7 +217,7 @@ impl Mesh {
 
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         // Without a session the grace decides, and the next session sets this timer again.
@@ -246,7 +246,7 @@ impl Mesh {
         let Some(&Session { peer: id, .. }) = self.sessions.get(&session) else {
             return;
         };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         // A leaving node has said its goodbyes already.
@@ -301,7 +301,7 @@ impl Mesh {
     /// Tells the sessions what to tell with heartbeats and acknowledgements.
     pub(super) fn announce(&mut self) {
         let interval_ms = u32::try_from(self.interval().as_millis()).unwrap_or(u32::MAX);
-        self.output(Output::Vitals(Vitals { digest: self.digest, interval_ms }));
+        self.output(Output::Vitals(Vitals { digest: self.peers.digest(), interval_ms }));
     }
 
     /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
@@ -322,8 +322,8 @@ impl Mesh {
     /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
         if let Some(length) = self.stalls.detect(now, self.timers.next()) {
-            self.connected_time.leave_out(length);
-            if self.connected > 0 && length >= STALL_REPORTED_MIN {
+            self.peers.connected_time.leave_out(length);
+            if self.peers.members() > 0 && length >= STALL_REPORTED_MIN {
                 self.report(Report::Stalled { gap: length });
             }
         }

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use super::connected_time::ConnectedTime;
 use super::dial_queue::DialQueue;
-use super::digest::membership_digest;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
 use super::list_exchange::digest_questions;
 use super::load::Load;
-use super::peer::{Connected, Peer};
+use super::peer::Connected;
+use super::peer_table::PeerTable;
 use super::rtt::RttHistogram;
 use super::stall::Stalls;
 use super::timer::{Timer, Timers};
@@ -28,21 +27,13 @@ pub struct Mesh {
     pub(super) id: PeerId,
     pub(super) instance: u64,
     pub(super) rng: fastrand::Rng,
-    /// Every other known node, in any state; at most `config.peers_max`.
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// Every other known node, in any state.
+    pub(super) peers: PeerTable,
     /// Every session that came up and has not ended.
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) dialing: DialQueue,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
-    /// Digest of this node and all members.
-    pub(super) digest: u64,
-    /// The number of members, without this node.
-    pub(super) connected: usize,
-    /// The time in this run during which this node was connected to a member.
-    pub(super) connected_time: ConnectedTime,
-    /// The number of times that a peer connected in this run.
-    pub(super) came: u64,
     /// Every round-trip time measured.
     pub(super) rtt: RttHistogram,
     /// The rate limit of requests for lists because of digests.
@@ -75,18 +66,14 @@ impl Mesh {
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
         let mut mesh = Self {
             dialing: DialQueue::new(&config.connect, now),
+            peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
             instance,
             rng: fastrand::Rng::with_seed(seed),
-            peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            digest: membership_digest([&id]),
-            connected: 0,
-            connected_time: ConnectedTime::default(),
-            came: 0,
             rtt: RttHistogram::default(),
             digest_questions: digest_questions(now),
             unsettled_since: None,
@@ -160,24 +147,24 @@ impl Mesh {
     /// The number of members, this node included.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.connected + 1
+        self.peers.members() + 1
     }
 
-    /// Digest of this node and all members; see [`membership_digest`].
+    /// Digest of this node and all members; see [`membership_digest`](super::membership_digest).
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.peers.digest()
     }
 
     /// The session on which this node sends to each connected peer, at most one per peer; for checks.
     pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
-        self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.connected()?.active()?)))
+        self.peers.iter_connected().filter_map(|(id, connected)| Some((*id, connected.active()?)))
     }
 
     /// The sessions with one peer that are up and on which neither side has said goodbye, oldest first.
     #[must_use]
     pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
-        self.peers.get(peer).and_then(Peer::connected).map_or(&[], Connected::sessions)
+        self.peers.connected(peer).map_or(&[], Connected::sessions)
     }
 
     /// The number of [`Output::Dial`]s that have no answer yet.
@@ -238,7 +225,7 @@ impl Mesh {
 
     /// Sends on the peer's active session, if it has one.
     pub(super) fn send(&mut self, peer: &PeerId, message: Message) {
-        let active = self.peers.get(peer).and_then(Peer::connected).and_then(Connected::active);
+        let active = self.peers.connected(peer).and_then(Connected::active);
         if let Some(session) = active {
             self.output(Output::Send { session, message });
         }
@@ -249,7 +236,7 @@ impl Mesh {
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.connected().is_some())
+        self.peers.connected(peer).is_some()
     }
 }
 

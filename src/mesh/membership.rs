@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::address_scope;
 use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, Session, millis};
 use super::peer::{Connected, Gone, Link, Peer, REPLACED_MAX, SeenTimes, State};
 use super::timer::Timer;
-use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
@@ -64,7 +64,7 @@ impl Mesh {
         let Some(Session { peer: id, .. }) = self.sessions.remove(&session) else {
             return;
         };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         if !connected.remove_session(now, session) {
@@ -99,7 +99,7 @@ impl Mesh {
 
     /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let connected = self.peers.connected(&id);
         let Some(&Link::Interrupted { since }) = connected.map(|connected| &connected.link) else {
             return;
         };
@@ -147,8 +147,7 @@ impl Mesh {
             connected.heard = now;
             connected.interval_ms = hello.heartbeat_ms;
         } else {
-            self.came += 1;
-            peer.connect(Connected::new(now, self.came, hello.heartbeat_ms, session));
+            self.peers.connect(now, &id, session, hello.heartbeat_ms);
         }
         self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
         self.close_duplicates(id, surplus);
@@ -173,7 +172,7 @@ impl Mesh {
     /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
     fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
         let SessionUp { session, peer: id, ref hello, remote } = *up;
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.get_or_insert(now, id);
         let was_known = peer.met.is_some();
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
@@ -194,7 +193,7 @@ impl Mesh {
         let Some(addr) = dialled else {
             return;
         };
-        if let Some(owner) = self.owner_of(&addr, &up.peer) {
+        if let Some(owner) = self.peers.owner_of(&addr, &up.peer) {
             self.tell_wrong_id(&addr, owner, up.peer, false);
         }
         if let Some(peer) = self.peers.get_mut(&up.peer) {
@@ -327,7 +326,7 @@ impl Mesh {
         if said == ByeReason::Replaced {
             // If no other process uses the key, the peer still counts a session of a previous run of this node,
             // which reaches its timeout soon.
-            let connected = self.peers.get(&id).and_then(Peer::connected);
+            let connected = self.peers.connected(&id);
             let silence = connected.map(|connected| self.timeout_for(connected.interval_ms));
             return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
         }
@@ -352,31 +351,26 @@ impl Mesh {
             self.timers.cancel(timer);
         }
         let peer = self.peers.get_mut(&id)?;
-        let is_member = peer.is_member();
         let &Connected { since, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
         peer.addrs.restart_round();
         let shown = (peer.name.clone(), peer.shown_addr());
-        peer.state = state;
         peer.met = peer.met.map(|met| met.again(self.wall));
-        if is_member {
-            self.connected -= 1;
-            if self.connected == 0 {
-                self.connected_time.stop(now);
-            }
-            self.change_digest(&id);
+        let was_member = self.peers.disconnect(now, &id, state);
+        if was_member {
+            self.announce();
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
-            if is_member {
+            if was_member {
                 self.membership_changed(now);
             }
             self.output(Output::Persist);
             self.bootstraps_lost(now, id);
         }
-        is_member.then_some(shown)
+        was_member.then_some(shown)
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
@@ -410,28 +404,17 @@ impl Mesh {
 
     /// Makes a provisional peer a member.
     pub(super) fn join(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let was_alone = self.peers.members() == 0;
+        let Some(peer) = self.peers.join(now, &id) else {
             return;
         };
-        if !peer.join() {
-            return;
-        }
-        peer.ups += 1;
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
-        self.connected += 1;
-        if self.connected == 1 {
-            self.connected_time.start(now);
+        if was_alone {
             self.schedule_all_forgetting(now);
         }
-        self.change_digest(&id);
+        self.announce();
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
-    }
-
-    /// A peer became a member, or is no longer one.
-    fn change_digest(&mut self, id: &PeerId) {
-        self.digest ^= digest::digest_term(id);
-        self.announce();
     }
 
     /// Says goodbye on all sessions of a peer whose connected state ends next.
@@ -459,24 +442,15 @@ impl Mesh {
         }
     }
 
-    /// Makes room in the table for a connecting peer. If the table is full, forgets the oldest rumour, else the
-    /// oldest peer that left, else the oldest dead peer. Returns whether there is room.
+    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least. Returns
+    /// whether there is room.
     fn make_room(&mut self, id: &PeerId) -> bool {
-        if self.peers.contains_key(id) || self.peers.len() < self.config.peers_max {
-            return true;
+        if !self.peers.has_room_for(id)
+            && let Some(victim) = self.peers.least_wanted()
+        {
+            self.forget(victim);
         }
-        let rank = |peer: &Peer| match &peer.state {
-            State::Rumoured { since, .. } => Some((0, *since)),
-            State::Left(gone) => Some((1, gone.since)),
-            State::Dead(gone) => Some((2, gone.since)),
-            State::Provisional { .. } | State::Up(_) => None,
-        };
-        let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
-        let Some((_, victim)) = ranked.min() else {
-            return false;
-        };
-        self.forget(victim);
-        true
+        self.peers.has_room_for(id)
     }
 }
 

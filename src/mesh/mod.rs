@@ -16,6 +16,7 @@
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
@@ -37,6 +38,7 @@ mod machine;
 mod membership;
 mod peer;
 mod peer_exchange;
+mod peer_table;
 mod restore;
 mod rtt;
 pub mod snapshot;

@@ -67,7 +67,7 @@ impl Mesh {
         let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
             return;
         };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         if connected.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
@@ -97,7 +97,7 @@ impl Mesh {
         records: Vec<PeerRecord>,
         more: bool,
     ) {
-        let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&from) else {
             return;
         };
         // A list without a request is ignored, so a flood of lists changes nothing.
@@ -109,7 +109,7 @@ impl Mesh {
         self.has_list = true;
         if frames == 0 {
             // A new list replaces what its sender reported before.
-            for peer in self.peers.values_mut() {
+            for peer in self.peers.iter_mut() {
                 peer.reached_by.remove(&from);
             }
         }
@@ -121,7 +121,7 @@ impl Mesh {
             }
         }
         if news > 0 {
-            if let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) {
+            if let Some(connected) = self.peers.connected_mut(&from) {
                 connected.lists.interval = ASK_AGAIN_MIN;
             }
             self.report(Report::ListNews { from, news });
@@ -130,16 +130,16 @@ impl Mesh {
 
     /// Checks later whether a connected peer's digest still differs from this node's.
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId) {
-        let digest = self.peers.get(&id).and_then(Peer::connected).and_then(|connected| connected.digest);
-        if digest.is_some_and(|digest| digest != self.digest) && !self.timers.is_set(Timer::Settled) {
+        let digest = self.peers.connected(&id).and_then(|connected| connected.digest);
+        if digest.is_some_and(|digest| digest != self.peers.digest()) && !self.timers.is_set(Timer::Settled) {
             self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
         }
     }
 
     /// A difference of digests has lasted for `DIGEST_PATIENCE`.
     pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
-        let (ours, is_settled) = (self.digest, !self.timers.is_set(Timer::Settled));
-        let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
+        let (ours, is_settled) = (self.peers.digest(), !self.timers.is_set(Timer::Settled));
+        let Some(connected) = self.peers.connected(&id) else {
             return;
         };
         // While membership changes, digests are compared when it has settled.
@@ -157,7 +157,7 @@ impl Mesh {
             let wait = self.random_between(wait, wait + DIGEST_PATIENCE);
             return self.timers.set(Timer::DigestCheck(id), now + wait);
         }
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         let lists = &mut connected.lists;
@@ -177,7 +177,7 @@ impl Mesh {
     pub(super) fn ask_again_soon(&mut self, now: Instant, reached_by: &BTreeSet<PeerId>) {
         let connected: Vec<PeerId> = reached_by.iter().filter(|id| self.is_connected(id)).copied().collect();
         if let Some(id) = self.rng.choice(connected)
-            && let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut)
+            && let Some(connected) = self.peers.connected_mut(&id)
         {
             connected.lists.interval = ASK_AGAIN_MIN;
             connected.lists.not_before = connected.lists.not_before.min(now + ASK_AGAIN_MIN);
@@ -199,8 +199,7 @@ impl Mesh {
             return;
         }
         self.unsettled_since = None;
-        let connected: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| peer.connected().is_some()).map(|(id, _)| *id).collect();
+        let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
@@ -219,20 +218,20 @@ impl Mesh {
     /// most.
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
-        let connected = || self.peers.values().filter_map(Peer::connected);
-        let is_untried = |peer: &Peer| matches!(peer.state, State::Rumoured { failures: 0, .. });
+        let connected = || self.peers.iter_connected().map(|(_, connected)| connected);
+        let is_untried = |(_, peer): (_, &Peer)| matches!(peer.state, State::Rumoured { failures: 0, .. });
         let is_calm = !self.timers.is_set(Timer::Settled)
             && !connected().any(|connected| connected.lists.is_answer_due(now))
-            && !self.peers.values().any(is_untried);
+            && !self.peers.iter().any(is_untried);
         let is_old =
             || connected().any(|connected| now.saturating_duration_since(connected.since) >= SETTLE_MAX);
-        let is_lost = |peer: &Peer| matches!(peer.state, State::Dead(_));
-        let is_found = self.connected > 0 || self.is_joined() && !self.peers.values().any(is_lost);
+        let is_lost = |(_, peer): (_, &Peer)| matches!(peer.state, State::Dead(_));
+        let is_found = self.peers.members() > 0 || self.is_joined() && !self.peers.iter().any(is_lost);
         is_found && (is_calm || is_old())
     }
 
     fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         if !connected.lists.is_answer_due(now) {
@@ -283,7 +282,7 @@ impl Mesh {
         if id == self.id || self.config.access.check(&id).is_err() {
             return None;
         }
-        let is_unknown = !self.peers.contains_key(&id);
+        let is_unknown = self.peers.get(&id).is_none();
         let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(remote, addr));
         if !self.hear_of_listed(now, id, addrs, connected) {
             return None;

@@ -32,7 +32,7 @@ impl Mesh {
         for peer in known {
             if peer.missed >= self.config.forget_after {
                 forgotten += 1;
-            } else if self.peers.len() >= self.config.peers_max {
+            } else if !self.peers.has_room_for(&peer.id) {
                 surplus += 1;
             } else {
                 self.restore_one(now, peer);
@@ -50,7 +50,7 @@ impl Mesh {
     fn restore_one(&mut self, now: Instant, known: KnownPeer) {
         let KnownPeer { id, missed, .. } = known;
         let forget_at = self.forget_at(now).saturating_sub(missed);
-        let mut peer = Peer::new(now);
+        let peer = self.peers.get_or_insert(now, id);
         peer.name = known.name;
         peer.met = Some(SeenTimes { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
         peer.addrs.restore(known.addrs);
@@ -62,40 +62,38 @@ impl Mesh {
             // The outage counts from this start, so that backoff begins short.
             State::Dead(Gone { since: now, forget_at, refusal: None })
         };
-        if peer.wants_dial() {
+        if self.peers.get(&id).is_some_and(Peer::wants_dial) {
             let wait = self.wait_before_dial(id, missed <= MISSED_LITTLE, ExchangeReason::Reconnect);
             self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         }
-        self.peers.insert(id, peer);
     }
 
     /// The connected time at which a peer that is lost now is forgotten.
     pub(super) fn forget_at(&self, now: Instant) -> Duration {
-        self.connected_time.total(now) + self.config.forget_after
+        self.peers.connected_time.total(now) + self.config.forget_after
     }
 
     /// Sets the timer for forgetting a peer that is dead or left, if the connected time runs. Otherwise the next
     /// member that comes makes [`Mesh::schedule_all_forgetting`] set it.
     pub(super) fn schedule_forgetting(&mut self, now: Instant, id: PeerId) {
         if let Some(forget_at) = self.peers.get(&id).and_then(Peer::forget_at)
-            && self.connected_time.is_running()
+            && self.peers.connected_time.is_running()
         {
-            let rest = forget_at.saturating_sub(self.connected_time.total(now));
+            let rest = forget_at.saturating_sub(self.peers.connected_time.total(now));
             self.timers.set(Timer::Forget(id), now + rest);
         }
     }
 
     /// Sets the timers for forgetting, because the connected time runs again.
     pub(super) fn schedule_all_forgetting(&mut self, now: Instant) {
-        let known: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in known {
+        for id in self.peers.ids() {
             self.schedule_forgetting(now, id);
         }
     }
 
     /// Forgets a peer, or sets its timer again if the connected time was stopped since the timer was set.
     pub(super) fn forget_due(&mut self, now: Instant, id: PeerId) {
-        let total = self.connected_time.total(now);
+        let total = self.peers.connected_time.total(now);
         match self.peers.get(&id).and_then(Peer::forget_at) {
             Some(forget_at) if total < forget_at => self.schedule_forgetting(now, id),
             _ => self.forget(id),
@@ -106,7 +104,7 @@ impl Mesh {
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         // The connected time at the driver's last call: a stall since then is not detected yet.
-        let total = self.connected_time.total(self.stalls.last_call());
+        let total = self.peers.connected_time.total(self.stalls.last_call());
         let known = |(id, peer): (&PeerId, &Peer)| {
             let met = peer.met?;
             let SeenTimes { first, last } =

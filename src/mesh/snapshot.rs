@@ -105,7 +105,7 @@ impl Mesh {
     /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub(super) fn is_joined(&self) -> bool {
-        self.connected > 0 || self.config.connect.is_empty()
+        self.peers.members() > 0 || self.config.connect.is_empty()
     }
 
     /// All known peers, sorted by id.
