@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::dial_queue::{Dial, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
+use super::dial_queue::{REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
 use super::io::{DialError, DialSource, Output, Report, SessionId};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
@@ -11,52 +11,36 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
 
-/// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
-const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
-
 impl Mesh {
-    pub(super) fn dial_bootstraps(&mut self, now: Instant) {
-        for bootstrap in 0..self.dialing.bootstraps.len() {
-            self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
-        }
-    }
-
     /// Queues a dial that is due, if it is still wanted.
     pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
             return;
         }
-        if self.is_known(target) {
-            self.dialing.ready_known.push_back(target);
-        } else {
-            self.dialing.ready_rumoured.push_back(target);
-        }
+        self.dialing.queue(target, self.is_known(target));
         self.start_queued_dials(now);
     }
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready(self.load.factor()) {
+        while let Some((target, is_known)) = self.dialing.pop_ready(self.liveness.load.factor()) {
             if !self.is_wanted(target) {
                 continue;
             }
-            if let Err(wait) = self.dialing.starts.take(now) {
+            if let Err(wait) = self.dialing.take_start(now) {
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
             }
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
-            if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
+            if self.dialing.is_dialling(&addr) {
                 // A dial to that address is under way, and may reach the same peer.
                 let wait = self.random_between(millis(100), millis(200));
                 self.timers.set(Timer::Dial(target), now + wait);
                 continue;
             }
-            self.dialing.dialled += 1;
-            let session = SessionId::dialled(self.dialing.dialled);
-            let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
-            self.dialing.in_flight.insert(session, dial);
+            let session = self.dialing.start(target, addr.clone(), is_known);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
@@ -67,7 +51,7 @@ impl Mesh {
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
-        if let Some(dial) = self.dialing.in_flight.remove(&session)
+        if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {
             match dial.target {
@@ -89,78 +73,6 @@ impl Mesh {
         };
         self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         Some(wait)
-    }
-
-    /// Notes that a dial reached a `--connect` address, if that was its target.
-    pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
-        if let Some(Target::Bootstrap(bootstrap)) = target {
-            let bootstrap = &mut self.dialing.bootstraps[bootstrap];
-            bootstrap.peer = Some(id);
-            bootstrap.backoff.reset();
-            bootstrap.reported = false;
-            bootstrap.wrong_id_reported = false;
-        }
-    }
-
-    /// Schedules dials of the `--connect` addresses that lead to a lost peer.
-    pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        for index in 0..self.dialing.bootstraps.len() {
-            let bootstrap = &mut self.dialing.bootstraps[index];
-            if bootstrap.peer == Some(id) {
-                bootstrap.since = now;
-                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
-                self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
-            }
-        }
-    }
-
-    /// Dials all waiting `--connect` addresses soon, because they may answer now.
-    pub(super) fn redial_bootstraps(&mut self, now: Instant) {
-        for index in 0..self.dialing.bootstraps.len() {
-            let target = Target::Bootstrap(index);
-            if self.timers.is_set(Timer::Dial(target)) {
-                self.dialing.bootstraps[index].backoff.reset();
-                let soon = self.random_between(Duration::ZERO, millis(100));
-                self.timers.set_no_later(Timer::Dial(target), now + soon);
-            }
-        }
-    }
-
-    /// Delays the dials of this peer's `--connect` addresses until the given time.
-    pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
-        for (index, bootstrap) in self.dialing.bootstraps.iter().enumerate() {
-            if bootstrap.peer == Some(id) {
-                self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
-            }
-        }
-    }
-
-    fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let bootstrap = &mut self.dialing.bootstraps[index];
-        let outage = now.saturating_duration_since(bootstrap.since);
-        let wait = bootstrap.backoff.next(&mut self.rng, outage);
-        let addr = bootstrap.addr.clone();
-        self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
-        let detail = match reason {
-            DialError::Failed(detail) => {
-                if !std::mem::replace(&mut bootstrap.reported, true) {
-                    return self.report(Report::BootstrapUnreachable { addr, detail });
-                }
-                detail
-            }
-            DialError::WrongId { found } => {
-                if let Some(pin) = bootstrap.pin {
-                    if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
-                        return self.report(Report::WrongPin { addr, pin, found });
-                    }
-                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
-                    self.tell_wrong_id(&addr, owner, found, true);
-                }
-                format!("peer {} answered", found.short())
-            }
-            DialError::Cancelled => return,
-        };
-        self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
     }
 
     fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {
@@ -204,10 +116,8 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
             peer.addrs.hint(addr);
             let target = Target::Peer(found);
-            if !self.dialing.in_flight.values().any(|dial| dial.target == target) {
+            if self.dialing.queue_first(target) {
                 self.timers.cancel(Timer::Dial(target));
-                self.dialing.ready_rumoured.retain(|&other| other != target);
-                self.dialing.ready_rumoured.push_front(target);
             }
         }
         self.start_queued_dials(now);
@@ -276,7 +186,7 @@ impl Mesh {
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
             }
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get(index);
                 if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
@@ -304,14 +214,14 @@ impl Mesh {
     fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get(index);
                 let owner = || self.peers.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
                 let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
                     None => owner().map_or(Expected::AnyPeer, Expected::Peer),
                 };
                 let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
-                let bootstrap = &mut self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get_mut(index);
                 let addr = bootstrap.addr.clone();
                 if let Some(why) = refusal {
                     self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);

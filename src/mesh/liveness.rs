@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
-use super::machine::{Mesh, Session, millis};
+use super::load::Load;
+use super::machine::{Mesh, millis};
 use super::peer::Connected;
+use super::rtt::RttHistogram;
+use super::session_table::Session;
+use super::stall::Stalls;
 use super::timer::Timer;
 use crate::event::Event;
 use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
@@ -30,6 +34,23 @@ const SLOW_ANSWER: Duration = Duration::from_millis(50);
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 /// Average time between two first pings, so that a new mesh does not ping on all its links at once.
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
+
+/// What this node has measured of itself and of its links.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    /// The start of the mesh. Send times of heartbeats are counted from it.
+    pub(super) started: Instant,
+    pub(super) stalls: Stalls,
+    pub(super) load: Load,
+    /// Every round-trip time.
+    pub(super) rtt: RttHistogram,
+}
+
+impl Liveness {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { started: now, stalls: Stalls::new(now), load: Load::new(now), rtt: RttHistogram::default() }
+    }
+}
 
 impl Mesh {
     /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
@@ -74,7 +95,7 @@ impl Mesh {
         // A power of two, so that few send times change when a member comes or goes.
         let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
-        let past = at.saturating_duration_since(self.started).as_nanos() % slot;
+        let past = at.saturating_duration_since(self.liveness.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
@@ -90,7 +111,7 @@ impl Mesh {
 
     /// Notes when a session last heard its peer. The driver calls this before a look at the mesh.
     pub fn note_heard(&mut self, session: SessionId, at: Instant) {
-        if let Some(&Session { peer, .. }) = self.sessions.get(&session)
+        if let Some(Session { peer, .. }) = self.sessions.get(session)
             && let Some(connected) = self.peers.connected_mut(&peer)
         {
             connected.hear(at);
@@ -104,8 +125,8 @@ impl Mesh {
         };
         if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
-            self.rtt.measured(rtt);
-            if !self.timers.is_set(Timer::Settled) {
+            self.liveness.rtt.measured(rtt);
+            if self.exchange.is_settled() {
                 self.ping_if_due(now, id);
             }
         }
@@ -138,7 +159,7 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(&Session { peer: id, closing: false, .. }) = self.sessions.get(&session) else {
+        let Some(Session { peer: id, closing: false, .. }) = self.sessions.get(session) else {
             return;
         };
         self.heard(now, arrived, &id);
@@ -243,7 +264,7 @@ impl Mesh {
 
     /// A session says when it last heard its peer. Nothing is left unread on it.
     pub(super) fn session_drained(&mut self, now: Instant, session: SessionId, heard: Instant) {
-        let Some(&Session { peer: id, .. }) = self.sessions.get(&session) else {
+        let Some(Session { peer: id, .. }) = self.sessions.get(session) else {
             return;
         };
         let Some(connected) = self.peers.connected_mut(&id) else {
@@ -257,7 +278,8 @@ impl Mesh {
             return;
         };
         connected.hear(heard);
-        let delay = now.saturating_duration_since(asked).saturating_sub(self.stalls.between(asked, now));
+        let delay =
+            now.saturating_duration_since(asked).saturating_sub(self.liveness.stalls.between(asked, now));
         if heard < asked && delay > Duration::ZERO {
             self.note_delay(now, delay);
         }
@@ -281,7 +303,7 @@ impl Mesh {
         let &Connected { heard, interval_ms, beat_intervals, .. } = connected;
         let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
         let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
-        Some(heard + timeout + self.stalls.between(heard, now))
+        Some(heard + timeout + self.liveness.stalls.between(heard, now))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
@@ -295,7 +317,7 @@ impl Mesh {
     /// The heartbeat interval now: longer than configured while this machine is overloaded.
     fn interval(&self) -> Duration {
         let configured = self.config.heartbeat;
-        (configured * self.load.factor()).min(HEARTBEAT_MAX.max(configured))
+        (configured * self.liveness.load.factor()).min(HEARTBEAT_MAX.max(configured))
     }
 
     /// Tells the sessions what to tell with heartbeats and acknowledgements.
@@ -307,21 +329,21 @@ impl Mesh {
     /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
     pub(super) fn note_lateness(&mut self, now: Instant) {
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
-            && due > self.started
+            && due > self.liveness.started
         {
             self.note_delay(now, now.saturating_duration_since(due));
         }
     }
 
     fn note_delay(&mut self, now: Instant, delay: Duration) {
-        if self.load.note(now, delay) {
+        if self.liveness.load.note(now, delay) {
             self.announce();
         }
     }
 
     /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
-        if let Some(length) = self.stalls.detect(now, self.timers.next()) {
+        if let Some(length) = self.liveness.stalls.detect(now, self.timers.next()) {
             self.peers.connected_time.leave_out(length);
             if self.peers.members() > 0 && length >= STALL_REPORTED_MIN {
                 self.report(Report::Stalled { gap: length });

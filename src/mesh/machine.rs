@@ -1,23 +1,21 @@
 //! The state machine: one node's knowledge of the mesh, and the rule for each input and timer.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backoff;
+use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
-use super::list_exchange::digest_questions;
-use super::load::Load;
+use super::list_exchange::Exchange;
+use super::liveness::Liveness;
 use super::peer::Connected;
 use super::peer_table::PeerTable;
-use super::rtt::RttHistogram;
-use super::stall::Stalls;
+use super::session_table::{Session, SessionTable};
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
-use crate::util::token_bucket::TokenBucket;
 use crate::wire::Message;
 
 /// One node's view of the mesh. The module's documentation says how a driver uses it.
@@ -29,34 +27,16 @@ pub struct Mesh {
     pub(super) rng: fastrand::Rng,
     /// Every other known node, in any state.
     pub(super) peers: PeerTable,
-    /// Every session that came up and has not ended.
-    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) sessions: SessionTable,
+    pub(super) bootstraps: Bootstraps,
     pub(super) dialing: DialQueue,
+    pub(super) exchange: Exchange,
+    pub(super) liveness: Liveness,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
-    /// Every round-trip time measured.
-    pub(super) rtt: RttHistogram,
-    /// The rate limit of requests for lists because of digests.
-    pub(super) digest_questions: TokenBucket,
-    /// The first change of membership since it last settled; `None` while it is settled.
-    pub(super) unsettled_since: Option<Instant>,
-    /// Whether any list of peers has been received yet.
-    pub(super) has_list: bool,
     pub(super) leaving: bool,
     /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
-    pub(super) started: Instant,
-    pub(super) stalls: Stalls,
-    pub(super) load: Load,
-}
-
-/// A session that came up and has not ended.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) peer: PeerId,
-    pub(super) remote: SocketAddr,
-    /// This node said goodbye on it: pings and broadcasts that still arrive count, and this node sends nothing more.
-    pub(super) closing: bool,
 }
 
 impl Mesh {
@@ -65,24 +45,20 @@ impl Mesh {
     #[must_use]
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
         let mut mesh = Self {
-            dialing: DialQueue::new(&config.connect, now),
+            bootstraps: Bootstraps::new(&config.connect, now),
+            dialing: DialQueue::new(now),
+            exchange: Exchange::new(now),
+            liveness: Liveness::new(now),
             peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
             instance,
             rng: fastrand::Rng::with_seed(seed),
-            sessions: BTreeMap::new(),
+            sessions: SessionTable::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            rtt: RttHistogram::default(),
-            digest_questions: digest_questions(now),
-            unsettled_since: None,
-            has_list: false,
             leaving: false,
             wall: UnixTime::default(),
-            started: now,
-            stalls: Stalls::new(now),
-            load: Load::new(now),
         };
         mesh.announce();
         mesh.dial_bootstraps(now);
@@ -181,7 +157,7 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
+        let Some(Session { peer, remote, closing }) = self.sessions.get(session) else {
             return;
         };
         if !closing {

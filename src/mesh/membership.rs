@@ -8,8 +8,9 @@ use super::address_scope;
 use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
-use super::machine::{Mesh, Session, millis};
+use super::machine::{Mesh, millis};
 use super::peer::{Connected, Gone, Link, Peer, REPLACED_MAX, SeenTimes, State};
+use super::session_table::Session;
 use super::timer::Timer;
 use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
@@ -61,7 +62,7 @@ impl Mesh {
     }
 
     pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
-        let Some(Session { peer: id, .. }) = self.sessions.remove(&session) else {
+        let Some(Session { peer: id, .. }) = self.sessions.remove(session) else {
             return;
         };
         let Some(connected) = self.peers.connected_mut(&id) else {
@@ -85,8 +86,9 @@ impl Mesh {
     pub(super) fn leave(&mut self) {
         self.leaving = true;
         self.timers.clear();
+        self.exchange.unsettled_since = None;
         let mut open: Vec<SessionId> = self.dialing.give_up();
-        open.extend(self.sessions.iter().filter(|(_, s)| !s.closing).map(|(id, _)| *id));
+        open.extend(self.sessions.open().map(|(session, _)| session));
         for session in open {
             self.close(session, ByeReason::Leaving);
         }
@@ -103,7 +105,8 @@ impl Mesh {
         let Some(&Link::Interrupted { since }) = connected.map(|connected| &connected.link) else {
             return;
         };
-        let until = (since + GRACE + self.stalls.between(since, now)).max(self.stalls.caught_up());
+        let until =
+            (since + GRACE + self.liveness.stalls.between(since, now)).max(self.liveness.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
@@ -261,7 +264,9 @@ impl Mesh {
         if up.hello.instance == self.instance {
             self.refuse(up.session, ByeReason::OwnAddress);
             if let Some(Target::Bootstrap(bootstrap)) = target {
-                let addr = self.dialing.bootstrap_is_self(bootstrap);
+                let bootstrap = self.bootstraps.get_mut(bootstrap);
+                bootstrap.is_self = true;
+                let addr = bootstrap.addr.clone();
                 self.report(Report::BootstrapIsSelf { addr });
             }
         } else {
@@ -425,9 +430,7 @@ impl Mesh {
     }
 
     pub(super) fn close(&mut self, session: SessionId, reason: ByeReason) {
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.closing = true;
-        }
+        self.sessions.close(session);
         self.output(Output::Close { session, reason });
     }
 

@@ -13,9 +13,11 @@
 //! | `membership.rs` | one active session a peer, restarts, keys used twice, leaving |
 //! | `admission.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
+//! | `bootstraps.rs` | the `--connect` addresses |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `session_table.rs` | the sessions that are up |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
@@ -25,6 +27,7 @@ mod address_book;
 mod address_scope;
 mod admission;
 pub mod backoff;
+mod bootstraps;
 mod connected_time;
 mod dial_queue;
 mod dialer;
@@ -41,6 +44,7 @@ mod peer_exchange;
 mod peer_table;
 mod restore;
 mod rtt;
+mod session_table;
 pub mod snapshot;
 mod stall;
 mod timer;

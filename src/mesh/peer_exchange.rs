@@ -56,7 +56,7 @@ impl Mesh {
         why: ExchangeReason,
         target: Option<Target>,
     ) {
-        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.has_list;
+        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.exchange.has_list;
         if why == ExchangeReason::Reconnect || joins {
             self.ask(now, id, why);
         }
@@ -64,7 +64,7 @@ impl Mesh {
 
     /// Sends this node's list to a peer that asked for it on this session.
     pub(super) fn answer_list(&mut self, now: Instant, id: PeerId, session: SessionId) {
-        let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
+        let Some(remote) = self.sessions.get(session).map(|s| s.remote) else {
             return;
         };
         let Some(connected) = self.peers.connected_mut(&id) else {
@@ -106,7 +106,7 @@ impl Mesh {
         };
         let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
         connected.lists.asked = goes_on.then_some((at, why, frames + 1));
-        self.has_list = true;
+        self.exchange.has_list = true;
         if frames == 0 {
             // A new list replaces what its sender reported before.
             for peer in self.peers.iter_mut() {
@@ -131,14 +131,14 @@ impl Mesh {
     /// Checks later whether a connected peer's digest still differs from this node's.
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId) {
         let digest = self.peers.connected(&id).and_then(|connected| connected.digest);
-        if digest.is_some_and(|digest| digest != self.peers.digest()) && !self.timers.is_set(Timer::Settled) {
+        if digest.is_some_and(|digest| digest != self.peers.digest()) && self.exchange.is_settled() {
             self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
         }
     }
 
     /// A difference of digests has lasted for `DIGEST_PATIENCE`.
     pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
-        let (ours, is_settled) = (self.peers.digest(), !self.timers.is_set(Timer::Settled));
+        let (ours, is_settled) = (self.peers.digest(), self.exchange.is_settled());
         let Some(connected) = self.peers.connected(&id) else {
             return;
         };
@@ -151,7 +151,7 @@ impl Mesh {
             let again = connected.lists.not_before.max(now + DIGEST_CHECK_INTERVAL);
             return self.timers.set(Timer::DigestCheck(id), again);
         }
-        if let Err(wait) = self.digest_questions.take(now) {
+        if let Err(wait) = self.exchange.digest_questions.take(now) {
             // Most differences are gone by the time that one question has been answered. The random wait keeps
             // the same peer from always being the next.
             let wait = self.random_between(wait, wait + DIGEST_PATIENCE);
@@ -186,19 +186,19 @@ impl Mesh {
 
     /// A peer became a member, or is no longer one.
     pub(super) fn membership_changed(&mut self, now: Instant) {
-        let since = *self.unsettled_since.get_or_insert(now);
+        let since = *self.exchange.unsettled_since.get_or_insert(now);
         self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
     /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
-        let since = self.unsettled_since.unwrap_or(now);
+        let since = self.exchange.unsettled_since.unwrap_or(now);
         if self.dialing.is_exploring() && now < since + SETTLE_MAX {
             self.membership_changed(now);
             return;
         }
-        self.unsettled_since = None;
+        self.exchange.unsettled_since = None;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         for &id in &connected {
             self.begin_heartbeats(now, id);
@@ -220,7 +220,7 @@ impl Mesh {
     pub fn is_settled(&self, now: Instant) -> bool {
         let connected = || self.peers.iter_connected().map(|(_, connected)| connected);
         let is_untried = |(_, peer): (_, &Peer)| matches!(peer.state, State::Rumoured { failures: 0, .. });
-        let is_calm = !self.timers.is_set(Timer::Settled)
+        let is_calm = self.exchange.is_settled()
             && !connected().any(|connected| connected.lists.is_answer_due(now))
             && !self.peers.iter().any(is_untried);
         let is_old =
