@@ -62,6 +62,10 @@ impl Bootstraps {
         Self { list }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// The address with this index in a [`Target::Bootstrap`].
     pub(super) fn get(&self, index: usize) -> &Bootstrap {
         &self.list[index]

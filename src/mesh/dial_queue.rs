@@ -148,6 +148,24 @@ impl DialQueue {
         !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
     }
 
+    /// The targets of the dials under way that are not cancelled.
+    pub(super) fn targets_in_flight(&self) -> impl Iterator<Item = Target> {
+        self.in_flight.values().filter(|dial| !dial.cancelled).map(|dial| dial.target)
+    }
+
+    /// `targets_max` is the number of targets that this node can know.
+    pub(super) fn check_limits(&self, targets_max: usize) {
+        let (all, known) =
+            (self.in_flight.len(), self.in_flight.values().filter(|dial| dial.is_known).count());
+        debug_assert!(all <= DIALS_IN_FLIGHT_MAX, "{all} dials under way");
+        debug_assert!(
+            known.max(all - known) <= DIALS_OF_ONE_KIND_MAX,
+            "{known} of {all} dials to known peers"
+        );
+        let waiting = self.ready_known.len() + self.ready_rumoured.len();
+        debug_assert!(waiting <= targets_max, "{waiting} dials wait for {targets_max} targets");
+    }
+
     fn cancel(&mut self, wanted: impl Fn(&Dial) -> bool) -> Vec<SessionId> {
         let mut cancelled = Vec::new();
         for (session, dial) in &mut self.in_flight {

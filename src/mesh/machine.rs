@@ -82,6 +82,7 @@ impl Mesh {
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
         }
+        self.check_invariants();
     }
 
     /// Handles every timer that is due.
@@ -101,6 +102,7 @@ impl Mesh {
             }
         }
         self.start_queued_dials(now);
+        self.check_invariants();
     }
 
     /// The next output, in order. The driver calls this until it returns `None`.

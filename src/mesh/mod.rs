@@ -19,6 +19,7 @@
 //! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
 //! | `session_table.rs` | the sessions that are up |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
+//! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
@@ -32,6 +33,7 @@ mod connected_time;
 mod dial_queue;
 mod dialer;
 mod digest;
+mod invariants;
 mod io;
 mod known_peer;
 mod list_exchange;

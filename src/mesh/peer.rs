@@ -298,6 +298,16 @@ impl Peer {
         }
     }
 
+    pub(super) fn check_limits(&self) {
+        self.addrs.check_limits();
+        debug_assert!(self.replaced.len() <= REPLACED_MAX, "{} replaced instances", self.replaced.len());
+        debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
+        debug_assert!(
+            self.connected().is_none() || self.reached_by.is_empty(),
+            "a connected peer is reached"
+        );
+    }
+
     /// A member reports that it is connected to this peer.
     pub(super) fn reported(&mut self, by: PeerId) {
         if self.connected().is_none() && self.reached_by.len() < REACHED_BY_MAX {

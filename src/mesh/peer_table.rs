@@ -19,6 +19,8 @@ pub(super) struct PeerTable {
     limit: usize,
     /// The number of members, without this node.
     members: usize,
+    /// The term of this node in the digest.
+    own_term: u64,
     /// Digest of this node and all members.
     digest: u64,
     /// The number of times that a peer connected in this run.
@@ -33,6 +35,7 @@ impl PeerTable {
             peers: BTreeMap::new(),
             limit,
             members: 0,
+            own_term: digest_term(own_id),
             digest: membership_digest([own_id]),
             came: 0,
             connected_time: ConnectedTime::default(),
@@ -71,6 +74,15 @@ impl PeerTable {
 
     pub(super) fn ids(&self) -> Vec<PeerId> {
         self.peers.keys().copied().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The number of peers that the table has room for.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// The number of members, without this node.
@@ -161,5 +173,17 @@ impl PeerTable {
             }
         }
         was_member
+    }
+
+    pub(super) fn check_limits(&self) {
+        debug_assert!(self.peers.len() <= self.limit, "{} of {} peers", self.peers.len(), self.limit);
+    }
+
+    /// The count, the digest and the connected time are those of the members.
+    pub(super) fn check_members(&self) {
+        let members = || self.iter().filter(|(_, peer)| peer.is_member()).map(|(id, _)| id);
+        debug_assert_eq!(self.members, members().count(), "number of members");
+        debug_assert_eq!(self.digest, self.own_term ^ membership_digest(members()), "digest of the members");
+        debug_assert_eq!(self.connected_time.is_running(), self.members > 0, "connected time");
     }
 }
