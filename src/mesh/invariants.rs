@@ -3,9 +3,8 @@
 
 use super::dial_queue::Target;
 use super::machine::Mesh;
-use super::membership::SESSIONS_PER_PEER_MAX;
 use super::peer::{Connected, Link, Peer, State};
-use super::session_table::Session;
+use super::sessions::{SESSIONS_PER_PEER_MAX, Session};
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
 

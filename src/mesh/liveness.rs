@@ -12,7 +12,7 @@ use super::load::Load;
 use super::machine::{Mesh, millis};
 use super::peer::Connected;
 use super::rtt::RttHistogram;
-use super::session_table::Session;
+use super::sessions::Session;
 use super::stall::Stalls;
 use super::timer::Timer;
 use crate::event::Event;

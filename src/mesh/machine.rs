@@ -11,7 +11,7 @@ use super::list_exchange::Exchange;
 use super::liveness::Liveness;
 use super::peer::Connected;
 use super::peer_table::PeerTable;
-use super::session_table::{Session, SessionTable};
+use super::sessions::{Session, SessionTable};
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;

@@ -1,11 +1,12 @@
 //! The mesh's knowledge of one other node.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::address_book::Addrs;
 use super::backoff::Backoff;
+use super::instances::Instances;
 use super::io::{SessionId, UnixTime};
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
@@ -13,8 +14,6 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
-/// Replaced instances remembered per peer. An older instance counts as a new one.
-pub(super) const REPLACED_MAX: usize = 8;
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
 /// node's side.
 const REACHED_BY_MAX: usize = 16;
@@ -25,12 +24,7 @@ pub(super) struct Peer {
     pub(super) addrs: Addrs,
     /// The other end of its last session, and whether this node dialled that session.
     pub(super) remote: Option<(SocketAddr, bool)>,
-    /// The random number of its process, from its Hello; `None` if it was not met in this run.
-    pub(super) instance: Option<u64>,
-    /// The instances of its previous processes, oldest first, at most [`REPLACED_MAX`]; and the time of the last
-    /// replacement.
-    pub(super) replaced: VecDeque<u64>,
-    pub(super) replaced_at: Option<Instant>,
+    pub(super) instances: Instances,
     /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
     pub(super) backoff: Backoff,
@@ -41,8 +35,7 @@ pub(super) struct Peer {
     pub(super) ups: u64,
     /// The members that last reported a connection to it, while this node has none; at most [`REACHED_BY_MAX`].
     pub(super) reached_by: BTreeSet<PeerId>,
-    /// Whether the log has reported that its key is in use twice, or that another peer answers at its address.
-    pub(super) clone_reported: bool,
+    /// Whether the log has reported that another peer answers at its address.
     pub(super) wrong_id_reported: bool,
     pub(super) state: State,
 }
@@ -211,16 +204,13 @@ impl Peer {
             name: String::new(),
             addrs: Addrs::default(),
             remote: None,
-            instance: None,
-            replaced: VecDeque::new(),
-            replaced_at: None,
+            instances: Instances::default(),
             met: None,
             backoff: Backoff::default(),
             pings_sent: 0,
             pings_received: 0,
             ups: 0,
             reached_by: BTreeSet::new(),
-            clone_reported: false,
             wrong_id_reported: false,
             state: State::Rumoured { failures: 0, since: now },
         }
@@ -300,7 +290,7 @@ impl Peer {
 
     pub(super) fn check_limits(&self) {
         self.addrs.check_limits();
-        debug_assert!(self.replaced.len() <= REPLACED_MAX, "{} replaced instances", self.replaced.len());
+        self.instances.check_limits();
         debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
         debug_assert!(
             self.connected().is_none() || self.reached_by.is_empty(),

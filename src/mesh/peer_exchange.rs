@@ -255,7 +255,7 @@ impl Mesh {
             let is_listed = match &peer.state {
                 State::Provisional { connected, .. } | State::Up(connected) => !came_later(connected),
                 State::Dead(gone) => {
-                    peer.instance.is_some() && now.saturating_duration_since(gone.since) < RECENT
+                    peer.instances.is_met() && now.saturating_duration_since(gone.since) < RECENT
                 }
                 State::Left(_) | State::Rumoured { .. } => false,
             };
