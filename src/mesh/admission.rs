@@ -1,8 +1,10 @@
-//! Which peers are admitted: the lists of the user, and with `strict` the addresses of known peers.
+//! Which peers are admitted: the lists of the user, with `strict` the addresses of known peers, and which process may
+//! use a key.
 
 use std::time::{Duration, Instant};
 
 use super::dial_queue::Target;
+use super::instances::Process;
 use super::io::{Report, SessionUp};
 use super::machine::{Mesh, millis};
 use super::peer::{SeenTimes, State};
@@ -11,7 +13,7 @@ use crate::event::DownReason;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
-use crate::wire::ByeReason;
+use crate::wire::{ByeReason, Message, Notice};
 
 impl Mesh {
     /// Whether an authenticated peer is admitted.
@@ -60,6 +62,65 @@ impl Mesh {
             let (addr, first_seen) = (addr.clone(), first);
             self.report(Report::WrongId { addr, expected, first_seen, found, is_refused });
         }
+    }
+
+    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
+    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
+    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
+    /// process may come after that of its successor.
+    pub(super) fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let timeout = self.config.timeout;
+        let Some(peer) = self.peers.get_mut(&up.peer) else {
+            return true;
+        };
+        let is_connected = peer.connected().is_some();
+        match peer.instances.judge(now, up.hello.instance, is_connected, timeout) {
+            Process::Same => true,
+            Process::Restarted => {
+                // The user restarted the process: that is no failure.
+                peer.backoff.reset();
+                if is_connected {
+                    self.close_all(&up.peer, ByeReason::Replaced);
+                    self.down(now, up.peer, DownReason::Restarted);
+                }
+                true
+            }
+            Process::Late => {
+                self.refuse(up.session, ByeReason::Replaced);
+                false
+            }
+            Process::Clone { is_news } => {
+                if is_news {
+                    self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
+                    self.send(&up.peer, Message::Notice(Notice::KeyInUse(up.remote)));
+                }
+                self.refuse(up.session, ByeReason::Cloned);
+                false
+            }
+        }
+    }
+
+    /// This node's own key answered: this node dialled itself, or another process uses its key.
+    pub(super) fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+        if up.hello.instance == self.instance {
+            self.refuse(up.session, ByeReason::OwnAddress);
+            if let Some(Target::Bootstrap(bootstrap)) = target {
+                let bootstrap = self.bootstraps.get_mut(bootstrap);
+                bootstrap.is_self = true;
+                let addr = bootstrap.addr.clone();
+                self.report(Report::BootstrapIsSelf { addr });
+            }
+        } else {
+            self.report(Report::OurKeyInUse { addr: up.remote });
+            self.refuse(up.session, ByeReason::Cloned);
+            self.retry_refused(now, target);
+        }
+    }
+
+    /// A peer reports that another process uses this node's key.
+    pub(super) fn received_notice(&mut self, notice: Notice) {
+        let Notice::KeyInUse(addr) = notice;
+        self.report(Report::OurKeyInUse { addr });
     }
 
     /// The user has changed the lists: sessions with excluded peers end, and peers that are admitted again are dialled.

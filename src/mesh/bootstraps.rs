@@ -1,18 +1,11 @@
-//! The `--connect` addresses, the pins of the user among them, and the time of each dial to them.
+//! The `--connect` addresses, with the pins of the user.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::backoff::Backoff;
-use super::dial_queue::Target;
-use super::io::{DialError, Report};
-use super::machine::{Mesh, millis};
-use super::timer::Timer;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Pin};
-
-/// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
-const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
 
 /// The `--connect` addresses, each once.
 #[derive(Debug)]
@@ -66,7 +59,11 @@ impl Bootstraps {
         self.list.len()
     }
 
-    /// The address with this index in a [`Target::Bootstrap`].
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Bootstrap> {
+        self.list.iter()
+    }
+
+    /// The address with this index, by which dials name it.
     pub(super) fn get(&self, index: usize) -> &Bootstrap {
         &self.list[index]
     }
@@ -78,87 +75,5 @@ impl Bootstraps {
     /// Whether the user pinned this peer.
     pub(super) fn is_pinned(&self, id: &PeerId) -> bool {
         self.list.iter().any(|bootstrap| bootstrap.pin.is_some_and(|pin| pin.matches(id)))
-    }
-}
-
-impl Mesh {
-    /// Dials all `--connect` addresses.
-    pub(super) fn dial_bootstraps(&mut self, now: Instant) {
-        for bootstrap in 0..self.bootstraps.list.len() {
-            self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
-        }
-    }
-
-    /// Notes that a dial reached a `--connect` address, if that was its target.
-    pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
-        if let Some(Target::Bootstrap(bootstrap)) = target {
-            let bootstrap = &mut self.bootstraps.list[bootstrap];
-            bootstrap.peer = Some(id);
-            bootstrap.backoff.reset();
-            bootstrap.reported = false;
-            bootstrap.wrong_id_reported = false;
-        }
-    }
-
-    /// Schedules dials of the `--connect` addresses that lead to a lost peer.
-    pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        for index in 0..self.bootstraps.list.len() {
-            let bootstrap = &mut self.bootstraps.list[index];
-            if bootstrap.peer == Some(id) {
-                bootstrap.since = now;
-                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
-                self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
-            }
-        }
-    }
-
-    /// Dials all waiting `--connect` addresses soon, because they may answer now.
-    pub(super) fn redial_bootstraps(&mut self, now: Instant) {
-        for index in 0..self.bootstraps.list.len() {
-            let target = Target::Bootstrap(index);
-            if self.timers.is_set(Timer::Dial(target)) {
-                self.bootstraps.list[index].backoff.reset();
-                let soon = self.random_between(Duration::ZERO, millis(100));
-                self.timers.set_no_later(Timer::Dial(target), now + soon);
-            }
-        }
-    }
-
-    /// Delays the dials of this peer's `--connect` addresses until the given time.
-    pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
-        for (index, bootstrap) in self.bootstraps.list.iter().enumerate() {
-            if bootstrap.peer == Some(id) {
-                self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
-            }
-        }
-    }
-
-    /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
-    pub(super) fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let bootstrap = &mut self.bootstraps.list[index];
-        let outage = now.saturating_duration_since(bootstrap.since);
-        let wait = bootstrap.backoff.next(&mut self.rng, outage);
-        let addr = bootstrap.addr.clone();
-        self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
-        let detail = match reason {
-            DialError::Failed(detail) => {
-                if !std::mem::replace(&mut bootstrap.reported, true) {
-                    return self.report(Report::BootstrapUnreachable { addr, detail });
-                }
-                detail
-            }
-            DialError::WrongId { found } => {
-                if let Some(pin) = bootstrap.pin {
-                    if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
-                        return self.report(Report::WrongPin { addr, pin, found });
-                    }
-                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
-                    self.tell_wrong_id(&addr, owner, found, true);
-                }
-                format!("peer {} answered", found.short())
-            }
-            DialError::Cancelled => return,
-        };
-        self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
     }
 }

@@ -11,7 +11,17 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
 
+/// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
+const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
+
 impl Mesh {
+    /// Dials all `--connect` addresses.
+    pub(super) fn dial_bootstraps(&mut self, now: Instant) {
+        for bootstrap in 0..self.bootstraps.len() {
+            self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
+        }
+    }
+
     /// Queues a dial that is due, if it is still wanted.
     pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
@@ -23,7 +33,7 @@ impl Mesh {
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready(self.liveness.load.factor()) {
+        while let Some((target, is_known)) = self.dialing.pop_ready(self.measures.load.factor()) {
             if !self.is_wanted(target) {
                 continue;
             }
@@ -73,6 +83,79 @@ impl Mesh {
         };
         self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         Some(wait)
+    }
+
+    /// Notes that a dial reached a `--connect` address, if that was its target.
+    pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
+        if let Some(Target::Bootstrap(bootstrap)) = target {
+            let bootstrap = self.bootstraps.get_mut(bootstrap);
+            bootstrap.peer = Some(id);
+            bootstrap.backoff.reset();
+            bootstrap.reported = false;
+            bootstrap.wrong_id_reported = false;
+        }
+    }
+
+    /// Schedules dials of the `--connect` addresses that lead to a lost peer.
+    pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
+        for index in 0..self.bootstraps.len() {
+            let bootstrap = self.bootstraps.get_mut(index);
+            if bootstrap.peer == Some(id) {
+                bootstrap.since = now;
+                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
+                self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
+            }
+        }
+    }
+
+    /// Dials all waiting `--connect` addresses soon, because they may answer now.
+    pub(super) fn redial_bootstraps(&mut self, now: Instant) {
+        for index in 0..self.bootstraps.len() {
+            let target = Target::Bootstrap(index);
+            if self.timers.is_set(Timer::Dial(target)) {
+                self.bootstraps.get_mut(index).backoff.reset();
+                let soon = self.random_between(Duration::ZERO, millis(100));
+                self.timers.set_no_later(Timer::Dial(target), now + soon);
+            }
+        }
+    }
+
+    /// Delays the dials of this peer's `--connect` addresses until the given time.
+    pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
+        for (index, bootstrap) in self.bootstraps.iter().enumerate() {
+            if bootstrap.peer == Some(id) {
+                self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
+            }
+        }
+    }
+
+    /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
+    fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
+        let bootstrap = self.bootstraps.get_mut(index);
+        let outage = now.saturating_duration_since(bootstrap.since);
+        let wait = bootstrap.backoff.next(&mut self.rng, outage);
+        let addr = bootstrap.addr.clone();
+        self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
+        let detail = match reason {
+            DialError::Failed(detail) => {
+                if !std::mem::replace(&mut bootstrap.reported, true) {
+                    return self.report(Report::BootstrapUnreachable { addr, detail });
+                }
+                detail
+            }
+            DialError::WrongId { found } => {
+                if let Some(pin) = bootstrap.pin {
+                    if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
+                        return self.report(Report::WrongPin { addr, pin, found });
+                    }
+                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
+                    self.tell_wrong_id(&addr, owner, found, true);
+                }
+                format!("peer {} answered", found.short())
+            }
+            DialError::Cancelled => return,
+        };
+        self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
     }
 
     fn peer_dial_failed(&mut self, now: Instant, id: PeerId, addr: DialAddr, reason: DialError) {

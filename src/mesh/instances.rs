@@ -4,12 +4,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::dial_queue::Target;
-use super::io::{Report, SessionUp};
-use super::machine::Mesh;
-use crate::event::DownReason;
-use crate::wire::{ByeReason, Message, Notice};
-
 /// Replaced instances remembered per peer. An older instance counts as a new one.
 const REPLACED_MAX: usize = 8;
 
@@ -27,7 +21,7 @@ pub(super) struct Instances {
 
 /// What a process that says Hello is to the ones before.
 #[derive(Debug, PartialEq, Eq)]
-enum Process {
+pub(super) enum Process {
     /// The first in this run, or the same as before.
     Same,
     /// A new one, or one that comes back after its successor is gone.
@@ -51,7 +45,13 @@ impl Instances {
     }
 
     /// Judges the process of a peer that says Hello, and makes it the current one unless it is late or a clone.
-    fn judge(&mut self, now: Instant, instance: u64, is_connected: bool, timeout: Duration) -> Process {
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        instance: u64,
+        is_connected: bool,
+        timeout: Duration,
+    ) -> Process {
         if self.current == Some(instance) {
             return Process::Same;
         }
@@ -76,66 +76,5 @@ impl Instances {
 
     pub(super) fn check_limits(&self) {
         debug_assert!(self.replaced.len() <= REPLACED_MAX, "{} replaced instances", self.replaced.len());
-    }
-}
-
-impl Mesh {
-    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
-    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
-    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
-    /// process may come after that of its successor.
-    pub(super) fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
-        let timeout = self.config.timeout;
-        let Some(peer) = self.peers.get_mut(&up.peer) else {
-            return true;
-        };
-        let is_connected = peer.connected().is_some();
-        match peer.instances.judge(now, up.hello.instance, is_connected, timeout) {
-            Process::Same => true,
-            Process::Restarted => {
-                // The user restarted the process: that is no failure.
-                peer.backoff.reset();
-                if is_connected {
-                    self.close_all(&up.peer, ByeReason::Replaced);
-                    self.down(now, up.peer, DownReason::Restarted);
-                }
-                true
-            }
-            Process::Late => {
-                self.refuse(up.session, ByeReason::Replaced);
-                false
-            }
-            Process::Clone { is_news } => {
-                if is_news {
-                    self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
-                    self.send(&up.peer, Message::Notice(Notice::KeyInUse(up.remote)));
-                }
-                self.refuse(up.session, ByeReason::Cloned);
-                false
-            }
-        }
-    }
-
-    /// This node's own key answered: this node dialled itself, or another process uses its key.
-    pub(super) fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
-        if up.hello.instance == self.instance {
-            self.refuse(up.session, ByeReason::OwnAddress);
-            if let Some(Target::Bootstrap(bootstrap)) = target {
-                let bootstrap = self.bootstraps.get_mut(bootstrap);
-                bootstrap.is_self = true;
-                let addr = bootstrap.addr.clone();
-                self.report(Report::BootstrapIsSelf { addr });
-            }
-        } else {
-            self.report(Report::OurKeyInUse { addr: up.remote });
-            self.refuse(up.session, ByeReason::Cloned);
-            self.retry_refused(now, target);
-        }
-    }
-
-    /// A peer reports that another process uses this node's key.
-    pub(super) fn received_notice(&mut self, notice: Notice) {
-        let Notice::KeyInUse(addr) = notice;
-        self.report(Report::OurKeyInUse { addr });
     }
 }

@@ -4,7 +4,7 @@
 use super::dial_queue::Target;
 use super::machine::Mesh;
 use super::peer::{Connected, Link, Peer, State};
-use super::sessions::{SESSIONS_PER_PEER_MAX, Session};
+use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
 

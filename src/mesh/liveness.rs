@@ -8,12 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
-use super::load::Load;
 use super::machine::{Mesh, millis};
 use super::peer::Connected;
-use super::rtt::RttHistogram;
-use super::sessions::Session;
-use super::stall::Stalls;
+use super::session_table::Session;
 use super::timer::Timer;
 use crate::event::Event;
 use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
@@ -34,23 +31,6 @@ const SLOW_ANSWER: Duration = Duration::from_millis(50);
 const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 /// Average time between two first pings, so that a new mesh does not ping on all its links at once.
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
-
-/// What this node has measured of itself and of its links.
-#[derive(Debug)]
-pub(super) struct Liveness {
-    /// The start of the mesh. Send times of heartbeats are counted from it.
-    pub(super) started: Instant,
-    pub(super) stalls: Stalls,
-    pub(super) load: Load,
-    /// Every round-trip time.
-    pub(super) rtt: RttHistogram,
-}
-
-impl Liveness {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { started: now, stalls: Stalls::new(now), load: Load::new(now), rtt: RttHistogram::default() }
-    }
-}
 
 impl Mesh {
     /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
@@ -95,7 +75,7 @@ impl Mesh {
         // A power of two, so that few send times change when a member comes or goes.
         let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
-        let past = at.saturating_duration_since(self.liveness.started).as_nanos() % slot;
+        let past = at.saturating_duration_since(self.measures.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
@@ -125,7 +105,7 @@ impl Mesh {
         };
         if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
-            self.liveness.rtt.measured(rtt);
+            self.measures.rtt.measured(rtt);
             if self.exchange.is_settled() {
                 self.ping_if_due(now, id);
             }
@@ -279,7 +259,7 @@ impl Mesh {
         };
         connected.hear(heard);
         let delay =
-            now.saturating_duration_since(asked).saturating_sub(self.liveness.stalls.between(asked, now));
+            now.saturating_duration_since(asked).saturating_sub(self.measures.stalls.between(asked, now));
         if heard < asked && delay > Duration::ZERO {
             self.note_delay(now, delay);
         }
@@ -303,7 +283,7 @@ impl Mesh {
         let &Connected { heard, interval_ms, beat_intervals, .. } = connected;
         let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
         let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
-        Some(heard + timeout + self.liveness.stalls.between(heard, now))
+        Some(heard + timeout + self.measures.stalls.between(heard, now))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
@@ -317,7 +297,7 @@ impl Mesh {
     /// The heartbeat interval now: longer than configured while this machine is overloaded.
     fn interval(&self) -> Duration {
         let configured = self.config.heartbeat;
-        (configured * self.liveness.load.factor()).min(HEARTBEAT_MAX.max(configured))
+        (configured * self.measures.load.factor()).min(HEARTBEAT_MAX.max(configured))
     }
 
     /// Tells the sessions what to tell with heartbeats and acknowledgements.
@@ -329,21 +309,21 @@ impl Mesh {
     /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
     pub(super) fn note_lateness(&mut self, now: Instant) {
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
-            && due > self.liveness.started
+            && due > self.measures.started
         {
             self.note_delay(now, now.saturating_duration_since(due));
         }
     }
 
     fn note_delay(&mut self, now: Instant, delay: Duration) {
-        if self.liveness.load.note(now, delay) {
+        if self.measures.load.note(now, delay) {
             self.announce();
         }
     }
 
     /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
-        if let Some(length) = self.liveness.stalls.detect(now, self.timers.next()) {
+        if let Some(length) = self.measures.stalls.detect(now, self.timers.next()) {
             self.peers.connected_time.leave_out(length);
             if self.peers.members() > 0 && length >= STALL_REPORTED_MIN {
                 self.report(Report::Stalled { gap: length });

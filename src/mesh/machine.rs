@@ -8,10 +8,10 @@ use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
 use super::list_exchange::Exchange;
-use super::liveness::Liveness;
+use super::measures::Measures;
 use super::peer::Connected;
 use super::peer_table::PeerTable;
-use super::sessions::{Session, SessionTable};
+use super::session_table::{Session, SessionTable};
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;
@@ -31,7 +31,7 @@ pub struct Mesh {
     pub(super) bootstraps: Bootstraps,
     pub(super) dialing: DialQueue,
     pub(super) exchange: Exchange,
-    pub(super) liveness: Liveness,
+    pub(super) measures: Measures,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     pub(super) leaving: bool,
@@ -48,7 +48,7 @@ impl Mesh {
             bootstraps: Bootstraps::new(&config.connect, now),
             dialing: DialQueue::new(now),
             exchange: Exchange::new(now),
-            liveness: Liveness::new(now),
+            measures: Measures::new(now),
             peers: PeerTable::new(&id, config.peers_max),
             config,
             id,

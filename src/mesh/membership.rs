@@ -28,7 +28,7 @@ impl Mesh {
             return;
         };
         let until =
-            (since + GRACE + self.liveness.stalls.between(since, now)).max(self.liveness.stalls.caught_up());
+            (since + GRACE + self.measures.stalls.between(since, now)).max(self.measures.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {

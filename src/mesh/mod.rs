@@ -10,14 +10,14 @@
 //!
 //! | file | rule |
 //! |---|---|
-//! | `sessions.rs`, `instances.rs` | one active session a peer; restarts, and keys used twice |
+//! | `sessions.rs`, `session_table.rs` | one active session a peer, and leaving |
 //! | `membership.rs` | how a peer becomes a member, and is lost, leaves and is forgotten |
-//! | `admission.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer |
+//! | `admission.rs`, `instances.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer; restarts, and keys used twice |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `bootstraps.rs` | the `--connect` addresses |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
-//! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
@@ -41,12 +41,14 @@ mod list_exchange;
 mod liveness;
 mod load;
 mod machine;
+mod measures;
 mod membership;
 mod peer;
 mod peer_exchange;
 mod peer_table;
 mod restore;
 mod rtt;
+mod session_table;
 mod sessions;
 pub mod snapshot;
 mod stall;
@@ -61,5 +63,5 @@ pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::GRACE;
 pub use rtt::RttHistogram;
-pub use sessions::SESSIONS_PER_PEER_MAX;
+pub use session_table::SESSIONS_PER_PEER_MAX;
 pub use stall::STALL_MIN;

@@ -104,7 +104,7 @@ impl Mesh {
     #[must_use]
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         // The connected time at the driver's last call: a stall since then is not detected yet.
-        let total = self.peers.connected_time.total(self.liveness.stalls.last_call());
+        let total = self.peers.connected_time.total(self.measures.stalls.last_call());
         let known = |(id, peer): (&PeerId, &Peer)| {
             let met = peer.met?;
             let SeenTimes { first, last } =

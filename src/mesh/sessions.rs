@@ -1,8 +1,6 @@
 //! Sessions: their start, their end, and the goodbyes. A peer has one active session; the smaller id of each pair is
 //! its arbiter.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::address_scope;
@@ -12,60 +10,13 @@ use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, millis};
 use super::membership::GRACE;
 use super::peer::{Gone, SeenTimes};
+use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
 use super::timer::Timer;
 use crate::event::DownReason;
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
-
-/// Sessions kept with one peer until the arbiter has chosen. Two dials can cross; only a peer that breaks
-/// the rules opens more sessions.
-pub const SESSIONS_PER_PEER_MAX: usize = 4;
-
-/// A session that came up and has not ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Session {
-    pub(super) peer: PeerId,
-    pub(super) remote: SocketAddr,
-    /// This node said goodbye on it: pings and broadcasts that still arrive count, and this node sends nothing more.
-    pub(super) closing: bool,
-}
-
-/// Sessions by name.
-#[derive(Debug, Default)]
-pub(super) struct SessionTable {
-    sessions: BTreeMap<SessionId, Session>,
-}
-
-impl SessionTable {
-    /// A session came up.
-    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
-        let old = self.sessions.insert(id, session);
-        debug_assert!(old.is_none(), "session {id} came up twice");
-    }
-
-    /// A session ended.
-    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        self.sessions.remove(&id)
-    }
-
-    pub(super) fn get(&self, id: SessionId) -> Option<Session> {
-        self.sessions.get(&id).copied()
-    }
-
-    /// Notes that this node says goodbye on a session, if it came up.
-    pub(super) fn close(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.closing = true;
-        }
-    }
-
-    /// The sessions on which this node has not said goodbye.
-    pub(super) fn open(&self) -> impl Iterator<Item = (SessionId, Session)> {
-        self.sessions.iter().filter(|(_, session)| !session.closing).map(|(id, session)| (*id, *session))
-    }
-}
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {

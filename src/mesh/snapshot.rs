@@ -98,7 +98,7 @@ impl Mesh {
             is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
-            rtt: self.liveness.rtt.clone(),
+            rtt: self.measures.rtt.clone(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Mesh {
             reconnects: peer.ups.saturating_sub(1),
             silence: peer.connected().map(|connected| {
                 let silence = now.saturating_duration_since(connected.heard);
-                silence.saturating_sub(self.liveness.stalls.between(connected.heard, now))
+                silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
             }),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
         }
