@@ -162,7 +162,7 @@ pub use event::{DownReason, Event};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
 pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
 pub use mesh::{KnownAddr, KnownPeer, RttHistogram, UnixTime};
-pub use net::addr::{DialAddr, DialAddrError, HostName, LocalIp};
+pub use net::addr::{DialAddr, DialAddrError, HostName, InterfaceName, LocalIp};
 pub use node::{Node, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};
 pub use runtime::status::{Queues, Status};

@@ -137,9 +137,6 @@ pub enum KnownPeersProblem {
     /// A value is no address.
     #[error("{0}")]
     Addr(DialAddrError),
-    /// An address names an interface that this machine lacks.
-    #[error("this machine does not have the network interface of the address")]
-    NoInterface,
     /// Two entries have the same id.
     #[error("this peer has two entries")]
     Twice,
@@ -152,12 +149,14 @@ pub enum KnownPeersProblem {
 }
 
 /// The problems that the values' own parsers report. TOML's error carries them as text only.
-const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
-    KnownPeersProblem::Id(ParsePeerIdError),
+const VALUE_PROBLEMS: [KnownPeersProblem; 13] = [
+    KnownPeersProblem::Id(ParsePeerIdError::NotHexadecimal),
     KnownPeersProblem::NameLength,
     KnownPeersProblem::NameCharacter,
     KnownPeersProblem::Time,
-    KnownPeersProblem::NoInterface,
+    KnownPeersProblem::Addr(DialAddrError::BadInterface),
+    KnownPeersProblem::Addr(DialAddrError::Several),
+    KnownPeersProblem::Addr(DialAddrError::Url),
     KnownPeersProblem::Addr(DialAddrError::NoPort),
     KnownPeersProblem::Addr(DialAddrError::BadPort),
     KnownPeersProblem::Addr(DialAddrError::NoHost),
@@ -223,6 +222,7 @@ struct Content<P> {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeerEntry {
+    #[serde(deserialize_with = "id")]
     id: PeerId,
     name: Name,
     first_seen: Time,
@@ -247,6 +247,13 @@ struct AddrEntry {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(seconds: &u64) -> bool {
     *seconds == 0
+}
+
+/// Reads an id. Its error has one text, which [`VALUE_PROBLEMS`] has too.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let problem = KnownPeersProblem::Id(ParsePeerIdError::NotHexadecimal);
+    text.parse().map_err(|_| de::Error::custom(problem))
 }
 
 struct Name(String);
@@ -297,20 +304,21 @@ impl fmt::Display for UnixTime {
     }
 }
 
+/// An address, in the file with the name of its interface.
 struct Addr(DialAddr);
 
 impl Serialize for Addr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        serializer.collect_str(&self.0.with_interface_name())
     }
 }
 
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let addr = String::deserialize(deserializer)?.parse().map(Self);
-        addr.map_err(|error| match error {
-            // This error quotes the name of the interface.
-            DialAddrError::NoInterface(_) => de::Error::custom(KnownPeersProblem::NoInterface),
+        let addr = String::deserialize(deserializer)?.parse::<DialAddr>();
+        addr.map(|addr| Self(addr.with_interface_index())).map_err(|error| match error {
+            // This error quotes a character.
+            DialAddrError::NotAscii(_) => de::Error::custom(DialAddrError::BadHost),
             other => de::Error::custom(other),
         })
     }

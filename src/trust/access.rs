@@ -284,7 +284,10 @@ mod tests {
         let one = id(1);
         let error = |text: &str| parsed(text).unwrap_err();
         let short = error(&format!("{one}\n\n0101 # too short\n"));
-        assert!(short.starts_with("list line 3: a peer id is 64 hexadecimal digits; each line"), "{short}");
+        assert!(
+            short.starts_with("list line 3: a peer id is 64 hexadecimal digits, and this has"),
+            "{short}"
+        );
         let two = error(&format!("{one} {one}\n"));
         assert!(two.starts_with("list line 1: only a comment that begins with # may follow"), "{two}");
         let bytes = parse(Path::new("list"), b"# a\n\xff\n").unwrap_err().to_string();
