@@ -23,7 +23,6 @@ mod parse;
 mod reference;
 mod usage_error;
 mod values;
-mod verb;
 mod verb_arguments;
 
 pub(crate) use action::{Action, AfterStdin, IdentitySource, KeySource, Keygen, OnEvent, Options, Verb};

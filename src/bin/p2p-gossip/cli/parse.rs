@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FromArgs as _, SubCommandInfo};
+
 use super::action::Action;
 #[cfg(test)]
 use super::action::Options;
 #[cfg(test)]
 use super::action::Verb;
-use super::node_arguments;
-use super::usage_error::UsageError;
-use super::verb::Kind;
+use super::help;
+use super::node_arguments::{self, Arguments};
+use super::normalize::{Normal, from_argh, normalize};
+use super::usage_error::{PROGRAM, UsageError};
 use crate::output::stream::visible;
 
 /// Beginning of every PEM text.
@@ -30,9 +33,30 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Act
             UsageError::new(format!("argument {} is not valid UTF-8: '{}'", index + 1, visible(&shown)))
         })?);
     }
-    match texts.split_first().and_then(|(first, rest)| Some((Kind::from_name(first)?, rest))) {
-        Some((verb, rest)) => verb.parse(rest).map_err(|error| UsageError { verb: Some(verb), ..error }),
-        None => node_arguments::parse(&texts),
+    let program = Arguments::get_args_info();
+    let verb = texts.first().and_then(|first| program.commands.iter().find(|verb| verb.name == first));
+    parse_texts(&program, verb, &texts)
+        .map_err(|error| UsageError { verb: verb.map(|verb| verb.name), ..error })
+}
+
+/// Parses the arguments of a node, or of the verb that the first of them names.
+fn parse_texts(
+    program: &CommandInfoWithArgs,
+    verb: Option<&SubCommandInfo>,
+    texts: &[String],
+) -> Result<Action, UsageError> {
+    let command = verb.map_or(program, |verb| &verb.command);
+    let rest = &texts[usize::from(verb.is_some())..];
+    let words = match normalize(program, command, rest)? {
+        Normal::Words(words) => words,
+        Normal::Help => return Ok(Action::Print(help::help(program, verb))),
+        Normal::Version => return Ok(Action::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")))),
+    };
+    let words: Vec<&str> = verb.map(|verb| verb.name).into_iter().chain(words).collect();
+    let mut arguments = Arguments::from_args(&[PROGRAM], &words).map_err(|exit| from_argh(&exit))?;
+    match arguments.verb.take() {
+        Some(verb) => verb.check().map(Action::Verb),
+        None => node_arguments::check(arguments).map(|options| Action::Run(Box::new(options))),
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::verb::Kind;
-
 /// The program's name in its own messages; the name of the executable file does not matter.
 pub(crate) const PROGRAM: &str = "p2p-gossip";
 
@@ -12,7 +10,7 @@ pub(crate) const PROGRAM: &str = "p2p-gossip";
 pub(crate) struct UsageError {
     pub(super) message: String,
     /// The verb on the command line, if there is one.
-    pub(super) verb: Option<Kind>,
+    pub(super) verb: Option<&'static str>,
 }
 
 impl UsageError {
@@ -23,7 +21,7 @@ impl UsageError {
     /// The command that prints the matching help.
     pub(crate) fn help_command(&self) -> String {
         match self.verb {
-            Some(verb) => format!("{PROGRAM} {} --help", verb.name()),
+            Some(verb) => format!("{PROGRAM} {verb} --help"),
             None => format!("{PROGRAM} --help"),
         }
     }
