@@ -1,9 +1,10 @@
 //! The file of known peers: its format, strict parsing, and writing.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use crate::limits::ADDRS_MAX;
 use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
 use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
 use crate::net::addr::{DialAddr, DialAddrError};
-use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
+use crate::store::files::{Directory, FileRequirement, PRIVATE, ReadError};
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 use crate::util::text;
 
@@ -36,17 +37,17 @@ const HEADER: &str = "\
 /// # Errors
 /// The file can't be read or is damaged. The error names the file, the line and the remedy. A damaged file is
 /// never taken for an empty one, because then any key would be trusted.
-pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
-    let bytes = match files::read(file, FILE_BYTES_MAX, FileRequirement::Anything) {
+pub(crate) fn read(directory: &Directory, name: &OsStr) -> Result<Vec<KnownPeer>, KnownPeersError> {
+    let file = || directory.path_of(name);
+    let bytes = match directory.read(name, FILE_BYTES_MAX, FileRequirement::InPlace) {
         Ok(bytes) => bytes,
         Err(ReadError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(ReadError::System(source)) => {
-            return Err(KnownPeersError::Read { file: file.to_owned(), source });
-        }
-        Err(_) => return Err(KnownPeersError::TooLarge { file: file.to_owned() }),
+        Err(ReadError::System(source)) => return Err(KnownPeersError::Read { file: file(), source }),
+        Err(ReadError::Link | ReadError::NoFile) => return Err(KnownPeersError::NotAFile { file: file() }),
+        Err(_) => return Err(KnownPeersError::TooLarge { file: file() }),
     };
     parse(&bytes).map_err(|problem| {
-        let file = file.to_owned();
+        let file = file();
         match problem {
             Problem::Version(version) => KnownPeersError::Version { file, version },
             Problem::Damaged { line, problem } => KnownPeersError::Damaged { file, line, problem },
@@ -55,10 +56,10 @@ pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
 }
 
 /// Writes the known peers. Even after a crash, the file holds either the old peers or these.
-pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
+pub(crate) fn write(directory: &Directory, name: &OsStr, peers: &[KnownPeer]) -> io::Result<()> {
     // TOML's error may quote a value.
     let text = render(peers).map_err(|_| io::Error::other("the known peers cannot be written as TOML"))?;
-    files::replace(file, &text, PRIVATE)
+    directory.replace(name, &text, PRIVATE)
 }
 
 /// Why the known peers can't be read.
@@ -73,6 +74,13 @@ pub enum KnownPeersError {
         file: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// The file is a symbolic link, a pipe or something else that is no regular file.
+    #[error("{} is not a regular file; move it away to forget all known peers", file.display())]
+    #[non_exhaustive]
+    NotAFile {
+        /// The file.
+        file: PathBuf,
     },
     /// The file is larger than the limit.
     #[error("{} is larger than 16 MiB; move it away to forget all known peers", file.display())]

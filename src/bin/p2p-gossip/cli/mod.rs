@@ -21,6 +21,8 @@ mod normalize;
 mod parse;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod roff;
 mod usage_error;
 mod values;
 mod verb_arguments;

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo as _, CommandInfoWithArgs, FromArgs as _, SubCommandInfo};
 
+use p2p_gossip::internals::is_key_text;
+
 use super::action::Action;
 #[cfg(test)]
 use super::action::Options;
@@ -15,17 +17,16 @@ use super::normalize::{Normal, from_argh, normalize};
 use super::usage_error::{PROGRAM, UsageError};
 use crate::output::stream::visible;
 
-/// Beginning of every PEM text.
-const PEM_BEGIN: &[u8] = b"-----BEGIN";
-
 /// Parses the arguments, without the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
     let mut texts = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
-        // This may be a private key; the messages below quote the argument.
-        if argument.as_encoded_bytes().windows(PEM_BEGIN.len()).any(|found| found == PEM_BEGIN) {
-            let message =
-                format!("argument {} is the text of a PEM file; give the name of the file", index + 1);
+        // The messages below quote the argument.
+        let bytes = argument.as_encoded_bytes();
+        let value = bytes.iter().position(|&byte| byte == b'=').map_or(bytes, |at| &bytes[at + 1..]);
+        let word = bytes.iter().position(|&byte| byte != b'-').map_or(bytes, |at| &bytes[at..]);
+        if is_key_text(word) || is_key_text(value) || is_key_text(bytes) {
+            let message = format!("argument {} is the text of a key; give the name of the file", index + 1);
             return Err(UsageError::new(message));
         }
         texts.push(argument.into_string().map_err(|bytes| {

@@ -15,7 +15,7 @@ use p2p_gossip::internals::{PIN_DIGITS_MIN, sample};
 use p2p_gossip::{DialAddr, DownReason, Event, PeerId};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::dist::{roff, roff_sentences};
+use super::roff::{roff, roff_sentences};
 use super::values::{JOIN_TIMEOUT_MAX, JOIN_TIMEOUT_MIN};
 use crate::output::event_json;
 
