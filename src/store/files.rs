@@ -7,13 +7,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 /// Permission bits of a file that only its owner may read and write.
-pub(crate) const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// Permission bits of a file without secrets.
-pub(crate) const PUBLIC: u32 = 0o644;
+pub(crate) const PUBLIC: Mode = Mode::from_raw_mode(0o644);
 
 /// Permission bits for users other than the owner.
 const OTHERS: u32 = 0o077;
@@ -175,7 +175,7 @@ impl Directory {
         let is_in_place = matches!(requirement, FileRequirement::InPlace | FileRequirement::PrivateInPlace);
         // NONBLOCK: opening a pipe does not wait for its writer.
         let extra = if is_in_place { OFlags::NOFOLLOW | OFlags::NONBLOCK } else { OFlags::empty() };
-        let handle = match self.open_file(name, OFlags::RDONLY | extra, 0) {
+        let handle = match self.open_file(name, OFlags::RDONLY | extra, Mode::empty()) {
             Err(Errno::LOOP) if is_in_place => return Err(ReadError::Link),
             opened => opened?,
         };
@@ -183,11 +183,11 @@ impl Directory {
     }
 
     /// Opens a file for reading and writing; creates it if there is none.
-    pub(crate) fn open_or_create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+    pub(crate) fn open_or_create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = self.open_file(name, flags, mode)?;
         // Independent of the umask: the next process must be able to open the file.
-        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+        let _ = rustix::fs::fchmod(&file, mode);
         self.give_to(&file, self.owner, self.group)?;
         Ok(file)
     }
@@ -197,7 +197,7 @@ impl Directory {
     ///
     /// # Errors
     /// `AlreadyExists` if a file or symbolic link has that name, or the system's error.
-    pub(crate) fn create_new(&self, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<()> {
+    pub(crate) fn create_new(&self, name: &OsStr, bytes: &[u8], mode: Mode) -> io::Result<()> {
         if self.has(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -218,11 +218,12 @@ impl Directory {
     /// Creates or replaces a file. Even after a crash it has all bytes of the old content or of the new; the new
     /// content is durable once this returns. A file that is replaced keeps its permission bits, and its owner if
     /// the directory belongs to another user.
-    pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<()> {
+    pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], mode: Mode) -> io::Result<()> {
         let old = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW);
-        let old = old.ok().filter(|old| old.st_mode & 0o170_000 == 0o100_000);
-        let (mode, owner) = old
-            .map_or((mode, (self.owner, self.group)), |old| (old.st_mode & 0o777, (old.st_uid, old.st_gid)));
+        let old = old.ok().filter(|old| FileType::from_raw_mode(old.st_mode).is_file());
+        let (mode, owner) = old.map_or((mode, (self.owner, self.group)), |old| {
+            (Mode::from_raw_mode(old.st_mode), (old.st_uid, old.st_gid))
+        });
         let temporary = self.write_temporary(name, bytes, mode, owner)?;
         if let Err(error) = rustix::fs::renameat(&self.handle, &temporary, &self.handle, name) {
             self.remove(&temporary);
@@ -251,8 +252,7 @@ impl Directory {
         }
     }
 
-    fn open_file(&self, name: &OsStr, flags: OFlags, mode: u32) -> Result<File, Errno> {
-        let mode = Mode::from_raw_mode(mode);
+    fn open_file(&self, name: &OsStr, flags: OFlags, mode: Mode) -> Result<File, Errno> {
         rustix::fs::openat(&self.handle, name, flags | OFlags::CLOEXEC, mode).map(File::from)
     }
 
@@ -260,7 +260,7 @@ impl Directory {
         &self,
         name: &OsStr,
         bytes: &[u8],
-        mode: u32,
+        mode: Mode,
         owner: (u32, u32),
     ) -> io::Result<OsString> {
         let temporary = temporary_of(name);
@@ -270,12 +270,18 @@ impl Directory {
         Ok(temporary)
     }
 
-    fn write_new(&self, name: &OsStr, bytes: &[u8], mode: u32, (owner, group): (u32, u32)) -> io::Result<()> {
+    fn write_new(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: Mode,
+        (owner, group): (u32, u32),
+    ) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mut file = self.open_file(name, flags, mode)?;
         let write = |file: &mut File| {
             // The process's umask may have removed permissions of the owner.
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            rustix::fs::fchmod(&*file, mode)?;
             self.give_to(file, owner, group)?;
             file.write_all(bytes)?;
             file.sync_all()
@@ -334,7 +340,7 @@ fn temporary_of(name: &OsStr) -> OsString {
 }
 
 /// Creates a new file, as [`Directory::create_new`].
-pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     let (directory, name) = Directory::of(file)?;
     directory.create_new(name, bytes, mode)
 }

@@ -467,6 +467,18 @@ addr = \"node.example:1\"
         );
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn link_local_address_is_stored_with_the_name_of_its_interface() {
+        let mut named = peer(1);
+        // Interface 1 of every network namespace is the loopback interface.
+        named.addrs[0].addr = "[fe80::1%1]:8080".parse().unwrap();
+        named.addrs[1].addr = "[fe80::1%absent0]:8080".parse().unwrap();
+        let written = text(&[named.clone()]);
+        assert!(written.contains("[fe80::1%lo]:8080") && written.contains("[fe80::1%absent0]"), "{written}");
+        assert_eq!(parse(written.as_bytes()).unwrap(), [named]);
+    }
+
     #[test]
     fn damage_is_reported_by_line() {
         let good = text(&[peer(1), peer(3)]);

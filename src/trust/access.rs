@@ -297,6 +297,13 @@ mod tests {
         );
         let two = error(&format!("{one} {one}\n"));
         assert!(two.starts_with("list line 1: only a comment that begins with # may follow"), "{two}");
+        let in_list = |line: &str| parsed(&format!("{one}\n{line}\n")).unwrap_err();
+        assert!(
+            in_list(&format!("{one}@192.0.2.7:8080")).starts_with("list line 2: a peer id is needed alone")
+        );
+        let digits = one.to_string();
+        let colons: Vec<&str> = (0..32).map(|at| &digits[2 * at..2 * at + 2]).collect();
+        assert!(in_list(&colons.join(":")).contains("without the colons"));
         let bytes = parse(Path::new("list"), b"# a\n\xff\n").unwrap_err().to_string();
         assert!(bytes.starts_with("list line 2: it is not valid UTF-8"), "{bytes}");
     }

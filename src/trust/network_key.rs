@@ -89,6 +89,8 @@ impl NetworkKey {
 
     fn parse(text: &[u8]) -> Result<Self, Problem> {
         let mut found = None;
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -220,6 +222,7 @@ mod tests {
         let parse = |text: &str| NetworkKey::parse(text.as_bytes()).map(|key| key.as_bytes()[1]);
         assert_eq!(parse(&digits), Ok(0x23));
         assert_eq!(parse(&format!("# ours\r\n\n  {digits} \r\n# end")), Ok(0x23));
+        assert_eq!(parse(&format!("\u{feff}{digits}")), Ok(0x23));
         assert_eq!(parse(""), Err(Problem::NoKey));
         assert_eq!(parse("# nothing\n"), Err(Problem::NoKey));
         assert_eq!(parse(&digits[1..]), Err(Problem::BadLine(1)));
