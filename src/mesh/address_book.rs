@@ -204,6 +204,11 @@ impl Addrs {
         self.trim();
     }
 
+    pub(super) fn check_limits(&self) {
+        let (all, trusted) = (self.entries.len(), self.trusted());
+        debug_assert!(trusted <= ADDRS_MAX && all <= ADDRS_MAX + 1, "{trusted} of {all} addresses");
+    }
+
     fn trim(&mut self) {
         let trusted = self.trusted();
         self.entries.drain(trusted.min(ADDRS_MAX)..trusted);

@@ -1,8 +1,10 @@
-//! Which peers are admitted: the lists of the user, and with `strict` the addresses of known peers.
+//! Which peers are admitted: the lists of the user, with `strict` the addresses of known peers, and which process may
+//! use a key.
 
 use std::time::{Duration, Instant};
 
 use super::dial_queue::Target;
+use super::instances::Process;
 use super::io::{Report, SessionUp};
 use super::machine::{Mesh, millis};
 use super::peer::{SeenTimes, State};
@@ -11,7 +13,7 @@ use crate::event::DownReason;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
-use crate::wire::ByeReason;
+use crate::wire::{ByeReason, Message, Notice};
 
 impl Mesh {
     /// Whether an authenticated peer is admitted.
@@ -29,28 +31,20 @@ impl Mesh {
             self.report(Report::NotAdmitted { peer, addr: remote.into(), why });
             return Err(ByeReason::NotAdmitted);
         }
-        if self.config.strict && !self.dialing.is_pinned(&peer) {
+        if self.config.strict && !self.bootstraps.is_pinned(&peer) {
             let mut at = remote;
             if !session.is_dialled() {
                 at.set_port(hello.listen_port);
             }
             let at = DialAddr::Socket(at);
             for addr in dialled.into_iter().chain([&at]) {
-                if let Some(owner) = self.owner_of(addr, &peer) {
+                if let Some(owner) = self.peers.owner_of(addr, &peer) {
                     self.tell_wrong_id(addr, owner, peer, true);
                     return Err(ByeReason::AddressTaken);
                 }
             }
         }
         Ok(())
-    }
-
-    /// The peer that was met at this address, unless the other one was met there, too.
-    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
-        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
-            return None;
-        }
-        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
     }
 
     /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.
@@ -70,14 +64,72 @@ impl Mesh {
         }
     }
 
+    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
+    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
+    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
+    /// process may come after that of its successor.
+    pub(super) fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let timeout = self.config.timeout;
+        let Some(peer) = self.peers.get_mut(&up.peer) else {
+            return true;
+        };
+        let is_connected = peer.connected().is_some();
+        match peer.instances.judge(now, up.hello.instance, is_connected, timeout) {
+            Process::Same => true,
+            Process::Restarted => {
+                // The user restarted the process: that is no failure.
+                peer.backoff.reset();
+                if is_connected {
+                    self.close_all(&up.peer, ByeReason::Replaced);
+                    self.down(now, up.peer, DownReason::Restarted);
+                }
+                true
+            }
+            Process::Late => {
+                self.refuse(up.session, ByeReason::Replaced);
+                false
+            }
+            Process::Clone { is_news } => {
+                if is_news {
+                    self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
+                    self.send(&up.peer, Message::Notice(Notice::KeyInUse(up.remote)));
+                }
+                self.refuse(up.session, ByeReason::Cloned);
+                false
+            }
+        }
+    }
+
+    /// This node's own key answered: this node dialled itself, or another process uses its key.
+    pub(super) fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+        if up.hello.instance == self.instance {
+            self.refuse(up.session, ByeReason::OwnAddress);
+            if let Some(Target::Bootstrap(bootstrap)) = target {
+                let bootstrap = self.bootstraps.get_mut(bootstrap);
+                bootstrap.is_self = true;
+                let addr = bootstrap.addr.clone();
+                self.report(Report::BootstrapIsSelf { addr });
+            }
+        } else {
+            self.report(Report::OurKeyInUse { addr: up.remote });
+            self.refuse(up.session, ByeReason::Cloned);
+            self.retry_refused(now, target);
+        }
+    }
+
+    /// A peer reports that another process uses this node's key.
+    pub(super) fn received_notice(&mut self, notice: Notice) {
+        let Notice::KeyInUse(addr) = notice;
+        self.report(Report::OurKeyInUse { addr });
+    }
+
     /// The user has changed the lists: sessions with excluded peers end, and peers that are admitted again are dialled.
     pub(super) fn access_changed(&mut self, now: Instant, access: Access) {
         self.config.access = access;
         if self.leaving {
             return;
         }
-        let known: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in known {
+        for id in self.peers.ids() {
             match self.config.access.check(&id) {
                 Err(why) => self.exclude(now, id, why),
                 Ok(()) => self.readmit(now, id),
@@ -98,14 +150,14 @@ impl Mesh {
         };
         let addr = peer.shown_addr();
         match peer.state {
-            State::Rumour { .. } => self.forget(id),
-            State::Connected(_) => {
+            State::Rumoured { .. } => self.forget(id),
+            State::Provisional { .. } | State::Up(_) => {
                 self.report(Report::NotAdmitted { peer: id, addr, why });
                 self.close_all(&id, ByeReason::NotAdmitted);
                 self.down(now, id, DownReason::Denied);
             }
             // Kept, so that it can be met again once it is admitted.
-            State::Dead { .. } | State::Left { .. } => {}
+            State::Dead(_) | State::Left(_) => {}
         }
     }
 
@@ -117,13 +169,13 @@ impl Mesh {
             return;
         };
         match &mut peer.state {
-            State::Dead { .. } => {
+            State::Dead(_) => {
                 peer.backoff.reset();
                 peer.addrs.restart_round();
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
-            State::Connected(connected) => connected.lists.ask_anew(),
-            State::Left { .. } | State::Rumour { .. } => {}
+            State::Provisional { connected, .. } | State::Up(connected) => connected.lists.ask_anew(),
+            State::Left(_) | State::Rumoured { .. } => {}
         }
     }
 }

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::io::SessionId;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::trust::pin::{ConnectAddr, Pin};
 use crate::util::token_bucket::TokenBucket;
 
 /// Dials under way at once: enough to join quickly, and few enough for a small machine.
@@ -34,24 +32,6 @@ pub(super) enum Target {
     Bootstrap(usize),
 }
 
-/// An address from `--connect`. The mesh dials it whenever the peer behind it is not connected, also if that
-/// peer left, because the user asked for this address and not for that process.
-#[derive(Debug)]
-pub(super) struct Bootstrap {
-    pub(super) addr: DialAddr,
-    /// The only peer that may answer, if the user named one.
-    pub(super) pin: Option<Pin>,
-    /// The last peer that answered.
-    pub(super) peer: Option<PeerId>,
-    pub(super) is_self: bool,
-    pub(super) backoff: Backoff,
-    /// The start of the current outage, and whether the log has reported it.
-    pub(super) since: Instant,
-    pub(super) reported: bool,
-    /// Whether the log has reported that another peer than the pinned one answers.
-    pub(super) wrong_id_reported: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) target: Target,
@@ -68,40 +48,22 @@ pub(super) enum DialOutcome {
     Cancelled,
 }
 
+/// Waiting dials and dials under way, with the limits of their number and rate.
 #[derive(Debug)]
 pub(super) struct DialQueue {
-    pub(super) bootstraps: Vec<Bootstrap>,
-    pub(super) in_flight: BTreeMap<SessionId, Dial>,
+    in_flight: BTreeMap<SessionId, Dial>,
     /// Due dials that wait for a slot: bootstrap addresses and known peers, and unknown peers.
-    pub(super) ready_known: VecDeque<Target>,
-    pub(super) ready_rumoured: VecDeque<Target>,
-    pub(super) dialled: u64,
-    pub(super) starts: TokenBucket,
+    ready_known: VecDeque<Target>,
+    ready_rumoured: VecDeque<Target>,
+    /// The number of dials started.
+    dialled: u64,
+    /// The rate limit of dials.
+    starts: TokenBucket,
 }
 
 impl DialQueue {
-    pub(super) fn new(connect: &[ConnectAddr], now: Instant) -> Self {
-        let mut bootstraps: Vec<Bootstrap> = Vec::new();
-        for ConnectAddr { pin, addr } in connect {
-            let is_same = |bootstrap: &Bootstrap| bootstrap.addr == *addr && bootstrap.pin == *pin;
-            // The same address without a pin would admit peers that the pin refuses.
-            let is_pinned = |other: &ConnectAddr| other.addr == *addr && other.pin.is_some();
-            if bootstraps.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
-                continue;
-            }
-            bootstraps.push(Bootstrap {
-                addr: addr.clone(),
-                pin: *pin,
-                peer: None,
-                is_self: false,
-                backoff: Backoff::default(),
-                since: now,
-                reported: false,
-                wrong_id_reported: false,
-            });
-        }
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            bootstraps,
             in_flight: BTreeMap::new(),
             ready_known: VecDeque::new(),
             ready_rumoured: VecDeque::new(),
@@ -112,6 +74,50 @@ impl DialQueue {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Queues a dial that is due and not queued yet. Known targets go before rumours.
+    pub(super) fn queue(&mut self, target: Target, is_known: bool) {
+        debug_assert!(!self.is_ready_or_in_flight(target), "{target:?} is queued twice");
+        let ready = if is_known { &mut self.ready_known } else { &mut self.ready_rumoured };
+        ready.push_back(target);
+    }
+
+    /// Makes a rumour the next one to dial, unless a dial to it is under way. Returns whether it is.
+    pub(super) fn queue_first(&mut self, rumour: Target) -> bool {
+        let is_under_way = self.in_flight.values().any(|dial| dial.target == rumour);
+        if !is_under_way {
+            self.ready_rumoured.retain(|&other| other != rumour);
+            self.ready_rumoured.push_front(rumour);
+        }
+        !is_under_way
+    }
+
+    /// Takes the right to start one dial.
+    ///
+    /// # Errors
+    ///
+    /// The wait until the next dial may start.
+    pub(super) fn take_start(&mut self, now: Instant) -> Result<(), Duration> {
+        self.starts.take(now)
+    }
+
+    /// Starts a dial. Returns the name of its session.
+    pub(super) fn start(&mut self, target: Target, addr: DialAddr, is_known: bool) -> SessionId {
+        self.dialled += 1;
+        let session = SessionId::dialled(self.dialled);
+        self.in_flight.insert(session, Dial { target, addr, is_known, cancelled: false });
+        session
+    }
+
+    /// Whether a dial to the address is under way.
+    pub(super) fn is_dialling(&self, addr: &DialAddr) -> bool {
+        self.in_flight.values().any(|dial| dial.addr == *addr)
+    }
+
+    /// Removes a dial that failed.
+    pub(super) fn failed(&mut self, session: SessionId) -> Option<Dial> {
+        self.in_flight.remove(&session)
     }
 
     /// Removes a dial whose session came up. Returns its outcome, or `None` if this node did not dial the session.
@@ -142,15 +148,22 @@ impl DialQueue {
         !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
     }
 
-    /// Whether the user pinned this peer.
-    pub(super) fn is_pinned(&self, id: &PeerId) -> bool {
-        self.bootstraps.iter().any(|bootstrap| bootstrap.pin.is_some_and(|pin| pin.matches(id)))
+    /// The targets of the dials under way that are not cancelled.
+    pub(super) fn targets_in_flight(&self) -> impl Iterator<Item = Target> {
+        self.in_flight.values().filter(|dial| !dial.cancelled).map(|dial| dial.target)
     }
 
-    /// Notes that a `--connect` address leads to this node.
-    pub(super) fn bootstrap_is_self(&mut self, bootstrap: usize) -> DialAddr {
-        self.bootstraps[bootstrap].is_self = true;
-        self.bootstraps[bootstrap].addr.clone()
+    /// `targets_max` is the number of targets that this node can know.
+    pub(super) fn check_limits(&self, targets_max: usize) {
+        let (all, known) =
+            (self.in_flight.len(), self.in_flight.values().filter(|dial| dial.is_known).count());
+        debug_assert!(all <= DIALS_IN_FLIGHT_MAX, "{all} dials under way");
+        debug_assert!(
+            known.max(all - known) <= DIALS_OF_ONE_KIND_MAX,
+            "{known} of {all} dials to known peers"
+        );
+        let waiting = self.ready_known.len() + self.ready_rumoured.len();
+        debug_assert!(waiting <= targets_max, "{waiting} dials wait for {targets_max} targets");
     }
 
     fn cancel(&mut self, wanted: impl Fn(&Dial) -> bool) -> Vec<SessionId> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::dial_queue::{Dial, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
+use super::dial_queue::{REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
 use super::io::{DialError, DialSource, Output, Report, SessionId};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
@@ -15,8 +15,9 @@ use crate::trust::pin::Expected;
 const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
 
 impl Mesh {
+    /// Dials all `--connect` addresses.
     pub(super) fn dial_bootstraps(&mut self, now: Instant) {
-        for bootstrap in 0..self.dialing.bootstraps.len() {
+        for bootstrap in 0..self.bootstraps.len() {
             self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
         }
     }
@@ -26,37 +27,30 @@ impl Mesh {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
             return;
         }
-        if self.is_known(target) {
-            self.dialing.ready_known.push_back(target);
-        } else {
-            self.dialing.ready_rumoured.push_back(target);
-        }
+        self.dialing.queue(target, self.is_known(target));
         self.start_queued_dials(now);
     }
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready(self.load.factor()) {
+        while let Some((target, is_known)) = self.dialing.pop_ready(self.measures.load.factor()) {
             if !self.is_wanted(target) {
                 continue;
             }
-            if let Err(wait) = self.dialing.starts.take(now) {
+            if let Err(wait) = self.dialing.take_start(now) {
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
             }
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
-            if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
+            if self.dialing.is_dialling(&addr) {
                 // A dial to that address is under way, and may reach the same peer.
                 let wait = self.random_between(millis(100), millis(200));
                 self.timers.set(Timer::Dial(target), now + wait);
                 continue;
             }
-            self.dialing.dialled += 1;
-            let session = SessionId::dialled(self.dialing.dialled);
-            let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
-            self.dialing.in_flight.insert(session, dial);
+            let session = self.dialing.start(target, addr.clone(), is_known);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
@@ -67,7 +61,7 @@ impl Mesh {
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
-        if let Some(dial) = self.dialing.in_flight.remove(&session)
+        if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {
             match dial.target {
@@ -94,7 +88,7 @@ impl Mesh {
     /// Notes that a dial reached a `--connect` address, if that was its target.
     pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
         if let Some(Target::Bootstrap(bootstrap)) = target {
-            let bootstrap = &mut self.dialing.bootstraps[bootstrap];
+            let bootstrap = self.bootstraps.get_mut(bootstrap);
             bootstrap.peer = Some(id);
             bootstrap.backoff.reset();
             bootstrap.reported = false;
@@ -104,8 +98,8 @@ impl Mesh {
 
     /// Schedules dials of the `--connect` addresses that lead to a lost peer.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        for index in 0..self.dialing.bootstraps.len() {
-            let bootstrap = &mut self.dialing.bootstraps[index];
+        for index in 0..self.bootstraps.len() {
+            let bootstrap = self.bootstraps.get_mut(index);
             if bootstrap.peer == Some(id) {
                 bootstrap.since = now;
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
@@ -116,10 +110,10 @@ impl Mesh {
 
     /// Dials all waiting `--connect` addresses soon, because they may answer now.
     pub(super) fn redial_bootstraps(&mut self, now: Instant) {
-        for index in 0..self.dialing.bootstraps.len() {
+        for index in 0..self.bootstraps.len() {
             let target = Target::Bootstrap(index);
             if self.timers.is_set(Timer::Dial(target)) {
-                self.dialing.bootstraps[index].backoff.reset();
+                self.bootstraps.get_mut(index).backoff.reset();
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
@@ -128,15 +122,16 @@ impl Mesh {
 
     /// Delays the dials of this peer's `--connect` addresses until the given time.
     pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
-        for (index, bootstrap) in self.dialing.bootstraps.iter().enumerate() {
+        for (index, bootstrap) in self.bootstraps.iter().enumerate() {
             if bootstrap.peer == Some(id) {
                 self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
             }
         }
     }
 
+    /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
     fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let bootstrap = &mut self.dialing.bootstraps[index];
+        let bootstrap = self.bootstraps.get_mut(index);
         let outage = now.saturating_duration_since(bootstrap.since);
         let wait = bootstrap.backoff.next(&mut self.rng, outage);
         let addr = bootstrap.addr.clone();
@@ -153,7 +148,7 @@ impl Mesh {
                     if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
-                } else if let Some(owner) = self.owner_of(&addr, &found) {
+                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
                     self.tell_wrong_id(&addr, owner, found, true);
                 }
                 format!("peer {} answered", found.short())
@@ -200,14 +195,12 @@ impl Mesh {
     /// A dial to another peer reached an unknown peer that this node has heard of. This address is better than
     /// any rumour, so the mesh dials the peer there next, before peers that may not exist.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
-        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
+        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumoured { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
             peer.addrs.hint(addr);
             let target = Target::Peer(found);
-            if !self.dialing.in_flight.values().any(|dial| dial.target == target) {
+            if self.dialing.queue_first(target) {
                 self.timers.cancel(Timer::Dial(target));
-                self.dialing.ready_rumoured.retain(|&other| other != target);
-                self.dialing.ready_rumoured.push_front(target);
             }
         }
         self.start_queued_dials(now);
@@ -216,7 +209,7 @@ impl Mesh {
     /// Dials again, or forgets a peer that was only a rumour. Returns the wait until the next dial.
     fn after_failed_dial(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
         let peer = self.peers.get_mut(&id)?;
-        if let State::Rumour { failures, .. } = &mut peer.state {
+        if let State::Rumoured { failures, .. } = &mut peer.state {
             if peer.addrs.round_complete() {
                 *failures += 1;
             }
@@ -248,13 +241,12 @@ impl Mesh {
         id: PeerId,
         addrs: impl IntoIterator<Item = DialAddr>,
     ) -> bool {
-        let is_full = !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max;
-        if is_full || self.config.access.check(&id).is_err() {
+        if !self.peers.has_room_for(&id) || self.config.access.check(&id).is_err() {
             return false;
         }
-        let is_free = |addr: &DialAddr| !self.config.strict || self.owner_of(addr, &id).is_none();
+        let is_free = |addr: &DialAddr| !self.config.strict || self.peers.owner_of(addr, &id).is_none();
         let addrs: Vec<DialAddr> = addrs.into_iter().filter(is_free).collect();
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.get_or_insert(now, id);
         addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
         if peer.addrs.is_empty() && peer.met.is_none() {
             self.peers.remove(&id);
@@ -277,7 +269,7 @@ impl Mesh {
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
             }
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get(index);
                 if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
@@ -305,14 +297,14 @@ impl Mesh {
     fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
-                let owner = || self.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
+                let bootstrap = self.bootstraps.get(index);
+                let owner = || self.peers.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
                 let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
                     None => owner().map_or(Expected::AnyPeer, Expected::Peer),
                 };
                 let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
-                let bootstrap = &mut self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get_mut(index);
                 let addr = bootstrap.addr.clone();
                 if let Some(why) = refusal {
                     self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);

@@ -209,6 +209,26 @@ fn two_nodes_that_dial_over_ipv4_and_ipv6_keep_one_session() {
     assert_eq!([1, 2].map(|node| network.connections(node)), [1, 1]);
 }
 
+/// A service may start before its network: the address of an interface that is missing is no wrong usage.
+#[test]
+fn interface_that_appears_later_is_dialled_then() {
+    let Some(network) = Network::new(2) else { return };
+    for node in 1..=2 {
+        network.ip(node, "addr flush dev eth0");
+        network.ip(node, &format!("addr add fe80::{node}/64 dev eth0 nodad"));
+    }
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&cluster, &network, 1));
+    let second = cluster.start(spec(&cluster, &network, 2).with_args("--connect [fe80::1%wlan7]:7000"));
+    cluster.wait_for("the reason for which it waits", &[second], |history| {
+        let reason = "this machine has no network interface 'wlan7' now";
+        history.log_mentions(second, reason).then_some(())
+    });
+    network.ip(2, "link set eth0 down\nlink set eth0 name wlan7\nlink set wlan7 up");
+    network.ip(2, "addr replace fe80::2/64 dev wlan7 nodad");
+    cluster.wait_full_mesh(&[first, second]);
+}
+
 #[test]
 fn nodes_on_one_link_connect_with_link_local_addresses_only() {
     let Some(network) = Network::new(3) else { return };

@@ -6,6 +6,7 @@ mod hooks;
 mod http;
 mod logging;
 mod output;
+mod reaper;
 mod run;
 mod signals;
 mod stdin;
