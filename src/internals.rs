@@ -88,7 +88,7 @@ pub mod sample {
         Event::Message { peer, name: name.to_owned(), addr, text: text.to_owned() }
     }
 
-    /// A peer without a name, which claimed the address and was never seen.
+    /// An acquainted peer without a name, which claimed the address.
     #[must_use]
     pub fn known_peer(id: PeerId, addr: DialAddr) -> KnownPeer {
         KnownPeer {
@@ -97,8 +97,9 @@ pub mod sample {
             first_seen: UnixTime(0),
             last_seen: UnixTime(0),
             left: false,
+            connected: Duration::from_secs(3600),
             missed: Duration::ZERO,
-            addrs: vec![KnownAddr { addr, last_success: None }],
+            addrs: vec![KnownAddr { addr, last_success: None, is_origin: false }],
         }
     }
 }

@@ -7,7 +7,8 @@ use super::dial_queue::Target;
 use super::instances::Process;
 use super::io::{Report, SessionUp};
 use super::machine::{Mesh, millis};
-use super::peer::{SeenTimes, State};
+use super::peer::{Peer, SeenTimes, State};
+use super::standing::{ACQUAINTED_AFTER, Standing};
 use super::timer::Timer;
 use crate::event::DownReason;
 use crate::net::addr::DialAddr;
@@ -26,7 +27,7 @@ impl Mesh {
         up: &SessionUp,
         dialled: Option<&DialAddr>,
     ) -> Result<(), ByeReason> {
-        let SessionUp { session, peer, ref hello, remote } = *up;
+        let SessionUp { session, peer, ref hello, remote, .. } = *up;
         if let Err(why) = self.config.access.check(&peer) {
             self.report(Report::NotAdmitted { peer, addr: remote.into(), why });
             return Err(ByeReason::NotAdmitted);
@@ -38,13 +39,22 @@ impl Mesh {
             }
             let at = DialAddr::Socket(at);
             for addr in dialled.into_iter().chain([&at]) {
-                if let Some(owner) = self.peers.owner_of(addr, &peer) {
+                if let Some(owner) = self.peers.owner_of(addr, &peer)
+                    && !(dialled.is_none() && self.is_shared(addr, &owner))
+                {
                     self.tell_wrong_id(addr, owner, peer, true);
                     return Err(ByeReason::AddressTaken);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether several peers come from this address: its owner is connected, and this node has never reached it there.
+    /// Behind a router that translates addresses, all peers of a site come from one.
+    fn is_shared(&self, addr: &DialAddr, owner: &PeerId) -> bool {
+        let is_unreached = |peer: &Peer| peer.connected().is_some() && !peer.addrs.was_proven(addr);
+        self.peers.get(owner).is_some_and(is_unreached)
     }
 
     /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.
@@ -177,5 +187,29 @@ impl Mesh {
             State::Provisional { connected, .. } | State::Up(connected) => connected.lists.ask_anew(),
             State::Left(_) | State::Rumoured { .. } => {}
         }
+    }
+
+    /// The standing of a peer in the table.
+    pub(super) fn standing(&self, now: Instant, id: &PeerId, peer: &Peer) -> Standing {
+        if self.is_named_by_user(id) || peer.holds_network_key {
+            Standing::Trusted
+        } else if peer.met.is_none() {
+            Standing::Rumoured
+        } else if peer.connected_in_all(now) >= ACQUAINTED_AFTER {
+            Standing::Acquainted
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// Whether this node knows the peer only by a key that anybody can make, or not even that.
+    pub(super) fn is_stranger(&self, now: Instant, id: &PeerId) -> bool {
+        self.peers.get(id).is_none_or(|peer| self.standing(now, id, peer) <= Standing::Stranger)
+    }
+
+    /// Whether the user named the peer's id, in the allow list or with `--connect`.
+    pub(super) fn is_named_by_user(&self, id: &PeerId) -> bool {
+        let is_allowed = self.config.access.allow.as_ref().is_some_and(|allow| allow.contains(id));
+        is_allowed || self.bootstraps.is_pinned(id)
     }
 }

@@ -19,6 +19,7 @@ impl Mesh {
             return;
         }
         self.peers.check_limits();
+        self.accounts.check_limits();
         self.dialing.check_limits(self.peers.limit() + self.bootstraps.len());
         if self.peers.len() > PEERS_CHECKED_MAX {
             return;
@@ -113,11 +114,11 @@ impl Mesh {
         debug_assert!(is_needed, "{timer:?} is set for nothing");
     }
 
-    /// This node does not dial itself, or a peer that left.
+    /// This node does not dial itself, or a peer that left, unless a member lists it as connected.
     fn may_be_dialled(&self, target: Target) -> bool {
         match target {
             Target::Peer(id) => {
-                let has_left = |peer: &Peer| matches!(peer.state, State::Left(_));
+                let has_left = |peer: &Peer| matches!(peer.state, State::Left(gone) if gone.rounds_left == 0);
                 id != self.id && !self.peers.get(&id).is_some_and(has_left)
             }
             Target::Bootstrap(index) => index < self.bootstraps.len(),

@@ -33,11 +33,10 @@ const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
-    /// forming mesh is busy enough.
+    /// A peer has connected. Heartbeats begin once membership has settled, or after an interval.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.config.heartbeat * 2);
+            let first = self.slot_before(now + self.config.heartbeat);
             self.timers.set(Timer::Heartbeat(id), first);
         }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::backoff;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
@@ -30,6 +31,7 @@ pub struct Mesh {
     pub(super) sessions: SessionTable,
     pub(super) bootstraps: Bootstraps,
     pub(super) dialing: DialQueue,
+    pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
     pub(super) measures: Measures,
     pub(super) timers: Timers,
@@ -47,6 +49,7 @@ impl Mesh {
         let mut mesh = Self {
             bootstraps: Bootstraps::new(&config.connect, now),
             dialing: DialQueue::new(now),
+            accounts: Accounts::default(),
             exchange: Exchange::new(now),
             measures: Measures::new(now),
             peers: PeerTable::new(&id, config.peers_max),

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::dial_queue::Target;
-use super::io::Output;
+use super::io::{Output, SessionUp};
 use super::machine::Mesh;
 use super::peer::{Connected, Gone, Link, Peer, State};
+use super::standing::{ACQUAINTED_AFTER, Standing};
 use super::timer::Timer;
 use crate::event::{DownReason, Event};
 use crate::net::addr::DialAddr;
@@ -46,7 +47,10 @@ impl Mesh {
 
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
-            if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
+            if let Some(peer) = self.peers.remove(&id).filter(|peer| peer.met.is_some()) {
+                if self.config.strict && peer.connected_before < ACQUAINTED_AFTER {
+                    self.peers.pin(id, &peer);
+                }
                 self.output(Output::Persist);
             }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
@@ -70,10 +74,10 @@ impl Mesh {
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
-        peer.addrs.restart_round();
         let shown = (peer.name.clone(), peer.shown_addr());
         peer.met = peer.met.map(|met| met.again(self.wall));
         let was_member = self.peers.disconnect(now, &id, state);
+        self.end_acquaintance(now, id);
         if was_member {
             self.announce();
         }
@@ -86,6 +90,19 @@ impl Mesh {
             self.bootstraps_lost(now, id);
         }
         was_member.then_some(shown)
+    }
+
+    /// A peer is gone. If it is a stranger, this node dials it only where it met it: otherwise a stranger that comes for
+    /// a moment would make this node dial third parties.
+    fn end_acquaintance(&mut self, now: Instant, id: PeerId) {
+        let is_stranger = self.is_stranger(now, &id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if is_stranger {
+            peer.addrs.drop_claims(peer.remote.map(|(addr, _)| addr.ip()));
+        }
+        peer.addrs.restart_round();
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
@@ -114,7 +131,7 @@ impl Mesh {
     /// What is remembered of a peer that is gone from now on.
     pub(super) fn gone(&self, now: Instant, id: PeerId) -> Gone {
         let refusal = self.peers.get(&id).and_then(Peer::refusal);
-        Gone { since: now, forget_at: self.forget_at(now), refusal }
+        Gone { since: now, forget_at: self.forget_at(now), refusal, rounds_left: 0 }
     }
 
     /// Makes a provisional peer a member.
@@ -132,14 +149,22 @@ impl Mesh {
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
-    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least. Returns
-    /// whether there is room.
-    pub(super) fn make_room(&mut self, id: &PeerId) -> bool {
-        if !self.peers.has_room_for(id)
-            && let Some(victim) = self.peers.least_wanted()
-        {
+    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least, but none that
+    /// stands above the newcomer. For a trusted newcomer a connected stranger goes, too. Returns whether there is room.
+    pub(super) fn make_room(&mut self, now: Instant, up: &SessionUp) -> bool {
+        if self.peers.has_room_for(&up.peer) {
+            return true;
+        }
+        let is_trusted = up.holds_network_key || self.is_named_by_user(&up.peer);
+        let newcomer = if is_trusted { Standing::Trusted } else { Standing::Stranger };
+        let standing = |id: &PeerId, peer: &Peer| self.standing(now, id, peer);
+        if let Some(victim) = self.peers.least_wanted(newcomer, standing) {
+            self.forget(victim);
+        } else if is_trusted && let Some(victim) = self.peers.newest_stranger(standing) {
+            self.close_all(&victim, ByeReason::Full);
+            self.down(now, victim, DownReason::Displaced);
             self.forget(victim);
         }
-        self.peers.has_room_for(id)
+        self.peers.has_room_for(&up.peer)
     }
 }

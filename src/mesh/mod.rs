@@ -24,6 +24,7 @@
 //! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
+mod accounts;
 mod address_book;
 mod address_scope;
 mod admission;
@@ -46,15 +47,19 @@ mod membership;
 mod peer;
 mod peer_exchange;
 mod peer_table;
+mod pins;
 mod restore;
 mod rtt;
 mod session_table;
 mod sessions;
 pub mod snapshot;
 mod stall;
+mod standing;
 mod timer;
 
+pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
 pub use dial_queue::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
+pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
@@ -65,3 +70,4 @@ pub use membership::GRACE;
 pub use rtt::RttHistogram;
 pub use session_table::SESSIONS_PER_PEER_MAX;
 pub use stall::STALL_MIN;
+pub use standing::{ACQUAINTED_AFTER, Standing};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::address_book::Addrs;
 use super::backoff::Backoff;
 use super::instances::Instances;
@@ -17,6 +18,8 @@ use crate::wire::ByeReason;
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
 /// node's side.
 const REACHED_BY_MAX: usize = 16;
+/// Accounts that may pay for dials to one rumour. A rumour that several peers tell needs only one that can pay.
+pub(super) const TELLERS_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -27,6 +30,12 @@ pub(super) struct Peer {
     pub(super) instances: Instances,
     /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
+    /// The time for which it was connected in all, in this run and previous ones, without its current connection.
+    pub(super) connected_before: Duration,
+    /// Whether it has proven the network key in this run.
+    pub(super) holds_network_key: bool,
+    /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
+    pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
     /// Pings sent to it and received from it in this run.
     pub(super) pings_sent: u64,
@@ -78,6 +87,9 @@ pub(super) struct Gone {
     pub(super) since: Instant,
     /// It is forgotten when the mesh's connected time reaches this.
     pub(super) forget_at: Duration,
+    /// Rounds through its addresses for which a peer that left is dialled, because a member lists it as connected. It
+    /// stays `Left` until it answers.
+    pub(super) rounds_left: u32,
     /// The reason of its last refusal, if it has not accepted this node since.
     pub(super) refusal: Option<ByeReason>,
 }
@@ -206,6 +218,9 @@ impl Peer {
             remote: None,
             instances: Instances::default(),
             met: None,
+            connected_before: Duration::ZERO,
+            holds_network_key: false,
+            tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,
             pings_received: 0,
@@ -266,9 +281,22 @@ impl Peer {
         let reachable = match &self.state {
             State::Rumoured { .. } | State::Dead(_) => true,
             State::Provisional { connected, .. } | State::Up(connected) => connected.sessions().is_empty(),
-            State::Left(_) => false,
+            State::Left(gone) => gone.rounds_left > 0,
         };
         reachable && !self.addrs.is_empty()
+    }
+
+    /// The time for which it was connected in all, in this run and previous ones.
+    pub(super) fn connected_in_all(&self, now: Instant) -> Duration {
+        let current = self.connected().map(|connected| now.saturating_duration_since(connected.since));
+        self.connected_before + current.unwrap_or_default()
+    }
+
+    /// Another teller names it, which may pay for its dials.
+    pub(super) fn told_by(&mut self, teller: Account) {
+        if self.tellers.len() < TELLERS_MAX && !self.tellers.contains(&teller) {
+            self.tellers.push(teller);
+        }
     }
 
     /// The connected time of the mesh at which it is forgotten, if it is dead or left.
@@ -291,6 +319,7 @@ impl Peer {
     pub(super) fn check_limits(&self) {
         self.addrs.check_limits();
         self.instances.check_limits();
+        debug_assert!(self.tellers.len() <= TELLERS_MAX, "{} tellers", self.tellers.len());
         debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
         debug_assert!(
             self.connected().is_none() || self.reached_by.is_empty(),

@@ -7,12 +7,13 @@
 //! - All other nodes compare digests of the membership once it has settled, and ask only on a difference. Of
 //!   two nodes that learn of each other like that, the smaller id dials and the other waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::address_scope;
-use super::dial_queue::Target;
+use super::dial_queue::{RUMOUR_FAILURES_MAX, Target};
 use super::io::{Output, Report, SessionId};
 use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
 use super::machine::{Mesh, millis};
@@ -29,8 +30,11 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// mesh that forms on a starved machine seems to settle many times; telling all peers each time would send more
 /// messages than everything else together.
 const TOLD_AT_ONCE_MAX: usize = 8;
-/// Membership that keeps changing counts as settled after this long.
-const SETTLE_MAX: Duration = Duration::from_secs(15);
+/// Membership that keeps changing counts as settled after this long, so that peers that come and go do not keep the
+/// others from finding each other.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// A peer that keeps reporting others does not delay [`Mesh::is_settled`] for longer.
+const FOUND_MAX: Duration = Duration::from_secs(15);
 /// A difference of digests that lasts this long is real: both sides had time to settle.
 const DIGEST_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two checks of a difference that a request for a list has not removed.
@@ -45,6 +49,15 @@ const RECENT: Duration = Duration::from_secs(10 * 60);
 const JOINING: Duration = Duration::from_secs(2);
 /// A departure reaches all members within this time; a later listing means that the peer is back.
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
+
+/// The sender of a list.
+struct Teller {
+    /// It pays for dials to the rumours in the list.
+    account: Account,
+    remote: SocketAddr,
+    /// With `strict`, the owners of all addresses.
+    owners: BTreeMap<DialAddr, Vec<PeerId>>,
+}
 
 impl Mesh {
     /// A session with a peer came up: this node asks for its list if it joins through this peer, or if the two
@@ -114,7 +127,12 @@ impl Mesh {
             }
         }
         let connected: Vec<PeerId> = records.iter().filter(|r| r.connected).map(|r| r.id).collect();
-        let news = records.into_iter().filter_map(|record| self.learn(now, remote, record, why)).count();
+        let teller = Teller {
+            account: self.account_of(now, from, remote),
+            remote,
+            owners: if self.config.strict { self.peers.owners() } else { BTreeMap::new() },
+        };
+        let news = records.into_iter().filter_map(|record| self.learn(now, &teller, record, why)).count();
         for id in connected {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.reported(from);
@@ -126,6 +144,11 @@ impl Mesh {
             }
             self.report(Report::ListNews { from, news });
         }
+    }
+
+    /// The account that pays for the lists of a connected peer.
+    fn account_of(&self, now: Instant, from: PeerId, remote: SocketAddr) -> Account {
+        if self.is_stranger(now, &from) { Account::machine(remote.ip()) } else { Account::Peer(from) }
     }
 
     /// Checks later whether a connected peer's digest still differs from this node's.
@@ -198,12 +221,18 @@ impl Mesh {
             self.membership_changed(now);
             return;
         }
+        let is_restless = now >= since + SETTLE_MAX;
         self.exchange.unsettled_since = None;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
             self.compare_digests(now, id);
+        }
+        if is_restless {
+            // The next change may come before `DIGEST_PATIENCE` is over, so a difference is not waited for.
+            let ids = self.rng.choose_multiple(connected.clone(), connected.len());
+            ids.into_iter().for_each(|id| self.check_digest(now, id));
         }
         // A peer with a smaller id sends heartbeats to this node, and does the same.
         let led: Vec<PeerId> = connected.into_iter().filter(|id| self.leads(id)).collect();
@@ -224,7 +253,7 @@ impl Mesh {
             && !connected().any(|connected| connected.lists.is_answer_due(now))
             && !self.peers.iter().any(is_untried);
         let is_old =
-            || connected().any(|connected| now.saturating_duration_since(connected.since) >= SETTLE_MAX);
+            || connected().any(|connected| now.saturating_duration_since(connected.since) >= FOUND_MAX);
         let is_lost = |(_, peer): (_, &Peer)| matches!(peer.state, State::Dead(_));
         let is_found = self.peers.members() > 0 || self.is_joined() && !self.peers.iter().any(is_lost);
         is_found && (is_calm || is_old())
@@ -274,7 +303,7 @@ impl Mesh {
     fn learn(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        teller: &Teller,
         record: PeerRecord,
         why: ExchangeReason,
     ) -> Option<()> {
@@ -283,20 +312,24 @@ impl Mesh {
             return None;
         }
         let is_unknown = self.peers.get(&id).is_none();
-        let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(remote, addr));
-        if !self.hear_of_listed(now, id, addrs, connected) {
+        // With `strict`, an address that belongs to another peer is not dialled.
+        let is_free = |addr: &DialAddr| teller.owners.get(addr).is_none_or(|owners| owners.contains(&id));
+        let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
+        if is_unknown && !self.peers.has_room_for(&id) {
+            let surplus = self.peers.surplus_rumour(&teller.account)?;
+            self.forget(surplus);
+        }
+        if !self.hear_of_listed(now, id, addrs.filter(is_free), connected) {
             return None;
         }
+        self.peers.told_by(id, &teller.account);
         let wait = self.wait_before_dial(id, connected, why);
         let peer = self.peers.get_mut(&id)?;
         match &peer.state {
             State::Rumoured { .. } if is_unknown => {}
             State::Dead(_) if connected => peer.backoff.reset(),
-            State::Rumoured { .. }
-            | State::Provisional { .. }
-            | State::Up(_)
-            | State::Dead(_)
-            | State::Left(_) => {
+            State::Left(_) => peer.backoff.reset(),
+            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) | State::Dead(_) => {
                 return None;
             }
         }
@@ -314,14 +347,16 @@ impl Mesh {
         connected: bool,
     ) -> bool {
         if let Some(peer) = self.peers.get_mut(&id)
-            && let State::Left(gone) = peer.state
+            && let State::Left(gone) = &mut peer.state
         {
             let returned = connected && now.saturating_duration_since(gone.since) > LEFT_QUIET;
             if !returned {
                 return false;
             }
-            peer.state = State::Dead(gone);
-            self.output(Output::Persist);
+            if gone.rounds_left > 0 {
+                return false;
+            }
+            gone.rounds_left = RUMOUR_FAILURES_MAX;
         }
         self.hear_of(now, id, addrs)
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::address_scope;
-use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
+use super::dial_queue::{REFUSED_WAIT, Target};
 use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, millis};
@@ -21,14 +21,19 @@ use crate::wire::ByeReason;
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
         let (target, dialled) = match self.dialing.finished(up.session) {
-            Some(DialOutcome::Cancelled) => {
+            Some(dial) if dial.cancelled => {
+                self.accounts.give_back(&dial.payers);
                 // The goodbye is already on its way. Messages that the peer sends before it reads the
                 // goodbye still count.
                 let session = Session { peer: up.peer, remote: up.remote, closing: true };
                 self.sessions.insert(up.session, session);
                 return self.start_queued_dials(now);
             }
-            Some(DialOutcome::Reached(target, addr)) => (Some(target), Some(addr)),
+            Some(dial) => {
+                self.accounts.give_back(&dial.payers);
+                self.dialing.note_handshake(up.handshake_delay);
+                (Some(dial.target), Some(dial.addr))
+            }
             None => (None, None),
         };
         if self.leaving {
@@ -38,7 +43,7 @@ impl Mesh {
         } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
             self.refuse(up.session, reason);
             self.retry_refused(now, target);
-        } else if !self.make_room(&up.peer) {
+        } else if !self.make_room(now, &up) {
             self.report(Report::TableFull { peer: up.peer });
             self.refuse(up.session, ByeReason::Full);
             self.retry_refused(now, target);
@@ -125,9 +130,10 @@ impl Mesh {
 
     /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
     fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
-        let SessionUp { session, peer: id, ref hello, remote } = *up;
+        let SessionUp { session, peer: id, ref hello, remote, .. } = *up;
         let peer = self.peers.get_or_insert(now, id);
         let was_known = peer.met.is_some();
+        peer.holds_network_key = up.holds_network_key;
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
@@ -136,9 +142,9 @@ impl Mesh {
         peer.wrong_id_reported = false;
         let mut source = remote;
         source.set_port(hello.listen_port);
-        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        let origin = (!session.is_dialled()).then_some(DialAddr::Socket(source));
         let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
-        peer.addrs.claim(said.chain(from));
+        peer.addrs.claim(said, origin.as_ref());
         was_known
     }
 

@@ -14,7 +14,7 @@ use toml::Spanned;
 use crate::config::{ConfigError, check_name};
 use crate::limits::ADDRS_MAX;
 use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
-use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
+use crate::mesh::{ACQUAINTED_AFTER, KnownAddr, KnownPeer, UnixTime};
 use crate::net::addr::{DialAddr, DialAddrError};
 use crate::store::files::{Directory, FileRequirement, PRIVATE, ReadError};
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
@@ -237,6 +237,9 @@ struct PeerEntry {
     last_seen: Time,
     left: bool,
     /// Whole seconds of connected time.
+    /// A file without it comes from a version that did not count: its peers count as acquainted.
+    #[serde(default = "acquainted")]
+    connected_s: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     missed_s: u64,
     #[serde(default, rename = "address")]
@@ -249,6 +252,12 @@ struct AddrEntry {
     addr: Addr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_success: Option<Time>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    origin: bool,
+}
+
+fn acquainted() -> u64 {
+    ACQUAINTED_AFTER.as_secs()
 }
 
 // serde passes a reference.
@@ -361,8 +370,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
         if entry.addrs.len() > ADDRS_READ_MAX {
             return Err(damaged(at, KnownPeersProblem::Addrs));
         }
-        let known = |AddrEntry { addr, last_success }: AddrEntry| KnownAddr {
+        let known = |AddrEntry { addr, last_success, origin }: AddrEntry| KnownAddr {
             addr: addr.0,
+            is_origin: origin,
             last_success: last_success.map(|time| time.0),
         };
         peers.push(KnownPeer {
@@ -371,6 +381,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
             first_seen: entry.first_seen.0,
             last_seen: entry.last_seen.0,
             left: entry.left,
+            connected: Duration::from_secs(entry.connected_s),
             missed: Duration::from_secs(entry.missed_s),
             addrs: entry.addrs.into_iter().map(known).collect(),
         });
@@ -385,6 +396,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
         first_seen: Time(peer.first_seen),
         last_seen: Time(peer.last_seen),
         left: peer.left,
+        connected_s: peer.connected.as_secs(),
         missed_s: peer.missed.as_secs(),
         addrs: peer
             .addrs
@@ -392,6 +404,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
             .map(|known| AddrEntry {
                 addr: Addr(known.addr.clone()),
                 last_success: known.last_success.map(Time),
+                origin: known.is_origin,
             })
             .collect(),
     };
@@ -412,10 +425,15 @@ mod tests {
             first_seen: UnixTime(1_769_860_800),
             last_seen: UnixTime(1_769_947_200),
             left: n.is_multiple_of(2),
+            connected: Duration::from_secs(100),
             missed: Duration::from_secs(u64::from(n) - 1),
             addrs: vec![
-                KnownAddr { addr: "127.0.0.1:8080".parse().unwrap(), last_success: Some(UnixTime(1)) },
-                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None },
+                KnownAddr {
+                    addr: "127.0.0.1:8080".parse().unwrap(),
+                    last_success: Some(UnixTime(1)),
+                    is_origin: false,
+                },
+                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None, is_origin: true },
             ],
         }
     }
@@ -455,6 +473,7 @@ name = \"bob\"
 first_seen = \"2026-01-31T12:00:00Z\"
 last_seen = \"2026-02-01T12:00:00Z\"
 left = false
+connected_s = 100
 
 [[peer.address]]
 addr = \"127.0.0.1:8080\"
@@ -462,6 +481,7 @@ last_success = \"1970-01-01T00:00:01Z\"
 
 [[peer.address]]
 addr = \"node.example:1\"
+origin = true
 "
             )
         );
@@ -599,6 +619,7 @@ addr = \"node.example:1\"
             KnownAddr {
                 addr: format!("{}.example:65535", ["a"; 8].map(|c| c.repeat(29)).join(".")).parse().unwrap(),
                 last_success: Some(UnixTime(1)),
+                is_origin: false,
             };
             ADDRS_MAX + 1
         ];
