@@ -13,10 +13,8 @@ SECONDS ?= 60
 BENCH_PROFILE ?= bench
 export QUICK ONLY MARKDOWN BUILD PROGRAM
 
-# The static program: Rust's name of its target; MINIMAL=1 builds a smaller one.
+# The static program: Rust's name of its target.
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-MINIMAL ?=
-MINIMAL_OPT_LEVEL ?= s
 
 BINARY := p2p-gossip
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
@@ -35,7 +33,7 @@ CARGO_HOME ?= $(HOME)/.cargo
 REMAP_PATHS = --remap-path-prefix=$(CURDIR)=/p2p-gossip --remap-path-prefix=$(CARGO_HOME)=/cargo \
 	--remap-path-prefix=$(abspath $(CARGO_TARGET_DIR))=/target
 STATIC_DIR = $(CARGO_TARGET_DIR)/static
-STATIC = $(STATIC_DIR)/$(BINARY)$(if $(MINIMAL),-minimal)
+STATIC = $(STATIC_DIR)/$(BINARY)
 # An empty root directory has no /dev/urandom, so packages must ask the kernel for random numbers.
 STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
 
@@ -50,9 +48,9 @@ build: tools ## build the program for use: target/release/p2p-gossip
 
 # With an explicit target cargo does not apply the flags to build scripts and macros. The C library is glibc, unless
 # STATIC_TARGET names another one: x86_64-unknown-linux-musl, if rustup has installed it.
-static: tools ## build a program that needs no other file: make static [MINIMAL=1] [STATIC_TARGET=…]
-	$(if $(MINIMAL),CARGO_PROFILE_RELEASE_OPT_LEVEL=$(MINIMAL_OPT_LEVEL) )RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
-		--target '$(STATIC_TARGET)' --target-dir '$(STATIC_DIR)' $(if $(MINIMAL),--no-default-features)
+static: tools ## build a program that needs no other file: make static [STATIC_TARGET=…]
+	RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
+		--target '$(STATIC_TARGET)' --target-dir '$(STATIC_DIR)'
 	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
 
 test-static: static ## run the static program in directories without other files; needs root
@@ -75,7 +73,6 @@ test-hosts: tools ## run several hosts on a network of two subnets and a NAT; ne
 check: tools ## check format, lints, documentation and the rules of the design
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --no-default-features --bin $(BINARY) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	@CARGO='$(CARGO)' tests/checks/design.sh
 

@@ -286,7 +286,7 @@ pub enum ConfigError {
     #[error("the name has {0} bytes; at most {NAME_BYTES_MAX} are allowed")]
     NameLength(usize),
     /// The name has a character that a terminal would act on.
-    #[error("the name contains the control character {0:?}")]
+    #[error("the name contains the control character {0:?}{advice}", advice = character_advice(*.0))]
     NameCharacter(char),
     /// The ping text is too long.
     #[error("the ping text has {0} bytes; at most {PING_TEXT_BYTES_MAX} are allowed")]
@@ -333,6 +333,15 @@ pub enum ConfigError {
         /// How one is written there.
         example: &'static str,
     },
+}
+
+/// Advice for the user on a character of a name, to be appended to the message.
+fn character_advice(c: char) -> &'static str {
+    match c {
+        '\u{200d}' => ", which joins emoji into one; use a single emoji",
+        '\u{200b}'..='\u{200f}' | '\u{2028}'.. => ", which is invisible; leave it out",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub enum DownReason {
     Refused,
     /// This node's lists exclude it now.
     Denied,
+    /// This node's table of peers is full, and a trusted peer needed its place.
+    Displaced,
 }
 
 impl fmt::Display for DownReason {
@@ -148,6 +150,7 @@ impl fmt::Display for DownReason {
             Self::Protocol => "protocol",
             Self::Refused => "refused",
             Self::Denied => "denied",
+            Self::Displaced => "displaced",
         })
     }
 }

@@ -3,6 +3,7 @@
 
 pub use crate::config::check_name;
 pub use crate::trust::pin::{Expected, PIN_DIGITS_MIN};
+pub use crate::trust::secret_text::{is_key_text, is_secret_name};
 
 /// Defaults, limits and intervals.
 pub mod limits {
@@ -110,7 +111,7 @@ pub mod sample {
         Event::Message { peer, name: name.to_owned(), addr, text: text.to_owned() }
     }
 
-    /// A peer without a name, which claimed the address and was never seen.
+    /// An acquainted peer without a name, which claimed the address.
     #[must_use]
     pub fn known_peer(id: PeerId, addr: DialAddr) -> KnownPeer {
         KnownPeer {
@@ -119,8 +120,9 @@ pub mod sample {
             first_seen: UnixTime(0),
             last_seen: UnixTime(0),
             left: false,
+            connected: Duration::from_secs(3600),
             missed: Duration::ZERO,
-            addrs: vec![KnownAddr { addr, last_success: None }],
+            addrs: vec![KnownAddr { addr, last_success: None, is_origin: false }],
         }
     }
 }

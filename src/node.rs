@@ -145,7 +145,7 @@ pub enum StartError {
 /// The addresses that the node sends to peers: the user's, then the address on which it listens, if that is a
 /// single one.
 fn advertised(config: &Config, source: Option<LocalIp>, port: u16) -> Vec<DialAddr> {
-    let listening = source.map(|ip| DialAddr::Socket(ip.with_port(port)));
+    let listening = source.map(|ip| ip.dial_addr(port));
     let mut addrs = config.advertise.clone();
     addrs.extend(listening.filter(|addr| !config.advertise.contains(addr)));
     addrs.truncate(ADDRS_MAX);

@@ -1,5 +1,7 @@
 //! The addresses of one peer, ordered by how well each is known.
 
+use std::net::IpAddr;
+
 use super::io::UnixTime;
 use super::known_peer::KnownAddr;
 use crate::limits::ADDRS_MAX;
@@ -33,6 +35,29 @@ struct Entry {
     addr: DialAddr,
     /// The last time at which the peer was reached there, in this run or a previous one.
     last_success: Option<UnixTime>,
+    /// Whether the peer connected from this IP address and said that it listens at this port.
+    is_origin: bool,
+}
+
+impl Entry {
+    fn known(&self) -> KnownAddr {
+        let Self { addr, last_success, is_origin, .. } = self;
+        KnownAddr { addr: addr.clone(), last_success: *last_success, is_origin: *is_origin }
+    }
+
+    fn is_owned(&self) -> bool {
+        (self.last_success.is_some() || self.is_origin) && self.source < Source::Rumoured
+    }
+
+    /// Whether the peer was reached there, or the address is of the machine that it came from.
+    fn is_at_own_machine(&self, from: Option<IpAddr>) -> bool {
+        let ip = match &self.addr {
+            DialAddr::Socket(addr) => Some(addr.ip().to_canonical()),
+            DialAddr::LinkLocal { ip, .. } => Some((*ip).into()),
+            DialAddr::Name { .. } => None,
+        };
+        self.last_success.is_some() || ip.is_some() && ip == from.map(|from| from.to_canonical())
+    }
 }
 
 impl Addrs {
@@ -63,9 +88,9 @@ impl Addrs {
     pub(super) fn restore(&mut self, known: Vec<KnownAddr>) {
         let (proven, said): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.last_success.is_some());
-        for KnownAddr { addr, last_success } in proven.into_iter().chain(said) {
+        for KnownAddr { addr, last_success, is_origin } in proven.into_iter().chain(said) {
             if addr.is_dialable() {
-                self.insert(Source::Remembered, addr, last_success);
+                self.insert(Entry { source: Source::Remembered, addr, last_success, is_origin });
             }
         }
     }
@@ -73,8 +98,23 @@ impl Addrs {
     /// The addresses to store: all but rumours.
     pub(super) fn known(&self) -> Vec<KnownAddr> {
         let is_rumour = |entry: &&Entry| entry.source == Source::Rumoured && entry.last_success.is_none();
-        let known = self.entries.iter().filter(|entry| !is_rumour(entry));
-        known.map(|e| KnownAddr { addr: e.addr.clone(), last_success: e.last_success }).collect()
+        self.entries.iter().filter(|entry| !is_rumour(entry)).map(Entry::known).collect()
+    }
+
+    /// The addresses of a stranger to store: those where it was reached, and those of the machine that it came from.
+    pub(super) fn known_of_stranger(&self, from: Option<IpAddr>) -> Vec<KnownAddr> {
+        self.entries.iter().filter(|entry| entry.is_at_own_machine(from)).map(Entry::known).collect()
+    }
+
+    /// A stranger is gone. The addresses that it only claimed may be those of a third party, so they are dropped, unless
+    /// it came from there.
+    pub(super) fn drop_claims(&mut self, from: Option<IpAddr>) {
+        self.entries.retain(|entry| entry.is_at_own_machine(from));
+    }
+
+    /// Whether this node has reached the peer at any of these addresses.
+    pub(super) fn has_success(&self) -> bool {
+        self.entries.iter().any(|entry| entry.last_success.is_some())
     }
 
     /// Whether a handshake with the peer was completed at this address.
@@ -82,11 +122,26 @@ impl Addrs {
         self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
     }
 
-    /// Whether the peer was reached at this address in this run or a previous one, and no other peer has
-    /// answered there since.
+    /// Whether the address belongs to the peer: it was reached there or came from there, in this run or a previous one,
+    /// and no other peer has answered there since.
+    pub(super) fn owns(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|entry| entry.is_owned() && entry.addr == *addr)
+    }
+
+    /// Whether this node has reached the peer at this address, and no other peer has answered there since.
     pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
         let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;
         self.entries.iter().any(|entry| was(entry) && entry.addr == *addr)
+    }
+
+    /// The addresses that belong to the peer.
+    pub(super) fn owned(&self) -> impl Iterator<Item = &DialAddr> {
+        self.entries.iter().filter(|entry| entry.is_owned()).map(|entry| &entry.addr)
+    }
+
+    /// Whether only other peers list this address.
+    pub(super) fn is_rumour(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|entry| entry.source == Source::Rumoured && entry.addr == *addr)
     }
 
     /// The address for the next dial. A round goes through all addresses that the peer proved or claimed, and one
@@ -127,16 +182,17 @@ impl Addrs {
     /// A handshake was completed there.
     pub(super) fn prove(&mut self, addr: DialAddr, at: UnixTime) {
         self.remove(&addr);
-        self.entries.insert(0, Entry { source: Source::Proven, addr, last_success: Some(at) });
+        let entry = Entry { source: Source::Proven, addr, last_success: Some(at), is_origin: false };
+        self.entries.insert(0, entry);
         self.trim();
     }
 
     /// Replaces the peer's earlier claims with new ones, best first. The oldest proven addresses make room for
-    /// them.
-    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>) {
+    /// them. `origin` is the IP address that it connected from, with the port at which it says that it listens.
+    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>, origin: Option<&DialAddr>) {
         self.entries.retain(|entry| entry.source != Source::Claimed);
         let mut said: Vec<DialAddr> = Vec::new();
-        for addr in addrs {
+        for addr in addrs.into_iter().chain(origin.cloned()) {
             if addr.is_dialable() && !said.contains(&addr) {
                 said.push(addr);
             }
@@ -150,7 +206,8 @@ impl Addrs {
             }
         }
         for addr in said {
-            self.insert(Source::Claimed, addr, None);
+            let is_origin = origin == Some(&addr);
+            self.insert(Entry { source: Source::Claimed, addr, last_success: None, is_origin });
         }
     }
 
@@ -160,7 +217,7 @@ impl Addrs {
         if !addr.is_dialable() || self.contains(&addr) {
             return;
         }
-        let rumour = Entry { source: Source::Rumoured, addr, last_success: None };
+        let rumour = Entry { source: Source::Rumoured, addr, last_success: None, is_origin: false };
         self.entries.insert(self.trusted(), rumour);
         self.trim();
     }
@@ -191,17 +248,21 @@ impl Addrs {
         self.entries.partition_point(|entry| entry.source == Source::Proven)
     }
 
-    fn insert(&mut self, source: Source, addr: DialAddr, last_success: Option<UnixTime>) {
-        let mut entry = Entry { source, addr, last_success };
+    fn insert(&mut self, mut entry: Entry) {
         if let Some(at) = self.entries.iter().position(|known| known.addr == entry.addr) {
-            if self.entries[at].source <= source {
+            if self.entries[at].source <= entry.source {
                 return;
             }
             entry.last_success = self.entries.remove(at).last_success;
         }
-        let at = self.entries.partition_point(|known| known.source <= source);
+        let at = self.entries.partition_point(|known| known.source <= entry.source);
         self.entries.insert(at, entry);
         self.trim();
+    }
+
+    pub(super) fn check_limits(&self) {
+        let (all, trusted) = (self.entries.len(), self.trusted());
+        debug_assert!(trusted <= ADDRS_MAX && all <= ADDRS_MAX + 1, "{trusted} of {all} addresses");
     }
 
     fn trim(&mut self) {
@@ -232,7 +293,7 @@ mod tests {
     #[test]
     fn rumour_never_displaces_a_better_source() {
         let mut addrs = Addrs::default();
-        addrs.claim([addr(2), addr(3)]);
+        addrs.claim([addr(2), addr(3)], None);
         addrs.prove(addr(1), AT);
         for n in 10..20 {
             addrs.rumour(addr(n));
@@ -254,8 +315,8 @@ mod tests {
     #[test]
     fn new_claim_replaces_the_old_claim() {
         let mut addrs = Addrs::default();
-        addrs.claim([addr(1), addr(2)]);
-        addrs.claim([addr(2), addr(3)]);
+        addrs.claim([addr(1), addr(2)], None);
+        addrs.claim([addr(2), addr(3)], None);
         assert_eq!(all(&addrs), [addr(2), addr(3)]);
     }
 
@@ -263,7 +324,7 @@ mod tests {
     fn dials_try_all_addresses_in_turn() {
         let mut addrs = Addrs::default();
         assert_eq!(addrs.next_to_dial(), None);
-        addrs.claim([addr(1), addr(2)]);
+        addrs.claim([addr(1), addr(2)], None);
         assert_eq!(addrs.next_to_dial(), Some(addr(1)));
         assert!(!addrs.round_complete());
         assert_eq!(addrs.next_to_dial(), Some(addr(2)));
@@ -296,10 +357,10 @@ mod tests {
     fn old_successes_leave_room_for_new_claims() {
         let mut addrs = Addrs::default();
         (1..=4).for_each(|n| addrs.prove(addr(n), AT));
-        addrs.claim([addr(1), addr(9)]);
+        addrs.claim([addr(1), addr(9)], None);
         assert_eq!(all(&addrs), [addr(4), addr(3), addr(1), addr(9)]);
         // More than there is room for: the latest success stays, the last said does not.
-        addrs.claim((10..20).map(addr));
+        addrs.claim((10..20).map(addr), None);
         assert_eq!(all(&addrs), [addr(4), addr(10), addr(11), addr(12)]);
     }
 
@@ -308,7 +369,7 @@ mod tests {
         let mut addrs = Addrs::default();
         let name: DialAddr = "node.example:8080".parse().unwrap();
         addrs.rumour(name.clone());
-        addrs.claim([addr(1), name.clone()]);
+        addrs.claim([addr(1), name.clone()], None);
         assert_eq!(all(&addrs), [addr(1), name.clone()]);
         addrs.prove(name.clone(), AT);
         assert_eq!(addrs.next_to_dial(), Some(name));
@@ -318,15 +379,18 @@ mod tests {
     fn undialable_addresses_are_not_stored() {
         let mut addrs = Addrs::default();
         addrs.rumour(DialAddr::Socket(([0, 0, 0, 0], 8080).into()));
-        addrs.claim([([224, 0, 0, 1], 8080), ([127, 0, 0, 1], 0)].map(|a| DialAddr::Socket(a.into())));
+        addrs.claim([([224, 0, 0, 1], 8080), ([127, 0, 0, 1], 0)].map(|a| DialAddr::Socket(a.into())), None);
         assert!(addrs.is_empty());
     }
 
     #[test]
     fn restored_addresses_keep_their_order_and_are_not_passed_on() {
         let mut addrs = Addrs::default();
-        let known =
-            |n, success: Option<u64>| KnownAddr { addr: addr(n), last_success: success.map(UnixTime) };
+        let known = |n, success: Option<u64>| KnownAddr {
+            addr: addr(n),
+            last_success: success.map(UnixTime),
+            is_origin: false,
+        };
         // The clock was wrong when the peer was reached at the first of them.
         addrs.restore(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
         assert_eq!(all(&addrs), [3, 2, 1, 4].map(addr));
@@ -334,7 +398,7 @@ mod tests {
         assert!(addrs.was_proven(&addr(3)) && !addrs.is_proven(&addr(3)) && !addrs.was_proven(&addr(1)));
         assert_eq!(addrs.known()[..2], [known(3, Some(9)), known(2, Some(5_000))]);
         // What the peer says now comes first; a success stays known.
-        addrs.claim([addr(2), addr(9)]);
+        addrs.claim([addr(2), addr(9)], None);
         assert_eq!(all(&addrs), [2, 9, 3, 1].map(addr));
         assert_eq!(first_hand(&addrs), [2, 9].map(addr));
         assert_eq!(addrs.known()[0], known(2, Some(5_000)));

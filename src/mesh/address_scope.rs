@@ -4,8 +4,10 @@
 //!   this machine only. Otherwise a stranger could point this node at services on its own machine.
 //! - A link-local address has a meaning on one link. This node sends it to, and accepts it from, peers that it
 //!   reaches over that link. The scope of an accepted address is that of the session.
+//! - A private address has a meaning in one network. This node accepts it from peers that it reaches at a private address
+//!   only. Otherwise a stranger could point this node at machines in its own network.
 
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use crate::net::addr::{DialAddr, is_link_local, scope_of};
 
@@ -18,7 +20,8 @@ pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr>
         }
         other => other,
     };
-    let means_something = is_local(remote) || !addr.is_loopback();
+    let is_foreign = addr.socket().is_some_and(|addr| is_private(addr.ip()) && !is_near(remote));
+    let means_something = (is_local(remote) || !addr.is_loopback()) && !is_foreign;
     (means_something && addr.is_dialable()).then_some(addr)
 }
 
@@ -27,6 +30,23 @@ pub(super) fn can_be_told_to(remote: SocketAddr, addr: &DialAddr) -> bool {
     match addr.socket().filter(is_link_local) {
         Some(addr) => is_link_local(&remote) && scope_of(&addr) == scope_of(&remote),
         None => is_local(remote) || !addr.is_loopback(),
+    }
+}
+
+/// Whether the other end is on this machine, or in a network of this node.
+fn is_near(remote: SocketAddr) -> bool {
+    is_local(remote) || is_private(remote.ip())
+}
+
+/// Whether the address has a meaning in one network only: private (RFC 1918, RFC 4193), link-local (RFC 3927, RFC 4291),
+/// or shared behind a provider's address translation (RFC 6598).
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_private() || v4.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -66,6 +86,21 @@ mod tests {
             assert!(!tells(elsewhere, "[fe80::1%7]:1"));
         }
         assert!(tells("[fe80::9%7]:9", "[fe80::1%7]:1") && !tells("[fe80::9%4]:9", "[fe80::1%7]:1"));
+    }
+
+    #[test]
+    fn private_addresses_are_accepted_from_private_addresses_only() {
+        for addr in
+            ["10.0.0.1:1", "172.16.9.9:1", "192.168.1.1:22", "169.254.1.1:1", "100.64.0.1:1", "[fd00::1]:1"]
+        {
+            for near in ["10.9.9.9:9", "192.168.7.7:9", "127.0.0.1:9", "[fe80::9%4]:9", "[fd00::9]:9"] {
+                assert!(told(near, addr).is_some(), "{addr} told by {near}");
+            }
+            for far in ["192.0.2.1:9", "[2001:db8::9]:9"] {
+                assert_eq!(told(far, addr), None, "{addr} told by {far}");
+            }
+        }
+        assert!(told("192.0.2.1:9", "100.128.0.1:1").is_some());
     }
 
     #[test]

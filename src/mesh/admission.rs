@@ -1,17 +1,20 @@
-//! Which peers are admitted: the lists of the user, and with `strict` the addresses of known peers.
+//! Which peers are admitted: the lists of the user, with `strict` the addresses of known peers, and which process may
+//! use a key.
 
 use std::time::{Duration, Instant};
 
 use super::dial_queue::Target;
+use super::instances::Process;
 use super::io::{Report, SessionUp};
 use super::machine::{Mesh, millis};
-use super::peer::{SeenTimes, State};
+use super::peer::{Peer, SeenTimes, State};
+use super::standing::{ACQUAINTED_AFTER, Standing};
 use super::timer::Timer;
 use crate::event::DownReason;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
-use crate::wire::ByeReason;
+use crate::wire::{ByeReason, Message, Notice};
 
 impl Mesh {
     /// Whether an authenticated peer is admitted.
@@ -24,19 +27,21 @@ impl Mesh {
         up: &SessionUp,
         dialled: Option<&DialAddr>,
     ) -> Result<(), ByeReason> {
-        let SessionUp { session, peer, ref hello, remote } = *up;
+        let SessionUp { session, peer, ref hello, remote, .. } = *up;
         if let Err(why) = self.config.access.check(&peer) {
             self.report(Report::NotAdmitted { peer, addr: remote.into(), why });
             return Err(ByeReason::NotAdmitted);
         }
-        if self.config.strict && !self.dialing.is_pinned(&peer) {
+        if self.config.strict && !self.bootstraps.is_pinned(&peer) {
             let mut at = remote;
             if !session.is_dialled() {
                 at.set_port(hello.listen_port);
             }
             let at = DialAddr::Socket(at);
             for addr in dialled.into_iter().chain([&at]) {
-                if let Some(owner) = self.owner_of(addr, &peer) {
+                if let Some(owner) = self.peers.owner_of(addr, &peer)
+                    && !(dialled.is_none() && self.is_shared(addr, &owner))
+                {
                     self.tell_wrong_id(addr, owner, peer, true);
                     return Err(ByeReason::AddressTaken);
                 }
@@ -45,12 +50,11 @@ impl Mesh {
         Ok(())
     }
 
-    /// The peer that was met at this address, unless the other one was met there, too.
-    pub(super) fn owner_of(&self, addr: &DialAddr, other: &PeerId) -> Option<PeerId> {
-        if self.peers.get(other).is_some_and(|peer| peer.addrs.was_proven(addr)) {
-            return None;
-        }
-        self.peers.iter().find(|(_, peer)| peer.addrs.was_proven(addr)).map(|(id, _)| *id)
+    /// Whether several peers come from this address: its owner is connected, and this node has never reached it there.
+    /// Behind a router that translates addresses, all peers of a site come from one.
+    fn is_shared(&self, addr: &DialAddr, owner: &PeerId) -> bool {
+        let is_unreached = |peer: &Peer| peer.connected().is_some() && !peer.addrs.was_proven(addr);
+        self.peers.get(owner).is_some_and(is_unreached)
     }
 
     /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.
@@ -70,14 +74,72 @@ impl Mesh {
         }
     }
 
+    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
+    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
+    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
+    /// process may come after that of its successor.
+    pub(super) fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let timeout = self.config.timeout;
+        let Some(peer) = self.peers.get_mut(&up.peer) else {
+            return true;
+        };
+        let is_connected = peer.connected().is_some();
+        match peer.instances.judge(now, up.hello.instance, is_connected, timeout) {
+            Process::Same => true,
+            Process::Restarted => {
+                // The user restarted the process: that is no failure.
+                peer.backoff.reset();
+                if is_connected {
+                    self.close_all(&up.peer, ByeReason::Replaced);
+                    self.down(now, up.peer, DownReason::Restarted);
+                }
+                true
+            }
+            Process::Late => {
+                self.refuse(up.session, ByeReason::Replaced);
+                false
+            }
+            Process::Clone { is_news } => {
+                if is_news {
+                    self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
+                    self.send(&up.peer, Message::Notice(Notice::KeyInUse(up.remote)));
+                }
+                self.refuse(up.session, ByeReason::Cloned);
+                false
+            }
+        }
+    }
+
+    /// This node's own key answered: this node dialled itself, or another process uses its key.
+    pub(super) fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
+        if up.hello.instance == self.instance {
+            self.refuse(up.session, ByeReason::OwnAddress);
+            if let Some(Target::Bootstrap(bootstrap)) = target {
+                let bootstrap = self.bootstraps.get_mut(bootstrap);
+                bootstrap.is_self = true;
+                let addr = bootstrap.addr.clone();
+                self.report(Report::BootstrapIsSelf { addr });
+            }
+        } else {
+            self.report(Report::OurKeyInUse { addr: up.remote });
+            self.refuse(up.session, ByeReason::Cloned);
+            self.retry_refused(now, target);
+        }
+    }
+
+    /// A peer reports that another process uses this node's key.
+    pub(super) fn received_notice(&mut self, notice: Notice) {
+        let Notice::KeyInUse(addr) = notice;
+        self.report(Report::OurKeyInUse { addr });
+    }
+
     /// The user has changed the lists: sessions with excluded peers end, and peers that are admitted again are dialled.
     pub(super) fn access_changed(&mut self, now: Instant, access: Access) {
         self.config.access = access;
         if self.leaving {
             return;
         }
-        let known: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in known {
+        for id in self.peers.ids() {
             match self.config.access.check(&id) {
                 Err(why) => self.exclude(now, id, why),
                 Ok(()) => self.readmit(now, id),
@@ -98,14 +160,14 @@ impl Mesh {
         };
         let addr = peer.shown_addr();
         match peer.state {
-            State::Rumour { .. } => self.forget(id),
-            State::Connected(_) => {
+            State::Rumoured { .. } => self.forget(id),
+            State::Provisional { .. } | State::Up(_) => {
                 self.report(Report::NotAdmitted { peer: id, addr, why });
                 self.close_all(&id, ByeReason::NotAdmitted);
                 self.down(now, id, DownReason::Denied);
             }
             // Kept, so that it can be met again once it is admitted.
-            State::Dead { .. } | State::Left { .. } => {}
+            State::Dead(_) | State::Left(_) => {}
         }
     }
 
@@ -117,13 +179,37 @@ impl Mesh {
             return;
         };
         match &mut peer.state {
-            State::Dead { .. } => {
+            State::Dead(_) => {
                 peer.backoff.reset();
                 peer.addrs.restart_round();
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
-            State::Connected(connected) => connected.lists.ask_anew(),
-            State::Left { .. } | State::Rumour { .. } => {}
+            State::Provisional { connected, .. } | State::Up(connected) => connected.lists.ask_anew(),
+            State::Left(_) | State::Rumoured { .. } => {}
         }
+    }
+
+    /// The standing of a peer in the table.
+    pub(super) fn standing(&self, now: Instant, id: &PeerId, peer: &Peer) -> Standing {
+        if self.is_named_by_user(id) || peer.holds_network_key {
+            Standing::Trusted
+        } else if peer.met.is_none() {
+            Standing::Rumoured
+        } else if peer.connected_in_all(now) >= ACQUAINTED_AFTER {
+            Standing::Acquainted
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// Whether this node knows the peer only by a key that anybody can make, or not even that.
+    pub(super) fn is_stranger(&self, now: Instant, id: &PeerId) -> bool {
+        self.peers.get(id).is_none_or(|peer| self.standing(now, id, peer) <= Standing::Stranger)
+    }
+
+    /// Whether the user named the peer's id, in the allow list or with `--connect`.
+    pub(super) fn is_named_by_user(&self, id: &PeerId) -> bool {
+        let is_allowed = self.config.access.allow.as_ref().is_some_and(|allow| allow.contains(id));
+        is_allowed || self.bootstraps.is_pinned(id)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::dial_queue::{Dial, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
+use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
+use super::dial_queue::{REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
 use super::io::{DialError, DialSource, Output, Report, SessionId};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
@@ -14,9 +15,13 @@ use crate::trust::pin::Expected;
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
 const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
 
+/// Time for which a stranger is redialled that this node has never reached.
+pub const STRANGER_REDIAL: Duration = Duration::from_secs(60);
+
 impl Mesh {
+    /// Dials all `--connect` addresses.
     pub(super) fn dial_bootstraps(&mut self, now: Instant) {
-        for bootstrap in 0..self.dialing.bootstraps.len() {
+        for bootstrap in 0..self.bootstraps.len() {
             self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
         }
     }
@@ -26,37 +31,38 @@ impl Mesh {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
             return;
         }
-        if self.is_known(target) {
-            self.dialing.ready_known.push_back(target);
-        } else {
-            self.dialing.ready_rumoured.push_back(target);
-        }
+        self.dialing.queue(target, self.is_known(target));
         self.start_queued_dials(now);
     }
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.dialing.pop_ready(self.load.factor()) {
+        while let Some((target, is_known)) = self.next_dial(now) {
             if !self.is_wanted(target) {
                 continue;
-            }
-            if let Err(wait) = self.dialing.starts.take(now) {
-                self.timers.set(Timer::Dial(target), now + wait);
-                return;
             }
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
-            if self.dialing.in_flight.values().any(|dial| dial.addr == addr) {
+            let payers = self.payers(now, target, &addr);
+            if let Err(wait) = self.accounts.pay(now, &payers) {
+                let wait = self.random_between(wait, wait + CREDIT_INTERVAL);
+                self.timers.set(Timer::Dial(target), now + wait);
+                continue;
+            }
+            if let Err(wait) = self.dialing.take_start(now) {
+                self.accounts.give_back(&payers);
+                self.timers.set(Timer::Dial(target), now + wait);
+                return;
+            }
+            if self.dialing.is_dialling(&addr) {
                 // A dial to that address is under way, and may reach the same peer.
+                self.accounts.give_back(&payers);
                 let wait = self.random_between(millis(100), millis(200));
                 self.timers.set(Timer::Dial(target), now + wait);
                 continue;
             }
-            self.dialing.dialled += 1;
-            let session = SessionId::dialled(self.dialing.dialled);
-            let dial = Dial { target, addr: addr.clone(), is_known, cancelled: false };
-            self.dialing.in_flight.insert(session, dial);
+            let session = self.dialing.start(target, addr.clone(), is_known, payers);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
@@ -66,10 +72,31 @@ impl Mesh {
         }
     }
 
+    /// Failed rounds after which a rumour is forgotten. While its tellers can't pay for many dials, each of their rumours
+    /// is tried once before any is tried again.
+    fn rumour_rounds(&self, now: Instant, id: &PeerId) -> u32 {
+        let teller = self.peers.get(id).and_then(|peer| self.teller_of(now, peer));
+        let is_short = teller.is_some_and(|teller| self.accounts.left(now, &teller) < CREDIT_MAX / 2);
+        if is_short { 1 } else { RUMOUR_FAILURES_MAX }
+    }
+
+    /// The next dial for which a slot is free, and whether its target is known.
+    fn next_dial(&mut self, now: Instant) -> Option<(Target, bool)> {
+        if let Some(known) = self.dialing.pop_known() {
+            return Some((known, true));
+        }
+        let rumour = self.dialing.ready_rumours().find(|&target| self.leaves_room(now, target))?;
+        self.dialing.take_rumour(rumour);
+        Some((rumour, false))
+    }
+
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
-        if let Some(dial) = self.dialing.in_flight.remove(&session)
+        if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {
+            if reason == DialError::Cancelled {
+                self.accounts.give_back(&dial.payers);
+            }
             match dial.target {
                 Target::Bootstrap(bootstrap) => self.bootstrap_failed(now, bootstrap, reason),
                 Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
@@ -78,9 +105,55 @@ impl Mesh {
         self.start_queued_dials(now);
     }
 
-    /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried.
+    /// The accounts that pay for a dial to this address. Nothing pays for an address of the user, or for one that the peer
+    /// owns, or that a peer which is no stranger claims.
+    fn payers(&self, now: Instant, target: Target, addr: &DialAddr) -> Vec<Account> {
+        let Target::Peer(id) = target else {
+            return Vec::new();
+        };
+        let Some(peer) = self.peers.get(&id) else {
+            return Vec::new();
+        };
+        let is_claimed = !peer.addrs.is_rumour(addr) && !self.is_stranger(now, &id);
+        if is_claimed || peer.addrs.was_proven(addr) {
+            return Vec::new();
+        }
+        self.teller_of(now, peer).into_iter().chain(Account::target(addr)).collect()
+    }
+
+    /// Of the peers that told this node of a rumour, the one whose account can pay for the most dials.
+    fn teller_of(&self, now: Instant, peer: &Peer) -> Option<Account> {
+        let tellers = peer.tellers.iter();
+        tellers.max_by_key(|account| self.accounts.left(now, account)).cloned()
+    }
+
+    /// Whether a dial to this rumour leaves a slot for the rumours of others: an account whose dials keep failing does not
+    /// get all slots.
+    fn leaves_room(&self, now: Instant, target: Target) -> bool {
+        let Target::Peer(id) = target else {
+            return true;
+        };
+        let teller = self.peers.get(&id).and_then(|peer| self.teller_of(now, peer));
+        teller.is_none_or(|teller| {
+            self.accounts.left(now, &teller) > CREDIT_MAX / 2
+                || self.dialing.paid_by(&teller) < self.dialing.slots_of_one_kind() - 1
+        })
+    }
+
+    /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried. A stranger that only came
+    /// to this node is not dialled for long: it counts as left, and comes again if it lives.
     pub(super) fn redial_later(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
+        let is_stranger = self.is_stranger(now, &id);
         let peer = self.peers.get_mut(&id)?;
+        if let State::Dead(gone) = peer.state
+            && is_stranger
+            && !peer.addrs.has_success()
+            && peer.outage(now) >= STRANGER_REDIAL
+        {
+            peer.state = State::Left(gone);
+            self.output(Output::Persist);
+            return None;
+        }
         let wait = if peer.addrs.round_complete() {
             let outage = peer.outage(now);
             peer.backoff.next(&mut self.rng, outage)
@@ -94,7 +167,7 @@ impl Mesh {
     /// Notes that a dial reached a `--connect` address, if that was its target.
     pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
         if let Some(Target::Bootstrap(bootstrap)) = target {
-            let bootstrap = &mut self.dialing.bootstraps[bootstrap];
+            let bootstrap = self.bootstraps.get_mut(bootstrap);
             bootstrap.peer = Some(id);
             bootstrap.backoff.reset();
             bootstrap.reported = false;
@@ -104,8 +177,8 @@ impl Mesh {
 
     /// Schedules dials of the `--connect` addresses that lead to a lost peer.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        for index in 0..self.dialing.bootstraps.len() {
-            let bootstrap = &mut self.dialing.bootstraps[index];
+        for index in 0..self.bootstraps.len() {
+            let bootstrap = self.bootstraps.get_mut(index);
             if bootstrap.peer == Some(id) {
                 bootstrap.since = now;
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
@@ -116,10 +189,10 @@ impl Mesh {
 
     /// Dials all waiting `--connect` addresses soon, because they may answer now.
     pub(super) fn redial_bootstraps(&mut self, now: Instant) {
-        for index in 0..self.dialing.bootstraps.len() {
+        for index in 0..self.bootstraps.len() {
             let target = Target::Bootstrap(index);
             if self.timers.is_set(Timer::Dial(target)) {
-                self.dialing.bootstraps[index].backoff.reset();
+                self.bootstraps.get_mut(index).backoff.reset();
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
@@ -128,15 +201,16 @@ impl Mesh {
 
     /// Delays the dials of this peer's `--connect` addresses until the given time.
     pub(super) fn bootstraps_wait(&mut self, id: PeerId, until: Instant) {
-        for (index, bootstrap) in self.dialing.bootstraps.iter().enumerate() {
+        for (index, bootstrap) in self.bootstraps.iter().enumerate() {
             if bootstrap.peer == Some(id) {
                 self.timers.set(Timer::Dial(Target::Bootstrap(index)), until);
             }
         }
     }
 
+    /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
     fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let bootstrap = &mut self.dialing.bootstraps[index];
+        let bootstrap = self.bootstraps.get_mut(index);
         let outage = now.saturating_duration_since(bootstrap.since);
         let wait = bootstrap.backoff.next(&mut self.rng, outage);
         let addr = bootstrap.addr.clone();
@@ -153,7 +227,7 @@ impl Mesh {
                     if !std::mem::replace(&mut bootstrap.wrong_id_reported, true) {
                         return self.report(Report::WrongPin { addr, pin, found });
                     }
-                } else if let Some(owner) = self.owner_of(&addr, &found) {
+                } else if let Some(owner) = self.peers.owner_of(&addr, &found) {
                     self.tell_wrong_id(&addr, owner, found, true);
                 }
                 format!("peer {} answered", found.short())
@@ -175,7 +249,7 @@ impl Mesh {
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
-                    let is_refused = self.config.strict && peer.addrs.was_proven(&addr);
+                    let is_refused = self.config.strict && peer.addrs.owns(&addr);
                     self.tell_wrong_id(&addr, id, found, is_refused);
                     // A refused peer leaves the address to the known peer.
                     if !is_refused {
@@ -200,14 +274,12 @@ impl Mesh {
     /// A dial to another peer reached an unknown peer that this node has heard of. This address is better than
     /// any rumour, so the mesh dials the peer there next, before peers that may not exist.
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
-        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumour { .. });
+        let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumoured { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
             peer.addrs.hint(addr);
             let target = Target::Peer(found);
-            if !self.dialing.in_flight.values().any(|dial| dial.target == target) {
+            if self.dialing.queue_first(target) {
                 self.timers.cancel(Timer::Dial(target));
-                self.dialing.ready_rumoured.retain(|&other| other != target);
-                self.dialing.ready_rumoured.push_front(target);
             }
         }
         self.start_queued_dials(now);
@@ -215,17 +287,24 @@ impl Mesh {
 
     /// Dials again, or forgets a peer that was only a rumour. Returns the wait until the next dial.
     fn after_failed_dial(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
+        let rounds = self.rumour_rounds(now, &id);
         let peer = self.peers.get_mut(&id)?;
-        if let State::Rumour { failures, .. } = &mut peer.state {
+        if let State::Rumoured { failures, .. } = &mut peer.state {
             if peer.addrs.round_complete() {
                 *failures += 1;
             }
-            if *failures >= RUMOUR_FAILURES_MAX || peer.addrs.is_empty() {
+            if *failures >= rounds || peer.addrs.is_empty() {
                 let reached_by = std::mem::take(&mut peer.reached_by);
                 self.forget(id);
                 self.ask_again_soon(now, &reached_by);
                 return None;
             }
+        }
+        if let State::Left(gone) = &mut peer.state
+            && peer.addrs.round_complete()
+        {
+            // Perhaps the list was wrong. A later list may name the peer again.
+            gone.rounds_left = gone.rounds_left.saturating_sub(1);
         }
         if peer.wants_dial() { self.redial_later(now, id) } else { None }
     }
@@ -235,7 +314,8 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&expected) {
             peer.addrs.demote(addr);
         }
-        if !self.is_connected(&found) && self.hear_of(now, found, [addr.clone()]) {
+        let is_free = !self.config.strict || self.peers.owner_of(addr, &found).is_none();
+        if is_free && !self.is_connected(&found) && self.hear_of(now, found, [addr.clone()]) {
             let soon = self.random_between(millis(100), millis(300));
             self.timers.set_no_later(Timer::Dial(Target::Peer(found)), now + soon);
         }
@@ -248,13 +328,10 @@ impl Mesh {
         id: PeerId,
         addrs: impl IntoIterator<Item = DialAddr>,
     ) -> bool {
-        let is_full = !self.peers.contains_key(&id) && self.peers.len() >= self.config.peers_max;
-        if is_full || self.config.access.check(&id).is_err() {
+        if !self.peers.has_room_for(&id) || self.config.access.check(&id).is_err() {
             return false;
         }
-        let is_free = |addr: &DialAddr| !self.config.strict || self.owner_of(addr, &id).is_none();
-        let addrs: Vec<DialAddr> = addrs.into_iter().filter(is_free).collect();
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.get_or_insert(now, id);
         addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
         if peer.addrs.is_empty() && peer.met.is_none() {
             self.peers.remove(&id);
@@ -277,7 +354,7 @@ impl Mesh {
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
             }
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get(index);
                 if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
@@ -287,7 +364,7 @@ impl Mesh {
                     let is_it = match bootstrap.pin {
                         Some(pin) => pin.matches(id),
                         // A strict node accepts no other peer at an address where it has met one.
-                        None if self.config.strict => peer.addrs.was_proven(&bootstrap.addr),
+                        None if self.config.strict => peer.addrs.owns(&bootstrap.addr),
                         None => peer.addrs.is_proven(&bootstrap.addr),
                     };
                     is_it && peer.connected().is_some()
@@ -305,14 +382,14 @@ impl Mesh {
     fn address_of(&mut self, now: Instant, target: Target) -> Option<(DialAddr, Expected)> {
         match target {
             Target::Bootstrap(index) => {
-                let bootstrap = &self.dialing.bootstraps[index];
-                let owner = || self.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
+                let bootstrap = self.bootstraps.get(index);
+                let owner = || self.peers.owner_of(&bootstrap.addr, &self.id).filter(|_| self.config.strict);
                 let expected = match bootstrap.pin {
                     Some(pin) => Expected::Pinned(pin),
                     None => owner().map_or(Expected::AnyPeer, Expected::Peer),
                 };
                 let refusal = expected.id().and_then(|id| self.config.access.check(&id).err());
-                let bootstrap = &mut self.dialing.bootstraps[index];
+                let bootstrap = self.bootstraps.get_mut(index);
                 let addr = bootstrap.addr.clone();
                 if let Some(why) = refusal {
                     self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);

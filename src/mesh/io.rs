@@ -123,6 +123,11 @@ pub struct SessionUp {
     pub hello: Hello,
     /// The other end's socket address: the one that this node dialled, or the source of the connection.
     pub remote: SocketAddr,
+    /// Whether the peer has proven the network key.
+    pub holds_network_key: bool,
+    /// By how much the TLS handshake took longer than connecting. Both take one round trip, so the difference
+    /// is the time for which the two machines' processors were busy. Zero for a session that this node accepted.
+    pub handshake_delay: Duration,
 }
 
 /// The reason for the end of a session that was up.

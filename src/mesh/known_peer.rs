@@ -20,6 +20,8 @@ pub struct KnownPeer {
     pub last_seen: UnixTime,
     /// Whether its last session ended with a goodbye because it left.
     pub left: bool,
+    /// The time for which it was connected in all. From one run to the next it counts whole seconds.
+    pub connected: Duration,
     /// The time since then for which this node was connected to another peer. From one run to the next it counts
     /// whole seconds. It is zero while the peer is connected.
     pub missed: Duration,
@@ -35,4 +37,6 @@ pub struct KnownAddr {
     pub addr: DialAddr,
     /// The last time at which the peer was reached there; `None` if the peer only claimed the address.
     pub last_success: Option<UnixTime>,
+    /// Whether the peer connected from this IP address and said that it listens at this port.
+    pub is_origin: bool,
 }

@@ -1,4 +1,4 @@
-//! Requests for peer lists and their answers, between this node and one connected peer.
+//! Requests for peer lists and their answers: with one connected peer, and with all.
 
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,27 @@ pub(super) enum ExchangeReason {
     Digest,
 }
 
-/// The rate limit of requests for lists because of digests.
-pub(super) fn digest_questions(now: Instant) -> TokenBucket {
-    TokenBucket::new(DIGEST_QUESTIONS_BURST, DIGEST_QUESTIONS_PER_SECOND, now)
+/// The exchange of lists with all peers.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The rate limit of requests for lists because of digests.
+    pub(super) digest_questions: TokenBucket,
+    /// The first change of membership since it last settled; `None` while it is settled.
+    pub(super) unsettled_since: Option<Instant>,
+    /// Whether any list of peers has been received yet.
+    pub(super) has_list: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(now: Instant) -> Self {
+        let digest_questions = TokenBucket::new(DIGEST_QUESTIONS_BURST, DIGEST_QUESTIONS_PER_SECOND, now);
+        Self { digest_questions, unsettled_since: None, has_list: false }
+    }
+
+    /// Whether membership has settled, so that digests can be compared.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled_since.is_none()
+    }
 }
 
 /// Requests and answers between this node and one connected peer.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
-use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, State};
+use super::machine::{Mesh, millis};
+use super::peer::Connected;
+use super::session_table::Session;
 use super::timer::Timer;
 use crate::event::Event;
 use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
@@ -32,11 +33,10 @@ const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after two intervals, because a
-    /// forming mesh is busy enough.
+    /// A peer has connected. Heartbeats begin once membership has settled, or after an interval.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.config.heartbeat * 2);
+            let first = self.slot_before(now + self.config.heartbeat);
             self.timers.set(Timer::Heartbeat(id), first);
         }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
@@ -58,7 +58,7 @@ impl Mesh {
     /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
     /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let connected = self.peers.connected(&id);
         if self.leads(&id) && connected.is_some_and(|connected| connected.beat_intervals[0].is_none()) {
             let interval = self.config.heartbeat;
             let wait = self.random_between(interval / SLOTS_MAX, interval);
@@ -70,30 +70,30 @@ impl Mesh {
     /// The last send time of heartbeats that is not after `at`. Send times are counted from the start of this mesh, so
     /// that nodes do not all have the same.
     fn slot_before(&self, at: Instant) -> Instant {
-        let members = u32::try_from(self.connected).unwrap_or(u32::MAX);
+        let members = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
         // A power of two, so that few send times change when a member comes or goes.
         let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
-        let past = at.saturating_duration_since(self.started).as_nanos() % slot;
+        let past = at.saturating_duration_since(self.measures.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
     }
 
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        if let Some(connected) = self.peers.get_mut(id).and_then(Peer::connected_mut) {
-            connected.heard = connected.heard.max(arrived);
-            if !connected.is_member && !self.leaving {
-                self.joined(now, *id);
+        if let Some(connected) = self.peers.connected_mut(id) {
+            connected.hear(arrived);
+            if !self.leaving {
+                self.join(now, *id);
             }
         }
     }
 
     /// Notes when a session last heard its peer. The driver calls this before a look at the mesh.
     pub fn note_heard(&mut self, session: SessionId, at: Instant) {
-        if let Some(&Session { peer, .. }) = self.sessions.get(&session)
-            && let Some(connected) = self.peers.get_mut(&peer).and_then(Peer::connected_mut)
+        if let Some(Session { peer, .. }) = self.sessions.get(session)
+            && let Some(connected) = self.peers.connected_mut(&peer)
         {
-            connected.heard = connected.heard.max(at);
+            connected.hear(at);
         }
     }
 
@@ -102,10 +102,10 @@ impl Mesh {
         let Some(rtt) = rtt else {
             return;
         };
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
-            self.rtt.measured(rtt);
-            if !self.timers.is_set(Timer::Settled) {
+            self.measures.rtt.measured(rtt);
+            if self.exchange.is_settled() {
                 self.ping_if_due(now, id);
             }
         }
@@ -121,7 +121,7 @@ impl Mesh {
 
     pub(super) fn send_heartbeat(&mut self, id: PeerId) {
         let interval = self.interval();
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.beat_intervals = [Some(interval), connected.beat_intervals[0]];
             if let Some(session) = connected.active() {
                 self.output(Output::Heartbeat { session });
@@ -138,12 +138,12 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(&Session { peer: id, closing: false, .. }) = self.sessions.get(&session) else {
+        let Some(Session { peer: id, closing: false, .. }) = self.sessions.get(session) else {
             return;
         };
         self.heard(now, arrived, &id);
         self.measured(now, id, rtt);
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
+        if let Some(connected) = self.peers.connected_mut(&id) {
             connected.digest = Some(vitals.digest);
             connected.interval_ms = vitals.interval_ms;
             self.compare_digests(now, id);
@@ -153,9 +153,9 @@ impl Mesh {
     /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
+        let connected = self.peers.connected(&id);
         if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
-            let others = u32::try_from(self.connected).unwrap_or(u32::MAX);
+            let others = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);
             self.timers.set_no_later(Timer::Ping(id), now + soon);
@@ -198,7 +198,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let State::Connected(connected) = &peer.state {
+        if let Some(connected) = peer.connected() {
             let rtt_ms = connected.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
             peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
@@ -217,7 +217,7 @@ impl Mesh {
 
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         // Without a session the grace decides, and the next session sets this timer again.
@@ -225,8 +225,7 @@ impl Mesh {
             return;
         };
         let since = connected.heard;
-        let is_unanswered = connected.drain_asked.is_some();
-        connected.drain_asked.get_or_insert(now);
+        let is_unanswered = !connected.ask_drain(now);
         let dead_at = self.dead_at(now, &id);
         if !is_unanswered {
             // On a busy machine a heartbeat may lie unread in the socket: silence is judged by the messages that
@@ -244,21 +243,22 @@ impl Mesh {
 
     /// A session says when it last heard its peer. Nothing is left unread on it.
     pub(super) fn session_drained(&mut self, now: Instant, session: SessionId, heard: Instant) {
-        let Some(&Session { peer: id, .. }) = self.sessions.get(&session) else {
+        let Some(Session { peer: id, .. }) = self.sessions.get(session) else {
             return;
         };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         // A leaving node has said its goodbyes already.
         if self.leaving || connected.active() != Some(session) {
             return;
         }
-        let Some(asked) = connected.drain_asked.take() else {
+        let Some(asked) = connected.drain_answered() else {
             return;
         };
-        connected.heard = connected.heard.max(heard);
-        let delay = now.saturating_duration_since(asked).saturating_sub(self.stalls.between(asked, now));
+        connected.hear(heard);
+        let delay =
+            now.saturating_duration_since(asked).saturating_sub(self.measures.stalls.between(asked, now));
         if heard < asked && delay > Duration::ZERO {
             self.note_delay(now, delay);
         }
@@ -282,7 +282,7 @@ impl Mesh {
         let &Connected { heard, interval_ms, beat_intervals, .. } = connected;
         let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
         let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
-        Some(heard + timeout + self.stalls.between(heard, now))
+        Some(heard + timeout + self.measures.stalls.between(heard, now))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
@@ -296,35 +296,35 @@ impl Mesh {
     /// The heartbeat interval now: longer than configured while this machine is overloaded.
     fn interval(&self) -> Duration {
         let configured = self.config.heartbeat;
-        (configured * self.load.factor()).min(HEARTBEAT_MAX.max(configured))
+        (configured * self.measures.load.factor()).min(HEARTBEAT_MAX.max(configured))
     }
 
     /// Tells the sessions what to tell with heartbeats and acknowledgements.
     pub(super) fn announce(&mut self) {
         let interval_ms = u32::try_from(self.interval().as_millis()).unwrap_or(u32::MAX);
-        self.output(Output::Vitals(Vitals { digest: self.digest, interval_ms }));
+        self.output(Output::Vitals(Vitals { digest: self.peers.digest(), interval_ms }));
     }
 
     /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
     pub(super) fn note_lateness(&mut self, now: Instant) {
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
-            && due > self.started
+            && due > self.measures.started
         {
             self.note_delay(now, now.saturating_duration_since(due));
         }
     }
 
     fn note_delay(&mut self, now: Instant, delay: Duration) {
-        if self.load.note(now, delay) {
+        if self.measures.load.note(now, delay) {
             self.announce();
         }
     }
 
     /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
-        if let Some(length) = self.stalls.detect(now, self.timers.next()) {
-            self.connected_time.leave_out(length);
-            if self.connected > 0 && length >= STALL_REPORTED_MIN {
+        if let Some(length) = self.measures.stalls.detect(now, self.timers.next()) {
+            self.peers.connected_time.leave_out(length);
+            if self.peers.members() > 0 && length >= STALL_REPORTED_MIN {
                 self.report(Report::Stalled { gap: length });
             }
         }

@@ -1,24 +1,22 @@
 //! The state machine: one node's knowledge of the mesh, and the rule for each input and timer.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::backoff;
-use super::connected_time::ConnectedTime;
+use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
-use super::digest::membership_digest;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
-use super::list_exchange::digest_questions;
-use super::load::Load;
-use super::peer::{Connected, Peer};
-use super::rtt::RttHistogram;
-use super::stall::Stalls;
+use super::list_exchange::Exchange;
+use super::measures::Measures;
+use super::peer::Connected;
+use super::peer_table::PeerTable;
+use super::session_table::{Session, SessionTable};
 use super::timer::{Timer, Timers};
 use crate::config::Config;
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
-use crate::util::token_bucket::TokenBucket;
 use crate::wire::Message;
 
 /// One node's view of the mesh. The module's documentation says how a driver uses it.
@@ -28,44 +26,19 @@ pub struct Mesh {
     pub(super) id: PeerId,
     pub(super) instance: u64,
     pub(super) rng: fastrand::Rng,
-    /// Every other known node, in any state; at most `config.peers_max`.
-    pub(super) peers: BTreeMap<PeerId, Peer>,
-    /// Every session that came up and has not ended.
-    pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// Every other known node, in any state.
+    pub(super) peers: PeerTable,
+    pub(super) sessions: SessionTable,
+    pub(super) bootstraps: Bootstraps,
     pub(super) dialing: DialQueue,
+    pub(super) accounts: Accounts,
+    pub(super) exchange: Exchange,
+    pub(super) measures: Measures,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
-    /// Digest of this node and all members.
-    pub(super) digest: u64,
-    /// The number of members, without this node.
-    pub(super) connected: usize,
-    /// The time in this run during which this node was connected to a member.
-    pub(super) connected_time: ConnectedTime,
-    /// The number of times that a peer connected in this run.
-    pub(super) came: u64,
-    /// Every round-trip time measured.
-    pub(super) rtt: RttHistogram,
-    /// The rate limit of requests for lists because of digests.
-    pub(super) digest_questions: TokenBucket,
-    /// The first change of membership since it last settled; `None` while it is settled.
-    pub(super) unsettled_since: Option<Instant>,
-    /// Whether any list of peers has been received yet.
-    pub(super) has_list: bool,
     pub(super) leaving: bool,
     /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
-    pub(super) started: Instant,
-    pub(super) stalls: Stalls,
-    pub(super) load: Load,
-}
-
-/// A session that came up and has not ended.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) peer: PeerId,
-    pub(super) remote: SocketAddr,
-    /// This node said goodbye on it: pings and broadcasts that still arrive count, and this node sends nothing more.
-    pub(super) closing: bool,
 }
 
 impl Mesh {
@@ -74,28 +47,21 @@ impl Mesh {
     #[must_use]
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
         let mut mesh = Self {
-            dialing: DialQueue::new(&config.connect, now),
+            bootstraps: Bootstraps::new(&config.connect, now),
+            dialing: DialQueue::new(now),
+            accounts: Accounts::default(),
+            exchange: Exchange::new(now),
+            measures: Measures::new(now),
+            peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
             instance,
             rng: fastrand::Rng::with_seed(seed),
-            peers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            sessions: SessionTable::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            digest: membership_digest([&id]),
-            connected: 0,
-            connected_time: ConnectedTime::default(),
-            came: 0,
-            rtt: RttHistogram::default(),
-            digest_questions: digest_questions(now),
-            unsettled_since: None,
-            has_list: false,
             leaving: false,
             wall: UnixTime::default(),
-            started: now,
-            stalls: Stalls::new(now),
-            load: Load::new(now),
         };
         mesh.announce();
         mesh.dial_bootstraps(now);
@@ -119,6 +85,7 @@ impl Mesh {
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
         }
+        self.check_invariants();
     }
 
     /// Handles every timer that is due.
@@ -138,6 +105,7 @@ impl Mesh {
             }
         }
         self.start_queued_dials(now);
+        self.check_invariants();
     }
 
     /// The next output, in order. The driver calls this until it returns `None`.
@@ -160,24 +128,24 @@ impl Mesh {
     /// The number of members, this node included.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.connected + 1
+        self.peers.members() + 1
     }
 
-    /// Digest of this node and all members; see [`membership_digest`].
+    /// Digest of this node and all members; see [`membership_digest`](super::membership_digest).
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.peers.digest()
     }
 
     /// The session on which this node sends to each connected peer, at most one per peer; for checks.
     pub fn active_sessions(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
-        self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.connected()?.active()?)))
+        self.peers.iter_connected().filter_map(|(id, connected)| Some((*id, connected.active()?)))
     }
 
     /// The sessions with one peer that are up and on which neither side has said goodbye, oldest first.
     #[must_use]
     pub fn open_sessions(&self, peer: &PeerId) -> &[SessionId] {
-        self.peers.get(peer).and_then(Peer::connected).map_or(&[], |connected| &connected.sessions)
+        self.peers.connected(peer).map_or(&[], Connected::sessions)
     }
 
     /// The number of [`Output::Dial`]s that have no answer yet.
@@ -194,7 +162,7 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(&Session { peer, remote, closing }) = self.sessions.get(&session) else {
+        let Some(Session { peer, remote, closing }) = self.sessions.get(session) else {
             return;
         };
         if !closing {
@@ -238,7 +206,7 @@ impl Mesh {
 
     /// Sends on the peer's active session, if it has one.
     pub(super) fn send(&mut self, peer: &PeerId, message: Message) {
-        let active = self.peers.get(peer).and_then(Peer::connected).and_then(Connected::active);
+        let active = self.peers.connected(peer).and_then(Connected::active);
         if let Some(session) = active {
             self.output(Output::Send { session, message });
         }
@@ -249,7 +217,7 @@ impl Mesh {
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.connected().is_some())
+        self.peers.connected(peer).is_some()
     }
 }
 

@@ -1,121 +1,35 @@
-//! Membership: the start and end of sessions, and the peer states up, down and left. A peer has one active
-//! session; the smaller id of each pair is its arbiter.
+//! Membership: a peer becomes a member, and is lost, leaves and is forgotten.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::dial_queue::{DialOutcome, REFUSED_WAIT, Target};
-use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
-use super::list_exchange::ExchangeReason;
-use super::machine::{Mesh, Session, millis};
-use super::peer::{Connected, Peer, REPLACED_MAX, SeenTimes, State};
+use super::dial_queue::Target;
+use super::io::{Output, SessionUp};
+use super::machine::Mesh;
+use super::peer::{Connected, Gone, Link, Peer, State};
+use super::standing::{ACQUAINTED_AFTER, Standing};
 use super::timer::Timer;
-use super::{address_scope, digest};
 use crate::event::{DownReason, Event};
-use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::wire::{ByeReason, Notice};
+use crate::wire::ByeReason;
 
 /// Time for which a peer without a session stays a member, if its last session ended for a reason that
 /// promises another one: the session was a duplicate, or this node was silent. The goodbye on a duplicate may
 /// overtake the Hello on the session that stays, because two connections are not ordered.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// Sessions kept with one peer until the arbiter has chosen. Two dials can cross; only a peer that breaks
-/// the rules opens more sessions.
-pub const SESSIONS_PER_PEER_MAX: usize = 4;
 
 /// A session that lasts this long ends the outage before it: the next backoff starts from the beginning.
 const STABLE: Duration = Duration::from_secs(5);
 
 impl Mesh {
-    pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
-        let (target, dialled) = match self.dialing.finished(up.session) {
-            Some(DialOutcome::Cancelled) => {
-                // The goodbye is already on its way. Messages that the peer sends before it reads the
-                // goodbye still count.
-                let session = Session { peer: up.peer, remote: up.remote, closing: true };
-                self.sessions.insert(up.session, session);
-                return self.start_queued_dials(now);
-            }
-            Some(DialOutcome::Reached(target, addr)) => (Some(target), Some(addr)),
-            None => (None, None),
-        };
-        if self.leaving {
-            self.refuse(up.session, ByeReason::Leaving);
-        } else if up.peer == self.id {
-            self.handle_own_id(now, &up, target);
-        } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
-            self.refuse(up.session, reason);
-            self.retry_refused(now, target);
-        } else if !self.make_room(&up.peer) {
-            self.report(Report::TableFull { peer: up.peer });
-            self.refuse(up.session, ByeReason::Full);
-            self.retry_refused(now, target);
-        } else if self.check_instance(now, &up) {
-            self.admit(now, &up, target, dialled);
-        } else {
-            self.retry_refused(now, target);
-        }
-        self.start_queued_dials(now);
-    }
-
-    pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
-        let Some(Session { peer: id, .. }) = self.sessions.remove(&session) else {
-            return;
-        };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        let Some(at) = connected.sessions.iter().position(|&s| s == session) else {
-            return;
-        };
-        connected.sessions.remove(at);
-        // The session that was asked may be this one, whose answer would never come.
-        connected.drain_asked = None;
-        if let DisconnectReason::Bye(_) = reason {
-            // A goodbye is a sign of life like any message, also if another session goes on.
-            connected.heard = connected.heard.max(now);
-        }
-        if reason == DisconnectReason::Bye(ByeReason::Leaving) {
-            self.left(now, id);
-        } else if connected.sessions.is_empty() && !self.leaving {
-            self.lost_last_session(now, id, session, reason);
-        }
-        self.start_queued_dials(now);
-    }
-
-    pub(super) fn leave(&mut self) {
-        self.leaving = true;
-        self.timers.clear();
-        let mut open: Vec<SessionId> = self.dialing.give_up();
-        open.extend(self.sessions.iter().filter(|(_, s)| !s.closing).map(|(id, _)| *id));
-        for session in open {
-            self.close(session, ByeReason::Leaving);
-        }
-    }
-
-    pub(super) fn received_notice(&mut self, notice: Notice) {
-        let Notice::KeyInUse(addr) = notice;
-        self.report(Report::OurKeyInUse { addr });
-    }
-
-    /// A peer has no session, but another one is expected.
-    fn start_grace(&mut self, now: Instant, id: PeerId) {
-        if let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) {
-            connected.grace_since = Some(now);
-            self.timers.set(Timer::Grace(id), now + GRACE);
-        }
-    }
-
     /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.get(&id).and_then(Peer::connected);
-        let Some(since) = connected.and_then(|connected| connected.grace_since) else {
+        let connected = self.peers.connected(&id);
+        let Some(&Link::Interrupted { since }) = connected.map(|connected| &connected.link) else {
             return;
         };
-        let until = (since + GRACE + self.stalls.between(since, now)).max(self.stalls.caught_up());
+        let until =
+            (since + GRACE + self.measures.stalls.between(since, now)).max(self.measures.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
@@ -133,241 +47,15 @@ impl Mesh {
 
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
-            if self.peers.remove(&id).is_some_and(|peer| peer.met.is_some()) {
+            if let Some(peer) = self.peers.remove(&id).filter(|peer| peer.met.is_some()) {
+                if self.config.strict && peer.connected_before < ACQUAINTED_AFTER {
+                    self.peers.pin(id, &peer);
+                }
                 self.output(Output::Persist);
             }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.timers.cancel(Timer::Forget(id));
         }
-    }
-
-    /// Makes this the peer's newest session. The smaller id of the pair settles duplicates.
-    fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
-        let SessionUp { session, peer: id, ref hello, .. } = *up;
-        let was_known = self.note_hello(now, up);
-        self.note_dialled_address(up, dialled);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.addrs.restart_round();
-        let is_new = peer.connected().is_none();
-        if is_new {
-            self.came += 1;
-            peer.state = State::Connected(Box::new(Connected::new(now, self.came, hello.heartbeat_ms)));
-            peer.reached_by.clear();
-        }
-        let is_welcome = peer.refused.is_none();
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        connected.heard = now;
-        connected.drain_asked = None;
-        connected.interval_ms = hello.heartbeat_ms;
-        connected.grace_since = None;
-        self.add_session(id, session, up.remote);
-
-        self.timers.cancel(Timer::Dial(Target::Peer(id)));
-        self.timers.cancel(Timer::Grace(id));
-        self.timers.cancel(Timer::Forget(id));
-        let timeout = self.timeout_for(hello.heartbeat_ms);
-        self.timers.set_no_later(Timer::Silence(id), now + timeout);
-        if is_new {
-            self.start_liveness(now, id);
-            if is_welcome {
-                self.joined(now, id);
-            }
-        }
-        self.output(Output::Persist);
-        self.bootstrap_reached(target, id);
-        let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
-        self.ask_on_meeting(id, now, reason, target);
-    }
-
-    /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
-    fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
-        let SessionUp { session, peer: id, ref hello, remote } = *up;
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
-        let was_known = peer.met.is_some();
-        let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
-        peer.met = Some(met.again(self.wall));
-        peer.name.clone_from(&hello.name);
-        peer.instance = Some(hello.instance);
-        peer.remote = Some((remote, session.is_dialled()));
-        peer.wrong_id_reported = false;
-        let mut source = remote;
-        source.set_port(hello.listen_port);
-        let from = (!session.is_dialled()).then_some(DialAddr::Socket(source));
-        let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
-        peer.addrs.claim(said.chain(from));
-        was_known
-    }
-
-    /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
-    fn note_dialled_address(&mut self, up: &SessionUp, dialled: Option<DialAddr>) {
-        let Some(addr) = dialled else {
-            return;
-        };
-        if let Some(owner) = self.owner_of(&addr, &up.peer) {
-            self.tell_wrong_id(&addr, owner, up.peer, false);
-        }
-        if let Some(peer) = self.peers.get_mut(&up.peer) {
-            peer.prove(addr, up.remote, self.wall);
-        }
-    }
-
-    /// Adds a session with a connected peer. The arbiter of the pair, the smaller id, keeps only the newest one.
-    fn add_session(&mut self, id: PeerId, session: SessionId, remote: SocketAddr) {
-        let is_arbiter = self.id < id;
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
-            return;
-        };
-        let surplus: Vec<SessionId> = if is_arbiter {
-            std::mem::take(&mut connected.sessions)
-        } else if connected.sessions.len() == SESSIONS_PER_PEER_MAX {
-            vec![connected.sessions.remove(0)]
-        } else {
-            Vec::new()
-        };
-        connected.sessions.push(session);
-        self.sessions.insert(session, Session { peer: id, remote, closing: false });
-        for older in surplus {
-            self.close(older, ByeReason::Duplicate);
-        }
-        if is_arbiter {
-            // Only the arbiter may give up its own dial: if both did, nothing would be left.
-            for dial in self.dialing.cancel_to(&id) {
-                self.close(dial, ByeReason::Duplicate);
-            }
-        }
-    }
-
-    /// Whether this process may use its key. A new process replaces the old one. A replaced process is refused
-    /// while its successor is connected; otherwise the two would replace each other endlessly. It is accepted
-    /// again once its successor is gone, because Hellos can arrive in the wrong order: the Hello of the older
-    /// process may come after that of its successor.
-    fn check_instance(&mut self, now: Instant, up: &SessionUp) -> bool {
-        let Some(peer) = self.peers.get_mut(&up.peer) else {
-            return true;
-        };
-        let instance = up.hello.instance;
-        if peer.instance == Some(instance) {
-            return true;
-        }
-        if peer.connected().is_some() && peer.replaced.contains(&instance) {
-            let timeout = self.config.timeout;
-            let is_late = peer.replaced_at.is_some_and(|at| now.saturating_duration_since(at) < timeout);
-            if is_late {
-                // Perhaps a late Hello of a process that has ended.
-                self.refuse(up.session, ByeReason::Replaced);
-                return false;
-            }
-            if !std::mem::replace(&mut peer.clone_reported, true) {
-                self.report(Report::PeerKeyInUse { peer: up.peer, addr: up.remote });
-                let notice = Notice::KeyInUse(up.remote);
-                self.send(&up.peer, crate::wire::Message::Notice(notice));
-            }
-            self.refuse(up.session, ByeReason::Cloned);
-            return false;
-        }
-        if let Some(old) = peer.instance.replace(instance) {
-            peer.replaced.retain(|&replaced| replaced != instance);
-            remember(&mut peer.replaced, old);
-            peer.replaced_at = Some(now);
-            // The user restarted the process: that is no failure.
-            peer.backoff.reset();
-            if peer.connected().is_some() {
-                self.close_all(&up.peer, ByeReason::Replaced);
-                self.down(now, up.peer, DownReason::Restarted);
-            }
-        }
-        true
-    }
-
-    /// This node's own key answered: this node dialled itself, or another process uses its key.
-    fn handle_own_id(&mut self, now: Instant, up: &SessionUp, target: Option<Target>) {
-        if up.hello.instance == self.instance {
-            self.refuse(up.session, ByeReason::OwnAddress);
-            if let Some(Target::Bootstrap(bootstrap)) = target {
-                let addr = self.dialing.bootstrap_is_self(bootstrap);
-                self.report(Report::BootstrapIsSelf { addr });
-            }
-        } else {
-            self.report(Report::OurKeyInUse { addr: up.remote });
-            self.refuse(up.session, ByeReason::Cloned);
-            self.retry_refused(now, target);
-        }
-    }
-
-    /// Handles the end of a connected peer's last session: the peer is lost, unless another session is expected.
-    fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
-        let down = match reason {
-            DisconnectReason::Bye(ByeReason::Duplicate) => {
-                return self.start_grace(now, id);
-            }
-            DisconnectReason::Bye(ByeReason::Silent) => {
-                // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.start_grace(now, id);
-                let soon = self.random_between(Duration::ZERO, millis(100));
-                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
-                return;
-            }
-            DisconnectReason::Bye(said) => return self.lost_by_refusal(now, id, said),
-            DisconnectReason::Protocol => DownReason::Protocol,
-            DisconnectReason::Slow => DownReason::Slow,
-            DisconnectReason::Closed => DownReason::Closed,
-        };
-        self.down(now, id, down);
-        if session.is_dialled() && down == DownReason::Closed {
-            // The side that dialled the lost session dials first, so that dials do not cross.
-            let soon = self.random_between(millis(10), millis(60));
-            self.timers.set(Timer::Dial(Target::Peer(id)), now + soon);
-        } else {
-            self.redial_later(now, id);
-        }
-    }
-
-    /// A peer ended its last session with a refusal: this node dials it again after a longer wait.
-    fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
-        let wait = self.note_refusal(id, said);
-        self.down(now, id, DownReason::Refused);
-        if said == ByeReason::NotAdmitted {
-            // The peer's user may change the lists again soon.
-            self.redial_later(now, id);
-        } else {
-            self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
-            // A `--connect` address of this peer would get the same answer.
-            self.bootstraps_wait(id, now + wait);
-        }
-    }
-
-    /// Notes and reports a refusal by a connected peer. Returns the wait before the next dial.
-    fn note_refusal(&mut self, id: PeerId, said: ByeReason) -> Duration {
-        let is_news = self.refused_by_peer(id, said);
-        let remote = self.peers.get(&id).and_then(|peer| peer.remote).map(|(addr, _)| addr);
-        if said == ByeReason::Cloned {
-            remote.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
-        } else if is_news {
-            self.report(Report::RefusedByPeer { peer: id, reason: said });
-        }
-        if said == ByeReason::Replaced {
-            // If no other process uses the key, the peer still counts a session of a previous run of this node,
-            // which reaches its timeout soon.
-            let connected = self.peers.get(&id).and_then(Peer::connected);
-            let silence = connected.map(|connected| self.timeout_for(connected.interval_ms));
-            return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
-        }
-        if said == ByeReason::Full
-            && is_news
-            && let Some(addr) = remote
-        {
-            self.report(Report::RefusedAsFull { peer: id, addr, retry_in: REFUSED_WAIT });
-        }
-        REFUSED_WAIT
-    }
-
-    /// Notes that a peer refused this node. Returns whether the reason is new.
-    fn refused_by_peer(&mut self, id: PeerId, said: ByeReason) -> bool {
-        self.peers.get_mut(&id).is_some_and(|peer| peer.refused.replace(said) != Some(said))
     }
 
     /// Ends a peer's connected state. Returns its name and shown address for the event, if it was a member.
@@ -382,130 +70,101 @@ impl Mesh {
             self.timers.cancel(timer);
         }
         let peer = self.peers.get_mut(&id)?;
-        let &Connected { since, is_member, .. } = peer.connected()?;
+        let &Connected { since, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
             peer.backoff.reset();
         }
-        peer.addrs.restart_round();
         let shown = (peer.name.clone(), peer.shown_addr());
-        peer.state = state;
         peer.met = peer.met.map(|met| met.again(self.wall));
-        if is_member {
-            self.connected -= 1;
-            if self.connected == 0 {
-                self.connected_time.stop(now);
-            }
-            self.change_digest(&id);
+        let was_member = self.peers.disconnect(now, &id, state);
+        self.end_acquaintance(now, id);
+        if was_member {
+            self.announce();
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
-            if is_member {
+            if was_member {
                 self.membership_changed(now);
             }
             self.output(Output::Persist);
             self.bootstraps_lost(now, id);
         }
-        is_member.then_some(shown)
+        was_member.then_some(shown)
+    }
+
+    /// A peer is gone. If it is a stranger, this node dials it only where it met it: otherwise a stranger that comes for
+    /// a moment would make this node dial third parties.
+    fn end_acquaintance(&mut self, now: Instant, id: PeerId) {
+        let is_stranger = self.is_stranger(now, &id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if is_stranger {
+            peer.addrs.drop_claims(peer.remote.map(|(addr, _)| addr.ip()));
+        }
+        peer.addrs.restart_round();
     }
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
-        let state = State::Dead { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.end_connected(now, id, state) {
+        let gone = self.gone(now, id);
+        self.lose(now, id, gone, reason);
+    }
+
+    pub(super) fn lose(&mut self, now: Instant, id: PeerId, gone: Gone, reason: DownReason) {
+        if let Some((name, addr)) = self.end_connected(now, id, State::Dead(gone)) {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
         }
     }
 
-    fn left(&mut self, now: Instant, id: PeerId) {
+    pub(super) fn left(&mut self, now: Instant, id: PeerId) {
         self.close_all(&id, ByeReason::Duplicate);
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         for dial in self.dialing.cancel_to(&id) {
             self.close(dial, ByeReason::Duplicate);
         }
-        let state = State::Left { since: now, forget_at: self.forget_at(now) };
-        if let Some((name, addr)) = self.end_connected(now, id, state) {
+        let gone = self.gone(now, id);
+        if let Some((name, addr)) = self.end_connected(now, id, State::Left(gone)) {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
         }
     }
 
-    /// Makes a connected peer a member.
-    pub(super) fn joined(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
+    /// What is remembered of a peer that is gone from now on.
+    pub(super) fn gone(&self, now: Instant, id: PeerId) -> Gone {
+        let refusal = self.peers.get(&id).and_then(Peer::refusal);
+        Gone { since: now, forget_at: self.forget_at(now), refusal, rounds_left: 0 }
+    }
+
+    /// Makes a provisional peer a member.
+    pub(super) fn join(&mut self, now: Instant, id: PeerId) {
+        let was_alone = self.peers.members() == 0;
+        let Some(peer) = self.peers.join(now, &id) else {
             return;
         };
-        let Some(connected) = peer.connected_mut() else {
-            return;
-        };
-        connected.is_member = true;
-        peer.refused = None;
-        peer.ups += 1;
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
-        self.connected += 1;
-        if self.connected == 1 {
-            self.connected_time.start(now);
+        if was_alone {
             self.schedule_all_forgetting(now);
         }
-        self.change_digest(&id);
+        self.announce();
         self.membership_changed(now);
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
-    /// A peer became a member, or is no longer one.
-    fn change_digest(&mut self, id: &PeerId) {
-        self.digest ^= digest::digest_term(id);
-        self.announce();
-    }
-
-    /// Says goodbye on all sessions of a connected peer.
-    pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
-        let connected = self.peers.get_mut(id).and_then(Peer::connected_mut);
-        let sessions = connected.map(|connected| std::mem::take(&mut connected.sessions));
-        for session in sessions.into_iter().flatten() {
-            self.close(session, reason);
-        }
-    }
-
-    pub(super) fn close(&mut self, session: SessionId, reason: ByeReason) {
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.closing = true;
-        }
-        self.output(Output::Close { session, reason });
-    }
-
-    /// Ends a session that was not admitted.
-    fn refuse(&mut self, session: SessionId, reason: ByeReason) {
-        self.output(Output::Close { session, reason });
-    }
-
-    fn retry_refused(&mut self, now: Instant, target: Option<Target>) {
-        if let Some(target) = target {
-            self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
-        }
-    }
-
-    /// Makes room in the table for a connecting peer. If the table is full, forgets the oldest rumour, else the
-    /// oldest peer that left, else the oldest dead peer. Returns whether there is room.
-    fn make_room(&mut self, id: &PeerId) -> bool {
-        if self.peers.contains_key(id) || self.peers.len() < self.config.peers_max {
+    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least, but none that
+    /// stands above the newcomer. For a trusted newcomer a connected stranger goes, too. Returns whether there is room.
+    pub(super) fn make_room(&mut self, now: Instant, up: &SessionUp) -> bool {
+        if self.peers.has_room_for(&up.peer) {
             return true;
         }
-        let rank = |peer: &Peer| match &peer.state {
-            State::Rumour { since, .. } => Some((0, *since)),
-            State::Left { since, .. } => Some((1, *since)),
-            State::Dead { since, .. } => Some((2, *since)),
-            State::Connected(_) => None,
-        };
-        let ranked = self.peers.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
-        let Some((_, victim)) = ranked.min() else {
-            return false;
-        };
-        self.forget(victim);
-        true
+        let is_trusted = up.holds_network_key || self.is_named_by_user(&up.peer);
+        let newcomer = if is_trusted { Standing::Trusted } else { Standing::Stranger };
+        let standing = |id: &PeerId, peer: &Peer| self.standing(now, id, peer);
+        if let Some(victim) = self.peers.least_wanted(newcomer, standing) {
+            self.forget(victim);
+        } else if is_trusted && let Some(victim) = self.peers.newest_stranger(standing) {
+            self.close_all(&victim, ByeReason::Full);
+            self.down(now, victim, DownReason::Displaced);
+            self.forget(victim);
+        }
+        self.peers.has_room_for(&up.peer)
     }
-}
-
-fn remember(replaced: &mut VecDeque<u64>, instance: u64) {
-    if replaced.len() == REPLACED_MAX {
-        replaced.pop_front();
-    }
-    replaced.push_back(instance);
 }

@@ -10,46 +10,64 @@
 //!
 //! | file | rule |
 //! |---|---|
-//! | `membership.rs` | one active session a peer, restarts, keys used twice, leaving |
-//! | `admission.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer |
+//! | `sessions.rs`, `session_table.rs` | one active session a peer, and leaving |
+//! | `membership.rs` | how a peer becomes a member, and is lost, leaves and is forgotten |
+//! | `admission.rs`, `instances.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer; restarts, and keys used twice |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
+//! | `bootstraps.rs` | the `--connect` addresses |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
-//! | `liveness.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
+//! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
+mod accounts;
 mod address_book;
 mod address_scope;
 mod admission;
 pub mod backoff;
+mod bootstraps;
 mod connected_time;
 mod dial_queue;
 mod dialer;
 mod digest;
+mod instances;
+mod invariants;
 mod io;
 mod known_peer;
 mod list_exchange;
 mod liveness;
 mod load;
 mod machine;
+mod measures;
 mod membership;
 mod peer;
 mod peer_exchange;
+mod peer_table;
+mod pins;
 mod restore;
 mod rtt;
+mod session_table;
+mod sessions;
 pub mod snapshot;
 mod stall;
+mod standing;
 mod timer;
 
+pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
 pub use dial_queue::{DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
+pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
 };
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
-pub use membership::{GRACE, SESSIONS_PER_PEER_MAX};
+pub use membership::GRACE;
 pub use rtt::RttHistogram;
+pub use session_table::SESSIONS_PER_PEER_MAX;
 pub use stall::STALL_MIN;
+pub use standing::{ACQUAINTED_AFTER, Standing};

@@ -1,11 +1,13 @@
 //! The mesh's knowledge of one other node.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::address_book::Addrs;
 use super::backoff::Backoff;
+use super::instances::Instances;
 use super::io::{SessionId, UnixTime};
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
@@ -13,25 +15,27 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
 
-/// Replaced instances remembered per peer. An older instance counts as a new one.
-pub(super) const REPLACED_MAX: usize = 8;
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
 /// node's side.
 const REACHED_BY_MAX: usize = 16;
+/// Accounts that may pay for dials to one rumour. A rumour that several peers tell needs only one that can pay.
+pub(super) const TELLERS_MAX: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) addrs: Addrs,
     /// The other end of its last session, and whether this node dialled that session.
     pub(super) remote: Option<(SocketAddr, bool)>,
-    /// The random number of its process, from its Hello; `None` if it was not met in this run.
-    pub(super) instance: Option<u64>,
-    /// The instances of its previous processes, oldest first, at most [`REPLACED_MAX`]; and the time of the last
-    /// replacement.
-    pub(super) replaced: VecDeque<u64>,
-    pub(super) replaced_at: Option<Instant>,
+    pub(super) instances: Instances,
     /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
+    /// The time for which it was connected in all, in this run and previous ones, without its current connection.
+    pub(super) connected_before: Duration,
+    /// Whether it has proven the network key in this run.
+    pub(super) holds_network_key: bool,
+    /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
+    pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
     /// Pings sent to it and received from it in this run.
     pub(super) pings_sent: u64,
@@ -40,10 +44,7 @@ pub(super) struct Peer {
     pub(super) ups: u64,
     /// The members that last reported a connection to it, while this node has none; at most [`REACHED_BY_MAX`].
     pub(super) reached_by: BTreeSet<PeerId>,
-    /// The reason of its last refusal, until it accepts this node again.
-    pub(super) refused: Option<ByeReason>,
-    /// Whether the log has reported that its key is in use twice, or that another peer answers at its address.
-    pub(super) clone_reported: bool,
+    /// Whether the log has reported that another peer answers at its address.
     pub(super) wrong_id_reported: bool,
     pub(super) state: State,
 }
@@ -68,37 +69,46 @@ impl SeenTimes {
 #[derive(Debug)]
 pub(super) enum State {
     /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses.
-    Rumour { failures: u32, since: Instant },
-    /// Connected, or between two sessions for a moment.
-    Connected(Box<Connected>),
-    /// Lost; redialled. It is forgotten when the mesh's connected time reaches `forget_at`.
-    Dead { since: Instant, forget_at: Duration },
-    /// Said goodbye; not redialled. It is forgotten like a dead peer.
-    Left { since: Instant, forget_at: Duration },
+    Rumoured { failures: u32, since: Instant },
+    /// Connected, but not a member yet. A peer whose last `refusal` of this node still counts becomes a member with its
+    /// first message after the handshake, because it may refuse again; any other peer at once.
+    Provisional { connected: Box<Connected>, refusal: Option<ByeReason> },
+    /// Connected, or between two sessions for a moment. It is a member, reported to the user with `up`.
+    Up(Box<Connected>),
+    /// Lost; redialled.
+    Dead(Gone),
+    /// Said goodbye; not redialled.
+    Left(Gone),
 }
 
+/// A peer that is dead or left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone {
+    pub(super) since: Instant,
+    /// It is forgotten when the mesh's connected time reaches this.
+    pub(super) forget_at: Duration,
+    /// Rounds through its addresses for which a peer that left is dialled, because a member lists it as connected. It
+    /// stays `Left` until it answers.
+    pub(super) rounds_left: u32,
+    /// The reason of its last refusal, if it has not accepted this node since.
+    pub(super) refusal: Option<ByeReason>,
+}
+
+/// A peer with a session, or between two sessions.
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) since: Instant,
-    /// Whether it is a member, reported to the user with `up`. A peer that refused this node before becomes a
-    /// member with its first message after the handshake, because it may refuse again.
-    pub(super) is_member: bool,
     /// Its number in the order in which peers came up in this run, from 1.
     pub(super) order: u64,
-    /// Sessions in the order in which they came up; this node sends on the last.
-    pub(super) sessions: Vec<SessionId>,
+    pub(super) link: Link,
     /// The time of the peer's last message, as far as its session has reported it.
     pub(super) heard: Instant,
-    /// The time at which its session was asked when it last heard the peer, until the answer.
-    pub(super) drain_asked: Option<Instant>,
     /// Its heartbeat interval, as it last announced, in milliseconds.
     pub(super) interval_ms: u32,
     /// This node's heartbeat interval at each of its last two heartbeats to this peer; `None` before them. The
     /// acknowledgement of the last one may be under way, so both count for its silence.
     pub(super) beat_intervals: [Option<Duration>; 2],
     pub(super) rtt: Rtt,
-    /// The time since which it has no session, but another one is expected.
-    pub(super) grace_since: Option<Instant>,
     /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
     /// The last membership digest that it sent.
@@ -106,28 +116,97 @@ pub(super) struct Connected {
     pub(super) lists: PeerExchange,
 }
 
+/// The sessions with a connected peer.
+#[derive(Debug)]
+pub(super) enum Link {
+    Open {
+        /// At least one session, in the order in which they came up; this node sends on the last.
+        sessions: Vec<SessionId>,
+        /// The time at which the last session was asked when it last heard the peer, until the answer.
+        drain_asked: Option<Instant>,
+    },
+    /// The last session ended at `since`, but another one is expected.
+    Interrupted { since: Instant },
+}
+
 impl Connected {
-    pub(super) fn new(now: Instant, order: u64, interval_ms: u32) -> Self {
+    /// A peer with its first session.
+    pub(super) fn new(now: Instant, order: u64, interval_ms: u32, session: SessionId) -> Self {
         Self {
             since: now,
-            is_member: false,
             order,
-            sessions: Vec::new(),
+            link: Link::Open { sessions: vec![session], drain_asked: None },
             heard: now,
-            drain_asked: None,
             interval_ms,
             beat_intervals: [None; 2],
             rtt: Rtt::default(),
-            grace_since: None,
             is_pinged: false,
             digest: None,
             lists: PeerExchange::new(now),
         }
     }
 
+    /// Its sessions in the order in which they came up.
+    pub(super) fn sessions(&self) -> &[SessionId] {
+        match &self.link {
+            Link::Open { sessions, .. } => sessions,
+            Link::Interrupted { .. } => &[],
+        }
+    }
+
     /// The session on which this node sends.
     pub(super) fn active(&self) -> Option<SessionId> {
-        self.sessions.last().copied()
+        self.sessions().last().copied()
+    }
+
+    /// Adds a session, keeps at most `max`, and returns the oldest ones that are too many.
+    pub(super) fn add_session(&mut self, session: SessionId, max: usize) -> Vec<SessionId> {
+        let mut sessions = self.sessions().to_vec();
+        sessions.push(session);
+        let surplus = sessions.drain(..sessions.len().saturating_sub(max)).collect();
+        self.link = Link::Open { sessions, drain_asked: None };
+        surplus
+    }
+
+    /// Removes a session that has ended. Returns whether the peer had it.
+    pub(super) fn remove_session(&mut self, now: Instant, session: SessionId) -> bool {
+        let Link::Open { sessions, drain_asked } = &mut self.link else {
+            return false;
+        };
+        let Some(at) = sessions.iter().position(|&other| other == session) else {
+            return false;
+        };
+        sessions.remove(at);
+        // The session that was asked may be this one, whose answer would never come.
+        *drain_asked = None;
+        if sessions.is_empty() {
+            self.link = Link::Interrupted { since: now };
+        }
+        true
+    }
+
+    /// The session is asked when it last heard the peer. Returns false if an earlier question is still unanswered.
+    pub(super) fn ask_drain(&mut self, now: Instant) -> bool {
+        match &mut self.link {
+            Link::Open { drain_asked: asked @ None, .. } => {
+                *asked = Some(now);
+                true
+            }
+            Link::Open { drain_asked: Some(_), .. } | Link::Interrupted { .. } => false,
+        }
+    }
+
+    /// The session has answered. Returns the time of the question, if there was one.
+    pub(super) fn drain_answered(&mut self) -> Option<Instant> {
+        match &mut self.link {
+            Link::Open { drain_asked, .. } => drain_asked.take(),
+            Link::Interrupted { .. } => None,
+        }
+    }
+
+    /// Notes that the peer was heard at this time.
+    pub(super) fn hear(&mut self, at: Instant) {
+        self.heard = self.heard.max(at);
     }
 }
 
@@ -137,62 +216,115 @@ impl Peer {
             name: String::new(),
             addrs: Addrs::default(),
             remote: None,
-            instance: None,
-            replaced: VecDeque::new(),
-            replaced_at: None,
+            instances: Instances::default(),
             met: None,
+            connected_before: Duration::ZERO,
+            holds_network_key: false,
+            tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,
             pings_received: 0,
             ups: 0,
             reached_by: BTreeSet::new(),
-            refused: None,
-            clone_reported: false,
             wrong_id_reported: false,
-            state: State::Rumour { failures: 0, since: now },
+            state: State::Rumoured { failures: 0, since: now },
         }
     }
 
     pub(super) fn connected(&self) -> Option<&Connected> {
         match &self.state {
-            State::Connected(connected) => Some(connected),
-            _ => None,
+            State::Provisional { connected, .. } | State::Up(connected) => Some(connected),
+            State::Rumoured { .. } | State::Dead(_) | State::Left(_) => None,
         }
     }
 
     pub(super) fn connected_mut(&mut self) -> Option<&mut Connected> {
         match &mut self.state {
-            State::Connected(connected) => Some(connected),
-            _ => None,
+            State::Provisional { connected, .. } | State::Up(connected) => Some(connected),
+            State::Rumoured { .. } | State::Dead(_) | State::Left(_) => None,
+        }
+    }
+
+    pub(super) fn is_member(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// A session with a peer that had none has come up.
+    pub(super) fn connect(&mut self, connected: Connected) {
+        self.reached_by.clear();
+        self.state = State::Provisional { connected: Box::new(connected), refusal: self.refusal() };
+    }
+
+    /// A provisional peer becomes a member. Returns whether it was provisional.
+    pub(super) fn join(&mut self) -> bool {
+        let State::Provisional { connected, .. } = &self.state else {
+            return false;
+        };
+        let placeholder = State::Rumoured { failures: 0, since: connected.since };
+        if let State::Provisional { connected, .. } = std::mem::replace(&mut self.state, placeholder) {
+            self.state = State::Up(connected);
+        }
+        true
+    }
+
+    /// The reason of its last refusal, if it has not accepted this node since.
+    pub(super) fn refusal(&self) -> Option<ByeReason> {
+        match self.state {
+            State::Provisional { refusal, .. } => refusal,
+            State::Dead(gone) | State::Left(gone) => gone.refusal,
+            State::Rumoured { .. } | State::Up(_) => None,
         }
     }
 
     /// Whether it should be dialled: lost, never met, or live but between two sessions.
     pub(super) fn wants_dial(&self) -> bool {
         let reachable = match &self.state {
-            State::Rumour { .. } | State::Dead { .. } => true,
-            State::Connected(connected) => connected.sessions.is_empty(),
-            State::Left { .. } => false,
+            State::Rumoured { .. } | State::Dead(_) => true,
+            State::Provisional { connected, .. } | State::Up(connected) => connected.sessions().is_empty(),
+            State::Left(gone) => gone.rounds_left > 0,
         };
         reachable && !self.addrs.is_empty()
+    }
+
+    /// The time for which it was connected in all, in this run and previous ones.
+    pub(super) fn connected_in_all(&self, now: Instant) -> Duration {
+        let current = self.connected().map(|connected| now.saturating_duration_since(connected.since));
+        self.connected_before + current.unwrap_or_default()
+    }
+
+    /// Another teller names it, which may pay for its dials.
+    pub(super) fn told_by(&mut self, teller: Account) {
+        if self.tellers.len() < TELLERS_MAX && !self.tellers.contains(&teller) {
+            self.tellers.push(teller);
+        }
     }
 
     /// The connected time of the mesh at which it is forgotten, if it is dead or left.
     pub(super) fn forget_at(&self) -> Option<Duration> {
         match self.state {
-            State::Dead { forget_at, .. } | State::Left { forget_at, .. } => Some(forget_at),
-            State::Rumour { .. } | State::Connected(_) => None,
+            State::Dead(gone) | State::Left(gone) => Some(gone.forget_at),
+            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) => None,
         }
     }
 
     /// The time since the peer was lost or first heard of; zero while it is connected.
     pub(super) fn outage(&self, now: Instant) -> Duration {
-        match &self.state {
-            State::Rumour { since, .. } | State::Dead { since, .. } | State::Left { since, .. } => {
-                now.saturating_duration_since(*since)
-            }
-            State::Connected(_) => Duration::ZERO,
+        match self.state {
+            State::Rumoured { since, .. } => now.saturating_duration_since(since),
+            State::Dead(gone) | State::Left(gone) => now.saturating_duration_since(gone.since),
+            State::Provisional { .. } | State::Up(_) => Duration::ZERO,
         }
+    }
+
+    pub(super) fn check_limits(&self) {
+        self.addrs.check_limits();
+        self.instances.check_limits();
+        debug_assert!(self.tellers.len() <= TELLERS_MAX, "{} tellers", self.tellers.len());
+        debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
+        debug_assert!(
+            self.connected().is_none() || self.reached_by.is_empty(),
+            "a connected peer is reached"
+        );
     }
 
     /// A member reports that it is connected to this peer.

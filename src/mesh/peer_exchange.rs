@@ -7,16 +7,17 @@
 //! - All other nodes compare digests of the membership once it has settled, and ask only on a difference. Of
 //!   two nodes that learn of each other like that, the smaller id dials and the other waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::address_scope;
-use super::dial_queue::Target;
+use super::dial_queue::{RUMOUR_FAILURES_MAX, Target};
 use super::io::{Output, Report, SessionId};
 use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
 use super::machine::{Mesh, millis};
-use super::peer::{Peer, State};
+use super::peer::{Connected, Peer, State};
 use super::timer::Timer;
 use crate::limits::PEERS_LIMIT;
 use crate::net::addr::DialAddr;
@@ -29,8 +30,11 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// mesh that forms on a starved machine seems to settle many times; telling all peers each time would send more
 /// messages than everything else together.
 const TOLD_AT_ONCE_MAX: usize = 8;
-/// Membership that keeps changing counts as settled after this long.
-const SETTLE_MAX: Duration = Duration::from_secs(15);
+/// Membership that keeps changing counts as settled after this long, so that peers that come and go do not keep the
+/// others from finding each other.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// A peer that keeps reporting others does not delay [`Mesh::is_settled`] for longer.
+const FOUND_MAX: Duration = Duration::from_secs(15);
 /// A difference of digests that lasts this long is real: both sides had time to settle.
 const DIGEST_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two checks of a difference that a request for a list has not removed.
@@ -46,6 +50,15 @@ const JOINING: Duration = Duration::from_secs(2);
 /// A departure reaches all members within this time; a later listing means that the peer is back.
 pub(super) const LEFT_QUIET: Duration = Duration::from_secs(10);
 
+/// The sender of a list.
+struct Teller {
+    /// It pays for dials to the rumours in the list.
+    account: Account,
+    remote: SocketAddr,
+    /// With `strict`, the owners of all addresses.
+    owners: BTreeMap<DialAddr, Vec<PeerId>>,
+}
+
 impl Mesh {
     /// A session with a peer came up: this node asks for its list if it joins through this peer, or if the two
     /// were separated.
@@ -56,7 +69,7 @@ impl Mesh {
         why: ExchangeReason,
         target: Option<Target>,
     ) {
-        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.has_list;
+        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.exchange.has_list;
         if why == ExchangeReason::Reconnect || joins {
             self.ask(now, id, why);
         }
@@ -64,10 +77,10 @@ impl Mesh {
 
     /// Sends this node's list to a peer that asked for it on this session.
     pub(super) fn answer_list(&mut self, now: Instant, id: PeerId, session: SessionId) {
-        let Some(remote) = self.sessions.get(&session).map(|s| s.remote) else {
+        let Some(remote) = self.sessions.get(session).map(|s| s.remote) else {
             return;
         };
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         if connected.lists.answered.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_INTERVAL) {
@@ -97,7 +110,7 @@ impl Mesh {
         records: Vec<PeerRecord>,
         more: bool,
     ) {
-        let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&from) else {
             return;
         };
         // A list without a request is ignored, so a flood of lists changes nothing.
@@ -106,40 +119,50 @@ impl Mesh {
         };
         let goes_on = more && frames + 1 < ANSWER_FRAMES_MAX;
         connected.lists.asked = goes_on.then_some((at, why, frames + 1));
-        self.has_list = true;
+        self.exchange.has_list = true;
         if frames == 0 {
             // A new list replaces what its sender reported before.
-            for peer in self.peers.values_mut() {
+            for peer in self.peers.iter_mut() {
                 peer.reached_by.remove(&from);
             }
         }
         let connected: Vec<PeerId> = records.iter().filter(|r| r.connected).map(|r| r.id).collect();
-        let news = records.into_iter().filter_map(|record| self.learn(now, remote, record, why)).count();
+        let teller = Teller {
+            account: self.account_of(now, from, remote),
+            remote,
+            owners: if self.config.strict { self.peers.owners() } else { BTreeMap::new() },
+        };
+        let news = records.into_iter().filter_map(|record| self.learn(now, &teller, record, why)).count();
         for id in connected {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.reported(from);
             }
         }
         if news > 0 {
-            if let Some(connected) = self.peers.get_mut(&from).and_then(Peer::connected_mut) {
+            if let Some(connected) = self.peers.connected_mut(&from) {
                 connected.lists.interval = ASK_AGAIN_MIN;
             }
             self.report(Report::ListNews { from, news });
         }
     }
 
+    /// The account that pays for the lists of a connected peer.
+    fn account_of(&self, now: Instant, from: PeerId, remote: SocketAddr) -> Account {
+        if self.is_stranger(now, &from) { Account::machine(remote.ip()) } else { Account::Peer(from) }
+    }
+
     /// Checks later whether a connected peer's digest still differs from this node's.
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId) {
-        let digest = self.peers.get(&id).and_then(Peer::connected).and_then(|connected| connected.digest);
-        if digest.is_some_and(|digest| digest != self.digest) && !self.timers.is_set(Timer::Settled) {
+        let digest = self.peers.connected(&id).and_then(|connected| connected.digest);
+        if digest.is_some_and(|digest| digest != self.peers.digest()) && self.exchange.is_settled() {
             self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
         }
     }
 
     /// A difference of digests has lasted for `DIGEST_PATIENCE`.
     pub(super) fn check_digest(&mut self, now: Instant, id: PeerId) {
-        let (ours, is_settled) = (self.digest, !self.timers.is_set(Timer::Settled));
-        let Some(connected) = self.peers.get(&id).and_then(Peer::connected) else {
+        let (ours, is_settled) = (self.peers.digest(), self.exchange.is_settled());
+        let Some(connected) = self.peers.connected(&id) else {
             return;
         };
         // While membership changes, digests are compared when it has settled.
@@ -151,13 +174,13 @@ impl Mesh {
             let again = connected.lists.not_before.max(now + DIGEST_CHECK_INTERVAL);
             return self.timers.set(Timer::DigestCheck(id), again);
         }
-        if let Err(wait) = self.digest_questions.take(now) {
+        if let Err(wait) = self.exchange.digest_questions.take(now) {
             // Most differences are gone by the time that one question has been answered. The random wait keeps
             // the same peer from always being the next.
             let wait = self.random_between(wait, wait + DIGEST_PATIENCE);
             return self.timers.set(Timer::DigestCheck(id), now + wait);
         }
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         let lists = &mut connected.lists;
@@ -177,7 +200,7 @@ impl Mesh {
     pub(super) fn ask_again_soon(&mut self, now: Instant, reached_by: &BTreeSet<PeerId>) {
         let connected: Vec<PeerId> = reached_by.iter().filter(|id| self.is_connected(id)).copied().collect();
         if let Some(id) = self.rng.choice(connected)
-            && let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut)
+            && let Some(connected) = self.peers.connected_mut(&id)
         {
             connected.lists.interval = ASK_AGAIN_MIN;
             connected.lists.not_before = connected.lists.not_before.min(now + ASK_AGAIN_MIN);
@@ -186,25 +209,30 @@ impl Mesh {
 
     /// A peer became a member, or is no longer one.
     pub(super) fn membership_changed(&mut self, now: Instant) {
-        let since = *self.unsettled_since.get_or_insert(now);
+        let since = *self.exchange.unsettled_since.get_or_insert(now);
         self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
     /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
-        let since = self.unsettled_since.unwrap_or(now);
+        let since = self.exchange.unsettled_since.unwrap_or(now);
         if self.dialing.is_exploring() && now < since + SETTLE_MAX {
             self.membership_changed(now);
             return;
         }
-        self.unsettled_since = None;
-        let connected: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| peer.connected().is_some()).map(|(id, _)| *id).collect();
+        let is_restless = now >= since + SETTLE_MAX;
+        self.exchange.unsettled_since = None;
+        let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);
             self.compare_digests(now, id);
+        }
+        if is_restless {
+            // The next change may come before `DIGEST_PATIENCE` is over, so a difference is not waited for.
+            let ids = self.rng.choose_multiple(connected.clone(), connected.len());
+            ids.into_iter().for_each(|id| self.check_digest(now, id));
         }
         // A peer with a smaller id sends heartbeats to this node, and does the same.
         let led: Vec<PeerId> = connected.into_iter().filter(|id| self.leads(id)).collect();
@@ -219,20 +247,20 @@ impl Mesh {
     /// most.
     #[must_use]
     pub fn is_settled(&self, now: Instant) -> bool {
-        let connected = || self.peers.values().filter_map(Peer::connected);
-        let is_untried = |peer: &Peer| matches!(peer.state, State::Rumour { failures: 0, .. });
-        let is_calm = !self.timers.is_set(Timer::Settled)
+        let connected = || self.peers.iter_connected().map(|(_, connected)| connected);
+        let is_untried = |(_, peer): (_, &Peer)| matches!(peer.state, State::Rumoured { failures: 0, .. });
+        let is_calm = self.exchange.is_settled()
             && !connected().any(|connected| connected.lists.is_answer_due(now))
-            && !self.peers.values().any(is_untried);
+            && !self.peers.iter().any(is_untried);
         let is_old =
-            || connected().any(|connected| now.saturating_duration_since(connected.since) >= SETTLE_MAX);
-        let is_lost = |peer: &Peer| matches!(peer.state, State::Dead { .. });
-        let is_found = self.connected > 0 || self.is_joined() && !self.peers.values().any(is_lost);
+            || connected().any(|connected| now.saturating_duration_since(connected.since) >= FOUND_MAX);
+        let is_lost = |(_, peer): (_, &Peer)| matches!(peer.state, State::Dead(_));
+        let is_found = self.peers.members() > 0 || self.is_joined() && !self.peers.iter().any(is_lost);
         is_found && (is_calm || is_old())
     }
 
     fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
-        let Some(connected) = self.peers.get_mut(&id).and_then(Peer::connected_mut) else {
+        let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
         if !connected.lists.is_answer_due(now) {
@@ -252,19 +280,21 @@ impl Mesh {
         before: Option<u64>,
     ) -> Vec<PeerRecord> {
         let record = |(id, peer): (&PeerId, &Peer)| {
-            let connected = match &peer.state {
-                State::Connected(connected) if before.is_some_and(|before| connected.order > before) => {
-                    return None;
+            let came_later = |connected: &Connected| before.is_some_and(|before| connected.order > before);
+            let is_listed = match &peer.state {
+                State::Provisional { connected, .. } | State::Up(connected) => !came_later(connected),
+                State::Dead(gone) => {
+                    peer.instances.is_met() && now.saturating_duration_since(gone.since) < RECENT
                 }
-                State::Connected(connected) => connected.is_member,
-                State::Dead { .. } if peer.instance.is_none() => return None,
-                State::Dead { since, .. } if now.saturating_duration_since(*since) < RECENT => false,
-                State::Dead { .. } | State::Left { .. } | State::Rumour { .. } => return None,
+                State::Left(_) | State::Rumoured { .. } => false,
             };
+            if !is_listed {
+                return None;
+            }
             let usable = |addr: &&DialAddr| address_scope::can_be_told_to(remote, addr);
             let addrs: Vec<DialAddr> = peer.addrs.first_hand().filter(usable).cloned().collect();
             let is_useful = id != to && !addrs.is_empty() && self.config.access.check(id).is_ok();
-            is_useful.then_some(PeerRecord { id: *id, addrs, connected })
+            is_useful.then_some(PeerRecord { id: *id, addrs, connected: peer.is_member() })
         };
         self.peers.iter().filter_map(record).collect()
     }
@@ -273,7 +303,7 @@ impl Mesh {
     fn learn(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        teller: &Teller,
         record: PeerRecord,
         why: ExchangeReason,
     ) -> Option<()> {
@@ -281,17 +311,25 @@ impl Mesh {
         if id == self.id || self.config.access.check(&id).is_err() {
             return None;
         }
-        let is_unknown = !self.peers.contains_key(&id);
-        let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(remote, addr));
-        if !self.hear_of_listed(now, id, addrs, connected) {
+        let is_unknown = self.peers.get(&id).is_none();
+        // With `strict`, an address that belongs to another peer is not dialled.
+        let is_free = |addr: &DialAddr| teller.owners.get(addr).is_none_or(|owners| owners.contains(&id));
+        let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
+        if is_unknown && !self.peers.has_room_for(&id) {
+            let surplus = self.peers.surplus_rumour(&teller.account)?;
+            self.forget(surplus);
+        }
+        if !self.hear_of_listed(now, id, addrs.filter(is_free), connected) {
             return None;
         }
+        self.peers.told_by(id, &teller.account);
         let wait = self.wait_before_dial(id, connected, why);
         let peer = self.peers.get_mut(&id)?;
         match &peer.state {
-            State::Rumour { .. } if is_unknown => {}
-            State::Dead { .. } if connected => peer.backoff.reset(),
-            State::Rumour { .. } | State::Connected(_) | State::Dead { .. } | State::Left { .. } => {
+            State::Rumoured { .. } if is_unknown => {}
+            State::Dead(_) if connected => peer.backoff.reset(),
+            State::Left(_) => peer.backoff.reset(),
+            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) | State::Dead(_) => {
                 return None;
             }
         }
@@ -309,14 +347,16 @@ impl Mesh {
         connected: bool,
     ) -> bool {
         if let Some(peer) = self.peers.get_mut(&id)
-            && let State::Left { since, forget_at } = peer.state
+            && let State::Left(gone) = &mut peer.state
         {
-            let returned = connected && now.saturating_duration_since(since) > LEFT_QUIET;
+            let returned = connected && now.saturating_duration_since(gone.since) > LEFT_QUIET;
             if !returned {
                 return false;
             }
-            peer.state = State::Dead { since, forget_at };
-            self.output(Output::Persist);
+            if gone.rounds_left > 0 {
+                return false;
+            }
+            gone.rounds_left = RUMOUR_FAILURES_MAX;
         }
         self.hear_of(now, id, addrs)
     }

@@ -98,14 +98,14 @@ impl Mesh {
             is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
-            rtt: self.rtt.clone(),
+            rtt: self.measures.rtt.clone(),
         }
     }
 
     /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub(super) fn is_joined(&self) -> bool {
-        self.connected > 0 || self.config.connect.is_empty()
+        self.peers.members() > 0 || self.config.connect.is_empty()
     }
 
     /// All known peers, sorted by id.
@@ -138,7 +138,7 @@ impl Mesh {
             reconnects: peer.ups.saturating_sub(1),
             silence: peer.connected().map(|connected| {
                 let silence = now.saturating_duration_since(connected.heard);
-                silence.saturating_sub(self.stalls.between(connected.heard, now))
+                silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
             }),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
         }
@@ -148,10 +148,10 @@ impl Mesh {
 /// The state that a user sees, and its start.
 fn visible_state(peer: &Peer) -> (PeerState, Instant) {
     match &peer.state {
-        State::Rumour { since, .. } => (PeerState::Rumour, *since),
-        State::Connected(connected) if connected.is_member => (PeerState::Up, connected.since),
-        State::Connected(connected) => (PeerState::Dead, connected.since),
-        State::Dead { since, .. } => (PeerState::Dead, *since),
-        State::Left { since, .. } => (PeerState::Left, *since),
+        State::Rumoured { since, .. } => (PeerState::Rumour, *since),
+        State::Provisional { connected, .. } => (PeerState::Dead, connected.since),
+        State::Up(connected) => (PeerState::Up, connected.since),
+        State::Dead(gone) => (PeerState::Dead, gone.since),
+        State::Left(gone) => (PeerState::Left, gone.since),
     }
 }

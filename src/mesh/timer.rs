@@ -67,6 +67,10 @@ impl Timers {
         self.deadlines.contains_key(&timer)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = Timer> {
+        self.deadlines.keys().copied()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
     }

@@ -1,6 +1,7 @@
 //! Addresses to dial and to listen on: their text form, and which of them can belong to a peer.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
@@ -10,8 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) const HOST_BYTES_MAX: usize = 254;
 /// Bytes in one label of a host name (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
+/// Bytes in the name of a network interface: `IFNAMSIZ` without its final NUL (netdevice(7)).
+const INTERFACE_BYTES_MAX: usize = 15;
 
-/// An address to dial: a socket address, or a DNS name that the dialling thread resolves at each dial.
+/// An address to dial: a socket address, or a name of an interface or a host that the dialling thread looks up at
+/// each dial.
 ///
 /// ```
 /// use p2p_gossip::DialAddr;
@@ -25,6 +29,15 @@ const LABEL_BYTES_MAX: usize = 63;
 pub enum DialAddr {
     /// An IP address and port, and the interface's index if the address is link-local.
     Socket(SocketAddr),
+    /// A link-local address and port, behind an interface of this name. The interface need not exist yet.
+    LinkLocal {
+        /// The address.
+        ip: Ipv6Addr,
+        /// The interface's name; its index differs each time that the interface is made.
+        interface: InterfaceName,
+        /// TCP port.
+        port: u16,
+    },
     /// A host name and port.
     Name {
         /// Valid host name.
@@ -35,12 +48,12 @@ pub enum DialAddr {
 }
 
 impl DialAddr {
-    /// The socket address; `None` for a name.
+    /// The socket address; `None` for the name of a host or interface.
     #[must_use]
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Socket(addr) => Some(*addr),
-            Self::Name { .. } => None,
+            Self::LinkLocal { .. } | Self::Name { .. } => None,
         }
     }
 
@@ -49,7 +62,33 @@ impl DialAddr {
     pub fn is_dialable(&self) -> bool {
         match self {
             Self::Socket(addr) => is_dialable(addr) && !lacks_scope(addr),
-            Self::Name { port, .. } => *port != 0,
+            Self::LinkLocal { port, .. } | Self::Name { port, .. } => *port != 0,
+        }
+    }
+
+    /// The address with the name of its interface, as it is stored: the index differs each time that the interface
+    /// is made. Unchanged if this machine does not have that interface now, or the address needs none.
+    pub(crate) fn with_interface_name(&self) -> Self {
+        match self {
+            Self::Socket(SocketAddr::V6(v6)) if is_link_local(&(*v6).into()) => {
+                match name_of(v6.scope_id()) {
+                    Some(interface) => Self::LinkLocal { ip: *v6.ip(), interface, port: v6.port() },
+                    None => self.clone(),
+                }
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// The address with the index that its interface has now. Unchanged if this machine does not have that
+    /// interface now.
+    pub(crate) fn with_interface_index(&self) -> Self {
+        match self {
+            Self::LinkLocal { ip, interface, port } => match interface.index() {
+                Ok(index) => Self::Socket(SocketAddrV6::new(*ip, *port, 0, index).into()),
+                Err(_) => self.clone(),
+            },
+            other => other.clone(),
         }
     }
 
@@ -58,6 +97,7 @@ impl DialAddr {
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Socket(addr) => addr.ip().to_canonical().is_loopback(),
+            Self::LinkLocal { .. } => false,
             Self::Name { host, .. } => host.is_loopback(),
         }
     }
@@ -73,6 +113,7 @@ impl fmt::Display for DialAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(addr) => addr.fmt(f),
+            Self::LinkLocal { ip, interface, port } => write!(f, "[{ip}%{interface}]:{port}"),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
         }
     }
@@ -119,10 +160,12 @@ impl HostName {
                 || hex.is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
         });
         if bare.len() < HOST_BYTES_MAX && bare.split('.').all(label_ok) && !last_is_number {
-            Ok(Self(name.to_ascii_lowercase().into_boxed_str()))
-        } else {
-            Err(DialAddrError::BadHost)
+            return Ok(Self(name.to_ascii_lowercase().into_boxed_str()));
         }
+        Err(bare
+            .chars()
+            .find(|c| c.is_alphabetic() && !c.is_ascii())
+            .map_or(DialAddrError::BadHost, DialAddrError::NotAscii))
     }
 
     /// The name.
@@ -154,7 +197,57 @@ impl fmt::Display for HostName {
     }
 }
 
-/// Why a text is not an address to dial.
+/// The name of a network interface, such as `eth0`. Whether this machine has it is another question.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName {
+    /// The name, filled up with zeros.
+    bytes: [u8; INTERFACE_BYTES_MAX],
+}
+
+impl InterfaceName {
+    /// Checks a name; `None` if no system accepts it.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let is_allowed = |b: u8| b.is_ascii_graphic() && !b"/:%[]".contains(&b);
+        let is_name = name.bytes().all(is_allowed) && !matches!(name, "" | "." | "..");
+        let mut bytes = [0; INTERFACE_BYTES_MAX];
+        bytes.get_mut(..name.len()).filter(|_| is_name)?.copy_from_slice(name.as_bytes());
+        Some(Self { bytes })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|&b| b == 0).unwrap_or(INTERFACE_BYTES_MAX);
+        // Only ASCII is accepted, so this is always text.
+        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+
+    /// The interface's index now.
+    ///
+    /// # Errors
+    /// This machine has no such interface now. (Only Linux and Android look names up.)
+    pub(crate) fn index(&self) -> io::Result<u32> {
+        index_of(self.as_str()).ok_or_else(|| {
+            let text = format!("this machine has no network interface '{self}' now");
+            io::Error::new(io::ErrorKind::NotFound, text)
+        })
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// Why a text is not an address to dial. Holds no part of the text but a character that is no ASCII.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialAddrError {
@@ -178,21 +271,41 @@ pub enum DialAddrError {
         "the host is the unspecified address; name the machine to connect to, for example 127.0.0.1:8080"
     )]
     Unspecified,
-    /// The text behind the `%` is no interface of this machine.
-    #[error("this machine has no network interface '{}'", .0.escape_default())]
-    NoInterface(String),
+    /// The text behind the `%` can't be an interface.
+    #[error("the text after % is no name or number of a network interface")]
+    BadInterface,
+    /// The text is a list.
+    #[error("this is more than one address; give each with its own option")]
+    Several,
+    /// The text is a URL.
+    #[error("an address is host:port alone, without a scheme such as tls:// and without a path")]
+    Url,
+    /// The host has a character that is not ASCII.
+    #[error("the host contains {0:?}; write the domain in its ASCII form, whose labels begin with xn--")]
+    NotAscii(char),
 }
 
 impl FromStr for DialAddr {
     type Err = DialAddrError;
 
-    /// Looks up the index of an interface's name behind the `%` of a link-local address.
     fn from_str(s: &str) -> Result<Self, DialAddrError> {
+        if s.contains("://") {
+            return Err(DialAddrError::Url);
+        }
+        if is_list(s) {
+            return Err(DialAddrError::Several);
+        }
         let (host, port) = s.rsplit_once(':').ok_or(DialAddrError::NoPort)?;
         if host.starts_with('[') || host.contains(':') {
             let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-            let (ip, scope) = parse_ipv6(bare.ok_or(DialAddrError::BadIpv6)?)?;
-            return refuse_unspecified(SocketAddrV6::new(ip, parse_port(port)?, 0, scope).into());
+            let (ip, zone) = parse_ipv6(bare.ok_or(DialAddrError::BadIpv6)?)?;
+            let port = parse_port(port)?;
+            return match zone {
+                Zone::Name(interface) if ip.is_unicast_link_local() => {
+                    Ok(Self::LinkLocal { ip, interface, port })
+                }
+                zone => refuse_unspecified(SocketAddrV6::new(ip, port, 0, zone.index()).into()),
+            };
         }
         if host.is_empty() {
             return Err(DialAddrError::NoHost);
@@ -203,6 +316,13 @@ impl FromStr for DialAddr {
         }
         Ok(Self::Name { host: HostName::new(host)?, port })
     }
+}
+
+/// Whether more text follows an address, behind a comma or blank.
+fn is_list(text: &str) -> bool {
+    let mut words = text.split([',', ';', ' ']).filter(|word| !word.is_empty());
+    let first = words.next();
+    words.next().is_some() && first.is_some_and(|word| word.parse::<DialAddr>().is_ok())
 }
 
 fn refuse_unspecified(addr: SocketAddr) -> Result<DialAddr, DialAddrError> {
@@ -220,22 +340,35 @@ fn parse_port(port: &str) -> Result<u16, DialAddrError> {
     }
 }
 
-/// Parses an IPv6 address, optionally followed by `%` and an interface's name or index. Returns the index, or 0.
-fn parse_ipv6(text: &str) -> Result<(Ipv6Addr, u32), DialAddrError> {
-    let (ip, zone) = text.split_once('%').map_or((text, None), |(ip, zone)| (ip, Some(zone)));
-    let ip: Ipv6Addr = ip.parse().map_err(|_| DialAddrError::BadIpv6)?;
-    let scope = match zone {
-        None => 0,
-        Some(zone) => interface_index(zone).ok_or_else(|| DialAddrError::NoInterface(zone.to_owned()))?,
-    };
-    Ok((ip, scope))
+/// The interface that an IPv6 address is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Zone {
+    /// None, or this index; 0 is none.
+    Index(u32),
+    Name(InterfaceName),
 }
 
-fn interface_index(zone: &str) -> Option<u32> {
-    if zone.bytes().all(|b| b.is_ascii_digit()) {
-        return zone.parse().ok().filter(|&index| index != 0);
+impl Zone {
+    /// The index, or 0 for a name.
+    fn index(self) -> u32 {
+        match self {
+            Self::Index(index) => index,
+            Self::Name(_) => 0,
+        }
     }
-    index_of(zone)
+}
+
+/// Parses an IPv6 address, optionally followed by `%` and an interface's name or index.
+fn parse_ipv6(text: &str) -> Result<(Ipv6Addr, Zone), DialAddrError> {
+    let (ip, zone) = text.split_once('%').map_or((text, None), |(ip, zone)| (ip, Some(zone)));
+    let ip: Ipv6Addr = ip.parse().map_err(|_| DialAddrError::BadIpv6)?;
+    let zone = zone.map_or(Some(Zone::Index(0)), |zone| {
+        if zone.bytes().all(|b| b.is_ascii_digit()) {
+            return zone.parse().ok().filter(|&index| index != 0).map(Zone::Index);
+        }
+        InterfaceName::new(zone).map(Zone::Name)
+    });
+    Ok((ip, zone.ok_or(DialAddrError::BadInterface)?))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -246,13 +379,26 @@ fn index_of(name: &str) -> Option<u32> {
     netdevice::name_to_index(&socket, name).ok()
 }
 
-/// Other systems accept an interface's index only.
+/// Other systems know an interface's index only.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn index_of(_name: &str) -> Option<u32> {
     None
 }
 
-/// An IP address of this machine, and the interface's index if the address is link-local.
+/// The name of the interface with this index, if this machine has it now.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn name_of(index: u32) -> Option<InterfaceName> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    InterfaceName::new(&netdevice::index_to_name(&socket, index).ok()?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn name_of(_index: u32) -> Option<InterfaceName> {
+    None
+}
+
+/// An IP address of this machine, and its interface if the address is link-local.
 ///
 /// ```
 /// use p2p_gossip::LocalIp;
@@ -262,7 +408,7 @@ fn index_of(_name: &str) -> Option<u32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalIp {
     ip: IpAddr,
-    scope: u32,
+    zone: Zone,
 }
 
 impl LocalIp {
@@ -272,25 +418,44 @@ impl LocalIp {
         self.ip
     }
 
-    /// The address with a port.
+    /// The address with a port, and with the index that its interface has now.
+    ///
+    /// # Errors
+    /// The address names an interface that this machine does not have now.
+    pub fn socket_addr(self, port: u16) -> io::Result<SocketAddr> {
+        let index = match self.zone {
+            Zone::Index(index) => index,
+            Zone::Name(interface) => interface.index()?,
+        };
+        Ok(self.with_index(port, index))
+    }
+
+    /// The address with a port, as peers dial it.
     #[must_use]
-    pub fn with_port(self, port: u16) -> SocketAddr {
+    pub fn dial_addr(self, port: u16) -> DialAddr {
+        match (self.ip, self.zone) {
+            (IpAddr::V6(ip), Zone::Name(interface)) => DialAddr::LinkLocal { ip, interface, port },
+            (_, zone) => DialAddr::Socket(self.with_index(port, zone.index())),
+        }
+    }
+
+    fn with_index(self, port: u16, index: u32) -> SocketAddr {
         match self.ip {
             IpAddr::V4(ip) => SocketAddr::new(ip.into(), port),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.scope).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, index).into(),
         }
     }
 
     /// Whether the address is link-local without an interface.
     #[must_use]
     pub fn lacks_scope(self) -> bool {
-        lacks_scope(&self.with_port(0))
+        matches!(self.zone, Zone::Index(index) if lacks_scope(&self.with_index(0, index)))
     }
 }
 
 impl From<IpAddr> for LocalIp {
     fn from(ip: IpAddr) -> Self {
-        Self { ip: ip.to_canonical(), scope: 0 }
+        Self { ip: ip.to_canonical(), zone: Zone::Index(0) }
     }
 }
 
@@ -301,20 +466,21 @@ impl FromStr for LocalIp {
         if let Ok(ip) = s.parse::<IpAddr>() {
             return Ok(ip.into());
         }
-        let (ip, scope) = parse_ipv6(s).map_err(|error| match error {
-            DialAddrError::NoInterface(_) => error,
+        let (ip, zone) = parse_ipv6(s).map_err(|error| match error {
+            DialAddrError::BadInterface => error,
             _ => DialAddrError::BadHost,
         })?;
-        let addr = canonical(SocketAddrV6::new(ip, 0, 0, scope).into());
-        Ok(Self { ip: addr.ip(), scope: scope_of(&addr) })
+        let zone = if ip.is_unicast_link_local() { zone } else { Zone::Index(0) };
+        Ok(Self { ip: IpAddr::V6(ip).to_canonical(), zone })
     }
 }
 
 impl fmt::Display for LocalIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scope {
-            0 => self.ip.fmt(f),
-            scope => write!(f, "{}%{scope}", self.ip),
+        match self.zone {
+            Zone::Index(0) => self.ip.fmt(f),
+            Zone::Index(index) => write!(f, "{}%{index}", self.ip),
+            Zone::Name(interface) => write!(f, "{}%{interface}", self.ip),
         }
     }
 }
@@ -379,6 +545,8 @@ mod tests {
             ("[2001:DB8::7]:80", "[2001:db8::7]:80"),
             ("[::ffff:192.0.2.7]:80", "192.0.2.7:80"),
             ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[FE80::1%wlan7]:80", "[fe80::1%wlan7]:80"),
+            ("[2001:db8::7%wlan7]:80", "[2001:db8::7]:80"),
             ("[2001:db8::7%3]:80", "[2001:db8::7]:80"),
             ("Node_1.Example.org.:80", "node_1.example.org.:80"),
         ] {
@@ -397,8 +565,17 @@ mod tests {
             ("0.0.0.0:80", DialAddrError::Unspecified),
             ("a..b:80", DialAddrError::BadHost),
             ("256.1.1.1:80", DialAddrError::BadHost),
-            ("[fe80::1%0]:80", DialAddrError::NoInterface("0".to_owned())),
-            ("[fe80::1%no-such-if]:80", DialAddrError::NoInterface("no-such-if".to_owned())),
+            ("[fe80::1%0]:80", DialAddrError::BadInterface),
+            ("[fe80::1%]:80", DialAddrError::BadInterface),
+            ("[fe80::1%longer-than-fifteen]:80", DialAddrError::BadInterface),
+            ("[fe80::1%a/b]:80", DialAddrError::BadInterface),
+            ("a:1,b:2", DialAddrError::Several),
+            ("[::1]:1, 192.0.2.7:2", DialAddrError::Several),
+            ("a:1,b", DialAddrError::Several),
+            ("tls://a:1", DialAddrError::Url),
+            ("https://a.example/", DialAddrError::Url),
+            ("müller.example:1", DialAddrError::NotAscii('ü')),
+            ("a\u{ad}b:1", DialAddrError::BadHost),
         ] {
             assert_eq!(parsed(text), Err(error), "{text}");
         }
@@ -457,15 +634,30 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn interface_is_accepted_by_name_and_by_index() {
-        let by_name = parsed("[fe80::1%lo]:80").unwrap();
-        assert_eq!(parsed(&by_name), Ok(by_name.clone()));
-        assert_eq!("fe80::1%lo".parse::<LocalIp>().map(|ip| ip.with_port(80).to_string()), Ok(by_name));
+    fn interface_stays_a_name_until_its_index_is_needed() {
+        let local: LocalIp = "fe80::1%lo".parse().unwrap();
+        assert_eq!(local.dial_addr(80).to_string(), "[fe80::1%lo]:80");
+        assert_eq!(parsed("[fe80::1%lo]:80").as_deref(), Ok("[fe80::1%lo]:80"));
+        let by_index = local.socket_addr(80).unwrap();
+        assert_eq!(by_index, format!("[fe80::1%{}]:80", scope_of(&by_index)).parse().unwrap());
+        let by_name = DialAddr::Socket(by_index).with_interface_name();
+        assert_eq!(by_name, local.dial_addr(80));
+        assert_eq!(by_name.with_interface_index(), DialAddr::Socket(by_index));
+        let absent: DialAddr = "[fe80::1%no-such-if]:80".parse().unwrap();
+        assert!(absent.is_dialable() && absent.with_interface_index() == absent);
+        let refused = "fe80::1%no-such-if".parse::<LocalIp>().unwrap().socket_addr(80).unwrap_err();
+        assert!(refused.to_string().contains("no network interface 'no-such-if' now"), "{refused}");
     }
 
     #[test]
     fn local_ip_is_an_ip_without_a_port() {
-        for (text, shown) in [("192.0.2.7", "192.0.2.7"), ("::1", "::1"), ("fe80::1%3", "fe80::1%3")] {
+        for (text, shown) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::1", "::1"),
+            ("fe80::1%3", "fe80::1%3"),
+            ("fe80::1%wlan7", "fe80::1%wlan7"),
+            ("::1%wlan7", "::1"),
+        ] {
             assert_eq!(text.parse::<LocalIp>().map(|ip| ip.to_string()).as_deref(), Ok(shown));
         }
         for text in ["", "host", "192.0.2.7:80", "[::1]", "192.0.2.7%1"] {

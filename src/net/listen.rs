@@ -24,7 +24,7 @@ pub(crate) struct ListenSocket(TcpListener);
 /// The socket cannot be opened. The error holds the address that was tried and the system's error.
 pub(crate) fn listen(bind: Option<LocalIp>, port: u16) -> Result<ListenSocket, (SocketAddr, io::Error)> {
     let at = |ip: LocalIp| {
-        let addr = ip.with_port(port);
+        let addr = ip.socket_addr(port).map_err(|error| (SocketAddr::new(ip.ip(), port), error))?;
         open(addr).map_err(|error| (addr, error))
     };
     match bind {

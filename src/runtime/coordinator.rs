@@ -336,7 +336,15 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
-        let event = SessionEvent::Up(Box::new(SessionUp { session, peer, hello, remote }));
+        let up = SessionUp {
+            session,
+            peer,
+            hello,
+            remote,
+            holds_network_key: false,
+            handshake_delay: Duration::ZERO,
+        };
+        let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));
     }

@@ -1,7 +1,7 @@
 //! Opens a TCP connection from a chosen source address; a waker can interrupt the attempt.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Instant;
@@ -61,6 +61,9 @@ fn resolve(
 ) -> io::Result<Vec<SocketAddr>> {
     match route.addr {
         DialAddr::Socket(addr) => Ok(vec![*addr]),
+        DialAddr::LinkLocal { ip, interface, port } => {
+            Ok(vec![SocketAddrV6::new(*ip, *port, 0, interface.index()?).into()])
+        }
         DialAddr::Name { host, port } => {
             let _permit = lookups.begin(route.source, now)?;
             let found = look_up(host.as_str(), *port)?;
@@ -139,7 +142,7 @@ fn open_one(
     rustix::io::ioctl_fionbio(&socket, true)?;
     // Peers know this node by its listening address, so dials come from it.
     if let Some(source) = source.filter(|source| needs_bind(source.ip(), addr.ip())) {
-        bind(&socket, &source.with_port(0))?;
+        bind(&socket, &source.socket_addr(0)?)?;
     }
     match connect(&socket, &addr) {
         Ok(()) => return Ok(socket.into()),

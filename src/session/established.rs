@@ -46,10 +46,10 @@ pub(super) struct Established {
 
 impl Established {
     pub(super) fn new(session: Session, secured: Secured) -> Self {
-        let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
+        let Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
-        let ends = Ends { session: id, own: session.context.id, peer, remote };
+        let ends = Ends { session: id, own: session.context.id, peer, remote, handshake_delay };
         let exchange = session.context.hello_exchange.clone();
         let vitals = session.context.vitals.get();
         let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
@@ -40,6 +40,8 @@ pub(super) struct Secured {
     pub(super) deadline: Instant,
     /// For an accepted connection.
     pub(super) pending: Option<PendingGuard>,
+    /// See [`crate::mesh::SessionUp::handshake_delay`].
+    pub(super) handshake_delay: Duration,
 }
 
 /// A connection whose TLS handshake is not complete.
@@ -57,14 +59,21 @@ impl Session {
     /// # Errors
     /// The handshake was not complete within [`HANDSHAKE_TIMEOUT`]; the connection is closed.
     pub(super) fn secure(&self, origin: Origin) -> Result<Secured, Failure> {
-        let mut opening = self.open(origin, Instant::now() + HANDSHAKE_TIMEOUT)?;
+        let started = Instant::now();
+        let mut opening = self.open(origin, started + HANDSHAKE_TIMEOUT)?;
+        let connected = Instant::now();
         while opening.link.is_handshaking() {
             self.step(&mut opening)?;
         }
         let Opening { pending, link, early, remote, deadline } = opening;
         let peer = authenticated_peer(link.tls())?;
         let exported = hello::exported(link.tls()).map_err(Failure::Exporter)?;
-        Ok(Secured { link, early, peer, remote, exported, deadline, pending })
+        let handshake_delay = if pending.is_none() {
+            connected.elapsed().saturating_sub(connected.duration_since(started))
+        } else {
+            Duration::ZERO
+        };
+        Ok(Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay })
     }
 
     /// Connects if this node dials, and starts TLS.

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::heartbeats::Heartbeats;
@@ -39,6 +39,8 @@ pub struct Ends {
     pub peer: PeerId,
     /// The peer's socket address.
     pub remote: SocketAddr,
+    /// See [`SessionUp::handshake_delay`].
+    pub handshake_delay: Duration,
 }
 
 /// A request of the coordinator to an established session.
@@ -449,7 +451,9 @@ impl Protocol {
         else {
             return;
         };
-        let answer = match exchange.check(role, &exported, &hello) {
+        let proven = exchange.check(role, &exported, &hello);
+        let holds_network_key = matches!(proven, Ok(Some(_)));
+        let answer = match proven {
             Ok(_) if role == Role::Dialler => Ok(None),
             Ok(key) => exchange.hello(role, &exported, key, self.vitals.interval_ms).map(Some),
             Err(mismatch) => {
@@ -469,8 +473,9 @@ impl Protocol {
         }
         self.heard = self.arrived;
         self.frames.after_hello();
-        let Ends { session, peer, remote, .. } = self.ends;
-        self.events.push_back(SessionEvent::Up(Box::new(SessionUp { session, peer, hello, remote })));
+        let Ends { session, peer, remote, handshake_delay, .. } = self.ends;
+        let up = SessionUp { session, peer, hello, remote, holds_network_key, handshake_delay };
+        self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);
         }

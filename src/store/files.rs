@@ -1,18 +1,19 @@
 //! Files with secrets or state: written atomically, never over another file by accident, and checked for owner
 //! and permissions before they are read.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 /// Permission bits of a file that only its owner may read and write.
-pub(crate) const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// Permission bits of a file without secrets.
-pub(crate) const PUBLIC: u32 = 0o644;
+pub(crate) const PUBLIC: Mode = Mode::from_raw_mode(0o644);
 
 /// Permission bits for users other than the owner.
 const OTHERS: u32 = 0o077;
@@ -27,7 +28,9 @@ pub(crate) enum FileRequirement {
     /// Other users have no access to a regular file. A pipe is accepted as well: its mode means nothing, and a
     /// shell passes secrets through pipes.
     Private,
-    /// A regular file, not a symbolic link, that belongs to this process's user and gives others no access.
+    /// A regular file in its directory, not a symbolic link.
+    InPlace,
+    /// As [`FileRequirement::InPlace`]; it belongs to the directory's owner and gives others no access.
     PrivateInPlace,
 }
 
@@ -54,38 +57,43 @@ impl From<io::Error> for ReadError {
     }
 }
 
+impl From<Errno> for ReadError {
+    fn from(error: Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
 /// Reads a file of at most `bytes_max` bytes that meets the requirement.
 pub(crate) fn read(file: &Path, bytes_max: u64, requirement: FileRequirement) -> Result<Vec<u8>, ReadError> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    if requirement == FileRequirement::PrivateInPlace {
-        // NONBLOCK: opening a pipe does not wait for its writer.
-        options.custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
-    }
-    let handle = match options.open(file) {
-        Ok(handle) => handle,
-        Err(_) if requirement == FileRequirement::PrivateInPlace && is_link(file) => {
-            return Err(ReadError::Link);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    // The metadata of the open file, which can't be exchanged between the check and the read.
+    let handle = OpenOptions::new().read(true).open(file)?;
+    let is_lent = is_credential(file);
+    read_checked(handle, bytes_max, requirement, is_lent, own_user())
+}
+
+/// Checks an open file, which can't be exchanged between the check and the read, and reads it.
+fn read_checked(
+    handle: File,
+    bytes_max: u64,
+    requirement: FileRequirement,
+    is_credential: bool,
+    owner: u32,
+) -> Result<Vec<u8>, ReadError> {
     let metadata = handle.metadata()?;
     if metadata.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
     }
+    let is_private = matches!(requirement, FileRequirement::Private | FileRequirement::PrivateInPlace);
+    let is_in_place = matches!(requirement, FileRequirement::InPlace | FileRequirement::PrivateInPlace);
     let mode = metadata.permissions().mode() & 0o7777;
-    let forbidden = if is_credential(file) { OTHERS & !ACCESS_LIST } else { OTHERS };
-    if requirement != FileRequirement::Anything && metadata.is_file() && mode & forbidden != 0 {
+    let forbidden = if is_credential { OTHERS & !ACCESS_LIST } else { OTHERS };
+    if is_private && metadata.is_file() && mode & forbidden != 0 {
         return Err(ReadError::TooPermissive(mode));
     }
-    if requirement == FileRequirement::PrivateInPlace {
-        if !metadata.is_file() {
-            return Err(ReadError::NoFile);
-        }
-        if metadata.uid() != own_user() {
-            return Err(ReadError::WrongOwner(metadata.uid()));
-        }
+    if is_in_place && !metadata.is_file() {
+        return Err(ReadError::NoFile);
+    }
+    if is_private && is_in_place && metadata.uid() != owner {
+        return Err(ReadError::WrongOwner(metadata.uid()));
     }
     let mut bytes = Vec::new();
     handle.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -99,43 +107,242 @@ fn is_credential(file: &Path) -> bool {
     directory.is_some_and(|directory| directory.is_absolute() && file.parent() == Some(&*directory))
 }
 
-/// Creates a new file. Even after a crash it has all of its bytes or does not exist; it is durable once this
-/// returns.
-///
-/// # Errors
-/// `AlreadyExists` if a file or symbolic link has that name, or the system's error.
-pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    if file.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
+/// An open directory. Its files are reached through it, so another directory or a link in its place changes
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    handle: File,
+    /// The path by which it was opened; for messages.
+    path: PathBuf,
+    owner: u32,
+    group: u32,
+}
+
+impl Directory {
+    /// Opens a directory.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = handle.metadata()?;
+        Ok(Self { handle, path: path.to_owned(), owner: metadata.uid(), group: metadata.gid() })
     }
-    let temporary = write_temporary(file, bytes, mode)?;
-    let linked = match fs::hard_link(&temporary, file) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // On a file system without hard links, the creation is not atomic.
-            write_new(file, bytes, mode)
+
+    /// Opens the directory of a file; returns the file's name in it, too.
+    pub(crate) fn of(file: &Path) -> io::Result<(Self, &OsStr)> {
+        let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Ok((Self::open(directory.unwrap_or(Path::new(".")))?, name))
+    }
+
+    /// The path by which the directory was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in the directory, for messages.
+    pub(crate) fn path_of(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path.join(name.as_ref())
+    }
+
+    /// The user id of the owner.
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// The permission bits, if they give other users access.
+    pub(crate) fn open_to_others(&self) -> io::Result<Option<u32>> {
+        let mode = self.handle.metadata()?.permissions().mode() & 0o7777;
+        Ok((mode & OTHERS != 0).then_some(mode))
+    }
+
+    /// Sets the permission bits, whatever the process's umask is.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.handle.set_permissions(fs::Permissions::from_mode(mode))
+    }
+
+    /// Whether a file or link has this name.
+    pub(crate) fn has(&self, name: &OsStr) -> bool {
+        rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Reads a file of at most `bytes_max` bytes that meets the requirement.
+    pub(crate) fn read(
+        &self,
+        name: &OsStr,
+        bytes_max: u64,
+        requirement: FileRequirement,
+    ) -> Result<Vec<u8>, ReadError> {
+        let is_in_place = matches!(requirement, FileRequirement::InPlace | FileRequirement::PrivateInPlace);
+        // NONBLOCK: opening a pipe does not wait for its writer.
+        let extra = if is_in_place { OFlags::NOFOLLOW | OFlags::NONBLOCK } else { OFlags::empty() };
+        let handle = match self.open_file(name, OFlags::RDONLY | extra, Mode::empty()) {
+            Err(Errno::LOOP) if is_in_place => return Err(ReadError::Link),
+            opened => opened?,
+        };
+        read_checked(handle, bytes_max, requirement, false, self.owner)
+    }
+
+    /// Opens a file for reading and writing; creates it if there is none.
+    pub(crate) fn open_or_create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = self.open_file(name, flags, mode)?;
+        // Independent of the umask: the next process must be able to open the file.
+        let _ = rustix::fs::fchmod(&file, mode);
+        self.give_to(&file, self.owner, self.group)?;
+        Ok(file)
+    }
+
+    /// Creates a new file. Even after a crash it has all of its bytes or does not exist; it is durable once this
+    /// returns.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if a file or symbolic link has that name, or the system's error.
+    pub(crate) fn create_new(&self, name: &OsStr, bytes: &[u8], mode: Mode) -> io::Result<()> {
+        if self.has(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
-        done => done,
-    };
-    let _ = fs::remove_file(&temporary);
-    linked.and_then(|()| sync_directory_of(file))
-}
-
-/// Creates or replaces a file. Even after a crash it has all bytes of the old content or of the new; the new
-/// content is durable once this returns.
-pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = write_temporary(file, bytes, mode)?;
-    if let Err(error) = fs::rename(&temporary, file) {
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
+        let owner = (self.owner, self.group);
+        let temporary = self.write_temporary(name, bytes, mode, owner)?;
+        let linked = match rustix::fs::linkat(&self.handle, &temporary, &self.handle, name, AtFlags::empty())
+        {
+            Err(error) if error != Errno::EXIST => {
+                // On a file system without hard links, the creation is not atomic.
+                self.write_new(name, bytes, mode, owner)
+            }
+            done => done.map_err(Into::into),
+        };
+        self.remove(&temporary);
+        linked.and_then(|()| self.sync())
     }
-    sync_directory_of(file)
+
+    /// Creates or replaces a file. Even after a crash it has all bytes of the old content or of the new; the new
+    /// content is durable once this returns. A file that is replaced keeps its permission bits, and its owner if
+    /// the directory belongs to another user.
+    pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], mode: Mode) -> io::Result<()> {
+        let old = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW);
+        let old = old.ok().filter(|old| FileType::from_raw_mode(old.st_mode).is_file());
+        let (mode, owner) = old.map_or((mode, (self.owner, self.group)), |old| {
+            (Mode::from_raw_mode(old.st_mode), (old.st_uid, old.st_gid))
+        });
+        let temporary = self.write_temporary(name, bytes, mode, owner)?;
+        if let Err(error) = rustix::fs::renameat(&self.handle, &temporary, &self.handle, name) {
+            self.remove(&temporary);
+            return Err(error.into());
+        }
+        self.sync()
+    }
+
+    /// Removes a file. Its absence is no error, and neither is any other failure: the next write reports it.
+    pub(crate) fn remove(&self, name: &OsStr) {
+        let _ = rustix::fs::unlinkat(&self.handle, name, AtFlags::empty());
+    }
+
+    /// Removes the temporary file that [`Directory::create_new`] or [`Directory::replace`] left when their process
+    /// was killed. No other process may be writing this file.
+    pub(crate) fn remove_temporary(&self, name: &OsStr) {
+        self.remove(&temporary_of(name));
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.handle.sync_all() {
+            // The error of a file system that can't sync directories.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            done => done,
+        }
+    }
+
+    fn open_file(&self, name: &OsStr, flags: OFlags, mode: Mode) -> Result<File, Errno> {
+        rustix::fs::openat(&self.handle, name, flags | OFlags::CLOEXEC, mode).map(File::from)
+    }
+
+    fn write_temporary(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: Mode,
+        owner: (u32, u32),
+    ) -> io::Result<OsString> {
+        let temporary = temporary_of(name);
+        // A killed process may have left it.
+        self.remove(&temporary);
+        self.write_new(&temporary, bytes, mode, owner)?;
+        Ok(temporary)
+    }
+
+    fn write_new(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: Mode,
+        (owner, group): (u32, u32),
+    ) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mut file = self.open_file(name, flags, mode)?;
+        let write = |file: &mut File| {
+            // The process's umask may have removed permissions of the owner.
+            rustix::fs::fchmod(&*file, mode)?;
+            self.give_to(file, owner, group)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write(&mut file).inspect_err(|_| self.remove(name))
+    }
+
+    /// Gives a file to this user, if root works in the directory of another user.
+    fn give_to(&self, file: &File, owner: u32, group: u32) -> io::Result<()> {
+        if self.owner == own_user() || !is_root() {
+            return Ok(());
+        }
+        Ok(rustix::fs::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?)
+    }
 }
 
-/// Removes the temporary file that [`create_new`] or [`replace`] left when their process was killed. No other
-/// process may be writing this file.
-pub(crate) fn remove_temporaries(file: &Path) {
-    // If this fails, the next write reports the error.
-    let _ = fs::remove_file(temporary_of(file));
+/// A file to read: by its path, or in an open directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Location<'a> {
+    Path(&'a Path),
+    In(&'a Directory, &'a OsStr),
+}
+
+impl Location<'_> {
+    /// The path, for messages.
+    pub(crate) fn path(self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.to_owned(),
+            Self::In(directory, name) => directory.path_of(name),
+        }
+    }
+
+    /// Reads a file that other users must have no access to.
+    pub(crate) fn read_secret(self, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
+        match self {
+            Self::Path(path) => read(path, bytes_max, FileRequirement::Private),
+            Self::In(directory, name) => directory.read(name, bytes_max, FileRequirement::PrivateInPlace),
+        }
+    }
+
+    /// Reads a file, whatever its permissions are.
+    pub(crate) fn read_public(self, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
+        match self {
+            Self::Path(path) => read(path, bytes_max, FileRequirement::Anything),
+            Self::In(directory, name) => directory.read(name, bytes_max, FileRequirement::Anything),
+        }
+    }
+}
+
+/// The temporary file is in the same directory, and so on the same file system.
+fn temporary_of(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".tmp");
+    temporary
+}
+
+/// Creates a new file, as [`Directory::create_new`].
+pub(crate) fn create_new(file: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
+    let (directory, name) = Directory::of(file)?;
+    directory.create_new(name, bytes, mode)
 }
 
 /// The effective user id of this process.
@@ -143,67 +350,9 @@ pub(crate) fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The permission bits, if they give other users access.
-pub(crate) fn open_to_others(metadata: &fs::Metadata) -> Option<u32> {
-    let mode = metadata.permissions().mode() & 0o7777;
-    (mode & OTHERS != 0).then_some(mode)
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
-        // The error of a file system that can't sync directories.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        done => done,
-    }
-}
-
-fn is_link(file: &Path) -> bool {
-    file.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink())
-}
-
-fn write_temporary(file: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
-    let temporary = temporary_of(file);
-    // A killed process may have left it.
-    let _ = fs::remove_file(&temporary);
-    write_new(&temporary, bytes, mode)?;
-    Ok(temporary)
-}
-
-/// The temporary file is in the same directory, and so on the same file system.
-fn temporary_of(file: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(file.file_name().unwrap_or_default());
-    name.push(".tmp");
-    file.with_file_name(name)
-}
-
-fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut handle = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .custom_flags(flags(OFlags::NOFOLLOW))
-        .open(file)?;
-    let write = |handle: &mut File| {
-        // The process's umask may have removed permissions of the owner.
-        handle.set_permissions(fs::Permissions::from_mode(mode))?;
-        handle.write_all(bytes)?;
-        handle.sync_all()
-    };
-    write(&mut handle).inspect_err(|_| {
-        let _ = fs::remove_file(file);
-    })
-}
-
-fn sync_directory_of(file: &Path) -> io::Result<()> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync_directory(directory.unwrap_or(Path::new(".")))
-}
-
-fn flags(flags: OFlags) -> i32 {
-    // The two types differ in sign only.
-    flags.bits().cast_signed()
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    own_user() == 0
 }
 
 #[cfg(test)]
@@ -236,13 +385,14 @@ mod tests {
     fn temporary_file_of_a_killed_process_does_not_disturb() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("state");
+        let (opened, name) = Directory::of(&file).unwrap();
         for remains in ["", "half of it"] {
-            fs::write(temporary_of(&file), remains).unwrap();
-            replace(&file, b"whole", PRIVATE).unwrap();
+            fs::write(file.with_file_name(temporary_of(name)), remains).unwrap();
+            opened.replace(name, b"whole", PRIVATE).unwrap();
             assert_eq!(fs::read(&file).unwrap(), b"whole");
         }
-        fs::write(temporary_of(&file), "half").unwrap();
-        remove_temporaries(&file);
+        fs::write(file.with_file_name(temporary_of(name)), "half").unwrap();
+        opened.remove_temporary(name);
         assert_eq!(names(directory.path()), ["state"]);
     }
 
@@ -253,16 +403,56 @@ mod tests {
         create_new(&file, b"key", PRIVATE).unwrap();
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(read(&file, 3, FileRequirement::PrivateInPlace).unwrap(), b"key");
+        let opened = Directory::open(directory.path()).unwrap();
+        let in_place =
+            |name: &str, bytes_max| opened.read(name.as_ref(), bytes_max, FileRequirement::PrivateInPlace);
+        assert_eq!(in_place("key", 3).unwrap(), b"key");
         assert_eq!(read(&link, 3, FileRequirement::Private).unwrap(), b"key");
-        assert!(matches!(read(&link, 3, FileRequirement::PrivateInPlace), Err(ReadError::Link)));
-        assert!(matches!(read(&file, 2, FileRequirement::PrivateInPlace), Err(ReadError::TooLarge)));
+        for requirement in [FileRequirement::InPlace, FileRequirement::PrivateInPlace] {
+            assert!(matches!(opened.read("link".as_ref(), 3, requirement), Err(ReadError::Link)));
+        }
+        assert!(matches!(in_place("key", 2), Err(ReadError::TooLarge)));
         for mode in [0o640, 0o620, 0o604, 0o602] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            let refused = read(&file, 3, FileRequirement::PrivateInPlace);
+            let refused = in_place("key", 3);
             assert!(matches!(refused, Err(ReadError::TooPermissive(found)) if found == mode), "{refused:?}");
             assert!(matches!(read(&file, 3, FileRequirement::Private), Err(ReadError::TooPermissive(_))));
             assert!(read(&file, 3, FileRequirement::Anything).is_ok());
+        }
+    }
+
+    #[test]
+    fn directory_that_is_exchanged_for_a_link_is_written_no_more_by_its_path() {
+        let parent = tempfile::tempdir().unwrap();
+        let (place, moved, elsewhere) =
+            (parent.path().join("state"), parent.path().join("moved"), parent.path().join("elsewhere"));
+        fs::create_dir(&place).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "victim").unwrap();
+        let opened = Directory::open(&place).unwrap();
+        fs::rename(&place, &moved).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+        opened.replace("file".as_ref(), b"ours", PRIVATE).unwrap();
+        opened.create_new("new".as_ref(), b"ours", PRIVATE).unwrap();
+        opened.open_or_create("lock".as_ref(), PRIVATE).unwrap();
+        assert_eq!(opened.read("file".as_ref(), 9, FileRequirement::PrivateInPlace).unwrap(), b"ours");
+        opened.remove_temporary("file".as_ref());
+        assert_eq!(names(&moved), ["file", "lock", "new"]);
+        assert_eq!(names(&elsewhere), ["file"]);
+        assert_eq!(fs::read(elsewhere.join("file")).unwrap(), b"victim");
+    }
+
+    #[test]
+    fn replaced_file_keeps_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("state");
+        let (opened, name) = Directory::of(&file).unwrap();
+        for mode in [0o600, 0o640] {
+            fs::write(&file, "old").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            opened.replace(name, b"new", PRIVATE).unwrap();
+            let metadata = fs::metadata(&file).unwrap();
+            assert_eq!((metadata.permissions().mode() & 0o7777, metadata.len()), (mode, 3));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The file of known peers: its format, strict parsing, and writing.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,9 +14,9 @@ use toml::Spanned;
 use crate::config::{ConfigError, check_name};
 use crate::limits::ADDRS_MAX;
 use crate::limits::{NAME_BYTES_MAX, PEERS_LIMIT};
-use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
+use crate::mesh::{ACQUAINTED_AFTER, KnownAddr, KnownPeer, UnixTime};
 use crate::net::addr::{DialAddr, DialAddrError};
-use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
+use crate::store::files::{Directory, FileRequirement, PRIVATE, ReadError};
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
 use crate::util::text;
 
@@ -36,17 +37,17 @@ const HEADER: &str = "\
 /// # Errors
 /// The file can't be read or is damaged. The error names the file, the line and the remedy. A damaged file is
 /// never taken for an empty one, because then any key would be trusted.
-pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
-    let bytes = match files::read(file, FILE_BYTES_MAX, FileRequirement::Anything) {
+pub(crate) fn read(directory: &Directory, name: &OsStr) -> Result<Vec<KnownPeer>, KnownPeersError> {
+    let file = || directory.path_of(name);
+    let bytes = match directory.read(name, FILE_BYTES_MAX, FileRequirement::InPlace) {
         Ok(bytes) => bytes,
         Err(ReadError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(ReadError::System(source)) => {
-            return Err(KnownPeersError::Read { file: file.to_owned(), source });
-        }
-        Err(_) => return Err(KnownPeersError::TooLarge { file: file.to_owned() }),
+        Err(ReadError::System(source)) => return Err(KnownPeersError::Read { file: file(), source }),
+        Err(ReadError::Link | ReadError::NoFile) => return Err(KnownPeersError::NotAFile { file: file() }),
+        Err(_) => return Err(KnownPeersError::TooLarge { file: file() }),
     };
     parse(&bytes).map_err(|problem| {
-        let file = file.to_owned();
+        let file = file();
         match problem {
             Problem::Version(version) => KnownPeersError::Version { file, version },
             Problem::Damaged { line, problem } => KnownPeersError::Damaged { file, line, problem },
@@ -55,10 +56,10 @@ pub(crate) fn read(file: &Path) -> Result<Vec<KnownPeer>, KnownPeersError> {
 }
 
 /// Writes the known peers. Even after a crash, the file holds either the old peers or these.
-pub(crate) fn write(file: &Path, peers: &[KnownPeer]) -> io::Result<()> {
+pub(crate) fn write(directory: &Directory, name: &OsStr, peers: &[KnownPeer]) -> io::Result<()> {
     // TOML's error may quote a value.
     let text = render(peers).map_err(|_| io::Error::other("the known peers cannot be written as TOML"))?;
-    files::replace(file, &text, PRIVATE)
+    directory.replace(name, &text, PRIVATE)
 }
 
 /// Why the known peers can't be read.
@@ -73,6 +74,13 @@ pub enum KnownPeersError {
         file: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// The file is a symbolic link, a pipe or something else that is no regular file.
+    #[error("{} is not a regular file; move it away to forget all known peers", file.display())]
+    #[non_exhaustive]
+    NotAFile {
+        /// The file.
+        file: PathBuf,
     },
     /// The file is larger than the limit.
     #[error("{} is larger than 16 MiB; move it away to forget all known peers", file.display())]
@@ -137,9 +145,6 @@ pub enum KnownPeersProblem {
     /// A value is no address.
     #[error("{0}")]
     Addr(DialAddrError),
-    /// An address names an interface that this machine lacks.
-    #[error("this machine does not have the network interface of the address")]
-    NoInterface,
     /// Two entries have the same id.
     #[error("this peer has two entries")]
     Twice,
@@ -152,12 +157,14 @@ pub enum KnownPeersProblem {
 }
 
 /// The problems that the values' own parsers report. TOML's error carries them as text only.
-const VALUE_PROBLEMS: [KnownPeersProblem; 11] = [
-    KnownPeersProblem::Id(ParsePeerIdError),
+const VALUE_PROBLEMS: [KnownPeersProblem; 13] = [
+    KnownPeersProblem::Id(ParsePeerIdError::NotHexadecimal),
     KnownPeersProblem::NameLength,
     KnownPeersProblem::NameCharacter,
     KnownPeersProblem::Time,
-    KnownPeersProblem::NoInterface,
+    KnownPeersProblem::Addr(DialAddrError::BadInterface),
+    KnownPeersProblem::Addr(DialAddrError::Several),
+    KnownPeersProblem::Addr(DialAddrError::Url),
     KnownPeersProblem::Addr(DialAddrError::NoPort),
     KnownPeersProblem::Addr(DialAddrError::BadPort),
     KnownPeersProblem::Addr(DialAddrError::NoHost),
@@ -223,12 +230,16 @@ struct Content<P> {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeerEntry {
+    #[serde(deserialize_with = "id")]
     id: PeerId,
     name: Name,
     first_seen: Time,
     last_seen: Time,
     left: bool,
     /// Whole seconds of connected time.
+    /// A file without it comes from a version that did not count: its peers count as acquainted.
+    #[serde(default = "acquainted")]
+    connected_s: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     missed_s: u64,
     #[serde(default, rename = "address")]
@@ -241,12 +252,25 @@ struct AddrEntry {
     addr: Addr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_success: Option<Time>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    origin: bool,
+}
+
+fn acquainted() -> u64 {
+    ACQUAINTED_AFTER.as_secs()
 }
 
 // serde passes a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(seconds: &u64) -> bool {
     *seconds == 0
+}
+
+/// Reads an id. Its error has one text, which [`VALUE_PROBLEMS`] has too.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let problem = KnownPeersProblem::Id(ParsePeerIdError::NotHexadecimal);
+    text.parse().map_err(|_| de::Error::custom(problem))
 }
 
 struct Name(String);
@@ -297,20 +321,21 @@ impl fmt::Display for UnixTime {
     }
 }
 
+/// An address, in the file with the name of its interface.
 struct Addr(DialAddr);
 
 impl Serialize for Addr {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        serializer.collect_str(&self.0.with_interface_name())
     }
 }
 
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let addr = String::deserialize(deserializer)?.parse().map(Self);
-        addr.map_err(|error| match error {
-            // This error quotes the name of the interface.
-            DialAddrError::NoInterface(_) => de::Error::custom(KnownPeersProblem::NoInterface),
+        let addr = String::deserialize(deserializer)?.parse::<DialAddr>();
+        addr.map(|addr| Self(addr.with_interface_index())).map_err(|error| match error {
+            // This error quotes a character.
+            DialAddrError::NotAscii(_) => de::Error::custom(DialAddrError::BadHost),
             other => de::Error::custom(other),
         })
     }
@@ -345,8 +370,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
         if entry.addrs.len() > ADDRS_READ_MAX {
             return Err(damaged(at, KnownPeersProblem::Addrs));
         }
-        let known = |AddrEntry { addr, last_success }: AddrEntry| KnownAddr {
+        let known = |AddrEntry { addr, last_success, origin }: AddrEntry| KnownAddr {
             addr: addr.0,
+            is_origin: origin,
             last_success: last_success.map(|time| time.0),
         };
         peers.push(KnownPeer {
@@ -355,6 +381,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
             first_seen: entry.first_seen.0,
             last_seen: entry.last_seen.0,
             left: entry.left,
+            connected: Duration::from_secs(entry.connected_s),
             missed: Duration::from_secs(entry.missed_s),
             addrs: entry.addrs.into_iter().map(known).collect(),
         });
@@ -369,6 +396,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
         first_seen: Time(peer.first_seen),
         last_seen: Time(peer.last_seen),
         left: peer.left,
+        connected_s: peer.connected.as_secs(),
         missed_s: peer.missed.as_secs(),
         addrs: peer
             .addrs
@@ -376,6 +404,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
             .map(|known| AddrEntry {
                 addr: Addr(known.addr.clone()),
                 last_success: known.last_success.map(Time),
+                origin: known.is_origin,
             })
             .collect(),
     };
@@ -396,10 +425,15 @@ mod tests {
             first_seen: UnixTime(1_769_860_800),
             last_seen: UnixTime(1_769_947_200),
             left: n.is_multiple_of(2),
+            connected: Duration::from_secs(100),
             missed: Duration::from_secs(u64::from(n) - 1),
             addrs: vec![
-                KnownAddr { addr: "127.0.0.1:8080".parse().unwrap(), last_success: Some(UnixTime(1)) },
-                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None },
+                KnownAddr {
+                    addr: "127.0.0.1:8080".parse().unwrap(),
+                    last_success: Some(UnixTime(1)),
+                    is_origin: false,
+                },
+                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None, is_origin: true },
             ],
         }
     }
@@ -439,6 +473,7 @@ name = \"bob\"
 first_seen = \"2026-01-31T12:00:00Z\"
 last_seen = \"2026-02-01T12:00:00Z\"
 left = false
+connected_s = 100
 
 [[peer.address]]
 addr = \"127.0.0.1:8080\"
@@ -446,9 +481,22 @@ last_success = \"1970-01-01T00:00:01Z\"
 
 [[peer.address]]
 addr = \"node.example:1\"
+origin = true
 "
             )
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn link_local_address_is_stored_with_the_name_of_its_interface() {
+        let mut named = peer(1);
+        // Interface 1 of every network namespace is the loopback interface.
+        named.addrs[0].addr = "[fe80::1%1]:8080".parse().unwrap();
+        named.addrs[1].addr = "[fe80::1%absent0]:8080".parse().unwrap();
+        let written = text(&[named.clone()]);
+        assert!(written.contains("[fe80::1%lo]:8080") && written.contains("[fe80::1%absent0]"), "{written}");
+        assert_eq!(parse(written.as_bytes()).unwrap(), [named]);
     }
 
     #[test]
@@ -571,6 +619,7 @@ addr = \"node.example:1\"
             KnownAddr {
                 addr: format!("{}.example:65535", ["a"; 8].map(|c| c.repeat(29)).join(".")).parse().unwrap(),
                 last_success: Some(UnixTime(1)),
+                is_origin: false,
             };
             ADDRS_MAX + 1
         ];

@@ -1,17 +1,20 @@
 //! The state directory: a node's key, certificate and known peers, which outlive its process.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::mesh::KnownPeer;
-use crate::store::files::{self, FileRequirement};
+use crate::store::exchange::{self, ExchangeError};
+use crate::store::files::{self, Directory, Location};
 use crate::store::known_peers::{self, KnownPeersError};
 use crate::trust::identity::{Identity, IdentityError};
+use crate::trust::secret_text::is_secret_name;
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "cert.pem";
@@ -34,7 +37,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// ```
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    directory: Directory,
     known: Vec<KnownPeer>,
     _lock: Lock,
 }
@@ -55,34 +58,45 @@ impl StateDir {
     /// Opens the directory and reads the known peers. Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// The directory can't be created, belongs to another user, gives others access or is used by another
-    /// process; or the file of known peers is damaged.
+    /// The directory can't be created, belongs to another user, gives others access, can be exchanged by others or is
+    /// used by another process; or the file of known peers is damaged.
     pub fn open(path: &Path) -> Result<Self, StateError> {
+        if is_secret_name(path) {
+            return Err(StateError::KeyAsName);
+        }
+        let creation_failed = |source| StateError::Create { path: path.to_owned(), source };
+        exchange::refuse(path, files::own_user())?;
         match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-            // The process's umask may have removed permissions of the owner.
-            Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
-                .map_err(|source| StateError::Create { path: path.to_owned(), source })?,
+            Ok(()) => {
+                // The process's umask may have removed permissions of the owner.
+                let directory = Directory::open(path).map_err(creation_failed)?;
+                directory.set_mode(DIRECTORY_MODE).map_err(creation_failed)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             // The directory may exist in a parent where nothing can be created.
             Err(_) if path.is_dir() => {}
-            Err(source) => return Err(StateError::Create { path: path.to_owned(), source }),
+            Err(source) => return Err(creation_failed(source)),
         }
-        Self::open_existing(path)
+        Self::open_checked(open_directory(path, Access::Owner)?)
     }
 
-    /// Opens an existing directory.
+    /// Opens an existing directory, to change it while no node uses it. Root may change the directory of another
+    /// user; files keep their owners.
     ///
     /// # Errors
     /// As [`StateDir::open`], and if the directory does not exist.
     pub fn open_existing(path: &Path) -> Result<Self, StateError> {
-        let path = check_directory(path)?;
-        let lock = lock(&path)?;
+        Self::open_checked(open_directory(path, Access::OwnerOrRoot)?)
+    }
+
+    fn open_checked(directory: Directory) -> Result<Self, StateError> {
+        let lock = lock(&directory)?;
         // This process holds the lock, so no other process is writing them.
         for name in [KEY, CERTIFICATE, KNOWN_PEERS] {
-            files::remove_temporaries(&path.join(name));
+            directory.remove_temporary(name.as_ref());
         }
-        let known = known_peers::read(&path.join(KNOWN_PEERS))?;
-        Ok(Self { path, known, _lock: lock })
+        let known = known_peers::read(&directory, KNOWN_PEERS.as_ref())?;
+        Ok(Self { directory, known, _lock: lock })
     }
 
     /// Reads the node's key and certificate. Creates those that do not exist.
@@ -90,23 +104,33 @@ impl StateDir {
     /// # Errors
     /// Either can't be read, used or created, the certificate is for another key, or only the key is missing.
     pub fn identity(&self) -> Result<Identity, StateError> {
-        let (key, cert) = (self.path.join(KEY), self.path.join(CERTIFICATE));
-        let exists = |file: &Path| file.symlink_metadata().is_ok();
-        match (exists(&key), exists(&cert)) {
+        let directory = &self.directory;
+        let (key, cert): (&OsStr, &OsStr) = (KEY.as_ref(), CERTIFICATE.as_ref());
+        let paths = || (directory.path_of(key), directory.path_of(cert));
+        match (directory.has(key), directory.has(cert)) {
             (true, true) => {
-                Identity::from_pair(&key, &cert, FileRequirement::PrivateInPlace).map_err(|error| match error
-                {
-                    IdentityError::Mismatch { .. } => StateError::Mismatch { key, cert },
-                    other => StateError::Identity(other),
+                let files = (Location::In(directory, key), Location::In(directory, cert));
+                Identity::from_pair(files.0, files.1).map_err(|error| {
+                    let (key, cert) = paths();
+                    match error {
+                        IdentityError::Mismatch { .. } => StateError::Mismatch { key, cert },
+                        IdentityError::Empty { file, .. } if file == cert => {
+                            StateError::EmptyCertificate { cert }
+                        }
+                        other => StateError::Identity(other),
+                    }
                 })
             }
             (true, false) => {
-                let identity = Identity::from_key(&key, FileRequirement::PrivateInPlace)?;
-                identity.write_certificate(&cert)?;
+                let identity = Identity::from_key(Location::In(directory, key))?;
+                identity.write_certificate(directory, cert)?;
                 Ok(identity)
             }
-            (false, false) => Ok(Identity::create_files(&key, &cert)?),
-            (false, true) => Err(StateError::KeyMissing { key, cert }),
+            (false, false) => Ok(Identity::create_in((directory, key), (directory, cert))?),
+            (false, true) => {
+                let (key, cert) = paths();
+                Err(StateError::KeyMissing { key, cert })
+            }
         }
     }
 
@@ -124,8 +148,10 @@ impl StateDir {
         let kept: Vec<KnownPeer> = self.known.iter().filter(|known| known.id != *peer).cloned().collect();
         let was_known = kept.len() < self.known.len();
         if was_known {
-            self.write_known_peers(&kept)
-                .map_err(|source| StateError::Write { file: self.path.join(KNOWN_PEERS), source })?;
+            self.write_known_peers(&kept).map_err(|source| {
+                let file = self.directory.path_of(KNOWN_PEERS);
+                StateError::Write { file, source }
+            })?;
             self.known = kept;
         }
         Ok(was_known)
@@ -133,59 +159,72 @@ impl StateDir {
 
     /// Replaces the file of known peers.
     pub(crate) fn write_known_peers(&self, peers: &[KnownPeer]) -> io::Result<()> {
-        known_peers::write(&self.path.join(KNOWN_PEERS), peers)
+        known_peers::write(&self.directory, KNOWN_PEERS.as_ref(), peers)
     }
 
     /// The directory's absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.directory.path()
     }
 
-    /// Reads the known peers without the lock; another process may use the directory.
+    /// Reads the known peers without the lock; another process may use the directory. Root may read the directory of
+    /// another user.
     ///
     /// # Errors
     /// The directory does not exist, belongs to another user or gives others access, or its file of known
     /// peers is damaged.
     pub fn peek(path: &Path) -> Result<Vec<KnownPeer>, StateError> {
-        Ok(known_peers::read(&check_directory(path)?.join(KNOWN_PEERS))?)
+        let directory = open_directory(path, Access::OwnerOrRoot)?;
+        Ok(known_peers::read(&directory, KNOWN_PEERS.as_ref())?)
     }
 
-    /// Reads the id of the key without the lock; another process may use the directory.
+    /// Reads the id of the key without the lock; another process may use the directory. Root may read the directory
+    /// of another user.
     ///
     /// # Errors
     /// As [`StateDir::peek`], for the key.
     pub fn peek_id(path: &Path) -> Result<crate::PeerId, StateError> {
-        Ok(Identity::from_key(&check_directory(path)?.join(KEY), FileRequirement::PrivateInPlace)?.id())
+        let directory = open_directory(path, Access::OwnerOrRoot)?;
+        Ok(Identity::from_key(Location::In(&directory, KEY.as_ref()))?.id())
     }
 }
 
-/// Checks that the directory belongs to this user and gives others no access. Returns its absolute path.
-fn check_directory(path: &Path) -> Result<PathBuf, StateError> {
-    let unusable = |source| StateError::Open { path: path.to_owned(), source };
-    let path = path.canonicalize().map_err(unusable)?;
-    let metadata = path.metadata().map_err(unusable)?;
-    if !metadata.is_dir() {
-        return Err(unusable(io::ErrorKind::NotADirectory.into()));
-    }
-    if metadata.uid() != files::own_user() {
-        return Err(StateError::WrongOwner { path, owner: metadata.uid(), ours: files::own_user() });
-    }
-    match files::open_to_others(&metadata) {
-        Some(mode) => Err(StateError::TooPermissive { path, mode }),
-        None => Ok(path),
-    }
+/// The users that may open a state directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Its owner, because a node's own files must not become another user's.
+    Owner,
+    OwnerOrRoot,
 }
 
-fn lock(directory: &Path) -> Result<Lock, StateError> {
-    let path = directory.join(LOCK);
-    let failed = |source| StateError::Lock { path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(files::PRIVATE);
-    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-    let mut file = options.open(&path).map_err(failed)?;
-    // Independent of the umask: the next process must be able to open the file.
-    let _ = file.set_permissions(fs::Permissions::from_mode(files::PRIVATE));
+/// Opens the directory. Checks that it belongs to this user, gives others no access and can't be exchanged by them.
+fn open_directory(path: &Path, access: Access) -> Result<Directory, StateError> {
+    if is_secret_name(path) {
+        return Err(StateError::KeyAsName);
+    }
+    let unusable = |source: io::Error| {
+        // The kind has the shorter text.
+        let is_file = source.kind() == io::ErrorKind::NotADirectory;
+        let source = if is_file { io::ErrorKind::NotADirectory.into() } else { source };
+        StateError::Open { path: path.to_owned(), source }
+    };
+    let directory = Directory::open(&path.canonicalize().map_err(unusable)?).map_err(unusable)?;
+    let (owner, ours, path) = (directory.owner(), files::own_user(), directory.path().to_owned());
+    if owner != ours && !(access == Access::OwnerOrRoot && files::is_root()) {
+        return Err(StateError::WrongOwner { path, owner, ours });
+    }
+    if let Some(mode) = directory.open_to_others().map_err(unusable)? {
+        return Err(StateError::TooPermissive { path, mode });
+    }
+    exchange::refuse(&path, owner)?;
+    Ok(directory)
+}
+
+fn lock(directory: &Directory) -> Result<Lock, StateError> {
+    let path = || directory.path_of(LOCK);
+    let failed = |source| StateError::Lock { path: path(), source };
+    let mut file = directory.open_or_create(LOCK.as_ref(), files::PRIVATE).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -193,7 +232,7 @@ fn lock(directory: &Path) -> Result<Lock, StateError> {
             // The file holds the process id of the lock's holder, or nothing useful.
             let _ = (&file).take(32).read_to_string(&mut holder);
             let pid = holder.trim().parse().ok();
-            return Err(StateError::InUse { path: directory.to_owned(), pid });
+            return Err(StateError::InUse { path: directory.path().to_owned(), pid });
         }
         Err(errno) => return Err(failed(errno.into())),
     }
@@ -245,6 +284,12 @@ pub enum StateError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Other users can put another directory in the place of this one.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The caller passed a key instead of the name of a directory.
+    #[error("the name of a directory is needed, not the text of a key")]
+    KeyAsName,
     /// Another process uses the directory.
     #[error("the state directory {} is in use{}; give each node a separate directory", path.display(), by_process(*pid))]
     #[non_exhaustive]
@@ -272,6 +317,13 @@ pub enum StateError {
     Mismatch {
         /// The key's file.
         key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// The certificate's file is empty.
+    #[error("{} is empty; move it away, and p2p-gossip makes a new certificate for the key", cert.display())]
+    #[non_exhaustive]
+    EmptyCertificate {
         /// The certificate's file.
         cert: PathBuf,
     },

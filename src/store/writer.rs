@@ -148,6 +148,7 @@ mod tests {
             first_seen: UnixTime(1),
             last_seen: UnixTime(2),
             left: false,
+            connected: Duration::ZERO,
             missed: Duration::ZERO,
             addrs: Vec::new(),
         };

@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::trust::peer_id::{ParsePeerIdError, PeerId};
+use crate::trust::secret_text::is_secret_name;
 
 /// Largest accepted list file in bytes: some 15,000 ids with comments, far more than the peers of a mesh.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -150,6 +151,9 @@ pub enum AccessError {
         /// The system's error.
         source: io::Error,
     },
+    /// The caller passed an id or a key instead of the name of a file.
+    #[error("the name of a file with ids is needed, not an id or key itself")]
+    TextAsName,
     /// The file is a pipe, a device or something else that can't be read again.
     #[error("{} is not a regular file; a list must be one, because SIGHUP reads it again", file.display())]
     #[non_exhaustive]
@@ -193,6 +197,9 @@ pub enum LineProblem {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, AccessError> {
+    if is_secret_name(file) {
+        return Err(AccessError::TextAsName);
+    }
     let failed = |source| AccessError::Read { file: file.to_owned(), source };
     // Checked before opening, because opening a pipe waits for its other end.
     let metadata = std::fs::metadata(file).map_err(failed)?;
@@ -284,9 +291,19 @@ mod tests {
         let one = id(1);
         let error = |text: &str| parsed(text).unwrap_err();
         let short = error(&format!("{one}\n\n0101 # too short\n"));
-        assert!(short.starts_with("list line 3: a peer id is 64 hexadecimal digits; each line"), "{short}");
+        assert!(
+            short.starts_with("list line 3: a peer id is 64 hexadecimal digits, and this has"),
+            "{short}"
+        );
         let two = error(&format!("{one} {one}\n"));
         assert!(two.starts_with("list line 1: only a comment that begins with # may follow"), "{two}");
+        let in_list = |line: &str| parsed(&format!("{one}\n{line}\n")).unwrap_err();
+        assert!(
+            in_list(&format!("{one}@192.0.2.7:8080")).starts_with("list line 2: a peer id is needed alone")
+        );
+        let digits = one.to_string();
+        let colons: Vec<&str> = (0..32).map(|at| &digits[2 * at..2 * at + 2]).collect();
+        assert!(in_list(&colons.join(":")).contains("without the colons"));
         let bytes = parse(Path::new("list"), b"# a\n\xff\n").unwrap_err().to_string();
         assert!(bytes.starts_with("list line 2: it is not valid UTF-8"), "{bytes}");
     }

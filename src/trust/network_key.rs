@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::store::files::{self, FileRequirement, PRIVATE, ReadError};
 use crate::trust::crypto::provider;
+use crate::trust::secret_text::is_secret_name;
 use crate::util::hex;
 
 /// Length of a key in bytes.
@@ -40,7 +41,7 @@ impl NetworkKey {
     /// the file, and the line at fault.
     pub fn from_file(file: &Path) -> Result<Self, NetworkKeyError> {
         // If the name is a key itself, an error that names the file would show the key.
-        if parse_hex(file.as_os_str().as_encoded_bytes().trim_ascii()).is_some() {
+        if is_secret_name(file) {
             return Err(NetworkKeyError::KeyAsName);
         }
         let bytes = files::read(file, FILE_BYTES_MAX, FileRequirement::Private).map_err(|error| {
@@ -88,6 +89,8 @@ impl NetworkKey {
 
     fn parse(text: &[u8]) -> Result<Self, Problem> {
         let mut found = None;
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -186,7 +189,7 @@ pub enum NetworkKeyError {
         line: usize,
     },
     /// The caller passed the key itself instead of the name of its file.
-    #[error("the name of a file with the network key is needed, not the key itself")]
+    #[error("the name of a file with the network key is needed, not the text of a key itself")]
     KeyAsName,
     /// The system provides no randomness for a key.
     #[error("cannot make a network key: the system provides no randomness")]
@@ -219,6 +222,7 @@ mod tests {
         let parse = |text: &str| NetworkKey::parse(text.as_bytes()).map(|key| key.as_bytes()[1]);
         assert_eq!(parse(&digits), Ok(0x23));
         assert_eq!(parse(&format!("# ours\r\n\n  {digits} \r\n# end")), Ok(0x23));
+        assert_eq!(parse(&format!("\u{feff}{digits}")), Ok(0x23));
         assert_eq!(parse(""), Err(Problem::NoKey));
         assert_eq!(parse("# nothing\n"), Err(Problem::NoKey));
         assert_eq!(parse(&digits[1..]), Err(Problem::BadLine(1)));

@@ -103,18 +103,46 @@ impl fmt::Debug for ShortId {
     }
 }
 
-/// A text that is not 64 hexadecimal digits.
+/// Why a text is not 64 hexadecimal digits. Holds no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a peer id is 64 hexadecimal digits")]
 #[non_exhaustive]
-pub struct ParsePeerIdError;
+pub enum ParsePeerIdError {
+    /// An address follows the digits.
+    #[error("a peer id is needed alone, without @ and the address behind it")]
+    WithAddress,
+    /// Colons separate the digits.
+    #[error("a peer id is 64 hexadecimal digits without the colons between them")]
+    WithColons,
+    /// There are this many digits.
+    #[error("a peer id is 64 hexadecimal digits, and this has {0}: p2p-gossip id prints all of them")]
+    Length(usize),
+    /// The text is something else.
+    #[error("a peer id is 64 hexadecimal digits")]
+    NotHexadecimal,
+}
+
+impl ParsePeerIdError {
+    /// Finds the reason for which this text is no id.
+    fn of(text: &str) -> Self {
+        let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_hex(text) {
+            Self::Length(text.len())
+        } else if text.split_once('@').is_some_and(|(id, _)| is_hex(id)) {
+            Self::WithAddress
+        } else if text.contains(':') && is_hex(&text.replace(':', "")) {
+            Self::WithColons
+        } else {
+            Self::NotHexadecimal
+        }
+    }
+}
 
 impl FromStr for PeerId {
     type Err = ParsePeerIdError;
 
     fn from_str(s: &str) -> Result<Self, ParsePeerIdError> {
         let mut id = [0; 32];
-        if hex::parse_into(s.as_bytes(), &mut id) { Ok(Self(id)) } else { Err(ParsePeerIdError) }
+        if hex::parse_into(s.as_bytes(), &mut id) { Ok(Self(id)) } else { Err(ParsePeerIdError::of(s)) }
     }
 }
 

@@ -3,24 +3,15 @@
 //! Invariant: an error holds no byte of the text, which may be a private key. The PEM parser's own errors
 //! quote whole lines, so they are dropped here, and the diagnosis reads the text again.
 
-use std::fmt;
-
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::trust::foreign_form::ForeignForm;
+use crate::trust::pem_item::PemItem;
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
-
-/// The item that is read from a PEM file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PemItem {
-    /// An unencrypted private key.
-    PrivateKey,
-    /// A certificate.
-    Certificate,
-}
 
 impl PemItem {
     /// Whether a block of this kind holds the item.
@@ -29,15 +20,6 @@ impl PemItem {
             Self::PrivateKey => block == PemBlock::PrivateKey,
             Self::Certificate => block == PemBlock::Certificate,
         }
-    }
-}
-
-impl fmt::Display for PemItem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PrivateKey => "private key",
-            Self::Certificate => "certificate",
-        })
     }
 }
 
@@ -81,7 +63,8 @@ impl PemBlock {
                 "it has an encrypted one, which cannot be used: decrypt it with openssl pkey -in OLD -out NEW"
             }
             (Self::OpenSshKey, PemItem::PrivateKey) => {
-                "it has a key in OpenSSH's own form, which cannot be used: make a key with p2p-gossip keygen"
+                "it has a key in OpenSSH's own form: convert a copy with ssh-keygen -p -m PKCS8 -N '' -f COPY \
+                 (not Ed25519 before OpenSSH 9.6), or make a key with p2p-gossip keygen"
             }
             (Self::PublicKey, PemItem::PrivateKey) => {
                 "it has a public key: name the file of the private key that belongs to it"
@@ -112,6 +95,8 @@ pub enum PemProblem {
     LineBreaksLost,
     /// There is no BEGIN and no END line.
     NoBlock,
+    /// The file is in a form of another program.
+    Foreign(ForeignForm),
     /// All blocks are complete, and none has the wanted item. The first block is of this kind.
     OtherBlock(PemBlock),
     /// The block that begins in this line, from 1, has no END line of its kind.
@@ -149,6 +134,7 @@ impl PemProblem {
                                      lines; copy the file itself, not its text through a shell variable"
                     .to_owned()
             }
+            Self::Foreign(form) => form.describe(wanted).to_owned(),
             Self::NoBlock => format!("has no PEM block with a {wanted}: it has no BEGIN line"),
             Self::OtherBlock(block) => {
                 format!("has no PEM block with a {wanted}; {}", block.instead_of(wanted))
@@ -172,6 +158,24 @@ impl PemProblem {
     }
 }
 
+impl PemProblem {
+    /// Whether the file holds a certificate instead of the wanted item.
+    pub(crate) fn is_certificate(self) -> bool {
+        matches!(self, Self::OtherBlock(PemBlock::Certificate) | Self::Foreign(ForeignForm::DerCertificate))
+    }
+
+    /// Whether the file holds something that is no secret.
+    pub(crate) fn is_public(self) -> bool {
+        match self {
+            Self::OtherBlock(block) => {
+                matches!(block, PemBlock::PublicKey | PemBlock::Certificate | PemBlock::Request)
+            }
+            Self::Foreign(form) => form.is_public(),
+            _ => false,
+        }
+    }
+}
+
 /// Reads the first private key in a PEM text.
 pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemProblem> {
     let text = strip_byte_order_mark(text);
@@ -189,11 +193,6 @@ fn strip_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-/// Whether this name of a file is PEM text instead.
-pub(crate) fn is_pem_text(name: &[u8]) -> bool {
-    contains(name, BEGIN)
-}
-
 /// A complete block.
 struct Block<'a> {
     kind: PemBlock,
@@ -208,10 +207,11 @@ fn diagnose(text: &[u8], wanted: PemItem) -> PemProblem {
     let lines: Vec<&[u8]> = lines(text).collect();
     let blocks = match blocks(&lines) {
         Ok(blocks) => blocks,
-        Err(problem) => return problem,
+        // Binary data may contain what looks like a part of a marker.
+        Err(problem) => return ForeignForm::of(text).map_or(problem, PemProblem::Foreign),
     };
     let Some(block) = blocks.iter().find(|block| wanted.is_in(block.kind)).or(blocks.first()) else {
-        return PemProblem::NoBlock;
+        return ForeignForm::of(text).map_or(PemProblem::NoBlock, PemProblem::Foreign);
     };
     if !wanted.is_in(block.kind) {
         return PemProblem::OtherBlock(block.kind);

@@ -303,6 +303,10 @@ impl Encode for DialAddr {
                 SOCKET.encode(encoder)?;
                 addr.encode(encoder)
             }
+            Self::LinkLocal { ip, port, .. } => {
+                SOCKET.encode(encoder)?;
+                SocketAddr::from((*ip, *port)).encode(encoder)
+            }
             Self::Name { host, port } => {
                 let host = host.as_str().as_bytes();
                 NAME.encode(encoder)?;

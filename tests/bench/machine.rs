@@ -15,7 +15,7 @@ pub(crate) fn describe(versions: &[String]) -> Vec<String> {
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown CPU", |(_, model)| model);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let date = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let cores = cores();
     vec![
         format!(

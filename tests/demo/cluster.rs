@@ -26,7 +26,7 @@ const ALL_PINGS_SHOWN_MAX: usize = 8;
 
 /// The input of the tour: output of a node, or a signal from the user.
 enum Input {
-    NodeOutput { node: usize, run: u32, at: Instant, output: Output },
+    NodeOutput { node: usize, run: u32, at: Instant, output: Box<Output> },
     StopRequested,
 }
 
@@ -148,7 +148,8 @@ impl Cluster {
         let sender = self.sender.clone();
         let sink = move |output| {
             // Fails after the tour, when the receiver is gone.
-            let _ = sender.send(Input::NodeOutput { node, run, at: Instant::now(), output });
+            let _ =
+                sender.send(Input::NodeOutput { node, run, at: Instant::now(), output: Box::new(output) });
         };
         let process = Process::spawn(&self.program, &spec.with_period(period_s), sink)
             .map_err(|error| Stop::Failed(format!("cannot start {}: {error}", self.program.display())))?;
@@ -215,7 +216,7 @@ impl Cluster {
             match self.inputs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Input::StopRequested) => return Err(Stop::Requested),
                 Ok(Input::NodeOutput { node, run, at, output }) => {
-                    if self.handle_output(node, run, at, output)? == NodeProcess::Ended {
+                    if self.handle_output(node, run, at, *output)? == NodeProcess::Ended {
                         return Err(self.ended_by_itself(node, awaited));
                     }
                 }
@@ -236,7 +237,7 @@ impl Cluster {
         while self.running() > 0 {
             match self.inputs.recv() {
                 Ok(Input::NodeOutput { node, run, at, output }) => {
-                    if self.handle_output(node, run, at, output)? == NodeProcess::Ended {
+                    if self.handle_output(node, run, at, *output)? == NodeProcess::Ended {
                         // The user ended this node. The other nodes show how they react.
                         self.nodes[node].process = None;
                         self.screen.line(node, &self.nodes[node].name, "(ended)")?;
@@ -263,7 +264,7 @@ impl Cluster {
             match self.inputs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Input::NodeOutput { node, run, at, output }) => {
                     // The nodes leave even if nothing can be written to the screen.
-                    if matches!(self.handle_output(node, run, at, output), Ok(NodeProcess::Ended)) {
+                    if matches!(self.handle_output(node, run, at, *output), Ok(NodeProcess::Ended)) {
                         waiting -= 1;
                         let process = self.nodes[node].process.take();
                         let status = process.and_then(|mut p| p.wait_until(deadline).ok().flatten());

@@ -4,10 +4,11 @@
 //! and pass.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
-use p2p_gossip::{Event, PeerId};
+use p2p_gossip::{Event, NetworkKey, PeerId};
 
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, addr6};
@@ -58,11 +59,13 @@ fn check_port_mapping(advertised: &str, hosts: &str) {
     let mut cluster = Cluster::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("127.0.0.1 localhost\n{hosts}\n")).unwrap();
+    let (_directory, key) = network_key();
     // Each node has its own mount namespace, and so its own hosts file.
     let with_hosts = format!("mount --bind {} /etc/hosts", file.path().display());
     let mut nodes = Vec::new();
     for node in 1..=hidden {
-        let mut spec = spec(&cluster, &network, node).with_limits(&with_hosts);
+        let mut spec =
+            spec(&cluster, &network, node).with_limits(&with_hosts).with_option("--network-key", &key);
         if node == hidden {
             spec = spec.with_args(&format!("--advertise {advertised}"));
         }
@@ -97,6 +100,14 @@ fn check_port_mapping(advertised: &str, hosts: &str) {
     });
 }
 
+/// A network key in a file. Its holders are no strangers, so they are dialled at all addresses that they claim.
+fn network_key() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("network.key");
+    NetworkKey::generate().unwrap().write_new(&file).unwrap();
+    (directory, file)
+}
+
 #[test]
 fn node_behind_a_port_mapping_is_dialled_at_its_advertised_address() {
     check_port_mapping("10.77.0.5:17000", "");
@@ -124,13 +135,14 @@ fn names_with_a_thousand_addresses_cause_few_dials_and_do_not_delay_connect_name
     // The victim's own kernel refuses each connection attempt there at once.
     network.ip(victim, "route add local 10.99.0.0/16 dev lo");
 
+    let (_directory, key) = network_key();
+    let spec = |cluster: &Cluster, node| spec(cluster, &network, node).with_option("--network-key", &key);
     let args = format!("--connect late.example:{}", addr(late).port());
-    let mut nodes =
-        vec![cluster.start(spec(&cluster, &network, victim).with_limits(&with_hosts).with_args(&args))];
+    let mut nodes = vec![cluster.start(spec(&cluster, victim).with_limits(&with_hosts).with_args(&args))];
     for liar in liars {
         let advertised: String = (0..NAMES).map(|at| format!(" --advertise {}:9", name(liar, at))).collect();
         let args = connect(addr(victim)) + &advertised;
-        nodes.push(cluster.start(spec(&cluster, &network, liar).with_args(&args)));
+        nodes.push(cluster.start(spec(&cluster, liar).with_args(&args)));
     }
     // The liars cannot reach each other at their advertised addresses.
     let victim_node = nodes[0];
@@ -148,7 +160,7 @@ fn names_with_a_thousand_addresses_cause_few_dials_and_do_not_delay_connect_name
     cluster.wait_for("a name that is not looked up", &[victim_node], |history| {
         history.log_mentions(victim_node, "names of known peers").then_some(())
     });
-    let late_node = cluster.start(spec(&cluster, &network, late));
+    let late_node = cluster.start(spec(&cluster, late));
     cluster.wait_full_mesh(&[victim_node, late_node]);
     let attempts = network.packets_counted(victim);
     let seconds = began.elapsed().as_secs() + 1;
@@ -207,6 +219,26 @@ fn two_nodes_that_dial_over_ipv4_and_ipv6_keep_one_session() {
     // This takes five seconds; surplus sessions end within that time.
     assert_mesh_stays_up(&cluster, &nodes);
     assert_eq!([1, 2].map(|node| network.connections(node)), [1, 1]);
+}
+
+/// A service may start before its network: the address of an interface that is missing is no wrong usage.
+#[test]
+fn interface_that_appears_later_is_dialled_then() {
+    let Some(network) = Network::new(2) else { return };
+    for node in 1..=2 {
+        network.ip(node, "addr flush dev eth0");
+        network.ip(node, &format!("addr add fe80::{node}/64 dev eth0 nodad"));
+    }
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&cluster, &network, 1));
+    let second = cluster.start(spec(&cluster, &network, 2).with_args("--connect [fe80::1%wlan7]:7000"));
+    cluster.wait_for("the reason for which it waits", &[second], |history| {
+        let reason = "this machine has no network interface 'wlan7' now";
+        history.log_mentions(second, reason).then_some(())
+    });
+    network.ip(2, "link set eth0 down\nlink set eth0 name wlan7\nlink set wlan7 up");
+    network.ip(2, "addr replace fe80::2/64 dev wlan7 nodad");
+    cluster.wait_full_mesh(&[first, second]);
 }
 
 #[test]

@@ -113,7 +113,9 @@ impl MeshHarness {
         remote: SocketAddr,
         hello: Hello,
     ) -> Vec<Output> {
-        self.handle(Input::SessionUp(SessionUp { session, peer, hello, remote }))
+        let (holds_network_key, handshake_delay) = (false, Duration::ZERO);
+        let up = SessionUp { session, peer, hello, remote, holds_network_key, handshake_delay };
+        self.handle(Input::SessionUp(up))
     }
 
     /// A peer dials this node, and their session comes up.

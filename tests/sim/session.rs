@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
@@ -52,6 +52,8 @@ pub struct Thread {
     /// Whether the coordinator holds the other end of the outbox.
     pub has_handle: bool,
     pub started: Micros,
+    /// The time at which TCP was connected.
+    connected: Micros,
     /// Bytes that the kernel has not taken yet.
     unsent: Vec<u8>,
     /// Whether this direction closes after the unsent bytes.
@@ -71,6 +73,7 @@ impl Thread {
             is_drain_wanted: false,
             has_handle: true,
             started: now,
+            connected: now,
             unsent: Vec::new(),
             closes: false,
             deadline: None,
@@ -146,6 +149,7 @@ impl World {
             && thread.is_connecting()
         {
             thread.stage = Stage::AwaitingServer;
+            thread.connected = self.now;
             self.transmit(conn, 0, Packet::ClientHello);
         }
     }
@@ -262,7 +266,13 @@ impl World {
         };
         let remote = if side == 0 { connection.addr } else { connection.source };
         let process = &self.procs[proc];
-        let ends = Ends { session: thread.id, own: process.id, peer, remote };
+        let connecting = thread.connected.saturating_sub(thread.started);
+        let handshake_delay = if side == 0 {
+            Duration::from_micros((self.now - thread.connected).saturating_sub(connecting))
+        } else {
+            Duration::ZERO
+        };
+        let ends = Ends { session: thread.id, own: process.id, peer, remote, handshake_delay };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];

@@ -3,18 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::Timestamp;
 use p2p_gossip::Event;
+use p2p_gossip::internals::is_secret_name;
 use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
@@ -25,9 +28,12 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::cli::OnEvent;
 use crate::output::event_json::{self, Time};
+use crate::reaper;
 
 /// Limit for one run; then the program is killed, because later events wait for it.
 const RUN_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a script in which the system looks for its interpreter (execve(2)).
+const SCRIPT_HEAD_BYTES: u64 = 256;
 /// Prefix of the environment variables that hold the event's fields.
 const PREFIX: &str = "P2P_GOSSIP_";
 /// More time after the deadline of [`Hooks::finish`], so that the thread can kill the program.
@@ -50,6 +56,9 @@ pub(crate) enum HookError {
         /// The system's message, or the fault of the file.
         reason: String,
     },
+    /// The user gave a key instead of a program.
+    #[error("--on-event: the name of a program is needed, not the text of a key")]
+    KeyAsName,
     /// The system has no thread or memory left.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -64,10 +73,16 @@ impl Program {
             Err(found) => Err(error(found.to_string())),
             Ok(found) if !found.is_file() => Err(error("it is not a file".to_owned())),
             Ok(_) => match access(path, Access::EXEC_OK) {
-                Ok(()) => Ok(Self(std::path::absolute(path).map_err(|found| error(found.to_string()))?)),
+                Ok(()) => {
+                    check_interpreter(path).map_err(error)?;
+                    Ok(Self(std::path::absolute(path).map_err(|found| error(found.to_string()))?))
+                }
                 Err(_) => Err(error("it is not executable".to_owned())),
             },
         };
+        if is_secret_name(program) {
+            return Err(HookError::KeyAsName);
+        }
         if program.components().count() > 1 || program.is_absolute() {
             return can_run(program);
         }
@@ -76,6 +91,27 @@ impl Program {
         let found = found.find_map(Result::ok);
         found.ok_or_else(|| error("there is no such program in PATH".to_owned()))
     }
+}
+
+/// Checks the interpreter of a script: if it is missing, the system says of the script that it does not exist.
+fn check_interpreter(program: &Path) -> Result<(), String> {
+    let mut head = Vec::new();
+    // A program that can be run but not read is no script.
+    let Ok(file) = File::open(program) else { return Ok(()) };
+    file.take(SCRIPT_HEAD_BYTES).read_to_end(&mut head).map_err(|error| error.to_string())?;
+    let Some(line) = head.strip_prefix(b"#!").and_then(|rest| rest.split(|&byte| byte == b'\n').next())
+    else {
+        return Ok(());
+    };
+    if line.ends_with(b"\r") {
+        let advice = "convert it: sed -i 's/\\r$//' FILE";
+        return Err(format!("its lines end with CR LF, so the system finds no interpreter; {advice}"));
+    }
+    let interpreter = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    if Path::new(OsStr::from_bytes(interpreter)).exists() {
+        return Ok(());
+    }
+    Err("the interpreter in its first line does not exist".to_owned())
 }
 
 /// The main thread's handle to the thread that runs the program.
@@ -171,12 +207,20 @@ impl Runner {
         command.envs(variables.map()).process_group(0);
         // Stdout carries only events, so the program's output goes to stderr.
         let output = io::stderr().as_fd().try_clone_to_owned()?;
-        let mut child = command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::inherit()).spawn()?;
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::inherit());
+        let mut child = reaper::spawn(&mut command)?;
+        let end = self.wait_for_end(&mut child, line);
+        reaper::release();
+        end
+    }
+
+    /// Passes the line to the program, and waits until the program ends or is killed.
+    fn wait_for_end(&mut self, child: &mut Child, line: String) -> io::Result<RunEnd> {
         let limit = Instant::now() + RUN_MAX;
-        let exit_watch = match watch_exit(&mut child, line, limit) {
+        let exit_watch = match watch_exit(child, line, limit) {
             Ok(worker) => worker,
             Err(error) => {
-                kill(&mut child)?;
+                kill(child)?;
                 return Err(io::Error::other(format!("killed: cannot start a thread to watch it: {error}")));
             }
         };
@@ -189,7 +233,7 @@ impl Runner {
                     self.stop = never();
                 }
                 default(deadline.saturating_duration_since(Instant::now())) => {
-                    kill(&mut child)?;
+                    kill(child)?;
                     return Ok(if deadline < limit { RunEnd::NodeLeaves } else { RunEnd::TimedOut });
                 }
             }
@@ -303,6 +347,8 @@ impl EventVariables {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use p2p_gossip::PeerId;
     use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
@@ -360,6 +406,15 @@ mod tests {
         assert!(error(&file).ends_with("plain: it is not executable"));
         assert!(error(dir.path()).ends_with(": it is not a file"));
         assert!(error(&dir.path().join("none")).contains("No such file"));
+        let script = |text: &str| {
+            let file = dir.path().join("script");
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Program::find(&file).map_err(|error| error.to_string())
+        };
+        assert!(script("#!/bin/sh\r\nexit\r\n").unwrap_err().contains("lines end with CR LF"));
+        assert!(script("#!/no/such/sh -e\n").unwrap_err().contains("interpreter"));
+        assert!(script("#! /bin/sh -e\nexit\r\n").is_ok() && script("\x7fELF").is_ok());
         assert!(error(Path::new("no-such-program-anywhere")).contains("no such program in PATH"));
         assert!(Program::find(Path::new("sh")).unwrap().0.is_absolute());
     }

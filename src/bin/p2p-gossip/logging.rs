@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::fmt::{Formatter, Target, WriteStyle};
 use log::kv::{self, Key, Value, VisitSource};
-use log::{Level, Record};
+use log::{Level, LevelFilter, Record};
 
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
@@ -28,6 +28,30 @@ const LINES_QUEUED: usize = 1024;
 const FILTER_DEFAULT: &str = "info";
 /// The log filter without RUST_LOG if stdout is on the same screen: it shows membership changes already.
 const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
+
+/// The modules that write log lines; no other package of the program does. A filter that names none of them has no
+/// effect.
+const MODULES: [&str; 19] = [
+    "p2p_gossip::hooks",
+    "p2p_gossip::http::event_stream",
+    "p2p_gossip::http::routes",
+    "p2p_gossip::http::server",
+    "p2p_gossip::logging",
+    "p2p_gossip::members",
+    "p2p_gossip::output::console",
+    "p2p_gossip::output::event_json",
+    "p2p_gossip::run",
+    "p2p_gossip::runtime::coordinator",
+    "p2p_gossip::runtime::event_log",
+    "p2p_gossip::runtime::listener",
+    "p2p_gossip::session::established",
+    "p2p_gossip::session::failure",
+    "p2p_gossip::session::pending",
+    "p2p_gossip::stdin",
+    "p2p_gossip::store::exchange",
+    "p2p_gossip::store::writer",
+    "p2p_gossip::systemd",
+];
 
 /// The handle to the log's thread. Dropping it waits briefly for the queued lines.
 #[derive(Debug)]
@@ -85,7 +109,10 @@ impl Logs {
 
     /// Writes lines that the user asked for; no log line comes between them.
     pub(crate) fn show(&self, lines: &str) {
-        let _ = self.queue.try_send(Job::Line(lines.as_bytes().to_vec()));
+        // A peer chooses its name, with which a line may begin, and must not choose the line's priority.
+        let prefix = if self.is_journal { journal::prefix(Level::Info) } else { "" };
+        let lines: String = lines.lines().map(|line| format!("{prefix}{line}\n")).collect();
+        let _ = self.queue.try_send(Job::Line(lines.into_bytes()));
     }
 
     /// Waits until all lines queued so far are written, but not longer than `timeout`.
@@ -142,33 +169,53 @@ impl Write for QueueWriter {
     }
 }
 
-/// The log filter to use for this value of RUST_LOG, and a warning if the value is wrong.
+/// The log filter to use for this value of RUST_LOG, and a warning about the parts that have no effect.
 fn filter_from(variable: Result<String, VarError>) -> (String, Option<String>) {
     let default = || FILTER_DEFAULT.to_owned();
-    let filter = match variable {
-        Ok(filter) if filter.trim().is_empty() => return (default(), None),
-        Ok(filter) => filter,
+    let value = match variable {
+        Ok(value) => value,
         Err(VarError::NotPresent) => return (default(), None),
         Err(VarError::NotUnicode(_)) => {
             let warning = format!("RUST_LOG is not valid UTF-8; using {FILTER_DEFAULT}");
             return (default(), Some(warning));
         }
     };
-    let shown = visible(&filter);
-    if env_filter::Builder::new().try_parse(&filter).is_err() {
-        let warning = format!("RUST_LOG='{shown}' is not a log filter; using {FILTER_DEFAULT}");
-        return (default(), Some(warning));
+    // What follows a slash is a text that a line must contain.
+    let (parts, text) = value.split_at(value.find('/').unwrap_or(value.len()));
+    if text.matches('/').count() > 1 {
+        return (default(), Some(format!("RUST_LOG has more than one '/'; using {FILTER_DEFAULT}")));
     }
-    // env_logger takes a word that is not a level for a module's name, which silences all other modules.
-    let is_suspect = |word: &str| {
-        !word.is_empty() && !word.contains(['=', ':', '_']) && word.parse::<log::LevelFilter>().is_err()
-    };
-    let modules = filter.split('/').next().unwrap_or_default();
-    let suspect = modules.split(',').map(str::trim).find(|word| is_suspect(word) && *word != "rustls");
-    let warning = suspect.map(|word| {
-        format!("RUST_LOG: '{}' is not a log level and is taken for the name of a module", visible(word))
+    let parts = parts.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let (known, ignored): (Vec<_>, Vec<_>) =
+        parts.map(|part| filter_part(part).ok_or(part)).partition(Result::is_ok);
+    let known: Vec<String> = known.into_iter().flatten().collect();
+    let ignored: Vec<&str> = ignored.into_iter().filter_map(Result::err).collect();
+    let warning = (!ignored.is_empty()).then(|| {
+        let instead = if known.is_empty() { format!("; using {FILTER_DEFAULT}") } else { String::new() };
+        format!(
+            "RUST_LOG: '{}' is ignored: it is neither a level (error, warn, info, debug, trace or off) nor a \
+             module of this program that logs, as in p2p_gossip::session=debug{instead}",
+            ignored.join(",")
+        )
     });
-    (filter, warning)
+    let filter = if known.is_empty() { default() } else { known.join(",") };
+    (filter + text, warning)
+}
+
+/// A part of a filter, a level or `MODULE[=LEVEL]`, as env_logger reads it. `None` if no log line can match it. A
+/// hyphen in a module's name means an underscore, so that the program's own name is understood.
+fn filter_part(part: &str) -> Option<String> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let (module, level) = part.split_once('=').map_or((part, None), |(module, level)| (module, Some(level)));
+    if level.is_none() && is_level(module) {
+        return Some(module.to_owned());
+    }
+    if level.is_some_and(|level| !is_level(level.trim())) {
+        return None;
+    }
+    let module = module.trim().replace('-', "_");
+    let is_known = !module.is_empty() && MODULES.iter().any(|known| known.starts_with(&module));
+    is_known.then(|| level.map_or_else(|| module.clone(), |level| format!("{module}={}", level.trim())))
 }
 
 /// Writes `2026-01-31T12:00:00Z INFO  peer up peer=1f3a5c7e90 addr=127.0.0.1:8081`. Lines of levels debug and
@@ -248,23 +295,103 @@ fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
-    fn invalid_filter_is_reported_and_ignored() {
+    fn filter_is_understood_or_reported() {
         let filter_of = |text: &str| filter_from(Ok(text.to_owned()));
         assert_eq!(filter_of(""), ("info".to_owned(), None));
         assert_eq!(filter_from(Err(VarError::NotPresent)), ("info".to_owned(), None));
-        for good in ["off", "DEBUG", "warn,p2p_gossip::session=trace", "p2p_gossip", "rustls", "info/peer"] {
+        for good in [
+            "off",
+            "DEBUG",
+            "warn,p2p_gossip::session=trace",
+            "p2p_gossip",
+            "p2p_gossip::session::established=debug",
+            "p2p_gossip::mem=off",
+            "info/peer",
+        ] {
             assert_eq!(filter_of(good), (good.to_owned(), None));
         }
-        let (filter, warning) = filter_of("p2p_gossip=loud");
-        assert_eq!(filter, "info");
-        assert!(warning.unwrap().contains("'p2p_gossip=loud'"));
-        assert!(filter_of("verbose").1.unwrap().contains("'verbose' is not a log level"));
+        assert_eq!(filter_of("p2p-gossip=debug"), ("p2p_gossip=debug".to_owned(), None));
+        assert_eq!(
+            filter_of(" warn, p2p-gossip::run = trace,"),
+            ("warn,p2p_gossip::run=trace".to_owned(), None)
+        );
+        assert_eq!(filter_of("/peer"), ("info/peer".to_owned(), None));
+        for bad in [
+            "level=debug",
+            "*=debug",
+            "*",
+            "=debug",
+            "verbose",
+            "p2p_gossip=loud",
+            "p2p_gossip::sesion=debug",
+            "p2p_gossip::session::protocol::x=trace",
+            "p2p_gossip::runner=debug",
+            "rustls=debug",
+            "a=b=c",
+        ] {
+            let (filter, warning) = filter_of(bad);
+            assert_eq!(filter, "info", "{bad}");
+            let warning = warning.unwrap_or_else(|| panic!("{bad} is silent"));
+            assert!(
+                warning.contains(&format!("'{bad}' is ignored")) && warning.ends_with("; using info"),
+                "{warning}"
+            );
+        }
+        let (filter, warning) = filter_of("level=debug,warn,*=info/x");
+        assert_eq!(filter, "warn/x");
+        let warning = warning.unwrap();
+        assert!(
+            warning.contains("'level=debug,*=info' is ignored") && !warning.contains("using"),
+            "{warning}"
+        );
+        assert_eq!(filter_of("info/a/b").0, "info");
+        assert!(filter_of("info/a/b").1.unwrap().contains("'/'"));
         let (filter, warning) = filter_from(Err(VarError::NotUnicode("x".into())));
         assert_eq!(filter, "info");
         assert!(warning.unwrap().contains("UTF-8"));
+    }
+
+    /// The modules whose files write log lines, found in the source.
+    fn logging_modules(dir: &Path, module: &str, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                let inner = if ["bin", PROGRAM].contains(&name) {
+                    module.to_owned()
+                } else {
+                    format!("{module}::{name}")
+                };
+                logging_modules(&path, &inner, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let macros = [
+                    "log::error!(",
+                    "log::warn!(",
+                    "log::info!(",
+                    "log::debug!(",
+                    "log::trace!(",
+                    "limited_log!(",
+                ];
+                if macros.iter().any(|call| text.contains(call)) {
+                    let is_parent = ["mod", "lib", "main"].contains(&name);
+                    found.push(if is_parent { module.to_owned() } else { format!("{module}::{name}") });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn list_of_modules_is_complete() {
+        let mut found = vec!["p2p_gossip::members".to_owned()];
+        logging_modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "p2p_gossip", &mut found);
+        found.sort();
+        assert_eq!(found, MODULES, "MODULES must list the modules that write log lines");
     }
 
     #[test]

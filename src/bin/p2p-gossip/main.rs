@@ -3,10 +3,10 @@
 mod cli;
 mod commands;
 mod hooks;
-#[cfg_attr(not(feature = "http"), path = "http/disabled.rs")]
 mod http;
 mod logging;
 mod output;
+mod reaper;
 mod run;
 mod signals;
 mod stdin;

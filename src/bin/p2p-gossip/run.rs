@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, never, select};
+use crossbeam_channel::{Receiver, after, never, select};
 use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
@@ -17,7 +17,7 @@ use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
 use crate::output::console::{self, JoinHints};
-use crate::output::local_time::timestamp;
+use crate::output::event_json::timestamp;
 use crate::output::peer_table;
 use crate::output::stream::visible;
 use crate::signals::Signals;
@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     System(#[from] io::Error),
     #[error("{0} of standard input could not be sent")]
     Stdin(String),
+    #[error("no peer has answered within {0:?} (--join-timeout); nothing of standard input was sent")]
+    NotJoined(Duration),
     #[error("the node's coordinator ended unexpectedly; this is a bug")]
     Died,
 }
@@ -88,13 +90,9 @@ fn http_advice(error: &io::Error) -> &'static str {
 /// Runs until a signal, the end of standard input, or a failure.
 pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
     let mut program = RunningProgram::start(options)?;
-    let unsent_lines = program.wait_for_end(logs)?;
+    let outcome = program.wait_for_end(logs)?;
     program.leave();
-    match unsent_lines {
-        0 => Ok(()),
-        1 => Err(Failure::Stdin("a line".to_owned())),
-        _ => Err(Failure::Stdin(format!("{unsent_lines} lines"))),
-    }
+    outcome
 }
 
 /// A running node, its inputs, and the outputs that its events go to.
@@ -103,8 +101,10 @@ struct RunningProgram {
     access: AccessSources,
     signals: Signals,
     after_stdin: AfterStdin,
-    /// How standard input ended; never ready without `--stdin` or once it has been taken.
-    stdin_outcome: Receiver<stdin::Outcome>,
+    /// The progress of standard input; never ready without `--stdin` or once the input has ended.
+    stdin: Receiver<stdin::Progress>,
+    /// Ready if the node has to give up because it has not joined; never with [`AfterStdin::Stay`].
+    join_deadline: Receiver<Instant>,
     /// Events for `sinks`; never ready if there is no sink.
     events: Receiver<(SystemTime, Event)>,
     sinks: EventSinks,
@@ -119,7 +119,8 @@ enum Input {
     CoordinatorEnded,
     ShowPeerTable,
     ReloadAccess,
-    StdinEnded { unsent_lines: u64 },
+    Stdin(stdin::Progress),
+    NotJoined,
     Stop,
 }
 
@@ -131,6 +132,10 @@ impl RunningProgram {
         let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
         let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
         let network_keys = network_keys.collect::<Result<Vec<_>, _>>()?;
+        if options.is_name_shortened {
+            log::warn!(name:% = options.config.name;
+                "the name given with --name is too long; peers see this beginning of it");
+        }
         let config = options.config.access(options.access.read()?).network_keys(network_keys);
         let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
@@ -146,24 +151,32 @@ impl RunningProgram {
         let http = http_socket.map(|socket| socket.serve(&node, &config)).transpose()?;
         let hints = JoinHints { page, advertised: config.advertise.first().cloned() };
         let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
-        let stdin_outcome = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+        let stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
+        let after_stdin = options.stdin.unwrap_or(AfterStdin::Stay);
+        let join_deadline = match after_stdin {
+            AfterStdin::Leave { join_timeout } => after(join_timeout),
+            AfterStdin::Stay => never(),
+        };
         let sinks = EventSinks { hooks, http, systemd: Systemd::start(&node)? };
         Ok(Self {
             coordinator_ended: queues::coordinator_ended(&node),
             node,
             access: options.access,
             signals,
-            after_stdin: options.stdin.unwrap_or(AfterStdin::Stay),
-            stdin_outcome,
+            after_stdin,
+            stdin,
+            join_deadline,
             events: events.map_or_else(never, |events| queues::events(&events).clone()),
             sinks,
             console,
         })
     }
 
-    /// Handles inputs until the node has to leave. Returns the number of lines of standard input that
-    /// could not be sent, if their end is the reason to leave.
-    fn wait_for_end(&mut self, logs: &Logs) -> Result<u64, Failure> {
+    /// Handles inputs until the node has to leave. Returns the program's result.
+    ///
+    /// # Errors
+    /// The node has ended by itself.
+    fn wait_for_end(&mut self, logs: &Logs) -> Result<Result<(), Failure>, Failure> {
         loop {
             match self.next_input() {
                 Input::Event(time, event) => self.sinks.handle(time, &event),
@@ -174,16 +187,22 @@ impl RunningProgram {
                     }
                 }
                 Input::ReloadAccess => self.reload_access(),
-                Input::StdinEnded { unsent_lines } => {
-                    self.stdin_outcome = never();
-                    if self.after_stdin == AfterStdin::Leave {
+                Input::Stdin(stdin::Progress::Begun) => self.join_deadline = never(),
+                Input::Stdin(stdin::Progress::Ended { unsent_lines }) => {
+                    self.stdin = never();
+                    if self.after_stdin != AfterStdin::Stay {
                         log::info!("leaving the mesh; standard input has ended");
-                        return Ok(unsent_lines);
+                        return Ok(stdin_result(unsent_lines));
+                    }
+                }
+                Input::NotJoined => {
+                    if let AfterStdin::Leave { join_timeout } = self.after_stdin {
+                        return Ok(Err(Failure::NotJoined(join_timeout)));
                     }
                 }
                 Input::Stop => {
                     log::info!("leaving the mesh; a second Ctrl-C ends at once");
-                    return Ok(0);
+                    return Ok(Ok(()));
                 }
             }
         }
@@ -197,9 +216,10 @@ impl RunningProgram {
             recv(self.coordinator_ended) -> _ => Input::CoordinatorEnded,
             recv(self.signals.table) -> _ => Input::ShowPeerTable,
             recv(self.signals.reload) -> _ => Input::ReloadAccess,
-            recv(self.stdin_outcome) -> outcome => {
-                Input::StdinEnded { unsent_lines: outcome.map_or(0, |outcome| outcome.unsent_lines) }
+            recv(self.stdin) -> progress => {
+                Input::Stdin(progress.unwrap_or(stdin::Progress::Ended { unsent_lines: 0 }))
             }
+            recv(self.join_deadline) -> _ => Input::NotJoined,
             recv(self.signals.stop) -> _ => Input::Stop,
         }
     }
@@ -249,6 +269,14 @@ impl RunningProgram {
         if !self.console.join_until(console_deadline) {
             log::warn!(dropped = stdout_events.dropped(); "stdout is blocked; the last events were not written");
         }
+    }
+}
+
+fn stdin_result(unsent_lines: u64) -> Result<(), Failure> {
+    match unsent_lines {
+        0 => Ok(()),
+        1 => Err(Failure::Stdin("a line".to_owned())),
+        _ => Err(Failure::Stdin(format!("{unsent_lines} lines"))),
     }
 }
 

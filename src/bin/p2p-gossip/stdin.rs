@@ -15,27 +15,34 @@ use crate::output::stream::Stream;
 /// nothing ends earlier; this limit is for a peer that reads a little now and then.
 const LINE_DELIVERY_MAX: Duration = WRITE_STALL.saturating_mul(2);
 
-/// How standard input ended.
+/// The progress of standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// Number of lines that could not be sent; a read error counts as one.
-    pub(crate) unsent_lines: u64,
+pub(crate) enum Progress {
+    /// The node has joined the mesh; the first line is read.
+    Begun,
+    /// The input has ended.
+    Ended {
+        /// Number of lines that could not be sent; a read error counts as one.
+        unsent_lines: u64,
+    },
 }
 
 /// Starts the thread that reads standard input once the mesh has settled, so that the first line reaches
-/// every member. The thread sends the outcome when the input has ended and each line was written to its
+/// every member. The thread reports the end when the input has ended and each line was written to its
 /// peers or those were lost.
-pub(crate) fn start(node: NodeHandle) -> io::Result<Receiver<Outcome>> {
+pub(crate) fn start(node: NodeHandle) -> io::Result<Receiver<Progress>> {
     let source = Stream::new(io::stdin())?;
-    let (sender, outcome) = bounded(1);
+    // Room for both reports.
+    let (sender, progress) = bounded(2);
     Worker::spawn("stdin", move || {
         if node.wait_settled() {
             log::debug!("reading standard input");
-            // Fails if the node is stopping.
-            let _ = sender.send(Outcome { unsent_lines: send_lines(&node, source) });
+            // Both fail if the node is stopping.
+            let _ = sender.send(Progress::Begun);
+            let _ = sender.send(Progress::Ended { unsent_lines: send_lines(&node, source) });
         }
     })?;
-    Ok(outcome)
+    Ok(progress)
 }
 
 /// Sends all lines of the source. Returns how many could not be sent.

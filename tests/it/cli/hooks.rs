@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -157,11 +157,43 @@ fn leaving_node_does_not_wait_for_a_hanging_hook() {
     second.stop();
 }
 
+/// As the first process of a container, the node becomes the parent of what its hooks leave behind.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "needs a namespace of processes")]
+fn first_process_of_a_container_reaps_what_hooks_leave_behind() {
+    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let possible = Command::new("unshare").args(unshare).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: a namespace of processes needs root and unshare");
+        return;
+    }
+    let files = Files::new();
+    // Each run leaves a child that ends after it, and prints how many have ended without being reaped.
+    let script = files.script(
+        "hook",
+        "(sleep 0.01 &)\necho \"run by $PPID zombies $(grep -l '^State:.Z' /proc/[0-9]*/status | wc -l)\"\nexit 3",
+    );
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(env!("CARGO_BIN_EXE_p2p-gossip")).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]);
+    let first = Node::spawn(command.args(["--on-event", &script, "--on-event-pings"]));
+    let addr = addr_of(&first.event("listening"));
+    let second = Node::start(&["--connect", &addr, "--period", "0.01"]);
+    let mut lines = std::iter::repeat_with(|| first.log_line("run by 1 zombies ")).skip(20).take(200);
+    assert!(lines.any(|line| line.ends_with(" zombies 0")), "zombies are left");
+    // The reaper takes no exit status from the hook's own wait.
+    assert!(first.log_line("--on-event failed").contains("exit status: 3"));
+    second.stop();
+}
+
 #[test]
 fn hook_that_cannot_run_fails_the_start() {
     let files = Files::new();
     let plain = files.with_mode("plain", "x", 0o644);
     assert_failure(&["--port=0", "--on-event", &plain], &["--on-event", "not executable"]);
+    let windows = files.script("windows", "");
+    fs::write(&windows, "#!/bin/sh\r\nexit\r\n").unwrap();
+    assert_failure(&["--port=0", "--on-event", &windows], &[&windows, "CR LF", "sed -i"]);
     assert_failure(&["--port=0", "--on-event", "/nonexistent/x"], &["/nonexistent/x", "No such file"]);
     assert_failure(&["--port=0", "--on-event", "no-such-program"], &["--on-event", "PATH"]);
     assert_usage_error(&["--on-event-pings"], &["--on-event-pings", "needs --on-event"]);

@@ -97,15 +97,115 @@ fn openssl_certificate_works_and_openssl_computes_the_same_id() {
     node.stop();
 }
 
+/// Runs a shell script in the directory of the files; false, with the reason on stderr, if it fails.
+fn shell(files: &Files, script: &str) -> bool {
+    let output = Command::new("sh").args(["-ec", script]).current_dir(files.dir()).output().unwrap();
+    if !output.status.success() {
+        eprintln!("SKIPPED: {script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
+/// Each file is refused with a message that names its form. The command in the message makes a file that is accepted.
+#[test]
+fn file_of_another_form_is_named_with_the_command_that_converts_it() {
+    let files = Files::new();
+    let (ec, pkcs12) = ("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", "-passout pass:");
+    let prepare = format!(
+        "umask 077; {ec} -out key.pem; openssl req -x509 -key key.pem -subj /CN=x -out cert.pem; \
+         openssl pkcs12 -export -inkey key.pem -in cert.pem {pkcs12} -out old.p12"
+    );
+    if !shell(&files, &prepare) {
+        return;
+    }
+    for (option, make, form) in [
+        ("key", "openssl pkey -in key.pem -outform der -out old", "is a private key in binary form (DER)"),
+        ("key", "openssl ec -in key.pem -outform der -out old", "is a private key in binary form (DER)"),
+        ("key", "cp old.p12 old", "is a PKCS#12 file"),
+        ("cert", "cp old.p12 old", "is a PKCS#12 file"),
+        ("cert", "openssl x509 -in cert.pem -outform der -out old", "is a certificate in binary form (DER)"),
+        (
+            "key",
+            "openssl pkcs8 -topk8 -in key.pem -outform der -passout pass: -out old",
+            "is an encrypted private key in binary form (DER)",
+        ),
+        ("key", "openssl pkcs8 -topk8 -in key.pem -passout pass: -out old", "it has an encrypted one"),
+        ("key", "printf '\\377\\376' > old; iconv -f UTF-8 -t UTF-16LE key.pem >> old", "is UTF-16 text"),
+        ("key", "ssh-keygen -q -t ecdsa -N '' -f old", "it has a key in OpenSSH's own form"),
+    ] {
+        if !shell(&files, &format!("umask 077; rm -f old new; {make}")) {
+            continue;
+        }
+        let args = match option {
+            "key" => vec!["id", "--key", "old"],
+            _ => vec!["--port=0", "--key", "key.pem", "--cert", "old"],
+        };
+        let output = program().args(&args).current_dir(files.dir()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{make}: {message}");
+        assert!(message.contains(form), "{make}: {message}");
+        let command = ["openssl ", "iconv ", "ssh-keygen "].iter().find_map(|tool| message.find(tool));
+        let command = &message[command.expect("the message names a command")..];
+        let command = command.split(" (").next().unwrap().trim();
+        let words = command.replace("OLD", "old").replace("NEW", "new");
+        let password =
+            if command.contains("pkcs12") || form.contains("encrypted") { "-passin pass:" } else { "" };
+        let copy = if words.contains("COPY") { "cp old new; " } else { "" };
+        let convert = format!("umask 077; {copy}{} {password}", words.replace("COPY", "new"));
+        assert!(shell(&files, &convert), "{convert}");
+        let option = format!("--{option}");
+        let args = ["id", &option, "new"];
+        let output = program().args(args).current_dir(files.dir()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{make}; {convert}: {message}");
+    }
+}
+
+#[test]
+fn files_that_hold_something_else_are_named() {
+    let files = Files::new();
+    let prepare = "umask 077; openssl genpkey -algorithm ED25519 -out key.pem; \
+         openssl req -new -key key.pem -subj /CN=x -out request.pem; \
+         openssl req -new -key key.pem -subj /CN=x -outform der -out request.der; \
+         openssl pkey -in key.pem -pubout -out public.pem; \
+         openssl pkey -in key.pem -pubout -outform der -out public.der; \
+         openssl req -x509 -key key.pem -subj /CN=x -out cert.pem; chmod 644 cert.pem; \
+         openssl ecparam -name prime256v1 -genkey -noout -out ec.pem; \
+         openssl pkey -in ec.pem -ec_conv_form compressed -out point.pem; \
+         openssl req -x509 -key point.pem -subj /CN=x -out point_cert.pem";
+    if !shell(&files, prepare) {
+        return;
+    }
+    let path = |name: &str| files.path(name).to_str().unwrap().to_owned();
+    for (name, form) in [("request", "certificate request"), ("public", "public key")] {
+        for file in [path(&format!("{name}.pem")), path(&format!("{name}.der"))] {
+            assert_failure(&["id", "--key", &file], &[&file, form, "name the file of the private key"]);
+            assert_failure(&["id", "--cert", &file], &[&file, form, "leave --cert out"]);
+        }
+    }
+    let (key, cert) = (path("key.pem"), path("cert.pem"));
+    let needles = ["the two files are swapped", &*format!("{cert} has the certificate"), &*key];
+    assert_failure(&["--port=0", "--key", &cert, "--cert", &key], &needles);
+    // A key with a compressed point works; peers refuse a certificate with one.
+    let (key, cert) = (path("point.pem"), path("point_cert.pem"));
+    assert_eq!(run(&["id", "--key", &key]).status.code(), Some(0));
+    let needles =
+        [&*cert, "compressed point", "leave --cert out", "openssl ec -in OLD -conv_form uncompressed"];
+    assert_failure(&["--port=0", "--key", &key, "--cert", &cert], &needles);
+    assert_failure(&["id", "--cert", &cert], &needles);
+}
+
 #[test]
 fn unusable_key_file_is_named_with_the_reason() {
     let files = Files::new();
     let fails = |file: &str, needle: &str| assert_failure(&["--port=0", "--key", file], &[file, needle]);
     fails(files.path("missing.pem").to_str().unwrap(), "No such file");
     fails(files.dir().to_str().unwrap(), "directory");
-    fails(&files.private("empty.pem", ""), "is empty");
+    fails(&files.private("empty.pem", ""), "is empty; copy the private key into it again");
     fails(&files.private("text.pem", "not a key\n"), "PEM");
     fails(&files.private("cert.pem", ED25519_CERT), "did you mean --cert?");
+    // A file without a secret is the wrong file, whatever its mode is.
+    fails(&files.with_mode("public.pem", ED25519_CERT, 0o644), "did you mean --cert?");
     fails(&files.private("encrypted.pem", include_str!("../../fixtures/keys/encrypted.pem")), "decrypt");
     for (name, pem) in [
         ("rsa1024.pem", include_str!("../../fixtures/keys/rsa1024.pem")),
@@ -167,16 +267,9 @@ fn key_given_as_a_file_name_is_never_shown() {
     for args in
         [&["--key", ED25519][..], &[&attached], &[ED25519], &["--cert", ED25519], &["--bind", ED25519]]
     {
-        assert_usage_error(args, &["the text of a PEM file"]);
+        assert_usage_error(args, &["the text of a key"]);
         assert_hidden(ED25519, &String::from_utf8(run(args).stderr).unwrap());
     }
-    let digits = "0123456789abcdef".repeat(4);
-    assert_failure(&["--port=0", "--network-key", &digits], &["not the key itself"]);
-    assert!(
-        !String::from_utf8(run(&["--port=0", "--network-key", &digits]).stderr)
-            .unwrap()
-            .contains("0123456789")
-    );
 }
 
 #[test]
@@ -234,7 +327,7 @@ fn unusable_certificate_file_is_named_with_the_reason() {
     };
     fails(files.path("missing.pem").to_str().unwrap(), "No such file");
     fails(files.dir().to_str().unwrap(), "directory");
-    fails(&files.private("empty.pem", ""), "is empty");
+    fails(&files.private("empty.pem", ""), "is empty; without a certificate file, p2p-gossip makes");
     fails(&files.private("text.pem", "not a certificate\n"), "PEM");
     fails(&files.private("other.pem", ED25519), "did you mean --key?");
 }

@@ -7,6 +7,7 @@ mod hooks;
 mod key_files;
 mod members;
 mod output;
+mod secrets;
 mod state_dir;
 mod stdin;
 mod streams;

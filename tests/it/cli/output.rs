@@ -1,8 +1,8 @@
 //! Tests of the text and the JSON on stdout, and of the log on stderr.
 
+use jiff::Timestamp;
 use rustix::process::Signal;
 
-#[cfg(feature = "http")]
 use super::program::assert_failure;
 use super::program::{Node, addr_of, program};
 
@@ -30,6 +30,25 @@ fn text_output_shows_a_join_command_that_works() {
     second.stop();
     assert!(first_line_of("left").contains("bob"));
     first.stop();
+}
+
+#[test]
+fn times_on_stdout_and_stderr_are_in_utc() {
+    let begun = Timestamp::now().as_second();
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1"]).env("TZ", "UTC-9").env("RUST_LOG", "info");
+    let mut node = Node::spawn(&mut command);
+    let event = node.line();
+    node.signal(Signal::TERM);
+    let (_, _, log) = node.wait();
+    let seconds: Vec<Timestamp> = (begun..=Timestamp::now().as_second())
+        .map(|second| Timestamp::from_second(second).unwrap())
+        .collect();
+    let is_now = |line: &str, format: &str| {
+        seconds.iter().any(|time| line.starts_with(&time.strftime(format).to_string()))
+    };
+    assert!(is_now(&event, "%H:%M:%SZ  listening "), "{event}");
+    assert!(!log.is_empty() && log.iter().all(|line| is_now(line, "%Y-%m-%dT%H:%M:%SZ ")), "{log:?}");
 }
 
 #[test]
@@ -85,12 +104,17 @@ fn log_level_on_stderr_is_info_unless_rust_log_sets_another() {
     assert!(!up.contains('\x1b'), "{up:?}");
     assert_eq!(logs_of(Some("off")), Vec::<String>::new());
     assert_eq!(logs_of(Some("error")), Vec::<String>::new());
-    let lines = logs_of(Some("p2p_gossip=loud"));
-    assert!(lines[0].contains("RUST_LOG='p2p_gossip=loud'"), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
+    for ignored in ["p2p_gossip=loud", "level=debug", "*=debug", "p2p_gossip::sesion=debug"] {
+        let lines = logs_of(Some(ignored));
+        assert!(lines[0].contains(&format!("RUST_LOG: '{ignored}' is ignored")), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("RUST_LOG")).count(), 1, "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("peer up")), "{lines:?}");
+    }
+    let lines = logs_of(Some("p2p-gossip=debug"));
+    assert!(lines.iter().any(|line| line.contains(" DEBUG ")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("RUST_LOG")), "{lines:?}");
 }
 
-#[cfg(feature = "http")]
 #[test]
 fn http_address_is_shown_and_a_port_in_use_fails_the_start() {
     let text = Node::spawn(program().args(["--port", "0", "--bind", "127.0.0.1", "--http", ":0"]));

@@ -51,7 +51,7 @@ pub(super) fn unprivileged(files: &Files) -> Command {
 /// Removes the variables of the tests' environment that change what the program prints.
 fn without_environment(mut command: Command) -> Command {
     command.stdin(Stdio::null());
-    for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "TZ"] {
+    for name in ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"] {
         command.env_remove(name);
     }
     command
@@ -145,6 +145,18 @@ impl Node {
         let stdout = child.stdout.take().map(lines_of);
         let stderr = child.stderr.take().map(lines_of);
         Self { child, stdout, stderr }
+    }
+
+    /// Starts the command with a pipe as stderr. `JOURNAL_STREAM` names that pipe only if `is_read_by_journal`.
+    pub(super) fn spawn_for_journal(mut command: Command, is_read_by_journal: bool) -> Self {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let stat = rustix::fs::fstat(&writer).unwrap();
+        let inode = if is_read_by_journal { stat.st_ino } else { stat.st_ino + 1 };
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev));
+        let mut node = Self::spawn_with(&mut command, Stdio::piped(), writer.into());
+        // The command holds the writing end, which would keep the reader waiting, until it is dropped here.
+        node.stderr = Some(lines_of(fs::File::from(reader)));
+        node
     }
 
     /// The node's standard input. The command must have asked for a pipe.

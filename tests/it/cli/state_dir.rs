@@ -162,7 +162,9 @@ fn read_only_state_directory_fails_the_start() {
     let files = Files::new();
     let mut command = unprivileged(&files);
     // The user that runs the program must own the directory.
-    fs::set_permissions(files.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(files.path("."), Some(super::program::UNPRIVILEGED_UID), None).unwrap();
+    }
     let state = files.path("state");
     assert!(
         unprivileged_sh(&files, "mkdir -m 700 state && chmod 500 state").success(),
@@ -200,6 +202,98 @@ fn state_key_open_to_others_or_behind_a_symlink_is_refused() {
     assert!(!files.path("elsewhere").exists());
 }
 
+/// Who owns the parent can rename the directory and put a link in its place.
+#[test]
+fn state_directory_that_others_can_exchange_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let files = Files::new();
+    let parent = files.path("parent");
+    fs::create_dir(&parent).unwrap();
+    let (state, parent_name) = (parent.join("state"), parent.to_str().unwrap());
+    let args = ["--port=0", "--state", state.to_str().unwrap()];
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_failure(&args, &["other users can put another directory", parent_name, "mode 0777", "go-w"]);
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(&parent, Some(12_345), None).unwrap();
+    assert_failure(&args, &["other users can put another directory", parent_name, "belongs to user 12345"]);
+    assert!(!state.exists());
+    chown(&parent, Some(0), None).unwrap();
+    let node = Node::start(&args[1..]);
+    let id = id_of(&node);
+    node.stop();
+    chown(&parent, Some(12_345), None).unwrap();
+    assert_failure(&args, &[parent_name, "belongs to user 12345"]);
+    // Commands that only read do not start a node, but the directory could be another one as well.
+    assert_failure(&["id", "--state", args[2]], &["belongs to user 12345"]);
+    chown(&state, Some(12_345), None).unwrap();
+    chown(state.join("key.pem"), Some(12_345), None).unwrap();
+    assert_eq!(String::from_utf8(run(&["id", "--state", args[2]]).stdout).unwrap(), format!("{id}\n"));
+}
+
+/// The owner of the parent exchanges the directory for a link while the node runs as root.
+#[test]
+fn running_node_writes_no_file_behind_a_link_in_the_place_of_its_directory() {
+    let files = Files::new();
+    let (state, moved, victim) = (files.path("state"), files.path("moved"), files.path("victim"));
+    let node = Node::start(&["--state", state.to_str().unwrap()]);
+    let addr = super::program::addr_of(&node.event("listening"));
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("known_peers.toml"), "not ours").unwrap();
+    fs::rename(&state, &moved).unwrap();
+    symlink(&victim, &state).unwrap();
+    let peer = Node::start(&["--connect", &addr]);
+    let id = node.event("up")["peer"].as_str().unwrap().to_owned();
+    peer.stop();
+    // The last write is complete when the node has ended.
+    node.stop();
+    assert!(fs::read_to_string(moved.join("known_peers.toml")).unwrap().contains(&id));
+    assert_eq!(names(&victim), ["known_peers.toml"]);
+    assert_eq!(fs::read_to_string(victim.join("known_peers.toml")).unwrap(), "not ours");
+}
+
+#[test]
+fn root_reads_the_state_of_a_service_and_leaves_its_owner_and_mode() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can read the files of another user");
+        return;
+    }
+    const SERVICE: u32 = super::program::UNPRIVILEGED_UID;
+    let files = Files::new();
+    let content = [("known_peers.toml", KNOWN_PEERS, 0o640), ("key.pem", ED25519, 0o600)];
+    let state = state_with(&files, &content);
+    for path in ["state", "state/known_peers.toml", "state/key.pem"] {
+        chown(files.path(path), Some(SERVICE), Some(SERVICE)).unwrap();
+    }
+    // A node of root would make files that the service cannot read.
+    assert_failure(&["--port=0", "--state", &state], &["belongs to user 54321"]);
+    assert!(String::from_utf8(run(&["peers", "--state", &state]).stdout).unwrap().contains("bob"));
+    let id = run(&["id", "--state", &state]);
+    assert_eq!(String::from_utf8(id.stdout).unwrap(), format!("{ED25519_ID}\n"));
+    let forgotten = run(&["forget", "--state", &state, "abababab"]);
+    assert_eq!(forgotten.status.code(), Some(0), "{}", String::from_utf8_lossy(&forgotten.stderr));
+    assert!(!fs::read_to_string(files.path("state/known_peers.toml")).unwrap().contains("bob"));
+    for (name, bits) in [("known_peers.toml", 0o640), ("lock", 0o600)] {
+        let metadata = fs::metadata(files.path("state").join(name)).unwrap();
+        assert_eq!(
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),
+            (SERVICE, SERVICE, bits),
+            "{name}"
+        );
+    }
+    // The service could plant a link, so root follows none.
+    fs::remove_file(files.path("state/known_peers.toml")).unwrap();
+    symlink(files.private("elsewhere", KNOWN_PEERS), files.path("state/known_peers.toml")).unwrap();
+    assert_failure(&["peers", "--state", &state], &["known_peers.toml", "not a regular file"]);
+    // Another user still reads nothing.
+    let mut command = unprivileged(&files);
+    std::os::unix::process::CommandExt::uid(&mut command, SERVICE + 1);
+    assert_failure_of(command.args(["peers", "--state", &state]), &["Permission denied"]);
+}
+
 #[test]
 fn certificate_without_its_key_is_refused_with_a_remedy() {
     let files = Files::new();
@@ -209,6 +303,8 @@ fn certificate_without_its_key_is_refused_with_a_remedy() {
     let made = run(&["keygen", "--key", &format!("{state}/key.pem"), "--cert", &format!("{state}/other")]);
     assert_eq!(made.status.code(), Some(0));
     assert_failure(&["--state", &state], &["cert.pem is not"]);
+    fs::write(files.path("state/cert.pem"), "").unwrap();
+    assert_failure(&["--state", &state], &["cert.pem is empty; move it away"]);
     fs::remove_file(files.path("state/cert.pem")).unwrap();
     let node = Node::start(&["--state", &state]);
     assert_eq!(format!("{}\n", id_of(&node)), String::from_utf8(made.stdout).unwrap());

@@ -151,6 +151,35 @@ fn line_without_a_peer_is_logged_as_unsent() {
 }
 
 #[test]
+fn node_that_only_sends_its_input_gives_up_if_no_peer_answers() {
+    let addr = unique_addr().to_string();
+    let args = ["--connect", &addr, "--exit-after-stdin", "--join-timeout=1s"];
+    let mut alone = speaker(&args, b"hello\n");
+    alone.close_stdin();
+    let (status, stdout, stderr) = alone.wait();
+    assert_eq!(status.code(), Some(1), "{stderr:?}");
+    let last = stderr.last().unwrap();
+    assert!(last.contains("no peer has answered within 1s (--join-timeout)"), "{last}");
+    assert!(stdout.last().unwrap().contains("\"stopped\""), "{stdout:?}");
+}
+
+#[test]
+fn node_that_has_joined_reads_its_input_for_longer_than_the_join_timeout() {
+    let first = Node::start(&[]);
+    let addr = addr_of(&first.event("listening"));
+    let mut speaker =
+        speaker(&["--connect", &addr, "--exit-after-stdin", "--join-timeout=1s", "--period=0.1"], b"one\n");
+    assert_eq!(next_message(&first), "one");
+    // Pings for more than a second.
+    (0..15).for_each(|_| drop(first.event("ping")));
+    speaker.stdin().write_all(b"two\n").unwrap();
+    speaker.close_stdin();
+    assert_eq!(next_message(&first), "two");
+    assert_eq!(speaker.wait().0.code(), Some(0));
+    first.stop();
+}
+
+#[test]
 fn node_waiting_for_input_or_a_peer_still_stops_in_time() {
     for args in [&[][..], &["--connect", "127.0.0.1:9"]] {
         let mut node = speaker(args, b"");

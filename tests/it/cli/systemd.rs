@@ -1,10 +1,9 @@
 //! Tests of a node under systemd: notifications, journal format, and the shipped unit.
 
-use std::fs;
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -17,7 +16,13 @@ impl Manager {
     /// The next notification.
     fn next(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.0.recv(&mut buffer).expect("a notification in time");
+        let length = loop {
+            match self.0.recv(&mut buffer) {
+                // A socket with a timeout is also interrupted by a stop of the test's process.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("a notification in time"),
+            }
+        };
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
@@ -90,22 +95,12 @@ fn no_watchdog_means_no_pings_and_a_lost_manager_does_no_harm() {
     node.stop();
 }
 
-/// Runs the program and returns the lines of its stderr. `JOURNAL_STREAM` names that stderr only if
-/// `is_read_by_journal`.
+/// Runs the program and returns the lines of its stderr.
 fn stderr_of(args: &[&str], is_read_by_journal: bool) -> Vec<String> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let stat = rustix::fs::fstat(&writer).unwrap();
-    let inode = if is_read_by_journal { stat.st_ino } else { stat.st_ino + 1 };
     let mut command = program();
     command.args(["--port", "0", "--bind", "127.0.0.1", "--stdin", "--exit-after-stdin"]).args(args);
-    command.env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev)).env("RUST_LOG", "debug");
-    let mut node = Node::spawn_with(&mut command, Stdio::null(), writer.into());
-    node.wait();
-    // The command still holds the writing end, which would keep the reader waiting.
-    drop(command);
-    let mut lines = String::new();
-    fs::File::from(reader).read_to_string(&mut lines).unwrap();
-    lines.lines().map(str::to_owned).collect()
+    command.env("RUST_LOG", "debug");
+    Node::spawn_for_journal(command, is_read_by_journal).wait().2
 }
 
 #[test]
@@ -120,6 +115,27 @@ fn journal_gets_levels_and_no_time_stamps() {
     let lines = stderr_of(&[], false);
     assert!(lines.iter().any(|line| line.contains("Z INFO  leaving")), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with('<')), "{lines:?}");
+}
+
+/// The journal takes `<0>` at the start of a line for the priority "emergency", and a peer chooses its name.
+#[test]
+fn every_line_in_the_journal_begins_with_our_priority() {
+    let mut command = program();
+    command.args(["--port", "0", "--bind", "127.0.0.1", "--output", "json"]);
+    let mut node = Node::spawn_for_journal(command, true);
+    let peer = Node::start(&["--connect", &addr_of(&node.event("listening")), "--name", "<0>fire"]);
+    node.event("up");
+    node.signal(Signal::USR1);
+    let table = [node.log_line(" sees "), node.log_line(""), node.log_line("")];
+    assert!(table.iter().all(|line| line.starts_with("<6>")), "{table:?}");
+    assert!(table[2].starts_with("<6><0>fire  "), "{table:?}");
+    peer.stop();
+    node.signal(Signal::TERM);
+    let (_, _, lines) = node.wait();
+    assert!(
+        !lines.is_empty() && lines.iter().all(|line| line.starts_with('<') && !line.starts_with("<0>")),
+        "{lines:?}"
+    );
 }
 
 #[test]

@@ -35,6 +35,13 @@ fn foreign_bind_address_is_named_with_a_remedy() {
     assert_failure(&["--bind", "203.0.113.254", "--port", "0"], &needles);
 }
 
+/// The interface may come later, so this is no wrong usage: a service manager starts the node again.
+#[test]
+fn missing_interface_of_the_bind_address_is_a_failure_at_run_time() {
+    let needles = ["cannot listen on [fe80::1]:0", "this machine has no network interface 'nowhere0' now"];
+    assert_failure(&["--bind", "fe80::1%nowhere0", "--port", "0"], &needles);
+}
+
 #[test]
 fn unreachable_peer_is_logged_and_the_node_runs_on() {
     // A socket that is bound but does not listen: no process can take the port, and dials are refused.

@@ -10,7 +10,7 @@ use super::raw::{Credentials, Raw, hello};
 use crate::support::process::{Output, Process, Spec};
 use crate::support::{DEADLINE, unique_addr};
 
-const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00  up";
+const NAME: &str = "\u{1b}[2J\u{202e}\n12:00:00Z  up";
 const TEXT: &str = "\r\u{1b}]0;pwned\u{7}\u{2066}\u{2028}x\n{\"event\":\"left\"}";
 
 #[test]
@@ -41,7 +41,7 @@ fn control_characters_in_names_and_pings_are_escaped() {
         }
         if line.contains("#4711") {
             assert!(line.contains("\\u{1b}]0;pwned\\u{7}\\u{2066}\\u{2028}x\\n"), "{line}");
-            assert!(line.contains("\\u{1b}[2J\\u{202e}\\n12:00:00"), "{line}");
+            assert!(line.contains("\\u{1b}[2J\\u{202e}\\n12:00:00Z"), "{line}");
             shown = true;
         }
     }

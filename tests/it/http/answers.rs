@@ -7,6 +7,10 @@ use serde_json::Value;
 use super::client::{get, get_with, page_of, plain, request, send, wait_until, with_page};
 use crate::support::{Cluster, unique_addr};
 
+/// The parts of the page, which the list of paths does not name.
+const PAGE_PARTS: [(&str, &str); 2] =
+    [("/page.css", "text/css; charset=utf-8"), ("/page.js", "text/javascript; charset=utf-8")];
+
 const PATHS: [(&str, &str); 6] = [
     ("/", "text/html; charset=utf-8"),
     ("/status", "application/json"),
@@ -21,7 +25,7 @@ fn every_path_answers_with_headers_that_keep_other_sites_out() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
     let page = page_of(&cluster, node);
-    for (path, content_type) in PATHS {
+    for (path, content_type) in PATHS.into_iter().chain(PAGE_PARTS) {
         let reply = get(page, path);
         assert_eq!((reply.code, reply.field("content-type")), (200, Some(content_type)), "{path}");
         assert_eq!(reply.field("content-length").unwrap(), reply.body.len().to_string(), "{path}");
@@ -56,6 +60,24 @@ fn every_path_answers_with_headers_that_keep_other_sites_out() {
 }
 
 #[test]
+fn slash_after_a_path_redirects() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(with_page("a"));
+    let page = page_of(&cluster, node);
+    for (path, place) in [
+        ("/metrics/", "../metrics"),
+        ("/healthz/", "../healthz"),
+        ("/events/?recent=20&x", "../events?recent=20&x"),
+    ] {
+        let reply = get(page, path);
+        assert_eq!((reply.code, reply.field("location")), (308, Some(place)), "{path}: {reply:?}");
+    }
+    for path in ["//", "/nothing/", "/metrics//", "/200/", "/the/"] {
+        assert_eq!(get(page, path).code, 404, "{path}");
+    }
+}
+
+#[test]
 fn malformed_requests_are_refused() {
     let mut cluster = Cluster::new();
     let node = cluster.start(with_page("a"));
@@ -80,7 +102,7 @@ fn malformed_requests_are_refused() {
     // The first bytes of a TLS client and of an HTTP/2 client.
     expect(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n\n\n", 400);
     expect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
-    let long = "x".repeat(9000);
+    let long = "x".repeat(33_000);
     expect(request("GET", &format!("/{long}"), "localhost", "").as_bytes(), 431);
     expect(request("GET", "/", "localhost", &format!("X: {long}\r\n")).as_bytes(), 431);
     expect(request("GET", "/", "localhost", &"X: y\r\n".repeat(200)).as_bytes(), 431);
@@ -88,6 +110,9 @@ fn malformed_requests_are_refused() {
     let body = request("GET", "/healthz", "localhost", "Content-Length: 50000\r\n") + &long;
     expect(body.as_bytes(), 200);
     expect(b"GET /healthz HTTP/1.0\r\n\r\n", 200);
+    // Cookies that other programs have set for the same host.
+    let cookies = format!("Cookie: a={}\r\n", "x".repeat(31_000));
+    expect(request("GET", "/", "localhost", &cookies).as_bytes(), 200);
 }
 
 #[test]
@@ -103,7 +128,14 @@ fn loopback_page_refuses_foreign_host_names() {
             assert!(!reply.body.contains(&cluster.id(node).to_string()));
         }
     }
-    for host in ["localhost", &format!("LOCALHOST:{port}"), "127.0.0.1", "127.9.9.9:1", "[::1]:9090"] {
+    for host in [
+        "localhost",
+        &format!("LOCALHOST:{port}"),
+        "mesh.localhost",
+        "127.0.0.1",
+        "127.9.9.9:1",
+        "[::1]:9090",
+    ] {
         assert_eq!(send(page, request("GET", "/status", host, "").as_bytes()).code, 200, "{host}");
     }
     let whole = format!("GET http://evil.example/status HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");

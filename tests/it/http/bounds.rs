@@ -26,16 +26,67 @@ fn silent_and_slow_connections_do_not_block_other_clients() {
             assert_eq!(get(page, "/status").code, 200);
         }
     }
-    // The server closes the remaining connections at their request timeout.
+    // The server closes the remaining connections at their request timeout, and told those that gave way.
     for mut socket in held {
         let mut answer = String::new();
         // It closes with or without an answer, or with a reset if the client wrote after the close.
         if socket.read_to_string(&mut answer).is_ok() {
-            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            let is_told = ["HTTP/1.1 408 ", "HTTP/1.1 503 "].iter().any(|status| answer.starts_with(status));
+            assert!(answer.is_empty() || is_told, "{answer}");
         }
     }
     cluster.check_steady(&nodes, mark);
     assert_mesh_stays_up(&cluster, &nodes);
+}
+
+#[test]
+fn clients_that_stay_after_their_answer_keep_no_other_client_out() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(with_page("a"));
+    let page = page_of(&cluster, node);
+    let ask = |path| {
+        let mut socket = connect(page);
+        socket.write_all(request("GET", path, "localhost", "").as_bytes()).unwrap();
+        socket
+    };
+    let mut stayers: Vec<TcpStream> = (0..40).map(|_| ask("/status")).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..65 {
+            scope.spawn(|| {
+                let reply = get(page, "/page.js");
+                assert!([200, 503].contains(&reply.code), "{reply:?}");
+                assert_eq!(reply.field("content-length").unwrap(), reply.body.len().to_string());
+            });
+        }
+    });
+    // Each of them has its answer as well, and sees the end although it has not closed the connection.
+    for socket in &mut stayers {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(
+            ["HTTP/1.1 200 ", "HTTP/1.1 503 "].iter().any(|status| answer.starts_with(status)),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn client_beyond_the_limit_gets_a_503() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(with_page("a"));
+    let page = page_of(&cluster, node);
+    let silent: Vec<TcpStream> = (0..32).map(|_| connect(page)).collect();
+    let mut late = connect(page);
+    // The oldest of them has been told that it gave way, and a request that it sends now does no harm.
+    let mut oldest = &silent[0];
+    let _ = late.write_all(request("GET", "/healthz", "localhost", "").as_bytes());
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let _ = oldest.write_all(request("GET", "/healthz", "localhost", "").as_bytes());
+    answer.clear();
+    oldest.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
 
 #[test]

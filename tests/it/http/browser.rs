@@ -1,6 +1,7 @@
 //! Tests of the page in a real browser. Need Debian's packages chromium and chromium-driver.
 
 use super::client::{page_of, plain, with_page};
+use super::proxy;
 use super::webdriver::Browser;
 use crate::support::{Cluster, unique_addr};
 
@@ -50,6 +51,28 @@ fn page_shows_up_and_dead_peers() {
     cluster.start(plain("dave").with_connect(cluster.addr(nodes[0])));
     browser.wait_for("a newcomer", ROWS, &["up", "2"]);
     assert_eq!(browser.run("return document.getElementById('banner').hidden", &[]), true);
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn page_works_below_a_path_of_a_reverse_proxy() {
+    let Some(browser) = Browser::start() else { return };
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("alice"), [plain("bob")]);
+    cluster.wait_full_mesh(&nodes);
+    let proxy = proxy::start(page_of(&cluster, nodes[0]));
+    browser.open(&format!("http://{proxy}{}", proxy::PATH));
+    browser.wait_for("the peer", ROWS, &["up", "1"]);
+    browser.wait_for("the events so far", "return document.querySelector('#events .up') !== null", &[]);
+    let style = "return getComputedStyle(document.getElementById('mesh')).display === arguments[0]";
+    assert_eq!(browser.run(style, &["block"]), true);
+    // Every link of the page leads to an answer.
+    let links = "return Promise.all([...document.querySelectorAll('footer a')].map((a) => fetch(a.href))) \
+                 .then((answers) => answers.map((answer) => answer.status).join())";
+    assert_eq!(browser.run(links, &[]), "200,200,200,200,200");
+    cluster.start(plain("dave").with_connect(cluster.addr(nodes[0])));
+    let event = "return [...document.querySelectorAll('#events .up + .what')].some((e) => e.textContent.startsWith('dave'))";
+    browser.wait_for("an event", event, &[]);
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 

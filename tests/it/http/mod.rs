@@ -1,8 +1,8 @@
 //! Tests of `--http` with the real program: its answers, bad clients, a real browser and a real
 //! Prometheus.
-#![cfg(feature = "http")]
 
 mod client;
+mod proxy;
 mod webdriver;
 
 mod answers;

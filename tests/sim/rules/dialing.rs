@@ -7,13 +7,15 @@ use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::TIMEOUT;
 use p2p_gossip::internals::mesh::backoff::LONG_OUTAGE;
 use p2p_gossip::internals::mesh::{
-    DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialSource, DisconnectReason, Output, SessionId,
+    CREDIT_MAX, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialSource, DisconnectReason, Output,
+    SessionId,
 };
 use p2p_gossip::internals::wire::{ByeReason, Hello};
+use p2p_gossip::{DialAddr, PeerState};
 
 use super::{MINUTE, SECOND, ms, node_with_strangers};
 use crate::sim::mesh_harness::{
-    MeshHarness, OWN_INSTANCE, addr, closes, dialled, dials, dials_to, hello, id, requests_list,
+    MeshHarness, OWN_INSTANCE, addr, closes, dialled, dials, dials_to, hello, id, known, requests_list,
 };
 
 #[test]
@@ -59,11 +61,96 @@ fn ended_dial_frees_its_slot() {
 #[test]
 fn every_stranger_is_dialled_eventually() {
     let mut node = MeshHarness::new(&[]);
-    let session = node.meets(3);
-    node.list(session, (10..=255).map(|n| (id(n), addr(n))));
-    let outputs = node.wait(MINUTE);
+    let tellers: Vec<SessionId> = (1..=5).map(|n| node.meets(n)).collect();
+    for (session, first) in tellers.into_iter().zip((10u8..).step_by(50)) {
+        node.list(session, (first..=first.saturating_add(49)).map(|n| (id(n), addr(n))));
+    }
+    let outputs = node.wait(10 * MINUTE);
     let met: BTreeSet<u8> = (10..=255).filter(|&n| dials_to(&outputs, id(n)) > 0).collect();
     assert_eq!(met.len(), 246);
+}
+
+#[test]
+fn failed_dials_to_the_rumours_of_one_peer_are_limited() {
+    let mut node = MeshHarness::new(&[]);
+    let (session, other) = (node.meets(3), node.meets(4));
+    node.list(session, (10..=255).map(|n| (id(n), addr(n))));
+    let to_rumours = |outputs: &[Output]| -> usize { (10..=255).map(|n| dials_to(outputs, id(n))).sum() };
+    let first = to_rumours(&node.wait(MINUTE - SECOND));
+    assert!((CREDIT_MAX as usize..CREDIT_MAX as usize + 4).contains(&first), "{first}");
+    let later = to_rumours(&node.wait(10 * MINUTE));
+    assert!(later <= 10 * 4 + 1, "{later}");
+    // Another peer's account is not empty.
+    node.down(other, DisconnectReason::Closed);
+    let other = SessionId::accepted(7);
+    node.up(other, id(4), 1);
+    node.list(other, [(id(255), addr(255)), (id(8), addr(8))].into_iter());
+    let outputs = node.wait(SECOND);
+    assert!(dials_to(&outputs, id(8)) > 0);
+}
+
+#[test]
+fn failed_dials_to_one_address_are_limited_for_all_tellers_together() {
+    let mut node = MeshHarness::new(&[]);
+    let target = |port: u16| SocketAddr::from(([10, 9, 9, 9], port));
+    let tellers: Vec<SessionId> = (1..=5).map(|n| node.meets(n)).collect();
+    for (session, first) in tellers.into_iter().zip((10u8..).step_by(40)) {
+        node.list(session, (first..first + 40).map(|n| (id(n), target(n.into()))));
+    }
+    let outputs = node.wait(MINUTE - SECOND);
+    let is_target = |addr: &DialAddr| addr.socket().is_some_and(|addr| addr.ip() == target(1).ip());
+    let first = dialled(&outputs).iter().filter(|(_, addr, _)| is_target(addr)).count();
+    assert!((CREDIT_MAX as usize..CREDIT_MAX as usize + 4).contains(&first), "{first}");
+}
+
+#[test]
+fn sessions_that_come_up_cost_their_teller_nothing() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    node.list(session, (10..=255).map(|n| (id(n), addr(n))));
+    let mut met = BTreeSet::new();
+    let mut outputs = node.wait_with_dials_open(SECOND);
+    while met.len() < 246 {
+        let open = dialled(&outputs);
+        assert!(!open.is_empty(), "{} of 246 were dialled", met.len());
+        outputs = Vec::new();
+        for (session, at, expected) in open {
+            let Expected::Peer(peer) = expected else { panic!("{expected} has no id") };
+            met.insert(peer);
+            outputs.extend(node.up_at(session, peer, 1, at.socket().unwrap()));
+        }
+        outputs.extend(node.wait_with_dials_open(ms(100)));
+    }
+}
+
+#[test]
+fn stranger_that_left_is_dialled_only_where_it_came_from() {
+    let mut node = MeshHarness::new(&[]);
+    let session = SessionId::accepted(1);
+    let third_party = SocketAddr::from(([10, 9, 9, 9], 22));
+    let hello = Hello { advertised: vec![third_party.into()], ..hello() };
+    node.up_with_hello(session, id(3), addr(3), hello.clone());
+    node.down(session, DisconnectReason::Closed);
+    let outputs = node.wait(MINUTE);
+    let addrs: BTreeSet<DialAddr> = dialled(&outputs).into_iter().map(|(_, addr, _)| addr).collect();
+    assert_eq!(addrs, [addr(3).into()].into());
+    // It counts as left after a minute.
+    node.wait(MINUTE);
+    assert_eq!(dials(&node.wait(10 * MINUTE)), 0);
+    assert_eq!(node.info(id(3)).unwrap().state, PeerState::Left);
+    assert_eq!(node.mesh.known_peers()[0].addrs.len(), 1);
+}
+
+#[test]
+fn acquainted_peer_is_dialled_at_every_address_that_it_claims() {
+    let mut node = MeshHarness::remembering(vec![known(3)]);
+    let session = SessionId::accepted(1);
+    let hello = Hello { advertised: vec![addr(33).into()], ..hello() };
+    node.up_with_hello(session, id(3), addr(3), hello);
+    node.down(session, DisconnectReason::Closed);
+    let outputs = node.wait(5 * MINUTE);
+    let addrs: BTreeSet<DialAddr> = dialled(&outputs).into_iter().map(|(_, addr, _)| addr).collect();
+    assert_eq!(addrs, [addr(3).into(), addr(33).into()].into());
 }
 
 #[test]
@@ -96,6 +183,7 @@ fn other_peer_that_answers_is_dialled_there_next() {
 #[test]
 fn address_where_another_peer_answered_becomes_last() {
     let mut node = MeshHarness::new(&[addr(3)]);
+    node.restore(vec![known(3)]);
     let session = node.first_dial();
     let hello = Hello { advertised: vec![addr(33).into()], ..hello() };
     node.up_with_hello(session, id(3), addr(3), hello);

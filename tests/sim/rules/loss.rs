@@ -6,7 +6,7 @@ use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message};
-use p2p_gossip::{Config, Event};
+use p2p_gossip::{Config, Event, PeerState};
 
 use super::{
     MINUTE, SECOND, closes_with, joined_node, make_node_request, ms, node_with_strangers, reports,
@@ -161,7 +161,7 @@ fn leaving_peer_leaves_with_all_its_sessions() {
 }
 
 #[test]
-fn list_restores_a_left_peer_only_after_ten_seconds() {
+fn peer_that_left_is_dialled_if_a_list_names_it_later_but_stays_left() {
     let (mut node, session) = joined_node();
     let left = node.meets(5);
     node.down(left, DisconnectReason::Bye(ByeReason::Leaving));
@@ -170,6 +170,8 @@ fn list_restores_a_left_peer_only_after_ten_seconds() {
         node.list(session, [(id(5), addr(5))].into_iter());
         let outputs = wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
         assert_eq!(dials_to(&outputs, id(5)) > 0, is_dialled);
+        assert_eq!(node.info(id(5)).unwrap().state, PeerState::Left);
+        assert!(node.mesh.known_peers().iter().any(|known| known.id == id(5) && known.left));
         wait_with_heartbeats(&mut node, session, None, 10 * SECOND);
     }
 }

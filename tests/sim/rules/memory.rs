@@ -171,8 +171,9 @@ fn returned_peer_has_missed_no_time() {
 #[test]
 fn missed_time_is_stored_between_runs() {
     let mut node = forgetting_after(100 * SECOND);
+    let other = node.meets(4);
     for wall in WALLS {
-        let (other, session) = (node.meets(4), node.meets(3));
+        let session = node.meets(3);
         node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
         for run in 1..=4_u32 {
             wait_with_heartbeats(&mut node, other, None, 20 * SECOND);
@@ -184,7 +185,6 @@ fn missed_time_is_stored_between_runs() {
             assert_eq!(node.meets(4), other);
         }
     }
-    let other = node.meets(4);
     wait_with_heartbeats(&mut node, other, None, 20 * SECOND);
     assert_eq!(ids(&node), [id(4)]);
 }

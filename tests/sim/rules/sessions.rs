@@ -4,11 +4,11 @@ use p2p_gossip::internals::mesh::{
     DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId,
 };
 use p2p_gossip::internals::wire::ByeReason;
-use p2p_gossip::{Config, DownReason, Event, PeerId, PeerState};
+use p2p_gossip::{Config, ConnectAddr, DownReason, Event, PeerId, PeerState};
 
 use super::{SECOND, closes_with, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, requests_list, sent,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, requests_list, sent,
 };
 
 #[test]
@@ -211,4 +211,47 @@ fn restart_is_reported_as_down_and_up() {
         matches!(events[..], [Event::Down { reason: DownReason::Restarted, .. }, Event::Up { .. }]),
         "{events:?}"
     );
+}
+
+#[test]
+fn strangers_displace_strangers_only() {
+    let mut node = MeshHarness::with(Config::default().peers_max(8));
+    node.restore((1..=4).map(known).collect());
+    for n in 20..60 {
+        let session = node.meets(n);
+        node.down(session, DisconnectReason::Closed);
+    }
+    let strangers = (20..60).filter(|&n| node.info(id(n)).is_some()).count();
+    assert_eq!(strangers, 4);
+    assert!((1..=4).all(|n| node.info(id(n)).is_some()));
+    // A table of acquainted peers has no room for a stranger.
+    let mut node = MeshHarness::with(Config::default().peers_max(4));
+    node.restore((1..=4).map(known).collect());
+    let session = SessionId::accepted(1);
+    assert!(closes(&node.up(session, id(20), 1), session));
+    assert!((1..=4).all(|n| node.info(id(n)).is_some()));
+}
+
+#[test]
+fn trusted_peer_takes_the_place_of_a_connected_stranger() {
+    let pinned = ConnectAddr { pin: Some(id(70).into()), addr: addr(70).into() };
+    let mut node = MeshHarness::with(Config::default().peers_max(3).connect([pinned]));
+    let sessions: Vec<SessionId> = (20..23).map(|n| node.meets(n)).collect();
+    let session = SessionId::accepted(1);
+    let outputs = node.up(session, id(70), 1);
+    assert!(closes(&outputs, sessions[2]) && !closes(&outputs, session), "{outputs:?}");
+    let events = events_of(&outputs);
+    let displaced = |event: &Event| matches!(event, Event::Down { peer, reason: DownReason::Displaced, .. } if *peer == id(22));
+    assert!(events.iter().any(displaced), "{events:?}");
+    assert!(node.info(id(70)).is_some() && node.info(id(22)).is_none());
+}
+
+#[test]
+fn rumours_of_one_peer_leave_room_for_those_of_another() {
+    let mut node = MeshHarness::with(Config::default().peers_max(12));
+    let (liar, honest) = (node.meets(3), node.meets(4));
+    node.list(liar, (20..60).map(|n| (id(n), addr(n))));
+    node.list(honest, (80..84).map(|n| (id(n), addr(n))));
+    assert!((80..84).all(|n| node.info(id(n)).is_some()));
+    assert_eq!((20..60).filter(|&n| node.info(id(n)).is_some()).count(), 6);
 }

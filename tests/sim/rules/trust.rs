@@ -212,3 +212,52 @@ fn strict_node_protects_restored_addresses() {
     let close = Output::Close { session: stranger, reason: ByeReason::AddressTaken };
     assert!(outputs.contains(&close), "{outputs:?}");
 }
+
+/// A node with `--strict`, to which a peer has dialled from its usual address. The peer is dead now.
+fn strict_node_whose_caller_died() -> MeshHarness {
+    let mut node = MeshHarness::with(Config::default().strict(true));
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.down(SessionId::accepted(1), DisconnectReason::Closed);
+    node
+}
+
+#[test]
+fn strict_node_protects_the_address_that_a_peer_came_from() {
+    let mut node = strict_node_whose_caller_died();
+    let stranger = SessionId::accepted(2);
+    let from = SocketAddr::from((addr(3).ip(), 40_000));
+    assert!(closes(&node.up_at(stranger, id(4), 1, from), stranger));
+    let same = SessionId::accepted(3);
+    assert!(!closes(&node.up_at(same, id(3), 1, from), same));
+    // The next run protects it, too.
+    let known = node.mesh.known_peers();
+    let mut node = MeshHarness::with(Config::default().strict(true));
+    node.restore(known);
+    assert!(closes(&node.up_at(stranger, id(4), 1, from), stranger));
+}
+
+#[test]
+fn strict_node_protects_the_address_of_a_stranger_without_a_place_in_the_table() {
+    let mut node = MeshHarness::with(Config::default().strict(true).peers_max(4));
+    node.up(SessionId::accepted(1), id(3), 1);
+    node.down(SessionId::accepted(1), DisconnectReason::Closed);
+    for n in 20..60 {
+        let session = node.meets(n);
+        node.down(session, DisconnectReason::Closed);
+    }
+    assert!(node.info(id(3)).is_none());
+    let (other, same) = (SessionId::accepted(2), SessionId::accepted(3));
+    assert!(closes(&node.up_at(other, id(4), 1, addr(3)), other));
+    assert!(!closes(&node.up_at(same, id(3), 1, addr(3)), same));
+}
+
+#[test]
+fn strict_node_admits_all_peers_behind_one_address_translation() {
+    let mut node = MeshHarness::with(Config::default().strict(true));
+    let router = |port: u16| SocketAddr::from((addr(3).ip(), port));
+    for n in 3..6 {
+        let session = SessionId::accepted(n.into());
+        let outputs = node.up_at(session, id(n), 1, router(40_000 + u16::from(n)));
+        assert!(!closes(&outputs, session), "{outputs:?}");
+    }
+}

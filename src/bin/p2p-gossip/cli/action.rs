@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use p2p_gossip::{AccessSources, Config};
 
@@ -56,6 +57,8 @@ pub(crate) struct Keygen {
 pub(crate) struct Options {
     /// The checked configuration, without access lists and network keys.
     pub(crate) config: Config,
+    /// Whether the name in the configuration is the beginning of a longer host name.
+    pub(crate) is_name_shortened: bool,
     /// The source of the node's key and certificate.
     pub(crate) identity: IdentitySource,
     /// The sources of the allow and deny lists.
@@ -90,8 +93,8 @@ pub(crate) struct OnEvent {
 pub(crate) enum AfterStdin {
     /// It stays in the mesh.
     Stay,
-    /// It leaves the mesh, and the program exits.
-    Leave,
+    /// It leaves the mesh, and the program exits; also if the node has not joined in this time.
+    Leave { join_timeout: Duration },
 }
 
 /// The source of a node's key and certificate.

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
+use super::node_arguments::Arguments;
+use super::reference;
+use super::roff::{roff, roff_sentences};
 use super::usage_error::PROGRAM;
-use super::verb::Kind;
-use super::{node_arguments, reference};
 
 /// The kind of value that an option takes.
 enum Value {
@@ -39,12 +40,12 @@ fn flags(command: &CommandInfoWithArgs) -> impl Iterator<Item = &'static FlagInf
 
 const HELP: &str = "print this help and exit";
 
-fn verbs() -> impl Iterator<Item = (Kind, CommandInfoWithArgs)> {
-    Kind::ALL.iter().map(|kind| (*kind, kind.info()))
+fn verbs() -> Vec<SubCommandInfo> {
+    Arguments::get_args_info().commands
 }
 
 fn all() -> Vec<CommandInfoWithArgs> {
-    [node_arguments::info()].into_iter().chain(verbs().map(|(_, info)| info)).collect()
+    [Arguments::get_args_info()].into_iter().chain(verbs().into_iter().map(|verb| verb.command)).collect()
 }
 
 fn bash() -> String {
@@ -62,10 +63,10 @@ fn bash() -> String {
         flags(command).map(|flag| flag.long).chain(["--help"]).collect::<Vec<_>>().join(" ")
     };
     let mut cases = String::new();
-    for (verb, info) in verbs() {
-        let _ = writeln!(cases, "    {}) options='{}' ;;", verb.name(), words(&info));
+    for SubCommandInfo { name, command: info } in verbs() {
+        let _ = writeln!(cases, "    {}) options='{}' ;;", name, words(&info));
     }
-    let names = Kind::ALL.iter().map(|verb| verb.name()).collect::<Vec<_>>().join(" ");
+    let names = verbs().iter().map(|verb| verb.name).collect::<Vec<_>>().join(" ");
     format!(
         r#"# bash completion for {PROGRAM}, made by `make dist`
 _p2p_gossip() {{
@@ -113,7 +114,7 @@ complete -F _p2p_gossip {PROGRAM}
         formats = named(|value| matches!(value, Value::OneOf("text json"))),
         switches = named(|value| matches!(value, Value::OneOf("on off"))),
         others = named(|value| matches!(value, Value::Word)),
-        options = words(&node_arguments::info()),
+        options = words(&Arguments::get_args_info()),
     )
 }
 
@@ -140,12 +141,11 @@ fn zsh() -> String {
     };
     let mut cases = String::new();
     let mut names = String::new();
-    for (verb, info) in verbs() {
-        let _ = write!(names, " {}\\:\"{}\"", verb.name(), escaped(verb.summary()));
+    for SubCommandInfo { name, command: info } in verbs() {
+        let _ = write!(names, " {name}\\:\"{}\"", escaped(info.description));
         let _ = write!(
             cases,
             "{name})\n    shift words\n    (( CURRENT-- ))\n    _arguments -S \\\n{arguments}    ;;\n",
-            name = verb.name(),
             arguments = arguments(&info, "        ")
         );
     }
@@ -161,17 +161,17 @@ case $words[2] in
 esac
 ",
         names = names.trim_start(),
-        arguments = arguments(&node_arguments::info(), "        "),
+        arguments = arguments(&Arguments::get_args_info(), "        "),
     )
 }
 
 fn fish() -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
-    let names = Kind::ALL.iter().map(|verb| verb.name()).collect::<Vec<_>>().join(" ");
+    let names = verbs().iter().map(|verb| verb.name).collect::<Vec<_>>().join(" ");
     let mut lines =
         format!("# fish completion for {PROGRAM}, made by `make dist`\ncomplete -c {PROGRAM} -f\n");
-    for verb in Kind::ALL {
-        let (name, about) = (verb.name(), quoted(verb.summary()));
+    for verb in verbs() {
+        let (name, about) = (verb.name, quoted(verb.command.description));
         let _ = writeln!(lines, "complete -c {PROGRAM} -n __fish_use_subcommand -a {name} -d '{about}'");
     }
     let mut add = |condition: &str, command: &CommandInfoWithArgs| {
@@ -191,39 +191,11 @@ fn fish() -> String {
             );
         }
     };
-    add(&format!("not __fish_seen_subcommand_from {names}"), &node_arguments::info());
-    for (verb, info) in verbs() {
-        add(&format!("__fish_seen_subcommand_from {}", verb.name()), &info);
+    add(&format!("not __fish_seen_subcommand_from {names}"), &Arguments::get_args_info());
+    for SubCommandInfo { name, command: info } in verbs() {
+        add(&format!("__fish_seen_subcommand_from {name}"), &info);
     }
     let _ = writeln!(lines, "complete -c {PROGRAM} -s h -l help -d '{HELP}'");
-    lines
-}
-
-/// Escapes text for the manual page: roff has its own notations for the minus sign and the backslash.
-pub(super) fn roff(text: &str) -> String {
-    text.replace('\\', "\\e").replace('-', "\\-")
-}
-
-/// Limit of bytes in a line of the manual page's source; mandoc warns of longer ones.
-const ROFF_LINE_BYTES_MAX: usize = 80;
-
-/// Formats sentences for the manual page: each begins a line, and long ones are broken.
-pub(super) fn roff_sentences(text: &str) -> String {
-    let mut lines = String::new();
-    for sentence in text.lines() {
-        let mut line = String::new();
-        for word in roff(sentence).split(' ') {
-            if !line.is_empty() && line.len() + 1 + word.len() > ROFF_LINE_BYTES_MAX {
-                let _ = writeln!(lines, "{line}");
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        let _ = writeln!(lines, "{line}");
-    }
     lines
 }
 
@@ -247,11 +219,11 @@ fn roff_options(command: &CommandInfoWithArgs, details: &[(&str, String)]) -> St
 
 fn roff_verbs() -> String {
     let mut lines = String::new();
-    for (verb, info) in verbs() {
-        let _ = writeln!(lines, ".SS {}", verb.name());
-        let (first, rest) = verb.summary().split_at(1);
+    for SubCommandInfo { name, command: info } in verbs() {
+        let _ = writeln!(lines, ".SS {name}");
+        let (first, rest) = info.description.split_at(1);
         let _ = writeln!(lines, "{}{}.", first.to_uppercase(), roff(rest));
-        let _ = write!(lines, "{}", roff(verb.details()));
+        let _ = writeln!(lines, "{}", roff(&info.notes.join("\n")));
         for positional in info.positionals {
             let _ = writeln!(lines, ".TP\n.I {}\n{}", positional.name, roff(positional.description));
         }
@@ -272,7 +244,7 @@ fn manual(page: &str) -> String {
     let title = format!(".TH P2P\\-GOSSIP 1 2026-01-31 \"{PROGRAM} {}\"\n", env!("CARGO_PKG_VERSION"));
     let (_, rest) = page.split_once('\n').expect("the page has lines");
     let page = format!("{title}{rest}");
-    let options = roff_options(&node_arguments::info(), &reference::option_details());
+    let options = roff_options(&Arguments::get_args_info(), &reference::option_details());
     let page = with_section(&page, "options", &options);
     let page = with_section(&page, "verbs", &roff_verbs());
     with_section(&page, "events", &reference::roff_events())

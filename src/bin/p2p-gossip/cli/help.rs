@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
+use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality, SubCommandInfo};
 
 use super::usage_error::PROGRAM;
-use super::verb::Kind;
 
 /// Column in which the descriptions of the options begin.
 pub(super) const HELP_COLUMN: usize = 26;
@@ -17,12 +16,17 @@ const HEADINGS: [(&str, &str); 4] = [
     ("--version", "Other:"),
 ];
 
+/// The help of the verb, or of the program.
+pub(super) fn help(program: &CommandInfoWithArgs, verb: Option<&SubCommandInfo>) -> String {
+    verb.map_or_else(|| program_help(program), |verb| verb_help(verb.name, &verb.command))
+}
+
 /// The program's help, with the arguments that start a node.
-pub(super) fn program_help(command: &CommandInfoWithArgs) -> String {
+fn program_help(command: &CommandInfoWithArgs) -> String {
     let mut verbs = String::new();
-    for verb in Kind::ALL {
-        let name = format!("  {}", verb.name());
-        let _ = writeln!(verbs, "{name:<HELP_COLUMN$}{}", verb.summary());
+    for verb in &command.commands {
+        let name = format!("  {}", verb.name);
+        let _ = writeln!(verbs, "{name:<HELP_COLUMN$}{}", verb.command.description);
     }
     format!(
         "\
@@ -61,8 +65,8 @@ Exit codes:
 }
 
 /// The help of a verb.
-pub(super) fn verb_help(verb: Kind, command: &CommandInfoWithArgs) -> String {
-    let mut usage = format!("Usage: {PROGRAM} {} [OPTIONS]", verb.name());
+fn verb_help(name: &str, command: &CommandInfoWithArgs) -> String {
+    let mut usage = format!("Usage: {PROGRAM} {name} [OPTIONS]");
     for positional in command.positionals {
         let _ = match positional.optionality {
             Optionality::Required => write!(usage, " {}", positional.name),
@@ -76,10 +80,9 @@ pub(super) fn verb_help(verb: Kind, command: &CommandInfoWithArgs) -> String {
     }
     let arguments = if arguments.is_empty() { String::new() } else { format!("Arguments:\n{arguments}\n") };
     format!(
-        "{PROGRAM} {name}: {summary}\n{details}\n{usage}\n\n{arguments}Options:\n{options}",
-        name = verb.name(),
-        summary = verb.summary(),
-        details = verb.details(),
+        "{PROGRAM} {name}: {summary}\n{details}\n\n{usage}\n\n{arguments}Options:\n{options}",
+        summary = command.description,
+        details = command.notes.join("\n"),
         options = options(command, &[]),
     )
 }
@@ -113,15 +116,18 @@ fn options(command: &CommandInfoWithArgs, headings: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use argh::ArgsInfo as _;
+
+    use super::super::node_arguments::Arguments;
     use super::super::parse::testing::printed;
     use super::*;
 
     #[test]
     fn help_of_every_verb_fits_and_lists_its_options() {
-        for verb in Kind::ALL {
-            let help = printed(&[verb.name(), "--help"]);
-            assert!(help.starts_with(&format!("{PROGRAM} {}: ", verb.name())), "{help}");
-            assert!(help.contains(&format!("\nUsage: {PROGRAM} {} ", verb.name())), "{help}");
+        for verb in &Arguments::get_args_info().commands {
+            let help = printed(&[verb.name, "--help"]);
+            assert!(help.starts_with(&format!("{PROGRAM} {}: ", verb.name)), "{help}");
+            assert!(help.contains(&format!("\nUsage: {PROGRAM} {} ", verb.name)), "{help}");
             for line in help.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
@@ -132,7 +138,10 @@ mod tests {
                     "{line}"
                 );
             }
-            assert!(printed(&["--help"]).contains(&format!("\n  {:<24}{}\n", verb.name(), verb.summary())));
+            assert!(
+                printed(&["--help"])
+                    .contains(&format!("\n  {:<24}{}\n", verb.name, verb.command.description))
+            );
         }
     }
 }

@@ -21,9 +21,10 @@ mod normalize;
 mod parse;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod roff;
 mod usage_error;
 mod values;
-mod verb;
 mod verb_arguments;
 
 pub(crate) use action::{Action, AfterStdin, IdentitySource, KeySource, Keygen, OnEvent, Options, Verb};

@@ -1,4 +1,4 @@
-//! The arguments that start a node.
+//! The arguments that start a node, or the verb instead of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,20 +8,22 @@ use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
-use super::action::{Action, AfterStdin, IdentitySource, OnEvent, Options};
-use super::help;
-use super::normalize::{Normal, from_argh, normalize};
-use super::usage_error::{PROGRAM, UsageError};
+use super::action::{AfterStdin, IdentitySource, OnEvent, Options};
+use super::usage_error::UsageError;
 use super::values::{
-    Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat, parse_http, parse_max_peers,
-    parse_name, parse_period, parse_port, parse_timeout,
+    JOIN_TIMEOUT, NodeName, Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat,
+    parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port, parse_timeout,
 };
+use super::verb_arguments::VerbArguments;
 
 /// The arguments as argh takes them. The help shows these descriptions in this order.
 #[derive(Debug, FromArgs, ArgsInfo)]
-struct Arguments {
-    /// time between pings to a peer, e.g. 0.5 [default: 5]
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_period))]
+pub(super) struct Arguments {
+    #[argh(subcommand)]
+    pub(super) verb: Option<VerbArguments>,
+
+    /// time between pings to a peer, e.g. 500ms [default: 5s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_period))]
     period: Option<Duration>,
 
     /// TCP port to listen on; 0: any free one [default: 8080]
@@ -78,18 +80,18 @@ struct Arguments {
 
     /// label that peers see beside the id [default: none]
     #[argh(option, arg_name = "TEXT", from_str_fn(parse_name))]
-    name: Option<String>,
+    name: Option<NodeName>,
 
     /// largest number of known peers [default: 1024]
     #[argh(option, arg_name = "N", from_str_fn(parse_max_peers))]
     max_peers: Option<usize>,
 
-    /// time between heartbeats [default: 1]
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_heartbeat))]
+    /// time between heartbeats [default: 1s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_heartbeat))]
     heartbeat: Option<Duration>,
 
     /// silence before a peer is dead [default: 3 heartbeats]
-    #[argh(option, arg_name = "SECONDS", from_str_fn(parse_timeout))]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_timeout))]
     timeout: Option<Duration>,
 
     /// when to forget a dead peer, e.g. 7d [default: 24h]
@@ -116,6 +118,10 @@ struct Arguments {
     #[argh(switch)]
     exit_after_stdin: bool,
 
+    /// give up if no peer answers in time [default: 60s]
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_join_timeout))]
+    join_timeout: Option<Duration>,
+
     /// run this for each up, down, left and message event
     #[argh(option, arg_name = "PROGRAM", from_str_fn(parse_file))]
     on_event: Option<PathBuf>,
@@ -134,37 +140,22 @@ struct Arguments {
     version: bool,
 }
 
-/// argh's description of the arguments.
-#[cfg(test)]
-pub(super) fn info() -> argh::CommandInfoWithArgs {
-    Arguments::get_args_info()
-}
-
-/// Parses a command line without a verb.
-pub(super) fn parse(arguments: &[String]) -> Result<Action, UsageError> {
-    let words = match normalize(&Arguments::get_args_info(), arguments)? {
-        Normal::Words(words) => words,
-        Normal::Help => return Ok(Action::Print(help::program_help(&Arguments::get_args_info()))),
-        Normal::Version => return Ok(Action::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")))),
-    };
-    let arguments = Arguments::from_args(&[PROGRAM], &words).map_err(|exit| from_argh(&exit))?;
-    check(arguments).map(|options| Action::Run(Box::new(options)))
-}
-
-fn check(arguments: Arguments) -> Result<Options, UsageError> {
+/// Checks the arguments of a node.
+pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
     let identity = check_identity(arguments.key, arguments.cert)?;
     let shows_pings = check_pings(arguments.pings, arguments.quiet)?;
-    let stdin = check_stdin(arguments.stdin, arguments.exit_after_stdin)?;
+    let stdin = check_stdin(arguments.stdin, arguments.exit_after_stdin, arguments.join_timeout)?;
     let on_event = check_on_event(arguments.on_event, arguments.on_event_pings)?;
     let default = Config::default();
     let heartbeat = arguments.heartbeat.unwrap_or(default.heartbeat);
+    let name = arguments.name.unwrap_or_default();
     let mut config = Config::default()
         .period(arguments.period.unwrap_or(default.period))
         .port(arguments.port.unwrap_or(default.port))
         .connect(arguments.connect)
         .advertise(arguments.advertise)
         .strict(arguments.strict)
-        .name(arguments.name.unwrap_or_default())
+        .name(name.text)
         .heartbeat(heartbeat)
         .timeout(arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS))
         .forget_after(arguments.forget_after.unwrap_or(default.forget_after))
@@ -182,6 +173,7 @@ fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .deny_files(arguments.deny_file);
     Ok(Options {
         config,
+        is_name_shortened: name.is_shortened,
         identity,
         state: arguments.state,
         access,
@@ -214,9 +206,14 @@ fn check_pings(pings: Option<Pings>, quiet: bool) -> Result<bool, UsageError> {
     }
 }
 
-fn check_stdin(stdin: bool, exit_after_stdin: bool) -> Result<Option<AfterStdin>, UsageError> {
+fn check_stdin(
+    stdin: bool,
+    exit_after_stdin: bool,
+    join_timeout: Option<Duration>,
+) -> Result<Option<AfterStdin>, UsageError> {
     match (stdin, exit_after_stdin) {
-        (true, true) => Ok(Some(AfterStdin::Leave)),
+        (true, true) => Ok(Some(AfterStdin::Leave { join_timeout: join_timeout.unwrap_or(JOIN_TIMEOUT) })),
+        _ if join_timeout.is_some() => Err(UsageError::new("--join-timeout needs --exit-after-stdin")),
         (true, false) => Ok(Some(AfterStdin::Stay)),
         (false, false) => Ok(None),
         (false, true) => Err(UsageError::new("--exit-after-stdin needs --stdin")),
@@ -273,7 +270,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "http")]
     #[test]
     fn http_port_means_loopback_unless_an_address_is_given() {
         let http = |value| run(&["--http", value]).unwrap().http.unwrap().to_string();
@@ -305,12 +301,6 @@ mod tests {
         }
         assert!(error(&["--http", "224.0.0.1:80"]).contains("multicast"));
         assert!(run(&[]).unwrap().http.is_none());
-    }
-
-    #[cfg(not(feature = "http"))]
-    #[test]
-    fn build_without_http_refuses_the_option() {
-        assert!(error(&["--http", "9090"]).contains("this build has no HTTP"));
     }
 
     #[test]
@@ -360,6 +350,23 @@ mod tests {
     }
 
     #[test]
+    fn long_host_name_is_shortened_at_a_dot() {
+        let host = format!("web1.{}.example.org", "x".repeat(50));
+        let options = run(&["--name", &host]).unwrap();
+        assert_eq!(options.config.name, format!("web1.{}.example", "x".repeat(50)));
+        assert!(options.is_name_shortened && !run(&["--name=web1.example"]).unwrap().is_name_shortened);
+        // A boundary at the limit, and a first label of the largest length.
+        let host = format!("{}.{}.org", "x".repeat(60), "y".repeat(3));
+        assert_eq!(run(&["--name", &host]).unwrap().config.name, host[..64]);
+        let host = format!("{}.{}", "x".repeat(63), "y".repeat(63));
+        assert_eq!(run(&["--name", &host]).unwrap().config.name, host[..63]);
+        for bad in ["x".repeat(65), format!("web 1.{}", "x".repeat(65))] {
+            assert!(error(&["--name", &bad]).contains("at most 64"));
+        }
+        assert!(error(&["--name", "\u{1f468}\u{200d}\u{1f469}"]).contains("use a single emoji"));
+    }
+
+    #[test]
     fn on_event_program_runs_for_pings_only_with_on_event_pings() {
         assert_eq!(run(&[]).unwrap().on_event, None);
         for (line, with_pings) in
@@ -375,8 +382,17 @@ mod tests {
     fn node_leaves_after_stdin_only_with_exit_after_stdin() {
         assert_eq!(run(&[]).unwrap().stdin, None);
         assert_eq!(run(&["--stdin"]).unwrap().stdin, Some(AfterStdin::Stay));
-        assert_eq!(run(&["--stdin", "--exit-after-stdin"]).unwrap().stdin, Some(AfterStdin::Leave));
+        for (line, seconds) in [
+            (&["--stdin", "--exit-after-stdin"][..], 60),
+            (&["--join-timeout=2m", "--stdin", "--exit-after-stdin"], 120),
+        ] {
+            let leave = AfterStdin::Leave { join_timeout: Duration::from_secs(seconds) };
+            assert_eq!(run(line).unwrap().stdin, Some(leave));
+        }
         assert_eq!(error(&["--exit-after-stdin"]), "--exit-after-stdin needs --stdin");
+        for line in [&["--join-timeout=2m"][..], &["--stdin", "--join-timeout=2m"]] {
+            assert_eq!(error(line), "--join-timeout needs --exit-after-stdin");
+        }
     }
 
     #[test]
@@ -396,16 +412,30 @@ mod tests {
     }
 
     #[test]
-    fn forget_after_takes_units() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
+    fn times_take_units() {
+        for (text, millis) in [
+            ("90", 90_000),
+            ("90s", 90_000),
+            ("30m", 1_800_000),
+            ("24h", 86_400_000),
+            ("1d12h", 129_600_000),
+            ("1h1m1s500ms", 3_661_500),
+            ("1.5h", 5_400_000),
+        ] {
             let config = run(&["--forget-after", text]).unwrap().config;
-            assert_eq!(config.forget_after, Duration::from_secs(seconds), "{text}");
+            assert_eq!(config.forget_after, Duration::from_millis(millis), "{text}");
         }
-        for bad in ["", "d", "1.5h", "1w", "-1", "1 h", "1h30m", "+1"] {
-            let message = error(&["--forget-after", bad]);
-            assert!(message.contains("30m, 24h or 7d"), "{message}");
+        let config = run(&["--period=20ms", "--heartbeat=1500ms", "--timeout=1m30s"]).unwrap().config;
+        assert_eq!(config.period, Duration::from_millis(20));
+        assert_eq!(config.heartbeat, Duration::from_millis(1500));
+        assert_eq!(config.timeout, Duration::from_secs(90));
+        for option in ["--forget-after", "--period", "--heartbeat", "--timeout", "--join-timeout"] {
+            for bad in ["", "d", "1w", "1 h", "1h 30m", "12h1d", "1h1h", "1h30", "1,5", "1.2.3s", "-1h"] {
+                let message = error(&[option, bad]);
+                assert!(message.contains("0.5, 90s or 1d12h"), "{message}");
+            }
         }
-        for bad in ["0", "0d", "366d", "99999999999999999999", "18446744073709551615d"] {
+        for bad in ["0", "-1", "0d", "366d", "99999999999999999999", "18446744073709551615d"] {
             let message = error(&["--forget-after", bad]);
             assert!(message.contains("from 1s to 365d"), "{message}");
         }
@@ -431,11 +461,17 @@ mod tests {
             let message = error(&line);
             assert!(message.contains("fe80::1") && message.contains("%eth0"), "{message}");
         }
-        for line in [["--connect", "[fe80::1%nowhere0]:1"], ["--bind", "fe80::1%nowhere0"]] {
+        for line in [["--connect", "[fe80::1%a/b]:1"], ["--bind", "fe80::1%a/b"]] {
             let message = error(&line);
-            assert!(message.contains("no network interface 'nowhere0'"), "{message}");
+            assert!(message.contains("no name or number of a network interface"), "{message}");
         }
-        for line in [["--connect", "[fe80::1%1]:1"], ["--bind", "fe80::1%1"]] {
+        // The interface need not exist yet.
+        for line in [
+            ["--connect", "[fe80::1%1]:1"],
+            ["--bind", "fe80::1%1"],
+            ["--connect", "[fe80::1%nowhere0]:1"],
+            ["--bind", "fe80::1%nowhere0"],
+        ] {
             assert!(run(&line).is_ok());
         }
     }
@@ -447,7 +483,7 @@ mod tests {
             assert!(message.contains("--period") && message.contains(bad), "{message}");
             assert!(message.contains("from 0.01 to 86400 seconds"), "{message}");
         }
-        for bad in ["", "soon", "5s", "1,5"] {
+        for bad in ["", "soon", "1,5"] {
             let message = error(&["--period", bad]);
             assert!(message.contains("'--period'") && message.contains("number of seconds"), "{message}");
         }
@@ -487,13 +523,14 @@ mod tests {
         }
         let default = Config::default();
         let line = |option: &str| *lines.iter().find(|line| line.trim_start().starts_with(option)).unwrap();
-        assert!(line("--period").contains(&format!("[default: {}]", default.period.as_secs())));
+        assert!(line("--period").contains(&format!("[default: {}s]", default.period.as_secs())));
         assert!(line("--port").contains(&format!("[default: {}]", default.port)));
         assert!(line("--max-peers").contains(&format!("[default: {}]", default.peers_max)));
-        assert!(line("--heartbeat").contains(&format!("[default: {}]", default.heartbeat.as_secs())));
+        assert!(line("--heartbeat").contains(&format!("[default: {}s]", default.heartbeat.as_secs())));
         assert!(line("--timeout").contains(&format!("[default: {TIMEOUT_HEARTBEATS} heartbeats]")));
         let hours = default.forget_after.as_secs() / 3600;
         assert!(line("--forget-after").contains(&format!("[default: {hours}h]")));
+        assert!(line("--join-timeout").contains(&format!("[default: {}s]", JOIN_TIMEOUT.as_secs())));
         assert!(
             line("--advertise")
                 .contains(&format!("up to {} times", p2p_gossip::internals::limits::ADDRS_MAX))

@@ -7,7 +7,6 @@ use p2p_gossip::ConnectAddr;
 
 use super::usage_error::UsageError;
 use super::values::parse_port;
-use super::verb::Kind;
 use crate::output::stream::visible;
 
 /// The arguments in the form that argh takes, or a request that needs no argh.
@@ -24,10 +23,12 @@ pub(super) enum Normal<'a> {
 /// Splits `--option=value`, which argh does not, and checks the form of the arguments, because argh's messages
 /// are less precise. The values themselves are not checked.
 pub(super) fn normalize<'a>(
+    program: &CommandInfoWithArgs,
     command: &CommandInfoWithArgs,
     arguments: &'a [String],
 ) -> Result<Normal<'a>, UsageError> {
-    let mut normalizer = Normalizer { command, seen: Vec::new(), words: Vec::new(), positionals: Vec::new() };
+    let mut normalizer =
+        Normalizer { program, command, seen: Vec::new(), words: Vec::new(), positionals: Vec::new() };
     let mut rest = arguments.iter().map(String::as_str);
     let mut only_positionals = false;
     while let Some(word) = rest.next() {
@@ -44,6 +45,7 @@ pub(super) fn normalize<'a>(
 
 /// The arguments read so far.
 struct Normalizer<'c, 'a> {
+    program: &'c CommandInfoWithArgs,
     command: &'c CommandInfoWithArgs,
     /// Long names of the options.
     seen: Vec<&'c str>,
@@ -55,7 +57,7 @@ struct Normalizer<'c, 'a> {
 impl<'a> Normalizer<'_, 'a> {
     fn add_positional(&mut self, word: &'a str) -> Result<(), UsageError> {
         if self.positionals.len() == self.command.positionals.len() {
-            return Err(unexpected_argument(word, self.command.flags));
+            return Err(unexpected_argument(word, self.program, self.command.flags));
         }
         self.positionals.push(word);
         Ok(())
@@ -140,7 +142,8 @@ fn separate_value<'a>(name: &str, next: Option<&'a str>) -> Result<&'a str, Usag
     }
 }
 
-fn unexpected_argument(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
+fn unexpected_argument(argument: &str, program: &CommandInfoWithArgs, flags: &[FlagInfo<'_>]) -> UsageError {
+    let verbs = program.commands.iter().map(|verb| verb.name);
     let shown = visible(argument);
     let mut message = format!("unexpected argument '{shown}'");
     let has = |long: &str| flags.iter().any(|flag| flag.long == long);
@@ -148,9 +151,9 @@ fn unexpected_argument(argument: &str, flags: &[FlagInfo<'_>]) -> UsageError {
         let _ = write!(message, "; did you mean --port {shown}?");
     } else if has("--connect") && argument.parse::<ConnectAddr>().is_ok() {
         let _ = write!(message, "; did you mean --connect {shown}?");
-    } else if Kind::from_name(argument).is_some() {
+    } else if verbs.clone().any(|verb| verb == argument) {
         let _ = write!(message, "; a verb comes before all options");
-    } else if let Some(verb) = nearest(argument, Kind::ALL.iter().map(|kind| kind.name())) {
+    } else if let Some(verb) = nearest(argument, verbs) {
         let _ = write!(message, "; did you mean the verb {verb}?");
     }
     UsageError::new(message)

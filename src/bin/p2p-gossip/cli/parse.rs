@@ -2,27 +2,31 @@
 
 use std::ffi::OsString;
 
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FromArgs as _, SubCommandInfo};
+
+use p2p_gossip::internals::is_key_text;
+
 use super::action::Action;
 #[cfg(test)]
 use super::action::Options;
 #[cfg(test)]
 use super::action::Verb;
-use super::node_arguments;
-use super::usage_error::UsageError;
-use super::verb::Kind;
+use super::help;
+use super::node_arguments::{self, Arguments};
+use super::normalize::{Normal, from_argh, normalize};
+use super::usage_error::{PROGRAM, UsageError};
 use crate::output::stream::visible;
-
-/// Beginning of every PEM text.
-const PEM_BEGIN: &[u8] = b"-----BEGIN";
 
 /// Parses the arguments, without the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
     let mut texts = Vec::new();
     for (index, argument) in arguments.into_iter().enumerate() {
-        // This may be a private key; the messages below quote the argument.
-        if argument.as_encoded_bytes().windows(PEM_BEGIN.len()).any(|found| found == PEM_BEGIN) {
-            let message =
-                format!("argument {} is the text of a PEM file; give the name of the file", index + 1);
+        // The messages below quote the argument.
+        let bytes = argument.as_encoded_bytes();
+        let value = bytes.iter().position(|&byte| byte == b'=').map_or(bytes, |at| &bytes[at + 1..]);
+        let word = bytes.iter().position(|&byte| byte != b'-').map_or(bytes, |at| &bytes[at..]);
+        if is_key_text(word) || is_key_text(value) || is_key_text(bytes) {
+            let message = format!("argument {} is the text of a key; give the name of the file", index + 1);
             return Err(UsageError::new(message));
         }
         texts.push(argument.into_string().map_err(|bytes| {
@@ -30,9 +34,30 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Act
             UsageError::new(format!("argument {} is not valid UTF-8: '{}'", index + 1, visible(&shown)))
         })?);
     }
-    match texts.split_first().and_then(|(first, rest)| Some((Kind::from_name(first)?, rest))) {
-        Some((verb, rest)) => verb.parse(rest).map_err(|error| UsageError { verb: Some(verb), ..error }),
-        None => node_arguments::parse(&texts),
+    let program = Arguments::get_args_info();
+    let verb = texts.first().and_then(|first| program.commands.iter().find(|verb| verb.name == first));
+    parse_texts(&program, verb, &texts)
+        .map_err(|error| UsageError { verb: verb.map(|verb| verb.name), ..error })
+}
+
+/// Parses the arguments of a node, or of the verb that the first of them names.
+fn parse_texts(
+    program: &CommandInfoWithArgs,
+    verb: Option<&SubCommandInfo>,
+    texts: &[String],
+) -> Result<Action, UsageError> {
+    let command = verb.map_or(program, |verb| &verb.command);
+    let rest = &texts[usize::from(verb.is_some())..];
+    let words = match normalize(program, command, rest)? {
+        Normal::Words(words) => words,
+        Normal::Help => return Ok(Action::Print(help::help(program, verb))),
+        Normal::Version => return Ok(Action::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")))),
+    };
+    let words: Vec<&str> = verb.map(|verb| verb.name).into_iter().chain(words).collect();
+    let mut arguments = Arguments::from_args(&[PROGRAM], &words).map_err(|exit| from_argh(&exit))?;
+    match arguments.verb.take() {
+        Some(verb) => verb.check().map(Action::Verb),
+        None => node_arguments::check(arguments).map(|options| Action::Run(Box::new(options))),
     }
 }
 

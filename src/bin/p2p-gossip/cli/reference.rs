@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use argh::ArgsInfo as _;
 use jiff::Timestamp;
 use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
@@ -14,7 +15,8 @@ use p2p_gossip::internals::{PIN_DIGITS_MIN, sample};
 use p2p_gossip::{DialAddr, DownReason, Event, PeerId};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::dist::{roff, roff_sentences};
+use super::roff::{roff, roff_sentences};
+use super::values::{JOIN_TIMEOUT_MAX, JOIN_TIMEOUT_MIN};
 use crate::output::event_json;
 
 /// Details of options beyond their lines in the help: option and text, one sentence on each line.
@@ -24,7 +26,12 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
     vec![
         (
             "--period",
-            format!("From {} to {} seconds; decimals are allowed.", seconds(PERIOD_MIN), seconds(PERIOD_MAX)),
+            format!(
+                "A number of seconds, or numbers with units: 0.5, 500ms, 90s, 5m, 1d12h.\n\
+                 From {} to {} seconds.",
+                seconds(PERIOD_MIN),
+                seconds(PERIOD_MAX)
+            ),
         ),
         text("--port", "With 0 the first line of output shows the port."),
         (
@@ -33,7 +40,7 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
                 "An address is host:port, [ipv6]:port or a DNS name with a port.\n\
                  The address need not answer yet: the node retries for as long as it runs.\n\
                  With ID@ the node accepts only that peer there; the first {PIN_DIGITS_MIN} digits of the id are enough.\n\
-                 A link-local address needs its interface: [fe80::1%eth0]:8080."
+                 A link-local address needs its interface, which may come later: [fe80::1%eth0]:8080."
             ),
         ),
         text(
@@ -83,7 +90,9 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
         ),
         (
             "--name",
-            format!("At most {NAME_BYTES_MAX} bytes.\nNames prove nothing: any node can use any name."),
+            format!(
+                "At most {NAME_BYTES_MAX} bytes; a longer host name is shortened at a dot.\nNames prove nothing: any node can use any name."
+            ),
         ),
         (
             "--max-peers",
@@ -105,7 +114,7 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
             format!(
                 "Until then the node dials a dead peer again.\n\
                  The time counts only while this node runs and is connected to another peer.\n\
-                 A whole number of seconds, or with a unit: s, m, h or d; from {}s to {}d.",
+                 From {}s to {}d.",
                 seconds(FORGET_AFTER_MIN),
                 FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60)
             ),
@@ -121,6 +130,15 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
             ),
         ),
         text("--exit-after-stdin", "It needs --stdin.\nThe exit status is 1 if a line could not be sent."),
+        (
+            "--join-timeout",
+            format!(
+                "It needs --exit-after-stdin.\n\
+                 The exit status is 1 if no peer of --connect has answered in this time, from {} to {} seconds.",
+                seconds(JOIN_TIMEOUT_MIN),
+                seconds(JOIN_TIMEOUT_MAX)
+            ),
+        ),
         text(
             "--on-event",
             "The program runs once for each event, one run at a time, in order, for ten seconds at most.\n\
@@ -307,7 +325,7 @@ fn reference_describes_every_event_field_and_reason_and_nothing_else() {
 #[test]
 fn options_with_a_value_have_details() {
     let details = option_details();
-    let info = super::node_arguments::info();
+    let info = super::node_arguments::Arguments::get_args_info();
     let options: Vec<&str> = info.flags.iter().map(|flag| flag.long).collect();
     for (option, text) in &details {
         assert!(options.contains(option), "{option} is no option");

@@ -9,10 +9,15 @@ use std::time::Duration;
 use argh::FromArgValue;
 use p2p_gossip::internals::check_name;
 use p2p_gossip::internals::limits::{
-    FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN,
-    TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
+    FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, NAME_BYTES_MAX, PEERS_LIMIT,
+    PERIOD_MAX, PERIOD_MIN, TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
-use p2p_gossip::{DialAddr, DialAddrError, LocalIp, PeerId};
+use p2p_gossip::{ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId};
+
+/// Default and limits of the time in which a node that only sends its standard input must join the mesh.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const JOIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+pub(super) const JOIN_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 /// The format of stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
@@ -44,32 +49,47 @@ pub(super) fn parse_timeout(value: &str) -> Result<Duration, String> {
     seconds_between(value, HEARTBEAT_MIN * TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX)
 }
 
+pub(super) fn parse_join_timeout(value: &str) -> Result<Duration, String> {
+    seconds_between(value, JOIN_TIMEOUT_MIN, JOIN_TIMEOUT_MAX)
+}
+
+pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {
+    let days_max = FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60);
+    parse_time(value)?
+        .filter(|time| (FORGET_AFTER_MIN..=FORGET_AFTER_MAX).contains(time))
+        .ok_or_else(|| format!("it must be from {}s to {days_max}d", FORGET_AFTER_MIN.as_secs()))
+}
+
 fn seconds_between(value: &str, min: Duration, max: Duration) -> Result<Duration, String> {
-    let seconds: f64 =
-        value.parse().map_err(|_| "it must be a number of seconds, for example 5 or 0.5".to_owned())?;
-    // Fails for negative values, NaN and values beyond the range of Duration.
-    let duration = Duration::try_from_secs_f64(seconds).ok();
-    duration
-        .filter(|duration| (min..=max).contains(duration))
+    parse_time(value)?
+        .filter(|time| (min..=max).contains(time))
         .ok_or_else(|| format!("it must be from {} to {} seconds", min.as_secs_f64(), max.as_secs()))
 }
 
-/// Parses a whole number with an optional unit: `s` (default), `m`, `h` or `d`.
-pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {
-    const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 60 * 60), ('d', 24 * 60 * 60)];
-    let unit = UNITS.iter().find_map(|&(letter, seconds)| Some((value.strip_suffix(letter)?, seconds)));
-    let (count, unit) = unit.unwrap_or((value, 1));
-    let is_number = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
-    if !is_number {
-        return Err("it must be a whole number of seconds, or with a unit: 30m, 24h or 7d".to_owned());
+/// The units of time, the longest first, with their lengths in seconds.
+const UNITS: [(&str, f64); 5] = [("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001)];
+
+/// Parses a number of seconds, or numbers with units, the longest unit first: `0.5`, `90s`, `1d12h`. `None` is
+/// a time that is negative or beyond every limit.
+fn parse_time(value: &str) -> Result<Option<Duration>, String> {
+    let wrong = || {
+        "it must be a number of seconds, or numbers with the units d, h, m, s and ms: 0.5, 90s or 1d12h"
+            .to_owned()
+    };
+    if let Ok(seconds) = value.parse() {
+        return Ok(Duration::try_from_secs_f64(seconds).ok());
     }
-    let seconds = count.parse().ok().and_then(|count: u64| count.checked_mul(unit));
-    let after = Duration::from_secs(seconds.unwrap_or(u64::MAX));
-    if (FORGET_AFTER_MIN..=FORGET_AFTER_MAX).contains(&after) {
-        return Ok(after);
+    let (mut rest, mut units, mut seconds) = (value, &UNITS[..], 0.0);
+    while !rest.is_empty() {
+        let count_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (count, after) = rest.split_at(count_end);
+        let unit_end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_end);
+        let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        seconds += count.parse::<f64>().map_err(|_| wrong())? * units[at].1;
+        (rest, units) = (after, &units[at + 1..]);
     }
-    let days_max = FORGET_AFTER_MAX.as_secs() / (24 * 60 * 60);
-    Err(format!("it must be from {}s to {days_max}d", FORGET_AFTER_MIN.as_secs()))
+    if value.is_empty() { Err(wrong()) } else { Ok(Duration::try_from_secs_f64(seconds).ok()) }
 }
 
 /// Parses a whole number of digits alone: `parse` would accept a sign, too.
@@ -90,9 +110,6 @@ pub(super) fn parse_port(value: &str) -> Result<u16, String> {
 
 /// Parses a port, which means this machine's loopback address, or an IP address with a port.
 pub(super) fn parse_http(value: &str) -> Result<SocketAddr, String> {
-    if cfg!(not(feature = "http")) {
-        return Err("this build has no HTTP: it was compiled without the feature http".to_owned());
-    }
     let port = value.strip_prefix("localhost:").or(value.strip_prefix(':')).unwrap_or(value);
     let addr = match parse_port(port) {
         Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -117,7 +134,7 @@ pub(super) fn parse_file(value: &str) -> Result<PathBuf, String> {
 
 pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
     let bind: LocalIp = value.parse().map_err(|error| match error {
-        DialAddrError::NoInterface(_) => error.to_string(),
+        DialAddrError::BadInterface => error.to_string(),
         _ => {
             let is_with_port = value.parse::<DialAddr>().is_ok();
             let advice = if is_with_port { "; the port is given with --port" } else { "" };
@@ -130,9 +147,26 @@ pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {
     Ok(bind)
 }
 
-pub(super) fn parse_name(value: &str) -> Result<String, String> {
-    check_name(value).map_err(|error| error.to_string())?;
-    Ok(value.to_owned())
+/// A node's name, and whether it is the beginning of a longer host name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeName {
+    pub(super) text: String,
+    pub(super) is_shortened: bool,
+}
+
+/// Parses a node's name. A host name that is too long, as `$(hostname -f)` may be, loses its last labels.
+pub(super) fn parse_name(value: &str) -> Result<NodeName, String> {
+    let name = |text: &str, is_shortened| NodeName { text: text.to_owned(), is_shortened };
+    match check_name(value) {
+        Ok(()) => Ok(name(value, false)),
+        Err(ConfigError::NameLength(_)) if value.contains('.') && HostName::new(value).is_ok() => {
+            let fitting = &value[..NAME_BYTES_MAX + 1];
+            // A label has at most 63 bytes, so there is a dot.
+            let end = fitting.rfind('.').unwrap_or(NAME_BYTES_MAX);
+            Ok(name(&value[..end], true))
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The first digits of a peer's id, in lower case; the verb `forget` selects a peer by them.

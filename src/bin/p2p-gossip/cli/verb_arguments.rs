@@ -1,56 +1,42 @@
-//! The arguments of the verbs.
+//! The verbs and their arguments. argh finds the verb, and its descriptions and notes are the help texts.
 
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::action::{Action, KeySource, Keygen, Verb};
-use super::help;
-use super::normalize::{Normal, from_argh, normalize};
-use super::usage_error::{PROGRAM, UsageError};
+use super::action::{KeySource, Keygen, Verb};
+use super::usage_error::UsageError;
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
-use super::verb::Kind;
 
-impl Kind {
-    /// argh's description of the verb's arguments.
-    #[cfg(test)]
-    pub(super) fn info(self) -> argh::CommandInfoWithArgs {
-        match self {
-            Self::Keygen => KeygenArguments::get_args_info(),
-            Self::Id => IdArguments::get_args_info(),
-            Self::Peers => PeersArguments::get_args_info(),
-            Self::Forget => ForgetArguments::get_args_info(),
-        }
-    }
-
-    /// Parses the arguments after the verb.
-    pub(super) fn parse(self, arguments: &[String]) -> Result<Action, UsageError> {
-        match self {
-            Self::Keygen => read(self, arguments, KeygenArguments::check),
-            Self::Peers => read(self, arguments, PeersArguments::check),
-            Self::Forget => read(self, arguments, ForgetArguments::check),
-            Self::Id => read(self, arguments, IdArguments::check),
-        }
-    }
-}
-
-fn read<A: FromArgs + ArgsInfo>(
-    kind: Kind,
-    arguments: &[String],
-    check: fn(A) -> Result<Verb, UsageError>,
-) -> Result<Action, UsageError> {
-    let info = A::get_args_info();
-    let words = match normalize(&info, arguments)? {
-        Normal::Words(words) => words,
-        Normal::Help | Normal::Version => return Ok(Action::Print(help::verb_help(kind, &info))),
-    };
-    let arguments = A::from_args(&[PROGRAM, kind.name()], &words).map_err(|exit| from_argh(&exit))?;
-    check(arguments).map(Action::Verb)
-}
-
-/// The arguments of `keygen`.
+/// A verb with its arguments as argh takes them.
 #[derive(Debug, FromArgs, ArgsInfo)]
-struct KeygenArguments {
+#[argh(subcommand)]
+pub(super) enum VerbArguments {
+    Keygen(KeygenArguments),
+    Id(IdArguments),
+    Peers(PeersArguments),
+    Forget(ForgetArguments),
+}
+
+impl VerbArguments {
+    pub(super) fn check(self) -> Result<Verb, UsageError> {
+        match self {
+            Self::Keygen(arguments) => arguments.check(),
+            Self::Id(arguments) => arguments.check(),
+            Self::Peers(arguments) => Ok(arguments.check()),
+            Self::Forget(arguments) => Ok(arguments.check()),
+        }
+    }
+}
+
+/// make the key of a node or of a network
+#[derive(Debug, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "keygen",
+    note = "Never overwrites a file. Prints the id of a node's key. Only the owner can read\nthe files with secrets."
+)]
+pub(super) struct KeygenArguments {
     /// file for a new private key of a node
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     key: Option<PathBuf>,
@@ -81,9 +67,14 @@ impl KeygenArguments {
     }
 }
 
-/// The arguments of `id`.
+/// print the id of a key
 #[derive(Debug, FromArgs, ArgsInfo)]
-struct IdArguments {
+#[argh(
+    subcommand,
+    name = "id",
+    note = "The id is the SHA-256 of the public key. A node with this key has this id."
+)]
+pub(super) struct IdArguments {
     /// PEM private key
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     key: Option<PathBuf>,
@@ -108,9 +99,10 @@ impl IdArguments {
     }
 }
 
-/// The arguments of `peers`.
+/// list the peers that a node knows
 #[derive(Debug, FromArgs, ArgsInfo)]
-struct PeersArguments {
+#[argh(subcommand, name = "peers", note = "Reads the state directory of a node, which may be running.")]
+pub(super) struct PeersArguments {
     /// state directory of the node
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
     state: PathBuf,
@@ -121,14 +113,15 @@ struct PeersArguments {
 }
 
 impl PeersArguments {
-    fn check(self) -> Result<Verb, UsageError> {
-        Ok(Verb::Peers(self.state, self.output.unwrap_or_default()))
+    fn check(self) -> Verb {
+        Verb::Peers(self.state, self.output.unwrap_or_default())
     }
 }
 
-/// The arguments of `forget`.
+/// make a node forget a peer
 #[derive(Debug, FromArgs, ArgsInfo)]
-struct ForgetArguments {
+#[argh(subcommand, name = "forget", note = "Stop the node first: a running node would write the peer back.")]
+pub(super) struct ForgetArguments {
     /// state directory of the node
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
     state: PathBuf,
@@ -139,8 +132,8 @@ struct ForgetArguments {
 }
 
 impl ForgetArguments {
-    fn check(self) -> Result<Verb, UsageError> {
-        Ok(Verb::Forget(self.state, self.id))
+    fn check(self) -> Verb {
+        Verb::Forget(self.state, self.id)
     }
 }
 

@@ -3,14 +3,11 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use p2p_gossip::{Escaped, PeerId, StateDir};
-use p2p_gossip::{KnownAddr, KnownPeer, UnixTime};
+use p2p_gossip::{KnownAddr, KnownPeer};
 
 use super::VerbError;
 use crate::cli::Output;
-use crate::output::local_time;
 use crate::output::table::format_table;
 
 const TITLES: [&str; 6] = ["ID", "NAME", "FIRST SEEN", "LAST SEEN", "", "ADDRESSES"];
@@ -23,7 +20,7 @@ pub(super) fn peers(state: &Path, output: Output) -> Result<String, VerbError> {
 fn list(mut known: Vec<KnownPeer>, output: Output) -> Result<String, VerbError> {
     known.sort_by_key(|peer| (Reverse(peer.last_seen), peer.id));
     match output {
-        Output::Text => Ok(table(&known, &local_time::zone())),
+        Output::Text => Ok(table(&known)),
         Output::Json => {
             let mut lines = String::new();
             for peer in &known {
@@ -69,15 +66,15 @@ impl PeerObject {
     }
 }
 
-fn table(known: &[KnownPeer], zone: &TimeZone) -> String {
+fn table(known: &[KnownPeer]) -> String {
     let mut rows = vec![TITLES.map(str::to_owned)];
     for peer in known {
         let addrs: Vec<String> = peer.addrs.iter().map(|known| known.addr.to_string()).collect();
         rows.push([
             peer.id.short().to_string(),
             Escaped(&peer.name).to_string(),
-            format_time(peer.first_seen, zone),
-            format_time(peer.last_seen, zone),
+            peer.first_seen.to_string(),
+            peer.last_seen.to_string(),
             if peer.left { "left".to_owned() } else { String::new() },
             addrs.join(" "),
         ]);
@@ -85,15 +82,9 @@ fn table(known: &[KnownPeer], zone: &TimeZone) -> String {
     format_table(&rows)
 }
 
-/// `2026-01-31 12:00:00`; a time beyond the calendar shows its last second.
-fn format_time(UnixTime(seconds): UnixTime, zone: &TimeZone) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let time = time.unwrap_or(Timestamp::MAX).to_zoned(zone.clone());
-    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use p2p_gossip::UnixTime;
     use p2p_gossip::internals::sample;
 
     use super::*;
@@ -112,14 +103,14 @@ mod tests {
     fn known_peers_are_listed_in_an_aligned_table() {
         let known = [peer(0xab, "bob\u{1b}", true), peer(1, "", false)];
         assert_eq!(
-            table(&known, &TimeZone::UTC),
+            table(&known),
             "\
-ID          NAME       FIRST SEEN           LAST SEEN                  ADDRESSES
-ababababab  bob\\u{1b}  2026-01-31 12:00:00  2026-01-31 12:02:51  left  127.0.0.1:1
-0101010101             2026-01-31 12:00:00  2026-01-31 12:00:01        127.0.0.1:1
+ID          NAME       FIRST SEEN            LAST SEEN                   ADDRESSES
+ababababab  bob\\u{1b}  2026-01-31T12:00:00Z  2026-01-31T12:02:51Z  left  127.0.0.1:1
+0101010101             2026-01-31T12:00:00Z  2026-01-31T12:00:01Z        127.0.0.1:1
 "
         );
-        assert_eq!(table(&[], &TimeZone::UTC), "ID  NAME  FIRST SEEN  LAST SEEN  ADDRESSES\n");
+        assert_eq!(table(&[]), "ID  NAME  FIRST SEEN  LAST SEEN  ADDRESSES\n");
     }
 
     #[test]

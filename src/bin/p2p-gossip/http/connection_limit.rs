@@ -1,4 +1,4 @@
-//! Limits the number of connections. At the limit the oldest one without a request is closed, so silent
+//! Limits the number of connections. At the limit the oldest one without a request gives way, so silent
 //! connections never keep a scraper out.
 
 use std::collections::BTreeMap;
@@ -32,16 +32,17 @@ impl ConnectionLimit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection. At the limit, closes the oldest connection without a request; `None` if all of them are
-    /// being answered.
+    /// Adds a connection. At the limit, the oldest connection without a request gives way; `None` if all of them
+    /// are being answered.
     pub(super) fn add(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         if table.connections.len() >= CONNECTIONS_MAX {
             let mut oldest_first = table.connections.iter();
             let victim = oldest_first.find(|(_, connection)| !connection.is_answering).map(|(id, _)| *id);
             let victim = table.connections.remove(&victim?)?;
-            // The victim's thread sees the end of the stream. An error means that the connection is closed already.
-            let _ = victim.socket.shutdown(Shutdown::Both);
+            // The victim's thread stops reading, and tells the client. An error means that the connection is
+            // closed already.
+            let _ = victim.socket.shutdown(Shutdown::Read);
         }
         let id = table.next_id;
         table.next_id += 1;
@@ -58,11 +59,12 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Notes that the request is read: the connection is not closed before its answer.
-    pub(super) fn set_answering(&mut self) {
-        if let Some(connection) = self.limit.lock().connections.get_mut(&self.id) {
-            connection.is_answering = true;
-        }
+    /// Notes that the request is read: the connection does not give way before its answer. Returns whether it still
+    /// has its place.
+    pub(super) fn set_answering(&mut self) -> bool {
+        let mut table = self.limit.lock();
+        let connection = table.connections.get_mut(&self.id);
+        connection.map(|connection| connection.is_answering = true).is_some()
     }
 }
 
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_connection_without_a_request_is_closed_at_the_limit() {
+    fn oldest_connection_without_a_request_gives_way_at_the_limit() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -101,14 +103,15 @@ mod tests {
             let (socket, client) = connect();
             held.push((limit.add(&socket).unwrap(), socket, client));
         }
-        held[0].0.set_answering();
+        assert!(held[0].0.set_answering());
         let (newcomer, _client) = connect();
         let mut slot = limit.add(&newcomer).unwrap();
         let closed: Vec<usize> = (0..held.len()).filter(|&n| is_closed(&held[n].1)).collect();
         assert_eq!(closed, [1]);
+        assert!(!held[1].0.set_answering());
 
-        slot.set_answering();
-        held.iter_mut().for_each(|(slot, ..)| slot.set_answering());
+        assert!(slot.set_answering());
+        held.iter_mut().for_each(|(slot, ..)| _ = slot.set_answering());
         let (refused, _client) = connect();
         assert!(limit.add(&refused).is_none());
         drop(slot);

@@ -7,16 +7,18 @@
 //! |---|---|
 //! | `request.rs` | reading and checking the heads of requests |
 //! | `response.rs` | responses, and writing them within a time limit |
-//! | `connection_limit.rs` | the limit of connections, and the choice of the one to close |
+//! | `connection_limit.rs` | the limit of connections, and the choice of the one that gives way |
+//! | `lingering.rs` | finished connections, until they are closed |
 //! | `routes.rs` | the responses by path |
-//! | `events.rs` | `/events`, the stream of events |
-//! | `snapshot.rs` | the shared snapshot of the node |
+//! | `event_stream.rs` | `/events`, the stream of events |
+//! | `node_info.rs`, `node_snapshot.rs` | what the responses show of the node; one snapshot serves many requests |
 //! | `views.rs` | the JSON of `/status` and `/peers` |
 //! | `metrics.rs` | `/metrics`, for Prometheus |
-//! | `page.rs`, `page/` | the HTML page |
+//! | `page.rs`, `page/` | the page |
 
 mod connection_limit;
 mod event_stream;
+mod lingering;
 mod metrics;
 mod node_info;
 mod node_snapshot;

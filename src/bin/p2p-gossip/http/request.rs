@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Size limit of a request's head in bytes; browsers send a tenth of this.
-pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Size limit of a request's head in bytes. A browser sends the cookies of every program of the same host, whatever
+/// its port, and proxies pass on as much as this.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Limit of the fields in a request's head.
 const FIELDS_MAX: usize = 64;
 
@@ -20,7 +21,6 @@ pub(super) struct Request {
     pub(super) query: String,
     /// The host that the client addresses: the authority of the request line's URL, or else the `Host` field.
     pub(super) host: Option<String>,
-    pub(super) accept: String,
     pub(super) last_event_id: String,
 }
 
@@ -125,7 +125,6 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
         path: path.to_owned(),
         query: query.to_owned(),
         host: authority.map(ToOwned::to_owned).or(host),
-        accept: field("accept").0.unwrap_or_default(),
         last_event_id: field("last-event-id").0.unwrap_or_default(),
     }))
 }
@@ -157,11 +156,18 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
         )
     } else {
         let (name, port) = host.split_once(':').unwrap_or((host, ""));
-        let is_localhost = name.eq_ignore_ascii_case("localhost");
+        let is_localhost = is_localhost_name(name);
         let ip = if is_localhost { Some(Ipv4Addr::LOCALHOST) } else { name.parse().ok() };
         (ip.map(IpAddr::from), Some(port))
     };
     ip.is_some_and(|ip| ip.to_canonical().is_loopback()) && port.is_some_and(is_port)
+}
+
+/// Whether a name is `localhost` or below it. Resolvers answer such names with loopback addresses only (RFC 6761
+/// section 6.3), so no other host can take one.
+fn is_localhost_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
@@ -177,11 +183,11 @@ mod tests {
 
     #[test]
     fn request_is_parsed_into_its_parts() {
-        let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nlast-event-id: 7\r\n\r\nbody";
+        let head = "GET /events?recent=5&x HTTP/1.1\r\nHost: localhost:9\r\nACCEPT: text/html\r\nLAST-event-id: 7\r\n\r\nbody";
         let request = parsed(head).unwrap().unwrap();
         assert_eq!((request.path.as_str(), request.query.as_str()), ("/events", "recent=5&x"));
         assert_eq!((request.host.as_deref(), request.is_head), (Some("localhost:9"), false));
-        assert_eq!((request.accept.as_str(), request.last_event_id.as_str()), ("text/html", "7"));
+        assert_eq!(request.last_event_id, "7");
         assert!(parsed("HEAD / HTTP/1.0\r\n\r\n").unwrap().unwrap().is_head);
         for end in 0..head.find("body").unwrap() {
             assert_eq!(parsed(&head[..end]), Ok(None));
@@ -227,6 +233,9 @@ mod tests {
         for host in [
             "localhost",
             "LocalHost:9090",
+            "localhost.:9090",
+            "mesh.localhost",
+            "a.mesh.LOCALHOST:9090",
             "127.0.0.1",
             "127.0.0.1:9090",
             "127.3.2.1:1",
@@ -240,6 +249,9 @@ mod tests {
             "",
             "evil.example",
             "localhost.evil.example",
+            "evillocalhost",
+            "localhost.evil.example.",
+            "localhost..",
             "127.0.0.1.evil.example",
             "192.0.2.1:9090",
             "[2001:db8::1]",

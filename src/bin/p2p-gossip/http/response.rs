@@ -11,6 +11,8 @@ use super::request::{HEAD_BYTES_MAX, Refusal, time_left};
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const CSS: &str = "text/css; charset=utf-8";
+pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// The content security policy of all responses except the page: a browser may load and run nothing.
@@ -21,6 +23,7 @@ const POLICY_NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 pub(super) struct Status(pub(super) u16, &'static str);
 
 pub(super) const OK: Status = Status(200, "OK");
+const MOVED: Status = Status(308, "Permanent Redirect");
 pub(super) const NOT_FOUND: Status = Status(404, "Not Found");
 pub(super) const MISDIRECTED: Status = Status(421, "Misdirected Request");
 pub(super) const UNAVAILABLE: Status = Status(503, "Service Unavailable");
@@ -33,7 +36,7 @@ pub(super) struct Response {
     /// The content security policy (CSP).
     policy: &'static str,
     /// One more field, with its value.
-    extra: Option<(&'static str, &'static str)>,
+    extra: Option<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, str>,
 }
 
@@ -50,8 +53,13 @@ impl Response {
         Self { policy, ..self }
     }
 
-    fn with(self, name: &'static str, value: &'static str) -> Self {
-        Self { extra: Some((name, value)), ..self }
+    fn with(self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { extra: Some((name, value.into())), ..self }
+    }
+
+    /// The response that sends the client to another place. The parser of requests lets no line end into the place.
+    pub(super) fn moved(place: String) -> Self {
+        Self::new(MOVED, TEXT, format!("moved to {place}\n")).with("Location", place)
     }
 
     /// The response at the limit of connections.
@@ -105,7 +113,7 @@ impl Response {
         if self.content_type != EVENT_STREAM {
             let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
         }
-        if let Some((name, value)) = self.extra {
+        if let Some((name, value)) = &self.extra {
             let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");

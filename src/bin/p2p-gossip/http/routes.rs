@@ -9,12 +9,12 @@ use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::{NodeHandle, Status};
 
 use super::event_stream::{Hub, Since, Stream};
-use super::metrics::{self, Format};
+use super::metrics;
 use super::node_info::NodeInfo;
 use super::node_snapshot::Snapshots;
-use super::page::PAGE;
+use super::page;
 use super::request::{Request, is_loopback_host};
-use super::response::{HTML, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
+use super::response::{CSS, HTML, JAVASCRIPT, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
 use super::views;
 
 /// The list of paths, sent for an unknown path.
@@ -58,13 +58,13 @@ impl Routes {
             return Answer::Whole(Response::new(MISDIRECTED, TEXT, text));
         }
         Answer::Whole(match request.path.as_str() {
-            "/" => Response::new(OK, HTML, &*PAGE.html).with_policy(&PAGE.policy),
+            "/" => Response::new(OK, HTML, page::HTML).with_policy(page::POLICY),
+            "/page.css" => Response::new(OK, CSS, page::STYLE),
+            "/page.js" => Response::new(OK, JAVASCRIPT, page::SCRIPT),
             "/status" => self.show_status(JSON, |status| views::status(&self.info, status, Timestamp::now())),
             "/peers" => self.show_status(JSON, |status| views::peers(status, Timestamp::now())),
             "/metrics" => {
-                let format = Format::accepted(&request.accept);
-                let encode = |status: &Arc<Status>| metrics::encode(format, &self.info, Arc::clone(status));
-                self.show_status(format.content_type(), encode)
+                self.show_status(metrics::CONTENT_TYPE, |status| metrics::encode(&self.info, status))
             }
             "/events" => match self.hub.subscribe(self.since(request)) {
                 Some(stream) => return Answer::Stream(stream),
@@ -76,7 +76,12 @@ impl Routes {
                 Some(_) => Response::new(UNAVAILABLE, TEXT, "not joined: no --connect address answers yet\n"),
                 None => no_status(),
             },
-            _ => Response::new(NOT_FOUND, TEXT, PATHS),
+            path => match path.strip_prefix('/').and_then(|path| path.strip_suffix('/')) {
+                Some(name) if !name.is_empty() && is_listed(name) => {
+                    Response::moved(without_slash(name, &request.query))
+                }
+                _ => Response::new(NOT_FOUND, TEXT, PATHS),
+            },
         })
     }
 
@@ -84,7 +89,7 @@ impl Routes {
     fn show_status<E: Display>(
         &self,
         content_type: &'static str,
-        show: impl FnOnce(&Arc<Status>) -> Result<String, E>,
+        show: impl FnOnce(&Status) -> Result<String, E>,
     ) -> Response {
         let Some(status) = self.snapshots.get() else { return no_status() };
         match show(&status) {
@@ -106,6 +111,17 @@ impl Routes {
             Since::Recent(recent.and_then(|count| count.parse().ok()).unwrap_or(0))
         })
     }
+}
+
+/// Whether the list of paths has this one.
+fn is_listed(name: &str) -> bool {
+    PATHS.lines().any(|line| line.split(' ').next() == Some(&format!("/{name}")))
+}
+
+/// The path of `NAME/` without its last slash. It is relative, as the page's links are.
+fn without_slash(name: &str, query: &str) -> String {
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("../{name}{mark}{query}")
 }
 
 fn no_status() -> Response {

@@ -14,6 +14,7 @@ use p2p_gossip::{Config, Event, Node};
 
 use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use super::event_stream::Hub;
+use super::lingering::Lingering;
 use super::node_info::NodeInfo;
 use super::request;
 use super::response::Response;
@@ -23,11 +24,6 @@ use super::routes::{Answer, Routes};
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// Time limit for the client to take a complete response.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Time limit from the last byte of the response until the client closes. Closing the socket while the client
-/// still sends would reset the connection, and the client could lose the response.
-const LINGER: Duration = Duration::from_secs(1);
-/// Limit of the bytes that are read and discarded meanwhile.
-const LINGER_BYTES_MAX: usize = 64 * 1024;
 /// Wait after a failed accept. When descriptors run out, retrying at once would use a whole core.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Stack of a connection's thread in bytes of virtual memory; only used pages take real memory.
@@ -65,7 +61,8 @@ impl Socket {
         let hub = Arc::new(hub);
         let info = NodeInfo::new(node, config);
         let routes = Arc::new(Routes::new(info, node.handle(), Arc::clone(&hub), self.addr));
-        let acceptor = Acceptor { listener: self.listener, routes, limit: Arc::default() };
+        let lingering = Lingering::start()?;
+        let acceptor = Acceptor { listener: self.listener, routes, limit: Arc::default(), lingering };
         // Not joined: the thread ends with the process.
         Worker::spawn("http", move || acceptor.run())?;
         Ok(Server { hub, ended })
@@ -99,6 +96,7 @@ struct Acceptor {
     listener: TcpListener,
     routes: Arc<Routes>,
     limit: Arc<ConnectionLimit>,
+    lingering: Lingering,
 }
 
 impl Acceptor {
@@ -121,11 +119,19 @@ impl Acceptor {
         let Some(slot) = self.limit.add(&socket) else {
             // The response fits into the socket's buffer, so this does not wait.
             socket.set_nonblocking(true)?;
-            let _ = Response::busy().write(&socket, true, Instant::now() + ANSWER_TIME);
+            if Response::busy().write(&socket, true, Instant::now() + ANSWER_TIME).is_ok() {
+                self.lingering.add(socket);
+            }
             return Ok(());
         };
         let routes = Arc::clone(&self.routes);
-        let serve = move || serve(&socket, slot, &routes);
+        let lingering = self.lingering.clone();
+        let serve = move || {
+            // The place is free before the connection lingers.
+            if serve(&socket, slot, &routes).is_ok() {
+                lingering.add(socket);
+            }
+        };
         spawn_detached("http connection".to_owned(), STACK_BYTES, serve)
     }
 }
@@ -144,45 +150,29 @@ fn log_accept_error(error: &io::Error) {
 }
 
 /// Serves a connection: one request and one response.
-fn serve(socket: &TcpStream, mut slot: ConnectionSlot, routes: &Routes) {
+///
+/// # Errors
+/// The client did not take the response, and the connection is to be closed.
+fn serve(socket: &TcpStream, mut slot: ConnectionSlot, routes: &Routes) -> io::Result<()> {
     let request = request::read(socket, Instant::now() + HEAD_TIME);
-    slot.set_answering();
     let (answer, with_body) = match &request {
+        _ if !slot.set_answering() => (Answer::Whole(Response::busy()), true),
         Ok(request) => (routes.answer(request), !request.is_head),
         Err(refusal) => match Response::for_refusal(refusal) {
             Some(response) => (Answer::Whole(response), true),
-            None => return,
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         },
     };
     let written = match answer {
         Answer::Whole(response) => response.write(socket, with_body, Instant::now() + ANSWER_TIME),
         Answer::Stream(stream) => stream.run(socket, with_body),
     };
-    match written {
-        Ok(()) => linger(socket),
-        Err(error) => {
-            static LIMIT: LogLimit = LogLimit::debug();
-            if let Some(suppressed) = LIMIT.check() {
-                log::debug!(reason:% = error, suppressed; "cannot write an HTTP response; closing the connection");
-            }
+    written.inspect_err(|error| {
+        static LIMIT: LogLimit = LogLimit::debug();
+        if let Some(suppressed) = LIMIT.check() {
+            log::debug!(reason:% = error, suppressed; "cannot write an HTTP response; closing the connection");
         }
-    }
-}
-
-/// Waits until the client closes the connection, and discards the bytes that it sends.
-fn linger(mut socket: &TcpStream) {
-    let deadline = Instant::now() + LINGER;
-    if socket.shutdown(std::net::Shutdown::Write).is_err() {
-        return;
-    }
-    let mut sink = [0; 4096];
-    let mut remaining = LINGER_BYTES_MAX;
-    while remaining > 0 {
-        match request::read_some(&mut socket, &mut sink, deadline) {
-            Ok(count) if count > 0 => remaining = remaining.saturating_sub(count),
-            _ => return,
-        }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -216,7 +206,6 @@ mod tests {
             path: "/healthz".to_owned(),
             query: String::new(),
             host: Some(host.to_owned()),
-            accept: String::new(),
             last_event_id: String::new(),
         };
         for (addr, code) in [("192.0.2.7:80", 200), ("0.0.0.0:80", 200), ("[::1]:80", 421)] {
@@ -231,7 +220,8 @@ mod tests {
         let socket = Socket::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let (routes, _node) = routes("127.0.0.1:0");
         let addr = socket.addr;
-        let acceptor = Acceptor { listener: socket.listener, routes, limit: Arc::default() };
+        let lingering = Lingering::start().unwrap();
+        let acceptor = Acceptor { listener: socket.listener, routes, limit: Arc::default(), lingering };
         let connect = || {
             let client = TcpStream::connect(addr).unwrap();
             (client, Arc::new(acceptor.listener.accept().unwrap().0))
@@ -240,7 +230,7 @@ mod tests {
         for _ in 0..super::super::connection_limit::CONNECTIONS_MAX {
             let (client, server) = connect();
             let mut slot = acceptor.limit.add(&server).unwrap();
-            slot.set_answering();
+            assert!(slot.set_answering());
             held.push((client, slot));
         }
         let connect_and_accept = || {

@@ -5,15 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::{io, iter};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
 
 use crate::cli::{Output, PROGRAM};
-use crate::output::event_json;
-use crate::output::local_time::{self, timestamp};
+use crate::output::event_json::{self, timestamp};
 use crate::output::stream::{Stream, is_coloured};
 
 /// Limit of bytes that one write collects from waiting events.
@@ -80,7 +78,6 @@ fn report_dropped(events: &Events, reported: &mut u64) {
 struct Printer {
     output: Output,
     is_coloured: bool,
-    zone: TimeZone,
     name_width: usize,
     addr_width: usize,
     hints: JoinHints,
@@ -108,8 +105,7 @@ const RESET: &str = "\x1b[0m";
 
 impl Printer {
     fn new(output: Output, is_coloured: bool, hints: JoinHints) -> Self {
-        let zone = if output == Output::Text { local_time::zone() } else { TimeZone::UTC };
-        Self { output, is_coloured, zone, name_width: 0, addr_width: "127.0.0.1:8080".len(), hints }
+        Self { output, is_coloured, name_width: 0, addr_width: "127.0.0.1:8080".len(), hints }
     }
 
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
@@ -120,7 +116,8 @@ impl Printer {
     }
 
     fn print_text(&mut self, out: &mut String, time: Timestamp, event: &Event) {
-        let time = time.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
+        // UTC, as the log lines on the same terminal and the events of other nodes.
+        let time = time.strftime("%H:%M:%SZ").to_string();
         match event {
             Event::Listening { id, addr, .. } => {
                 self.begin(out, &time, "listening", BOLD);
@@ -195,7 +192,7 @@ fn count_members(members: usize) -> String {
 fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, hints: &JoinHints) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
-        push(out, format_args!("{:10}{left:<9}  {right}\n", ""));
+        push(out, format_args!("{:11}{left:<9}  {right}\n", ""));
     };
     // With port 0, since this node may use the default port of this machine.
     let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {id}@{}", SocketAddr::new(ip, port));
@@ -249,7 +246,7 @@ mod tests {
     }
 
     fn printer(output: Output, is_coloured: bool) -> Printer {
-        Printer { zone: TimeZone::UTC, ..Printer::new(output, is_coloured, JoinHints::default()) }
+        Printer::new(output, is_coloured, JoinHints::default())
     }
 
     fn time() -> Timestamp {
@@ -280,12 +277,12 @@ mod tests {
         assert_eq!(
             text,
             "\
-12:00:00  up         ababababab  127.0.0.1:8081  2 members
-12:00:00  up         bob  ababababab  127.0.0.1:8081  2 members
-12:00:00  left            ababababab  127.0.0.1:8081  1 member
-12:00:00  down       bob  ababababab  127.0.0.1:8081  1 member, timeout
-12:00:00  ping       bob  ababababab  127.0.0.1:8081  #7     0.41 ms  hello
-12:00:00  stopped
+12:00:00Z  up         ababababab  127.0.0.1:8081  2 members
+12:00:00Z  up         bob  ababababab  127.0.0.1:8081  2 members
+12:00:00Z  left            ababababab  127.0.0.1:8081  1 member
+12:00:00Z  down       bob  ababababab  127.0.0.1:8081  1 member, timeout
+12:00:00Z  ping       bob  ababababab  127.0.0.1:8081  #7     0.41 ms  hello
+12:00:00Z  stopped
 "
         );
     }
@@ -305,10 +302,10 @@ mod tests {
             format!(
                 "\
 [::]:8080 (every interface)
-          id         {id}
-          join with  p2p-gossip --port 0 --connect {id}@127.0.0.1:8080
-          elsewhere  p2p-gossip --connect {id}@192.0.2.7:8080
-          page       http://127.0.0.1:9090/
+           id         {id}
+           join with  p2p-gossip --port 0 --connect {id}@127.0.0.1:8080
+           elsewhere  p2p-gossip --connect {id}@192.0.2.7:8080
+           page       http://127.0.0.1:9090/
 "
             )
         );
@@ -329,7 +326,7 @@ mod tests {
     #[test]
     fn colour_is_around_the_event_word_only_and_only_if_enabled() {
         let line = shown(&mut printer(Output::Text, true), &up("bob"));
-        assert!(line.starts_with("12:00:00  \x1b[32mup\x1b[0m         bob"), "{line:?}");
+        assert!(line.starts_with("12:00:00Z  \x1b[32mup\x1b[0m         bob"), "{line:?}");
         assert!(!shown(&mut printer(Output::Text, false), &up("bob")).contains('\x1b'));
         assert!(!shown(&mut printer(Output::Json, true), &up("bob")).contains('\x1b'));
     }

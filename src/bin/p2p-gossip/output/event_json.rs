@@ -1,11 +1,17 @@
 //! Formats an event as one line of JSON: for `--output json`, `--on-event` and the HTTP stream of events.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use p2p_gossip::Event;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::text;
+
+/// The time of an event, to be shown; 1970 if the clock is off by more than 7,000 years.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or_default()
+}
 
 /// Appends the event as one JSON object and a line feed. `page` is the URL of the node's page; only the event
 /// `listening` shows it.

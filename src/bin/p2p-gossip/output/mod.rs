@@ -3,7 +3,6 @@
 pub(crate) mod console;
 pub(crate) mod event_json;
 pub(crate) mod journal;
-pub(crate) mod local_time;
 pub(crate) mod peer_table;
 pub(crate) mod stream;
 pub(crate) mod table;

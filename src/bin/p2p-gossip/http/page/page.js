@@ -379,7 +379,7 @@ function showEvent(event) {
 let source = null;
 function listen() {
   source?.close();
-  source = new EventSource(`/events?recent=50`);
+  source = new EventSource("events?recent=50");
   let isFirst = true;
   source.onopen = () => { if (isFirst) { $("events").replaceChildren(); isFirst = false; } };
   source.onmessage = (message) => {
@@ -422,7 +422,7 @@ async function poll() {
   clearTimeout(timer);
   let seen = null;
   try {
-    seen = await Promise.all([get("/status"), get("/peers")]);
+    seen = await Promise.all([get("status"), get("peers")]);
   } catch (error) {
     showLost();
   }

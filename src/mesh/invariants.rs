@@ -1,0 +1,127 @@
+//! What holds after each input and each due timer, whatever happened before. Builds with debug assertions check it; the
+//! simulator's profile has them.
+
+use super::dial_queue::Target;
+use super::machine::Mesh;
+use super::peer::{Connected, Link, Peer, State};
+use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
+use super::timer::Timer;
+use crate::trust::peer_id::PeerId;
+
+/// Number of peers up to which every one is checked each time. In a larger table that would take longer than the work.
+const PEERS_CHECKED_MAX: usize = 64;
+
+impl Mesh {
+    /// Checks the limits of all tables, and in a small mesh that the parts agree with each other. A mesh that leaves is
+    /// not checked: it has stopped its timers and said its goodbyes, and waits for the ends of its sessions.
+    pub(super) fn check_invariants(&self) {
+        if !cfg!(debug_assertions) || self.leaving {
+            return;
+        }
+        self.peers.check_limits();
+        self.accounts.check_limits();
+        self.dialing.check_limits(self.peers.limit() + self.bootstraps.len());
+        if self.peers.len() > PEERS_CHECKED_MAX {
+            return;
+        }
+        self.peers.check_members();
+        debug_assert!(self.peers.get(&self.id).is_none(), "this node is a peer of itself");
+        debug_assert_eq!(
+            self.exchange.is_settled(),
+            !self.timers.is_set(Timer::Settled),
+            "membership that changes settles at a time that is set"
+        );
+        self.check_sessions();
+        self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));
+        self.timers.iter().for_each(|timer| self.check_timer(timer));
+        for target in self.dialing.targets_in_flight() {
+            debug_assert!(self.may_be_dialled(target), "a dial to {target:?} is under way");
+        }
+    }
+
+    /// The open sessions are those of the connected peers, and none is with this node itself.
+    fn check_sessions(&self) {
+        let mut expected = 0;
+        for (id, connected) in self.peers.iter_connected() {
+            let most = if self.id < *id { 1 } else { SESSIONS_PER_PEER_MAX };
+            debug_assert!(connected.sessions().len() <= most, "too many sessions with {}", id.short());
+            for session in connected.sessions() {
+                let is_its_own = |found: Session| found.peer == *id && !found.closing;
+                debug_assert!(
+                    self.sessions.get(*session).is_some_and(is_its_own),
+                    "{session} is not an open session with {}",
+                    id.short()
+                );
+                expected += 1;
+            }
+        }
+        debug_assert_eq!(
+            self.sessions.open().count(),
+            expected,
+            "an open session belongs to no connected peer"
+        );
+    }
+
+    fn check_peer(&self, id: &PeerId, peer: &Peer) {
+        peer.check_limits();
+        let short = id.short();
+        match &peer.state {
+            State::Rumoured { .. } => {
+                debug_assert!(peer.met.is_none(), "{short} was met, so it is no rumour");
+                debug_assert!(!peer.addrs.is_empty(), "{short} is a rumour without an address");
+            }
+            State::Provisional { connected, refusal } => {
+                debug_assert!(refusal.is_some(), "{short} is provisional, but refused nothing");
+                self.check_connected(id, connected);
+            }
+            State::Up(connected) => self.check_connected(id, connected),
+            State::Dead(_) | State::Left(_) => {
+                debug_assert!(
+                    self.timers.is_set(Timer::Forget(*id)) || !self.peers.connected_time.is_running(),
+                    "{short} is gone, but will not be forgotten"
+                );
+            }
+        }
+    }
+
+    fn check_connected(&self, id: &PeerId, connected: &Connected) {
+        let is_set = |timer| self.timers.is_set(timer);
+        let short = id.short();
+        match &connected.link {
+            Link::Open { sessions, .. } => {
+                debug_assert!(!sessions.is_empty(), "{short} is connected without a session");
+                debug_assert!(is_set(Timer::Silence(*id)), "a silence of {short} would not be noticed");
+            }
+            Link::Interrupted { .. } => {
+                debug_assert!(is_set(Timer::Grace(*id)), "{short} would never be lost");
+            }
+        }
+        debug_assert_eq!(is_set(Timer::Heartbeat(*id)), self.leads(id), "heartbeats to {short}");
+        debug_assert!(is_set(Timer::Ping(*id)), "{short} gets no pings");
+    }
+
+    /// Timers run only for peers that need them.
+    fn check_timer(&self, timer: Timer) {
+        let is_needed = match timer {
+            Timer::Heartbeat(id) | Timer::Ping(id) | Timer::Silence(id) | Timer::DigestCheck(id) => {
+                self.is_connected(&id)
+            }
+            Timer::Grace(id) => self.peers.connected(&id).is_some_and(|peer| peer.active().is_none()),
+            Timer::Forget(id) => self.peers.get(&id).is_some_and(|peer| peer.forget_at().is_some()),
+            Timer::Dial(target) => self.may_be_dialled(target),
+            Timer::Settled => true,
+        };
+        debug_assert!(is_needed, "{timer:?} is set for nothing");
+    }
+
+    /// This node does not dial itself, or a peer that left, unless a member lists it as connected.
+    fn may_be_dialled(&self, target: Target) -> bool {
+        match target {
+            Target::Peer(id) => {
+                let has_left = |peer: &Peer| matches!(peer.state, State::Left(gone) if gone.rounds_left == 0);
+                id != self.id && !self.peers.get(&id).is_some_and(has_left)
+            }
+            Target::Bootstrap(index) => index < self.bootstraps.len(),
+        }
+    }
+}

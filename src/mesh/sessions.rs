@@ -1,0 +1,267 @@
+//! Sessions: their start, their end, and the goodbyes. A peer has one active session; the smaller id of each pair is
+//! its arbiter.
+
+use std::time::{Duration, Instant};
+
+use super::address_scope;
+use super::dial_queue::{REFUSED_WAIT, Target};
+use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
+use super::list_exchange::ExchangeReason;
+use super::machine::{Mesh, millis};
+use super::membership::GRACE;
+use super::peer::{Gone, SeenTimes};
+use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
+use super::timer::Timer;
+use crate::event::DownReason;
+use crate::limits::TIMEOUT;
+use crate::net::addr::DialAddr;
+use crate::trust::peer_id::PeerId;
+use crate::wire::ByeReason;
+
+impl Mesh {
+    pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
+        let (target, dialled) = match self.dialing.finished(up.session) {
+            Some(dial) if dial.cancelled => {
+                self.accounts.give_back(&dial.payers);
+                // The goodbye is already on its way. Messages that the peer sends before it reads the
+                // goodbye still count.
+                let session = Session { peer: up.peer, remote: up.remote, closing: true };
+                self.sessions.insert(up.session, session);
+                return self.start_queued_dials(now);
+            }
+            Some(dial) => {
+                self.accounts.give_back(&dial.payers);
+                self.dialing.note_handshake(up.handshake_delay);
+                (Some(dial.target), Some(dial.addr))
+            }
+            None => (None, None),
+        };
+        if self.leaving {
+            self.refuse(up.session, ByeReason::Leaving);
+        } else if up.peer == self.id {
+            self.handle_own_id(now, &up, target);
+        } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
+            self.refuse(up.session, reason);
+            self.retry_refused(now, target);
+        } else if !self.make_room(now, &up) {
+            self.report(Report::TableFull { peer: up.peer });
+            self.refuse(up.session, ByeReason::Full);
+            self.retry_refused(now, target);
+        } else if self.check_instance(now, &up) {
+            self.admit(now, &up, target, dialled);
+        } else {
+            self.retry_refused(now, target);
+        }
+        self.start_queued_dials(now);
+    }
+
+    pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
+        let Some(Session { peer: id, .. }) = self.sessions.remove(session) else {
+            return;
+        };
+        let Some(connected) = self.peers.connected_mut(&id) else {
+            return;
+        };
+        if !connected.remove_session(now, session) {
+            return;
+        }
+        if let DisconnectReason::Bye(_) = reason {
+            // A goodbye is a sign of life like any message, also if another session goes on.
+            connected.hear(now);
+        }
+        if reason == DisconnectReason::Bye(ByeReason::Leaving) {
+            self.left(now, id);
+        } else if connected.active().is_none() && !self.leaving {
+            self.lost_last_session(now, id, session, reason);
+        }
+        self.start_queued_dials(now);
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        self.timers.clear();
+        self.exchange.unsettled_since = None;
+        let mut open: Vec<SessionId> = self.dialing.give_up();
+        open.extend(self.sessions.open().map(|(session, _)| session));
+        for session in open {
+            self.close(session, ByeReason::Leaving);
+        }
+    }
+
+    /// Makes this the peer's newest session. The smaller id of the pair settles duplicates.
+    fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
+        let SessionUp { session, peer: id, ref hello, .. } = *up;
+        let was_known = self.note_hello(now, up);
+        self.note_dialled_address(up, dialled);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.addrs.restart_round();
+        let is_welcome = peer.refusal().is_none();
+        let is_new = peer.connected().is_none();
+        let mut surplus = Vec::new();
+        if let Some(connected) = peer.connected_mut() {
+            let most = if self.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
+            surplus = connected.add_session(session, most);
+            connected.heard = now;
+            connected.interval_ms = hello.heartbeat_ms;
+        } else {
+            self.peers.connect(now, &id, session, hello.heartbeat_ms);
+        }
+        self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
+        self.close_duplicates(id, surplus);
+
+        self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        self.timers.cancel(Timer::Grace(id));
+        self.timers.cancel(Timer::Forget(id));
+        let timeout = self.timeout_for(hello.heartbeat_ms);
+        self.timers.set_no_later(Timer::Silence(id), now + timeout);
+        if is_new {
+            self.start_liveness(now, id);
+            if is_welcome {
+                self.join(now, id);
+            }
+        }
+        self.output(Output::Persist);
+        self.bootstrap_reached(target, id);
+        let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
+        self.ask_on_meeting(id, now, reason, target);
+    }
+
+    /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
+    fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
+        let SessionUp { session, peer: id, ref hello, remote, .. } = *up;
+        let peer = self.peers.get_or_insert(now, id);
+        let was_known = peer.met.is_some();
+        peer.holds_network_key = up.holds_network_key;
+        let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
+        peer.met = Some(met.again(self.wall));
+        peer.name.clone_from(&hello.name);
+        peer.instances.accept(hello.instance);
+        peer.remote = Some((remote, session.is_dialled()));
+        peer.wrong_id_reported = false;
+        let mut source = remote;
+        source.set_port(hello.listen_port);
+        let origin = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
+        peer.addrs.claim(said, origin.as_ref());
+        was_known
+    }
+
+    /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
+    fn note_dialled_address(&mut self, up: &SessionUp, dialled: Option<DialAddr>) {
+        let Some(addr) = dialled else {
+            return;
+        };
+        if let Some(owner) = self.peers.owner_of(&addr, &up.peer) {
+            self.tell_wrong_id(&addr, owner, up.peer, false);
+        }
+        if let Some(peer) = self.peers.get_mut(&up.peer) {
+            peer.prove(addr, up.remote, self.wall);
+        }
+    }
+
+    /// Closes the sessions that a new one has replaced. The arbiter of the pair, the smaller id, cancels its dials, too.
+    fn close_duplicates(&mut self, id: PeerId, surplus: Vec<SessionId>) {
+        for older in surplus {
+            self.close(older, ByeReason::Duplicate);
+        }
+        if self.id < id {
+            // Only the arbiter may give up its own dial: if both did, nothing would be left.
+            for dial in self.dialing.cancel_to(&id) {
+                self.close(dial, ByeReason::Duplicate);
+            }
+        }
+    }
+
+    /// Handles the end of a connected peer's last session: the peer is lost, unless another session is expected.
+    fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
+        let down = match reason {
+            DisconnectReason::Bye(ByeReason::Duplicate) => {
+                return self.timers.set(Timer::Grace(id), now + GRACE);
+            }
+            DisconnectReason::Bye(ByeReason::Silent) => {
+                // This node was silent, and the peer is alive: reconnect without a `down` event.
+                self.timers.set(Timer::Grace(id), now + GRACE);
+                let soon = self.random_between(Duration::ZERO, millis(100));
+                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
+                return;
+            }
+            DisconnectReason::Bye(said) => return self.lost_by_refusal(now, id, said),
+            DisconnectReason::Protocol => DownReason::Protocol,
+            DisconnectReason::Slow => DownReason::Slow,
+            DisconnectReason::Closed => DownReason::Closed,
+        };
+        self.down(now, id, down);
+        if session.is_dialled() && down == DownReason::Closed {
+            // The side that dialled the lost session dials first, so that dials do not cross.
+            let soon = self.random_between(millis(10), millis(60));
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + soon);
+        } else {
+            self.redial_later(now, id);
+        }
+    }
+
+    /// A peer ended its last session with a refusal: this node dials it again after a longer wait.
+    fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
+        let wait = self.report_refusal(id, said);
+        let gone = Gone { refusal: Some(said), ..self.gone(now, id) };
+        self.lose(now, id, gone, DownReason::Refused);
+        if said == ByeReason::NotAdmitted {
+            // The peer's user may change the lists again soon.
+            self.redial_later(now, id);
+        } else {
+            self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
+            // A `--connect` address of this peer would get the same answer.
+            self.bootstraps_wait(id, now + wait);
+        }
+    }
+
+    /// Reports a refusal by a connected peer. Returns the wait before the next dial.
+    fn report_refusal(&mut self, id: PeerId, said: ByeReason) -> Duration {
+        let is_news = self.peers.get(&id).is_some_and(|peer| peer.refusal() != Some(said));
+        let remote = self.peers.get(&id).and_then(|peer| peer.remote).map(|(addr, _)| addr);
+        if said == ByeReason::Cloned {
+            remote.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
+        } else if is_news {
+            self.report(Report::RefusedByPeer { peer: id, reason: said });
+        }
+        if said == ByeReason::Replaced {
+            // If no other process uses the key, the peer still counts a session of a previous run of this node,
+            // which reaches its timeout soon.
+            let connected = self.peers.connected(&id);
+            let silence = connected.map(|connected| self.timeout_for(connected.interval_ms));
+            return silence.unwrap_or(TIMEOUT) + self.config.heartbeat;
+        }
+        if said == ByeReason::Full
+            && is_news
+            && let Some(addr) = remote
+        {
+            self.report(Report::RefusedAsFull { peer: id, addr, retry_in: REFUSED_WAIT });
+        }
+        REFUSED_WAIT
+    }
+
+    /// Says goodbye on all sessions of a peer whose connected state ends next.
+    pub(super) fn close_all(&mut self, id: &PeerId, reason: ByeReason) {
+        for session in self.open_sessions(id).to_vec() {
+            self.close(session, reason);
+        }
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, reason: ByeReason) {
+        self.sessions.close(session);
+        self.output(Output::Close { session, reason });
+    }
+
+    /// Ends a session that was not admitted.
+    pub(super) fn refuse(&mut self, session: SessionId, reason: ByeReason) {
+        self.output(Output::Close { session, reason });
+    }
+
+    pub(super) fn retry_refused(&mut self, now: Instant, target: Option<Target>) {
+        if let Some(target) = target {
+            self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Recognizes secrets that were given where the name of a file is needed, so that no message shows them.
+
+use std::path::Path;
+
+/// The beginning of every PEM block.
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+/// Fewest characters of base64 that are taken for a private key; an Ed25519 key has 64.
+const BASE64_DIGITS_MIN: usize = 56;
+/// Hexadecimal digits of a network key.
+const NETWORK_KEY_DIGITS: usize = 64;
+
+/// Whether the text is a PEM block, or the base64 of a private key: all begin with a DER sequence, `M`.
+#[must_use]
+pub fn is_key_text(text: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=\r\n ".contains(byte);
+    let bare = text.trim_ascii();
+    text.windows(PEM_BEGIN.len()).any(|found| found == PEM_BEGIN)
+        || bare.len() >= BASE64_DIGITS_MIN && bare.starts_with(b"M") && bare.iter().all(is_base64)
+}
+
+/// Whether this name of a file is a key instead: text of a private key, or a network key. A file that exists is one,
+/// whatever its name is.
+#[must_use]
+pub fn is_secret_name(name: &Path) -> bool {
+    let text = name.as_os_str().as_encoded_bytes();
+    let bare = text.trim_ascii();
+    let is_network_key = bare.len() == NETWORK_KEY_DIGITS && bare.iter().all(u8::is_ascii_hexdigit);
+    (is_key_text(text) || is_network_key) && name.symlink_metadata().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_instead_of_a_file_name_is_recognized() {
+        let pem = include_str!("../../tests/fixtures/keys/ed25519.pem");
+        let base64 = pem.lines().nth(1).unwrap();
+        let rsa: String =
+            include_str!("../../tests/fixtures/keys/rsa2048_pkcs1.pem").lines().skip(1).take(9).collect();
+        for text in [pem, base64, &format!("{base64}\n"), &rsa, &"0aF".repeat(22)[..64]] {
+            assert!(is_secret_name(Path::new(text)), "{text}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("M".repeat(64));
+        std::fs::write(&file, "").unwrap();
+        for name in ["key.pem", "/home/me/keys/My-key.pem", "", "M", &"0".repeat(63), file.to_str().unwrap()]
+        {
+            assert!(!is_secret_name(Path::new(name)), "{name}");
+        }
+    }
+}
