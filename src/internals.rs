@@ -23,7 +23,8 @@ pub mod driver {
 /// One connection above TLS, as a pure state machine.
 pub mod session {
     pub use crate::session::{
-        Ends, Exported, HelloExchange, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit,
+        Ends, Exported, FrameRateLimit, HelloExchange, KeyRates, OutboxFull, Protocol, Request, Role,
+        SessionEvent, SessionLimits, Surplus, TooManySessions, Transmit,
     };
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::hello::Mismatch;
+use super::key_rates::TooManySessions;
 use super::link::LinkError;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::mesh::DialError;
@@ -37,6 +38,10 @@ pub(crate) enum Failure {
     NetworkKey(Mismatch),
     #[error("cancelled by this node")]
     Cancelled,
+    #[error("{0}")]
+    TooManySessions(#[from] TooManySessions),
+    #[error("this node has no place for another session")]
+    NoPlace,
     #[error("it gave way to a newer connection before its handshake was complete")]
     Evicted,
 }
@@ -60,6 +65,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     static PROTOCOL: LogLimit = LogLimit::new();
     static REFUSED: LogLimit = LogLimit::new();
     static NETWORK_KEY: LogLimit = LogLimit::new();
+    static TOO_MANY: LogLimit = LogLimit::new();
     static OTHER: LogLimit = LogLimit::new();
     let limit = match failure {
         // Port scans, health checks and cancelled dials connect and close.
@@ -77,6 +83,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
+        Failure::TooManySessions(_) | Failure::NoPlace => &TOO_MANY,
         Failure::Exporter(_) | Failure::Cancelled => &OTHER,
     };
     if let Some(suppressed) = limit.check() {

@@ -26,7 +26,7 @@ use super::session_event::SessionEvent;
 use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;
-use crate::wire::{self, ByeReason, Frame, FrameReader, Hello, Message};
+use crate::wire::{self, ByeReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message};
 
 /// The two ends of a connection whose TLS handshake is complete.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +180,11 @@ impl Protocol {
         }
         protocol.state = State::AwaitingHello { role, exchange, exported, by, stop: None };
         protocol
+    }
+
+    /// Replaces the rate limit of received frames by that of the peer's key, which all of its sessions share.
+    pub fn share_rate_limit(&mut self, frames: FrameRateLimit) {
+        self.rate_limit = frames;
     }
 
     /// Sets this node's vitals for the next heartbeats and acknowledgements.
@@ -336,6 +341,13 @@ impl Protocol {
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Established)
+    }
+
+    /// Whether it keeps more received bytes than every session may: a part of a long frame, or frames that wait for the
+    /// rate limit.
+    #[must_use]
+    pub fn holds_memory(&self) -> bool {
+        self.frames.waiting() > HELLO_FRAME_BYTES_MAX
     }
 
     /// The time at which the peer's last message arrived.

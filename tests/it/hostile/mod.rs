@@ -11,6 +11,7 @@ mod identity;
 mod later_version;
 mod lists;
 mod log_flood;
+mod many_sessions;
 mod messages;
 mod mitm;
 mod offer;
