@@ -33,6 +33,7 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
+pub use crate::runtime::acquaintances::Acquaintances;
 pub use crate::util::{log_limit, queue, text, worker};
 
 /// Values for tests and for the reference of the program: the types may get more fields, so no other crate builds

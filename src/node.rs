@@ -17,6 +17,7 @@ use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
 use crate::node_handle::{BroadcastError, NodeHandle};
+use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
@@ -174,6 +175,7 @@ impl Node {
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
+        let acquaintances = Acquaintances::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         let (store, writing) = match state {
             Some(state) => {
@@ -195,6 +197,7 @@ impl Node {
                 subscribers: Subscribers::new(events_sender, Arc::clone(&events_dropped)),
                 sessions: BTreeMap::new(),
                 member_log,
+                acquaintances,
             },
         };
         let listener = Listener::start(socket, context, capacity.pending)?;
