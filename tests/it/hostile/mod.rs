@@ -7,6 +7,7 @@ mod attack_harness;
 mod raw;
 
 mod handshake;
+mod heartbeats;
 mod hook_flood;
 mod identity;
 mod later_version;
