@@ -1,7 +1,8 @@
 //! The log lines for events and reports of the mesh.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::mesh::{Report, SessionId};
@@ -9,7 +10,7 @@ use crate::net::addr::DialAddr;
 use crate::trust::access::Access;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Pin;
-use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::log_limit::{LogLimit, SubjectLimit, limited_log};
 use crate::util::text::Escaped;
 use crate::wire;
 
@@ -68,6 +69,8 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::debug(), debug, { peer:% = from.short(), news = *news },
                 "a peer list contains new or returned peers");
         }
+        // The address is the subject: one that changes its key again and again is no news.
+        Report::WrongId { addr, is_refused, .. } if !is_news(addr, *is_refused) => {}
         Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
             limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn,
                 { addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found },
@@ -108,6 +111,13 @@ pub(super) fn log_report(report: &Report) {
                 "this node stalled; peers get that much more time to answer");
         }
     }
+}
+
+/// Whether the log has not said for some time that another peer answers at this address.
+fn is_news(addr: &DialAddr, is_refused: bool) -> bool {
+    static SAME: Mutex<SubjectLimit<(DialAddr, bool)>> = Mutex::new(SubjectLimit::new());
+    let subject = (addr.clone(), is_refused);
+    SAME.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now(), subject).is_some()
 }
 
 fn log_dial_failed(peer: Option<PeerId>, addr: &DialAddr, detail: &str, retry_in: Option<Duration>) {

@@ -125,11 +125,11 @@ fn log_evicted(victim: &Pending, held: usize, connections_max: usize) {
 /// The unit in which connections are counted: an IPv4 address, or a whole IPv6 /64, because a host with one
 /// address of a /64 usually has all of it (RFC 4291 section 2.5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Source(IpAddr);
+pub(super) struct Source(IpAddr);
 
 impl Source {
     /// An IPv4 address that is written as an IPv6 address (`::ffff:192.0.2.7`) counts as IPv4.
-    fn of(ip: IpAddr) -> Self {
+    pub(super) fn of(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
             v4 => v4,
