@@ -176,7 +176,7 @@ impl Mesh {
             match message {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
-                Message::Notice(notice) => self.received_notice(notice),
+                Message::Notice(notice) => self.received_notice(peer, remote, notice),
                 Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }

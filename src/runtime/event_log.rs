@@ -97,6 +97,7 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::new(), error, { addr:% = addr },
                 "another process uses our key; give each node its own key");
         }
+        Report::OurKeyClaimed { by, at, used_at } => log_key_claimed(by, *at, *used_at),
         Report::PeerKeyInUse { peer, addr } => {
             limited_log!(LogLimit::new(), error, { peer:% = peer, addr:% = addr },
                 "two processes use one key; refused the older one; give each node its own key");
@@ -126,6 +127,13 @@ fn log_dial_failed(peer: Option<PeerId>, addr: &DialAddr, detail: &str, retry_in
     limited_log!(LogLimit::debug(), debug,
         { peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in },
         "dial failed");
+}
+
+/// The word of one peer is a claim, which the user can check: the other process says the same in its log.
+fn log_key_claimed(by: &PeerId, at: SocketAddr, used_at: Option<SocketAddr>) {
+    let used_at = used_at.map_or_else(|| "unknown".to_owned(), |addr| addr.to_string());
+    limited_log!(LogLimit::new(), warn, { peer:% = by.short(), addr:% = at, used_at:% = used_at },
+        "this peer says that another process uses our key; if that is so, give each node its own key");
 }
 
 fn log_wrong_pin(addr: &DialAddr, pin: &Pin, found: PeerId) {
