@@ -41,6 +41,9 @@ pub const PEERS_MAX: usize = 1024;
 /// Largest accepted number of peers: each needs a thread, and a machine runs about four thousand well.
 pub const PEERS_LIMIT: usize = 4096;
 
+/// A peer that was a member for this long is acquainted: strangers, whose keys are free, take no place of it.
+pub const ACQUAINTED_AFTER: Duration = Duration::from_secs(60);
+
 /// Network keys at once: the one in use, and the one before or after it.
 pub const NETWORK_KEYS_MAX: usize = 2;
 /// Bytes in a node's name: one label, not a document.

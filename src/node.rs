@@ -177,6 +177,7 @@ impl Node {
         let member_log = MemberLog::new(config.peers_max);
         let acquaintances = Acquaintances::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
+        mesh.set_connected_max(capacity.members);
         let (store, writing) = match state {
             Some(state) => {
                 mesh.set_wall_clock(wall_clock());

@@ -332,6 +332,11 @@ pub enum Report {
         /// The peer.
         peer: PeerId,
     },
+    /// No more peers may be connected, so a peer that was no member for a minute gave way to one that was.
+    Displaced {
+        /// The peer that gave way.
+        peer: PeerId,
+    },
     /// A peer's table is full of connected peers, so it refused this node.
     RefusedAsFull {
         /// The peer.

@@ -116,6 +116,12 @@ impl Mesh {
         self.timers.next()
     }
 
+    /// Sets the number of peers that may be connected, if the system allows fewer than `config.peers_max`. The driver
+    /// calls this before the first input.
+    pub fn set_connected_max(&mut self, connected_max: usize) {
+        self.peers.set_connected_max(connected_max);
+    }
+
     /// This node's id.
     #[must_use]
     pub fn id(&self) -> PeerId {

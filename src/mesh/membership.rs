@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::dial_queue::Target;
-use super::io::Output;
+use super::dial_queue::{REFUSED_WAIT, Target};
+use super::io::{Output, Report};
 use super::machine::Mesh;
 use super::peer::{Connected, Gone, Link, Peer, State};
 use super::timer::Timer;
@@ -132,14 +132,39 @@ impl Mesh {
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
-    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least. Returns
-    /// whether there is room.
-    pub(super) fn make_room(&mut self, id: &PeerId) -> bool {
+    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least. If no more
+    /// peers may be connected, the stranger that came last gives way to an acquainted or pinned peer. Returns whether
+    /// there is room.
+    pub(super) fn make_room(&mut self, now: Instant, id: &PeerId) -> bool {
+        let is_acquainted = self.peers.get(id).is_some_and(|peer| peer.is_acquainted(now));
+        if !self.peers.has_place_for(id)
+            && (is_acquainted || self.bootstraps.is_pinned(id))
+            && let Some(stranger) = self.newest_stranger(now)
+        {
+            self.displace(now, stranger);
+        }
         if !self.peers.has_room_for(id)
             && let Some(victim) = self.peers.least_wanted()
         {
             self.forget(victim);
         }
-        self.peers.has_room_for(id)
+        self.peers.has_room_for(id) && self.peers.has_place_for(id)
+    }
+
+    /// The peer that connected last of those that are neither acquainted nor pinned.
+    fn newest_stranger(&self, now: Instant) -> Option<PeerId> {
+        let is_stranger = |id: &PeerId| {
+            !self.bootstraps.is_pinned(id) && self.peers.get(id).is_some_and(|peer| !peer.is_acquainted(now))
+        };
+        let strangers = self.peers.iter_connected().filter(|(id, _)| is_stranger(id));
+        strangers.max_by_key(|(_, connected)| connected.order).map(|(id, _)| *id)
+    }
+
+    /// Ends the sessions of a stranger, because another peer needs its place.
+    fn displace(&mut self, now: Instant, stranger: PeerId) {
+        self.report(Report::Displaced { peer: stranger });
+        self.close_all(&stranger, ByeReason::Full);
+        self.down(now, stranger, DownReason::Closed);
+        self.timers.set(Timer::Dial(Target::Peer(stranger)), now + REFUSED_WAIT);
     }
 }

@@ -10,6 +10,7 @@ use super::instances::Instances;
 use super::io::{SessionId, UnixTime};
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
+use crate::limits::ACQUAINTED_AFTER;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::wire::ByeReason;
@@ -28,6 +29,8 @@ pub(super) struct Peer {
     /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
     pub(super) backoff: Backoff,
+    /// Whether it was a member for [`ACQUAINTED_AFTER`] before its state now, in this run or a previous one.
+    pub(super) was_acquainted: bool,
     /// Pings sent to it and received from it in this run.
     pub(super) pings_sent: u64,
     pub(super) pings_received: u64,
@@ -207,6 +210,7 @@ impl Peer {
             instances: Instances::default(),
             met: None,
             backoff: Backoff::default(),
+            was_acquainted: false,
             pings_sent: 0,
             pings_received: 0,
             ups: 0,
@@ -228,6 +232,13 @@ impl Peer {
             State::Provisional { connected, .. } | State::Up(connected) => Some(connected),
             State::Rumoured { .. } | State::Dead(_) | State::Left(_) => None,
         }
+    }
+
+    /// Whether it was a member for [`ACQUAINTED_AFTER`]. Otherwise it is a stranger, or a rumour.
+    pub(super) fn is_acquainted(&self, now: Instant) -> bool {
+        let is_old =
+            |connected: &Connected| now.saturating_duration_since(connected.since) >= ACQUAINTED_AFTER;
+        self.was_acquainted || matches!(&self.state, State::Up(connected) if is_old(connected))
     }
 
     pub(super) fn is_member(&self) -> bool {

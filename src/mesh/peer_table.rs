@@ -17,6 +17,8 @@ pub(super) struct PeerTable {
     peers: BTreeMap<PeerId, Peer>,
     /// The number of peers that the table has room for.
     limit: usize,
+    /// The number of peers that may be connected: fewer than `limit` if the system allows no more.
+    connected_max: usize,
     /// The number of members, without this node.
     members: usize,
     /// The term of this node in the digest.
@@ -34,6 +36,7 @@ impl PeerTable {
         Self {
             peers: BTreeMap::new(),
             limit,
+            connected_max: limit,
             members: 0,
             own_term: digest_term(own_id),
             digest: membership_digest([own_id]),
@@ -85,6 +88,10 @@ impl PeerTable {
         self.limit
     }
 
+    pub(super) fn set_connected_max(&mut self, connected_max: usize) {
+        self.connected_max = connected_max.clamp(1, self.limit);
+    }
+
     /// The number of members, without this node.
     pub(super) fn members(&self) -> usize {
         self.members
@@ -112,13 +119,18 @@ impl PeerTable {
         self.peers.remove(id)
     }
 
-    /// The peer that makes room for a connecting one: the oldest rumour, else the oldest peer that left, else the
-    /// oldest dead peer. `None` if all peers are connected.
+    /// Whether one more peer may be connected.
+    pub(super) fn has_place_for(&self, id: &PeerId) -> bool {
+        self.connected(id).is_some() || self.iter_connected().count() < self.connected_max
+    }
+
+    /// The peer that makes room for a connecting one: the oldest rumour, else the oldest stranger that left, else the
+    /// oldest dead stranger, else such an acquainted peer. `None` if all peers are connected.
     pub(super) fn least_wanted(&self) -> Option<PeerId> {
         let rank = |peer: &Peer| match &peer.state {
-            State::Rumoured { since, .. } => Some((0, *since)),
-            State::Left(gone) => Some((1, gone.since)),
-            State::Dead(gone) => Some((2, gone.since)),
+            State::Rumoured { since, .. } => Some((false, 0, *since)),
+            State::Left(gone) => Some((peer.was_acquainted, 1, gone.since)),
+            State::Dead(gone) => Some((peer.was_acquainted, 2, gone.since)),
             State::Provisional { .. } | State::Up(_) => None,
         };
         let ranked = self.iter().filter_map(|(id, peer)| Some((rank(peer)?, *id)));
@@ -164,6 +176,7 @@ impl PeerTable {
             return false;
         };
         let was_member = peer.is_member();
+        peer.was_acquainted = peer.is_acquainted(now);
         peer.state = state;
         if was_member {
             self.members -= 1;
@@ -181,6 +194,8 @@ impl PeerTable {
 
     /// The count, the digest and the connected time are those of the members.
     pub(super) fn check_members(&self) {
+        let connected = self.iter_connected().count();
+        debug_assert!(connected <= self.connected_max, "{connected} of {} are connected", self.connected_max);
         let members = || self.iter().filter(|(_, peer)| peer.is_member()).map(|(id, _)| id);
         debug_assert_eq!(self.members, members().count(), "number of members");
         debug_assert_eq!(self.digest, self.own_term ^ membership_digest(members()), "digest of the members");

@@ -54,6 +54,7 @@ impl Mesh {
         peer.name = known.name;
         peer.met = Some(SeenTimes { first: known.first_seen, last: known.last_seen.max(known.first_seen) });
         peer.addrs.restore(known.addrs);
+        peer.was_acquainted = true;
         peer.state = if known.left {
             // It left at least that long ago. If that is long enough, a list may report its return.
             let left_at = now.checked_sub(missed.min(LEFT_QUIET * 2));

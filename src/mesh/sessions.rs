@@ -38,7 +38,7 @@ impl Mesh {
         } else if let Err(reason) = self.check_admission(&up, dialled.as_ref()) {
             self.refuse(up.session, reason);
             self.retry_refused(now, target);
-        } else if !self.make_room(&up.peer) {
+        } else if !self.make_room(now, &up.peer) {
             self.report(Report::TableFull { peer: up.peer });
             self.refuse(up.session, ByeReason::Full);
             self.retry_refused(now, target);

@@ -2,13 +2,11 @@
 //! strangers must not displace those about peers that a user knows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::event::Event;
+use crate::limits::ACQUAINTED_AFTER;
 use crate::trust::peer_id::PeerId;
-
-/// A peer that was a member for this long is acquainted.
-const ACQUAINTED_AFTER: Duration = Duration::from_secs(60);
 
 /// Learns from events which peers are acquainted.
 #[derive(Debug)]
@@ -60,6 +58,8 @@ impl Acquaintances {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::DownReason;
     use crate::internals::sample;

@@ -104,7 +104,12 @@ pub(super) fn log_report(report: &Report) {
         }
         Report::TableFull { peer } => {
             limited_log!(LogLimit::new(), warn, { peer:% = peer.short() },
-                "table of peers is full; peer refused; to admit more, raise --max-peers");
+                "table of peers is full; peer refused; to admit more, raise --max-peers (and the limit of descriptors)");
+        }
+        Report::Displaced { peer } => {
+            limited_log!(LogLimit::new(), warn, { peer:% = peer.short() },
+                "no place for more peers; a peer that came a short time ago gave way to a known one; \
+                 to admit more, raise --max-peers or the limit of descriptors");
         }
         Report::RefusedAsFull { peer, addr, retry_in } => log_refused_as_full(*peer, *addr, *retry_in),
         Report::Stalled { gap } => {

@@ -14,6 +14,7 @@ use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, hello};
 use super::resources::{alone, raise_descriptor_limit};
 use crate::support::process::Spec;
+use crate::support::{Cluster, localhost, unique_addr};
 
 /// Threads of the attacker. Each waits for its handshakes.
 const ATTACKERS: usize = 8;
@@ -189,4 +190,40 @@ fn half_sent_frames_hold_little_memory_and_give_it_back() {
     let bound = before.rss_kib + (LONG_FRAMES_MAX * 2 * FRAME_BYTES_MAX / 1024 + 1000 * 40) as u64;
     assert!(now.rss_kib <= bound, "{now:?}");
     attack.end();
+}
+
+#[test]
+fn known_peer_joins_although_strangers_hold_all_places() {
+    if !raise_descriptor_limit() {
+        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        return;
+    }
+    let _alone = alone();
+    let mut cluster = Cluster::new();
+    let state = cluster.path("state");
+    let (key, at) = (cluster.new_key("honest"), unique_addr());
+    let victim = || Spec::named("victim").with_bind(at).with_state(&state);
+    let honest = || Spec::named("honest").with_bind(localhost()).with_key(&key).with_connect(at);
+    let nodes = [cluster.start(victim()), cluster.start(honest())];
+    cluster.wait_full_mesh(&nodes);
+    for node in nodes {
+        cluster.terminate(node);
+    }
+    // The peer is known from the previous run. It comes late.
+    let victim = cluster.start(victim().with_limits("ulimit -n 400"));
+    let keys: Vec<Credentials> = (0..200).map(|_| Credentials::new()).collect();
+    let over = AtomicBool::new(false);
+    let strangers = open_sessions(at, keys.len(), Duration::from_millis(2), &over, |n| &keys[n], &[]);
+    cluster.wait_for("a full table", &[victim], |history| {
+        history.log_mentions(victim, "table of peers is full").then_some(())
+    });
+    let honest = cluster.start(honest());
+    let honest_id = cluster.id(honest);
+    cluster.wait_for("the known peer to join", &[victim, honest], |history| {
+        history.view(victim).contains(&honest_id).then_some(())
+    });
+    cluster.wait_for("the stranger that gave way", &[victim], |history| {
+        history.log_mentions(victim, "gave way to a known one").then_some(())
+    });
+    drop(strangers);
 }
