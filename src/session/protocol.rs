@@ -399,8 +399,14 @@ impl Protocol {
                 if late == LateMessages::Discard {
                     self.frames = FrameReader::new();
                 }
+                if !self.admit_frame(now) {
+                    return false;
+                }
                 match self.frames.next_message() {
-                    Ok(None) => return false,
+                    Ok(None) => {
+                        self.return_frame();
+                        return false;
+                    }
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => self.end(reason),
                     Ok(Some(message)) => self.deliver(message),
                 }
@@ -411,19 +417,12 @@ impl Protocol {
     }
 
     fn handle_established(&mut self, now: Instant) -> bool {
-        if self.paused_until.is_some() {
-            return false;
-        }
-        // At the end of the stream nothing more can flood in.
-        if !self.is_ended
-            && let Err(resume_at) = self.rate_limit.admit(now)
-        {
-            self.paused_until = Some(resume_at);
+        if !self.admit_frame(now) {
             return false;
         }
         match self.frames.next_message() {
             Ok(None) => {
-                self.rate_limit.give_back();
+                self.return_frame();
                 return false;
             }
             Ok(Some(Message::Bye(reason))) => {
@@ -436,6 +435,28 @@ impl Protocol {
             Err(error) => self.protocol_error(now, error.to_string()),
         }
         true
+    }
+
+    /// Whether the rate limit admits a frame now. Otherwise a pause begins.
+    fn admit_frame(&mut self, now: Instant) -> bool {
+        if self.paused_until.is_some() {
+            return false;
+        }
+        // At the end of the stream nothing more can flood in.
+        if !self.is_ended
+            && let Err(resume_at) = self.rate_limit.admit(now)
+        {
+            self.paused_until = Some(resume_at);
+            return false;
+        }
+        true
+    }
+
+    /// There was no frame to admit.
+    fn return_frame(&mut self) {
+        if !self.is_ended {
+            self.rate_limit.give_back();
+        }
     }
 
     /// All complete messages have been handled, or the rate limit demands a pause.
