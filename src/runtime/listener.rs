@@ -15,7 +15,7 @@ use crate::net::addr::LocalIp;
 use crate::net::socket;
 use crate::net::waker::Waker;
 use crate::session::pending::PendingConnections;
-use crate::session::{self, Context};
+use crate::session::{self, Context, Eviction};
 use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::worker::Worker;
 
@@ -70,11 +70,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Starts the thread that accepts connections.
+    /// Starts the thread that accepts connections; at most `pending_max` of them may have an unfinished handshake.
     ///
     /// # Errors
     /// The system has no thread or memory left.
-    pub(crate) fn start(socket: TcpListener, context: Arc<Context>) -> io::Result<Self> {
+    pub(crate) fn start(socket: TcpListener, context: Arc<Context>, pending_max: usize) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -83,7 +83,7 @@ impl Listener {
             context,
             stopped,
             stopping: Arc::clone(&stopping),
-            pending: Arc::default(),
+            pending: PendingConnections::new(pending_max),
         };
         let thread = Worker::spawn("listener", move || accepting.run())?;
         Ok(Self { socket, stop: Some(stop), stopping, thread: Some(thread) })
@@ -162,8 +162,9 @@ impl Accepting {
         waker: Waker,
     ) -> io::Result<()> {
         let waker = Arc::new(waker);
-        let guard = self.pending.add(id, remote, &waker);
-        session::accept(&self.context, id, socket, remote, guard, waker)
+        let eviction = Eviction::new(&waker);
+        let guard = self.pending.add(id, remote, &eviction);
+        session::accept(&self.context, id, socket, remote, guard, waker, eviction)
     }
 }
 

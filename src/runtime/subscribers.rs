@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, TrySendError};
 
 use crate::event::Event;
 use crate::limits::EVENTS_QUEUED;
-use crate::util::queue::{Sender, bounded};
+use crate::util::queue::{Sender, Share, bounded};
 
 #[derive(Debug)]
 pub(crate) struct Subscribers {
@@ -72,12 +72,19 @@ impl Subscribers {
         self.primary = Primary::Observer(observer);
     }
 
-    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver.
-    pub(crate) fn publish(&mut self, event: Event) {
+    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver. News of
+    /// acquainted peers has more room than that of strangers, and that more than pings and messages.
+    pub(crate) fn publish(&mut self, event: Event, is_acquainted: bool) {
         let Self { primary, added, dropped } = self;
         let queue_event = |queue: &Sender<Event>, event: Event| {
-            let is_traffic = event.is_traffic();
-            let outcome = queue.offer(event, is_traffic);
+            let share = match event {
+                Event::Ping { .. } | Event::Message { .. } => Share::Half,
+                Event::Up { .. } | Event::Down { .. } | Event::Left { .. } if !is_acquainted => {
+                    Share::ThreeQuarters
+                }
+                _ => Share::All,
+            };
+            let outcome = queue.offer_within(event, share);
             if let Err(TrySendError::Full(_)) = outcome {
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -120,13 +127,13 @@ mod tests {
         let mut subscribers = Subscribers::new(first, Arc::clone(&dropped));
         subscribers.add(second);
         for _ in 0..EVENTS_QUEUED {
-            subscribers.publish(message());
+            subscribers.publish(message(), false);
             assert!(reader.try_recv().is_ok());
         }
         assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC);
         assert_eq!(dropped.load(Ordering::Relaxed), (EVENTS_QUEUED - EVENTS_QUEUED_WITH_TRAFFIC) as u64);
         // Membership events still have room.
-        subscribers.publish(Event::Stopped);
+        subscribers.publish(Event::Stopped, false);
         assert_eq!(idle.len(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(reader.try_recv(), Ok(Event::Stopped));
     }
@@ -140,10 +147,10 @@ mod tests {
         subscribers.add(second);
         subscribers.add(third);
         drop((gone, also_gone));
-        subscribers.publish(message());
+        subscribers.publish(message(), false);
         assert_eq!((subscribers.added.len(), reader.len()), (1, 1));
         drop(reader);
-        subscribers.publish(message());
+        subscribers.publish(message(), false);
         assert!(subscribers.added.is_empty());
     }
 
@@ -151,11 +158,11 @@ mod tests {
     fn observer_gets_every_event_once() {
         let (first, waiting) = queue();
         let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.publish(message());
+        subscribers.publish(message(), false);
         let (seen, observed) = queue();
         let observer = move |event| seen.try_send(event).unwrap();
         subscribers.observe(Box::new(observer), &waiting);
-        subscribers.publish(Event::Stopped);
+        subscribers.publish(Event::Stopped, false);
         assert_eq!(observed.try_iter().collect::<Vec<_>>(), [message(), Event::Stopped]);
         assert!(waiting.recv().is_err(), "the primary queue is closed");
     }
@@ -174,12 +181,12 @@ mod tests {
         }
         let ((first, waiting), (second, reader)) = (queue(), queue());
         let mut subscribers = Subscribers::new(first, Arc::default());
-        subscribers.publish(message());
+        subscribers.publish(message(), false);
         subscribers.add(second);
         subscribers.observe(Box::new(Slow(0)), &waiting);
-        subscribers.publish(message());
+        subscribers.publish(message(), false);
         assert_eq!((reader.len(), subscribers.backlog()), (1, 2));
-        (0..3).for_each(|_| subscribers.publish(message()));
+        (0..3).for_each(|_| subscribers.publish(message(), false));
         subscribers.observe(Box::new(|_| {}), &waiting);
         assert_eq!((reader.len(), subscribers.backlog()), (4, 4));
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::context::{Context, FromSession};
+use super::eviction::Eviction;
 use super::failure::{Failure, log_refused};
 use super::session_event::SessionEvent;
 use super::session_handle::{SessionEnd, SessionHandle};
@@ -18,6 +19,7 @@ pub(super) struct Session {
     pub(super) context: Arc<Context>,
     pub(super) id: SessionId,
     pub(super) end: SessionEnd,
+    pub(super) eviction: Arc<Eviction>,
     /// The handle of an accepted session, until the event `Up` carries it to the coordinator.
     pub(super) handle: Option<SessionHandle>,
     pub(super) ending: Ending,
@@ -59,12 +61,13 @@ impl Session {
         context: Arc<Context>,
         id: SessionId,
         end: SessionEnd,
+        eviction: Arc<Eviction>,
         handle: Option<SessionHandle>,
     ) -> Self {
         let panicked = DialError::Failed("the session's thread panicked".to_owned());
         let event = id.is_dialled().then_some(SessionEvent::DialFailed(panicked));
         let ending = Ending { inbox: context.inbox.clone(), session: id, event };
-        Self { context, id, end, handle, ending }
+        Self { context, id, end, eviction, handle, ending }
     }
 
     /// Reports that the session did not come up. `remote` is the address of an accepted connection.

@@ -9,28 +9,37 @@ mod context;
 pub(crate) mod counters;
 pub(crate) mod delivery;
 mod established;
+mod eviction;
 mod failure;
 mod handshake;
 mod heartbeats;
 mod hello;
+mod key_rates;
 mod link;
 mod lookups;
 pub(crate) mod pending;
+mod places;
 mod protocol;
 mod rate_limit;
 mod session_event;
 mod session_handle;
+mod session_limits;
 mod thread;
 
 #[cfg(test)]
 pub(crate) use context::context;
 pub(crate) use context::{Context, FromSession, SharedVitals};
+pub(crate) use eviction::Eviction;
 pub use hello::{Exported, HelloExchange, Role};
+pub use key_rates::{KeyRates, TooManySessions};
 pub(crate) use lookups::Lookups;
+pub(crate) use places::Places;
 pub use protocol::{Ends, Protocol, Request, Transmit};
+pub use rate_limit::FrameRateLimit;
 pub use session_event::SessionEvent;
 pub use session_handle::OutboxFull;
 pub(crate) use session_handle::SessionHandle;
 #[cfg(test)]
 pub(crate) use session_handle::stuck;
+pub use session_limits::{SessionLimits, Surplus};
 pub(crate) use thread::{accept, dial};

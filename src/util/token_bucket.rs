@@ -26,12 +26,7 @@ impl TokenBucket {
     /// # Errors
     /// The bucket is empty. The error is the time until it holds a token.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let elapsed = now.saturating_duration_since(self.refilled);
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        // A part of a microsecond counts at the next call, so frequent calls lose nothing.
-        self.refilled = self.refilled.checked_add(Duration::from_micros(micros)).unwrap_or(now);
-        let refill = micros.saturating_mul(self.per_second.into());
-        self.tokens = self.tokens.saturating_add(refill).min(u64::from(self.burst) * TOKEN);
+        self.refill(now);
         match self.tokens.checked_sub(TOKEN) {
             Some(left) => {
                 self.tokens = left;
@@ -39,6 +34,21 @@ impl TokenBucket {
             }
             None => Err(Duration::from_micros((TOKEN - self.tokens) / u64::from(self.per_second.max(1)) + 1)),
         }
+    }
+
+    /// Whether the bucket holds its whole burst.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= u64::from(self.burst) * TOKEN
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.refilled);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        // A part of a microsecond counts at the next call, so frequent calls lose nothing.
+        self.refilled = self.refilled.checked_add(Duration::from_micros(micros)).unwrap_or(now);
+        let refill = micros.saturating_mul(self.per_second.into());
+        self.tokens = self.tokens.saturating_add(refill).min(u64::from(self.burst) * TOKEN);
     }
 
     /// Puts back a token that was taken and not used.
@@ -70,8 +80,10 @@ mod tests {
         let often = (0..100_000).map(|turn| start + turn * Duration::from_nanos(900));
         assert_eq!(often.filter(|&at| asked_often.take(at).is_ok()).count(), 1 + 89);
         // A long wait fills the bucket to its burst and no further.
+        assert!(!bucket.is_full(now));
         now += Duration::from_secs(3600);
         bucket.give_back();
+        assert!(bucket.is_full(now));
         assert_eq!((0..).take_while(|_| bucket.take(now).is_ok()).count(), 5);
     }
 }
