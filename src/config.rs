@@ -76,7 +76,9 @@ pub struct Config {
     pub forget_after: Duration,
     /// Number of peers that the node knows at once, in any state. When that many are known, the node learns of no more
     /// from other peers. For a new peer that connects it forgets one that is not connected; if all are connected, it
-    /// refuses the new one. From 1 to 4096, else [`ConfigError::PeersMax`]. The default is 1024.
+    /// refuses the new one. From 1 to 4096, else [`ConfigError::PeersMax`]. The default is 1024. The node raises the soft
+    /// limit of this process's descriptors as far as that many peers need; if the hard limit does not allow them, it
+    /// logs how many peers can be connected.
     pub peers_max: usize,
 }
 

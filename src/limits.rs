@@ -41,6 +41,9 @@ pub const PEERS_MAX: usize = 1024;
 /// Largest accepted number of peers: each needs a thread, and a machine runs about four thousand well.
 pub const PEERS_LIMIT: usize = 4096;
 
+/// A peer that was a member for this long is acquainted: strangers, whose keys are free, take no place of it.
+pub const ACQUAINTED_AFTER: Duration = Duration::from_secs(60);
+
 /// Network keys at once: the one in use, and the one before or after it.
 pub const NETWORK_KEYS_MAX: usize = 2;
 /// Bytes in a node's name: one label, not a document.
@@ -102,6 +105,20 @@ pub const OUTBOX_FRAMES: usize = 256;
 /// Frames waiting for one peer above which broadcast messages leave it out: a node that broadcasts faster than a peer
 /// reads must not fill the room that pings and lists need, and so end the connection.
 pub const OUTBOX_FRAMES_WITH_MESSAGES: usize = OUTBOX_FRAMES / 2;
+/// Sessions of one key that are up or closing. The mesh keeps four that are up; the others say goodbye.
+pub const SESSIONS_PER_KEY_MAX: usize = 8;
+/// Sessions beside one for each peer: those that say goodbye, and those that the mesh has not judged yet. In a mesh
+/// that forms some dials cross, and a refused peer reads the reason.
+pub const SESSIONS_BESIDE_MEMBERS: usize = 64;
+/// Sessions that one key may open at once: a node that restarts again and again, or loses its link often.
+pub const KEY_SESSIONS_BURST: u32 = 32;
+/// Sessions that one key may open per second in the long run. A node dials a lost peer less often.
+pub const KEY_SESSIONS_PER_SECOND: u32 = 4;
+/// Keys whose rates are kept: those of all peers, and more, so that the rate of a key lasts longer than its session.
+pub const KEYS_RATED_MAX: usize = 2 * PEERS_LIMIT;
+/// Sessions that keep more than 4 KiB of received bytes while they wait. Each keeps 128 KiB at most; the longest honest
+/// frame arrives in milliseconds.
+pub const LONG_FRAMES_MAX: usize = 64;
 /// Session events waiting for the coordinator; beyond it sessions wait, and TCP slows their peers. The queue's
 /// memory is allocated when the node starts.
 pub const INBOX_EVENTS: usize = 256;
@@ -110,10 +127,10 @@ pub const EVENTS_QUEUED: usize = 4096;
 /// Waiting events above which pings and messages are dropped: a peer that floods this node must not hide up and
 /// down events.
 pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
-/// Frames accepted from one peer per second in the long run. A session reads a peer that sends more at this rate;
-/// an honest peer sends a few.
+/// Frames accepted from one key per second in the long run, on all of its sessions together. They read a peer that
+/// sends more at this rate; an honest peer sends a few.
 pub const FRAMES_PER_SECOND: u32 = 2000;
-/// Frames accepted from one peer at once.
+/// Frames accepted from one key at once.
 pub const FRAMES_BURST: u32 = 4000;
 /// Virtual memory for the stack of a session's thread, on which names are looked up and keys exchanged; only the pages
 /// that it touches take memory.

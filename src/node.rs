@@ -17,6 +17,8 @@ use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
 use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
+use crate::runtime::acquaintances::Acquaintances;
+use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
@@ -25,7 +27,7 @@ use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, HelloExchange, Lookups, SharedVitals};
+use crate::session::{Context, HelloExchange, Lookups, Places, SharedVitals};
 use crate::store::state_dir::StateDir;
 use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
@@ -201,18 +203,24 @@ impl Node {
         let (control, commands) = unbounded();
         let handle = NodeHandle::new(control);
         let now = Instant::now();
+        let descriptors = capacity::raise_descriptor_limit(capacity::descriptors_for(config.peers_max));
+        let capacity = Capacity::new(config.peers_max, descriptors);
+        capacity::log_capacity_warning(capacity, config.peers_max, descriptors);
         let context = Arc::new(Context {
             id,
             tls: Tls::new(&identity, config.access.clone())?,
             hello_exchange: Arc::new(hello_exchange),
             lookups: Lookups::new(now),
+            places: Places::new(capacity.sessions),
             source,
             inbox: inbox_sender,
             vitals: SharedVitals::default(),
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
+        let acquaintances = Acquaintances::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
+        mesh.set_connected_max(capacity.members);
         let (store, writing) = match state {
             Some(state) => {
                 mesh.set_wall_clock(wall_clock());
@@ -233,9 +241,10 @@ impl Node {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log,
+                acquaintances,
             },
         };
-        let listener = Listener::start(socket, context)?;
+        let listener = Listener::start(socket, context, capacity.pending)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
         Ok(Self { id, local_addr, events, handle, listener, coordinator, writing })

@@ -1,6 +1,7 @@
 //! Which peers are admitted: the lists of the user, with `strict` the addresses of known peers, and which process may
 //! use a key.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::dial_queue::Target;
@@ -128,9 +129,9 @@ impl Mesh {
     }
 
     /// A peer reports that another process uses this node's key.
-    pub(super) fn received_notice(&mut self, notice: Notice) {
+    pub(super) fn received_notice(&mut self, by: PeerId, at: SocketAddr, notice: Notice) {
         let Notice::KeyInUse(addr) = notice;
-        self.report(Report::OurKeyInUse { addr });
+        self.report(Report::OurKeyClaimed { by, at, used_at: Some(addr) });
     }
 
     /// The user has changed the lists: sessions with excluded peers end, and peers that are admitted again are dialled.

@@ -304,10 +304,19 @@ pub enum Report {
         /// The number of peers that are forgotten, because the table of peers has no room for them.
         surplus: usize,
     },
-    /// Another process uses this node's key.
+    /// Another process uses this node's key: a handshake with it has proven that.
     OurKeyInUse {
-        /// The address of that process, or of the peer that reports it.
+        /// The address of that process.
         addr: SocketAddr,
+    },
+    /// A peer says that another process uses this node's key. That may be false.
+    OurKeyClaimed {
+        /// The peer.
+        by: PeerId,
+        /// The peer's address.
+        at: SocketAddr,
+        /// The address of the other process, if the peer gives one.
+        used_at: Option<SocketAddr>,
     },
     /// Two processes use one peer's key; the newer one stays connected.
     PeerKeyInUse {
@@ -326,6 +335,11 @@ pub enum Report {
     /// The table is full of connected peers, so a peer was refused.
     TableFull {
         /// The peer.
+        peer: PeerId,
+    },
+    /// No more peers may be connected, so a peer that was no member for a minute gave way to one that was.
+    Displaced {
+        /// The peer that gave way.
         peer: PeerId,
     },
     /// A peer's table is full of connected peers, so it refused this node.

@@ -119,6 +119,12 @@ impl Mesh {
         self.timers.next()
     }
 
+    /// Sets the number of peers that may be connected, if the system allows fewer than `config.peers_max`. The driver
+    /// calls this before the first input.
+    pub fn set_connected_max(&mut self, connected_max: usize) {
+        self.peers.set_connected_max(connected_max);
+    }
+
     /// This node's id.
     #[must_use]
     pub fn id(&self) -> PeerId {
@@ -179,7 +185,7 @@ impl Mesh {
             match message {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
-                Message::Notice(notice) => self.received_notice(notice),
+                Message::Notice(notice) => self.received_notice(peer, remote, notice),
                 Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }

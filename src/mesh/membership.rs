@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::dial_queue::Target;
-use super::io::{Output, SessionUp};
+use super::dial_queue::{REFUSED_WAIT, Target};
+use super::io::{Output, Report, SessionUp};
 use super::machine::Mesh;
 use super::peer::{Connected, Gone, Link, Peer, State};
 use super::standing::{ACQUAINTED_AFTER, Standing};
@@ -149,22 +149,37 @@ impl Mesh {
         self.notify(Event::Up { peer: id, name, addr, members: self.members() });
     }
 
-    /// Makes room in the table for a connecting peer: a full table forgets the peer that is wanted least, but none that
-    /// stands above the newcomer. For a trusted newcomer a connected stranger goes, too. Returns whether there is room.
+    /// Makes room for a connecting peer. If no more peers may be connected, or all peers in a full table are, the stranger
+    /// that came last gives way to a peer that stands above it. A full table forgets the peer that is wanted
+    /// least, but none that stands above the newcomer. Returns whether there is room.
     pub(super) fn make_room(&mut self, now: Instant, up: &SessionUp) -> bool {
-        if self.peers.has_room_for(&up.peer) {
-            return true;
-        }
-        let is_trusted = up.holds_network_key || self.is_named_by_user(&up.peer);
-        let newcomer = if is_trusted { Standing::Trusted } else { Standing::Stranger };
+        let id = up.peer;
+        let newcomer = match self.peers.get(&id) {
+            _ if up.holds_network_key || self.is_named_by_user(&id) => Standing::Trusted,
+            Some(peer) => self.standing(now, &id, peer).max(Standing::Stranger),
+            None => Standing::Stranger,
+        };
         let standing = |id: &PeerId, peer: &Peer| self.standing(now, id, peer);
-        if let Some(victim) = self.peers.least_wanted(newcomer, standing) {
-            self.forget(victim);
-        } else if is_trusted && let Some(victim) = self.peers.newest_stranger(standing) {
-            self.close_all(&victim, ByeReason::Full);
-            self.down(now, victim, DownReason::Displaced);
+        let mut victim = self.peers.least_wanted(newcomer, standing);
+        let is_full = !self.peers.has_room_for(&id);
+        if (!self.peers.has_place_for(&id) || is_full && victim.is_none())
+            && newcomer > Standing::Stranger
+            && let Some(stranger) = self.peers.newest_stranger(standing)
+        {
+            self.displace(now, stranger);
+            victim = victim.or(Some(stranger));
+        }
+        if is_full && let Some(victim) = victim {
             self.forget(victim);
         }
-        self.peers.has_room_for(&up.peer)
+        self.peers.has_room_for(&id) && self.peers.has_place_for(&id)
+    }
+
+    /// Ends the sessions of a stranger, because another peer needs its place.
+    fn displace(&mut self, now: Instant, stranger: PeerId) {
+        self.report(Report::Displaced { peer: stranger });
+        self.close_all(&stranger, ByeReason::Full);
+        self.down(now, stranger, DownReason::Displaced);
+        self.timers.set(Timer::Dial(Target::Peer(stranger)), now + REFUSED_WAIT);
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct PeerTable {
     peers: BTreeMap<PeerId, Peer>,
     /// The number of peers that the table has room for.
     limit: usize,
+    /// The number of peers that may be connected: fewer than `limit` if the system allows no more.
+    connected_max: usize,
     /// The number of members, without this node.
     members: usize,
     /// The term of this node in the digest.
@@ -41,6 +43,7 @@ impl PeerTable {
         Self {
             peers: BTreeMap::new(),
             limit,
+            connected_max: limit,
             members: 0,
             own_term: digest_term(own_id),
             digest: membership_digest([own_id]),
@@ -94,6 +97,10 @@ impl PeerTable {
         self.limit
     }
 
+    pub(super) fn set_connected_max(&mut self, connected_max: usize) {
+        self.connected_max = connected_max.clamp(1, self.limit);
+    }
+
     /// The number of members, without this node.
     pub(super) fn members(&self) -> usize {
         self.members
@@ -121,6 +128,11 @@ impl PeerTable {
         let peer = self.peers.remove(id)?;
         self.end_rumour(id, &peer.tellers);
         Some(peer)
+    }
+
+    /// Whether one more peer may be connected.
+    pub(super) fn has_place_for(&self, id: &PeerId) -> bool {
+        self.connected(id).is_some() || self.iter_connected().count() < self.connected_max
     }
 
     /// A peer is named by the owner of this account: the peer may be dialled on its bill. A rumour that has no
@@ -259,6 +271,8 @@ impl PeerTable {
 
     /// The count, the digest and the connected time are those of the members.
     pub(super) fn check_members(&self) {
+        let connected = self.iter_connected().count();
+        debug_assert!(connected <= self.connected_max, "{connected} of {} are connected", self.connected_max);
         let members = || self.iter().filter(|(_, peer)| peer.is_member()).map(|(id, _)| id);
         debug_assert_eq!(self.members, members().count(), "number of members");
         debug_assert_eq!(self.digest, self.own_term ^ membership_digest(members()), "digest of the members");

@@ -222,7 +222,8 @@ impl Mesh {
         let is_news = self.peers.get(&id).is_some_and(|peer| peer.refusal() != Some(said));
         let remote = self.peers.get(&id).and_then(|peer| peer.remote).map(|(addr, _)| addr);
         if said == ByeReason::Cloned {
-            remote.into_iter().for_each(|addr| self.report(Report::OurKeyInUse { addr }));
+            let claim = |at| Report::OurKeyClaimed { by: id, at, used_at: None };
+            remote.into_iter().for_each(|at| self.report(claim(at)));
         } else if is_news {
             self.report(Report::RefusedByPeer { peer: id, reason: said });
         }

@@ -3,10 +3,7 @@
 //! A new key costs nothing, so a peer that comes with one must not displace a peer that this node knows. Every table
 //! and budget is shared out by standing: a peer takes no place of one that stands above it.
 
-use std::time::Duration;
-
-/// A peer that was connected for this long in all is acquainted.
-pub const ACQUAINTED_AFTER: Duration = Duration::from_secs(60);
+pub use crate::limits::ACQUAINTED_AFTER;
 
 /// The standing of a peer, from the lowest to the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

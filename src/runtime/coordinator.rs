@@ -15,6 +15,7 @@ use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_u
 use crate::event::Event;
 use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
+use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
@@ -46,6 +47,7 @@ pub(crate) struct Threads {
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
+    pub(crate) acquaintances: Acquaintances,
 }
 
 /// An input of the coordinator's loop.
@@ -59,13 +61,13 @@ enum CoordinatorEvent {
 impl Coordinator {
     /// Runs until the node has left the mesh.
     pub(crate) fn run(mut self, listening: Event) {
-        self.node.subscribers.publish(&listening);
+        self.node.subscribers.publish(&listening, false);
         self.handle_event(CoordinatorEvent::Timeout);
         while !self.driver.is_done(&self.node) {
             let event = self.next_event();
             self.handle_event(event);
         }
-        self.node.subscribers.publish(&Event::Stopped);
+        self.node.subscribers.publish(&Event::Stopped, false);
     }
 
     /// Waits for the next event or the next deadline.
@@ -281,13 +283,15 @@ impl Effects for Threads {
     }
 
     fn notify(&mut self, event: Event) {
-        if let Some(suppressed) = self.member_log.check(Instant::now(), &event) {
+        let now = Instant::now();
+        let is_acquainted = self.acquaintances.note(now, &event);
+        if let Some(suppressed) = self.member_log.check(now, &event, is_acquainted) {
             if suppressed > 0 {
                 log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
             }
             log_event(&event);
         }
-        self.subscribers.publish(&event);
+        self.subscribers.publish(&event, is_acquainted);
     }
 
     fn report(&mut self, report: Report) {
@@ -328,6 +332,7 @@ mod tests {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
+                acquaintances: Acquaintances::new(PEERS_MAX),
             },
         };
         (coordinator, seen)

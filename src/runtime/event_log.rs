@@ -1,7 +1,8 @@
 //! The log lines for events and reports of the mesh.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::mesh::{Report, SessionId};
@@ -9,7 +10,7 @@ use crate::net::addr::DialAddr;
 use crate::trust::access::Access;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Pin;
-use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::log_limit::{LogLimit, SubjectLimit, limited_log};
 use crate::util::text::Escaped;
 use crate::wire;
 
@@ -68,6 +69,8 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::debug(), debug, { peer:% = from.short(), news = *news },
                 "a peer list contains new or returned peers");
         }
+        // The address is the subject: one that changes its key again and again is no news.
+        Report::WrongId { addr, is_refused, .. } if !is_news(addr, *is_refused) => {}
         Report::WrongId { addr, expected, first_seen, found, is_refused: false } => {
             limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn,
                 { addr:% = addr, expected:% = expected, first_seen:% = first_seen, found:% = found },
@@ -94,13 +97,19 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::new(), error, { addr:% = addr },
                 "another process uses our key; give each node its own key");
         }
+        Report::OurKeyClaimed { by, at, used_at } => log_key_claimed(by, *at, *used_at),
         Report::PeerKeyInUse { peer, addr } => {
             limited_log!(LogLimit::new(), error, { peer:% = peer, addr:% = addr },
                 "two processes use one key; refused the older one; give each node its own key");
         }
         Report::TableFull { peer } => {
             limited_log!(LogLimit::new(), warn, { peer:% = peer.short() },
-                "table of peers is full; peer refused; to admit more, raise --max-peers");
+                "table of peers is full; peer refused; to admit more, raise --max-peers (and the limit of descriptors)");
+        }
+        Report::Displaced { peer } => {
+            limited_log!(LogLimit::new(), warn, { peer:% = peer.short() },
+                "no place for more peers; a peer that came a short time ago gave way to a known one; \
+                 to admit more, raise --max-peers or the limit of descriptors");
         }
         Report::RefusedAsFull { peer, addr, retry_in } => log_refused_as_full(*peer, *addr, *retry_in),
         Report::Stalled { gap } => {
@@ -110,12 +119,26 @@ pub(super) fn log_report(report: &Report) {
     }
 }
 
+/// Whether the log has not said for some time that another peer answers at this address.
+fn is_news(addr: &DialAddr, is_refused: bool) -> bool {
+    static SAME: Mutex<SubjectLimit<(DialAddr, bool)>> = Mutex::new(SubjectLimit::new());
+    let subject = (addr.clone(), is_refused);
+    SAME.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now(), subject).is_some()
+}
+
 fn log_dial_failed(peer: Option<PeerId>, addr: &DialAddr, detail: &str, retry_in: Option<Duration>) {
     let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short().to_string());
     let retry_in = retry_in.map_or_else(|| "never".to_owned(), |wait| format!("{wait:.1?}"));
     limited_log!(LogLimit::debug(), debug,
         { peer:% = peer, addr:% = addr, reason:% = Escaped(detail), retry_in:% = retry_in },
         "dial failed");
+}
+
+/// The word of one peer is a claim, which the user can check: the other process says the same in its log.
+fn log_key_claimed(by: &PeerId, at: SocketAddr, used_at: Option<SocketAddr>) {
+    let used_at = used_at.map_or_else(|| "unknown".to_owned(), |addr| addr.to_string());
+    limited_log!(LogLimit::new(), warn, { peer:% = by.short(), addr:% = at, used_at:% = used_at },
+        "this peer says that another process uses our key; if that is so, give each node its own key");
 }
 
 fn log_wrong_pin(addr: &DialAddr, pin: &Pin, found: PeerId) {

@@ -9,7 +9,7 @@ use crate::mesh::SessionId;
 use crate::net::listen::{Connection, ListenSocket};
 use crate::net::waker::Waker;
 use crate::session::pending::PendingConnections;
-use crate::session::{self, Context};
+use crate::session::{self, Context, Eviction};
 use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::sync::{Receiver, Sender, TryRecvError, bounded};
 use crate::util::worker::Worker;
@@ -27,14 +27,15 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Starts the thread that accepts connections.
+    /// Starts the thread that accepts connections; at most `pending_max` of them may have an unfinished handshake.
     ///
     /// # Errors
     /// The system has no thread or memory left.
-    pub(crate) fn start(socket: ListenSocket, context: Arc<Context>) -> io::Result<Self> {
+    pub(crate) fn start(socket: ListenSocket, context: Arc<Context>, pending_max: usize) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
-        let accepting = Accepting { socket: Arc::clone(&socket), context, stopped, pending: Arc::default() };
+        let pending = PendingConnections::new(pending_max);
+        let accepting = Accepting { socket: Arc::clone(&socket), context, stopped, pending };
         let thread = Worker::spawn("listener", move || accepting.run())?;
         Ok(Self { socket, stop: Some(stop), thread: Some(thread) })
     }
@@ -101,8 +102,9 @@ impl Accepting {
         waker: Waker,
     ) -> io::Result<()> {
         let waker = Arc::new(waker);
-        let guard = self.pending.add(id, remote, &waker);
-        session::accept(&self.context, id, socket, remote, guard, waker)
+        let eviction = Eviction::new(&waker);
+        let guard = self.pending.add(id, remote, &eviction);
+        session::accept(&self.context, id, socket, remote, guard, waker, eviction)
     }
 }
 

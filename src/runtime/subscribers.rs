@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::event::Event;
 use crate::events::{Events, TimedEvent};
 use crate::limits::EVENTS_QUEUED;
-use crate::util::queue::{Sender, bounded};
+use crate::util::queue::{Sender, Share, bounded};
 use crate::util::sync::{AtomicU64, Ordering, TrySendError};
 
 #[derive(Debug, Default)]
@@ -33,15 +33,23 @@ impl Subscribers {
         self.0.push(subscriber);
     }
 
-    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver. The last
-    /// event, [`Event::Stopped`], needs no room.
-    pub(crate) fn publish(&mut self, event: &Event) {
+    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver. News of
+    /// acquainted peers has more room than that of strangers, and that more than pings and messages. The last event,
+    /// [`Event::Stopped`], needs no room.
+    pub(crate) fn publish(&mut self, event: &Event, is_acquainted: bool) {
         let time = SystemTime::now();
+        let share = match event {
+            Event::Ping { .. } | Event::Message { .. } => Share::Half,
+            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } if !is_acquainted => {
+                Share::ThreeQuarters
+            }
+            _ => Share::All,
+        };
         self.0.retain(|subscriber| {
             let item = (time, event.clone());
             let outcome = match event {
                 Event::Stopped => subscriber.queue.send_past_limit(item),
-                _ => subscriber.queue.offer(item, event.is_traffic()),
+                _ => subscriber.queue.offer_within(item, share),
             };
             if let Err(TrySendError::Full(_)) = outcome {
                 subscriber.dropped.fetch_add(1, Ordering::Relaxed);
@@ -80,14 +88,14 @@ mod tests {
         subscribers.add(first);
         subscribers.add(second);
         for _ in 0..EVENTS_QUEUED {
-            subscribers.publish(&message());
+            subscribers.publish(&message(), false);
             assert!(reader.try_recv().is_ok());
         }
         let dropped = (EVENTS_QUEUED - EVENTS_QUEUED_WITH_TRAFFIC) as u64;
         assert_eq!((reader.dropped(), idle.dropped()), (0, dropped));
         assert_eq!(subscribers.backlog(), EVENTS_QUEUED_WITH_TRAFFIC);
         // Membership events still have room.
-        subscribers.publish(&left());
+        subscribers.publish(&left(), true);
         assert_eq!(subscribers.backlog(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(reader.try_recv(), Ok(left()));
     }
@@ -97,8 +105,8 @@ mod tests {
         let (subscriber, reader) = subscription();
         let mut subscribers = Subscribers::default();
         subscribers.add(subscriber);
-        (0..=EVENTS_QUEUED).for_each(|_| subscribers.publish(&left()));
-        subscribers.publish(&Event::Stopped);
+        (0..=EVENTS_QUEUED).for_each(|_| subscribers.publish(&left(), true));
+        subscribers.publish(&Event::Stopped, false);
         drop(subscribers);
         assert_eq!((reader.dropped(), reader.iter().count()), (1, EVENTS_QUEUED + 1));
     }
@@ -110,7 +118,7 @@ mod tests {
         subscribers.add(first);
         subscribers.add(second);
         let before = SystemTime::now();
-        subscribers.publish(&message());
+        subscribers.publish(&message(), false);
         let (time, event) = reader.queue().recv().unwrap();
         assert!(before <= time && time <= SystemTime::now());
         assert_eq!(late.queue().recv(), Ok((time, event)));
@@ -122,10 +130,10 @@ mod tests {
         let mut subscribers = Subscribers::default();
         [first, second, third].into_iter().for_each(|subscriber| subscribers.add(subscriber));
         drop((gone, also_gone));
-        subscribers.publish(&message());
+        subscribers.publish(&message(), false);
         assert_eq!((subscribers.0.len(), subscribers.backlog()), (1, 1));
         drop(reader);
-        subscribers.publish(&message());
+        subscribers.publish(&message(), false);
         assert!(subscribers.0.is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::eviction::Eviction;
 use super::failure::{Failure, log_refused};
 use super::report::Ending;
 use super::session_event::SessionEvent;
@@ -15,6 +16,7 @@ pub(super) struct Session {
     pub(super) context: Arc<Context>,
     pub(super) id: SessionId,
     pub(super) end: SessionEnd,
+    pub(super) eviction: Arc<Eviction>,
     /// The handle of an accepted session, until the event `Up` carries it to the coordinator.
     pub(super) handle: Option<SessionHandle>,
     pub(super) ending: Ending,
@@ -25,10 +27,11 @@ impl Session {
         context: Arc<Context>,
         id: SessionId,
         end: SessionEnd,
+        eviction: Arc<Eviction>,
         handle: Option<SessionHandle>,
     ) -> Self {
         let ending = Ending::new(context.inbox.clone(), id);
-        Self { context, id, end, handle, ending }
+        Self { context, id, end, eviction, handle, ending }
     }
 
     /// Reports that the session did not come up. `remote` is the address of an accepted connection.

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use super::counters::Counters;
 use super::hello::HelloExchange;
 use super::lookups::Lookups;
+use super::places::Places;
 use super::report::FromSession;
 use crate::mesh::Vitals;
 use crate::net::addr::LocalIp;
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) tls: Tls,
     pub(crate) hello_exchange: Arc<HelloExchange>,
     pub(crate) lookups: Lookups,
+    pub(crate) places: Arc<Places>,
     /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<FromSession>,
@@ -66,6 +68,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         tls: Tls::new(identity, Access::default()).unwrap(),
         hello_exchange: Arc::new(HelloExchange::new(Hello::plain(), Vec::new())),
         lookups: Lookups::new(crate::test_now()),
+        places: Places::new(usize::MAX),
         source: None,
         inbox,
         vitals: SharedVitals::default(),

@@ -6,12 +6,15 @@ use std::time::Instant;
 use crossbeam_channel::TryRecvError;
 
 use super::base::Session;
+use super::eviction::Evicted;
 use super::failure::Failure;
 use super::handshake::Secured;
 use super::hello::Role;
 use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
+use super::places::Place;
 use super::protocol::{Ends, Protocol, Request, Transmit};
+use super::rate_limit::FrameRateLimit;
 use super::report::FromSession;
 use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
@@ -38,6 +41,10 @@ pub(super) struct Established {
     unwritten: Vec<Receipt>,
     /// For an accepted connection, until the session is up.
     pending: Option<PendingGuard>,
+    /// From the time at which the session is up.
+    place: Option<Place>,
+    /// Whether the eviction of this session has been handled.
+    is_evicted: bool,
     /// The connection takes no more frames after the bytes that wait.
     is_closing: bool,
     /// The connection broke: nothing more is written.
@@ -45,7 +52,7 @@ pub(super) struct Established {
 }
 
 impl Established {
-    pub(super) fn new(session: Session, secured: Secured) -> Self {
+    pub(super) fn new(session: Session, secured: Secured, frames: FrameRateLimit) -> Self {
         let Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
@@ -53,9 +60,20 @@ impl Established {
         let exchange = session.context.hello_exchange.clone();
         let vitals = session.context.vitals.get();
         let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
+        protocol.share_rate_limit(frames);
         protocol.handle_bytes(now, &early);
-        let unwritten = Vec::new();
-        Self { session, ends, protocol, link, unwritten, pending, is_closing: false, is_broken: false }
+        Self {
+            session,
+            ends,
+            protocol,
+            link,
+            unwritten: Vec::new(),
+            pending,
+            place: None,
+            is_evicted: false,
+            is_closing: false,
+            is_broken: false,
+        }
     }
 
     /// Runs until the session has ended, and reports its end.
@@ -75,6 +93,7 @@ impl Established {
         loop {
             let now = Instant::now();
             self.protocol.set_vitals(self.session.context.vitals.get());
+            self.handle_eviction(now);
             let requests = self.take_requests(now);
             self.protocol.handle_timeout(now);
             if !self.deliver_events(now) {
@@ -87,7 +106,27 @@ impl Established {
             if self.protocol.is_up() {
                 self.session.end.signals.set_heard(self.protocol.heard());
             }
+            if let Some(place) = &mut self.place {
+                place.note(!self.protocol.is_open(), self.protocol.holds_memory());
+            }
             self.wait(now, requests);
+        }
+    }
+
+    /// Ends the session without a goodbye if others need what it holds.
+    fn handle_eviction(&mut self, now: Instant) {
+        if self.is_evicted {
+            return;
+        }
+        let Some(why) = self.session.eviction.why() else {
+            return;
+        };
+        self.is_evicted = true;
+        if self.protocol.is_up() {
+            self.log_evicted(why);
+            self.protocol.handle_request(now, Request::Release);
+        } else {
+            self.protocol.fail(Failure::Evicted);
         }
     }
 
@@ -188,6 +227,12 @@ impl Established {
                 self.report_failure(Failure::Evicted);
                 return false;
             }
+            let Ends { session, peer, .. } = self.ends;
+            self.place = self.session.context.places.take(session, peer, &self.session.eviction);
+            if self.place.is_none() {
+                self.report_failure(Failure::NoPlace);
+                return false;
+            }
             self.log_up();
             self.session.end.signals.set_heard(self.protocol.heard());
             self.session.ending.event = Some(SessionEvent::Down(DisconnectReason::Closed));
@@ -206,9 +251,7 @@ impl Established {
         };
         match self.link.wait(&self.session.end.waker, self.protocol.wants_bytes(), deadline) {
             Ok(ready) => {
-                if ready.woken && self.pending.as_ref().is_some_and(PendingGuard::is_evicted) {
-                    self.protocol.fail(Failure::Evicted);
-                } else if ready.readable {
+                if ready.readable {
                     self.read();
                 }
             }
@@ -255,6 +298,16 @@ impl Established {
         limited_log!(LogLimit::debug(), debug,
             { session:% = self.ends.session, peer:% = self.ends.peer.short(), addr:% = self.ends.remote },
             "session up");
+    }
+
+    fn log_evicted(&self, why: Evicted) {
+        let reason = match why {
+            Evicted::Pending => return,
+            Evicted::Surplus(surplus) => surplus.describe(),
+        };
+        limited_log!(LogLimit::new(), warn,
+            { session:% = self.ends.session, peer:% = self.ends.peer.short(), addr:% = self.ends.remote, reason },
+            "session closed for others");
     }
 
     fn count_frames(&mut self) {

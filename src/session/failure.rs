@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::hello::Mismatch;
+use super::key_rates::TooManySessions;
 use super::link::LinkError;
+use super::pending::Source;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::mesh::DialError;
 use crate::trust::tls::Rejection;
 use crate::trust::tls_error::TlsError;
-use crate::util::log_limit::LogLimit;
+use crate::util::log_limit::{LogLimit, SubjectLimit};
 use crate::wire::{self, ByeReason};
 
 /// Why a session did not come up.
@@ -37,6 +41,10 @@ pub(crate) enum Failure {
     NetworkKey(Mismatch),
     #[error("cancelled by this node")]
     Cancelled,
+    #[error("{0}")]
+    TooManySessions(#[from] TooManySessions),
+    #[error("this node has no place for another session")]
+    NoPlace,
     #[error("it gave way to a newer connection before its handshake was complete")]
     Evicted,
 }
@@ -51,8 +59,8 @@ impl Failure {
     }
 }
 
-/// Logs why an accepted connection did not become a session. Each cause has its own limit, so a flood of one
-/// does not hide the others.
+/// Logs why an accepted connection did not become a session. A source that fails again for the same reason is no news.
+/// Each cause has its own limit as well, so a flood of one does not hide the others.
 pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     static DEADLINE: LogLimit = LogLimit::new();
     static CONNECTION: LogLimit = LogLimit::new();
@@ -60,6 +68,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
     static PROTOCOL: LogLimit = LogLimit::new();
     static REFUSED: LogLimit = LogLimit::new();
     static NETWORK_KEY: LogLimit = LogLimit::new();
+    static TOO_MANY: LogLimit = LogLimit::new();
     static OTHER: LogLimit = LogLimit::new();
     let limit = match failure {
         // Port scans, health checks and cancelled dials connect and close.
@@ -77,9 +86,17 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Wire(_) | Failure::NoHello => &PROTOCOL,
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
+        Failure::TooManySessions(_) | Failure::NoPlace => &TOO_MANY,
         Failure::Exporter(_) | Failure::Cancelled => &OTHER,
     };
+    static SAME: Mutex<SubjectLimit<(Source, String)>> = Mutex::new(SubjectLimit::new());
+    let subject = (Source::of(remote.ip()), failure.to_string());
+    let repeated = SAME.lock().unwrap_or_else(PoisonError::into_inner).check(Instant::now(), subject);
+    let Some(repeated) = repeated else {
+        return;
+    };
     if let Some(suppressed) = limit.check() {
+        let suppressed = suppressed + repeated;
         log::warn!(addr:% = remote, reason:% = failure, suppressed; "incoming connection refused");
     }
 }

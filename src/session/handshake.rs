@@ -113,7 +113,7 @@ impl Session {
         opening.link.flush()?;
         let ready = opening.link.wait(&self.end.waker, true, Some(opening.deadline))?;
         if ready.woken {
-            if opening.pending.as_ref().is_some_and(PendingGuard::is_evicted) {
+            if self.eviction.is_evicted() {
                 return Err(Failure::Evicted);
             }
             // The coordinator has no handle of an accepted session yet.

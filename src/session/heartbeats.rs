@@ -22,6 +22,8 @@ pub(super) struct Heartbeats {
     awaited: VecDeque<(u64, Instant)>,
     /// The time at which the last heartbeat of the peer arrived.
     last_received: Option<Instant>,
+    /// The time at which this follower last believed a round-trip time that the leader told.
+    believed: Option<Instant>,
     rtt: Option<Duration>,
     /// Whether the coordinator does not know `rtt` yet.
     has_rtt_news: bool,
@@ -56,12 +58,16 @@ impl Heartbeats {
     }
 
     /// Notes a heartbeat of the leader, with the round-trip time that it tells; 0 if it has none. The leader measured
-    /// that time between its last two heartbeats, so a longer time is false.
+    /// that time between its last two heartbeats, so a longer time is false. A leader tells what it likes, as often as
+    /// it likes, so only one time in ten seconds counts.
     pub(super) fn received(&mut self, arrived: Instant, rtt_us: u32) {
         let previous = self.last_received.replace(arrived);
+        let age = self.believed.map(|at| arrived.saturating_duration_since(at));
         if let Some(previous) = previous
             && rtt_us > 0
+            && age.is_none_or(|age| age >= RTT_REPORT_INTERVAL)
         {
+            self.believed = Some(arrived);
             let longest = arrived.saturating_duration_since(previous);
             self.measured(Duration::from_micros(rtt_us.into()).min(longest));
         }
@@ -150,8 +156,20 @@ mod tests {
         assert_eq!(heartbeats.take_rtt_news(), None);
         heartbeats.received(start + ms(1000), 500);
         assert_eq!(heartbeats.take_rtt_news(), Some(Duration::from_micros(500)));
-        heartbeats.received(start + ms(1800), u32::MAX);
+        heartbeats.received(start + ms(10_200), 500);
+        heartbeats.received(start + ms(11_000), u32::MAX);
         assert_eq!(heartbeats.take_rtt_news(), Some(ms(800)));
+    }
+
+    #[test]
+    fn follower_believes_one_time_in_ten_seconds() {
+        let start = crate::test_now();
+        let mut heartbeats = Heartbeats::default();
+        let news = (0..3000).filter(|n| {
+            heartbeats.received(start + ms(10 * n), 1);
+            heartbeats.take_rtt_news().is_some()
+        });
+        assert_eq!(news.count(), 3);
     }
 
     #[test]

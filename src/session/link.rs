@@ -17,7 +17,7 @@ use crate::trust::tls_error::TlsError;
 use crate::wire::Frame;
 
 /// Most bytes read from the socket at a time. Bounds the memory that one peer can make this node hold.
-const READ_BYTES_MAX: usize = 64 * 1024;
+const READ_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection that failed.
 #[derive(Debug, thiserror::Error)]

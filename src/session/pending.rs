@@ -8,11 +8,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::limits::UNAUTHENTICATED_MAX;
+use super::eviction::{Evicted, Eviction};
 use crate::mesh::SessionId;
-use crate::net::waker::Waker;
 use crate::util::log_limit::LogLimit;
-use crate::util::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::util::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One eviction for lack of descriptors or threads closes one connection in this many. If the system has fewer
 /// descriptors than the table has slots, the table never fills, and silent connections would hold all
@@ -20,8 +19,10 @@ use crate::util::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 const EVICTED_FRACTION: usize = 4;
 
 /// The connections of one node that are pending.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PendingConnections {
+    /// At most [`UNAUTHENTICATED_MAX`](crate::limits::UNAUTHENTICATED_MAX).
+    connections_max: usize,
     /// Ids of accepted sessions grow, so the first connection is the oldest.
     table: Mutex<BTreeMap<SessionId, Pending>>,
 }
@@ -30,36 +31,37 @@ pub(crate) struct PendingConnections {
 struct Pending {
     remote: SocketAddr,
     source: Source,
-    waker: Arc<Waker>,
-    evicted: Arc<AtomicBool>,
+    eviction: Arc<Eviction>,
 }
 
 impl Pending {
     fn evict(&self) {
-        self.evicted.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.eviction.evict(Evicted::Pending);
     }
 }
 
 impl PendingConnections {
+    /// A table for at most `connections_max` connections.
+    pub(crate) fn new(connections_max: usize) -> Arc<Self> {
+        Arc::new(Self { connections_max, table: Mutex::default() })
+    }
+
     /// Adds a new connection. If the table is then too long, another is evicted: see [`choose_victim`].
     pub(crate) fn add(
         self: &Arc<Self>,
         id: SessionId,
         remote: SocketAddr,
-        waker: &Arc<Waker>,
+        eviction: &Arc<Eviction>,
     ) -> PendingGuard {
-        let evicted = Arc::new(AtomicBool::new(false));
-        let (waker, source) = (Arc::clone(waker), Source::of(remote.ip()));
-        let pending = Pending { remote, source, waker, evicted: Arc::clone(&evicted) };
+        let pending = Pending { remote, source: Source::of(remote.ip()), eviction: Arc::clone(eviction) };
         let mut table = self.lock();
         table.insert(id, pending);
-        let victim = if table.len() > UNAUTHENTICATED_MAX { evict_one(&mut table) } else { None };
+        let victim = if table.len() > self.connections_max { evict_one(&mut table) } else { None };
         drop(table);
         if let Some((victim, held)) = victim {
-            log_evicted(&victim, held);
+            log_evicted(&victim, held, self.connections_max);
         }
-        PendingGuard { connections: Arc::clone(self), id, evicted }
+        PendingGuard { connections: Arc::clone(self), id }
     }
 
     /// Closes one in [`EVICTED_FRACTION`] connections because the system has no descriptors or threads left.
@@ -93,8 +95,8 @@ fn evict_one(table: &mut BTreeMap<SessionId, Pending>) -> Option<(Pending, usize
 ///
 /// - A source that opens many connections pushes out only its own, and never the newest of them.
 /// - An attacker with one connection from each of many sources pushes out the oldest, so a peer's
-///   connection lasts until [`UNAUTHENTICATED_MAX`] newer ones have come. A handshake takes 10 to
-///   50 ms, so peers join beside up to 256 / 50 ms, about 5,000, such connections a second.
+///   connection lasts until as many newer ones have come as the table has slots. A handshake takes 10 to
+///   50 ms, so with 256 slots peers join beside up to 256 / 50 ms, about 5,000, such connections a second.
 fn choose_victim<I>(mut oldest_first: I) -> Option<(SessionId, usize)>
 where
     I: Iterator<Item = (SessionId, Source)> + Clone,
@@ -107,7 +109,7 @@ where
     oldest_first.find(|(_, source)| held.get(source) == Some(&most)).map(|(id, _)| (id, most))
 }
 
-fn log_evicted(victim: &Pending, held: usize) {
+fn log_evicted(victim: &Pending, held: usize, connections_max: usize) {
     static LIMIT: LogLimit = LogLimit::new();
     let Some(suppressed) = LIMIT.check() else {
         return;
@@ -118,17 +120,17 @@ fn log_evicted(victim: &Pending, held: usize) {
         "the oldest of the source that holds the most"
     };
     log::warn!(addr:% = victim.remote, source:% = victim.source, held, suppressed;
-        "more than {UNAUTHENTICATED_MAX} unfinished handshakes; closed {which}");
+        "more than {connections_max} unfinished handshakes; closed {which}");
 }
 
 /// The unit in which connections are counted: an IPv4 address, or a whole IPv6 /64, because a host with one
 /// address of a /64 usually has all of it (RFC 4291 section 2.5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Source(IpAddr);
+pub(super) struct Source(IpAddr);
 
 impl Source {
     /// An IPv4 address that is written as an IPv6 address (`::ffff:192.0.2.7`) counts as IPv4.
-    fn of(ip: IpAddr) -> Self {
+    pub(super) fn of(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
             v4 => v4,
@@ -150,15 +152,9 @@ impl fmt::Display for Source {
 pub(crate) struct PendingGuard {
     connections: Arc<PendingConnections>,
     id: SessionId,
-    evicted: Arc<AtomicBool>,
 }
 
 impl PendingGuard {
-    /// Whether the connection was evicted.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::SeqCst)
-    }
-
     /// Frees the slot because the handshake is complete. Returns false if the connection was evicted before.
     pub(crate) fn complete(self) -> bool {
         self.connections.lock().remove(&self.id).is_some()
@@ -174,6 +170,8 @@ impl Drop for PendingGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::UNAUTHENTICATED_MAX;
+    use crate::net::waker::Waker;
 
     const MAX: u64 = UNAUTHENTICATED_MAX as u64;
 
@@ -189,9 +187,30 @@ mod tests {
         Some((ids.take(sources.len()).position(|id| id == victim)?, held))
     }
 
-    fn add(connections: &Arc<PendingConnections>, n: u64, ip: impl Into<IpAddr>) -> PendingGuard {
+    fn connections() -> Arc<PendingConnections> {
+        PendingConnections::new(UNAUTHENTICATED_MAX)
+    }
+
+    /// A connection and its place.
+    struct Connection {
+        eviction: Arc<Eviction>,
+        guard: PendingGuard,
+    }
+
+    impl Connection {
+        fn is_evicted(&self) -> bool {
+            self.eviction.is_evicted()
+        }
+
+        fn complete(self) -> bool {
+            self.guard.complete()
+        }
+    }
+
+    fn add(connections: &Arc<PendingConnections>, n: u64, ip: impl Into<IpAddr>) -> Connection {
         let remote = SocketAddr::new(ip.into(), 1);
-        connections.add(SessionId::accepted(n), remote, &Arc::new(Waker::new().unwrap()))
+        let eviction = Eviction::new(&Arc::new(Waker::new().unwrap()));
+        Connection { guard: connections.add(SessionId::accepted(n), remote, &eviction), eviction }
     }
 
     #[test]
@@ -221,7 +240,7 @@ mod tests {
     #[test]
     fn empty_table_has_no_victim() {
         assert_eq!(victim(&[]), None);
-        assert_eq!(PendingConnections::default().evict_some(), 0);
+        assert_eq!(connections().evict_some(), 0);
     }
 
     #[test]
@@ -244,48 +263,48 @@ mod tests {
             Ipv6Addr::LOCALHOST.into(),
         ];
         for newcomer in newcomers {
-            let connections = Arc::new(PendingConnections::default());
+            let connections = connections();
             let address = |n: u64| Ipv6Addr::from_bits(0xfd77 << 112 | u128::from(n) << 64);
             let silent: Vec<_> = (0..MAX).map(|n| add(&connections, n, address(n))).collect();
-            assert!(!silent.iter().any(PendingGuard::is_evicted));
+            assert!(!silent.iter().any(Connection::is_evicted));
             let newcomer = add(&connections, MAX, newcomer);
             // With the newcomer these fill the table.
             let more: Vec<_> = (MAX + 1..2 * MAX).map(|n| add(&connections, n, address(n))).collect();
-            assert!(silent.iter().all(PendingGuard::is_evicted));
-            assert!(!more.iter().any(PendingGuard::is_evicted));
+            assert!(silent.iter().all(Connection::is_evicted));
+            assert!(!more.iter().any(Connection::is_evicted));
             assert!(newcomer.complete());
         }
     }
 
     #[test]
     fn flood_of_one_source_pushes_out_its_own() {
-        let connections = Arc::new(PendingConnections::default());
+        let connections = connections();
         let peer = add(&connections, 0, [10, 0, 0, 1]);
         let flood: Vec<_> = (1..MAX + 2).map(|n| add(&connections, n, [10, 0, 0, 2])).collect();
         assert!(!peer.is_evicted());
-        assert_eq!(flood.iter().filter(|guard| guard.is_evicted()).count(), 2);
+        assert_eq!(flood.iter().filter(|silent| silent.is_evicted()).count(), 2);
         assert!(flood[0].is_evicted() && flood[1].is_evicted());
         assert!(peer.complete());
     }
 
     #[test]
     fn evict_some_takes_a_quarter_in_the_same_order() {
-        let connections = Arc::new(PendingConnections::default());
+        let connections = connections();
         let singles: Vec<_> = (0..10_u8).map(|n| add(&connections, n.into(), [10, 0, 1, 10 - n])).collect();
         let flood: Vec<_> = (10..20).map(|n| add(&connections, n, [10, 0, 0, 2])).collect();
         assert_eq!(connections.evict_some(), 5);
-        assert!(flood[..5].iter().all(PendingGuard::is_evicted));
-        assert!(!flood[5..].iter().any(PendingGuard::is_evicted));
-        assert!(!singles.iter().any(PendingGuard::is_evicted));
+        assert!(flood[..5].iter().all(Connection::is_evicted));
+        assert!(!flood[5..].iter().any(Connection::is_evicted));
+        assert!(!singles.iter().any(Connection::is_evicted));
         drop(flood);
         assert_eq!(connections.evict_some(), 3);
-        assert!(singles[..3].iter().all(PendingGuard::is_evicted));
-        assert!(!singles[3..].iter().any(PendingGuard::is_evicted));
+        assert!(singles[..3].iter().all(Connection::is_evicted));
+        assert!(!singles[3..].iter().any(Connection::is_evicted));
     }
 
     #[test]
     fn evicted_connection_does_not_complete() {
-        let connections = Arc::new(PendingConnections::default());
+        let connections = connections();
         let guard = add(&connections, 0, [10, 0, 0, 1]);
         connections.evict_all();
         assert!(guard.is_evicted() && !guard.complete());
@@ -293,7 +312,7 @@ mod tests {
 
     #[test]
     fn slot_is_freed() {
-        let connections = Arc::new(PendingConnections::default());
+        let connections = connections();
         for n in 0..10 * MAX {
             assert!(add(&connections, n, [10, 0, 0, 1]).complete());
             drop(add(&connections, 10 * MAX + n, [10, 0, 0, 1]));

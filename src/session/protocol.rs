@@ -26,7 +26,7 @@ use super::session_event::SessionEvent;
 use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;
-use crate::wire::{self, ByeReason, Frame, FrameReader, Hello, Message};
+use crate::wire::{self, ByeReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message};
 
 /// The two ends of a connection whose TLS handshake is complete.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +182,11 @@ impl Protocol {
         }
         protocol.state = State::AwaitingHello { role, exchange, exported, by, stop: None };
         protocol
+    }
+
+    /// Replaces the rate limit of received frames by that of the peer's key, which all of its sessions share.
+    pub fn share_rate_limit(&mut self, frames: FrameRateLimit) {
+        self.rate_limit = frames;
     }
 
     /// Sets this node's vitals for the next heartbeats and acknowledgements.
@@ -340,6 +345,13 @@ impl Protocol {
         matches!(self.state, State::Established)
     }
 
+    /// Whether it keeps more received bytes than every session may: a part of a long frame, or frames that wait for the
+    /// rate limit.
+    #[must_use]
+    pub fn holds_memory(&self) -> bool {
+        self.frames.waiting() > HELLO_FRAME_BYTES_MAX
+    }
+
     /// The time at which the peer's last message arrived.
     #[must_use]
     pub fn heard(&self) -> Instant {
@@ -389,8 +401,14 @@ impl Protocol {
                 if late == LateMessages::Discard {
                     self.frames = FrameReader::new();
                 }
+                if !self.admit_frame(now) {
+                    return false;
+                }
                 match self.frames.next_message() {
-                    Ok(None) => return false,
+                    Ok(None) => {
+                        self.return_frame();
+                        return false;
+                    }
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => self.end(reason),
                     Ok(Some(message)) => self.deliver(message),
                 }
@@ -401,19 +419,12 @@ impl Protocol {
     }
 
     fn handle_established(&mut self, now: Instant) -> bool {
-        if self.paused_until.is_some() {
-            return false;
-        }
-        // At the end of the stream nothing more can flood in.
-        if !self.is_ended
-            && let Err(resume_at) = self.rate_limit.admit(now)
-        {
-            self.paused_until = Some(resume_at);
+        if !self.admit_frame(now) {
             return false;
         }
         match self.frames.next_message() {
             Ok(None) => {
-                self.rate_limit.give_back();
+                self.return_frame();
                 return false;
             }
             Ok(Some(Message::Bye(reason))) => {
@@ -426,6 +437,28 @@ impl Protocol {
             Err(error) => self.protocol_error(now, error.to_string()),
         }
         true
+    }
+
+    /// Whether the rate limit admits a frame now. Otherwise a pause begins.
+    fn admit_frame(&mut self, now: Instant) -> bool {
+        if self.paused_until.is_some() {
+            return false;
+        }
+        // At the end of the stream nothing more can flood in.
+        if !self.is_ended
+            && let Err(resume_at) = self.rate_limit.admit(now)
+        {
+            self.paused_until = Some(resume_at);
+            return false;
+        }
+        true
+    }
+
+    /// There was no frame to admit.
+    fn return_frame(&mut self) {
+        if !self.is_ended {
+            self.rate_limit.give_back();
+        }
     }
 
     /// All complete messages have been handled, or the rate limit demands a pause.

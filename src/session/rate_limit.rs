@@ -1,5 +1,7 @@
-//! Rate limit for frames of one peer: a token bucket delays reading, and TCP slows the peer down.
+//! Rate limit for the frames of one key, in all of its sessions: a token bucket delays reading, and TCP slows the peer
+//! down.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND};
@@ -8,12 +10,15 @@ use crate::util::token_bucket::TokenBucket;
 /// Pause once the bucket is empty. A longer pause than one frame's share wakes the thread less often.
 const PAUSE: Duration = Duration::from_millis(100);
 
-#[derive(Debug)]
-pub(super) struct FrameRateLimit(TokenBucket);
+/// The rate limit of one key. All clones share it.
+#[derive(Clone, Debug)]
+pub struct FrameRateLimit(Arc<Mutex<TokenBucket>>);
 
 impl FrameRateLimit {
-    pub(super) fn new(now: Instant) -> Self {
-        Self(TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now))
+    /// The limit of a key that has sent nothing.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now))))
     }
 
     /// Admits one frame.
@@ -21,12 +26,21 @@ impl FrameRateLimit {
     /// # Errors
     /// The rate is used up. The error is the time at which the session tries again.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Instant> {
-        self.0.take(now).map_err(|_| now + PAUSE)
+        self.lock().take(now).map_err(|_| now + PAUSE)
     }
 
     /// Undoes the last admission, for which there was no frame.
     pub(super) fn give_back(&mut self) {
-        self.0.give_back();
+        self.lock().give_back();
+    }
+
+    /// Whether another clone is left.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TokenBucket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -36,7 +50,7 @@ mod tests {
 
     #[test]
     fn flood_is_admitted_at_the_stated_rate() {
-        let start = Instant::now();
+        let start = crate::test_now();
         let mut rate_limit = FrameRateLimit::new(start);
         let mut now = start;
         let mut admitted = 0_u32;
@@ -52,7 +66,7 @@ mod tests {
 
     #[test]
     fn idle_peer_regains_its_burst_and_no_more() {
-        let start = Instant::now();
+        let start = crate::test_now();
         let mut rate_limit = FrameRateLimit::new(start);
         while rate_limit.admit(start).is_ok() {}
         let later = start + Duration::from_secs(3600);

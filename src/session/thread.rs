@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::base::Session;
 use super::context::Context;
 use super::established::Established;
+use super::eviction::Eviction;
 use super::handshake::Origin;
 use super::pending::PendingGuard;
 use super::session_handle::{SessionHandle, handle_and_end};
@@ -28,11 +29,13 @@ pub(crate) fn dial(
     expected: Expected,
     source: DialSource,
 ) -> io::Result<SessionHandle> {
-    let (handle, end) = handle_and_end(Arc::new(Waker::new()?));
+    let waker = Arc::new(Waker::new()?);
+    let eviction = Eviction::new(&waker);
+    let (handle, end) = handle_and_end(waker);
     let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
     // Not joined: the system's resolver may block a thread for an unbounded time.
     spawn_detached(format!("dial-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, None), origin);
+        run(Session::new(context, id, end, eviction, None), origin);
     })?;
     Ok(handle)
 }
@@ -48,12 +51,13 @@ pub(crate) fn accept(
     remote: SocketAddr,
     pending: PendingGuard,
     waker: Arc<Waker>,
+    eviction: Arc<Eviction>,
 ) -> io::Result<()> {
     let (handle, end) = handle_and_end(waker);
     let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), pending };
     spawn_detached(format!("accept-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, Some(handle)), origin);
+        run(Session::new(context, id, end, eviction, Some(handle)), origin);
     })
 }
 
@@ -62,8 +66,12 @@ fn run(mut session: Session, origin: Origin) {
         Origin::Accept { remote, .. } => Some(*remote),
         Origin::Dial { .. } => None,
     };
-    match session.secure(origin) {
-        Ok(secured) => Established::new(session, secured).run(),
+    let secured = session.secure(origin).and_then(|secured| {
+        let frames = session.context.places.admit(session.id, secured.peer)?;
+        Ok((secured, frames))
+    });
+    match secured {
+        Ok((secured, frames)) => Established::new(session, secured, frames).run(),
         Err(failure) => session.report_failure(remote, failure),
     }
 }

@@ -1,5 +1,6 @@
 //! Rate limits for log lines of one cause: a burst, then a low rate, and a count of suppressed lines.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,39 @@ impl LineBucket {
         }
         Some(std::mem::take(&mut self.suppressed))
     }
+
+    /// Whether the burst is whole again after the last line.
+    fn is_whole(&mut self, now: Instant) -> bool {
+        self.lines.is_full(now)
+    }
+}
+
+/// Subjects that a [`SubjectLimit`] keeps apart: more than one busy mesh has at a time.
+const SUBJECTS_MAX: usize = 256;
+/// A line that says the same of the same subject again is no news for this long.
+const SAME_LINE_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Limits the lines that say the same of one subject, such as an address. It comes before the limit of the cause: a
+/// subject that repeats itself then hides no other. Reads no clock; the caller passes `now`.
+#[derive(Debug)]
+pub(crate) struct SubjectLimit<K>(BTreeMap<K, LineBucket>);
+
+impl<K: Ord> SubjectLimit<K> {
+    pub(crate) const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// `Some` if a line about this subject may be written now, with the number of lines suppressed since the last one.
+    pub(crate) fn check(&mut self, now: Instant, subject: K) -> Option<u64> {
+        if self.0.len() >= SUBJECTS_MAX && !self.0.contains_key(&subject) {
+            self.0.retain(|_, lines| !lines.is_whole(now));
+            if self.0.len() >= SUBJECTS_MAX {
+                // The limit of the cause is left.
+                return Some(0);
+            }
+        }
+        self.0.entry(subject).or_insert(LineBucket::new(1, SAME_LINE_EVERY)).check(now)
+    }
 }
 
 /// Writes a log line unless its call site has used up the given limit. The line ends with the number of
@@ -105,6 +139,26 @@ mod tests {
         assert_eq!(bucket.check(next - Duration::from_millis(1)), None);
         assert_eq!(bucket.check(next), Some(1001 - u64::from(LINES_AT_ONCE)));
         assert_eq!(bucket.check(next), None);
+    }
+
+    #[test]
+    fn subject_that_repeats_itself_gets_one_line_and_hides_no_other() {
+        let (mut limit, start) = (SubjectLimit::new(), crate::test_now());
+        let written = (0..1000).filter(|_| limit.check(start, "a").is_some()).count();
+        assert_eq!((written, limit.check(start, "b")), (1, Some(0)));
+        assert_eq!(limit.check(start + SAME_LINE_EVERY, "a"), Some(999));
+    }
+
+    #[test]
+    fn number_of_subjects_is_bounded() {
+        let (mut limit, start) = (SubjectLimit::new(), crate::test_now());
+        for n in 0..2 * SUBJECTS_MAX {
+            assert_eq!(limit.check(start, n), Some(0));
+        }
+        assert_eq!(limit.0.len(), SUBJECTS_MAX);
+        assert_eq!(limit.check(start, 1), None);
+        assert_eq!(limit.check(start + SAME_LINE_EVERY, 3 * SUBJECTS_MAX), Some(0));
+        assert_eq!(limit.0.len(), 1);
     }
 
     #[test]

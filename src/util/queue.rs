@@ -18,6 +18,17 @@ impl<T> Clone for Sender<T> {
     }
 }
 
+/// The share of a queue that an item may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Items that must not get lost for others.
+    All,
+    /// Items that anybody can cause, but that matter.
+    ThreeQuarters,
+    /// Items of which there may be a flood.
+    Half,
+}
+
 /// A queue of at most `capacity` items.
 #[must_use]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
@@ -37,16 +48,29 @@ impl<T> Sender<T> {
         self.send_past_limit(value)
     }
 
-    /// As [`Sender::try_send`], but an item that `gives_way` may use only half of the queue, so that a flood
-    /// of such items does not displace the others.
+    /// As [`Sender::try_send`], but an item that `gives_way` may use only half of the queue.
     ///
     /// # Errors
     /// As [`Sender::try_send`].
     pub fn offer(&self, value: T, gives_way: bool) -> Result<(), TrySendError<T>> {
-        if gives_way && self.inner.len() >= self.capacity / 2 {
+        self.offer_within(value, if gives_way { Share::Half } else { Share::All })
+    }
+
+    /// As [`Sender::try_send`], but the item may use only this share of the queue, so that a flood of such items does
+    /// not displace others.
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`].
+    pub fn offer_within(&self, value: T, share: Share) -> Result<(), TrySendError<T>> {
+        let most = match share {
+            Share::All => self.capacity,
+            Share::ThreeQuarters => self.capacity / 4 * 3,
+            Share::Half => self.capacity / 2,
+        };
+        if self.inner.len() >= most {
             return Err(TrySendError::Full(value));
         }
-        self.try_send(value)
+        self.send_past_limit(value)
     }
 
     /// Queues an item even if the queue is full. Meant for the last items of a queue.
@@ -85,14 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn items_that_give_way_use_half_of_the_queue() {
+    fn items_use_their_share_of_the_queue() {
         let (sender, receiver) = bounded(4);
-        assert_eq!((sender.offer(1, true), sender.offer(2, true)), (Ok(()), Ok(())));
-        assert_eq!(sender.offer(3, true), Err(TrySendError::Full(3)));
-        assert_eq!((sender.offer(4, false), sender.offer(5, false)), (Ok(()), Ok(())));
-        assert_eq!(sender.offer(6, false), Err(TrySendError::Full(6)));
+        assert_eq!(
+            (sender.offer_within(1, Share::Half), sender.offer_within(2, Share::Half)),
+            (Ok(()), Ok(()))
+        );
+        assert_eq!(sender.offer_within(3, Share::Half), Err(TrySendError::Full(3)));
+        assert_eq!(sender.offer_within(4, Share::ThreeQuarters), Ok(()));
+        assert_eq!(sender.offer_within(5, Share::ThreeQuarters), Err(TrySendError::Full(5)));
+        assert_eq!(sender.offer_within(6, Share::All), Ok(()));
+        assert_eq!(sender.offer_within(7, Share::All), Err(TrySendError::Full(7)));
         drop(receiver);
-        assert_eq!(sender.offer(7, false), Err(TrySendError::Disconnected(7)));
+        assert_eq!(sender.offer_within(8, Share::All), Err(TrySendError::Disconnected(8)));
     }
 
     #[test]

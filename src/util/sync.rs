@@ -4,7 +4,7 @@
 //! `tests/threads` compiles the same files against a module of this name with the checker's primitives.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 pub(crate) use std::thread;
 
 pub(crate) use crossbeam_channel::{

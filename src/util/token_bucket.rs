@@ -29,15 +29,7 @@ impl TokenBucket {
     /// # Errors
     /// The bucket is empty. The error is the time until it holds a token.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let refilled = *self.refilled.get_or_insert(now);
-        let elapsed = now.saturating_duration_since(refilled);
-        let gained = u32::try_from(elapsed.as_nanos() / self.every.as_nanos()).unwrap_or(u32::MAX);
-        self.tokens = self.tokens.saturating_add(gained).min(self.burst);
-        // A full bucket gains nothing, so its next token takes the whole time from now on. Otherwise the part of a
-        // token that has grown so far counts at a later call.
-        let is_full = self.tokens == self.burst;
-        let refilled = if is_full { now } else { refilled + self.every * gained };
-        self.refilled = Some(refilled);
+        let refilled = self.refill(now);
         match self.tokens.checked_sub(1) {
             Some(left) => {
                 self.tokens = left;
@@ -45,6 +37,25 @@ impl TokenBucket {
             }
             None => Err((refilled + self.every).saturating_duration_since(now)),
         }
+    }
+
+    /// Whether the bucket holds its whole burst.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= self.burst
+    }
+
+    /// Adds the tokens gained so far. Returns the time up to which that counts.
+    fn refill(&mut self, now: Instant) -> Instant {
+        let refilled = *self.refilled.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(refilled);
+        let gained = u32::try_from(elapsed.as_nanos() / self.every.as_nanos()).unwrap_or(u32::MAX);
+        self.tokens = self.tokens.saturating_add(gained).min(self.burst);
+        // A full bucket gains nothing, so its next token takes the whole time from now on. Otherwise the part of a
+        // token that has grown so far counts at a later call.
+        let refilled = if self.tokens == self.burst { now } else { refilled + self.every * gained };
+        self.refilled = Some(refilled);
+        refilled
     }
 
     /// Puts back a token that was taken and not used.
@@ -76,8 +87,10 @@ mod tests {
         let often = (0..100_000).map(|turn| start + turn * Duration::from_nanos(900));
         assert_eq!(often.filter(|&at| asked_often.take(at).is_ok()).count(), 1 + 89);
         // A long wait fills the bucket to its burst and no further.
+        assert!(!bucket.is_full(now));
         now += Duration::from_secs(1_000_000_000);
         bucket.give_back();
+        assert!(bucket.is_full(now));
         assert_eq!((0..).take_while(|_| bucket.take(now).is_ok()).count(), 5);
     }
 }

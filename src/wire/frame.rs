@@ -81,13 +81,23 @@ impl FrameReader {
     /// The buffer to which the caller appends received bytes. Decoded bytes are dropped here, once for many
     /// frames.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.drop_taken();
+        &mut self.buffer
+    }
+
+    fn drop_taken(&mut self) {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         // One long list must not keep 64 KiB until the session ends.
-        if self.buffer.is_empty() && self.buffer.capacity() > HELLO_FRAME_BYTES_MAX {
-            self.buffer = Vec::new();
+        if self.buffer.len() <= HELLO_FRAME_BYTES_MAX && self.buffer.capacity() > 2 * HELLO_FRAME_BYTES_MAX {
+            self.buffer.shrink_to_fit();
         }
-        &mut self.buffer
+    }
+
+    /// Number of received bytes that are not decoded yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.buffer.len() - self.taken
     }
 
     /// Whether all received bytes are decoded.
@@ -113,6 +123,7 @@ impl FrameReader {
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         let waiting = &self.buffer[self.taken..];
         let Some((prefix, rest)) = waiting.split_first_chunk::<LENGTH_BYTES>() else {
+            self.drop_taken();
             return Ok(None);
         };
         let length = body_length(*prefix);
@@ -120,6 +131,7 @@ impl FrameReader {
             return Err(WireError::Length { length, max: self.frame_bytes_max });
         }
         let Some(body) = rest.get(..length) else {
+            self.drop_taken();
             return Ok(None);
         };
         let message = decode(body)?;

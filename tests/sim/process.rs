@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::driver::{Driver, Effects};
+use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
     DialError, DialSource, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
 };
-use p2p_gossip::internals::session::{HelloExchange, OutboxFull, Request, SessionEvent};
+use p2p_gossip::internals::session::{
+    HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
+};
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, PeerId};
 
@@ -58,6 +61,9 @@ pub struct Process {
     /// Sockets that the kernel would close.
     pub conns: BTreeSet<(ConnId, Side)>,
     pub accepted: u64,
+    pub key_rates: KeyRates,
+    /// Its sessions that are up or closing.
+    pub places: SessionLimits<(ConnId, Side)>,
     pub is_liar: bool,
     pub oracle: Oracle,
 }
@@ -120,6 +126,8 @@ impl World {
             driver: Some(Driver::new(mesh)),
             exchange: Arc::new(HelloExchange::new(hello, Vec::new())),
             vitals: Vitals::default(),
+            places: SessionLimits::new(config.peers_max + SESSIONS_BESIDE_MEMBERS),
+            key_rates: KeyRates::default(),
             config,
             clock,
             alive: true,

@@ -49,6 +49,8 @@ pub struct Thread {
     is_heartbeat_wanted: bool,
     /// The coordinator requests the unread messages. This takes no room in the outbox.
     is_drain_wanted: bool,
+    /// The session must end at once, because others need its place.
+    is_evicted: bool,
     /// Whether the coordinator holds the other end of the outbox.
     pub has_handle: bool,
     pub started: Micros,
@@ -71,6 +73,7 @@ impl Thread {
             outbox: VecDeque::new(),
             is_heartbeat_wanted: false,
             is_drain_wanted: false,
+            is_evicted: false,
             has_handle: true,
             started: now,
             connected: now,
@@ -99,6 +102,9 @@ impl Thread {
             return;
         };
         protocol.set_vitals(vitals);
+        if std::mem::take(&mut self.is_evicted) {
+            protocol.handle_request(now, Request::Release);
+        }
         if std::mem::take(&mut self.is_drain_wanted) {
             protocol.handle_request(now, Request::DrainUnread);
         }
@@ -193,8 +199,13 @@ impl World {
     pub fn end(&mut self, conn: ConnId, side: Side, last: Option<SessionEvent>) {
         self.note(|| format!("c{conn} ends at its end {side}: {last:?}"));
         let thread = self.conns[conn].ends[side].thread.take();
-        if let (Some(thread), Some(last)) = (thread, last) {
-            self.report(conn, side, thread.id, last);
+        if let Some(thread) = thread {
+            if let Some(proc) = self.conns[conn].ends[side].proc {
+                self.procs[proc].places.remove(thread.id);
+            }
+            if let Some(last) = last {
+                self.report(conn, side, thread.id, last);
+            }
         }
         self.close_socket(conn, side, Packet::Fin);
     }
@@ -265,20 +276,24 @@ impl World {
             return;
         };
         let remote = if side == 0 { connection.addr } else { connection.source };
-        let process = &self.procs[proc];
         let connecting = thread.connected.saturating_sub(thread.started);
         let handshake_delay = if side == 0 {
             Duration::from_micros((self.now - thread.connected).saturating_sub(connecting))
         } else {
             Duration::ZERO
         };
-        let ends = Ends { session: thread.id, own: process.id, peer, remote, handshake_delay };
+        let process = &mut self.procs[proc];
+        let (id, now) = (thread.id, process.clock.local(self.now));
+        let Ok(frames) = process.key_rates.admit(now, peer, id.is_dialled()) else {
+            return self.end(conn, side, None);
+        };
+        let ends = Ends { session: id, own: process.id, peer, remote, handshake_delay };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];
         exported[..8].copy_from_slice(&conn.to_be_bytes());
-        let protocol = Protocol::new(
-            process.clock.local(self.now),
+        let mut protocol = Protocol::new(
+            now,
             ends,
             role,
             process.exchange.clone(),
@@ -286,6 +301,7 @@ impl World {
             process.vitals,
             process.clock.local(by),
         );
+        protocol.share_rate_limit(frames);
         self.set_stage(conn, side, Stage::Secured(Box::new(protocol)));
         self.run_thread(conn, side);
     }
@@ -312,11 +328,22 @@ impl World {
         protocol.handle_timeout(now);
         // A deadline that ends a session may lose what was sent.
         self.conns[conn].disturbed |= was_up && !protocol.is_up();
+        let mut victims = Vec::new();
         loop {
             let is_done = self.write(conn, side, protocol, &mut thread.unsent, &mut thread.closes);
             protocol.handle_transmitted(now, is_done);
             match protocol.poll_event(now) {
                 Some(event) => {
+                    if let SessionEvent::Up(up) = &event {
+                        let victim = self.procs[proc].places.add(thread.id, up.peer, (conn, side));
+                        if victim.is_some_and(|(victim, _)| victim == (conn, side)) {
+                            self.conns[conn].ends[side].thread = Some(thread);
+                            let failed = DialError::Failed("no place".to_owned());
+                            let last = (side == 0).then_some(SessionEvent::DialFailed(failed));
+                            return self.end(conn, side, last);
+                        }
+                        victims.extend(victim);
+                    }
                     self.stats.handshakes += u64::from(side == 0 && matches!(event, SessionEvent::Up(_)));
                     self.report(conn, side, thread.id, event);
                 }
@@ -327,17 +354,30 @@ impl World {
         if protocol.is_up() && protocol.heard() > heard {
             self.saw_heard(proc, thread.id);
         }
-        if protocol.is_closed() {
-            let failure = protocol.failure().filter(|_| side == 0);
-            let last = failure.map(|failure| SessionEvent::DialFailed(DialError::Failed(failure)));
-            self.conns[conn].ends[side].thread = Some(thread);
-            return self.end(conn, side, last);
-        }
+        let (is_closing, holds_memory) = (protocol.is_up() && !protocol.is_open(), protocol.holds_memory());
+        victims.extend(self.procs[proc].places.note(thread.id, is_closing, holds_memory));
+        let (is_closed, failure) = (protocol.is_closed(), protocol.failure());
         let deadline = protocol.poll_timeout().map(|at| self.procs[proc].clock.global(at).max(self.now));
         let is_new = std::mem::replace(&mut thread.deadline, deadline) != deadline;
         self.conns[conn].ends[side].thread = Some(thread);
-        if let Some(at) = deadline.filter(|_| is_new) {
+        if is_closed {
+            let failure = failure.filter(|_| side == 0);
+            let last = failure.map(|failure| SessionEvent::DialFailed(DialError::Failed(failure)));
+            self.end(conn, side, last);
+        } else if let Some(at) = deadline.filter(|_| is_new) {
             self.limit(conn, side, Limit::Protocol(at), at);
+        }
+        for ((conn, side), _) in victims {
+            self.evict(conn, side);
+        }
+    }
+
+    /// Ends a session whose place others need.
+    fn evict(&mut self, conn: ConnId, side: Side) {
+        self.conns[conn].disturbed = true;
+        if let Some(thread) = &mut self.conns[conn].ends[side].thread {
+            thread.is_evicted = true;
+            self.run_thread(conn, side);
         }
     }
 

@@ -37,7 +37,6 @@ mod event {
 mod limits {
     pub(crate) use p2p_gossip::internals::limits::*;
 
-    pub(crate) const UNAUTHENTICATED_MAX: usize = 1;
     pub(crate) const OUTBOX_FRAMES: usize = 2;
     pub(crate) const OUTBOX_FRAMES_WITH_MESSAGES: usize = 1;
     pub(crate) const EVENTS_QUEUED: usize = 2;
@@ -54,6 +53,10 @@ mod mesh {
 mod trust {
     pub(crate) mod access {
         pub(crate) use p2p_gossip::Access;
+    }
+
+    pub(crate) mod peer_id {
+        pub(crate) use p2p_gossip::PeerId;
     }
 }
 

@@ -23,7 +23,7 @@ fn coordinate(commands: &Receiver<Command>) {
             Ok(_) => {}
         }
     }
-    subscribers.publish(&Event::Stopped);
+    subscribers.publish(&Event::Stopped, false);
 }
 
 /// A thread uses the handle while another one stops the node.

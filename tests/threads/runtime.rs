@@ -46,8 +46,8 @@ fn each_event_is_read_or_counted() {
     });
     let mut subscribers = Subscribers::default();
     subscribers.add(subscriber);
-    (1..=3).for_each(|n| subscribers.publish(&left(n)));
-    subscribers.publish(&Event::Stopped);
+    (1..=3).for_each(|n| subscribers.publish(&left(n), true));
+    subscribers.publish(&Event::Stopped, false);
     drop(subscribers);
     let (mut seen, dropped) = reader.join().unwrap();
     assert_eq!(seen.pop(), Some(Event::Stopped));
@@ -67,7 +67,7 @@ fn end_of_a_thread() {
 /// deadlock.
 fn listener_stops(system: System) {
     let context = Arc::new(Context::default());
-    let mut listener = Listener::start(ListenSocket::new(system, 1), Arc::clone(&context)).unwrap();
+    let mut listener = Listener::start(ListenSocket::new(system, 1), Arc::clone(&context), 1).unwrap();
     listener.stop();
     assert!(Arc::into_inner(context).is_some(), "the listener's thread has not ended");
 }

@@ -7,15 +7,32 @@ use std::sync::Arc;
 mod outbox;
 mod pending_connections;
 mod session_end;
+mod session_places;
 
 #[path = "../../src/session/delivery.rs"]
 pub(crate) mod delivery;
+#[path = "../../src/session/eviction.rs"]
+mod eviction;
 #[path = "../../src/session/pending.rs"]
 pub(crate) mod pending;
+#[path = "../../src/session/places.rs"]
+mod places;
 #[path = "../../src/session/report.rs"]
 mod report;
 #[path = "../../src/session/session_handle.rs"]
 mod session_handle;
+
+mod key_rates {
+    pub(crate) use p2p_gossip::internals::session::{KeyRates, TooManySessions};
+}
+
+mod rate_limit {
+    pub(crate) use p2p_gossip::internals::session::FrameRateLimit;
+}
+
+mod session_limits {
+    pub(crate) use p2p_gossip::internals::session::{SessionLimits, Surplus};
+}
 
 mod protocol {
     pub(crate) use p2p_gossip::internals::session::Request;
@@ -25,6 +42,7 @@ mod session_event {
     pub(crate) use p2p_gossip::internals::session::SessionEvent;
 }
 
+pub(crate) use eviction::Eviction;
 use pending::PendingGuard;
 
 use crate::Check;
@@ -45,6 +63,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("broadcast_is_receipted_once_or_never", outbox::receipts_of_two_sessions),
     ("evicted_connection_is_woken", pending_connections::evicted),
     ("connection_is_completed_or_evicted", pending_connections::completed_or_evicted),
+    ("surplus_session_is_woken_and_its_place_is_free_again", session_places::surplus),
+    ("last_place_is_taken_once", session_places::last_place),
     ("end_of_a_session_is_reported_once", session_end::reported_once),
     ("sessions_end_without_a_coordinator", session_end::without_a_coordinator),
 ];
@@ -75,14 +95,18 @@ pub(crate) fn accept(
     _: SocketAddr,
     pending: PendingGuard,
     waker: Arc<Waker>,
+    eviction: Arc<Eviction>,
 ) -> io::Result<()> {
-    thread::spawn(move || wait_for_eviction(&pending, &waker));
+    thread::spawn(move || {
+        wait_for_eviction(&eviction, &waker);
+        drop(pending);
+    });
     Ok(())
 }
 
-/// Waits as a session does during its handshake.
-fn wait_for_eviction(pending: &PendingGuard, waker: &Waker) {
-    while !pending.is_evicted() {
+/// Waits as a session's thread does.
+fn wait_for_eviction(eviction: &Eviction, waker: &Waker) {
+    while !eviction.is_evicted() {
         waker.fd().wait();
         waker.clear();
     }

@@ -14,19 +14,18 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use jiff::Timestamp;
 use p2p_gossip::Event;
 use p2p_gossip::internals::is_secret_name;
-use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::internals::log_limit::LogLimit;
-use p2p_gossip::internals::queue;
 use p2p_gossip::internals::worker::Worker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::cli::OnEvent;
+use crate::hook_queue::{self, HookQueue, Jobs, QueueFull};
 use crate::output::event_json::{self, Time};
 use crate::reaper;
 
@@ -117,7 +116,7 @@ fn check_interpreter(program: &Path) -> Result<(), String> {
 /// The main thread's handle to the thread that runs the program.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    queue: queue::Sender<(Timestamp, Event)>,
+    queue: HookQueue,
     with_pings: bool,
     /// Number of events that the full queue refused.
     lost: u64,
@@ -133,15 +132,14 @@ impl Hooks {
     /// The program is missing or not executable, or the system has no thread left.
     pub(crate) fn start(on_event: &OnEvent) -> Result<Self, HookError> {
         let program = Program::find(&on_event.program)?;
-        let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
+        let (queue, jobs) = hook_queue::queue();
         let (stop, stopped) = bounded(1);
         let runner = Runner { program, stop: stopped, leave_by: None };
-        let worker = Worker::spawn("hooks", move || runner.run(&jobs))?;
+        let worker = Worker::spawn("hooks", move || runner.run(jobs))?;
         Ok(Self { queue, with_pings: on_event.with_pings, lost: 0, stop, worker })
     }
 
-    /// Queues an event for the program if it wants such events. If the queue fills up, pings and messages
-    /// are dropped first, so that they do not displace membership events.
+    /// Queues an event for the program if it wants such events.
     pub(crate) fn offer(&mut self, time: Timestamp, event: &Event) {
         let is_wanted = match event {
             Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Message { .. } => true,
@@ -151,8 +149,7 @@ impl Hooks {
         if !is_wanted {
             return;
         }
-        let offered = self.queue.offer((time, event.clone()), event.is_traffic());
-        if let Err(TrySendError::Full(_)) = offered {
+        if let Err(QueueFull) = self.queue.offer(Instant::now(), time, event.clone()) {
             self.lost += 1;
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
@@ -180,7 +177,7 @@ struct Runner {
 }
 
 impl Runner {
-    fn run(mut self, jobs: &Receiver<(Timestamp, Event)>) {
+    fn run(mut self, jobs: Jobs) {
         let mut dropped = 0_u64;
         for (time, event) in jobs {
             if self.leave_by.is_some_and(|by| Instant::now() >= by) {
@@ -351,7 +348,6 @@ mod tests {
 
     use super::*;
     use p2p_gossip::PeerId;
-    use p2p_gossip::internals::limits::EVENTS_QUEUED_WITH_TRAFFIC;
     use p2p_gossip::internals::sample;
 
     fn ping(text: &str) -> Event {
@@ -377,24 +373,6 @@ mod tests {
         let wanted = wanted.map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()));
         assert_eq!(variables.map(), &BTreeMap::from(wanted));
         assert_eq!(variables.event(), "ping");
-    }
-
-    #[test]
-    fn message_flood_leaves_room_for_membership_events() {
-        let (queue, jobs) = queue::bounded(EVENTS_QUEUED);
-        let worker = Worker::spawn("nothing", || {}).unwrap();
-        let mut hooks = Hooks { queue, with_pings: false, lost: 0, stop: bounded(1).0, worker };
-        let time = Timestamp::UNIX_EPOCH;
-        let Event::Ping { peer, addr, .. } = ping("x") else { unreachable!() };
-        hooks.offer(time, &ping("not wanted"));
-        assert_eq!((jobs.len(), hooks.lost), (0, 0));
-        let message = sample::message(peer, "", addr.clone(), "x");
-        (0..EVENTS_QUEUED).for_each(|_| hooks.offer(time, &message));
-        assert_eq!(jobs.len(), EVENTS_QUEUED_WITH_TRAFFIC);
-        let left = sample::left(peer, "", addr, 1);
-        (0..EVENTS_QUEUED).for_each(|_| hooks.offer(time, &left));
-        assert_eq!(jobs.len(), EVENTS_QUEUED);
-        assert_eq!(hooks.lost, EVENTS_QUEUED as u64);
     }
 
     #[test]

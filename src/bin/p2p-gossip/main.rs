@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod hook_queue;
 mod hooks;
 mod http;
 mod logging;

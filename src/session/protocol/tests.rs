@@ -226,6 +226,35 @@ fn drain_answers_after_the_messages_that_had_arrived() {
 }
 
 #[test]
+fn flood_after_our_goodbye_is_read_at_the_same_rate() {
+    let mut end = End::up(7);
+    end.request(Request::Bye(ByeReason::Duplicate));
+    let all = u64::from(crate::limits::FRAMES_BURST) + 500;
+    let messages: Vec<Message> = (0..all).map(ping).collect();
+    let arrived = end.receive(&messages).len();
+    assert_eq!(arrived, crate::limits::FRAMES_BURST as usize);
+    assert!(!end.protocol.wants_bytes(), "TCP slows the peer down");
+    let later = end.wait(Duration::from_millis(200)).len();
+    assert!((1..=400).contains(&later), "{later}");
+    end.wait(LINGER);
+    assert!(end.protocol.is_closed());
+}
+
+#[test]
+fn sessions_of_one_key_share_the_rate_of_frames() {
+    let [mut first, mut second] = [End::up(7), End::up(7)];
+    let frames = FrameRateLimit::new(first.now);
+    first.protocol.share_rate_limit(frames.clone());
+    second.protocol.share_rate_limit(frames);
+    let messages: Vec<Message> = (0..u64::from(crate::limits::FRAMES_BURST) + 500).map(ping).collect();
+    assert_eq!(first.receive(&messages).len(), crate::limits::FRAMES_BURST as usize);
+    assert!(second.receive(&messages[..10]).is_empty());
+    let of_both =
+        first.wait(Duration::from_millis(200)).len() + second.wait(Duration::from_millis(200)).len();
+    assert!((1..=400).contains(&of_both), "{of_both}");
+}
+
+#[test]
 fn flood_is_read_at_the_stated_rate_and_nothing_is_lost() {
     let mut end = End::up(7);
     let all = u64::from(crate::limits::FRAMES_BURST) + 500;

@@ -21,10 +21,10 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// The resources of a process.
 #[derive(Clone, Copy, Debug)]
-struct Resources {
-    rss_kib: u64,
-    threads: usize,
-    descriptors: usize,
+pub(super) struct Resources {
+    pub(super) rss_kib: u64,
+    pub(super) threads: usize,
+    pub(super) descriptors: usize,
 }
 
 impl Resources {
@@ -36,6 +36,15 @@ impl Resources {
             rss_kib: rss.trim().trim_end_matches(" kB").parse().expect("a number of kB"),
             threads: count("task"),
             descriptors: count("fd"),
+        }
+    }
+
+    /// The larger of each.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            rss_kib: self.rss_kib.max(other.rss_kib),
+            threads: self.threads.max(other.threads),
+            descriptors: self.descriptors.max(other.descriptors),
         }
     }
 
@@ -107,9 +116,23 @@ impl Attack {
         self.cluster.wait_for("the log", &[], |history| Some(history.log_count(self.victim, text)))
     }
 
+    /// What the victim uses now.
+    pub(super) fn resources(&self) -> Resources {
+        Resources::read(self.cluster.pid(self.victim))
+    }
+
+    /// Waits until the victim has at most this many threads.
+    pub(super) fn wait_threads(&self, most: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.threads() > most {
+            assert!(Instant::now() < deadline, "{:?}", self.resources());
+            thread::sleep(POLL_EVERY);
+        }
+    }
+
     /// Current number of the victim's threads.
     pub(super) fn threads(&self) -> usize {
-        Resources::read(self.cluster.pid(self.victim)).threads
+        self.resources().threads
     }
 
     /// Starts a newcomer that joins through the victim, pings it and leaves.

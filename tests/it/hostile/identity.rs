@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::thread;
 
-use p2p_gossip::internals::wire::{ByeReason, Message};
+use p2p_gossip::internals::wire::{ByeReason, Message, Notice};
 
 use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, hello};
@@ -117,5 +117,27 @@ fn strangers_with_new_keys_do_not_fill_the_log() {
     let allowed =
         p2p_gossip::internals::limits::PEERS_MAX + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(lines <= allowed, "{lines} lines on {strangers} strangers");
+    attack.end();
+}
+
+#[test]
+fn word_of_one_peer_that_the_key_is_used_twice_is_shown_as_its_claim() {
+    let attack = Attack::start();
+    let me = Credentials::new();
+    let mut raw = Raw::join(attack.addr(), &me);
+    attack.wait_up(me.id());
+    let invented = "192.0.2.7:4000".parse().unwrap();
+    raw.send(&Message::Notice(Notice::KeyInUse(invented))).unwrap();
+    raw.send(&Message::Bye(ByeReason::Cloned)).unwrap();
+    raw.wait_end();
+    let peer = format!("peer={}", me.id().short());
+    attack.cluster.wait_for("both claims in the log", &[attack.victim], |history| {
+        let is_claim = |line: &&String| line.contains("this peer says") && line.contains(&peer);
+        let claims: Vec<&String> = history.log(attack.victim).iter().filter(is_claim).collect();
+        let tells = |text: &str| claims.iter().any(|line| line.contains(text));
+        (claims.len() == 2 && tells("used_at=192.0.2.7:4000") && tells("used_at=unknown")).then_some(())
+    });
+    let errors = attack.log_count("ERROR");
+    assert_eq!(errors, 0, "{errors} errors for the word of one peer");
     attack.end();
 }

@@ -2,9 +2,13 @@
 
 use p2p_gossip::internals::wire::{ByeReason, Message};
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use super::attack_harness::Attack;
-use super::raw::{Credentials, Raw};
+use super::raw::{Credentials, Raw, wait_closed};
 use crate::support::process::Spec;
+use crate::support::{Cluster, localhost, unique_addr};
 
 /// Connections of the attacker. A log without a limit has a line for at least every second one.
 const ROUNDS: usize = 400;
@@ -31,4 +35,56 @@ fn goodbyes_of_peers_that_refuse_the_node_do_not_fill_the_log() {
     let lines = attack.log_count("");
     assert!(lines <= LINES_MAX, "{lines} lines for {ROUNDS} goodbyes");
     attack.end();
+}
+
+#[test]
+fn source_that_fails_for_the_same_reason_again_and_again_gets_one_line() {
+    let attack = Attack::start();
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(attack.addr()).unwrap();
+        socket.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        wait_closed(&socket);
+    }
+    // Another reason of the same source is news.
+    let mut raw = Raw::dial(attack.addr(), &Credentials::new());
+    raw.send(&Message::PeersRequest).unwrap();
+    raw.wait_end();
+    attack.wait_log("not a Hello");
+    let lines = attack.log_count("incoming connection refused");
+    assert_eq!(lines, 2, "{lines} lines for 50 connections of one source and one other reason");
+    attack.end();
+}
+
+/// Starts of a node that has a new key each time.
+const STARTS: usize = 6;
+
+#[test]
+fn address_with_a_new_key_after_each_restart_gets_one_line() {
+    let mut cluster = Cluster::new();
+    let victim = cluster.start(Spec::named("victim").with_bind(localhost()));
+    let (through, at) = (cluster.addr(victim), unique_addr());
+    let spec = || Spec::named("restarts").with_bind(at).with_connect(through);
+    let mut gone = Vec::new();
+    for _ in 0..STARTS {
+        let node = cluster.start(spec());
+        cluster.wait_full_mesh(&[victim, node]);
+        cluster.kill(node);
+        gone.push(cluster.id(node));
+    }
+    let last = cluster.start(spec());
+    // The node dials each of the old peers once more and finds the new one.
+    cluster.wait_for("dials of all old peers", &[victim, last], |history| {
+        let is_tried = |id: &&p2p_gossip::PeerId| {
+            let peer = format!("peer={}", id.short());
+            history
+                .log(victim)
+                .iter()
+                .any(|line| line.contains("dial failed") && line.contains(&peer) && line.contains("answered"))
+        };
+        (gone.iter().filter(is_tried).count() == STARTS).then_some(())
+    });
+    cluster.check(&[victim], |history| {
+        let lines = history.log_count(victim, "at a known address");
+        (lines != 1).then(|| format!("{lines} lines about one address"))
+    });
 }

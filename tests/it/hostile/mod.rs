@@ -7,10 +7,13 @@ mod attack_harness;
 mod raw;
 
 mod handshake;
+mod heartbeats;
+mod hook_flood;
 mod identity;
 mod later_version;
 mod lists;
 mod log_flood;
+mod many_sessions;
 mod messages;
 mod mitm;
 mod offer;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
 use p2p_gossip::internals::wire::{self, Message};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::attack_harness::{Attack, HANDSHAKE_TOO_LONG};
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
@@ -27,7 +27,7 @@ const DESCRIPTORS: u64 = 4096;
 
 /// Raises the soft limit of this process and keeps it raised. Nodes that must run out of descriptors have
 /// their own limit. False if the hard limit is too low.
-fn raise_descriptor_limit() -> bool {
+pub(super) fn raise_descriptor_limit() -> bool {
     let limit = getrlimit(Resource::Nofile);
     let is_enough = |limit: Option<u64>| limit.is_none_or(|descriptors| descriptors >= DESCRIPTORS);
     let raised = Rlimit { current: Some(DESCRIPTORS), maximum: limit.maximum };
@@ -122,7 +122,11 @@ fn newcomer_joins_beside_connections_that_open_and_close_endlessly() {
 #[test]
 fn newcomer_joins_when_silent_connections_hold_all_descriptors() {
     let _alone = alone();
-    let mut attack = Attack::start_on(Spec::named("victim").with_limits("ulimit -n 64"));
+    let mut attack = Attack::start();
+    // The node has planned with more. It runs as a program does that needs most of its descriptors for other work.
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    let pid = i32::try_from(attack.cluster.pid(attack.victim)).ok().and_then(Pid::from_raw);
+    prlimit(pid, Resource::Nofile, few).expect("the limit of a child may be lowered");
     let crowd = open_silent(attack.addr(), 200);
     attack.wait_log("cannot accept connections");
     // The silent connections were evicted before the handshake deadline.

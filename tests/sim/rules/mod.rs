@@ -9,6 +9,7 @@ mod memory;
 mod sessions;
 mod settled;
 mod silence;
+mod standing;
 mod trust;
 
 use std::time::Duration;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::delivery::{Delivery, Receipt, receipts};
-use super::pending::{PendingConnections, PendingGuard};
+use super::eviction::Eviction;
+use super::pending::PendingConnections;
 use super::protocol::Request;
 use super::session_handle::{Outgoing, SessionEnd, SessionHandle, handle_and_end};
 use crate::mesh::SessionId;
@@ -116,11 +117,13 @@ pub(super) fn two_requests() {
 /// The listener evicts a connection while the coordinator sends a request to the same thread.
 pub(super) fn two_threads() {
     let waker = Arc::new(Waker::new().unwrap());
-    let connections = Arc::new(PendingConnections::default());
-    let pending = connections.add(SessionId::accepted(1), ([192, 0, 2, 1], 1).into(), &waker);
+    let connections = PendingConnections::new(1);
+    let eviction = Eviction::new(&waker);
+    let pending = connections.add(SessionId::accepted(1), ([192, 0, 2, 1], 1).into(), &eviction);
     let (handle, end) = handle_and_end(waker);
     let session = thread::spawn(move || {
-        Taken::default().take_until(&end, move |taken| taken.heartbeat && pending.is_evicted());
+        Taken::default().take_until(&end, |taken| taken.heartbeat && eviction.is_evicted());
+        drop(pending);
     });
     let listener = thread::spawn(move || connections.evict_all());
     handle.heartbeat();

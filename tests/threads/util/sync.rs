@@ -16,6 +16,29 @@ pub(crate) use loom::thread;
 use loom::sync::Condvar;
 use loom::sync::atomic::AtomicUsize;
 
+/// As std's; the checker sees the moment at which the value is set.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: AtomicBool,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let outcome = self.value.set(value);
+        self.is_set.store(true, Ordering::Release);
+        outcome
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+}
+
 #[derive(Debug)]
 struct Channel<T> {
     state: Mutex<State<T>>,
