@@ -188,7 +188,7 @@ const FIELDS: [(&str, &str); 12] = [
 ];
 
 /// Each reason of `down` and its meaning.
-const REASONS: [(&str, &str); 7] = [
+const REASONS: [(&str, &str); 8] = [
     ("closed", "the connection was closed or broke"),
     ("timeout", "the peer was silent for the timeout"),
     ("restarted", "a new process with the same key replaced the peer; up follows"),
@@ -196,6 +196,7 @@ const REASONS: [(&str, &str); 7] = [
     ("protocol", "the peer violated the protocol"),
     ("refused", "the peer refused this node"),
     ("denied", "the access lists of this node now refuse the peer"),
+    ("displaced", "the table of peers is full, and a peer in better standing took its place"),
 ];
 
 fn text_of(texts: &[(&'static str, &'static str)], name: &str) -> &'static str {
