@@ -180,7 +180,9 @@ impl Mesh {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 return self.timers.set(Timer::Grace(id), now + GRACE);
             }
-            DisconnectReason::Bye(ByeReason::Silent) => {
+            DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed
+                if reason != DisconnectReason::Closed || self.was_given_up(now, &id) =>
+            {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
                 self.timers.set(Timer::Grace(id), now + GRACE);
                 let soon = self.random_between(Duration::ZERO, millis(100));
@@ -208,6 +210,15 @@ impl Mesh {
         let gone = Gone { refusal: Some(said), ..self.gone(now, id) };
         self.lose(now, id, gone, DownReason::Refused);
         if said == ByeReason::NotAdmitted {
+    /// Whether the peer may have given up a session because this node did not run. If the network was cut meanwhile,
+    /// the peer's goodbye is lost, and this node learns only that the connection is broken.
+    fn was_given_up(&self, now: Instant, id: &PeerId) -> bool {
+        let timeout = self.config.timeout;
+        let since = self.peers.connected(id).map(|connected| connected.since);
+        // The peer may be less patient than this node.
+        since.is_some_and(|since| self.measures.stalls.woke(now, since, timeout / 2, timeout))
+    }
+
             // The peer's user may change the lists again soon.
             self.redial_later(now, id);
         } else {

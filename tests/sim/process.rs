@@ -248,7 +248,7 @@ impl World {
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
         let due = process.mesh().poll_timeout();
         let late = due.map_or(Duration::ZERO, |at| process.clock.local(now).saturating_duration_since(at));
-        process.oracle.stalled(held, micros(late).min(held));
+        process.oracle.stalled(now, held, micros(late).min(held));
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
         // Threads continue one after another, in the order in which their events came.

@@ -10,7 +10,7 @@ use super::super::net::{ConnId, Side};
 use super::super::oracle::{Moment, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::IDENTITY;
+use super::{IDENTITY, SLACK};
 
 impl World {
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
@@ -131,6 +131,7 @@ impl World {
         let Some(ended) = oracle.sessions.remove(&session) else {
             return;
         };
+        let timeout = micros(self.procs[proc].config.timeout) * 102 / 100 + SLACK;
         oracle.changed.insert(ended.peer);
         if let DisconnectReason::Bye(_) = reason
             && ended.open
@@ -147,8 +148,12 @@ impl World {
         if !oracle.is_up(&ended.peer) {
             return;
         }
-        // After these goodbyes another session follows, or the grace ends.
-        if matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent)) {
+        // After these goodbyes another session follows, or the grace ends. So it is when a session breaks soon after a
+        // stall, in which the peer may have given it up.
+        let is_given_up =
+            reason == DisconnectReason::Closed && oracle.woke_since(now.saturating_sub(timeout));
+        let is_announced = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
+        if is_given_up || is_announced {
             oracle.peer(ended.peer).sessionless_since = Some(now);
         } else {
             oracle.must_be_down.push(ended.peer);
