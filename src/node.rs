@@ -16,6 +16,7 @@ use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::interfaces::Interfaces;
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::capacity::{self, Capacity};
@@ -169,6 +170,7 @@ impl Node {
             hello_exchange: Arc::new(hello_exchange),
             lookups: Lookups::new(now),
             places: Places::new(capacity.sessions),
+            interfaces: Interfaces::default(),
             source,
             inbox: inbox_sender,
             vitals: SharedVitals::default(),

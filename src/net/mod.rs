@@ -1,5 +1,6 @@
-//! Network addresses, TCP sockets, and the waker of a thread in poll(2).
+//! Network addresses, interfaces, TCP sockets, and the waker of a thread in poll(2).
 
 pub(crate) mod addr;
+pub(crate) mod interfaces;
 pub(crate) mod socket;
 pub(crate) mod waker;

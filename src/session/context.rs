@@ -15,6 +15,7 @@ use super::session_event::SessionEvent;
 use super::session_handle::SessionHandle;
 use crate::mesh::{SessionId, Vitals};
 use crate::net::addr::LocalIp;
+use crate::net::interfaces::Interfaces;
 #[cfg(test)]
 use crate::trust::access::Access;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) hello_exchange: Arc<HelloExchange>,
     pub(crate) lookups: Lookups,
     pub(crate) places: Arc<Places>,
+    pub(crate) interfaces: Interfaces,
     /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<FromSession>,
@@ -79,6 +81,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         hello_exchange: Arc::new(HelloExchange::new(Hello::plain(), Vec::new())),
         lookups: Lookups::new(crate::test_now()),
         places: Places::new(usize::MAX),
+        interfaces: Interfaces::default(),
         source: None,
         inbox,
         vitals: SharedVitals::default(),

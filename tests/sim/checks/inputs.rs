@@ -7,7 +7,7 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 
 use super::super::clock::{MS, SECOND, micros};
 use super::super::net::{ConnId, Side};
-use super::super::oracle::{Moment, SessionOracle};
+use super::super::oracle::{ExpectedState, Moment, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
 use super::{IDENTITY, SLACK};
@@ -61,6 +61,12 @@ impl World {
             let reached = DialAddr::from(self.conns[conn].addr);
             let oracle = &mut self.procs[proc].oracle;
             let dialled = oracle.newest_dialled.take();
+            // Another peer was there before. It may have lost the address.
+            for (_, other) in oracle.peers.iter_mut().filter(|(id, _)| **id != peer) {
+                if other.state != ExpectedState::Up && other.proven.contains(&reached) {
+                    other.proven.clear();
+                }
+            }
             let peer = oracle.peer(peer);
             // The dialled name is proven only if the peer advertises it.
             let own = dialled.filter(|addr| peer.first_hand.contains(addr));
@@ -116,10 +122,8 @@ impl World {
     pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
         let process = &mut self.procs[proc];
         let at = process.oracle.dials.remove(&session);
-        if let (Some(at), DialError::WrongId { found }) = (at, reason)
-            && *found == process.id
-        {
-            // The node's own key answered there, so the address is no longer the first one of any peer.
+        if let (Some(at), DialError::WrongId { .. }) = (at, reason) {
+            // The node's own key or another peer answered there, so the address is no longer the first one of any peer.
             let there = process.oracle.peers.values_mut().filter(|peer| peer.proven.contains(&at));
             there.for_each(|peer| peer.proven.clear());
         }
@@ -127,11 +131,11 @@ impl World {
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
         let (moment, now) = (self.moment(proc), self.now);
+        let timeout = micros(self.procs[proc].config.timeout) * 102 / 100 + SLACK;
         let oracle = &mut self.procs[proc].oracle;
         let Some(ended) = oracle.sessions.remove(&session) else {
             return;
         };
-        let timeout = micros(self.procs[proc].config.timeout) * 102 / 100 + SLACK;
         oracle.changed.insert(ended.peer);
         if let DisconnectReason::Bye(_) = reason
             && ended.open
