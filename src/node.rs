@@ -15,6 +15,7 @@ use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::interfaces::Interfaces;
 use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::acquaintances::Acquaintances;
@@ -212,6 +213,7 @@ impl Node {
             hello_exchange: Arc::new(hello_exchange),
             lookups: Lookups::new(now),
             places: Places::new(capacity.sessions),
+            interfaces: Interfaces::default(),
             source,
             inbox: inbox_sender,
             vitals: SharedVitals::default(),

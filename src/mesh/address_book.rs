@@ -1,6 +1,6 @@
 //! The addresses of one peer, ordered by how well each is known.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::io::UnixTime;
 use super::known_peer::KnownAddr;
@@ -139,6 +139,11 @@ impl Addrs {
         self.entries.iter().filter(|entry| entry.is_owned()).map(|entry| &entry.addr)
     }
 
+    /// The IP addresses that belong to the peer.
+    pub(super) fn owned_sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        self.owned().filter_map(DialAddr::socket)
+    }
+
     /// Whether only other peers list this address.
     pub(super) fn is_rumour(&self, addr: &DialAddr) -> bool {
         self.entries.iter().any(|entry| entry.source == Source::Rumoured && entry.addr == *addr)
@@ -147,6 +152,13 @@ impl Addrs {
     /// The address for the next dial. A round goes through all addresses that the peer proved or claimed, and one
     /// rumour, so that false addresses do not delay the good ones.
     pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
+        let next = self.peek_next().cloned()?;
+        self.dials = self.dials.wrapping_add(1);
+        Some(next)
+    }
+
+    /// The address that [`Addrs::next_to_dial`] returns next.
+    pub(super) fn peek_next(&self) -> Option<&DialAddr> {
         let (trusted, round) = (self.trusted(), self.round());
         let at = self.dials.checked_rem(round)?;
         let index = if at < trusted || trusted == 0 {
@@ -154,8 +166,7 @@ impl Addrs {
         } else {
             trusted + (self.dials / round) % (self.entries.len() - trusted)
         };
-        self.dials = self.dials.wrapping_add(1);
-        self.entries.get(index).map(|entry| entry.addr.clone())
+        self.entries.get(index).map(|entry| &entry.addr)
     }
 
     /// Dials in one round.

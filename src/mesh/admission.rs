@@ -116,10 +116,7 @@ impl Mesh {
         if up.hello.instance == self.instance {
             self.refuse(up.session, ByeReason::OwnAddress);
             if let Some(Target::Bootstrap(bootstrap)) = target {
-                let bootstrap = self.bootstraps.get_mut(bootstrap);
-                bootstrap.is_self = true;
-                let addr = bootstrap.addr.clone();
-                self.report(Report::BootstrapIsSelf { addr });
+                self.bootstrap_is_self(now, bootstrap);
             }
         } else {
             self.report(Report::OurKeyInUse { addr: up.remote });

@@ -1,11 +1,14 @@
 //! The `--connect` addresses, with the pins of the user.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Pin};
+
+/// Wait between two rounds through the IP addresses of a name that has led to a connected peer: others may come there.
+pub const NAME_ROUND: Duration = Duration::from_secs(60);
 
 /// The `--connect` addresses, each once.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(super) struct Bootstrap {
     pub(super) pin: Option<Pin>,
     /// The last peer that answered.
     pub(super) peer: Option<PeerId>,
+    /// Whether this node itself answered there. A name may lead to other nodes the next time.
     pub(super) is_self: bool,
     pub(super) backoff: Backoff,
     /// The start of the current outage, and whether the log has reported it.
@@ -29,6 +33,17 @@ pub(super) struct Bootstrap {
     pub(super) reported: bool,
     /// Whether the log has reported that another peer than the pinned one answers.
     pub(super) wrong_id_reported: bool,
+}
+
+impl Bootstrap {
+    /// Whether the address may lead to any number of peers, all of which the user wants.
+    pub(super) fn is_set(&self) -> bool {
+        self.pin.is_none() && self.is_name()
+    }
+
+    pub(super) fn is_name(&self) -> bool {
+        self.addr.is_name()
+    }
 }
 
 impl Bootstraps {

@@ -9,8 +9,10 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::util::token_bucket::TokenBucket;
 
-/// Dials under way at once, at most: enough for a quick start over a slow network.
+/// Dials under way at once in each lane, at most: enough for a quick start over a slow network.
 pub const DIALS_IN_FLIGHT_MAX: usize = 16;
+/// Lanes of dials, each with slots of its own.
+pub const DIAL_LANES: usize = 2;
 /// Dials under way at once at the start, and while processors are busy: few enough for a mesh that forms on one small
 /// machine.
 const DIALS_IN_FLIGHT_MIN: usize = 4;
@@ -36,11 +38,30 @@ pub(super) enum Target {
     Bootstrap(usize),
 }
 
+/// Dials with slots of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Dials to IP addresses.
+    Address,
+    /// Dials to names. A lookup takes as long as a name server is silent, and delays no dial to an IP address.
+    Name,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; DIAL_LANES] = [Self::Address, Self::Name];
+
+    pub(super) fn of(addr: &DialAddr) -> Self {
+        if addr.is_name() { Self::Name } else { Self::Address }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) target: Target,
     pub(super) addr: DialAddr,
     pub(super) is_known: bool,
+    /// The lane whose slot it holds.
+    lane: Lane,
     pub(super) cancelled: bool,
     /// The accounts that paid for it.
     pub(super) payers: Vec<Account>,
@@ -50,24 +71,31 @@ pub(super) struct Dial {
 #[derive(Debug)]
 pub(super) struct DialQueue {
     in_flight: BTreeMap<SessionId, Dial>,
-    /// Due dials that wait for a slot: bootstrap addresses and known peers, and unknown peers.
-    ready_known: VecDeque<Target>,
-    ready_rumoured: VecDeque<Target>,
+    /// Due dials that wait for a slot, in each lane.
+    ready: [Ready; DIAL_LANES],
     /// The number of dials started.
     dialled: u64,
     /// The rate limit of dials.
     starts: TokenBucket,
-    /// Dials that may be under way at once now. It grows by one with each quick handshake, and halves with
+    /// Dials to IP addresses that may be under way at once now. It grows by one with each quick handshake, and halves with
     /// each slow one, as TCP's congestion window does (RFC 5681).
     window: usize,
+}
+
+/// Due dials that wait for a slot of one lane.
+#[derive(Debug, Default)]
+struct Ready {
+    /// Bootstrap addresses and known peers.
+    known: VecDeque<Target>,
+    /// Unknown peers.
+    rumoured: VecDeque<Target>,
 }
 
 impl DialQueue {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             in_flight: BTreeMap::new(),
-            ready_known: VecDeque::new(),
-            ready_rumoured: VecDeque::new(),
+            ready: Default::default(),
             dialled: 0,
             starts: TokenBucket::new(DIALS_BURST, DIALS_PER_SECOND, now),
             window: DIALS_IN_FLIGHT_MIN,
@@ -79,18 +107,18 @@ impl DialQueue {
     }
 
     /// Queues a dial that is due and not queued yet. Known targets go before rumours.
-    pub(super) fn queue(&mut self, target: Target, is_known: bool) {
+    pub(super) fn queue(&mut self, target: Target, is_known: bool, lane: Lane) {
         debug_assert!(!self.is_ready_or_in_flight(target), "{target:?} is queued twice");
-        let ready = if is_known { &mut self.ready_known } else { &mut self.ready_rumoured };
-        ready.push_back(target);
+        let ready = &mut self.ready[lane as usize];
+        if is_known { &mut ready.known } else { &mut ready.rumoured }.push_back(target);
     }
 
     /// Makes a rumour the next one to dial, unless a dial to it is under way. Returns whether it is.
-    pub(super) fn queue_first(&mut self, rumour: Target) -> bool {
+    pub(super) fn queue_first(&mut self, rumour: Target, lane: Lane) -> bool {
         let is_under_way = self.in_flight.values().any(|dial| dial.target == rumour);
         if !is_under_way {
-            self.ready_rumoured.retain(|&other| other != rumour);
-            self.ready_rumoured.push_front(rumour);
+            self.take_rumour(rumour);
+            self.ready[lane as usize].rumoured.push_front(rumour);
         }
         !is_under_way
     }
@@ -110,11 +138,12 @@ impl DialQueue {
         target: Target,
         addr: DialAddr,
         is_known: bool,
+        lane: Lane,
         payers: Vec<Account>,
     ) -> SessionId {
         self.dialled += 1;
         let session = SessionId::dialled(self.dialled);
-        self.in_flight.insert(session, Dial { target, addr, is_known, cancelled: false, payers });
+        self.in_flight.insert(session, Dial { target, addr, is_known, lane, cancelled: false, payers });
         session
     }
 
@@ -146,14 +175,14 @@ impl DialQueue {
 
     /// Cancels all dials. Returns the sessions of those under way, for `Output::Close`.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
-        self.ready_known.clear();
-        self.ready_rumoured.clear();
+        self.ready = Default::default();
         self.cancel(|dial| !dial.cancelled)
     }
 
     /// Whether dials to unknown peers wait or are under way.
     pub(super) fn is_exploring(&self) -> bool {
-        !self.ready_rumoured.is_empty() || self.in_flight.values().any(|dial| !dial.is_known)
+        let mut ready = self.ready.iter();
+        ready.any(|ready| !ready.rumoured.is_empty()) || self.in_flight.values().any(|dial| !dial.is_known)
     }
 
     /// The targets of the dials under way that are not cancelled.
@@ -163,14 +192,13 @@ impl DialQueue {
 
     /// `targets_max` is the number of targets that this node can know.
     pub(super) fn check_limits(&self, targets_max: usize) {
-        let (all, known) =
-            (self.in_flight.len(), self.in_flight.values().filter(|dial| dial.is_known).count());
-        debug_assert!(all <= DIALS_IN_FLIGHT_MAX, "{all} dials under way");
-        debug_assert!(
-            known.max(all - known) <= DIALS_IN_FLIGHT_MAX * 3 / 4,
-            "{known} of {all} dials to known peers"
-        );
-        let waiting = self.ready_known.len() + self.ready_rumoured.len();
+        for lane in Lane::ALL {
+            let (known, rumoured) = (self.held(lane, true), self.held(lane, false));
+            debug_assert!(known + rumoured <= DIALS_IN_FLIGHT_MAX, "{} dials under way", known + rumoured);
+            let most = DIALS_IN_FLIGHT_MAX * 3 / 4;
+            debug_assert!(known.max(rumoured) <= most, "dials: {known} to known peers, {rumoured} to others");
+        }
+        let waiting = self.ready.iter().map(|ready| ready.known.len() + ready.rumoured.len()).sum::<usize>();
         debug_assert!(waiting <= targets_max, "{waiting} dials wait for {targets_max} targets");
     }
 
@@ -185,34 +213,49 @@ impl DialQueue {
         cancelled
     }
 
-    /// The next known target, if a slot is free for it.
-    pub(super) fn pop_known(&mut self) -> Option<Target> {
-        let known = self.in_flight.values().filter(|dial| dial.is_known).count();
-        if self.in_flight.len() < self.window && known < self.slots_of_one_kind() {
-            self.ready_known.pop_front()
-        } else {
-            None
-        }
+    /// The next known target of a lane, if a slot is free for it.
+    pub(super) fn pop_known(&mut self, lane: Lane) -> Option<Target> {
+        if self.has_slot(lane, true) { self.ready[lane as usize].known.pop_front() } else { None }
     }
 
-    /// The waiting rumours, in order, if a slot is free for one.
-    pub(super) fn ready_rumours(&self) -> impl Iterator<Item = Target> {
-        let rumoured = self.in_flight.values().filter(|dial| !dial.is_known).count();
-        let is_free = self.in_flight.len() < self.window && rumoured < self.slots_of_one_kind();
-        self.ready_rumoured.iter().copied().filter(move |_| is_free)
+    /// The waiting rumours of a lane, in order, if a slot is free for one.
+    pub(super) fn ready_rumours(&self, lane: Lane) -> impl Iterator<Item = Target> {
+        let rumoured = &self.ready[lane as usize].rumoured;
+        let is_free = !rumoured.is_empty() && self.has_slot(lane, false);
+        rumoured.iter().copied().filter(move |_| is_free)
     }
 
     /// Takes a rumour out of the queue, because it is dialled now.
     pub(super) fn take_rumour(&mut self, rumour: Target) {
-        if let Some(at) = self.ready_rumoured.iter().position(|&other| other == rumour) {
-            self.ready_rumoured.remove(at);
+        for Ready { rumoured, .. } in &mut self.ready {
+            if let Some(at) = rumoured.iter().position(|&other| other == rumour) {
+                rumoured.remove(at);
+            }
         }
     }
 
     /// Slots for dials to known peers, and for dials to unknown ones: three quarters each, so that neither a false list
     /// nor a large outage stops dials of the other kind.
-    pub(super) fn slots_of_one_kind(&self) -> usize {
-        self.window * 3 / 4
+    pub(super) fn slots_of_one_kind(&self, lane: Lane) -> usize {
+        self.slots(lane) * 3 / 4
+    }
+
+    /// The slots of a lane. A lookup costs no processor time, so the load does not limit dials to names.
+    fn slots(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Address => self.window,
+            Lane::Name => DIALS_IN_FLIGHT_MAX,
+        }
+    }
+
+    fn has_slot(&self, lane: Lane, is_known: bool) -> bool {
+        let (held, others) = (self.held(lane, is_known), self.held(lane, !is_known));
+        held + others < self.slots(lane) && held < self.slots_of_one_kind(lane)
+    }
+
+    /// The slots that dials to known peers, or to others, hold.
+    fn held(&self, lane: Lane, is_known: bool) -> usize {
+        self.in_flight.values().filter(|dial| dial.lane == lane && dial.is_known == is_known).count()
     }
 
     /// Notes the delay of the handshake of a dial.
@@ -226,8 +269,7 @@ impl DialQueue {
 
     /// Whether a dial to the target waits or is under way. Cancelled dials do not count.
     pub(super) fn is_ready_or_in_flight(&self, target: Target) -> bool {
-        self.ready_known.contains(&target)
-            || self.ready_rumoured.contains(&target)
+        self.ready.iter().any(|ready| ready.known.contains(&target) || ready.rumoured.contains(&target))
             || self.in_flight.values().any(|dial| dial.target == target && !dial.cancelled)
     }
 }
@@ -253,20 +295,21 @@ mod tests {
     fn dials_of_one_kind_leave_a_slot_for_the_other() {
         let mut queue = DialQueue::new(crate::test_now());
         let targets = |first: u8| (first..first + 50).map(|n| Target::Peer(PeerId::from_bytes([n; 32])));
+        let lane = Lane::Address;
         for target in targets(0) {
-            queue.queue(target, true);
+            queue.queue(target, true, lane);
         }
         let mut known = 0;
-        while let Some(target) = queue.pop_known() {
+        while let Some(target) = queue.pop_known(lane) {
             known += 1;
             let addr = DialAddr::Socket(([10, 0, 0, known], 1).into());
-            queue.start(target, addr, true, Vec::new());
+            queue.start(target, addr, true, lane, Vec::new());
         }
         assert_eq!(known, 3);
-        targets(100).for_each(|target| queue.queue(target, false));
-        let rumour = queue.ready_rumours().next().unwrap();
+        targets(100).for_each(|target| queue.queue(target, false, lane));
+        let rumour = queue.ready_rumours(lane).next().unwrap();
         queue.take_rumour(rumour);
-        queue.start(rumour, DialAddr::Socket(([10, 0, 1, 1], 1).into()), false, Vec::new());
-        assert_eq!(queue.ready_rumours().next(), None);
+        queue.start(rumour, DialAddr::Socket(([10, 0, 1, 1], 1).into()), false, lane, Vec::new());
+        assert_eq!(queue.ready_rumours(lane).next(), None);
     }
 }

@@ -1,16 +1,21 @@
 //! The targets of dials, and the time of each dial.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
-use super::dial_queue::{REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
+use super::address_book::Addrs;
+use super::bootstraps::NAME_ROUND;
+use super::dial_queue::{Lane, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
 use super::io::{DialError, DialSource, Output, Report, SessionId};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
+use super::standing::Standing;
 use super::timer::Timer;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
+use crate::wire::ByeReason;
 
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
 const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
@@ -28,17 +33,17 @@ impl Mesh {
 
     /// Queues a dial that is due, if it is still wanted.
     pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
-        if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(target) {
+        if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(now, target) {
             return;
         }
-        self.dialing.queue(target, self.is_known(target));
+        self.dialing.queue(target, self.is_known(target), self.lane_of(target));
         self.start_queued_dials(now);
     }
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
-        while let Some((target, is_known)) = self.next_dial(now) {
-            if !self.is_wanted(target) {
+        while let Some((target, is_known, lane)) = self.next_dial(now) {
+            if !self.is_wanted(now, target) {
                 continue;
             }
             let Some((addr, expected)) = self.address_of(now, target) else {
@@ -62,13 +67,26 @@ impl Mesh {
                 self.timers.set(Timer::Dial(target), now + wait);
                 continue;
             }
-            let session = self.dialing.start(target, addr.clone(), is_known, payers);
+            let session = self.dialing.start(target, addr.clone(), is_known, lane, payers);
+            let skip = self.addresses_to_skip(target);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
                 Target::Peer(_) => DialSource::UnknownPeer,
             };
-            self.output(Output::Dial { session, addr, expected, source });
+            self.output(Output::Dial { session, addr, expected, source, skip });
+        }
+    }
+
+    /// Of the IP addresses of a `--connect` name, those at which a peer is connected: the dial is for the others.
+    fn addresses_to_skip(&self, target: Target) -> Vec<SocketAddr> {
+        match target {
+            Target::Bootstrap(index) if self.bootstraps.get(index).is_set() => {
+                let connected = self.peers.iter().filter(|(_, peer)| peer.connected().is_some());
+                let dialled = |peer: &Peer| peer.remote.filter(|(_, dialled)| *dialled).map(|(addr, _)| addr);
+                connected.flat_map(|(_, peer)| peer.addrs.owned_sockets().chain(dialled(peer))).collect()
+            }
+            Target::Bootstrap(_) | Target::Peer(_) => Vec::new(),
         }
     }
 
@@ -80,14 +98,30 @@ impl Mesh {
         if is_short { 1 } else { RUMOUR_FAILURES_MAX }
     }
 
-    /// The next dial for which a slot is free, and whether its target is known.
-    fn next_dial(&mut self, now: Instant) -> Option<(Target, bool)> {
-        if let Some(known) = self.dialing.pop_known() {
-            return Some((known, true));
+    /// The next dial for which a slot is free, whether its target is known, and its lane.
+    fn next_dial(&mut self, now: Instant) -> Option<(Target, bool, Lane)> {
+        for lane in Lane::ALL {
+            if let Some(known) = self.dialing.pop_known(lane) {
+                return Some((known, true, lane));
+            }
         }
-        let rumour = self.dialing.ready_rumours().find(|&target| self.leaves_room(now, target))?;
-        self.dialing.take_rumour(rumour);
-        Some((rumour, false))
+        for lane in Lane::ALL {
+            let next = self.dialing.ready_rumours(lane).find(|&target| self.leaves_room(now, target, lane));
+            if let Some(rumour) = next {
+                self.dialing.take_rumour(rumour);
+                return Some((rumour, false, lane));
+            }
+        }
+        None
+    }
+
+    /// The lane of the dial to the target's next address.
+    fn lane_of(&self, target: Target) -> Lane {
+        let next = match target {
+            Target::Bootstrap(index) => Some(&self.bootstraps.get(index).addr),
+            Target::Peer(id) => self.peers.get(&id).and_then(|peer| peer.addrs.peek_next()),
+        };
+        next.map_or(Lane::Address, Lane::of)
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
@@ -129,14 +163,14 @@ impl Mesh {
 
     /// Whether a dial to this rumour leaves a slot for the rumours of others: an account whose dials keep failing does not
     /// get all slots.
-    fn leaves_room(&self, now: Instant, target: Target) -> bool {
+    fn leaves_room(&self, now: Instant, target: Target, lane: Lane) -> bool {
         let Target::Peer(id) = target else {
             return true;
         };
         let teller = self.peers.get(&id).and_then(|peer| self.teller_of(now, peer));
         teller.is_none_or(|teller| {
             self.accounts.left(now, &teller) > CREDIT_MAX / 2
-                || self.dialing.paid_by(&teller) < self.dialing.slots_of_one_kind() - 1
+                || self.dialing.paid_by(&teller) < self.dialing.slots_of_one_kind(lane) - 1
         })
     }
 
@@ -164,22 +198,65 @@ impl Mesh {
         Some(wait)
     }
 
-    /// Notes that a dial reached a `--connect` address, if that was its target.
-    pub(super) fn bootstrap_reached(&mut self, target: Option<Target>, id: PeerId) {
-        if let Some(Target::Bootstrap(bootstrap)) = target {
-            let bootstrap = self.bootstraps.get_mut(bootstrap);
+    /// Notes that a dial reached a `--connect` address, if that was its target. The other addresses of a name follow,
+    /// once the peer's list has had the time to bring most of the peers there.
+    pub(super) fn bootstrap_reached(&mut self, now: Instant, target: Option<Target>, id: PeerId) {
+        if let Some(Target::Bootstrap(index)) = target {
+            let bootstrap = self.bootstraps.get_mut(index);
             bootstrap.peer = Some(id);
+            bootstrap.is_self = false;
             bootstrap.backoff.reset();
             bootstrap.reported = false;
             bootstrap.wrong_id_reported = false;
+            if bootstrap.is_set() {
+                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
+                self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
+            }
         }
     }
 
-    /// Schedules dials of the `--connect` addresses that lead to a lost peer.
+    /// This node itself answered at a `--connect` address. That says nothing about the other addresses of a name, nor
+    /// about the same name a moment later.
+    pub(super) fn bootstrap_is_self(&mut self, now: Instant, index: usize) {
+        let bootstrap = self.bootstraps.get_mut(index);
+        let is_news = !std::mem::replace(&mut bootstrap.is_self, true);
+        let addr = bootstrap.addr.clone();
+        if bootstrap.is_name() {
+            let wait = self.bootstrap_wait(now, index);
+            self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
+        }
+        if is_news && self.peers.members() == 0 {
+            self.report(Report::BootstrapIsSelf { addr });
+        }
+    }
+
+    /// The wait before the next round through a `--connect` address. A name that has led to a connected peer can wait:
+    /// the peers there tell each other of those that come.
+    fn bootstrap_wait(&mut self, now: Instant, index: usize) -> Duration {
+        if self.has_led_to_a_peer(index) {
+            return self.name_round();
+        }
+        let bootstrap = self.bootstraps.get_mut(index);
+        let outage = now.saturating_duration_since(bootstrap.since);
+        bootstrap.backoff.next(&mut self.rng, outage)
+    }
+
+    fn name_round(&mut self) -> Duration {
+        self.random_between(NAME_ROUND * 3 / 4, NAME_ROUND)
+    }
+
+    fn has_led_to_a_peer(&self, index: usize) -> bool {
+        let bootstrap = self.bootstraps.get(index);
+        bootstrap.is_set() && bootstrap.peer.is_some() && self.peers.members() > 0
+    }
+
+    /// Schedules dials of the `--connect` addresses that lead to a lost peer. A name leads to many, so its turn comes
+    /// when the last one is lost.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
+        let is_alone = self.peers.members() == 0;
         for index in 0..self.bootstraps.len() {
             let bootstrap = self.bootstraps.get_mut(index);
-            if bootstrap.peer == Some(id) {
+            if if bootstrap.is_set() { is_alone } else { bootstrap.peer == Some(id) } {
                 bootstrap.since = now;
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
                 self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
@@ -210,14 +287,15 @@ impl Mesh {
 
     /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
     fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
+        let has_led_to_a_peer = self.has_led_to_a_peer(index);
+        let wait =
+            if reason == DialError::NothingNew { self.name_round() } else { self.bootstrap_wait(now, index) };
         let bootstrap = self.bootstraps.get_mut(index);
-        let outage = now.saturating_duration_since(bootstrap.since);
-        let wait = bootstrap.backoff.next(&mut self.rng, outage);
         let addr = bootstrap.addr.clone();
         self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         let detail = match reason {
             DialError::Failed(detail) => {
-                if !std::mem::replace(&mut bootstrap.reported, true) {
+                if !has_led_to_a_peer && !std::mem::replace(&mut bootstrap.reported, true) {
                     return self.report(Report::BootstrapUnreachable { addr, detail });
                 }
                 detail
@@ -232,7 +310,8 @@ impl Mesh {
                 }
                 format!("peer {} answered", found.short())
             }
-            DialError::Cancelled => return,
+            DialError::OwnAddress => return self.bootstrap_is_self(now, index),
+            DialError::NothingNew | DialError::Cancelled => return,
         };
         self.report(Report::DialFailed { peer: None, addr, detail, retry_in: Some(wait) });
     }
@@ -259,11 +338,15 @@ impl Mesh {
                     // A process with this node's own key answered: the peer may come back to that address.
                     peer.addrs.demote(&addr);
                 } else {
-                    peer.addrs.remove(&addr);
+                    if !addr.is_name() {
+                        peer.addrs.remove(&addr);
+                    }
                     self.hint(now, found, addr.clone());
                 }
+                self.strangers_lose(now, &addr, found, |_| true);
             }
-            DialError::Cancelled => {}
+            DialError::OwnAddress => detail = Some("this node itself answered".to_owned()),
+            DialError::NothingNew | DialError::Cancelled => {}
         }
         let retry_in = self.after_failed_dial(now, id);
         if let Some(detail) = detail {
@@ -276,9 +359,10 @@ impl Mesh {
     fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumoured { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
+            let lane = Lane::of(&addr);
             peer.addrs.hint(addr);
             let target = Target::Peer(found);
-            if self.dialing.queue_first(target) {
+            if self.dialing.queue_first(target, lane) {
                 self.timers.cancel(Timer::Dial(target));
             }
         }
@@ -321,6 +405,58 @@ impl Mesh {
         }
     }
 
+    /// Another peer is at this address now. The strangers that are known there lose it, if `loses` says so of their
+    /// addresses: one dial finds out who is there, for all of them. Peers of higher standing keep it as one to try at
+    /// their pace, and so does, in a strict mesh, the peer that owns it.
+    pub(super) fn strangers_lose(
+        &mut self,
+        now: Instant,
+        addr: &DialAddr,
+        owner: PeerId,
+        loses: impl Fn(&Addrs) -> bool,
+    ) {
+        if addr.is_name() || owner == self.id {
+            return;
+        }
+        let is_elsewhere = |(id, peer): &(&PeerId, &Peer)| {
+            let is_protected = self.config.strict && peer.addrs.owns(addr);
+            **id != owner
+                && peer.connected().is_none()
+                && peer.addrs.contains(addr)
+                && !is_protected
+                && loses(&peer.addrs)
+                && self.standing(now, id, peer) <= Standing::Stranger
+        };
+        let losers: Vec<PeerId> = self.peers.iter().filter(is_elsewhere).map(|(id, _)| *id).collect();
+        for id in losers {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.addrs.remove(addr);
+                if peer.addrs.is_empty() {
+                    for dial in self.dialing.cancel_to(&id) {
+                        self.close(dial, ByeReason::Duplicate);
+                    }
+                    self.give_up(id);
+                }
+            }
+        }
+    }
+
+    /// A stranger has no address left: it counts as left, and comes again if it lives.
+    fn give_up(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        match peer.state {
+            State::Rumoured { .. } => self.forget(id),
+            State::Dead(gone) => {
+                peer.state = State::Left(gone);
+                self.timers.cancel(Timer::Dial(Target::Peer(id)));
+                self.output(Output::Persist);
+            }
+            State::Provisional { .. } | State::Up(_) | State::Left(_) => {}
+        }
+    }
+
     /// Notes an unproven peer or address. Returns whether the peer may be dialled.
     pub(super) fn hear_of(
         &mut self,
@@ -347,7 +483,7 @@ impl Mesh {
         }
     }
 
-    fn is_wanted(&mut self, target: Target) -> bool {
+    fn is_wanted(&mut self, now: Instant, target: Target) -> bool {
         match target {
             Target::Peer(id) => {
                 let is_admitted = self.config.access.check(&id).is_ok();
@@ -355,7 +491,13 @@ impl Mesh {
             }
             Target::Bootstrap(index) => {
                 let bootstrap = self.bootstraps.get(index);
-                if bootstrap.is_self || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
+                // A strict node accepts no other peer at a name where it has met one that goes by this name.
+                let is_owned = self.config.strict && self.peers.owner_of(&bootstrap.addr, &self.id).is_some();
+                if bootstrap.is_set() && !is_owned {
+                    return true;
+                }
+                let is_own = bootstrap.is_self && !bootstrap.is_name();
+                if is_own || bootstrap.peer.is_some_and(|peer| self.is_connected(&peer)) {
                     return false;
                 }
                 // The peer may be connected through another address already. A pinned peer counts at any
@@ -371,7 +513,7 @@ impl Mesh {
                 };
                 let there = self.peers.iter().find(is_wanted_peer).map(|(id, _)| *id);
                 if let Some(id) = there {
-                    self.bootstrap_reached(Some(target), id);
+                    self.bootstrap_reached(now, Some(target), id);
                 }
                 there.is_none()
             }

@@ -153,6 +153,10 @@ pub enum DialError {
         /// The id in its certificate; not proven yet.
         found: PeerId,
     },
+    /// The name has no IP address but those that the dial was to skip.
+    NothingNew,
+    /// Every IP address of the name leads to this node itself.
+    OwnAddress,
     /// The mesh cancelled the dial.
     Cancelled,
 }
@@ -190,6 +194,8 @@ pub enum Output {
         expected: Expected,
         /// The origin of the address.
         source: DialSource,
+        /// Of the IP addresses of a name, those that are not tried, because peers are connected there.
+        skip: Vec<SocketAddr>,
     },
     /// Send a message on a session that is up.
     Send {
@@ -240,7 +246,8 @@ pub enum Report {
         /// The error, as a text.
         detail: String,
     },
-    /// A `--connect` address leads to this node itself. The mesh does not dial it again.
+    /// A `--connect` address leads to this node itself. The mesh does not dial it again, unless it is a name, which may
+    /// lead to others, too.
     BootstrapIsSelf {
         /// The address.
         addr: DialAddr,

@@ -92,7 +92,7 @@ impl Mesh {
     fn admit(&mut self, now: Instant, up: &SessionUp, target: Option<Target>, dialled: Option<DialAddr>) {
         let SessionUp { session, peer: id, ref hello, .. } = *up;
         let was_known = self.note_hello(now, up);
-        self.note_dialled_address(up, dialled);
+        self.note_dialled_address(now, up, dialled);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -123,7 +123,7 @@ impl Mesh {
             }
         }
         self.output(Output::Persist);
-        self.bootstrap_reached(target, id);
+        self.bootstrap_reached(now, target, id);
         let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
         self.ask_on_meeting(id, now, reason, target);
     }
@@ -149,10 +149,16 @@ impl Mesh {
     }
 
     /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
-    fn note_dialled_address(&mut self, up: &SessionUp, dialled: Option<DialAddr>) {
+    fn note_dialled_address(&mut self, now: Instant, up: &SessionUp, dialled: Option<DialAddr>) {
         let Some(addr) = dialled else {
-            return;
+            let mut origin = up.remote;
+            origin.set_port(up.hello.listen_port);
+            // Behind a router that translates addresses several peers come from one, so no peer loses an address at
+            // which this node has reached it.
+            let origin = DialAddr::Socket(origin);
+            return self.strangers_lose(now, &origin, up.peer, |addrs| !addrs.was_proven(&origin));
         };
+        self.strangers_lose(now, &addr, up.peer, |_| true);
         if let Some(owner) = self.peers.owner_of(&addr, &up.peer) {
             self.tell_wrong_id(&addr, owner, up.peer, false);
         }
@@ -180,7 +186,9 @@ impl Mesh {
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 return self.timers.set(Timer::Grace(id), now + GRACE);
             }
-            DisconnectReason::Bye(ByeReason::Silent) => {
+            DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed
+                if reason != DisconnectReason::Closed || self.was_given_up(now, &id) =>
+            {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
                 self.timers.set(Timer::Grace(id), now + GRACE);
                 let soon = self.random_between(Duration::ZERO, millis(100));
@@ -200,6 +208,15 @@ impl Mesh {
         } else {
             self.redial_later(now, id);
         }
+    }
+
+    /// Whether the peer may have given up a session because this node did not run. If the network was cut meanwhile,
+    /// the peer's goodbye is lost, and this node learns only that the connection is broken.
+    fn was_given_up(&self, now: Instant, id: &PeerId) -> bool {
+        let timeout = self.config.timeout;
+        let since = self.peers.connected(id).map(|connected| connected.since);
+        // The peer may be less patient than this node.
+        since.is_some_and(|since| self.measures.stalls.woke(now, since, timeout / 2, timeout))
     }
 
     /// A peer ended its last session with a refusal: this node dials it again after a longer wait.

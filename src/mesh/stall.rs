@@ -58,6 +58,13 @@ impl Stalls {
         self.stalls.back().map_or(self.last_call, |(_, end)| *end + CATCH_UP)
     }
 
+    /// Whether this node stalled for at least `length` at a stretch, after `since` and until at most `within` ago.
+    pub(super) fn woke(&self, now: Instant, since: Instant, length: Duration, within: Duration) -> bool {
+        let recent = self.stalls.iter().rev().take_while(|(_, end)| *end + within >= now);
+        let is_long = |&(start, end): &(Instant, Instant)| end.saturating_duration_since(start) >= length;
+        recent.filter(|(start, _)| *start >= since).any(is_long)
+    }
+
     /// The time from `from` until `to` in which this node stalled.
     pub(super) fn between(&self, from: Instant, to: Instant) -> Duration {
         let recent = self.stalls.iter().rev().take_while(|(_, end)| *end > from);
@@ -90,6 +97,23 @@ mod tests {
             (9500, 20_000, 0),
         ] {
             assert_eq!(stalls.between(at(from), at(to)), Duration::from_millis(stalled), "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn only_a_long_stall_that_ended_lately_is_a_waking() {
+        let start = crate::test_now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut stalls = Stalls::new(start);
+        let (long, lately) = (Duration::from_secs(2), Duration::from_secs(3));
+        assert!(!stalls.woke(start, start, long, lately));
+        assert!(stalls.detect(at(2_999), Some(at(1_000))).is_some());
+        assert!(!stalls.woke(at(3_000), start, long, lately));
+        assert!(stalls.detect(at(6_000), Some(at(4_000))).is_some());
+        for (since, now, woke) in
+            [(0, 6_000, true), (4_000, 9_000, true), (0, 9_001, false), (4_001, 6_000, false)]
+        {
+            assert_eq!(stalls.woke(at(now), at(since), long, lately), woke, "since {since} at {now}");
         }
     }
 

@@ -92,6 +92,11 @@ impl DialAddr {
         }
     }
 
+    /// Whether this is a host name, which may stand for any number of addresses.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. })
+    }
+
     /// Whether the address means the machine that dials it.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -387,14 +392,14 @@ fn index_of(_name: &str) -> Option<u32> {
 
 /// The name of the interface with this index, if this machine has it now.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn name_of(index: u32) -> Option<InterfaceName> {
+pub(crate) fn name_of(index: u32) -> Option<InterfaceName> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
     InterfaceName::new(&netdevice::index_to_name(&socket, index).ok()?)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn name_of(_index: u32) -> Option<InterfaceName> {
+pub(crate) fn name_of(_index: u32) -> Option<InterfaceName> {
     None
 }
 

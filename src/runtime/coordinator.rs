@@ -4,6 +4,7 @@
 //! to other threads.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
 use crate::session::delivery::{Delivery, receipts};
-use crate::session::{self, Context, FromSession, OutboxFull, SessionHandle};
+use crate::session::{self, Context, DialTarget, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::pin::Expected;
 use crate::wire::{self, ByeReason, Frame, Message};
@@ -209,9 +210,10 @@ impl Effects for Threads {
         addr: DialAddr,
         expected: Expected,
         source: DialSource,
+        skip: Vec<SocketAddr>,
     ) -> Result<(), DialError> {
         self.context.counters.dials.one();
-        let started = session::dial(&self.context, session, addr, expected, source);
+        let started = session::dial(&self.context, session, DialTarget { addr, expected, source, skip });
         let handle =
             started.map_err(|error| DialError::Failed(format!("no thread or descriptor left: {error}")))?;
         self.sessions.insert(session, handle);

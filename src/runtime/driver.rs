@@ -9,6 +9,7 @@
 //!   deadline. At most [`EVENTS_PER_TURN`] of them come first, so that timers fire during a flood.
 //! - A session's handle is released after the mesh has handled the session's end: until then the mesh may send on it.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::event::Event;
@@ -31,7 +32,7 @@ pub trait Effects {
     fn now(&self) -> Instant;
     /// The wall clock's time now, to be stored and shown.
     fn wall_clock(&self) -> UnixTime;
-    /// Starts a dial.
+    /// Starts a dial. Of the IP addresses of a name it does not try those in `skip`.
     ///
     /// # Errors
     /// It cannot start; no event about this session follows.
@@ -41,6 +42,7 @@ pub trait Effects {
         addr: DialAddr,
         expected: Expected,
         source: DialSource,
+        skip: Vec<SocketAddr>,
     ) -> Result<(), DialError>;
     /// Queues a message for a session.
     ///
@@ -212,8 +214,8 @@ impl Driver {
             effects.before_output(&output, &self.mesh);
             let now = effects.now();
             match output {
-                Output::Dial { session, addr, expected, source } => {
-                    if let Err(reason) = effects.dial(session, addr, expected, source) {
+                Output::Dial { session, addr, expected, source, skip } => {
+                    if let Err(reason) = effects.dial(session, addr, expected, source, skip) {
                         self.feed(effects, Input::DialFailed { session, reason });
                     }
                 }

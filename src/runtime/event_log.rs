@@ -58,6 +58,10 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn, { addr:% = addr, reason:% = Escaped(detail) },
                 "cannot join through this address yet; retrying");
         }
+        Report::BootstrapIsSelf { addr: addr @ DialAddr::Name { .. } } => {
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), info, { addr:% = addr },
+                "this name leads to no node but this one yet; looking it up again");
+        }
         Report::BootstrapIsSelf { addr } => {
             limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), warn, { addr:% = addr },
                 "this address is our own; not connecting to it");

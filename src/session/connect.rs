@@ -1,4 +1,5 @@
-//! Opens a TCP connection from a chosen source address; a waker can interrupt the attempt.
+//! Finds the IP addresses of a dial, tries them in turn, and opens TCP connections from a chosen source address; a
+//! waker can interrupt an attempt.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _};
@@ -9,80 +10,101 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{bind, connect, sockopt};
 
-use super::context::Context;
+use super::failure::Failure;
 use super::link::poll_until;
 use super::lookups::Lookups;
 use crate::limits::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
 use crate::mesh::DialSource;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::interfaces::Interfaces;
 use crate::net::socket;
 use crate::net::waker::Waker;
+use crate::trust::pin::Expected;
 
-/// The target of a dial, and its source address.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Route<'a> {
-    pub(super) addr: &'a DialAddr,
-    pub(super) source: DialSource,
-    /// Source address of the connection; `None` lets the system choose.
-    pub(super) from: Option<LocalIp>,
+/// What a session dials, and which peer must answer.
+pub(crate) struct DialTarget {
+    pub(crate) addr: DialAddr,
+    pub(crate) expected: Expected,
+    pub(crate) source: DialSource,
+    /// Of the IP addresses of a name, those that are not tried.
+    pub(crate) skip: Vec<SocketAddr>,
 }
 
-/// Resolves the address and connects to the first of its chosen IP addresses that answers before the
-/// deadline. `interrupted` is called after each wake; if it returns true, the attempt ends.
-///
-/// # Errors
-/// The error of the last IP address tried, or of the lookup; `Interrupted` if the attempt was ended.
-pub(super) fn open(
-    route: Route<'_>,
-    context: &Context,
-    waker: &Waker,
-    deadline: Instant,
-    mut interrupted: impl FnMut() -> bool,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    // The system's resolver may block for an unbounded time. No other session waits for it.
-    let look_up = |host: &str, port| Ok((host, port).to_socket_addrs().map_err(not_found)?.collect());
-    let turn = fastrand::usize(..);
-    let addrs = resolve(route, &context.lookups, turn, Instant::now(), look_up)?;
-    connect_in_turn(&addrs, deadline, Instant::now, |addr, deadline| {
-        if interrupted() {
-            return Err(ErrorKind::Interrupted.into());
-        }
-        open_one(addr, route.from, waker, deadline, &mut interrupted)
-    })
+/// The end of an attempt to reach one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Until {
+    /// The deadline for the connection.
+    pub(super) connected: Instant,
+    /// The deadline for the TLS handshake.
+    pub(super) secured: Instant,
 }
 
 /// Returns the IP addresses that this dial tries. Looks a name up if the budget of its source allows that.
+///
+/// # Errors
+/// The name is not found or not looked up, or the dial skips all of its addresses.
+pub(super) fn addresses(
+    target: &DialTarget,
+    lookups: &Lookups,
+    interfaces: &Interfaces,
+) -> Result<Vec<SocketAddr>, Failure> {
+    // The system's resolver may block for an unbounded time. No other session waits for it.
+    let look_up = |host: &str, port| Ok((host, port).to_socket_addrs().map_err(not_found)?.collect());
+    let turn = fastrand::usize(..);
+    let addrs = resolve(target, lookups, turn, Instant::now(), look_up)?;
+    Ok(addrs.into_iter().map(|addr| interfaces.current(addr)).collect())
+}
+
 fn resolve(
-    route: Route<'_>,
+    target: &DialTarget,
     lookups: &Lookups,
     turn: usize,
     now: Instant,
     look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
-) -> io::Result<Vec<SocketAddr>> {
-    match route.addr {
+) -> Result<Vec<SocketAddr>, Failure> {
+    match &target.addr {
         DialAddr::Socket(addr) => Ok(vec![*addr]),
         DialAddr::LinkLocal { ip, interface, port } => {
-            Ok(vec![SocketAddrV6::new(*ip, *port, 0, interface.index()?).into()])
+            let index = interface.index().map_err(Failure::Connect)?;
+            Ok(vec![SocketAddrV6::new(*ip, *port, 0, index).into()])
         }
         DialAddr::Name { host, port } => {
-            let _permit = lookups.begin(route.source, now)?;
-            let found = look_up(host.as_str(), *port)?;
-            let loopback_too = !route.source.is_from_peer() || host.is_loopback();
-            Ok(choose(found, loopback_too, turn))
+            let _permit = lookups.begin(target.source, now).map_err(Failure::Connect)?;
+            let found = look_up(host.as_str(), *port).map_err(Failure::Connect)?;
+            let loopback_too = !target.source.is_from_peer() || host.is_loopback();
+            let usable = usable(found, loopback_too);
+            if usable.is_empty() {
+                let text = "the name has no address that may be dialled";
+                return Err(Failure::Connect(io::Error::new(ErrorKind::NotFound, text)));
+            }
+            let new: Vec<SocketAddr> =
+                usable.into_iter().filter(|addr| !target.skip.contains(addr)).collect();
+            if new.is_empty() { Err(Failure::NothingNew) } else { Ok(choose(new, turn)) }
         }
     }
 }
 
-/// Chooses the IP addresses of a name that one dial tries: at most [`NAME_ADDRS_MAX`] dialable ones, in the
-/// order of the system's resolver (RFC 6724). If there are more, the first is always tried and the others take
-/// turns: within `n` successive turns each of `n` addresses is tried.
-///
-/// Loopback addresses are dropped without `loopback_too`: a name from a peer leads to this machine only if it
-/// is a loopback name, because the owner of another name can point it anywhere at any time.
-fn choose(found: Vec<SocketAddr>, loopback_too: bool, turn: usize) -> Vec<SocketAddr> {
-    let usable = found.into_iter().map(DialAddr::from);
-    let usable = usable.filter(|addr| addr.is_dialable() && (loopback_too || !addr.is_loopback()));
-    let mut addrs: Vec<SocketAddr> = usable.filter_map(|addr| addr.socket()).collect();
+/// The dialable addresses of a name, each once. Loopback addresses are dropped without `loopback_too`: a name from a
+/// peer leads to this machine only if it is a loopback name, because the owner of another name can point it anywhere
+/// at any time.
+fn usable(found: Vec<SocketAddr>, loopback_too: bool) -> Vec<SocketAddr> {
+    let mut usable = Vec::new();
+    for addr in found.into_iter().map(DialAddr::from) {
+        if let Some(socket) = addr.socket()
+            && addr.is_dialable()
+            && (loopback_too || !addr.is_loopback())
+            && !usable.contains(&socket)
+        {
+            usable.push(socket);
+        }
+    }
+    usable
+}
+
+/// Chooses the IP addresses of a name that one dial tries: at most [`NAME_ADDRS_MAX`], in the order of the system's
+/// resolver (RFC 6724). If there are more, the first is always tried and the others take turns: within `n` successive
+/// turns each of `n` addresses is tried.
+fn choose(mut addrs: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
     if addrs.len() > NAME_ADDRS_MAX {
         let others = addrs.split_off(1);
         let start = turn % others.len();
@@ -93,31 +115,39 @@ fn choose(found: Vec<SocketAddr>, loopback_too: bool, turn: usize) -> Vec<Socket
     addrs
 }
 
-/// Connects to the first of these addresses that answers, all within one deadline. Each address gets an equal
-/// share of the remaining time, so a silent address takes no time from the last one.
-fn connect_in_turn<T>(
+/// Attempts these addresses one after the other, until one succeeds, all within one deadline. Each address gets an
+/// equal share of the remaining time, so a silent address takes no time from the last one.
+///
+/// # Errors
+/// The failure of the address that tells the user the most; `Cancelled` if this node ended the dial.
+pub(super) fn in_turn<T>(
     addrs: &[SocketAddr],
     deadline: Instant,
     mut clock: impl FnMut() -> Instant,
-    mut connect: impl FnMut(SocketAddr, Instant) -> io::Result<T>,
-) -> io::Result<(T, SocketAddr)> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address that may be dialled");
+    mut attempt: impl FnMut(SocketAddr, Until) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut failure: Option<Failure> = None;
     for (left, &addr) in (1..=addrs.len()).rev().zip(addrs) {
         let now = clock();
         if now >= deadline {
-            if left == addrs.len() {
-                last = io::Error::new(ErrorKind::TimedOut, "no time to connect after the lookup of the name");
-            }
             break;
         }
         let share = deadline.duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
-        match connect(addr, now + share.min(CONNECT_TIMEOUT)) {
-            Ok(stream) => return Ok((stream, addr)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            Err(error) => last = error,
+        match attempt(addr, Until { connected: now + share.min(CONNECT_TIMEOUT), secured: now + share }) {
+            Ok(done) => return Ok(done),
+            Err(Failure::Cancelled) => return Err(Failure::Cancelled),
+            Err(later) => {
+                failure = Some(match failure {
+                    Some(earlier) => earlier.or_later(later),
+                    None => later,
+                });
+            }
         }
     }
-    Err(last)
+    Err(failure.unwrap_or_else(|| {
+        let text = "no time to connect after the lookup of the name";
+        Failure::Connect(io::Error::new(ErrorKind::TimedOut, text))
+    }))
 }
 
 /// Returns the error of a lookup, or a clearer one if the system has no resolver configuration: the C library
@@ -131,13 +161,21 @@ fn not_found(error: io::Error) -> io::Error {
     error
 }
 
-fn open_one(
+/// Connects to one address before the deadline. `interrupted` is called first and after each wake; if it returns true,
+/// the attempt ends.
+///
+/// # Errors
+/// No connection; `Interrupted` if the attempt was ended.
+pub(super) fn open(
     addr: SocketAddr,
     source: Option<LocalIp>,
     waker: &Waker,
     deadline: Instant,
     interrupted: &mut impl FnMut() -> bool,
 ) -> io::Result<TcpStream> {
+    if interrupted() {
+        return Err(ErrorKind::Interrupted.into());
+    }
     let socket = socket::tcp(&addr)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     // Peers know this node by its listening address, so dials come from it.
@@ -189,6 +227,9 @@ mod tests {
 
     use super::*;
     use crate::limits::{HANDSHAKE_TIMEOUT, PEER_LOOKUPS_AT_ONCE, PEER_LOOKUPS_BURST};
+    use crate::session::link::LinkError;
+    use crate::trust::peer_id::PeerId;
+    use crate::trust::tls::Rejection;
 
     /// Different addresses that a peer can have.
     fn addrs(count: usize) -> Vec<SocketAddr> {
@@ -208,10 +249,30 @@ mod tests {
         source: DialSource,
         (lookups, now): (&Lookups, Instant),
         look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>>,
-    ) -> io::Result<Vec<SocketAddr>> {
-        let addr = name.parse().unwrap();
-        let route = Route { addr: &addr, source, from: None };
-        resolve(route, lookups, 0, now, |_, _| look_up())
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let target = target(name, source, &[]);
+        resolve(&target, lookups, 0, now, |_, _| look_up())
+    }
+
+    fn target(name: &str, source: DialSource, skip: &[SocketAddr]) -> DialTarget {
+        DialTarget { addr: name.parse().unwrap(), expected: Expected::AnyPeer, source, skip: skip.to_vec() }
+    }
+
+    /// The kind of error of a connection attempt.
+    fn kind(failure: &Failure) -> ErrorKind {
+        match failure {
+            Failure::Connect(error) => error.kind(),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn refused() -> Failure {
+        Failure::Connect(ErrorKind::ConnectionRefused.into())
+    }
+
+    fn wrong_peer() -> Failure {
+        let found = PeerId::from_bytes([7; 32]);
+        Failure::Link(LinkError::Rejected(Rejection::WrongId { expected: Expected::AnyPeer, found }))
     }
 
     #[test]
@@ -219,30 +280,29 @@ mod tests {
         let here: Vec<SocketAddr> =
             ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.2]:9"].map(|addr| addr.parse().unwrap()).into();
         let (lookups, now) = budgets();
-        let resolved =
-            |name, source| resolve_with(name, source, (&lookups, now), || Ok(here.clone())).unwrap();
+        let resolved = |name, source| resolve_with(name, source, (&lookups, now), || Ok(here.clone()));
         for source in [DialSource::KnownPeer, DialSource::UnknownPeer] {
-            assert_eq!(resolved("example.org:9", source), []);
-            assert_eq!(resolved("localhost:9", source).len(), here.len());
+            assert_eq!(kind(&resolved("example.org:9", source).unwrap_err()), ErrorKind::NotFound);
+            assert_eq!(resolved("localhost:9", source).unwrap().len(), here.len());
         }
-        assert_eq!(resolved("example.org:9", DialSource::User).len(), here.len());
+        assert_eq!(resolved("example.org:9", DialSource::User).unwrap().len(), here.len());
     }
 
     #[test]
     fn undialable_addresses_are_not_tried() {
         let found =
             ["0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:0", "10.0.0.1:9"].map(|addr| addr.parse().unwrap());
-        assert_eq!(choose(found.into(), true, 0), [found[3]]);
+        assert_eq!(usable(found.into(), true), [found[3]]);
         // They take no slot of a dialable address.
         let many = [&[found[0]; 50][..], &addrs(NAME_ADDRS_MAX)].concat();
-        assert_eq!(choose(many, true, 7), addrs(NAME_ADDRS_MAX));
+        assert_eq!(choose(usable(many, true), 7), addrs(NAME_ADDRS_MAX));
     }
 
     #[test]
     fn few_addresses_are_all_tried_in_the_order_of_the_resolver() {
         for count in 0..=NAME_ADDRS_MAX {
             for turn in [0, 1, 2, usize::MAX] {
-                assert_eq!(choose(addrs(count), true, turn), addrs(count));
+                assert_eq!(choose(addrs(count), turn), addrs(count));
             }
         }
     }
@@ -253,37 +313,38 @@ mod tests {
             let all = addrs(count);
             let mut tried = BTreeSet::new();
             for turn in 0..count {
-                let chosen = choose(all.clone(), true, turn);
+                let chosen = choose(all.clone(), turn);
                 assert_eq!((chosen.len(), chosen[0]), (NAME_ADDRS_MAX, all[0]));
                 assert!(chosen.is_sorted(), "{chosen:?}");
                 tried.extend(chosen);
             }
             assert_eq!(tried.len(), count);
         }
-        assert_eq!(choose(addrs(6), true, usize::MAX).len(), NAME_ADDRS_MAX);
+        assert_eq!(choose(addrs(6), usize::MAX).len(), NAME_ADDRS_MAX);
     }
 
     #[test]
     fn last_of_six_addresses_is_reached_within_a_few_dials() {
         let all = addrs(6);
         for first_turn in 0..all.len() {
-            let reached = |turn| choose(all.clone(), true, turn).contains(&all[5]);
+            let reached = |turn| choose(all.clone(), turn).contains(&all[5]);
             assert!((first_turn..first_turn + 3).any(reached), "from turn {first_turn}");
         }
     }
 
     /// Dials addresses that never answer, on the test's own clock, `begun` after the dial began. Returns the
     /// start time of each attempt, and the final error.
-    fn silent_dial(count: usize, begun: Duration) -> (Vec<Duration>, io::Error) {
+    fn silent_dial(count: usize, begun: Duration) -> (Vec<Duration>, Failure) {
         let start = crate::test_now();
         let (now, attempts) = (Cell::new(start + begun), RefCell::new(Vec::new()));
-        let silence = |_, until: Instant| -> io::Result<()> {
-            assert!(until <= now.get() + CONNECT_TIMEOUT && until <= start + HANDSHAKE_TIMEOUT);
+        let silence = |_, until: Until| -> Result<(), Failure> {
+            let latest = start + HANDSHAKE_TIMEOUT;
+            assert!(until.connected <= now.get() + CONNECT_TIMEOUT && until.secured <= latest);
             attempts.borrow_mut().push(now.get() - start);
-            now.set(until);
-            Err(ErrorKind::TimedOut.into())
+            now.set(until.connected);
+            Err(Failure::Connect(ErrorKind::TimedOut.into()))
         };
-        let error = connect_in_turn(&addrs(count), start + HANDSHAKE_TIMEOUT, || now.get(), silence);
+        let error = in_turn(&addrs(count), start + HANDSHAKE_TIMEOUT, || now.get(), silence);
         (attempts.into_inner(), error.unwrap_err())
     }
 
@@ -303,20 +364,20 @@ mod tests {
         let now = Cell::new(start);
         let mut attempts = 0;
         // The kernel is late each time.
-        let late = |_, _| -> io::Result<()> {
+        let late = |_, _| -> Result<(), Failure> {
             attempts += 1;
             now.set(now.get() + Duration::from_secs(4));
-            Err(ErrorKind::ConnectionRefused.into())
+            Err(refused())
         };
-        let error = connect_in_turn(&addrs(1000), start + HANDSHAKE_TIMEOUT, || now.get(), late).unwrap_err();
-        assert_eq!((attempts, error.kind()), (3, ErrorKind::ConnectionRefused));
+        let error = in_turn(&addrs(1000), start + HANDSHAKE_TIMEOUT, || now.get(), late).unwrap_err();
+        assert_eq!((attempts, kind(&error)), (3, ErrorKind::ConnectionRefused));
     }
 
     #[test]
     fn lookup_that_outlasts_the_deadline_leads_to_no_connection_attempt() {
         for late in [HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT * 3] {
             let (attempts, error) = silent_dial(4, late);
-            assert_eq!((attempts.len(), error.kind()), (0, ErrorKind::TimedOut));
+            assert_eq!((attempts.len(), kind(&error)), (0, ErrorKind::TimedOut));
             assert!(error.to_string().contains("the lookup of the name"), "{error}");
         }
     }
@@ -324,17 +385,48 @@ mod tests {
     #[test]
     fn dial_ends_at_the_first_answer_or_an_interruption() {
         let (all, start) = (addrs(4), crate::test_now());
-        let dial = |third: &dyn Fn() -> io::Result<u8>| {
+        let dial = |third: &dyn Fn() -> Result<u8, Failure>| {
             let connect = |addr, _| match all.iter().position(|&a| a == addr) {
                 Some(2) => third(),
                 Some(3) => panic!("the fourth was tried"),
-                _ => Err(ErrorKind::ConnectionRefused.into()),
+                _ => Err(refused()),
             };
-            connect_in_turn(&all, start + HANDSHAKE_TIMEOUT, || start, connect)
+            in_turn(&all, start + HANDSHAKE_TIMEOUT, || start, connect)
         };
-        assert_eq!(dial(&|| Ok(7)).unwrap(), (7, all[2]));
-        let interrupted = dial(&|| Err(ErrorKind::Interrupted.into())).unwrap_err();
-        assert_eq!(interrupted.kind(), ErrorKind::Interrupted);
+        assert_eq!(dial(&|| Ok(7)).unwrap(), 7);
+        assert!(matches!(dial(&|| Err(Failure::Cancelled)), Err(Failure::Cancelled)));
+    }
+
+    #[test]
+    fn failed_handshake_at_one_address_leads_to_the_next() {
+        let (all, start) = (addrs(4), crate::test_now());
+        let dial = |mut failures: Vec<Failure>| {
+            let attempt = |_, _| if failures.is_empty() { Ok(()) } else { Err(failures.remove(0)) };
+            in_turn(&all, start + HANDSHAKE_TIMEOUT, || start, attempt)
+        };
+        let own = || Failure::OwnAddress;
+        assert!(dial(vec![own(), wrong_peer(), Failure::ClosedEarly]).is_ok());
+        // If all fail, another peer than the expected one is the news, and this node itself is none.
+        let wrong = dial(vec![refused(), wrong_peer(), refused(), own()]).unwrap_err();
+        assert_eq!(wrong.to_string(), wrong_peer().to_string());
+        assert_eq!(
+            kind(&dial(vec![own(), refused(), own(), own()]).unwrap_err()),
+            ErrorKind::ConnectionRefused
+        );
+        assert!(matches!(dial(vec![own(), own(), own(), own()]), Err(Failure::OwnAddress)));
+    }
+
+    #[test]
+    fn addresses_of_connected_peers_are_skipped_before_others_take_turns() {
+        let (lookups, now) = budgets();
+        let all = addrs(6);
+        let resolved = |skip: &[SocketAddr]| {
+            let target = target("mesh.example:9", DialSource::User, skip);
+            resolve(&target, &lookups, 0, now, |_, _| Ok(all.clone()))
+        };
+        assert_eq!(resolved(&all[..3]).unwrap(), all[3..]);
+        assert_eq!(resolved(&all[1..]).unwrap(), all[..1]);
+        assert!(matches!(resolved(&all), Err(Failure::NothingNew)));
     }
 
     #[test]
@@ -360,7 +452,7 @@ mod tests {
 
     #[test]
     fn slow_name_server_holds_few_lookups_for_peers_and_none_for_the_user() {
-        fn nested(depth: usize, lookups: (&Lookups, Instant)) -> io::Result<usize> {
+        fn nested(depth: usize, lookups: (&Lookups, Instant)) -> Result<usize, Failure> {
             let mut reached = Ok(depth);
             // While this lookup is under way the next one begins.
             resolve_with("slow.example:9", DialSource::KnownPeer, lookups, || {
@@ -368,7 +460,7 @@ mod tests {
                 reached = nested(depth + 1, lookups).or(Ok(depth + 1));
                 let user = resolve_with("mesh.example:9", DialSource::User, lookups, || Ok(addrs(1)));
                 assert!(user.is_ok(), "{user:?}");
-                Ok(Vec::new())
+                Ok(addrs(1))
             })?;
             reached
         }
@@ -383,7 +475,7 @@ mod tests {
             let failed = resolve_with("gone.example:9", DialSource::KnownPeer, (&lookups, now), || {
                 Err(ErrorKind::NotFound.into())
             });
-            assert_eq!(failed.unwrap_err().kind(), ErrorKind::NotFound);
+            assert_eq!(kind(&failed.unwrap_err()), ErrorKind::NotFound);
         }
     }
 

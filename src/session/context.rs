@@ -14,6 +14,7 @@ use super::places::Places;
 use super::report::FromSession;
 use crate::mesh::Vitals;
 use crate::net::addr::LocalIp;
+use crate::net::interfaces::Interfaces;
 #[cfg(test)]
 use crate::trust::access::Access;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) hello_exchange: Arc<HelloExchange>,
     pub(crate) lookups: Lookups,
     pub(crate) places: Arc<Places>,
+    pub(crate) interfaces: Interfaces,
     /// Source address of dials, if the node listens on one address only.
     pub(crate) source: Option<LocalIp>,
     pub(crate) inbox: Sender<FromSession>,
@@ -69,6 +71,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         hello_exchange: Arc::new(HelloExchange::new(Hello::plain(), Vec::new())),
         lookups: Lookups::new(crate::test_now()),
         places: Places::new(usize::MAX),
+        interfaces: Interfaces::default(),
         source: None,
         inbox,
         vitals: SharedVitals::default(),

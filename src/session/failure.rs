@@ -39,6 +39,10 @@ pub(crate) enum Failure {
     Exporter(TlsError),
     #[error("{0}")]
     NetworkKey(Mismatch),
+    #[error("the name leads to no other address than those of connected peers")]
+    NothingNew,
+    #[error("this node itself answered")]
+    OwnAddress,
     #[error("cancelled by this node")]
     Cancelled,
     #[error("{0}")]
@@ -53,8 +57,18 @@ impl Failure {
     pub(super) fn into_dial_error(self) -> DialError {
         match self {
             Self::Cancelled => DialError::Cancelled,
+            Self::NothingNew => DialError::NothingNew,
+            Self::OwnAddress => DialError::OwnAddress,
             Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
             other => DialError::Failed(other.to_string()),
+        }
+    }
+
+    /// Of the failures at two addresses of one name, the one that tells the user more.
+    pub(super) fn or_later(self, later: Self) -> Self {
+        match (&self, &later) {
+            (Self::Link(LinkError::Rejected(Rejection::WrongId { .. })), _) | (_, Self::OwnAddress) => self,
+            _ => later,
         }
     }
 }
@@ -87,7 +101,7 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         Failure::Refused(_) => &REFUSED,
         Failure::NetworkKey(_) => &NETWORK_KEY,
         Failure::TooManySessions(_) | Failure::NoPlace => &TOO_MANY,
-        Failure::Exporter(_) | Failure::Cancelled => &OTHER,
+        Failure::Exporter(_) | Failure::NothingNew | Failure::OwnAddress | Failure::Cancelled => &OTHER,
     };
     static SAME: Mutex<SubjectLimit<(Source, String)>> = Mutex::new(SubjectLimit::new());
     let subject = (Source::of(remote.ip()), failure.to_string());

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::base::Session;
-use super::connect::{self, Route};
+use super::connect::{self, DialTarget, Until};
+use super::context::Context;
 use super::failure::Failure;
 use super::hello::{self, Exported};
 use super::link::{Link, LinkError, Stream};
@@ -15,16 +16,13 @@ use super::pending::PendingGuard;
 use super::protocol::Request;
 use super::session_handle::Outgoing;
 use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::mesh::DialSource;
-use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::trust::pin::Expected;
-use crate::trust::tls::{NewConnection, Tls, authenticated_peer};
+use crate::trust::tls::{NewConnection, Rejection, Tls, authenticated_peer};
 use crate::trust::tls_error::TlsError;
 
 /// The start of a session.
 pub(super) enum Origin {
-    Dial { addr: DialAddr, expected: Expected, source: DialSource },
+    Dial(DialTarget),
     Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
 }
 
@@ -49,7 +47,7 @@ struct Opening {
     pending: Option<PendingGuard>,
     link: Box<Link>,
     early: Vec<u8>,
-    remote: SocketAddr,
+    /// The deadline for the handshake.
     deadline: Instant,
 }
 
@@ -59,43 +57,69 @@ impl Session {
     /// # Errors
     /// The handshake was not complete within [`HANDSHAKE_TIMEOUT`]; the connection is closed.
     pub(super) fn secure(&self, origin: Origin) -> Result<Secured, Failure> {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        match origin {
+            Origin::Accept { socket, remote, pending } => {
+                socket.set_nonblocking(true).map_err(LinkError::Io)?;
+                let link = self.begin(socket, Tls::accept)?;
+                self.shake_hands(
+                    Opening { pending: Some(pending), link, early: Vec::new(), deadline },
+                    remote,
+                )
+            }
+            Origin::Dial(target) => self.dial(&target, deadline),
+        }
+    }
+
+    /// Tries the IP addresses of the target one after the other. A name may have addresses of several hosts, so this
+    /// node itself, a peer that is not expected or another service at one address says nothing about the next.
+    fn dial(&self, target: &DialTarget, deadline: Instant) -> Result<Secured, Failure> {
+        let Context { lookups, interfaces, .. } = &*self.context;
+        let addrs = connect::addresses(target, lookups, interfaces)?;
+        connect::in_turn(&addrs, deadline, Instant::now, |addr, until| {
+            let secured = self.dial_one(target, addr, until);
+            match secured {
+                Ok(secured) if addrs.len() > 1 && secured.peer == self.context.id => Err(Failure::OwnAddress),
+                Ok(secured) => Ok(Secured { deadline, ..secured }),
+                Err(Failure::Link(LinkError::Rejected(Rejection::WrongId { found, .. })))
+                    if addrs.len() > 1 && found == self.context.id =>
+                {
+                    Err(Failure::OwnAddress)
+                }
+                Err(failure) => Err(failure),
+            }
+        })
+    }
+
+    /// Connects to one address and completes the TLS handshake there.
+    fn dial_one(&self, target: &DialTarget, addr: SocketAddr, until: Until) -> Result<Secured, Failure> {
         let started = Instant::now();
-        let mut opening = self.open(origin, started + HANDSHAKE_TIMEOUT)?;
+        let Self { context, end, .. } = self;
+        let mut interrupted = || is_cancelled(&end.outbox);
+        let opened = connect::open(addr, context.source, &end.waker, until.connected, &mut interrupted);
+        let socket = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Failure::Cancelled,
+            _ => Failure::Connect(error),
+        })?;
         let connected = Instant::now();
+        let link = self.begin(socket, |tls| tls.dial(target.expected))?;
+        let opening = Opening { pending: None, link, early: Vec::new(), deadline: until.secured };
+        let secured = self.shake_hands(opening, addr)?;
+        let handshake_delay = connected.elapsed().saturating_sub(connected.duration_since(started));
+        Ok(Secured { handshake_delay, ..secured })
+    }
+
+    /// Completes the TLS handshake.
+    fn shake_hands(&self, mut opening: Opening, remote: SocketAddr) -> Result<Secured, Failure> {
         while opening.link.is_handshaking() {
             self.step(&mut opening)?;
         }
-        let Opening { pending, link, early, remote, deadline } = opening;
+        let Opening { pending, link, early, deadline } = opening;
         let peer = authenticated_peer(link.tls())?;
         let exported = hello::exported(link.tls()).map_err(Failure::Exporter)?;
-        let handshake_delay = if pending.is_none() {
-            connected.elapsed().saturating_sub(connected.duration_since(started))
-        } else {
-            Duration::ZERO
-        };
+        self.context.interfaces.note(&remote);
+        let handshake_delay = Duration::ZERO;
         Ok(Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay })
-    }
-
-    /// Connects if this node dials, and starts TLS.
-    fn open(&self, origin: Origin, deadline: Instant) -> Result<Opening, Failure> {
-        let (link, remote, pending) = match origin {
-            Origin::Accept { socket, remote, pending } => {
-                socket.set_nonblocking(true).map_err(LinkError::Io)?;
-                (self.begin(socket, Tls::accept)?, remote, Some(pending))
-            }
-            Origin::Dial { addr, expected, source } => {
-                let Self { context, end, .. } = self;
-                let route = Route { addr: &addr, source, from: context.source };
-                let interrupted = || is_cancelled(&end.outbox);
-                let opened = connect::open(route, context, &end.waker, deadline, interrupted);
-                let (socket, remote) = opened.map_err(|error| match error.kind() {
-                    io::ErrorKind::Interrupted => Failure::Cancelled,
-                    _ => Failure::Connect(error),
-                })?;
-                (self.begin(socket, |tls| tls.dial(expected))?, remote, None)
-            }
-        };
-        Ok(Opening { pending, link, early: Vec::new(), remote, deadline })
     }
 
     /// Starts TLS on a socket that is connected and does not block.

@@ -27,6 +27,7 @@ mod session_handle;
 mod session_limits;
 mod thread;
 
+pub(crate) use connect::DialTarget;
 #[cfg(test)]
 pub(crate) use context::context;
 pub(crate) use context::{Context, SharedVitals};

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use super::base::Session;
+use super::connect::DialTarget;
 use super::context::Context;
 use super::established::Established;
 use super::eviction::Eviction;
@@ -12,27 +13,20 @@ use super::handshake::Origin;
 use super::pending::PendingGuard;
 use super::session_handle::{SessionHandle, handle_and_end};
 use crate::limits::SESSION_STACK_BYTES;
-use crate::mesh::{DialSource, SessionId};
-use crate::net::addr::{DialAddr, canonical};
+use crate::mesh::SessionId;
+use crate::net::addr::canonical;
 use crate::net::waker::Waker;
-use crate::trust::pin::Expected;
 use crate::util::worker::spawn_detached;
 
 /// Starts a session that dials. If the session does not come up, its thread reports `DialFailed`.
 ///
 /// # Errors
 /// No thread or descriptor is left; the session reports nothing.
-pub(crate) fn dial(
-    context: &Arc<Context>,
-    id: SessionId,
-    addr: DialAddr,
-    expected: Expected,
-    source: DialSource,
-) -> io::Result<SessionHandle> {
+pub(crate) fn dial(context: &Arc<Context>, id: SessionId, target: DialTarget) -> io::Result<SessionHandle> {
     let waker = Arc::new(Waker::new()?);
     let eviction = Eviction::new(&waker);
     let (handle, end) = handle_and_end(waker);
-    let (context, origin) = (Arc::clone(context), Origin::Dial { addr, expected, source });
+    let (context, origin) = (Arc::clone(context), Origin::Dial(target));
     // Not joined: the system's resolver may block a thread for an unbounded time.
     spawn_detached(format!("dial-{id}"), SESSION_STACK_BYTES, move || {
         run(Session::new(context, id, end, eviction, None), origin);
@@ -64,7 +58,7 @@ pub(crate) fn accept(
 fn run(mut session: Session, origin: Origin) {
     let remote = match &origin {
         Origin::Accept { remote, .. } => Some(*remote),
-        Origin::Dial { .. } => None,
+        Origin::Dial(_) => None,
     };
     let secured = session.secure(origin).and_then(|secured| {
         let frames = session.context.places.admit(session.id, secured.peer)?;

@@ -118,6 +118,42 @@ fn node_behind_a_port_mapping_is_dialled_at_its_advertised_name() {
     check_port_mapping("Router.example:17000", "10.77.0.5 router.example");
 }
 
+/// Start options of a node of this network, where `all.example` has the addresses of all its nodes.
+fn spec_with_name_of_all(cluster: &Cluster, network: &Network, node: usize, nodes: usize) -> Spec {
+    let mut hosts = "127.0.0.1 localhost\n".to_owned();
+    hosts.extend((1..=nodes).map(|node| format!("{} all.example\n", addr(node).ip())));
+    let hosts = cluster.file("hosts", &hosts);
+    spec(cluster, network, node).with_limits(format!("mount --bind {} /etc/hosts", hosts.display()))
+}
+
+#[test]
+fn nodes_with_one_connect_name_for_all_of_them_form_a_mesh() {
+    const NODES: usize = 4;
+    let Some(network) = Network::new(NODES) else { return };
+    let mut cluster = Cluster::new();
+    let name = connect(format_args!("all.example:{}", addr(1).port()));
+    let nodes: Vec<Member> = (1..=NODES)
+        .map(|node| {
+            let spec = spec_with_name_of_all(&cluster, &network, node, NODES).with_args(&name);
+            cluster.spawn(spec)
+        })
+        .collect();
+    cluster.wait_full_mesh(&nodes);
+    assert_mesh_stays_up(&cluster, &nodes);
+}
+
+#[test]
+fn pinned_peer_is_found_behind_any_address_of_its_name() {
+    let Some(network) = Network::new(3) else { return };
+    let mut cluster = Cluster::new();
+    let nodes = [1, 2].map(|node| cluster.start(spec(&cluster, &network, node)));
+    let pinned =
+        nodes.map(|node| connect(format_args!("{}@all.example:{}", cluster.id(node), addr(1).port())));
+    let spec = spec_with_name_of_all(&cluster, &network, 3, 2).with_args(&pinned.join(" "));
+    let third = cluster.start(spec);
+    cluster.wait_full_mesh(&[nodes[0], nodes[1], third]);
+}
+
 #[test]
 fn names_with_a_thousand_addresses_cause_few_dials_and_do_not_delay_connect_names() {
     const NAMES: usize = ADDRS_MAX;
@@ -238,6 +274,35 @@ fn interface_that_appears_later_is_dialled_then() {
     });
     network.ip(2, "link set eth0 down\nlink set eth0 name wlan7\nlink set wlan7 up");
     network.ip(2, "addr replace fe80::2/64 dev wlan7 nodad");
+    cluster.wait_full_mesh(&[first, second]);
+}
+
+/// Only the first node can dial, and it knows the second by the index of its own interface alone.
+#[test]
+fn peer_behind_an_interface_that_is_made_again_is_redialled() {
+    let Some(network) = Network::new(2) else { return };
+    for node in 1..=2 {
+        network.ip(node, "addr flush dev eth0");
+    }
+    network.ip(2, "addr add fe80::2/64 dev eth0 nodad");
+    let make = |network: &Network| {
+        network.ip(1, "link add link eth0 name port0 type macvlan mode bridge\nlink set port0 up");
+        network.ip(1, "addr replace fe80::1/64 dev port0 nodad");
+    };
+    make(&network);
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&cluster, &network, 1));
+    let second = cluster.start(spec(&cluster, &network, 2).with_args("--connect [fe80::1%eth0]:7000"));
+    cluster.wait_full_mesh(&[first, second]);
+    network.set_sender_faults(2, &["tcp flags & (syn | ack) == syn drop".to_owned()]);
+    let mark = cluster.mark();
+    network.ip(1, "link del port0");
+    let ids = [cluster.id(first), cluster.id(second)];
+    cluster.wait_for("the loss of each other", &[first, second], |history| {
+        let lost = |m, id| history.downs_since(m, mark).iter().any(|(peer, _)| *peer == id);
+        (lost(first, ids[1]) && lost(second, ids[0])).then_some(())
+    });
+    make(&network);
     cluster.wait_full_mesh(&[first, second]);
 }
 

@@ -123,6 +123,8 @@ pub struct Oracle {
     pub held: Micros,
     /// The part of them that the mesh must have noticed.
     pub surely_held: Micros,
+    /// The end of its last stall.
+    woke: Option<Micros>,
     /// Dials that the rate limit allows now, in millionths.
     tokens: u64,
     /// Time of the last refill, on the node's own clock.
@@ -157,6 +159,7 @@ impl Oracle {
             digest: membership_digest([&id]),
             held: 0,
             surely_held: 0,
+            woke: None,
             tokens: u64::from(DIALS_BURST) * 1_000_000,
             refilled: now,
             input_from: None,
@@ -187,13 +190,19 @@ impl Oracle {
         }
     }
 
+    /// Whether a stall has ended since then.
+    pub fn woke_since(&self, time: Micros) -> bool {
+        self.woke.is_some_and(|woke| woke >= time)
+    }
+
     pub fn is_up(&self, id: &PeerId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.state == ExpectedState::Up)
     }
 
     /// The process stalled for this time on its own clock. The mesh surely notices the part after its next timer was due.
-    pub fn stalled(&mut self, held: Micros, sure: Micros) {
+    pub fn stalled(&mut self, now: Micros, held: Micros, sure: Micros) {
         self.held += held;
+        self.woke = Some(now);
         if Duration::from_micros(sure) >= STALL_MIN {
             self.surely_held += sure;
         }

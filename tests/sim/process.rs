@@ -23,7 +23,7 @@ use super::net::{ConnId, Packet, Side};
 use super::oracle::{Moment, Oracle};
 use super::scenario::{Restart, Slot};
 use super::session::Limit;
-use super::world::{self, World};
+use super::world::{self, World, all_slots};
 
 pub type ProcId = usize;
 
@@ -150,10 +150,12 @@ impl World {
     /// The configuration of a process of this slot.
     fn config(&self, slot: Slot, restart: Restart) -> Config {
         let connect: &[Slot] = if restart.no_connect { &[] } else { &self.scenario.connect[slot] };
-        let connect = connect.iter().map(|&other| {
+        let one = connect.iter().map(|&other| {
             let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
             ConnectAddr { pin, addr: self.name(other).unwrap_or(self.slots[other].addr.into()) }
         });
+        let all = self.scenario.name_of_all.then(|| ConnectAddr::from(all_slots()));
+        let connect = one.chain(all);
         let faults = &self.scenario.faults;
         let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
         Config::default()
@@ -248,7 +250,7 @@ impl World {
         let held = process.clock.elapsed(now) - process.clock.elapsed(process.paused_since);
         let due = process.mesh().poll_timeout();
         let late = due.map_or(Duration::ZERO, |at| process.clock.local(now).saturating_duration_since(at));
-        process.oracle.stalled(held, micros(late).min(held));
+        process.oracle.stalled(now, held, micros(late).min(held));
         let deferred = std::mem::take(&mut process.deferred);
         self.note(|| format!("p{proc} goes on"));
         // Threads continue one after another, in the order in which their events came.
@@ -348,14 +350,22 @@ impl World {
         self.drive(proc, |driver, node| call(node.world, driver.mesh()))
     }
 
-    /// The IP address of a name, as the session's thread gets it from its resolver.
-    fn look_up(&mut self, addr: &DialAddr) -> Option<SocketAddr> {
+    /// An IP address of a name, as the session's thread gets it from its resolver. Of several, a thread tries up to four;
+    /// here it tries one.
+    fn look_up(&mut self, addr: &DialAddr, skip: &[SocketAddr]) -> Result<SocketAddr, DialError> {
         let lost_permille = self.scenario.faults.lookup_lost_permille;
         let asks = addr.socket().is_none() && lost_permille > 0 && !self.faults_ended;
-        if asks && self.rng.u32(..1000) < lost_permille {
-            return None;
+        let is_lost = asks && self.rng.u32(..1000) < lost_permille;
+        let found = if is_lost { Vec::new() } else { self.resolve(addr) };
+        if found.is_empty() {
+            return Err(DialError::Failed("no such name".to_owned()));
         }
-        self.resolve(addr)
+        let new: Vec<SocketAddr> = found.into_iter().filter(|addr| !skip.contains(addr)).collect();
+        match new[..] {
+            [] => Err(DialError::NothingNew),
+            [only] => Ok(only),
+            _ => Ok(new[self.rng.usize(..new.len())]),
+        }
     }
 
     fn persist(&mut self, proc: ProcId, mesh: &Mesh) {
@@ -411,9 +421,9 @@ impl Effects for Node<'_> {
         addr: DialAddr,
         expected: Expected,
         _source: DialSource,
+        skip: Vec<SocketAddr>,
     ) -> Result<(), DialError> {
-        let addr = self.world.look_up(&addr);
-        let addr = addr.ok_or_else(|| DialError::Failed("no such name".to_owned()))?;
+        let addr = self.world.look_up(&addr, &skip)?;
         self.world.dial(self.proc, session, addr, expected);
         Ok(())
     }

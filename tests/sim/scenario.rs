@@ -91,6 +91,8 @@ pub struct Scenario {
     pub mapped: Vec<Slot>,
     /// Slots with a host name. They advertise it, and bootstrap addresses use it.
     pub named: Vec<Slot>,
+    /// Whether one name with the addresses of all slots is a bootstrap address of each.
+    pub name_of_all: bool,
     /// Heartbeat and timeout of each slot, in milliseconds.
     pub rhythm: Vec<(u64, u64)>,
     pub script: Vec<(Micros, Action)>,
@@ -113,6 +115,7 @@ impl Scenario {
             pins: false,
             mapped: Vec::new(),
             named: Vec::new(),
+            name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
             script,
             stay: 6_000 * MS,

@@ -96,6 +96,19 @@ fn mesh_forms_with_few_extra_handshakes() {
     }
 }
 
+/// A name with the addresses of all nodes, as a headless service or the name of a compose service has them.
+#[test]
+fn nodes_with_one_name_for_all_of_them_form_a_mesh() {
+    for seed in 0..20 {
+        let mut scenario = Scenario::new(seed, 6);
+        scenario.connect = vec![Vec::new(); 6];
+        scenario.name_of_all = true;
+        let apart = scenario.split_ms(0, 4_000, &[0, 1], &[2, 3, 4, 5]).faults_end_at_ms(10_000);
+        let healed = run(apart);
+        assert!(healed.islands == 1 && healed.healed_after <= healed.heal_limit, "{healed:?}");
+    }
+}
+
 #[test]
 fn partition_heals_within_the_backoff() {
     for seed in 0..10 {

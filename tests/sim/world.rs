@@ -52,6 +52,11 @@ const PORT: u16 = 8080;
 /// The port that a router maps to `PORT`.
 const MAPPED_PORT: u16 = 17_000;
 
+/// A name with the addresses of all slots.
+pub fn all_slots() -> DialAddr {
+    format!("all.example:{PORT}").parse().unwrap()
+}
+
 #[derive(Debug)]
 pub struct SlotState {
     /// The address at which other slots reach this slot.
@@ -366,14 +371,18 @@ impl World {
         self.scenario.named.contains(&slot).then(|| name.parse().unwrap())
     }
 
-    /// The socket address that the virtual name server returns for this address now.
-    pub fn resolve(&self, addr: &DialAddr) -> Option<SocketAddr> {
+    /// The socket addresses that the virtual name server returns for this address now.
+    pub fn resolve(&self, addr: &DialAddr) -> Vec<SocketAddr> {
         let DialAddr::Name { host, port } = addr else {
-            return addr.socket();
+            return addr.socket().into_iter().collect();
         };
-        let slot: Slot = host.as_str().strip_prefix('n')?.strip_suffix(".example")?.parse().ok()?;
-        let named = self.scenario.named.contains(&slot);
-        named.then(|| SocketAddr::new(self.slots[slot].addr.ip(), *port))
+        if *addr == all_slots() {
+            return self.slots.iter().map(|slot| slot.addr).collect();
+        }
+        let slot = host.as_str().strip_prefix('n').and_then(|rest| rest.strip_suffix(".example"));
+        let slot: Option<Slot> = slot.and_then(|slot| slot.parse().ok());
+        let named = slot.filter(|slot| self.scenario.named.contains(slot));
+        named.map(|slot| SocketAddr::new(self.slots[slot].addr.ip(), *port)).into_iter().collect()
     }
 
     pub fn schedule(&mut self, at: Micros, event: Event) {

@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
+use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
 
 const PEERS_MAX: usize = 12;
@@ -238,7 +238,7 @@ impl Driver {
     }
 
     fn check(&self) {
-        assert!(self.mesh.dials_in_flight() <= DIALS_IN_FLIGHT_MAX);
+        assert!(self.mesh.dials_in_flight() <= DIAL_LANES * DIALS_IN_FLIGHT_MAX);
         assert_eq!(self.mesh.members(), self.up.len() + 1);
         assert_eq!(self.digest, Some(self.mesh.digest()), "sessions send an old digest");
         let peers = self.mesh.peers(self.now);

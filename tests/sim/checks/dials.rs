@@ -1,7 +1,7 @@
 //! Rules for dials: their rate, their number, and the peers and addresses that a node may dial.
 
 use p2p_gossip::internals::Expected;
-use p2p_gossip::internals::mesh::{DIALS_IN_FLIGHT_MAX, Mesh, SessionId};
+use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, Mesh, SessionId};
 use p2p_gossip::{ConnectAddr, DialAddr, PeerId};
 
 use super::super::oracle::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, ExpectedState};
@@ -48,7 +48,7 @@ impl World {
             breaches.push((LIMITS, "more dials a second than allowed".to_owned()));
         }
         let in_flight = mesh.dials_in_flight();
-        if in_flight > DIALS_IN_FLIGHT_MAX {
+        if in_flight > DIAL_LANES * DIALS_IN_FLIGHT_MAX {
             breaches.push((LIMITS, format!("{in_flight} dials in flight")));
         }
         if process.oracle.leaving {

@@ -7,10 +7,10 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 
 use super::super::clock::{MS, SECOND, micros};
 use super::super::net::{ConnId, Side};
-use super::super::oracle::{Moment, SessionOracle};
+use super::super::oracle::{ExpectedState, Moment, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::IDENTITY;
+use super::{IDENTITY, SLACK};
 
 impl World {
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
@@ -61,6 +61,12 @@ impl World {
             let reached = DialAddr::from(self.conns[conn].addr);
             let oracle = &mut self.procs[proc].oracle;
             let dialled = oracle.newest_dialled.take();
+            // Another peer was there before. It may have lost the address.
+            for (_, other) in oracle.peers.iter_mut().filter(|(id, _)| **id != peer) {
+                if other.state != ExpectedState::Up && other.proven.contains(&reached) {
+                    other.proven.clear();
+                }
+            }
             let peer = oracle.peer(peer);
             // The dialled name is proven only if the peer advertises it.
             let own = dialled.filter(|addr| peer.first_hand.contains(addr));
@@ -116,10 +122,8 @@ impl World {
     pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
         let process = &mut self.procs[proc];
         let at = process.oracle.dials.remove(&session);
-        if let (Some(at), DialError::WrongId { found }) = (at, reason)
-            && *found == process.id
-        {
-            // The node's own key answered there, so the address is no longer the first one of any peer.
+        if let (Some(at), DialError::WrongId { .. }) = (at, reason) {
+            // The node's own key or another peer answered there, so the address is no longer the first one of any peer.
             let there = process.oracle.peers.values_mut().filter(|peer| peer.proven.contains(&at));
             there.for_each(|peer| peer.proven.clear());
         }
@@ -127,6 +131,7 @@ impl World {
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
         let (moment, now) = (self.moment(proc), self.now);
+        let timeout = micros(self.procs[proc].config.timeout) * 102 / 100 + SLACK;
         let oracle = &mut self.procs[proc].oracle;
         let Some(ended) = oracle.sessions.remove(&session) else {
             return;
@@ -147,8 +152,12 @@ impl World {
         if !oracle.is_up(&ended.peer) {
             return;
         }
-        // After these goodbyes another session follows, or the grace ends.
-        if matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent)) {
+        // After these goodbyes another session follows, or the grace ends. So it is when a session breaks soon after a
+        // stall, in which the peer may have given it up.
+        let is_given_up =
+            reason == DisconnectReason::Closed && oracle.woke_since(now.saturating_sub(timeout));
+        let is_announced = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
+        if is_given_up || is_announced {
             oracle.peer(ended.peer).sessionless_since = Some(now);
         } else {
             oracle.must_be_down.push(ended.peer);

@@ -64,7 +64,7 @@ impl World {
 
     pub fn check_output(&mut self, proc: ProcId, output: &Output, mesh: &Mesh) {
         match output {
-            Output::Dial { session, addr, expected, source } => {
+            Output::Dial { session, addr, expected, source, .. } => {
                 self.check_dial(proc, *session, addr, *expected, source.is_from_peer(), mesh);
             }
             Output::Send { session, message } => self.check_send(proc, *session, Some(message), mesh),

@@ -5,18 +5,19 @@ use std::net::SocketAddr;
 
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::TIMEOUT;
-use p2p_gossip::internals::mesh::backoff::LONG_OUTAGE;
+use p2p_gossip::internals::mesh::backoff::{CAP, LONG_OUTAGE};
 use p2p_gossip::internals::mesh::{
-    CREDIT_MAX, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialSource, DisconnectReason, Output,
-    SessionId,
+    ACQUAINTED_AFTER, CREDIT_MAX, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialError, DialSource,
+    DisconnectReason, Input, NAME_ROUND, Output, Report, SessionId,
 };
 use p2p_gossip::internals::wire::{ByeReason, Hello};
-use p2p_gossip::{DialAddr, PeerState};
+use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerState};
 
-use super::{MINUTE, SECOND, ms, node_with_strangers};
+use super::{MINUTE, SECOND, ms, node_with_strangers, reports, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
     MeshHarness, OWN_INSTANCE, addr, closes, dialled, dials, dials_to, hello, id, known, requests_list,
 };
+use crate::sim::world::all_slots;
 
 #[test]
 fn dials_to_strangers_leave_slots_for_known_peers() {
@@ -199,11 +200,147 @@ fn address_where_another_peer_answered_becomes_last() {
 fn new_peer_at_a_lost_peers_address_is_dialled_as_well() {
     let mut node = MeshHarness::new(&[]);
     let session = node.meets(3);
+    wait_with_heartbeats(&mut node, session, None, ACQUAINTED_AFTER);
     node.down(session, DisconnectReason::Closed);
     let (dial, ..) = dialled(&node.wait_for_dial())[0].clone();
     node.dial_finds(dial, id(4));
     let outputs = node.wait(SECOND);
     assert!(dials_to(&outputs, id(4)) > 0 && dials_to(&outputs, id(3)) > 0, "{outputs:?}");
+}
+
+/// Node 9 after forty keys came from one address, the port of node 3, and went again at once.
+fn node_that_saw_a_crash_loop() -> MeshHarness {
+    let mut node = MeshHarness::new(&[]);
+    for n in 20..60 {
+        let session = SessionId::accepted(n.into());
+        node.up_at(session, id(n), 1, SocketAddr::from((addr(3).ip(), 40_000 + u16::from(n))));
+        node.down(session, DisconnectReason::Closed);
+        node.wait(ms(200));
+    }
+    node
+}
+
+#[test]
+fn keys_of_a_crash_loop_are_not_dialled_once_a_peer_is_there() {
+    let mut node = node_that_saw_a_crash_loop();
+    let session = node.meets(3);
+    assert_eq!(dials(&wait_with_heartbeats(&mut node, session, None, MINUTE)), 0);
+    assert!((20..60).all(|n| node.info(id(n)).is_none_or(|info| info.state == PeerState::Left)));
+}
+
+#[test]
+fn one_dial_finds_out_who_is_at_the_address_of_many_strangers() {
+    let mut node = node_that_saw_a_crash_loop();
+    let (dial, at, _) = dialled(&node.wait_for_dial())[0].clone();
+    assert_eq!(at, addr(3).into());
+    let mut outputs = node.dial_finds(dial, id(3));
+    outputs.extend(node.wait(MINUTE));
+    assert!(dials_to(&outputs, id(3)) > 0);
+    assert_eq!(dials(&outputs), dials_to(&outputs, id(3)), "a key of the crash loop is dialled");
+}
+
+#[test]
+fn acquainted_peer_keeps_an_address_where_another_is_connected_at_the_pace_of_its_backoff() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    wait_with_heartbeats(&mut node, session, None, ACQUAINTED_AFTER);
+    node.down(session, DisconnectReason::Closed);
+    let other = SessionId::accepted(1);
+    node.up_at(other, id(4), 1, addr(3));
+    let mut dials = 0;
+    for _ in 0..60 {
+        let digest = node.mesh.digest();
+        node.heartbeat(other, digest);
+        for (dial, ..) in dialled(&node.wait_with_dials_open(SECOND)) {
+            dials += 1;
+            node.dial_finds(dial, id(4));
+        }
+    }
+    let slowest = usize::try_from(MINUTE.as_secs() / CAP.as_secs()).unwrap();
+    assert!((slowest - 5..slowest * 4 / 3 + 5).contains(&dials), "{dials} dials in a minute");
+}
+
+/// Node 9 with one name of many nodes as its `--connect` address.
+fn node_with_a_name() -> MeshHarness {
+    MeshHarness::with(Config::default().connect([ConnectAddr::from(all_slots())]))
+}
+
+/// The IP addresses that the last dial to the name skips.
+fn skipped(outputs: &[Output]) -> Option<Vec<SocketAddr>> {
+    outputs.iter().rev().find_map(|output| match output {
+        Output::Dial { addr, skip, .. } if *addr == all_slots() => Some(skip.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn name_that_led_to_this_node_is_dialled_again() {
+    let mut node = node_with_a_name();
+    let session = node.first_dial();
+    let outputs = node.up(session, id(9), OWN_INSTANCE);
+    assert!(closes(&outputs, session) && reports(&outputs, is_own) == 1, "{outputs:?}");
+    for _ in 0..3 {
+        let outputs = node.wait_for_dial();
+        let (dial, at, _) = dialled(&outputs)[0].clone();
+        assert_eq!((at, reports(&outputs, is_own)), (all_slots(), 0));
+        node.handle(Input::DialFailed { session: dial, reason: DialError::OwnAddress });
+    }
+}
+
+fn is_own(report: &Report) -> bool {
+    matches!(report, Report::BootstrapIsSelf { .. })
+}
+
+#[test]
+fn name_is_dialled_until_peers_are_connected_at_all_its_addresses_and_looked_up_each_minute() {
+    let mut node = node_with_a_name();
+    let session = node.first_dial();
+    node.up(session, id(3), 1);
+    let outputs = node.wait_with_dials_open(2 * SECOND);
+    assert!(skipped(&outputs).unwrap().iter().all(|at| *at == addr(3)), "{outputs:?}");
+    let (second, ..) = dialled(&outputs)[0];
+    node.up(second, id(4), 1);
+    node.heartbeat(session, node.mesh.digest());
+    let outputs = node.wait_with_dials_open(2 * SECOND);
+    let mut skipped = skipped(&outputs).unwrap();
+    skipped.sort();
+    skipped.dedup();
+    assert_eq!(skipped, [addr(3), addr(4)]);
+    let (dial, ..) = dialled(&outputs)[0];
+    node.handle(Input::DialFailed { session: dial, reason: DialError::NothingNew });
+    let mut lookups = 0;
+    for _ in 0..5 * 60 {
+        for peer in [session, second] {
+            node.heartbeat(peer, node.mesh.digest());
+        }
+        for (dial, at, _) in dialled(&node.wait_with_dials_open(SECOND)) {
+            lookups += usize::from(at == all_slots());
+            node.handle(Input::DialFailed { session: dial, reason: DialError::NothingNew });
+        }
+    }
+    let minutes = 5 * MINUTE.as_secs() / NAME_ROUND.as_secs();
+    assert!((minutes..=minutes * 4 / 3 + 1).contains(&(lookups as u64)), "{lookups} lookups");
+}
+
+#[test]
+fn lookups_hold_no_slot_of_dials_to_addresses() {
+    let name = |n: u8| ConnectAddr::from(format!("n{n}.example:1").parse::<DialAddr>().unwrap());
+    let mut node = MeshHarness::with(Config::default().connect((0..50).map(name).collect::<Vec<_>>()));
+    let sessions: Vec<SessionId> = (20..34).map(|n| node.meets(n)).collect();
+    // No name server answers.
+    let lookups = dials(&node.wait_with_dials_open(SECOND));
+    assert!((1..=DIALS_IN_FLIGHT_MAX).contains(&lookups), "{lookups}");
+    sessions.into_iter().for_each(|session| drop(node.down(session, DisconnectReason::Closed)));
+    let (mut met, mut outputs) = (0, Vec::new());
+    while met < 14 {
+        outputs.extend(node.wait_with_dials_open(SECOND));
+        let peers = dialled(&std::mem::take(&mut outputs));
+        assert!(!peers.is_empty(), "{met} of 14 peers met, and no dial");
+        for (dial, _, expected) in peers {
+            met += 1;
+            outputs.extend(node.up(dial, expected.id().unwrap(), 1));
+        }
+    }
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use p2p_gossip::Event;
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
-use p2p_gossip::internals::mesh::{Input, Output, Report, SessionId, Vitals};
+use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId, Vitals};
 use p2p_gossip::internals::wire::{Hello, Message};
 
 use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, addr, events_of, hello, id, sent};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, events_of, hello, id, sent};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
@@ -197,6 +197,37 @@ fn stall_of_this_node_is_no_silence_of_its_peers() {
     let dead_at = TIMEOUT + gap.unwrap();
     assert!(events_of(&node.wait(dead_at - stalled - ms(1))).is_empty());
     assert_eq!(events_of(&node.wait(ms(2))).len(), 1);
+}
+
+/// A laptop's lid: the peers gave up the sessions, and their goodbyes were lost with the network.
+#[test]
+fn session_that_broke_while_this_node_stood_still_gets_the_grace() {
+    let (mut node, session) = joined_node();
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
+    node.stall(20 * SECOND);
+    let mut outputs = node.down(session, DisconnectReason::Closed);
+    outputs.extend(node.wait_with_dials_open(ms(100)));
+    assert_eq!((events_of(&outputs).len(), dials_to(&outputs, id(3))), (0, 1), "{outputs:?}");
+    let (session, ..) = dialled(&outputs)[0];
+    assert!(events_of(&node.up(session, id(3), 1)).is_empty());
+
+    // Nobody comes this time.
+    wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
+    node.stall(20 * SECOND);
+    assert!(events_of(&node.down(session, DisconnectReason::Closed)).is_empty());
+    assert!(events_of(&node.wait(GRACE - ms(1))).is_empty());
+    let events = events_of(&node.wait(SECOND));
+    assert!(matches!(events[..], [Event::Down { .. }]), "{events:?}");
+
+    // A short stall, or a session of a node that has been awake for a while: the peer is lost at once.
+    for (asleep, awake) in [(SECOND, Duration::ZERO), (20 * SECOND, TIMEOUT + SECOND)] {
+        let (mut node, session) = joined_node();
+        wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
+        node.stall(asleep);
+        wait_with_heartbeats(&mut node, session, None, awake);
+        let events = events_of(&node.down(session, DisconnectReason::Closed));
+        assert!(matches!(events[..], [Event::Down { .. }]), "{events:?}");
+    }
 }
 
 /// Time until a silent peer with this heartbeat interval is dead.

@@ -1,7 +1,7 @@
 //! Stdout: events as lines for people or as JSON, written by a separate thread.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{io, iter};
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
 
 use crate::cli::{Output, PROGRAM};
 use crate::output::event_json::{self, timestamp};
+use crate::output::local_addresses::local_addresses;
 use crate::output::stream::{Stream, is_coloured};
 
 /// Limit of bytes that one write collects from waiting events.
@@ -121,7 +122,7 @@ impl Printer {
         match event {
             Event::Listening { id, addr, .. } => {
                 self.begin(out, &time, "listening", BOLD);
-                print_join_hints(out, *id, *addr, lan_address(), &self.hints);
+                print_join_hints(out, *id, *addr, &local_addresses(), &self.hints);
             }
             Event::Up { peer, name, addr, members, .. } => {
                 self.begin(out, &time, "up", GREEN);
@@ -188,8 +189,8 @@ fn count_members(members: usize) -> String {
 }
 
 /// Prints this node's address and id, and commands to copy that join through it. With the id in front of the
-/// address no other node can take its place. `lan` is this machine's address for other machines.
-fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<IpAddr>, hints: &JoinHints) {
+/// address no other node can take its place. `lan` has this machine's addresses for other machines, the likeliest first.
+fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAddr], hints: &JoinHints) {
     let port = addr.port();
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:11}{left:<9}  {right}\n", ""));
@@ -201,8 +202,10 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
         row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
-        if let Some(ip) = lan.filter(|_| hints.advertised.is_none()) {
-            row(out, "elsewhere", &from_elsewhere(ip));
+        // A listener without IPv6 is not reached at IPv6 addresses.
+        let is_served = |ip: &&IpAddr| ip.is_ipv4() || addr.is_ipv6();
+        for ip in lan.iter().filter(|_| hints.advertised.is_none()).filter(is_served) {
+            row(out, "elsewhere", &from_elsewhere(*ip));
         }
     } else {
         push(out, format_args!("{addr}\n"));
@@ -216,21 +219,6 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: Option<
     if let Some(page) = &hints.page {
         row(out, "page", page);
     }
-}
-
-/// The address from which this machine reaches other machines, if it has one. Connecting a UDP socket sends
-/// nothing; it only asks the routing table (for documentation addresses, RFC 5737 and RFC 3849).
-fn lan_address() -> Option<IpAddr> {
-    let source_address = |from: IpAddr, to: IpAddr| {
-        let socket = UdpSocket::bind((from, 0)).ok()?;
-        socket.connect((to, 9)).ok()?;
-        let ip = socket.local_addr().ok()?.ip();
-        (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
-    };
-    source_address(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()).or_else(|| {
-        let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-        source_address(Ipv6Addr::UNSPECIFIED.into(), documentation.into())
-    })
 }
 
 #[cfg(test)]
@@ -294,8 +282,8 @@ mod tests {
     #[test]
     fn first_lines_show_how_to_join() {
         let mut out = String::new();
-        let lan = Some("192.0.2.7".parse().unwrap());
-        print_join_hints(&mut out, ID, "[::]:8080".parse().unwrap(), lan, &with_page());
+        let lan = ["192.0.2.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        print_join_hints(&mut out, ID, "[::]:8080".parse().unwrap(), &lan, &with_page());
         let id = "ab".repeat(32);
         assert_eq!(
             out,
@@ -305,18 +293,22 @@ mod tests {
            id         {id}
            join with  p2p-gossip --port 0 --connect {id}@127.0.0.1:8080
            elsewhere  p2p-gossip --connect {id}@192.0.2.7:8080
+           elsewhere  p2p-gossip --connect {id}@[2001:db8::7]:8080
            page       http://127.0.0.1:9090/
 "
             )
         );
         let mut out = String::new();
-        print_join_hints(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), lan, &JoinHints::default());
+        print_join_hints(&mut out, ID, "0.0.0.0:8080".parse().unwrap(), &lan, &with_page());
+        assert_eq!(out.matches("elsewhere").count(), 1, "{out}");
+        let mut out = String::new();
+        print_join_hints(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), &lan, &JoinHints::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
-        // An advertised address overrides the one that the routing table gives.
+        // An advertised address overrides those of the interfaces.
         let hints = JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
         for addr in ["[::]:9", "192.0.2.7:9"] {
             let mut out = String::new();
-            print_join_hints(&mut out, ID, addr.parse().unwrap(), lan, &hints);
+            print_join_hints(&mut out, ID, addr.parse().unwrap(), &lan, &hints);
             let last = out.lines().last().unwrap();
             assert_eq!(last.trim(), format!("elsewhere  p2p-gossip --connect {id}@mesh.example:17000"));
             assert_eq!(out.matches("elsewhere").count(), 1, "{out}");
