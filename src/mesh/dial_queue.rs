@@ -53,6 +53,9 @@ pub(super) struct DialQueue {
     /// Due dials that wait for a slot: bootstrap addresses and known peers, and unknown peers.
     ready_known: VecDeque<Target>,
     ready_rumoured: VecDeque<Target>,
+    /// No waiting rumour may start before a dial ends or another rumour waits. So a long queue of an account that has all its
+    /// slots is not searched for each message.
+    is_stuck: bool,
     /// The number of dials started.
     dialled: u64,
     /// The rate limit of dials.
@@ -68,6 +71,7 @@ impl DialQueue {
             in_flight: BTreeMap::new(),
             ready_known: VecDeque::new(),
             ready_rumoured: VecDeque::new(),
+            is_stuck: false,
             dialled: 0,
             starts: TokenBucket::new(DIALS_BURST, DIALS_PER_SECOND, now),
             window: DIALS_IN_FLIGHT_MIN,
@@ -83,6 +87,7 @@ impl DialQueue {
         debug_assert!(!self.is_ready_or_in_flight(target), "{target:?} is queued twice");
         let ready = if is_known { &mut self.ready_known } else { &mut self.ready_rumoured };
         ready.push_back(target);
+        self.is_stuck = false;
     }
 
     /// Makes a rumour the next one to dial, unless a dial to it is under way. Returns whether it is.
@@ -91,6 +96,7 @@ impl DialQueue {
         if !is_under_way {
             self.ready_rumoured.retain(|&other| other != rumour);
             self.ready_rumoured.push_front(rumour);
+            self.is_stuck = false;
         }
         !is_under_way
     }
@@ -125,11 +131,13 @@ impl DialQueue {
 
     /// Removes a dial that failed.
     pub(super) fn failed(&mut self, session: SessionId) -> Option<Dial> {
+        self.is_stuck = false;
         self.in_flight.remove(&session)
     }
 
     /// Removes a dial whose session came up; `None` if this node did not dial the session.
     pub(super) fn finished(&mut self, session: SessionId) -> Option<Dial> {
+        self.is_stuck = false;
         self.in_flight.remove(&session)
     }
 
@@ -198,8 +206,14 @@ impl DialQueue {
     /// The waiting rumours, in order, if a slot is free for one.
     pub(super) fn ready_rumours(&self) -> impl Iterator<Item = Target> {
         let rumoured = self.in_flight.values().filter(|dial| !dial.is_known).count();
-        let is_free = self.in_flight.len() < self.window && rumoured < self.slots_of_one_kind();
+        let is_free =
+            !self.is_stuck && self.in_flight.len() < self.window && rumoured < self.slots_of_one_kind();
         self.ready_rumoured.iter().copied().filter(move |_| is_free)
+    }
+
+    /// None of the waiting rumours may start now.
+    pub(super) fn rumours_are_stuck(&mut self) {
+        self.is_stuck = true;
     }
 
     /// Takes a rumour out of the queue, because it is dialled now.
