@@ -216,10 +216,12 @@ impl DialQueue {
         self.is_stuck = true;
     }
 
-    /// Takes a rumour out of the queue, because it is dialled now.
-    pub(super) fn take_rumour(&mut self, rumour: Target) {
-        if let Some(at) = self.ready_rumoured.iter().position(|&other| other == rumour) {
-            self.ready_rumoured.remove(at);
+    /// Takes a target out of the queues, because it is dialled now or forgotten.
+    pub(super) fn take_waiting(&mut self, target: Target) {
+        for ready in [&mut self.ready_known, &mut self.ready_rumoured] {
+            if let Some(at) = ready.iter().position(|&other| other == target) {
+                ready.remove(at);
+            }
         }
     }
 
@@ -279,7 +281,7 @@ mod tests {
         assert_eq!(known, 3);
         targets(100).for_each(|target| queue.queue(target, false));
         let rumour = queue.ready_rumours().next().unwrap();
-        queue.take_rumour(rumour);
+        queue.take_waiting(rumour);
         queue.start(rumour, DialAddr::Socket(([10, 0, 1, 1], 1).into()), false, Vec::new());
         assert_eq!(queue.ready_rumours().next(), None);
     }

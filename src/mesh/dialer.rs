@@ -93,7 +93,7 @@ impl Mesh {
             self.dialing.rumours_are_stuck();
             return None;
         };
-        self.dialing.take_rumour(rumour);
+        self.dialing.take_waiting(rumour);
         Some((rumour, false))
     }
 

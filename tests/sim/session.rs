@@ -299,15 +299,8 @@ impl World {
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];
         exported[..8].copy_from_slice(&conn.to_be_bytes());
-        let mut protocol = Protocol::new(
-            now,
-            ends,
-            role,
-            exchange,
-            exported,
-            process.vitals,
-            process.clock.local(by),
-        );
+        let mut protocol =
+            Protocol::new(now, ends, role, exchange, exported, process.vitals, process.clock.local(by));
         protocol.share_rate_limit(frames);
         self.set_stage(conn, side, Stage::Secured(Box::new(protocol)));
         self.run_thread(conn, side);

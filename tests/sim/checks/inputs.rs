@@ -9,7 +9,7 @@ use p2p_gossip::{DialAddr, PeerId};
 
 use super::super::clock::{MS, SECOND, micros};
 use super::super::net::{ConnId, Side};
-use super::super::oracle::{Debtor, ExpectedState, Moment, PeerOracle, Rank, SessionOracle};
+use super::super::oracle::{Debtor, ExpectedState, Moment, Rank, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
 use super::{IDENTITY, RUMOURS};
@@ -134,23 +134,20 @@ impl World {
         let origin = (!session.is_dialled()).then(|| DialAddr::from(source));
         let at = dialled.or_else(|| origin.clone());
         let peer = oracle.peer(id);
-        let is_named = peer.is_named;
+        let is_exempt = !strict || peer.is_named || at.is_none() || peer.origin == at && peer.is_known;
         peer.came_from = Some(source.ip());
         peer.origin.clone_from(&origin);
         peer.stays_left = false;
         if peer.state != ExpectedState::Up {
             peer.tellers.clear();
         }
-        // Behind a router all peers of a site come from one address. It belongs to the one that was reached there.
-        let owns = |(other, peer): &(&PeerId, &PeerOracle)| {
-            let was_reached = at.as_ref().is_some_and(|at| peer.proven.contains(at));
-            let came = at.is_some() && peer.origin == at;
-            let is_shared = origin.is_some() && peer.state == ExpectedState::Up;
-            **other != id && peer.is_known && (was_reached || came && !is_shared)
-        };
-        if strict
-            && !is_named
-            && let Some((owner, _)) = oracle.peers.iter().find(owns)
+        let others = || oracle.peers.iter().filter(|(other, peer)| **other != id && peer.is_known);
+        let reached = others().find(|(_, peer)| at.as_ref().is_some_and(|at| peer.proven.contains(at)));
+        // Behind a router all peers of a site come from one address.
+        let came = || others().filter(|(_, peer)| peer.origin == at);
+        let is_shared = origin.is_some() && came().any(|(_, peer)| peer.state == ExpectedState::Up);
+        if let Some((owner, _)) = reached.or_else(|| came().next().filter(|_| !is_shared))
+            && !is_exempt
         {
             let detail =
                 format!("p{proc} takes {} at {at:?}, which belongs to {}", id.short(), owner.short());
