@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 
-/// Dials that an account pays for at once: enough to join a large mesh through a list with some dead peers.
-pub const CREDIT_MAX: u32 = 64;
+/// Dials that an account pays for at once: enough to join a large mesh through a list with some dead peers. With what
+/// returns meanwhile, these are 64 in the first minute.
+pub const CREDIT_MAX: u32 = 60;
 /// Time after which one payment returns: 4 a minute.
 pub const CREDIT_INTERVAL: Duration = Duration::from_secs(15);
 /// Accounts remembered. Beyond that, the account that was used longest ago is forgotten.

@@ -41,7 +41,7 @@ impl Mesh {
             let at = DialAddr::Socket(at);
             for addr in dialled.into_iter().chain([&at]) {
                 if let Some(owner) = self.peers.owner_of(addr, &peer)
-                    && !(dialled.is_none() && self.is_shared(addr, &owner))
+                    && !(dialled.is_none() && self.is_shared(addr))
                 {
                     self.tell_wrong_id(addr, owner, peer, true);
                     return Err(ByeReason::AddressTaken);
@@ -51,11 +51,11 @@ impl Mesh {
         Ok(())
     }
 
-    /// Whether several peers come from this address: its owner is connected, and this node has never reached it there.
-    /// Behind a router that translates addresses, all peers of a site come from one.
-    fn is_shared(&self, addr: &DialAddr, owner: &PeerId) -> bool {
-        let is_unreached = |peer: &Peer| peer.connected().is_some() && !peer.addrs.was_proven(addr);
-        self.peers.get(owner).is_some_and(is_unreached)
+    /// Whether several peers come from this address: one of its owners is connected, and this node has reached none of them
+    /// there. Behind a router that translates addresses, all peers of a site come from one.
+    fn is_shared(&self, addr: &DialAddr) -> bool {
+        let owners = || self.peers.iter().map(|(_, peer)| peer).filter(|peer| peer.addrs.owns(addr));
+        owners().any(|peer| peer.connected().is_some()) && !owners().any(|peer| peer.addrs.was_proven(addr))
     }
 
     /// Another peer answers at a known peer's address: the log reports it once, until the known peer is back.

@@ -89,6 +89,9 @@ struct Ready {
     known: VecDeque<Target>,
     /// Unknown peers.
     rumoured: VecDeque<Target>,
+    /// No waiting rumour may start before a dial ends or another rumour waits. So a long queue of an account that has all
+    /// its slots is not searched for each message.
+    is_stuck: bool,
 }
 
 impl DialQueue {
@@ -110,6 +113,7 @@ impl DialQueue {
     pub(super) fn queue(&mut self, target: Target, is_known: bool, lane: Lane) {
         debug_assert!(!self.is_ready_or_in_flight(target), "{target:?} is queued twice");
         let ready = &mut self.ready[lane as usize];
+        ready.is_stuck = false;
         if is_known { &mut ready.known } else { &mut ready.rumoured }.push_back(target);
     }
 
@@ -117,8 +121,10 @@ impl DialQueue {
     pub(super) fn queue_first(&mut self, rumour: Target, lane: Lane) -> bool {
         let is_under_way = self.in_flight.values().any(|dial| dial.target == rumour);
         if !is_under_way {
-            self.take_rumour(rumour);
-            self.ready[lane as usize].rumoured.push_front(rumour);
+            self.take_waiting(rumour);
+            let ready = &mut self.ready[lane as usize];
+            ready.is_stuck = false;
+            ready.rumoured.push_front(rumour);
         }
         !is_under_way
     }
@@ -154,11 +160,13 @@ impl DialQueue {
 
     /// Removes a dial that failed.
     pub(super) fn failed(&mut self, session: SessionId) -> Option<Dial> {
+        self.unstick();
         self.in_flight.remove(&session)
     }
 
     /// Removes a dial whose session came up; `None` if this node did not dial the session.
     pub(super) fn finished(&mut self, session: SessionId) -> Option<Dial> {
+        self.unstick();
         self.in_flight.remove(&session)
     }
 
@@ -220,16 +228,26 @@ impl DialQueue {
 
     /// The waiting rumours of a lane, in order, if a slot is free for one.
     pub(super) fn ready_rumours(&self, lane: Lane) -> impl Iterator<Item = Target> {
-        let rumoured = &self.ready[lane as usize].rumoured;
-        let is_free = !rumoured.is_empty() && self.has_slot(lane, false);
+        let Ready { rumoured, is_stuck, .. } = &self.ready[lane as usize];
+        let is_free = !is_stuck && !rumoured.is_empty() && self.has_slot(lane, false);
         rumoured.iter().copied().filter(move |_| is_free)
     }
 
-    /// Takes a rumour out of the queue, because it is dialled now.
-    pub(super) fn take_rumour(&mut self, rumour: Target) {
-        for Ready { rumoured, .. } in &mut self.ready {
-            if let Some(at) = rumoured.iter().position(|&other| other == rumour) {
-                rumoured.remove(at);
+    /// None of the waiting rumours of a lane may start now.
+    pub(super) fn rumours_are_stuck(&mut self, lane: Lane) {
+        self.ready[lane as usize].is_stuck = true;
+    }
+
+    /// A dial has ended, so a waiting rumour may start.
+    fn unstick(&mut self) {
+        self.ready.iter_mut().for_each(|ready| ready.is_stuck = false);
+    }
+
+    /// Takes a target out of the queues, because it is dialled now or forgotten.
+    pub(super) fn take_waiting(&mut self, target: Target) {
+        for ready in self.ready.iter_mut().flat_map(|ready| [&mut ready.known, &mut ready.rumoured]) {
+            if let Some(at) = ready.iter().position(|&other| other == target) {
+                ready.remove(at);
             }
         }
     }
@@ -308,7 +326,7 @@ mod tests {
         assert_eq!(known, 3);
         targets(100).for_each(|target| queue.queue(target, false, lane));
         let rumour = queue.ready_rumours(lane).next().unwrap();
-        queue.take_rumour(rumour);
+        queue.take_waiting(rumour);
         queue.start(rumour, DialAddr::Socket(([10, 0, 1, 1], 1).into()), false, lane, Vec::new());
         assert_eq!(queue.ready_rumours(lane).next(), None);
     }

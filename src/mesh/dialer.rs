@@ -51,8 +51,12 @@ impl Mesh {
             };
             let payers = self.payers(now, target, &addr);
             if let Err(wait) = self.accounts.pay(now, &payers) {
-                let wait = self.random_between(wait, wait + CREDIT_INTERVAL);
-                self.timers.set(Timer::Dial(target), now + wait);
+                if self.give_up_stranger(now, target) {
+                    continue;
+                }
+                let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
+                let given_up = self.stranger_given_up_at(now, target);
+                self.timers.set(Timer::Dial(target), given_up.map_or(at, |given_up| at.min(given_up)));
                 continue;
             }
             if let Err(wait) = self.dialing.take_start(now) {
@@ -108,9 +112,10 @@ impl Mesh {
         for lane in Lane::ALL {
             let next = self.dialing.ready_rumours(lane).find(|&target| self.leaves_room(now, target, lane));
             if let Some(rumour) = next {
-                self.dialing.take_rumour(rumour);
+                self.dialing.take_waiting(rumour);
                 return Some((rumour, false, lane));
             }
+            self.dialing.rumours_are_stuck(lane);
         }
         None
     }
@@ -128,9 +133,6 @@ impl Mesh {
         if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {
-            if reason == DialError::Cancelled {
-                self.accounts.give_back(&dial.payers);
-            }
             match dial.target {
                 Target::Bootstrap(bootstrap) => self.bootstrap_failed(now, bootstrap, reason),
                 Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
@@ -174,20 +176,41 @@ impl Mesh {
         })
     }
 
-    /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried. A stranger that only came
-    /// to this node is not dialled for long: it counts as left, and comes again if it lives.
-    pub(super) fn redial_later(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
-        let is_stranger = self.is_stranger(now, &id);
-        let peer = self.peers.get_mut(&id)?;
-        if let State::Dead(gone) = peer.state
-            && is_stranger
-            && !peer.addrs.has_success()
-            && peer.outage(now) >= STRANGER_REDIAL
+    /// The time at which a lost stranger counts as left: this node has never reached it, and it comes again if it lives.
+    fn stranger_given_up_at(&self, now: Instant, target: Target) -> Option<Instant> {
+        let Target::Peer(id) = target else {
+            return None;
+        };
+        let peer = self.peers.get(&id)?;
+        match peer.state {
+            State::Dead(gone) if !peer.addrs.has_success() && self.is_stranger(now, &id) => {
+                Some(gone.since + STRANGER_REDIAL)
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets a lost stranger count as left if it is time. Returns whether it is.
+    fn give_up_stranger(&mut self, now: Instant, target: Target) -> bool {
+        let is_over = self.stranger_given_up_at(now, target).is_some_and(|at| now >= at);
+        if is_over
+            && let Target::Peer(id) = target
+            && let Some(peer) = self.peers.get_mut(&id)
+            && let State::Dead(gone) = peer.state
         {
             peer.state = State::Left(gone);
             self.output(Output::Persist);
+        }
+        is_over
+    }
+
+    /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried. A stranger that only came
+    /// to this node is not dialled for long.
+    pub(super) fn redial_later(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
+        if self.give_up_stranger(now, Target::Peer(id)) {
             return None;
         }
+        let peer = self.peers.get_mut(&id)?;
         let wait = if peer.addrs.round_complete() {
             let outage = peer.outage(now);
             peer.backoff.next(&mut self.rng, outage)

@@ -54,6 +54,7 @@ impl Mesh {
                 self.output(Output::Persist);
             }
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
+            self.dialing.take_waiting(Target::Peer(id));
             self.timers.cancel(Timer::Forget(id));
         }
     }

@@ -319,10 +319,12 @@ impl Mesh {
             let surplus = self.peers.surplus_rumour(&teller.account)?;
             self.forget(surplus);
         }
-        if !self.hear_of_listed(now, id, addrs.filter(is_free), connected) {
+        let may_be_dialled = self.hear_of_listed(now, id, addrs.filter(is_free), connected);
+        // Also if the peer is connected: it may be dialled at a listed address once it is lost.
+        self.peers.told_by(id, &teller.account);
+        if !may_be_dialled {
             return None;
         }
-        self.peers.told_by(id, &teller.account);
         let wait = self.wait_before_dial(id, connected, why);
         let peer = self.peers.get_mut(&id)?;
         match &peer.state {

@@ -195,7 +195,7 @@ impl World {
             let used = |other: Slot| self.scenario.key_of[other] == self.scenario.key_of[slot];
             (0..self.slots.len()).filter(|&other| used(other)).count() > 1
         };
-        let alone = |&proc: &ProcId| !shared(self.procs[proc].slot);
+        let alone = |&proc: &ProcId| !shared(self.procs[proc].slot) && !self.procs[proc].is_attacker;
         let members: Vec<ProcId> = running.iter().copied().filter(alone).collect();
         members.into_iter().filter(|&proc| !self.procs[proc].is_leaving()).collect()
     }
@@ -206,7 +206,9 @@ impl World {
         let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
         members.iter().find_map(|&proc| {
             let counted = self.procs[proc].mesh().members();
-            if counted > members.len() + cloned {
+            let is_attacked =
+                self.slots.iter().filter_map(|slot| slot.proc).any(|proc| self.procs[proc].is_attacker);
+            if counted > members.len() + cloned && !is_attacked {
                 return Some(format!("p{proc} counts {counted} members of {}", members.len()));
             }
             let mut others = members.iter().filter(|&&other| other != proc && self.share_island(proc, other));
@@ -245,7 +247,8 @@ impl World {
         for conn in 0..self.conns.len() {
             let ends = &self.conns[conn].ends;
             let is_up = Thread::is_open;
-            if !ends.iter().all(|end| end.thread.as_ref().is_some_and(is_up)) {
+            let is_attackers = self.conns[conn].key.is_some();
+            if is_attackers || !ends.iter().all(|end| end.thread.as_ref().is_some_and(is_up)) {
                 continue;
             }
             for side in 0..2 {

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sim::attack_stories;
 use sim::scenario::Scenario;
 use sim::stories::{STORIES, Story};
 use sim::world::{Outcome, Violation, World};
@@ -39,11 +40,11 @@ fn main() -> ExitCode {
     }
     let story = match std::env::var("STORY").unwrap_or_default().as_str() {
         "" => None,
-        name => match STORIES.iter().find(|(story, _)| *story == name) {
+        name => match STORIES.iter().chain(attack_stories::STORIES).find(|(story, _)| *story == name) {
             Some((_, story)) => Some(*story),
             None => panic!(
                 "STORY={name}: no such story; the stories are {:?}",
-                STORIES.iter().map(|(story, _)| story).collect::<Vec<_>>()
+                STORIES.iter().chain(attack_stories::STORIES).map(|(story, _)| story).collect::<Vec<_>>()
             ),
         },
     };

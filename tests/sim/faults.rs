@@ -73,6 +73,8 @@ pub struct Faults {
     pub liars: u32,
     /// False entries on each list of a liar.
     pub lies_per_list: usize,
+    /// Attackers: machines with many keys and no mesh.
+    pub attacks: u32,
     /// Processes that use another node's key.
     pub clones: u32,
     /// Number of times that a node denies some others for a while.
@@ -132,6 +134,7 @@ impl Default for Faults {
             late_joins: 0,
             liars: 0,
             lies_per_list: 20,
+            attacks: 0,
             clones: 0,
             denials: 0,
             strict: false,
@@ -159,6 +162,9 @@ impl Faults {
         faults.choose_limits_and_attackers(rng);
         // Earlier seeds keep their earlier draws if a new kind of fault is drawn last.
         faults.choose_memory_and_addresses(rng);
+        if rng.u32(..6) == 0 {
+            faults.attacks = rng.u32(1..=2);
+        }
         faults
     }
 
@@ -271,6 +277,7 @@ impl Faults {
             leaves,
             late_joins,
             liars,
+            attacks,
             clones,
             denials,
             strict,

@@ -14,6 +14,9 @@
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
 //! | `process.rs` | a process: its coordinator, crashes, pauses |
 //! | `adversary.rs` | the false lists of peers that a liar sends |
+//! | `attack_stories.rs` | stories of attacks |
+//! | `attacks.rs` | the tests of those stories (only in the test target) |
+//! | `attacker.rs` | a machine with many keys and no mesh |
 //! | `oracle.rs` | the expected state of one node, derived from its inputs and outputs |
 //! | `checks/` | the invariants |
 //! | `convergence.rs` | the time after the last fault: the mesh becomes whole and stays whole |
@@ -28,6 +31,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod adversary;
+pub mod attack_stories;
+pub mod attacker;
 pub mod checks;
 pub mod clock;
 pub mod convergence;

@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use p2p_gossip::PeerId;
+use p2p_gossip::internals::session::HelloExchange;
 
 use super::clock::{MS, Micros, SECOND};
 use super::process::{Deferred, ProcId};
@@ -62,6 +64,8 @@ pub struct Conn {
     pub addr: SocketAddr,
     /// The source address of the dialling end.
     pub source: SocketAddr,
+    /// The key and the Hello that the dialling end shows instead of those of its process.
+    pub key: Option<(PeerId, Arc<HelloExchange>)>,
     pub established: bool,
     /// Pings sent by each end and not yet delivered: sequence number and time of sending.
     pub pings: [VecDeque<(u64, Micros)>; 2],
@@ -70,6 +74,13 @@ pub struct Conn {
 }
 
 impl World {
+    /// The peer id that this end of a connection proves.
+    pub fn id_at(&self, conn: ConnId, side: Side) -> Option<PeerId> {
+        let conn = &self.conns[conn];
+        let own = || conn.ends[side].proc.map(|proc| self.procs[proc].id);
+        conn.key.as_ref().filter(|_| side == 0).map(|(key, _)| *key).or_else(own)
+    }
+
     /// Whether no packet from this end reaches the other now.
     fn is_cut(&self, conn: ConnId, side: Side) -> bool {
         let ends = &self.conns[conn].ends;
@@ -107,6 +118,7 @@ impl World {
             ways: [Direction::default(), Direction::default()],
             addr,
             source,
+            key: None,
             established: false,
             pings: [VecDeque::new(), VecDeque::new()],
             disturbed: false,

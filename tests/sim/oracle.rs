@@ -1,12 +1,13 @@
 //! The oracle: the expected state of one node, derived from its inputs and outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use p2p_gossip::internals::mesh::{
     DIALS_BURST, DIALS_PER_SECOND, KnownPeer, STALL_MIN, SessionId, membership_digest,
 };
-use p2p_gossip::{Access, DialAddr, PeerId};
+use p2p_gossip::{Access, DialAddr, PeerId, Pin};
 
 use super::clock::{Micros, SECOND, micros};
 use super::net::{ConnId, Side};
@@ -21,6 +22,52 @@ pub enum ExpectedState {
     Down,
     Left,
 }
+
+/// How well a node must know a peer. A peer of a lower rank takes no place of one of a higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    Stranger,
+    /// Connected for a minute in all.
+    Acquainted,
+    /// The user named it.
+    Trusted,
+}
+
+/// The one on whose account a node makes dials that may fail.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Debtor {
+    /// The machine or the name that is dialled.
+    Target(String),
+    /// A peer that listed the address.
+    Peer(PeerId),
+    /// The strangers of one machine, one of which listed the address.
+    Machine(IpAddr),
+}
+
+/// A dial that has no result yet.
+#[derive(Clone, Debug)]
+pub struct OpenDial {
+    pub addr: DialAddr,
+    /// They owe it until a session comes up.
+    pub debtors: Vec<Debtor>,
+}
+
+/// What one debtor owes: dials that brought no session, less those that have been waived since.
+#[derive(Clone, Copy, Debug)]
+struct Debt {
+    /// In microseconds: one dial is waived in [`DEBT_OF_ONE_DIAL`].
+    owed: Micros,
+    at: Micros,
+}
+
+/// Failed dials that a debtor may cause at once.
+const DIALS_LENT_AT_ONCE: Micros = 60;
+/// Later it may cause four a minute.
+const DEBT_OF_ONE_DIAL: Micros = 15 * SECOND;
+/// A peer that was connected for this long in all is acquainted.
+const ACQUAINTED_AFTER: Micros = 60 * SECOND;
+/// Clocks differ by a hundredth, and a peer is connected for a moment before it is up and after it is down.
+const RANK_SLACK: Micros = 5 * SECOND;
 
 /// A moment in one process.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +112,27 @@ pub struct PeerOracle {
     /// Times of the recent dials to it.
     pub dials: Vec<Micros>,
     pub ups: u64,
+    /// Addresses at which a dial has ever reached it, in this run or a previous one.
+    pub reached: BTreeSet<DialAddr>,
+    /// Addresses that a previous run knew.
+    pub remembered: BTreeSet<DialAddr>,
+    /// Addresses that other peers listed.
+    pub listed: BTreeSet<DialAddr>,
+    /// The last time at which another peer listed it.
+    pub listed_at: Option<Micros>,
+    /// Those who listed it since it was connected last.
+    pub tellers: BTreeSet<Debtor>,
+    /// The IP address of the other end of its last session.
+    pub came_from: Option<IpAddr>,
+    /// The IP address that it connected from last, with the port that it says it listens on. `None` if this node dialled
+    /// the last session.
+    pub origin: Option<DialAddr>,
+    /// The time for which it was up before, in this run and previous ones.
+    pub up_before: Micros,
+    /// It said goodbye because it leaves, and no session has come up since.
+    pub stays_left: bool,
+    /// The user named it.
+    pub is_named: bool,
     /// It has refused this node, and has sent nothing on an open session since.
     pub refuses: bool,
 }
@@ -86,8 +154,40 @@ impl PeerOracle {
             delivered: BTreeMap::new(),
             dials: Vec::new(),
             ups: 0,
+            reached: BTreeSet::new(),
+            remembered: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            listed_at: None,
+            tellers: BTreeSet::new(),
+            came_from: None,
+            origin: None,
+            up_before: 0,
+            stays_left: false,
+            is_named: false,
             refuses: false,
         }
+    }
+
+    fn up_in_all(&self, now: Micros) -> Micros {
+        self.up_before + if self.state == ExpectedState::Up { now - self.since } else { 0 }
+    }
+
+    fn rank_after(&self, up: Micros) -> Rank {
+        match up {
+            _ if self.is_named => Rank::Trusted,
+            up if up >= ACQUAINTED_AFTER => Rank::Acquainted,
+            _ => Rank::Stranger,
+        }
+    }
+
+    /// The lowest rank that the node may give it.
+    pub fn least_rank(&self, now: Micros) -> Rank {
+        self.rank_after((self.up_in_all(now) * 98 / 100).saturating_sub(RANK_SLACK))
+    }
+
+    /// The highest rank that the node may give it.
+    pub fn most_rank(&self, now: Micros) -> Rank {
+        self.rank_after(self.up_in_all(now) * 102 / 100 + RANK_SLACK)
     }
 }
 
@@ -110,7 +210,11 @@ pub struct Oracle {
     pub peers: BTreeMap<PeerId, PeerOracle>,
     pub sessions: BTreeMap<SessionId, SessionOracle>,
     /// Dials that have no result yet.
-    pub dials: BTreeMap<SessionId, DialAddr>,
+    pub dials: BTreeMap<SessionId, OpenDial>,
+    /// What the node has dialled on account of each debtor.
+    debts: BTreeMap<Debtor, Debt>,
+    /// The peer whose session came up with the current input.
+    pub newcomer: Option<PeerId>,
     /// Number of sessions that have come up.
     pub came_up: u64,
     /// Sessions whose dial the node has cancelled.
@@ -135,12 +239,16 @@ pub struct Oracle {
     pub newest: Option<(PeerId, SessionId)>,
     /// The address that was dialled for it.
     pub newest_dialled: Option<DialAddr>,
+    /// The IP address of its other end, with the port at which the peer says that it listens.
+    pub newest_source: Option<SocketAddr>,
     /// The silence after which its peer is dead.
     pub newest_timeout: Micros,
     /// Peers whose sessions or state changed in this turn.
     pub changed: BTreeSet<PeerId>,
     /// Peers that lost their last session in this turn and whose goodbye does not announce another.
     pub must_be_down: Vec<PeerId>,
+    /// The peers that the user named.
+    pub pins: Vec<Pin>,
     pub leaving: bool,
     /// The access lists in force.
     pub access: Access,
@@ -153,6 +261,8 @@ impl Oracle {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
+            debts: BTreeMap::new(),
+            newcomer: None,
             came_up: 0,
             cancelled: BTreeSet::new(),
             up: 0,
@@ -165,16 +275,19 @@ impl Oracle {
             input_from: None,
             newest: None,
             newest_dialled: None,
+            newest_source: None,
             newest_timeout: 0,
             changed: BTreeSet::new(),
             must_be_down: Vec::new(),
+            pins: Vec::new(),
             leaving: false,
             access: Access::default(),
         }
     }
 
     pub fn peer(&mut self, id: PeerId) -> &mut PeerOracle {
-        self.peers.entry(id).or_insert_with(PeerOracle::new)
+        let is_named = self.pins.iter().any(|pin| pin.matches(&id));
+        self.peers.entry(id).or_insert_with(|| PeerOracle { is_named, ..PeerOracle::new() })
     }
 
     /// The process restores these peers. Except for peers that left, they are strangers until the node meets them again.
@@ -184,8 +297,19 @@ impl Oracle {
             let peer = self.peer(known.id);
             peer.is_known = true;
             peer.since = now.saturating_sub(micros(known.missed));
+            peer.up_before = micros(known.connected);
+            for known in &known.addrs {
+                peer.remembered.insert(known.addr.clone());
+                if known.last_success.is_some() {
+                    peer.reached.insert(known.addr.clone());
+                }
+                if known.is_origin {
+                    peer.origin = Some(known.addr.clone());
+                }
+            }
             if known.left {
                 peer.state = ExpectedState::Left;
+                peer.stays_left = true;
             }
         }
     }
@@ -233,6 +357,30 @@ impl Oracle {
         left.is_some()
     }
 
+    /// A dial leaves the node on account of these. Returns those who owe too much.
+    pub fn lend(&mut self, debtors: &[Debtor], local: Micros) -> Option<Debtor> {
+        let mut over = None;
+        for debtor in debtors {
+            let debt = self.debts.entry(debtor.clone()).or_insert(Debt { owed: 0, at: local });
+            debt.owed = debt.owed.saturating_sub(local - debt.at) + DEBT_OF_ONE_DIAL;
+            debt.at = local;
+            // One more than the limit, because the mesh may round differently.
+            if debt.owed > (DIALS_LENT_AT_ONCE + 1) * DEBT_OF_ONE_DIAL {
+                over = Some(debtor.clone());
+            }
+        }
+        over
+    }
+
+    /// A session came up: the dial was no burden.
+    pub fn waive(&mut self, debtors: &[Debtor]) {
+        for debtor in debtors {
+            if let Some(debt) = self.debts.get_mut(debtor) {
+                debt.owed = debt.owed.saturating_sub(DEBT_OF_ONE_DIAL);
+            }
+        }
+    }
+
     pub fn set_state(&mut self, id: PeerId, state: ExpectedState, now: Micros) {
         let was = self.is_up(&id);
         let is = state == ExpectedState::Up;
@@ -241,6 +389,10 @@ impl Oracle {
             self.up = if is { self.up + 1 } else { self.up - 1 };
         }
         let peer = self.peer(id);
+        if was {
+            peer.up_before = peer.up_in_all(now);
+        }
+        peer.stays_left = state == ExpectedState::Left;
         peer.state = state;
         peer.since = now;
         peer.sessionless_since = None;

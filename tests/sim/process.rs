@@ -18,6 +18,7 @@ use p2p_gossip::internals::session::{
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, PeerId};
 
+use super::attacker::Attacker;
 use super::clock::{Clock, MS, Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::oracle::{Moment, Oracle};
@@ -26,6 +27,9 @@ use super::session::Limit;
 use super::world::{self, World, all_slots};
 
 pub type ProcId = usize;
+
+/// Number of peers up to which the whole table is checked after each input.
+const TABLE_CHECKED_MAX: usize = 64;
 
 /// What a suspended process finds when it runs again.
 #[derive(Debug)]
@@ -65,12 +69,16 @@ pub struct Process {
     /// Its sessions that are up or closing.
     pub places: SessionLimits<(ConnId, Side)>,
     pub is_liar: bool,
+    /// An attacker has no mesh; its driver never runs.
+    pub is_attacker: bool,
+    /// `None` while it is lent out, and once the attack is over.
+    pub attacker: Option<Attacker>,
     pub oracle: Oracle,
 }
 
 impl Process {
     pub fn is_listening(&self) -> bool {
-        self.alive && !self.is_leaving()
+        self.alive && !self.is_attacker && !self.is_leaving()
     }
 
     pub fn is_leaving(&self) -> bool {
@@ -111,6 +119,7 @@ impl World {
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
         let mut oracle = Oracle::new(id, clock.elapsed(self.now));
+        oracle.pins = config.connect.iter().filter_map(|connect| connect.pin).collect();
         mesh.set_wall_clock(self.wall(slot));
         if restart.memory {
             let known = self.slots[slot].memory[usize::from(self.rng.u32(..4) == 0)].clone();
@@ -118,6 +127,8 @@ impl World {
             mesh.restore(clock.local(self.now), known);
         }
         let proc = self.procs.len();
+        let attack = self.scenario.attacks.iter().find(|attack| attack.slot == slot).cloned();
+        let attacker = attack.map(|attack| Attacker::new(attack, seed));
         self.note(|| format!("p{proc} starts at slot {slot} {addr} as {} {:?}", id.short(), config.connect));
         self.procs.push(Process {
             slot,
@@ -140,11 +151,17 @@ impl World {
             conns: BTreeSet::new(),
             accepted: 0,
             is_liar: self.scenario.liars.contains(&slot),
+            is_attacker: attacker.is_some(),
+            attacker,
             oracle,
         });
         self.procs[proc].oracle.access = self.slots[slot].access.clone();
         self.slots[slot].proc = Some(proc);
-        self.want_turn(proc, self.now);
+        if self.procs[proc].is_attacker {
+            self.schedule(self.now, world::Event::Attack(proc));
+        } else {
+            self.want_turn(proc, self.now);
+        }
     }
 
     /// The configuration of a process of this slot.
@@ -309,6 +326,9 @@ impl World {
 
     /// Schedules a turn of the coordinator at this time, unless an earlier one is scheduled.
     pub fn want_turn(&mut self, proc: ProcId, at: Micros) {
+        if self.procs[proc].is_attacker {
+            return self.schedule(at, world::Event::WakeAttacker(proc));
+        }
         if self.procs[proc].turn_at.is_none_or(|turn| at < turn) {
             self.procs[proc].turn_at = Some(at);
             self.schedule(at, world::Event::Turn(proc));
@@ -538,7 +558,12 @@ impl Effects for Node<'_> {
     fn after_input(&mut self, mesh: &Mesh) {
         self.world.check_newest(self.proc, mesh);
         self.process().oracle.input_from = None;
-        self.world.check_state(self.proc, mesh);
+        // Only a session that comes up can displace a peer. All else in a large table waits for the next sample.
+        if mesh.visible_states().nth(TABLE_CHECKED_MAX).is_none() || self.process().oracle.newcomer.is_some()
+        {
+            self.world.check_state(self.proc, mesh);
+        }
+        self.process().oracle.newcomer = None;
     }
 
     fn before_output(&mut self, output: &Output, mesh: &Mesh) {

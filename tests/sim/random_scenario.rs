@@ -1,5 +1,6 @@
 //! The scenario of a seed: which nodes take part, and a script of random faults.
 
+use super::attacker::{Attack, Lies, Plot, Target};
 use super::clock::{MS, Micros};
 use super::faults::Faults;
 use super::scenario::{Action, DAY, Restart, Scenario, Slot};
@@ -35,7 +36,19 @@ impl Scenario {
         let script = FaultScript::new(&scenario).build();
         scenario.script.extend(script);
         scenario.script.push((chaos, Action::EndFaults));
-        scenario
+        scenario.add_attacks(nodes)
+    }
+
+    /// Adds attackers on slots of their own, which no other fault concerns.
+    fn add_attacks(mut self, nodes: usize) -> Self {
+        let mut rng = self.rng_of(25);
+        let chaos = self.faults.chaos();
+        for _ in 0..self.faults.attacks {
+            let from = rng.u64(..chaos);
+            let plot = random_plot(&mut rng, nodes);
+            self = self.attacked_by(Attack { slot: 0, from, until: chaos, plot });
+        }
+        self
     }
 
     /// The random numbers of one kind of fault.
@@ -92,6 +105,29 @@ impl Scenario {
         for _ in 0..self.faults.rhythms {
             self.rhythm[rng.usize(..total)] = RHYTHMS_MS[rng.usize(..RHYTHMS_MS.len())];
         }
+    }
+}
+
+/// Something that an attacker does to these nodes.
+fn random_plot(rng: &mut fastrand::Rng, nodes: usize) -> Plot {
+    let targets =
+        [Target::ThirdParty { answers: true }, Target::ThirdParty { answers: false }, Target::OwnMachine];
+    match rng.u32(..4) {
+        0 => Plot::FreshKeys {
+            at: (0..=rng.usize(..nodes)).collect(),
+            keys: rng.u32(1..200),
+            within: rng.u64(100 * MS..5_000 * MS),
+            stay: rng.u64(0..3_000 * MS),
+            advertises: targets.into_iter().filter(|_| rng.bool()).collect(),
+        },
+        1 => Plot::Flapping { every: rng.u64(100 * MS..2_000 * MS) },
+        _ => Plot::Member(Lies {
+            invented: [0, 3, 100][rng.usize(..3)],
+            are_new: rng.bool(),
+            at_many: rng.bool(),
+            left_are_connected: rng.bool(),
+            noise: rng.bool(),
+        }),
     }
 }
 

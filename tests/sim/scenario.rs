@@ -1,5 +1,6 @@
 //! A scenario: the nodes that take part, and a script of the times at which they start and faults happen.
 
+use super::attacker::Attack;
 use super::clock::{MS, Micros};
 use super::faults::Faults;
 
@@ -83,6 +84,10 @@ pub struct Scenario {
     pub connect: Vec<Vec<Slot>>,
     /// Slots that send false lists of peers.
     pub liars: Vec<Slot>,
+    /// Attackers, each on a slot of its own.
+    pub attacks: Vec<Attack>,
+    /// The attacks go on after the faults have ended.
+    pub attacks_go_on: bool,
     /// The slot whose key each slot uses: itself, except for a clone.
     pub key_of: Vec<Slot>,
     /// Whether every bootstrap address pins the peer id.
@@ -111,6 +116,8 @@ impl Scenario {
             faults: Faults::none(),
             connect: (0..nodes).map(|slot| if slot == 0 { vec![] } else { vec![0] }).collect(),
             liars: Vec::new(),
+            attacks: Vec::new(),
+            attacks_go_on: false,
             key_of: (0..nodes).collect(),
             pins: false,
             mapped: Vec::new(),
@@ -129,6 +136,18 @@ impl Scenario {
 
     pub fn at_ms(mut self, ms: u64, action: Action) -> Self {
         self.script.push((ms * MS, action));
+        self
+    }
+
+    /// Adds an attacker on a slot of its own, which this function fills in.
+    pub fn attacked_by(mut self, attack: Attack) -> Self {
+        let slot = self.nodes;
+        self.nodes += 1;
+        self.connect.push(Vec::new());
+        self.key_of.push(slot);
+        self.rhythm.push((1_000, 3_000));
+        self.script.push((attack.from, Action::Start(slot, Restart::SAME)));
+        self.attacks.push(Attack { slot, ..attack });
         self
     }
 

@@ -11,6 +11,7 @@ use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::internals::mesh::{DialError, DisconnectReason, SessionId, Vitals};
 use p2p_gossip::internals::session::{Ends, OutboxFull, Protocol, Request, Role, SessionEvent, Transmit};
 
+use super::attacker::is_third_party;
 use super::clock::{Micros, micros};
 use super::net::{ConnId, Packet, Side};
 use super::process::{Deferred, ProcId};
@@ -132,6 +133,9 @@ impl Thread {
 
 impl World {
     pub fn dial(&mut self, proc: ProcId, id: SessionId, addr: SocketAddr, expected: Expected) {
+        if is_third_party(addr.ip()) {
+            self.lent_dials.push((self.now, proc));
+        }
         let thread = Thread::new(id, Stage::Connecting, expected, self.now);
         let conn = self.open_connection(proc, thread, addr);
         self.procs[proc].handles.insert(id, (conn, 0));
@@ -239,7 +243,8 @@ impl World {
                 } else if !self.admits(conn, 0, &found) {
                     self.fail(conn, "refused by our own lists");
                 } else {
-                    self.transmit(conn, 0, Packet::Finished(self.procs[proc].id));
+                    let own = self.id_at(conn, 0).unwrap_or(self.procs[proc].id);
+                    self.transmit(conn, 0, Packet::Finished(own));
                     self.secured(conn, 0, found);
                 }
             }
@@ -282,25 +287,20 @@ impl World {
         } else {
             Duration::ZERO
         };
+        let shown = connection.key.clone().filter(|_| side == 0);
         let process = &mut self.procs[proc];
         let (id, now) = (thread.id, process.clock.local(self.now));
         let Ok(frames) = process.key_rates.admit(now, peer, id.is_dialled()) else {
             return self.end(conn, side, None);
         };
-        let ends = Ends { session: id, own: process.id, peer, remote, handshake_delay };
+        let (own, exchange) = shown.unwrap_or_else(|| (process.id, process.exchange.clone()));
+        let ends = Ends { session: id, own, peer, remote, handshake_delay };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];
         exported[..8].copy_from_slice(&conn.to_be_bytes());
-        let mut protocol = Protocol::new(
-            now,
-            ends,
-            role,
-            process.exchange.clone(),
-            exported,
-            process.vitals,
-            process.clock.local(by),
-        );
+        let mut protocol =
+            Protocol::new(now, ends, role, exchange, exported, process.vitals, process.clock.local(by));
         protocol.share_rate_limit(frames);
         self.set_stage(conn, side, Stage::Secured(Box::new(protocol)));
         self.run_thread(conn, side);

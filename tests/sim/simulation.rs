@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod attacks;
 mod rules;
 #[path = "mod.rs"]
 mod sim;

@@ -6,7 +6,7 @@ use super::scenario::{Action, Restart, Scenario, Slot};
 /// Makes the scenario of a story from a seed.
 pub type Story = fn(u64) -> Scenario;
 
-/// The stories by name. The explorer runs one with `make sim STORY=name SEEDS=1000`.
+/// The stories by name, besides those of attacks. The explorer runs one with `make sim STORY=name SEEDS=1000`.
 pub const STORIES: &[(&str, Story)] =
     &[("changed-halves", changed_halves), ("strangers-apart", strangers_apart)];
 

@@ -41,6 +41,10 @@ pub enum Event {
     Arrive(ConnId, Side),
     /// A time limit of a session's thread has passed.
     Limit(ConnId, Side, Limit),
+    /// An attacker acts.
+    Attack(ProcId),
+    /// An attacker's session has reported something.
+    WakeAttacker(ProcId),
     /// A closed connection is checked for lost pings.
     Audit(ConnId),
     /// All nodes and the convergence are checked.
@@ -91,6 +95,8 @@ pub struct Stats {
     pub handshakes: u64,
     pub pings: u64,
     pub events: u64,
+    /// Sessions that a strict node refused because of their address.
+    pub addresses_taken: u64,
 }
 
 /// The result of a run without a violation.
@@ -131,6 +137,8 @@ pub struct World {
     /// The run ends as soon as the mesh is whole.
     pub stops_when_whole: bool,
     pub stats: Stats,
+    /// The time and the node of each dial to an address of a third party.
+    pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
     pub violation: Option<Violation>,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
@@ -157,6 +165,7 @@ impl World {
             restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
             stops_when_whole: false,
             stats: Stats::default(),
+            lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
             queue: BinaryHeap::new(),
@@ -194,6 +203,11 @@ impl World {
 
     /// Runs until the scenario ends or an invariant breaks.
     pub fn run(mut self) -> Result<Outcome, Violation> {
+        self.run_to_end()
+    }
+
+    /// The same; the world can be looked at afterwards.
+    pub fn run_to_end(&mut self) -> Result<Outcome, Violation> {
         while let Some(Reverse((at, _, event))) = self.queue.pop() {
             self.now = at;
             self.stats.events += 1;
@@ -225,6 +239,8 @@ impl World {
             }
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Event::Attack(proc) => self.attack(proc),
+            Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),
             Event::Sample => self.sample(),
         }

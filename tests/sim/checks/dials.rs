@@ -4,10 +4,15 @@ use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, Mesh, SessionId};
 use p2p_gossip::{ConnectAddr, DialAddr, PeerId};
 
-use super::super::oracle::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, ExpectedState};
+use super::super::clock::{Micros, SECOND};
+use super::super::oracle::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, Debtor, ExpectedState, OpenDial, Rank};
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::{ADMISSION, Breach, IDENTITY, LEFT, LIMITS, RUMOURS, listed_since_it_left};
+use super::{ADMISSION, Breach, IDENTITY, LEFT, LIMITS, RUMOURS, SLACK, listed_since_it_left};
+
+/// A stranger that this node has never reached is dialled for this long, and for one more backoff. Clocks differ by a
+/// hundredth.
+const STRANGER_DIALLED: Micros = 65 * SECOND;
 
 impl World {
     /// `hearsay`: the address comes from another peer's list.
@@ -22,8 +27,9 @@ impl World {
     ) {
         self.stats.dials += 1;
         self.trace.mix(&session);
-        self.procs[proc].oracle.dials.insert(session, addr.clone());
-        let mut breaches = self.check_dial_limits(proc, addr, mesh);
+        let debtors = self.debtors(proc, addr, expected);
+        let mut breaches = self.check_dial_limits(proc, addr, &debtors, mesh);
+        self.procs[proc].oracle.dials.insert(session, OpenDial { addr: addr.clone(), debtors });
         match expected {
             Expected::AnyPeer | Expected::Pinned(_) => {
                 breaches.extend(self.check_bootstrap_dial(proc, addr, expected));
@@ -31,7 +37,10 @@ impl World {
             Expected::Peer(id) if id == self.procs[proc].id => {
                 breaches.push((IDENTITY, "dials itself".to_owned()));
             }
-            Expected::Peer(id) => breaches.extend(self.check_peer_dial(proc, id, hearsay, mesh)),
+            Expected::Peer(id) => {
+                breaches.extend(self.check_peer_dial(proc, id, hearsay, mesh));
+                breaches.extend(self.check_dial_to_stranger(proc, id, addr).filter(|_| hearsay));
+            }
         }
         // No node here has a loopback address.
         if hearsay && addr.is_loopback() {
@@ -40,12 +49,21 @@ impl World {
         self.report_breaches(proc, breaches);
     }
 
-    fn check_dial_limits(&mut self, proc: ProcId, addr: &DialAddr, mesh: &Mesh) -> Vec<Breach> {
+    fn check_dial_limits(
+        &mut self,
+        proc: ProcId,
+        addr: &DialAddr,
+        debtors: &[Debtor],
+        mesh: &Mesh,
+    ) -> Vec<Breach> {
         let local = self.local(proc);
         let process = &mut self.procs[proc];
         let mut breaches = Vec::new();
         if !process.oracle.take_token(local) {
             breaches.push((LIMITS, "more dials a second than allowed".to_owned()));
+        }
+        if let Some(debtor) = process.oracle.lend(debtors, local) {
+            breaches.push((LIMITS, format!("dials {addr} although {debtor:?} owes too much")));
         }
         let in_flight = mesh.dials_in_flight();
         if in_flight > DIAL_LANES * DIALS_IN_FLIGHT_MAX {
@@ -60,6 +78,50 @@ impl World {
         breaches
     }
 
+    /// Those who owe a dial that may fail: the dialled machine, and the teller of a listed address if there is only one. Nobody
+    /// owes a dial to an address of the user, to one where the peer was reached, or to one of which a peer says itself
+    /// that it is its own and that the node knows well.
+    fn debtors(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Vec<Debtor> {
+        let Expected::Peer(id) = expected else {
+            return Vec::new();
+        };
+        let target = match addr {
+            DialAddr::Name { host, .. } => host.as_str().to_owned(),
+            other => other.socket().map_or_else(|| other.to_string(), |addr| addr.ip().to_string()),
+        };
+        let mut debtors = vec![Debtor::Target(target)];
+        let Some(peer) = self.procs[proc].oracle.peers.get(&id) else {
+            return debtors;
+        };
+        let is_own = peer.first_hand.contains(addr) || peer.remembered.contains(addr);
+        if peer.reached.contains(addr) || is_own && peer.most_rank(self.now) > Rank::Stranger {
+            return Vec::new();
+        }
+        if !is_own && peer.tellers.len() == 1 {
+            debtors.extend(peer.tellers.iter().cloned());
+        }
+        debtors
+    }
+
+    /// A stranger that is gone is dialled where it came from or was reached, and for a minute. What others list of it
+    /// is dialled on their account.
+    fn check_dial_to_stranger(&self, proc: ProcId, id: PeerId, addr: &DialAddr) -> Option<Breach> {
+        let peer = self.procs[proc].oracle.peers.get(&id)?;
+        let is_gone = peer.state == ExpectedState::Down && peer.most_rank(self.now) == Rank::Stranger;
+        if !is_gone || peer.reached.contains(addr) {
+            return None;
+        }
+        let is_from_there = addr.socket().is_some_and(|addr| Some(addr.ip()) == peer.came_from);
+        if !is_from_there && !peer.listed.contains(addr) {
+            return Some((RUMOURS, format!("dials {} at {addr}, which only it claims", id.short())));
+        }
+        let gone_for = self.now - peer.since;
+        let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
+        let too_long = gone_for > STRANGER_DIALLED + SLACK;
+        (too_long && !is_listed && peer.reached.is_empty())
+            .then(|| (LIMITS, format!("dials {}, a stranger, {gone_for} µs after it went", id.short())))
+    }
+
     /// A dial without a known peer id goes to a bootstrap address and expects its pin.
     fn check_bootstrap_dial(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Option<Breach> {
         let expectation = |bootstrap: &ConnectAddr| bootstrap.pin.map_or(Expected::AnyPeer, Expected::Pinned);
@@ -70,7 +132,7 @@ impl World {
 
     fn check_peer_dial(&mut self, proc: ProcId, id: PeerId, hearsay: bool, mesh: &Mesh) -> Vec<Breach> {
         let now = self.now;
-        let has_liar = !self.scenario.liars.is_empty();
+        let has_liar = !self.scenario.liars.is_empty() || !self.scenario.attacks.is_empty();
         let process = &mut self.procs[proc];
         let mut breaches = Vec::new();
         if let Err(refusal) = process.oracle.access.check(&id) {

@@ -1,16 +1,18 @@
 //! The effect of inputs on the expected state of a node.
 
-use p2p_gossip::DialAddr;
+use std::net::SocketAddr;
+
 use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Mesh, SessionId, SessionUp};
 use p2p_gossip::internals::session::SessionEvent;
-use p2p_gossip::internals::wire::{ByeReason, Message};
+use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
+use p2p_gossip::{DialAddr, PeerId};
 
 use super::super::clock::{MS, SECOND, micros};
 use super::super::net::{ConnId, Side};
-use super::super::oracle::{ExpectedState, Moment, SessionOracle};
+use super::super::oracle::{Debtor, ExpectedState, Moment, Rank, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::{IDENTITY, SLACK};
+use super::{IDENTITY, RUMOURS, SLACK};
 
 impl World {
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
@@ -19,14 +21,19 @@ impl World {
         let timeout = micros(self.procs[proc].config.timeout).max(theirs);
         let oracle = &mut self.procs[proc].oracle;
         let dialled = oracle.dials.remove(&up.session);
+        if let Some(dial) = &dialled {
+            oracle.waive(&dial.debtors);
+        }
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
         oracle.came_up += 1;
         let order = oracle.came_up;
         oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open, order });
         if open {
+            oracle.newcomer = Some(up.peer);
             oracle.newest = Some((up.peer, up.session));
-            oracle.newest_dialled = dialled;
+            oracle.newest_dialled = dialled.map(|dial| dial.addr);
+            oracle.newest_source = Some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
             oracle.newest_timeout = timeout;
         }
         let peer = oracle.peer(up.peer);
@@ -56,6 +63,8 @@ impl World {
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
             return;
         }
+        self.check_place(proc, peer, session);
+        let process = &mut self.procs[proc];
         if session.is_dialled() {
             let conn = process.oracle.sessions[&session].conn;
             let reached = DialAddr::from(self.conns[conn].addr);
@@ -69,7 +78,8 @@ impl World {
             }
             let peer = oracle.peer(peer);
             // The dialled name is proven only if the peer advertises it.
-            let own = dialled.filter(|addr| peer.first_hand.contains(addr));
+            let own = dialled.clone().filter(|addr| peer.first_hand.contains(addr));
+            peer.reached.extend(dialled.into_iter().chain([reached.clone()]));
             peer.proven = [reached].into_iter().chain(own).collect();
         }
     }
@@ -92,9 +102,62 @@ impl World {
             }
         }
         if let Some(Message::Peers { records, .. }) = message {
-            for record in records.iter().filter(|record| record.connected) {
-                oracle.peer(record.id).listed_connected = Some(moment.at);
+            self.saw_list(proc, session, records);
+        }
+    }
+
+    /// A list arrived. Its sender owes the dials that the list causes.
+    fn saw_list(&mut self, proc: ProcId, session: SessionId, records: &[PeerRecord]) {
+        let now = self.now;
+        let oracle = &mut self.procs[proc].oracle;
+        let Some(&SessionOracle { peer: sender, conn, side, .. }) = oracle.sessions.get(&session) else {
+            return;
+        };
+        let from = &self.conns[conn];
+        let machine = if side == 0 { from.addr.ip() } else { from.source.ip() };
+        let (least, most) = (oracle.peer(sender).least_rank(now), oracle.peer(sender).most_rank(now));
+        let as_stranger = (least == Rank::Stranger).then_some(Debtor::Machine(machine));
+        let as_known = (most > Rank::Stranger).then_some(Debtor::Peer(sender));
+        for record in records {
+            let peer = oracle.peer(record.id);
+            peer.listed_at = Some(now);
+            if record.connected {
+                peer.listed_connected = Some(now);
             }
+            peer.listed.extend(record.addrs.iter().cloned());
+            peer.tellers.extend(as_stranger.iter().chain(&as_known).cloned());
+        }
+    }
+
+    /// A session that stays has come up. A strict node takes no peer at the address of another one.
+    fn check_place(&mut self, proc: ProcId, id: PeerId, session: SessionId) {
+        let process = &mut self.procs[proc];
+        let (strict, oracle) = (process.config.strict, &mut process.oracle);
+        let Some(source) = oracle.newest_source.take() else {
+            return;
+        };
+        let dialled = oracle.newest_dialled.clone();
+        let origin = (!session.is_dialled()).then(|| DialAddr::from(source));
+        let at = dialled.or_else(|| origin.clone());
+        let peer = oracle.peer(id);
+        let is_exempt = !strict || peer.is_named || at.is_none() || peer.origin == at && peer.is_known;
+        peer.came_from = Some(source.ip());
+        peer.origin.clone_from(&origin);
+        peer.stays_left = false;
+        if peer.state != ExpectedState::Up {
+            peer.tellers.clear();
+        }
+        let others = || oracle.peers.iter().filter(|(other, peer)| **other != id && peer.is_known);
+        let reached = others().find(|(_, peer)| at.as_ref().is_some_and(|at| peer.proven.contains(at)));
+        // Behind a router all peers of a site come from one address.
+        let came = || others().filter(|(_, peer)| peer.origin == at);
+        let is_shared = origin.is_some() && came().any(|(_, peer)| peer.state == ExpectedState::Up);
+        if let Some((owner, _)) = reached.or_else(|| came().next().filter(|_| !is_shared))
+            && !is_exempt
+        {
+            let detail =
+                format!("p{proc} takes {} at {at:?}, which belongs to {}", id.short(), owner.short());
+            self.violated(RUMOURS, detail);
         }
     }
 
@@ -121,7 +184,11 @@ impl World {
 
     pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
         let process = &mut self.procs[proc];
-        let at = process.oracle.dials.remove(&session);
+        let at = process.oracle.dials.remove(&session).map(|dial| dial.addr);
+        if let (Some(at), DialError::WrongId { found }) = (&at, reason) {
+            // The node has seen this peer there itself.
+            process.oracle.peer(*found).listed.insert(at.clone());
+        }
         if let (Some(at), DialError::WrongId { .. }) = (at, reason) {
             // The node's own key or another peer answered there, so the address is no longer the first one of any peer.
             let there = process.oracle.peers.values_mut().filter(|peer| peer.proven.contains(&at));

@@ -75,6 +75,7 @@ impl World {
     }
 
     pub(super) fn check_close(&mut self, proc: ProcId, session: SessionId, reason: ByeReason) {
+        self.stats.addresses_taken += u64::from(reason == ByeReason::AddressTaken);
         let oracle = &mut self.procs[proc].oracle;
         oracle.leaving |= reason == ByeReason::Leaving;
         if oracle.dials.contains_key(&session) {

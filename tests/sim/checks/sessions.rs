@@ -52,10 +52,11 @@ impl World {
             return Err(format!("{} of at most {most} sessions with {}", open.len(), id.short()));
         }
         let is_expected = |session: &SessionId| {
-            process.oracle.sessions.get(session).is_some_and(|s| {
-                let other = self.conns[s.conn].ends[1 - s.side].proc;
-                s.open && s.peer == id && other.is_some_and(|other| self.procs[other].id == id)
-            })
+            process
+                .oracle
+                .sessions
+                .get(session)
+                .is_some_and(|s| s.open && s.peer == id && self.id_at(s.conn, 1 - s.side) == Some(id))
         };
         if !open.iter().all(is_expected) || open.len() != process.oracle.open_sessions(&id).count() {
             let expected: Vec<SessionId> = process.oracle.open_sessions(&id).collect();

@@ -1,14 +1,15 @@
 //! The tables of a node, its memory and its members: properties that no single output shows.
 
-use p2p_gossip::internals::limits::PEERS_MAX;
+use std::collections::BTreeSet;
+
 use p2p_gossip::internals::mesh::{KnownPeer, Mesh};
 use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
 
 use super::super::clock::micros;
-use super::super::oracle::{ExpectedState, PeerOracle, grace};
+use super::super::oracle::{ExpectedState, PeerOracle, Rank, grace};
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::{ADMISSION, Breach, IDENTITY, LIMITS, LIVENESS, MEMORY, RUMOURS, SLACK};
+use super::{ADMISSION, Breach, IDENTITY, LEFT, LIMITS, LIVENESS, MEMORY, RUMOURS, SLACK, STANDING};
 
 impl World {
     /// Checks all nodes, also those that receive no input, whose peers should be dead.
@@ -41,6 +42,9 @@ impl World {
                 continue;
             };
             kept += usize::from(peer.is_known && state != PeerState::Rumour);
+            if peer.stays_left && !matches!(state, PeerState::Left | PeerState::Rumour) {
+                return Err((LEFT, format!("{} left, but is {state:?}", id.short())));
+            }
             if state == PeerState::Rumour && peer.state != ExpectedState::Stranger {
                 forgotten.push(id);
                 continue;
@@ -53,15 +57,44 @@ impl World {
         if known > process.config.peers_max {
             return Err((LIMITS, format!("{known} peers known")));
         }
-        // No run takes as long as the forget time, and only a small table forgets peers to make room.
+        // No run takes as long as the forget time, so a known peer goes only to make room.
         let met = process.oracle.peers.values().filter(|peer| peer.is_known).count();
-        if kept < met && process.config.peers_max >= PEERS_MAX {
-            return Err((MEMORY, format!("{kept} of {met} known peers are left")));
+        if kept < met {
+            self.check_displaced(proc, mesh)?;
         }
         let oracle = &mut self.procs[proc].oracle;
         for id in forgotten {
             let peer = oracle.peer(id);
             peer.state = ExpectedState::Stranger;
+            peer.proven.clear();
+        }
+        Ok(())
+    }
+
+    /// Known peers have gone from the table: they made room for one that stands as high as they do.
+    fn check_displaced(&mut self, proc: ProcId, mesh: &Mesh) -> Result<(), Breach> {
+        let now = self.now;
+        let is_kept = |state: PeerState| state != PeerState::Rumour;
+        let kept: BTreeSet<PeerId> =
+            mesh.visible_states().filter(|(_, state, _)| is_kept(*state)).map(|(id, ..)| id).collect();
+        let oracle = &mut self.procs[proc].oracle;
+        let newcomer = oracle.newcomer.map(|id| (id, oracle.peer(id).most_rank(now)));
+        for (id, peer) in oracle.peers.iter_mut().filter(|(id, peer)| peer.is_known && !kept.contains(id)) {
+            let rank = peer.least_rank(now);
+            let Some((newcomer, newcomers_rank)) = newcomer else {
+                return Err((MEMORY, format!("{} is forgotten, but no peer came", id.short())));
+            };
+            if rank > newcomers_rank {
+                let detail = format!(
+                    "{} ({rank:?}) made room for {} ({newcomers_rank:?})",
+                    id.short(),
+                    newcomer.short()
+                );
+                return Err((STANDING, detail));
+            }
+            peer.is_known = false;
+            peer.state = ExpectedState::Stranger;
+            peer.stays_left = false;
             peer.proven.clear();
         }
         Ok(())
@@ -98,6 +131,15 @@ impl World {
                 _ if known.last_seen < known.first_seen => {
                     "was seen last before it was seen first".to_owned()
                 }
+                // The session that has just come up is noted later.
+                _ if oracle.newcomer == Some(known.id) => return None,
+                _ if peer.stays_left && !known.left => "left, but is stored as lost".to_owned(),
+                _ if peer.most_rank(self.now) == Rank::Stranger
+                    && let Some(addr) =
+                        known.addrs.iter().find(|known| !is_at_its_machine(peer, &known.addr)) =>
+                {
+                    format!("is a stranger, but is stored at {}, which only it claims", addr.addr)
+                }
                 ExpectedState::Up if known.missed.is_zero() => return None,
                 ExpectedState::Up => format!("is up, but has missed {:?}", known.missed),
                 _ if micros(known.missed) <= gone => return None,
@@ -121,6 +163,11 @@ impl World {
             self.violated(ADMISSION, format!("p{proc}: {} is still up", peer.id.short()));
         }
     }
+}
+
+/// Whether a stranger was reached at this address, or came from its machine.
+fn is_at_its_machine(peer: &PeerOracle, addr: &DialAddr) -> bool {
+    peer.reached.contains(addr) || addr.socket().is_some_and(|addr| Some(addr.ip()) == peer.came_from)
 }
 
 /// The first address of a peer is one at which a handshake with it was completed, if there is one.

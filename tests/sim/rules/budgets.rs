@@ -1,0 +1,132 @@
+//! What others make this node dial is paid by them, also where a run of many nodes hides who pays.
+
+use std::net::SocketAddr;
+
+use p2p_gossip::PeerId;
+use p2p_gossip::PeerState;
+use p2p_gossip::internals::mesh::{
+    CREDIT_MAX, DialError, DisconnectReason, Input, STRANGER_REDIAL, SessionId,
+};
+
+use super::{MINUTE, SECOND, ms};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled};
+
+/// [`CREDIT_MAX`], as the number of a key.
+#[allow(clippy::cast_possible_truncation)]
+const CREDIT: u16 = {
+    assert!(CREDIT_MAX <= 1000);
+    CREDIT_MAX as u16
+};
+
+/// An address of a third party.
+fn other(n: u16) -> SocketAddr {
+    let [high, low] = n.to_be_bytes();
+    SocketAddr::from(([10, 7, high, low], 22))
+}
+
+fn key(n: u16) -> PeerId {
+    let mut bytes = [77; 32];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    PeerId::from_bytes(bytes)
+}
+
+/// The peer, its list and its keys belong to one attacker. Each key that the node dials connects by itself.
+#[test]
+fn cancelled_dial_is_not_free() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    let keys = 0x2000..0x2000 + 3 * CREDIT;
+    node.list(session, keys.map(|n| (key(n), other(1))));
+    let mut connects = 0;
+    for _ in 0..100 {
+        for (dial, at, expected) in dialled(&node.wait_with_dials_open(ms(200))) {
+            if at != other(1).into() {
+                continue;
+            }
+            connects += 1;
+            let came = SessionId::accepted(10_000 + connects);
+            node.up_at(came, expected.id().unwrap(), 1, addr(3));
+            node.handle(Input::DialFailed { session: dial, reason: DialError::Cancelled });
+        }
+    }
+    // Twenty seconds return one payment.
+    assert!(connects > 0 && connects <= u64::from(CREDIT_MAX) + 1, "{connects} connects to a third party");
+}
+
+/// A list names an address of each connected peer. Those peers stay for a minute, so that the address is dialled once they
+/// are lost.
+#[test]
+fn teller_pays_for_what_it_told_of_connected_peers() {
+    let mut node = MeshHarness::new(&[]);
+    let peers = 0..3 * CREDIT;
+    let mut sessions = Vec::new();
+    for n in peers.clone() {
+        let session = SessionId::accepted(20_000 + u64::from(n));
+        let [high, low] = n.to_be_bytes();
+        node.up_at(session, key(n), 1, SocketAddr::from(([10, 8, high, low], 8080)));
+        sessions.push(session);
+    }
+    let teller = node.meets(3);
+    for _ in 0..61 {
+        for &session in sessions.iter().chain([&teller]) {
+            node.heartbeat(session, 0);
+        }
+        node.wait_with_dials_open(SECOND);
+    }
+    node.list(teller, peers.map(|n| (key(n), other(n))));
+    for session in sessions {
+        node.down(session, DisconnectReason::Closed);
+    }
+    let outputs = node.wait(30 * SECOND);
+    let told =
+        dialled(&outputs).iter().filter(|(_, at, _)| at.socket().is_some_and(|at| at.port() == 22)).count();
+    assert!(told > 0 && told <= CREDIT_MAX as usize + 4, "{told} dials to what one peer told");
+}
+
+#[test]
+fn stranger_that_waits_for_a_payment_counts_as_left_after_a_minute() {
+    let mut node = MeshHarness::new(&[]);
+    let strangers = 0..3 * CREDIT;
+    for n in strangers.clone() {
+        let session = SessionId::accepted(30_000 + u64::from(n));
+        node.up_at(session, key(n), 1, addr(3));
+        node.down(session, DisconnectReason::Closed);
+    }
+    let dials = dialled(&node.wait(STRANGER_REDIAL + SECOND));
+    assert!(!dials.is_empty() && dials.len() <= CREDIT_MAX as usize + 5, "{} dials", dials.len());
+    let dead = strangers.filter(|n| node.info(key(*n)).is_some_and(|info| info.state == PeerState::Dead));
+    assert_eq!(dead.count(), 0);
+    assert_eq!(dialled(&node.wait(10 * MINUTE)).len(), 0);
+}
+
+/// Three keys come from one address, as those of a site behind one router do.
+#[test]
+fn shared_address_stays_open_while_one_of_its_peers_is_connected() {
+    for first in [1, 2] {
+        let mut node = MeshHarness::with(p2p_gossip::Config::default().strict(true));
+        let sessions = [1, 2].map(SessionId::accepted);
+        for (n, session) in (1..).zip(sessions) {
+            node.up_at(session, key(n), 1, addr(3));
+        }
+        node.down(sessions[first - 1], DisconnectReason::Closed);
+        node.up_at(SessionId::accepted(3), key(3), 1, addr(3));
+        assert_eq!(node.mesh.members(), 3, "whichever of the first two is lost");
+        let rest = [sessions[2 - first], SessionId::accepted(3)];
+        rest.into_iter().for_each(|session| drop(node.down(session, DisconnectReason::Closed)));
+        node.up_at(SessionId::accepted(4), key(4), 1, addr(3));
+        assert_eq!(node.mesh.members(), 1, "all of its peers are lost");
+    }
+}
+
+/// Rumours of one peer make room for those of another while the dials to them wait.
+#[test]
+fn forgotten_rumour_waits_for_no_dial() {
+    let mut node = MeshHarness::with(p2p_gossip::Config::default().peers_max(40));
+    let [first, second] = [3, 4].map(|n| node.meets(n));
+    node.list(first, (0..38).map(|n| (key(n), other(n))));
+    node.wait_with_dials_open(ms(1));
+    node.list(second, (100..138).map(|n| (key(n), other(n))));
+    // The mesh asserts that no more targets wait than it knows.
+    node.wait_with_dials_open(SECOND);
+    assert!(node.info(key(0)).is_none() && node.info(key(100)).is_some());
+}
