@@ -36,7 +36,12 @@ impl World {
             oracle.newest_source = Some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
             oracle.newest_timeout = timeout;
         }
+        let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
         let peer = oracle.peer(up.peer);
+        if reached.is_some() {
+            peer.reached.insert(up.remote.into());
+        }
+        peer.reached.extend(reached);
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if side == 0 {
             shown.push(up.remote.into());
@@ -72,8 +77,7 @@ impl World {
             let dialled = oracle.newest_dialled.take();
             let peer = oracle.peer(peer);
             // The dialled name is proven only if the peer advertises it.
-            let own = dialled.clone().filter(|addr| peer.first_hand.contains(addr));
-            peer.reached.extend(dialled.into_iter().chain([reached.clone()]));
+            let own = dialled.filter(|addr| peer.first_hand.contains(addr));
             peer.proven = [reached].into_iter().chain(own).collect();
         }
     }
@@ -107,6 +111,10 @@ impl World {
         let Some(&SessionOracle { peer: sender, conn, side, .. }) = oracle.sessions.get(&session) else {
             return;
         };
+        // A list without a request is ignored.
+        if !oracle.asked.contains(&sender) {
+            return;
+        }
         let from = &self.conns[conn];
         let machine = if side == 0 { from.addr.ip() } else { from.source.ip() };
         let (least, most) = (oracle.peer(sender).least_rank(now), oracle.peer(sender).most_rank(now));
