@@ -38,6 +38,9 @@ impl World {
         }
         let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
         let peer = oracle.peer(up.peer);
+        if open && peer.state != ExpectedState::Up {
+            peer.tellers.clear();
+        }
         if reached.is_some() {
             peer.reached.insert(up.remote.into());
         }
@@ -146,9 +149,6 @@ impl World {
         peer.came_from = Some(source.ip());
         peer.origin.clone_from(&origin);
         peer.stays_left = false;
-        if peer.state != ExpectedState::Up {
-            peer.tellers.clear();
-        }
         let others = || oracle.peers.iter().filter(|(other, peer)| **other != id && peer.is_known);
         let reached = others().find(|(_, peer)| at.as_ref().is_some_and(|at| peer.proven.contains(at)));
         // Behind a router all peers of a site come from one address.
