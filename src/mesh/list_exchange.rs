@@ -32,6 +32,8 @@ pub(super) struct Exchange {
     pub(super) digest_questions: TokenBucket,
     /// The first change of membership since it last settled; `None` while it is settled.
     pub(super) unsettled_since: Option<Instant>,
+    /// The first change of membership since digests were last compared; `None` if there was none.
+    pub(super) uncompared_since: Option<Instant>,
     /// Whether any list of peers has been received yet.
     pub(super) has_list: bool,
 }
@@ -39,7 +41,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(now: Instant) -> Self {
         let digest_questions = TokenBucket::new(DIGEST_QUESTIONS_BURST, DIGEST_QUESTIONS_PER_SECOND, now);
-        Self { digest_questions, unsettled_since: None, has_list: false }
+        Self { digest_questions, unsettled_since: None, uncompared_since: None, has_list: false }
     }
 
     /// Whether membership has settled, so that digests can be compared.

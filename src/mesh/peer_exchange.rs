@@ -30,8 +30,8 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// mesh that forms on a starved machine seems to settle many times; telling all peers each time would send more
 /// messages than everything else together.
 const TOLD_AT_ONCE_MAX: usize = 8;
-/// Membership that keeps changing counts as settled after this long, so that peers that come and go do not keep the
-/// others from finding each other.
+/// Digests are compared this long after a change even if membership keeps changing, so that peers that come and go do not
+/// keep the others from finding each other.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 /// A peer that keeps reporting others does not delay [`Mesh::is_settled`] for longer.
 const FOUND_MAX: Duration = Duration::from_secs(15);
@@ -169,6 +169,7 @@ impl Mesh {
         let Some(theirs) = connected.digest.filter(|&theirs| theirs != ours && is_settled) else {
             return;
         };
+        self.exchange.uncompared_since = None;
         let is_new = connected.lists.asked_for != Some(theirs);
         if connected.lists.is_answer_due(now) || !is_new && now < connected.lists.not_before {
             let again = connected.lists.not_before.max(now + DIGEST_CHECK_INTERVAL);
@@ -209,14 +210,15 @@ impl Mesh {
 
     /// A peer became a member, or is no longer one.
     pub(super) fn membership_changed(&mut self, now: Instant) {
-        let since = *self.exchange.unsettled_since.get_or_insert(now);
-        self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX));
+        self.exchange.unsettled_since.get_or_insert(now);
+        let since = *self.exchange.uncompared_since.get_or_insert(now);
+        self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX).max(now));
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
     /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
-        let since = self.exchange.unsettled_since.unwrap_or(now);
+        let since = self.exchange.uncompared_since.unwrap_or(now);
         if self.dialing.is_exploring() && now < since + SETTLE_MAX {
             self.membership_changed(now);
             return;
@@ -224,6 +226,11 @@ impl Mesh {
         let is_restless = now >= since + SETTLE_MAX;
         self.exchange.unsettled_since = None;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
+        let ours = self.peers.digest();
+        let differs = |(_, peer): (_, &Connected)| peer.digest.is_some_and(|theirs| theirs != ours);
+        if is_restless || !self.peers.iter_connected().any(differs) {
+            self.exchange.uncompared_since = None;
+        }
         for &id in &connected {
             self.begin_heartbeats(now, id);
             self.ping_if_due(now, id);

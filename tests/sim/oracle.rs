@@ -213,6 +213,8 @@ pub struct Oracle {
     pub dials: BTreeMap<SessionId, OpenDial>,
     /// What the node has dialled on account of each debtor.
     debts: BTreeMap<Debtor, Debt>,
+    /// Peers that the node has asked for their lists.
+    pub asked: BTreeSet<PeerId>,
     /// The peer whose session came up with the current input.
     pub newcomer: Option<PeerId>,
     /// Number of sessions that have come up.
@@ -262,6 +264,7 @@ impl Oracle {
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
             debts: BTreeMap::new(),
+            asked: BTreeSet::new(),
             newcomer: None,
             came_up: 0,
             cancelled: BTreeSet::new(),

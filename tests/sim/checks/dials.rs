@@ -27,7 +27,7 @@ impl World {
     ) {
         self.stats.dials += 1;
         self.trace.mix(&session);
-        let debtors = self.debtors(proc, addr, expected);
+        let debtors = if hearsay { self.debtors(proc, addr, expected) } else { Vec::new() };
         let mut breaches = self.check_dial_limits(proc, addr, &debtors, mesh);
         self.procs[proc].oracle.dials.insert(session, OpenDial { addr: addr.clone(), debtors });
         match expected {

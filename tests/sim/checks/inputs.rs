@@ -36,7 +36,15 @@ impl World {
             oracle.newest_source = Some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
             oracle.newest_timeout = timeout;
         }
+        let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
         let peer = oracle.peer(up.peer);
+        if open && peer.state != ExpectedState::Up {
+            peer.tellers.clear();
+        }
+        if reached.is_some() {
+            peer.reached.insert(up.remote.into());
+        }
+        peer.reached.extend(reached);
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if side == 0 {
             shown.push(up.remote.into());
@@ -78,8 +86,7 @@ impl World {
             }
             let peer = oracle.peer(peer);
             // The dialled name is proven only if the peer advertises it.
-            let own = dialled.clone().filter(|addr| peer.first_hand.contains(addr));
-            peer.reached.extend(dialled.into_iter().chain([reached.clone()]));
+            let own = dialled.filter(|addr| peer.first_hand.contains(addr));
             peer.proven = [reached].into_iter().chain(own).collect();
         }
     }
@@ -113,6 +120,10 @@ impl World {
         let Some(&SessionOracle { peer: sender, conn, side, .. }) = oracle.sessions.get(&session) else {
             return;
         };
+        // A list without a request is ignored.
+        if !oracle.asked.contains(&sender) {
+            return;
+        }
         let from = &self.conns[conn];
         let machine = if side == 0 { from.addr.ip() } else { from.source.ip() };
         let (least, most) = (oracle.peer(sender).least_rank(now), oracle.peer(sender).most_rank(now));
@@ -144,9 +155,6 @@ impl World {
         peer.came_from = Some(source.ip());
         peer.origin.clone_from(&origin);
         peer.stays_left = false;
-        if peer.state != ExpectedState::Up {
-            peer.tellers.clear();
-        }
         let others = || oracle.peers.iter().filter(|(other, peer)| **other != id && peer.is_known);
         let reached = others().find(|(_, peer)| at.as_ref().is_some_and(|at| peer.proven.contains(at)));
         // Behind a router all peers of a site come from one address.

@@ -35,6 +35,9 @@ impl World {
             self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));
             return;
         }
+        if let Some(Message::PeersRequest) = message {
+            self.procs[proc].oracle.asked.insert(peer);
+        }
         let Some(Message::Peers { records, .. }) = message else {
             return;
         };

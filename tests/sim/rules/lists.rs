@@ -228,3 +228,25 @@ fn peer_that_only_others_reach_is_marked() {
     node.up(SessionId::accepted(1), id(5), 7);
     assert_eq!(reached_by(&node), []);
 }
+
+/// A peer comes and goes with pauses in which membership settles, but not for as long as a difference of digests must last.
+#[test]
+fn peer_that_comes_and_goes_delays_no_comparison_of_digests() {
+    for pause in [100, 300, 500, 700] {
+        let (mut node, session) = joined_node();
+        let mut asked = 0;
+        for turn in 0..5_000 / (2 * pause) {
+            let flapping = SessionId::accepted(50_000 + turn);
+            node.heartbeat(session, turn);
+            node.up(flapping, id(5), 1);
+            let mut outputs = node.wait_with_dials_open(ms(pause));
+            node.down(flapping, DisconnectReason::Closed);
+            outputs.extend(node.wait_with_dials_open(ms(pause)));
+            asked += sent(&outputs)
+                .iter()
+                .filter(|(to, message)| *to == session && matches!(message, Message::PeersRequest))
+                .count();
+        }
+        assert!(asked > 0, "a pause of {pause} ms");
+    }
+}
