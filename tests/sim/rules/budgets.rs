@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::PeerId;
-use p2p_gossip::PeerState;
 use p2p_gossip::internals::mesh::{
     CREDIT_MAX, DialError, DisconnectReason, Input, STRANGER_REDIAL, SessionId,
 };
+use p2p_gossip::internals::wire::Hello;
+use p2p_gossip::{PeerId, PeerState};
 
 use super::{MINUTE, SECOND, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello};
 
 /// [`CREDIT_MAX`], as the number of a key.
 #[allow(clippy::cast_possible_truncation)]
@@ -89,7 +89,8 @@ fn stranger_that_waits_for_a_payment_counts_as_left_after_a_minute() {
     let strangers = 0..3 * CREDIT;
     for n in strangers.clone() {
         let session = SessionId::accepted(30_000 + u64::from(n));
-        node.up_at(session, key(n), 1, addr(3));
+        let hello = Hello { listen_port: 1000 + n, ..hello() };
+        node.up_with_hello(session, key(n), addr(3), hello);
         node.down(session, DisconnectReason::Closed);
     }
     let dials = dialled(&node.wait(STRANGER_REDIAL + SECOND));
