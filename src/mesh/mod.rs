@@ -22,6 +22,7 @@
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
+//! | `network_keys.rs` | the network's key, and its change while the network runs |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod accounts;
@@ -44,6 +45,7 @@ mod load;
 mod machine;
 mod measures;
 mod membership;
+mod network_keys;
 mod peer;
 mod peer_exchange;
 mod peer_table;
@@ -68,6 +70,7 @@ pub use io::{
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::GRACE;
+pub use network_keys::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use rtt::RttHistogram;
 pub use session_table::SESSIONS_PER_PEER_MAX;
 pub use stall::STALL_MIN;

@@ -8,18 +8,25 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use crate::mesh::KnownPeer;
 use crate::store::exchange::{self, ExchangeError};
-use crate::store::files::{self, Directory, Location};
+use crate::store::files::{self, Directory, Location, PRIVATE};
 use crate::store::known_peers::{self, KnownPeersError};
 use crate::trust::identity::{Identity, IdentityError};
+use crate::trust::key_ring::KeyRing;
+use crate::trust::network_key::NetworkKeyError;
 use crate::trust::secret_text::is_secret_name;
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "cert.pem";
 const KNOWN_PEERS: &str = "known_peers.toml";
+const NETWORK_KEY: &str = "network.key";
 const LOCK: &str = "lock";
+
+/// Largest accepted file of network keys in bytes: keys and comments.
+const NETWORK_KEY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Permission bits of the directory: only its owner has access.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -92,7 +99,7 @@ impl StateDir {
     fn open_checked(directory: Directory) -> Result<Self, StateError> {
         let lock = lock(&directory)?;
         // This process holds the lock, so no other process is writing them.
-        for name in [KEY, CERTIFICATE, KNOWN_PEERS] {
+        for name in [KEY, CERTIFICATE, KNOWN_PEERS, NETWORK_KEY] {
             directory.remove_temporary(name.as_ref());
         }
         let known = known_peers::read(&directory, KNOWN_PEERS.as_ref())?;
@@ -155,6 +162,29 @@ impl StateDir {
             self.known = kept;
         }
         Ok(was_known)
+    }
+
+    /// The keys of the network that this node belongs to, which may change while it runs; `None` if the directory has
+    /// none.
+    ///
+    /// # Errors
+    /// The file can't be read, is readable by others or damaged. The error names the file, and the line at fault.
+    pub fn key_ring(&self) -> Result<Option<KeyRing>, StateError> {
+        let name: &OsStr = NETWORK_KEY.as_ref();
+        if !self.directory.has(name) {
+            return Ok(None);
+        }
+        let file = || self.directory.path_of(name);
+        let location = Location::In(&self.directory, name);
+        let read = location.read_secret(NETWORK_KEY_BYTES_MAX);
+        let bytes = read.map_err(|error| NetworkKeyError::from_read(file(), error))?;
+        let ring = KeyRing::parse(&Zeroizing::new(bytes));
+        ring.map(Some).map_err(|line| NetworkKeyError::in_file(file(), line).into())
+    }
+
+    /// Replaces the file of the network keys.
+    pub(crate) fn write_key_ring(&self, ring: &KeyRing) -> io::Result<()> {
+        self.directory.replace(NETWORK_KEY.as_ref(), ring.to_text().as_bytes(), PRIVATE)
     }
 
     /// Replaces the file of known peers.
@@ -287,6 +317,9 @@ pub enum StateError {
     /// Other users can put another directory in the place of this one.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// The network key can't be read.
+    #[error(transparent)]
+    NetworkKey(#[from] NetworkKeyError),
     /// The caller passed a key instead of the name of a directory.
     #[error("the name of a directory is needed, not the text of a key")]
     KeyAsName,

@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod crypto;
 pub(crate) mod foreign_form;
 pub(crate) mod identity;
+pub(crate) mod key_ring;
 pub(crate) mod network_key;
 pub(crate) mod peer_id;
 pub(crate) mod pem_file;
