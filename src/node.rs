@@ -201,6 +201,7 @@ impl Node {
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = hello(&config, instance, source, local_addr.port());
+        let told_addrs = hello.advertised.clone();
         // Only the Hello exchange needs these keys. They never change, and keys of the state directory may.
         let mut keys = std::mem::take(&mut config.network_keys);
         let ring = match &state {
@@ -238,6 +239,7 @@ impl Node {
         }
         let (store, writing) = match state {
             Some(state) => {
+                state.note_listening(local_addr.port(), &told_addrs);
                 mesh.set_wall_clock(wall_clock());
                 mesh.restore(now, state.known_peers().to_vec());
                 let (store, writing) = writer::start(state, now)?;

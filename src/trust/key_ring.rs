@@ -4,22 +4,48 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::network_key::NetworkKey;
+use crate::util::hex;
 
 /// Most earlier keys that are accepted beside the current one. A Hello has a proof of each.
 pub(crate) const EARLIER_KEYS_MAX: usize = 7;
+/// Length of the name of a network in bytes.
+const NETWORK_ID_BYTES: usize = 16;
+/// Precedes the first key in the input of the hash that names a network.
+const NETWORK_ID_LABEL: &[u8] = b"p2p-gossip network";
 /// Longest time for which an earlier key is accepted.
 pub(crate) const KEY_GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Most changes of the key that a node can have missed. A larger step is a mistake or an attempt to use up all
 /// numbers, so that nobody can change the key again.
 const GENERATION_STEP_MAX: u64 = 1000;
 
+/// Tells two networks apart, also after their keys have changed: a hash of the first key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkId([u8; NETWORK_ID_BYTES]);
+
+impl NetworkId {
+    fn of(first: &NetworkKey) -> Self {
+        let digest = Sha256::new().chain_update(NETWORK_ID_LABEL).chain_update(first.as_bytes()).finalize();
+        Self(std::array::from_fn(|at| digest[at]))
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; NETWORK_ID_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The keys that a node accepts. It proves the current one, and the earlier ones as well to a peer that may have missed
 /// the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRing {
+    network: NetworkId,
     generation: u64,
     current: NetworkKey,
     /// Latest first; at most [`EARLIER_KEYS_MAX`].
@@ -51,7 +77,12 @@ impl KeyRing {
     /// The ring of a network that has not changed its key.
     #[must_use]
     pub fn new(key: NetworkKey) -> Self {
-        Self { generation: 0, current: key, earlier: Vec::new() }
+        Self { network: NetworkId::of(&key), generation: 0, current: key, earlier: Vec::new() }
+    }
+
+    /// The ring of a node that joins a network with this key.
+    pub(crate) fn joined(network: NetworkId, generation: u64, key: NetworkKey) -> Self {
+        Self { network, generation, current: key, earlier: Vec::new() }
     }
 
     /// A ring whose first key is current and whose others are accepted without an end; `None` without a key.
@@ -60,7 +91,13 @@ impl KeyRing {
         let mut keys = keys.into_iter();
         let current = keys.next()?;
         let earlier = keys.take(EARLIER_KEYS_MAX).map(|key| EarlierKey { key, left: None }).collect();
-        Some(Self { generation: 0, current, earlier })
+        Some(Self { network: NetworkId::of(&current), generation: 0, current, earlier })
+    }
+
+    /// The network whose keys these are.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
     }
 
     /// The number of changes of the key since the network began.
@@ -147,11 +184,12 @@ impl KeyRing {
         // A reallocation would leave the keys behind in memory.
         let mut text = Zeroizing::new(String::with_capacity(1024));
         // Writing into a String does not fail.
-        let _ = write!(
-            text,
-            "# The key of the network. Keep it secret. p2p-gossip writes this file.\ngeneration {}\ncurrent ",
-            self.generation
-        );
+        let _ =
+            write!(text, "# The key of the network. Keep it secret. p2p-gossip writes this file.\nnetwork ");
+        for byte in self.network.0 {
+            let _ = write!(text, "{byte:02x}");
+        }
+        let _ = write!(text, "\ngeneration {}\ncurrent ", self.generation);
         self.current.write_hex(&mut text);
         for EarlierKey { key, left } in &self.earlier {
             text.push_str("\nearlier ");
@@ -168,7 +206,7 @@ impl KeyRing {
     /// Reads the text of its file, or of the file of a single key. The error is the number of a line, from 1, that has
     /// no meaning; 0 if no key is there.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, usize> {
-        let (mut generation, mut current, mut earlier) = (None, None, Vec::new());
+        let (mut network, mut generation, mut current, mut earlier) = (None, None, None, Vec::new());
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.trim_ascii();
@@ -178,6 +216,11 @@ impl KeyRing {
             let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
             let words = (words.next(), words.next(), words.next(), words.next());
             let is_understood = match words {
+                (Some(b"network"), Some(digits), None, None) if network.is_none() => {
+                    let mut bytes = [0; NETWORK_ID_BYTES];
+                    network = hex::parse_into(digits, &mut bytes).then_some(NetworkId(bytes));
+                    network.is_some()
+                }
                 (Some(b"generation"), Some(number), None, None) if generation.is_none() => {
                     generation = parse_number(number);
                     generation.is_some()
@@ -201,7 +244,9 @@ impl KeyRing {
                 return Err(index + 1);
             }
         }
-        Ok(Self { generation: generation.unwrap_or(0), current: current.ok_or(0_usize)?, earlier })
+        let current = current.ok_or(0_usize)?;
+        let network = network.unwrap_or_else(|| NetworkId::of(&current));
+        Ok(Self { network, generation: generation.unwrap_or(0), current, earlier })
     }
 }
 
@@ -309,6 +354,7 @@ mod tests {
             (format!("current {key}\nearlier {key} 5 6\n"), 2),
             (format!("current {key}\n{}", format!("earlier {key}\n").repeat(EARLIER_KEYS_MAX + 1)), 5),
             (format!("current {key}\nwhat {key}\n"), 2),
+            (format!("network {}\ncurrent {key}\n", &key[..31]), 1),
         ] {
             assert_eq!(KeyRing::parse(text.as_bytes()), Err(line), "{}", text.len());
         }

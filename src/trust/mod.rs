@@ -12,6 +12,7 @@ pub(crate) mod pem_item;
 pub(crate) mod pin;
 mod protocol_offer;
 pub(crate) mod secret_text;
+pub(crate) mod ticket;
 pub(crate) mod tls;
 pub(crate) mod tls_error;
 mod verifier;
