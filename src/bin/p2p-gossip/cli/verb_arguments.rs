@@ -144,7 +144,7 @@ impl ForgetArguments {
 #[argh(
     subcommand,
     name = "invite",
-    note = "The command contains a ticket with the key of the closed network: whoever has it can\njoin. Works while a node uses the directory, and after it has stopped."
+    note = "The command contains a ticket with the key of the closed network:\nwhoever has it can join. Works while the node runs, and after it has\nstopped."
 )]
 pub(super) struct InviteArguments {
     /// state directory of a node of a closed network
