@@ -22,7 +22,7 @@
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
-//! | `network_keys.rs` | the network's key, and its change while the network runs |
+//! | `network_keys.rs`, `key_state.rs` | the network's key, and its change while the network runs |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod accounts;
@@ -38,6 +38,7 @@ mod digest;
 mod instances;
 mod invariants;
 mod io;
+mod key_state;
 mod known_peer;
 mod list_exchange;
 mod liveness;
@@ -67,10 +68,10 @@ pub use digest::membership_digest;
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
 };
+pub use key_state::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::GRACE;
-pub use network_keys::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use rtt::RttHistogram;
 pub use session_table::SESSIONS_PER_PEER_MAX;
 pub use stall::STALL_MIN;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::key_state::NetworkKeyStatus;
 use super::machine::Mesh;
-use super::network_keys::NetworkKeyStatus;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
 use crate::net::addr::DialAddr;

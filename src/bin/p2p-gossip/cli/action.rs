@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use p2p_gossip::{AccessSources, Config, Ticket};
+use p2p_gossip::{AccessSources, Config};
 
-use super::values::{IdPrefix, Output};
+use super::values::{IdPrefix, Output, TicketSource};
 
 /// An action of the program.
 #[derive(Debug)]
@@ -110,16 +110,6 @@ pub(crate) enum Membership {
     Closed,
     /// It joins with a ticket.
     Joins(TicketSource),
-}
-
-/// The source of a ticket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TicketSource {
-    /// The ticket itself.
-    Ticket(Box<Ticket>),
-    /// A file that holds it.
-    File(PathBuf),
-    Stdin,
 }
 
 /// The source of a node's key and certificate.

@@ -8,12 +8,12 @@ use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
-use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options, TicketSource};
+use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options};
 use super::usage_error::UsageError;
 use super::values::{
-    JOIN_TIMEOUT, NodeName, Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat,
-    parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port, parse_ticket,
-    parse_timeout,
+    JOIN_TIMEOUT, NodeName, Output, Pings, TicketSource, parse_bind, parse_file, parse_forget_after,
+    parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port,
+    parse_ticket, parse_timeout,
 };
 use super::verb_arguments::VerbArguments;
 

@@ -14,8 +14,6 @@ use p2p_gossip::internals::limits::{
 };
 use p2p_gossip::{ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId, Ticket};
 
-use super::action::TicketSource;
-
 /// Default and limits of the time in which a node that only sends its standard input must join the mesh.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const JOIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -132,6 +130,16 @@ fn is_multicast_or_broadcast(ip: IpAddr) -> bool {
 
 pub(super) fn parse_file(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("the file name is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
+}
+
+/// The source of a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TicketSource {
+    /// The ticket itself.
+    Ticket(Box<Ticket>),
+    /// A file that holds it.
+    File(PathBuf),
+    Stdin,
 }
 
 /// The ticket itself, `-` for standard input, or a file.
