@@ -352,7 +352,10 @@ mod tests {
             (format!("current {}\n", &key[1..]), 1),
             (format!("current {key}\nearlier {key} soon\n"), 2),
             (format!("current {key}\nearlier {key} 5 6\n"), 2),
-            (format!("current {key}\n{}", format!("earlier {key}\n").repeat(EARLIER_KEYS_MAX + 1)), 5),
+            (
+                format!("current {key}\n{}", format!("earlier {key}\n").repeat(EARLIER_KEYS_MAX + 1)),
+                EARLIER_KEYS_MAX + 2,
+            ),
             (format!("current {key}\nwhat {key}\n"), 2),
             (format!("network {}\ncurrent {key}\n", &key[..31]), 1),
         ] {
