@@ -16,7 +16,6 @@ use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_u
 use crate::event::Event;
 use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
-use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
@@ -48,7 +47,6 @@ pub(crate) struct Threads {
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
-    pub(crate) acquaintances: Acquaintances,
 }
 
 /// An input of the coordinator's loop.
@@ -284,10 +282,8 @@ impl Effects for Threads {
         }
     }
 
-    fn notify(&mut self, event: Event) {
-        let now = Instant::now();
-        let is_acquainted = self.acquaintances.note(now, &event);
-        if let Some(suppressed) = self.member_log.check(now, &event, is_acquainted) {
+    fn notify(&mut self, event: Event, is_acquainted: bool) {
+        if let Some(suppressed) = self.member_log.check(Instant::now(), &event, is_acquainted) {
             if suppressed > 0 {
                 log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
             }
@@ -334,7 +330,6 @@ mod tests {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
-                acquaintances: Acquaintances::new(PEERS_MAX),
             },
         };
         (coordinator, seen)

@@ -70,8 +70,8 @@ pub trait Effects {
     fn persist_soon(&mut self, now: Instant, mesh: &Mesh);
     /// Stores [`Mesh::known_peers`] for the last time.
     fn persist_last(&mut self, now: Instant, mesh: &Mesh);
-    /// Delivers an event to the subscribers.
-    fn notify(&mut self, event: Event);
+    /// Delivers an event to the subscribers. An acquainted peer comes or goes, or a stranger, whose keys are free.
+    fn notify(&mut self, event: Event, is_acquainted: bool);
     /// Writes a report to the log.
     fn report(&mut self, report: Report);
     /// Called before each input of the mesh, for checks.
@@ -240,7 +240,10 @@ impl Driver {
                 Output::Vitals(vitals) => effects.set_vitals(vitals),
                 Output::Persist if self.leave_by.is_some() => {}
                 Output::Persist => effects.persist_soon(now, &self.mesh),
-                Output::Notify(event) => effects.notify(event),
+                Output::Notify(event) => {
+                    let is_acquainted = event.peer().is_some_and(|peer| self.mesh.is_acquainted(now, peer));
+                    effects.notify(event, is_acquainted);
+                }
                 Output::Report(report) => effects.report(report),
             }
         }

@@ -542,7 +542,7 @@ impl Effects for Node<'_> {
         self.world.persist(self.proc, mesh);
     }
 
-    fn notify(&mut self, _event: Event) {}
+    fn notify(&mut self, _event: Event, _is_acquainted: bool) {}
 
     fn report(&mut self, _report: Report) {}
 
