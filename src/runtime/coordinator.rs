@@ -306,7 +306,7 @@ mod tests {
     use crate::event::DownReason;
     use crate::events::Events;
     use crate::limits::{OUTBOX_FRAMES, PEERS_MAX};
-    use crate::mesh::SessionUp;
+    use crate::mesh::{DisconnectReason, SessionUp};
     use crate::runtime::subscribers::subscription;
     use crate::session::SessionEvent;
     use crate::trust::identity::Identity;
@@ -337,7 +337,7 @@ mod tests {
 
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
-        let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
+        let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
         let up = SessionUp {
             session,
             peer,
@@ -375,6 +375,28 @@ mod tests {
         for events in subscribed {
             assert!(events.try_iter().any(|event| matches!(event, Event::Message { .. })));
         }
+    }
+
+    /// The newer session acknowledged heartbeats, which is no news for the coordinator, and ends.
+    #[test]
+    fn peer_was_heard_when_its_ended_session_last_heard_it() {
+        let now = crate::test_now();
+        let (mut coordinator, _) = coordinator(now);
+        let sessions = [1, 2].map(SessionId::accepted);
+        let mut outboxes = Vec::new();
+        for session in sessions {
+            let (handle, outbox) = session::stuck().unwrap();
+            up(&mut coordinator, session, handle);
+            outboxes.push(outbox);
+        }
+        let heard = Instant::now() + Duration::from_secs(2);
+        coordinator.node.sessions[&sessions[1]].hear(heard);
+        let event = SessionEvent::Down(DisconnectReason::Closed);
+        let event = FromSession { session: sessions[1], event, handle: None };
+        coordinator.handle_event(CoordinatorEvent::Session(event));
+        let peers = coordinator.driver.mesh().peers(heard);
+        assert_eq!(coordinator.driver.mesh().members(), 2);
+        assert!(peers[0].silence.is_some_and(|silence| silence < Duration::from_millis(1)), "{peers:?}");
     }
 
     #[test]

@@ -179,9 +179,20 @@ impl Driver {
             *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
         }
         let is_end = event.is_end();
+        if is_end {
+            self.note_last_heard(effects, session);
+        }
         self.handle(effects, event.into_input(session));
         if is_end {
             effects.release(session);
+        }
+    }
+
+    /// Tells the mesh when a session that ends last heard its peer. An older session may stay, and has heard it less
+    /// recently.
+    fn note_last_heard(&mut self, effects: &impl Effects, session: SessionId) {
+        if let Some(heard) = effects.heard(session) {
+            self.mesh.note_heard(session, heard);
         }
     }
 
@@ -205,6 +216,7 @@ impl Driver {
 
     /// Ends the session of a peer that does not read, without a goodbye, because the peer would not read that either.
     fn drop_slow_peer(&mut self, effects: &mut impl Effects, session: SessionId) {
+        self.note_last_heard(effects, session);
         effects.release(session);
         self.feed(effects, Input::SessionDown { session, reason: DisconnectReason::Slow });
     }
