@@ -82,8 +82,7 @@ impl NetworkKey {
     }
 
     /// The 32 bytes of the secret.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+    pub(crate) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 

@@ -11,7 +11,7 @@ use super::{SECOND, reported};
 use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, events_of, id, known};
 
 fn denying(denied: &[PeerId]) -> Access {
-    Access { deny: denied.iter().copied().collect(), ..Access::default() }
+    Access::default().deny(denied.iter().copied())
 }
 
 fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
@@ -75,7 +75,7 @@ fn dial_to_a_newly_denied_peer_is_cancelled() {
 #[test]
 fn allow_list_applies_to_bootstrap_addresses_too() {
     let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
-    let access = Access { allow: Some([id(4)].into()), ..Access::default() };
+    let access = Access::default().allow([id(4)]);
     let mut node = MeshHarness::with(Config::default().connect([pinned]).access(access));
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
