@@ -56,11 +56,12 @@ static: tools ## build a program that needs no other file: make static [STATIC_T
 test-static: static ## run the static program in directories without other files; needs root
 	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
 
-# Tests of network faults need root, iproute2 and nftables, and skip themselves otherwise. Tests spend most of their
+# No examples: `make check` compiles them. Tests of network faults need root, iproute2 and nftables, and skip themselves otherwise. Tests spend most of their
 # time waiting for nodes, so two run on each core.
 RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 test: tools ## run all tests
-	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked
+	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked --lib --bins --tests
+	$(CARGO) test --locked --doc
 	$(CARGO) run --locked --quiet --example threads
 
 # CHECK is a part of the names of the checks to run.
@@ -117,7 +118,7 @@ install: build ## build, and install below $(DESTDIR)$(PREFIX): program, manual,
 
 install-program:
 	install -d '$(BIN_DIR)'
-	install -m 755 '$(CARGO_TARGET_DIR)/release/$(BINARY)' '$(BIN_DIR)/$(BINARY)'
+	install -m 755 $(if $(DEB_PROGRAM),-s) '$(or $(DEB_PROGRAM),$(CARGO_TARGET_DIR)/release/$(BINARY))' '$(BIN_DIR)/$(BINARY)'
 
 install-files:
 	install -d '$(MAN_DIR)' '$(BASH_DIR)' '$(ZSH_DIR)' '$(FISH_DIR)' '$(UNIT_DIR)'
@@ -134,9 +135,11 @@ uninstall: ## remove the installed files
 
 # For users of the package its maintainer is the person who built it: set this to a name and an address.
 DEB_MAINTAINER ?= p2p-gossip contributors <p2p-gossip@packages.invalid>
+# A program that is built already, for tests of the package; without it `make deb` builds one for use.
+DEB_PROGRAM ?=
 DEB_DIR = $(CARGO_TARGET_DIR)/debian
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-deb: build ## make a Debian package: target/debian/p2p-gossip_VERSION_ARCH.deb
+deb: $(if $(DEB_PROGRAM),,build) ## make a Debian package: target/debian/p2p-gossip_VERSION_ARCH.deb
 	rm -rf '$(DEB_DIR)/tree'
 	$(MAKE) --no-print-directory install-program install-files DESTDIR='$(DEB_DIR)/tree' PREFIX=/usr \
 		ZSH_DIR='$(DEB_DIR)/tree/usr/share/zsh/vendor-completions'

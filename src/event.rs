@@ -114,6 +114,18 @@ impl Event {
     pub fn is_traffic(&self) -> bool {
         matches!(self, Self::Ping { .. } | Self::Message { .. })
     }
+
+    /// The peer that the event is about, if any.
+    pub(crate) fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::Up { peer, .. }
+            | Self::Down { peer, .. }
+            | Self::Left { peer, .. }
+            | Self::Ping { peer, .. }
+            | Self::Message { peer, .. } => Some(peer),
+            Self::Listening { .. } | Self::Stopped => None,
+        }
+    }
 }
 
 /// The reason for which a connected peer counts as lost.

@@ -6,8 +6,17 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::event::Event;
 use crate::util::sync::{AtomicU64, Ordering, Receiver, RecvTimeoutError, TryRecvError};
 
-/// An event, and when it happened.
-pub(crate) type TimedEvent = (SystemTime, Event);
+/// An event in a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueuedEvent {
+    /// The time at which it happened.
+    pub time: SystemTime,
+    /// The event.
+    pub event: Event,
+    /// Whether it is about a peer that is no stranger. Its coming and going must not be lost behind those of strangers,
+    /// whose keys are free.
+    pub is_acquainted: bool,
+}
 
 /// The events of a node, in order: [`Node::events`](crate::Node::events), [`Node::subscribe`](crate::Node::subscribe).
 ///
@@ -25,7 +34,7 @@ pub(crate) type TimedEvent = (SystemTime, Event);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: Receiver<TimedEvent>,
+    queue: Receiver<QueuedEvent>,
     /// Events that found the queue full.
     dropped: Arc<AtomicU64>,
 }
@@ -52,11 +61,11 @@ pub enum NoEvent {
 }
 
 impl Events {
-    pub(crate) fn new(queue: Receiver<TimedEvent>, dropped: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(queue: Receiver<QueuedEvent>, dropped: Arc<AtomicU64>) -> Self {
         Self { queue, dropped }
     }
 
-    pub(crate) fn queue(&self) -> &Receiver<TimedEvent> {
+    pub(crate) fn queue(&self) -> &Receiver<QueuedEvent> {
         &self.queue
     }
 
@@ -116,8 +125,8 @@ impl Events {
     }
 }
 
-fn event((_, event): TimedEvent) -> Event {
-    event
+fn event(queued: QueuedEvent) -> Event {
+    queued.event
 }
 
 /// Waits for each event, and ends when the node has stopped.
@@ -153,7 +162,8 @@ mod tests {
         let events = Events::new(events, Arc::default());
         assert_eq!(events.try_recv(), Err(NoEvent::Empty));
         assert_eq!(events.recv_timeout(Duration::ZERO), Err(NoEvent::Timeout));
-        queue.send((SystemTime::now(), Event::Stopped)).unwrap();
+        let (time, event) = (SystemTime::now(), Event::Stopped);
+        queue.send(QueuedEvent { time, event, is_acquainted: false }).unwrap();
         drop(queue);
         assert_eq!(events.try_recv(), Ok(Event::Stopped));
         assert_eq!(events.try_recv(), Err(NoEvent::Ended));

@@ -33,22 +33,19 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
-pub use crate::runtime::acquaintances::Acquaintances;
 pub use crate::util::{log_limit, queue, text, worker};
 
 /// The queues of a node, for `select!`.
 pub mod queues {
-    use std::time::SystemTime;
-
     use crossbeam_channel::Receiver;
 
-    use crate::event::Event;
     use crate::events::Events;
+    pub use crate::events::QueuedEvent;
     use crate::node::Node;
 
-    /// The queue of a subscription. Each event comes with the time at which it happened.
+    /// The queue of a subscription.
     #[must_use]
-    pub fn events(events: &Events) -> &Receiver<(SystemTime, Event)> {
+    pub fn events(events: &Events) -> &Receiver<QueuedEvent> {
         events.queue()
     }
 

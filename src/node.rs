@@ -18,7 +18,6 @@ use crate::net::addr::{DialAddr, LocalIp};
 use crate::net::interfaces::Interfaces;
 use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
-use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
@@ -231,7 +230,6 @@ impl Node {
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
-        let acquaintances = Acquaintances::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         mesh.set_connected_max(capacity.members);
         if let Some(ring) = ring {
@@ -258,7 +256,6 @@ impl Node {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log,
-                acquaintances,
             },
         };
         let listener = Listener::start(socket, context, capacity.pending)?;

@@ -201,6 +201,12 @@ impl Mesh {
         }
     }
 
+    /// Whether the peer stands above strangers.
+    #[must_use]
+    pub fn is_acquainted(&self, now: Instant, id: &PeerId) -> bool {
+        !self.is_stranger(now, id)
+    }
+
     /// Whether this node knows the peer only by a key that anybody can make, or not even that.
     pub(super) fn is_stranger(&self, now: Instant, id: &PeerId) -> bool {
         self.peers.get(id).is_none_or(|peer| self.standing(now, id, peer) <= Standing::Stranger)

@@ -49,6 +49,13 @@ impl Mesh {
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
+            if self.dialing.is_dialling(&addr) {
+                // A dial to that address is under way, and may reach the same peer. The wait takes no right to start: many
+                // rumours of one address would take those of all others.
+                let wait = self.random_between(millis(100), millis(200));
+                self.timers.set(Timer::Dial(target), now + wait);
+                continue;
+            }
             let payers = self.payers(now, target, &addr);
             if let Err(wait) = self.accounts.pay(now, &payers) {
                 if self.give_up_stranger(now, target) {
@@ -63,13 +70,6 @@ impl Mesh {
                 self.accounts.give_back(&payers);
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
-            }
-            if self.dialing.is_dialling(&addr) {
-                // A dial to that address is under way, and may reach the same peer.
-                self.accounts.give_back(&payers);
-                let wait = self.random_between(millis(100), millis(200));
-                self.timers.set(Timer::Dial(target), now + wait);
-                continue;
             }
             let session = self.dialing.start(target, addr.clone(), is_known, lane, payers);
             let skip = self.addresses_to_skip(target);
@@ -253,10 +253,10 @@ impl Mesh {
         }
     }
 
-    /// The wait before the next round through a `--connect` address. A name that has led to a connected peer can wait:
+    /// The wait before the next round through a `--connect` address. A name that leads to a connected peer can wait:
     /// the peers there tell each other of those that come.
     fn bootstrap_wait(&mut self, now: Instant, index: usize) -> Duration {
-        if self.has_led_to_a_peer(index) {
+        if self.leads_to_a_peer(index) {
             return self.name_round();
         }
         let bootstrap = self.bootstraps.get_mut(index);
@@ -268,18 +268,18 @@ impl Mesh {
         self.random_between(NAME_ROUND * 3 / 4, NAME_ROUND)
     }
 
-    fn has_led_to_a_peer(&self, index: usize) -> bool {
+    fn leads_to_a_peer(&self, index: usize) -> bool {
         let bootstrap = self.bootstraps.get(index);
-        bootstrap.is_set() && bootstrap.peer.is_some() && self.peers.members() > 0
+        bootstrap.is_set() && bootstrap.peer.is_some_and(|peer| self.is_connected(&peer))
     }
 
     /// Schedules dials of the `--connect` addresses that lead to a lost peer. A name leads to many, so its turn comes
-    /// when the last one is lost.
+    /// when the last one is lost, too.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
         let is_alone = self.peers.members() == 0;
         for index in 0..self.bootstraps.len() {
             let bootstrap = self.bootstraps.get_mut(index);
-            if if bootstrap.is_set() { is_alone } else { bootstrap.peer == Some(id) } {
+            if bootstrap.peer == Some(id) || bootstrap.is_set() && is_alone {
                 bootstrap.since = now;
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
                 self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
@@ -310,7 +310,7 @@ impl Mesh {
 
     /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
     fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
-        let has_led_to_a_peer = self.has_led_to_a_peer(index);
+        let leads_to_a_peer = self.leads_to_a_peer(index);
         let wait =
             if reason == DialError::NothingNew { self.name_round() } else { self.bootstrap_wait(now, index) };
         let bootstrap = self.bootstraps.get_mut(index);
@@ -318,7 +318,7 @@ impl Mesh {
         self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         let detail = match reason {
             DialError::Failed(detail) => {
-                if !has_led_to_a_peer && !std::mem::replace(&mut bootstrap.reported, true) {
+                if !leads_to_a_peer && !std::mem::replace(&mut bootstrap.reported, true) {
                     return self.report(Report::BootstrapUnreachable { addr, detail });
                 }
                 detail

@@ -88,9 +88,10 @@ impl Mesh {
         }
     }
 
-    /// Notes when a session last heard its peer. The driver calls this before a look at the mesh.
+    /// Notes when a session last heard its peer. The driver calls this before a look at the mesh, and when a session
+    /// ends.
     pub fn note_heard(&mut self, session: SessionId, at: Instant) {
-        if let Some(Session { peer, .. }) = self.sessions.get(session)
+        if let Some(Session { peer, closing: false, .. }) = self.sessions.get(session)
             && let Some(connected) = self.peers.connected_mut(&peer)
         {
             connected.hear(at);

@@ -277,5 +277,20 @@ impl PeerTable {
         debug_assert_eq!(self.members, members().count(), "number of members");
         debug_assert_eq!(self.digest, self.own_term ^ membership_digest(members()), "digest of the members");
         debug_assert_eq!(self.connected_time.is_running(), self.members > 0, "connected time");
+        self.check_rumours();
+    }
+
+    /// Each rumour with a teller is in the list of its first teller, and in no other.
+    fn check_rumours(&self) {
+        let listed = self.rumours.iter().flat_map(|(account, ids)| ids.iter().map(move |id| (account, id)));
+        let is_right = |(account, id): (&Account, &PeerId)| {
+            self.get(id).is_some_and(|peer| {
+                matches!(peer.state, State::Rumoured { .. }) && peer.tellers.first() == Some(account)
+            })
+        };
+        debug_assert!(listed.clone().all(is_right), "a list of rumours has a peer that is none");
+        let is_told = |peer: &Peer| matches!(peer.state, State::Rumoured { .. }) && !peer.tellers.is_empty();
+        let told = self.iter().filter(|(_, peer)| is_told(peer)).count();
+        debug_assert_eq!(listed.count(), told, "number of rumours");
     }
 }

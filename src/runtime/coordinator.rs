@@ -16,7 +16,6 @@ use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_u
 use crate::event::Event;
 use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
-use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
@@ -49,7 +48,6 @@ pub(crate) struct Threads {
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
-    pub(crate) acquaintances: Acquaintances,
 }
 
 /// An input of the coordinator's loop.
@@ -295,10 +293,8 @@ impl Effects for Threads {
         }
     }
 
-    fn notify(&mut self, event: Event) {
-        let now = Instant::now();
-        let is_acquainted = self.acquaintances.note(now, &event);
-        if let Some(suppressed) = self.member_log.check(now, &event, is_acquainted) {
+    fn notify(&mut self, event: Event, is_acquainted: bool) {
+        if let Some(suppressed) = self.member_log.check(Instant::now(), &event, is_acquainted) {
             if suppressed > 0 {
                 log::warn!(target: MEMBERS, suppressed; "membership lines suppressed: too many changes");
             }
@@ -321,7 +317,7 @@ mod tests {
     use crate::event::DownReason;
     use crate::events::Events;
     use crate::limits::{OUTBOX_FRAMES, PEERS_MAX};
-    use crate::mesh::SessionUp;
+    use crate::mesh::{DisconnectReason, SessionUp};
     use crate::runtime::subscribers::subscription;
     use crate::session::SessionEvent;
     use crate::trust::identity::Identity;
@@ -345,7 +341,6 @@ mod tests {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
-                acquaintances: Acquaintances::new(PEERS_MAX),
             },
         };
         (coordinator, seen)
@@ -356,6 +351,15 @@ mod tests {
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
         let up =
             SessionUp { session, peer, hello, remote, network_key: None, handshake_delay: Duration::ZERO };
+        let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
+        let up = SessionUp {
+            session,
+            peer,
+            hello,
+            remote,
+            holds_network_key: false,
+            handshake_delay: Duration::ZERO,
+        };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));
@@ -385,6 +389,28 @@ mod tests {
         for events in subscribed {
             assert!(events.try_iter().any(|event| matches!(event, Event::Message { .. })));
         }
+    }
+
+    /// The newer session acknowledged heartbeats, which is no news for the coordinator, and ends.
+    #[test]
+    fn peer_was_heard_when_its_ended_session_last_heard_it() {
+        let now = crate::test_now();
+        let (mut coordinator, _) = coordinator(now);
+        let sessions = [1, 2].map(SessionId::accepted);
+        let mut outboxes = Vec::new();
+        for session in sessions {
+            let (handle, outbox) = session::stuck().unwrap();
+            up(&mut coordinator, session, handle);
+            outboxes.push(outbox);
+        }
+        let heard = Instant::now() + Duration::from_secs(2);
+        coordinator.node.sessions[&sessions[1]].hear(heard);
+        let event = SessionEvent::Down(DisconnectReason::Closed);
+        let event = FromSession { session: sessions[1], event, handle: None };
+        coordinator.handle_event(CoordinatorEvent::Session(event));
+        let peers = coordinator.driver.mesh().peers(heard);
+        assert_eq!(coordinator.driver.mesh().members(), 2);
+        assert!(peers[0].silence.is_some_and(|silence| silence < Duration::from_millis(1)), "{peers:?}");
     }
 
     #[test]

@@ -75,8 +75,8 @@ pub trait Effects {
     fn persist_soon(&mut self, now: Instant, mesh: &Mesh);
     /// Stores [`Mesh::known_peers`] for the last time.
     fn persist_last(&mut self, now: Instant, mesh: &Mesh);
-    /// Delivers an event to the subscribers.
-    fn notify(&mut self, event: Event);
+    /// Delivers an event to the subscribers. An acquainted peer comes or goes, or a stranger, whose keys are free.
+    fn notify(&mut self, event: Event, is_acquainted: bool);
     /// Writes a report to the log.
     fn report(&mut self, report: Report);
     /// Called before each input of the mesh, for checks.
@@ -199,9 +199,20 @@ impl Driver {
             *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
         }
         let is_end = event.is_end();
+        if is_end {
+            self.note_last_heard(effects, session);
+        }
         self.handle(effects, event.into_input(session));
         if is_end {
             effects.release(session);
+        }
+    }
+
+    /// Tells the mesh when a session that ends last heard its peer. An older session may stay, and has heard it less
+    /// recently.
+    fn note_last_heard(&mut self, effects: &impl Effects, session: SessionId) {
+        if let Some(heard) = effects.heard(session) {
+            self.mesh.note_heard(session, heard);
         }
     }
 
@@ -225,6 +236,7 @@ impl Driver {
 
     /// Ends the session of a peer that does not read, without a goodbye, because the peer would not read that either.
     fn drop_slow_peer(&mut self, effects: &mut impl Effects, session: SessionId) {
+        self.note_last_heard(effects, session);
         effects.release(session);
         self.feed(effects, Input::SessionDown { session, reason: DisconnectReason::Slow });
     }
@@ -261,7 +273,10 @@ impl Driver {
                 Output::NetworkKeys(ring) => effects.set_key_ring(&ring, &self.mesh),
                 Output::Persist if self.leave_by.is_some() => {}
                 Output::Persist => effects.persist_soon(now, &self.mesh),
-                Output::Notify(event) => effects.notify(event),
+                Output::Notify(event) => {
+                    let is_acquainted = event.peer().is_some_and(|peer| self.mesh.is_acquainted(now, peer));
+                    effects.notify(event, is_acquainted);
+                }
                 Output::Report(report) => effects.report(report),
             }
         }

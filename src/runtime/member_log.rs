@@ -50,7 +50,6 @@ mod tests {
     use crate::event::DownReason;
     use crate::internals::sample;
     use crate::limits::PEERS_MAX;
-    use crate::runtime::acquaintances::Acquaintances;
     use crate::trust::peer_id::PeerId;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -69,51 +68,37 @@ mod tests {
         sample::down(peer(n), "", "127.0.0.1:1".parse().unwrap(), DownReason::Closed, 1)
     }
 
-    /// The log and the acquaintances of a node.
-    struct Logged(MemberLog, Acquaintances);
-
-    impl Logged {
-        fn new() -> Self {
-            Self(MemberLog::new(PEERS_MAX), Acquaintances::new(PEERS_MAX))
-        }
-
-        fn check(&mut self, now: Instant, event: &Event) -> Option<u64> {
-            let is_acquainted = self.1.note(now, event);
-            self.0.check(now, event, is_acquainted)
-        }
-    }
-
     #[test]
     fn mesh_that_forms_splits_and_heals_is_logged_completely() {
-        let (mut log, start) = (Logged::new(), crate::test_now());
+        let (mut log, start) = (MemberLog::new(PEERS_MAX), crate::test_now());
         let peers = u32::try_from(PEERS_MAX).unwrap();
         for n in 0..peers {
-            assert_eq!(log.check(start, &up(n)), Some(0));
+            assert_eq!(log.check(start, &up(n), false), Some(0));
         }
         for round in 1..4 {
             for n in 0..peers {
-                assert_eq!(log.check(start + 60 * round * SECOND, &down(n)), Some(0));
+                assert_eq!(log.check(start + 60 * round * SECOND, &down(n), true), Some(0));
             }
             for n in 0..peers {
-                assert_eq!(log.check(start + 60 * round * SECOND, &up(n)), Some(0));
+                assert_eq!(log.check(start + 60 * round * SECOND, &up(n), true), Some(0));
             }
         }
     }
 
     #[test]
     fn flood_of_unknown_peers_leaves_few_lines_and_hides_no_old_member() {
-        let (mut log, start) = (Logged::new(), crate::test_now());
-        assert_eq!(log.check(start, &up(0)), Some(0));
+        let (mut log, start) = (MemberLog::new(PEERS_MAX), crate::test_now());
+        assert_eq!(log.check(start, &up(0), false), Some(0));
         let mut lines = 0;
         for n in 1..=100_000 {
             let now = start + SECOND / 100 * n;
-            lines += [up(n), down(n)].iter().filter_map(|event| log.check(now, event)).count();
+            lines += [up(n), down(n)].iter().filter_map(|event| log.check(now, event, false)).count();
         }
         // The flood lasts 1000 seconds.
         assert!(lines <= PEERS_MAX + 500, "{lines} lines");
         let now = start + 1000 * SECOND;
-        assert_eq!(log.check(now, &down(0)), Some(0));
-        assert_eq!(log.check(now, &up(0)), Some(0));
-        assert!(log.check(now + 2 * SECOND, &up(1)).is_some_and(|suppressed| suppressed > 0));
+        assert_eq!(log.check(now, &down(0), true), Some(0));
+        assert_eq!(log.check(now, &up(0), true), Some(0));
+        assert!(log.check(now + 2 * SECOND, &up(1), false).is_some_and(|suppressed| suppressed > 0));
     }
 }

@@ -1,6 +1,5 @@
 //! The coordinator and listener threads, the subscribers' queues, and the log of mesh events.
 
-pub(crate) mod acquaintances;
 pub(crate) mod capacity;
 pub(crate) mod command;
 pub(crate) mod coordinator;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::event::Event;
-use crate::events::{Events, TimedEvent};
+use crate::events::{Events, QueuedEvent};
 use crate::limits::EVENTS_QUEUED;
 use crate::util::queue::{Sender, Share, bounded};
 use crate::util::sync::{AtomicU64, Ordering, TrySendError};
@@ -15,7 +15,7 @@ pub(crate) struct Subscribers(Vec<Subscriber>);
 /// The coordinator's end of one subscription.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    queue: Sender<TimedEvent>,
+    queue: Sender<QueuedEvent>,
     /// Events that found this queue full.
     dropped: Arc<AtomicU64>,
 }
@@ -46,7 +46,7 @@ impl Subscribers {
             _ => Share::All,
         };
         self.0.retain(|subscriber| {
-            let item = (time, event.clone());
+            let item = QueuedEvent { time, event: event.clone(), is_acquainted };
             let outcome = match event {
                 Event::Stopped => subscriber.queue.send_past_limit(item),
                 _ => subscriber.queue.offer_within(item, share),
@@ -119,9 +119,9 @@ mod tests {
         subscribers.add(second);
         let before = SystemTime::now();
         subscribers.publish(&message(), false);
-        let (time, event) = reader.queue().recv().unwrap();
-        assert!(before <= time && time <= SystemTime::now());
-        assert_eq!(late.queue().recv(), Ok((time, event)));
+        let queued = reader.queue().recv().unwrap();
+        assert!(before <= queued.time && queued.time <= SystemTime::now());
+        assert_eq!(late.queue().recv(), Ok(queued));
     }
 
     #[test]

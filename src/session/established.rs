@@ -218,6 +218,9 @@ impl Established {
     /// Reports an event. Returns whether the session goes on.
     fn deliver(&mut self, event: SessionEvent) -> bool {
         if event.is_end() {
+            if matches!(event, SessionEvent::Down(_)) {
+                self.session.end.signals.set_heard(self.protocol.heard());
+            }
             self.session.ending.report(event);
             return true;
         }

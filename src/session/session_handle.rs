@@ -74,6 +74,12 @@ impl SessionHandle {
         self.signals.heard()
     }
 
+    /// Lets the session have heard its peer at this time.
+    #[cfg(test)]
+    pub(crate) fn hear(&self, at: Instant) {
+        self.signals.set_heard(at);
+    }
+
     /// Queues an item and wakes the session's thread. A session that has ended has reported that, or is about to.
     fn put(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
         match self.outbox.as_ref().map(|outbox| outbox.try_send(outgoing)) {

@@ -12,7 +12,14 @@ use crate::trust::secret_text::is_secret_name;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The peers that a node admits. The default admits all.
+///
+/// ```
+/// use p2p_gossip::{Access, PeerId};
+/// let stranger = PeerId::from_bytes([2; 32]);
+/// assert!(Access::default().deny([stranger]).check(&stranger).is_err());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Access {
     /// If set, only these peers are admitted.
     pub allow: Option<BTreeSet<PeerId>>,
@@ -33,6 +40,18 @@ pub enum Refusal {
 }
 
 impl Access {
+    /// Admits these peers only.
+    #[must_use]
+    pub fn allow(self, ids: impl IntoIterator<Item = PeerId>) -> Self {
+        Self { allow: Some(ids.into_iter().collect()), ..self }
+    }
+
+    /// Refuses these peers.
+    #[must_use]
+    pub fn deny(self, ids: impl IntoIterator<Item = PeerId>) -> Self {
+        Self { deny: ids.into_iter().collect(), ..self }
+    }
+
     /// Checks whether the lists admit this peer.
     ///
     /// # Errors

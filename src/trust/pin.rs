@@ -93,11 +93,20 @@ impl FromStr for Pin {
 /// # Ok::<(), p2p_gossip::ConnectAddrError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct ConnectAddr {
     /// The peer that must answer there; `None` accepts any peer.
     pub pin: Option<Pin>,
     /// The address.
     pub addr: DialAddr,
+}
+
+impl ConnectAddr {
+    /// An address at which only this peer may answer.
+    #[must_use]
+    pub fn pinned(pin: Pin, addr: DialAddr) -> Self {
+        Self { pin: Some(pin), addr }
+    }
 }
 
 impl From<DialAddr> for ConnectAddr {

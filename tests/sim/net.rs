@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::session::HelloExchange;
@@ -53,6 +54,8 @@ pub struct End {
     pub open: bool,
     pub fin_sent: bool,
     pub thread: Option<Thread>,
+    /// When the session last heard its peer, as its handle tells; `None` before it is up.
+    pub heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,7 @@ impl World {
         let port = 32_768 + (conn % 28_000) as u16;
         let source = SocketAddr::new(self.procs[proc].addr.ip(), port);
         let near =
-            End { proc: Some(proc), slot: Some(slot), open: true, fin_sent: false, thread: Some(thread) };
+            End { proc: Some(proc), slot: Some(slot), open: true, thread: Some(thread), ..End::default() };
         let far = End { slot: self.at_addr.get(&addr).copied(), ..End::default() };
         self.conns.push(Conn {
             ends: [near, far],

@@ -201,6 +201,8 @@ pub struct SessionOracle {
     pub open: bool,
     /// The place of the session in the order in which sessions came up.
     pub order: u64,
+    /// When its thread last heard the peer, after it came up.
+    pub heard: Option<Moment>,
 }
 
 /// The expectations of one node.

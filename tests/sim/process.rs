@@ -174,7 +174,11 @@ impl World {
         let connect: &[Slot] = if restart.no_connect { &[] } else { &self.scenario.connect[slot] };
         let one = connect.iter().map(|&other| {
             let pin = self.scenario.pins.then(|| self.slots[self.scenario.key_of[other]].key.into());
-            ConnectAddr { pin, addr: self.name(other).unwrap_or(self.slots[other].addr.into()) }
+            let addr = self.name(other).unwrap_or(self.slots[other].addr.into());
+            match pin {
+                Some(pin) => ConnectAddr::pinned(pin, addr),
+                None => addr.into(),
+            }
         });
         let all = self.scenario.name_of_all.then(|| ConnectAddr::from(all_slots()));
         let connect = one.chain(all);
@@ -310,8 +314,8 @@ impl World {
 
     /// The node of this slot refuses exactly these peers from now on, also after a restart.
     pub fn deny(&mut self, slot: Slot, denied: &[Slot]) {
-        let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key).collect();
-        let access = Access { deny, ..Access::default() };
+        let deny = denied.iter().map(|&other| self.slots[self.scenario.key_of[other]].key);
+        let access = Access::default().deny(deny);
         let running = self.slots[slot].proc;
         // A suspended process handles no signal.
         let is_deaf = running.is_some_and(|proc| self.procs[proc].paused);
@@ -515,8 +519,7 @@ impl Effects for Node<'_> {
 
     fn heard(&self, session: SessionId) -> Option<Instant> {
         let (conn, side) = self.conn(session)?;
-        let protocol = self.world.conns[conn].ends[side].thread.as_ref()?.protocol()?;
-        protocol.is_up().then(|| protocol.heard())
+        self.world.conns[conn].ends[side].heard
     }
 
     fn drain_unread(&mut self, session: SessionId) {
@@ -567,7 +570,7 @@ impl Effects for Node<'_> {
         self.world.persist(self.proc, mesh);
     }
 
-    fn notify(&mut self, _event: Event) {}
+    fn notify(&mut self, _event: Event, _is_acquainted: bool) {}
 
     fn report(&mut self, _report: Report) {}
 

@@ -323,7 +323,6 @@ impl World {
             self.conns[conn].ends[side].thread = Some(thread);
             return;
         };
-        let heard = protocol.heard();
         let was_up = protocol.is_up();
         protocol.handle_timeout(now);
         // A deadline that ends a session may lose what was sent.
@@ -345,14 +344,17 @@ impl World {
                         victims.extend(victim);
                     }
                     self.stats.handshakes += u64::from(side == 0 && matches!(event, SessionEvent::Up(_)));
+                    if matches!(event, SessionEvent::Up(_) | SessionEvent::Down(_)) {
+                        self.session_hears(conn, side, proc, thread.id, protocol.heard());
+                    }
                     self.report(conn, side, thread.id, event);
                 }
                 None if protocol.has_transmits() => {}
                 None => break,
             }
         }
-        if protocol.is_up() && protocol.heard() > heard {
-            self.saw_heard(proc, thread.id);
+        if protocol.is_up() {
+            self.session_hears(conn, side, proc, thread.id, protocol.heard());
         }
         let (is_closing, holds_memory) = (protocol.is_up() && !protocol.is_open(), protocol.holds_memory());
         victims.extend(self.procs[proc].places.note(thread.id, is_closing, holds_memory));
@@ -369,6 +371,13 @@ impl World {
         }
         for ((conn, side), _) in victims {
             self.evict(conn, side);
+        }
+    }
+
+    /// Stores in the session's handle when it last heard its peer.
+    fn session_hears(&mut self, conn: ConnId, side: Side, proc: ProcId, id: SessionId, at: Instant) {
+        if self.conns[conn].ends[side].heard.replace(at).is_some_and(|before| at > before) {
+            self.saw_heard(proc, id);
         }
     }
 

@@ -6,12 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use jiff::Timestamp;
-use p2p_gossip::internals::Acquaintances;
-use p2p_gossip::internals::limits::{EVENTS_QUEUED, PEERS_LIMIT};
+use p2p_gossip::internals::limits::EVENTS_QUEUED;
 use p2p_gossip::{Event, PeerId};
 
 /// Events that wait in each lane. All lanes together have twice the room of one queue of events.
@@ -35,7 +33,6 @@ pub(crate) struct HookQueue {
     lanes: Arc<Mutex<Lanes>>,
     /// One for each job.
     tokens: Sender<()>,
-    acquaintances: Acquaintances,
 }
 
 /// The receiving end: waits for the next job; ends when the queue is empty and the sending end is gone.
@@ -54,8 +51,7 @@ struct Lanes {
 
 pub(crate) fn queue() -> (HookQueue, Jobs) {
     let (lanes, (tokens, waiting)) = (Arc::<Mutex<Lanes>>::default(), unbounded());
-    let acquaintances = Acquaintances::new(PEERS_LIMIT);
-    (HookQueue { lanes: Arc::clone(&lanes), tokens, acquaintances }, Jobs { lanes, tokens: waiting })
+    (HookQueue { lanes: Arc::clone(&lanes), tokens }, Jobs { lanes, tokens: waiting })
 }
 
 impl HookQueue {
@@ -63,10 +59,15 @@ impl HookQueue {
     ///
     /// # Errors
     /// There is no room; the event is lost.
-    pub(crate) fn offer(&mut self, now: Instant, time: Timestamp, event: Event) -> Result<(), QueueFull> {
-        let lane = match self.acquaintances.note(now, &event) {
+    pub(crate) fn offer(
+        &mut self,
+        time: Timestamp,
+        event: Event,
+        is_acquainted: bool,
+    ) -> Result<(), QueueFull> {
+        let lane = match is_acquainted {
+            _ if event.is_traffic() => TRAFFIC,
             true => ACQUAINTED,
-            false if event.is_traffic() => TRAFFIC,
             false => STRANGERS,
         };
         lock(&self.lanes).push(lane, (time, event))?;
@@ -137,36 +138,27 @@ fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use p2p_gossip::DownReason;
     use p2p_gossip::internals::sample;
 
     use super::*;
 
-    /// A queue, what has come out of it, and the time.
+    /// A queue, and the peers that are no strangers.
     struct Tried {
         queue: HookQueue,
         jobs: Jobs,
-        now: Instant,
+        acquainted: Vec<PeerId>,
     }
 
     impl Tried {
         fn new() -> Self {
             let (queue, jobs) = queue();
-            Self { queue, jobs, now: Instant::now() }
+            Self { queue, jobs, acquainted: Vec::new() }
         }
 
         fn offer(&mut self, event: Event) -> bool {
-            self.queue.offer(self.now, Timestamp::UNIX_EPOCH, event).is_ok()
-        }
-
-        /// A peer is a member for more than a minute.
-        fn acquaint(&mut self, n: u16) {
-            assert!(self.offer(up(n)));
-            self.now += Duration::from_secs(61);
-            assert!(self.offer(down(n)));
-            assert_eq!(self.take(2), [up(n), down(n)]);
+            let is_acquainted = super::peer(&event).is_some_and(|peer| self.acquainted.contains(&peer));
+            self.queue.offer(Timestamp::UNIX_EPOCH, event, is_acquainted).is_ok()
         }
 
         fn take(&mut self, count: usize) -> Vec<Event> {
@@ -195,7 +187,7 @@ mod tests {
     #[test]
     fn few_events_leave_in_the_order_in_which_they_came() {
         let mut tried = Tried::new();
-        tried.acquaint(1);
+        tried.acquainted.push(peer(1));
         let events = [up(1), message("a"), up(2), message("b"), down(2), down(1)];
         assert!(events.iter().all(|event| tried.offer(event.clone())));
         assert_eq!(tried.take(events.len()), events);
@@ -204,7 +196,7 @@ mod tests {
     #[test]
     fn news_of_acquainted_peers_goes_before_strangers_and_these_before_messages() {
         let mut tried = Tried::new();
-        tried.acquaint(1);
+        tried.acquainted.push(peer(1));
         (0..100).for_each(|_| assert!(tried.offer(message("flood"))));
         for event in [up(2), up(1), down(2), down(1)] {
             assert!(tried.offer(event));
@@ -215,7 +207,7 @@ mod tests {
     #[test]
     fn floods_of_strangers_and_messages_displace_no_acquainted_peer() {
         let mut tried = Tried::new();
-        tried.acquaint(1);
+        tried.acquainted.push(peer(1));
         let most = u16::try_from(EVENTS_QUEUED).unwrap();
         let accepted = (2..=most).filter(|&n| tried.offer(up(n))).count();
         assert_eq!(accepted, LANES_MAX[STRANGERS]);
@@ -230,15 +222,15 @@ mod tests {
         let mut tried = Tried::new();
         (0..100).for_each(|_| assert!(tried.offer(message("flood"))));
         assert!(tried.offer(up(1)) && tried.offer(up(2)));
-        tried.now += Duration::from_secs(61);
+        tried.acquainted.push(peer(2));
         assert!(tried.offer(down(2)));
         assert_eq!(tried.take(3), [up(2), down(2), up(1)]);
     }
 
     #[test]
     fn queue_ends_when_it_is_empty_and_the_sender_is_gone() {
-        let Tried { mut queue, mut jobs, now } = Tried::new();
-        queue.offer(now, Timestamp::UNIX_EPOCH, message("last")).unwrap();
+        let Tried { mut queue, mut jobs, .. } = Tried::new();
+        queue.offer(Timestamp::UNIX_EPOCH, message("last"), false).unwrap();
         drop(queue);
         assert!(jobs.next().is_some() && jobs.next().is_none());
     }

@@ -140,7 +140,7 @@ impl Hooks {
     }
 
     /// Queues an event for the program if it wants such events.
-    pub(crate) fn offer(&mut self, time: Timestamp, event: &Event) {
+    pub(crate) fn offer(&mut self, time: Timestamp, event: &Event, is_acquainted: bool) {
         let is_wanted = match event {
             Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Message { .. } => true,
             Event::Ping { .. } => self.with_pings,
@@ -149,7 +149,7 @@ impl Hooks {
         if !is_wanted {
             return;
         }
-        if let Err(QueueFull) = self.queue.offer(Instant::now(), time, event.clone()) {
+        if let Err(QueueFull) = self.queue.offer(time, event.clone(), is_acquainted) {
             self.lost += 1;
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {

@@ -5,13 +5,16 @@ use std::io::{self, IsTerminal as _, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
-use p2p_gossip::internals::queues;
+use p2p_gossip::internals::queues::{self, QueuedEvent};
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
     AccessError, AccessSources, Event, Identity, IdentityError, KeyRing, NetworkKey, NetworkKeyError, Node,
     PeerId, StartError, StateDir, StateError, Ticket, TicketError,
+    AccessError, AccessSources, Identity, IdentityError, NetworkKey, NetworkKeyError, Node, StartError,
+    StateDir, StateError,
 };
 use zeroize::Zeroizing;
 
@@ -119,7 +122,7 @@ struct RunningProgram {
     /// Ready if the node has to give up because it has not joined; never with [`AfterStdin::Stay`].
     join_deadline: Receiver<Instant>,
     /// Events for `sinks`; never ready if there is no sink.
-    events: Receiver<(SystemTime, Event)>,
+    events: Receiver<QueuedEvent>,
     sinks: EventSinks,
     /// Disconnected when the coordinator has ended.
     coordinator_ended: Receiver<()>,
@@ -128,7 +131,7 @@ struct RunningProgram {
 
 /// An input that the main thread handles.
 enum Input {
-    Event(SystemTime, Event),
+    Event(QueuedEvent),
     CoordinatorEnded,
     ShowPeerTable,
     ReloadAccess,
@@ -209,7 +212,7 @@ impl RunningProgram {
     fn wait_for_end(&mut self, logs: &Logs) -> Result<Result<(), Failure>, Failure> {
         loop {
             match self.next_input() {
-                Input::Event(time, event) => self.sinks.handle(time, &event),
+                Input::Event(queued) => self.sinks.handle(&queued),
                 Input::CoordinatorEnded => return Err(Failure::Died),
                 Input::ShowPeerTable => {
                     if let Some(status) = self.node.status() {
@@ -241,7 +244,7 @@ impl RunningProgram {
     fn next_input(&self) -> Input {
         select! {
             recv(self.events) -> event => {
-                event.map_or(Input::CoordinatorEnded, |(time, event)| Input::Event(time, event))
+                event.map_or(Input::CoordinatorEnded, Input::Event)
             }
             recv(self.coordinator_ended) -> _ => Input::CoordinatorEnded,
             recv(self.signals.table) -> _ => Input::ShowPeerTable,
@@ -287,8 +290,8 @@ impl RunningProgram {
         let stdout_events = self.node.events().clone();
         self.node.shutdown();
         let console_deadline = deadline.min(Instant::now() + CONSOLE_FLUSH_MAX);
-        for (time, event) in self.events.try_iter() {
-            self.sinks.handle(time, &event);
+        for queued in self.events.try_iter() {
+            self.sinks.handle(&queued);
         }
         if let Some(hooks) = self.sinks.hooks {
             hooks.finish(deadline);
@@ -365,10 +368,10 @@ struct EventSinks {
 }
 
 impl EventSinks {
-    fn handle(&mut self, time: SystemTime, event: &Event) {
-        let time = timestamp(time);
+    fn handle(&mut self, queued: &QueuedEvent) {
+        let (time, event) = (timestamp(queued.time), &queued.event);
         if let Some(hooks) = &mut self.hooks {
-            hooks.offer(time, event);
+            hooks.offer(time, event, queued.is_acquainted);
         }
         if let Some(http) = &self.http {
             http.tell(time, event);

@@ -143,8 +143,12 @@ impl Driver {
                 }
             }
             Step::Access { denied, allowed } => {
-                let some = |mask: u8| (1..9).filter(|n| mask >> (n - 1) & 1 == 1).map(id).collect();
-                self.access = Access { allow: allowed.map(some), deny: some(denied) };
+                let some = |mask: u8| (1..9).filter(move |n| mask >> (n - 1) & 1 == 1).map(id);
+                let access = Access::default().deny(some(denied));
+                self.access = match allowed {
+                    Some(allowed) => access.allow(some(allowed)),
+                    None => access,
+                };
                 self.feed(Input::Access(self.access.clone()));
             }
             Step::Leave => {

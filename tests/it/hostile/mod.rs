@@ -6,6 +6,7 @@
 mod attack_harness;
 mod raw;
 
+mod dials;
 mod handshake;
 mod heartbeats;
 mod hook_flood;

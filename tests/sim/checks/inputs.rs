@@ -28,7 +28,9 @@ impl World {
         let open = !oracle.cancelled.contains(&up.session);
         oracle.came_up += 1;
         let order = oracle.came_up;
-        oracle.sessions.insert(up.session, SessionOracle { peer: up.peer, conn, side, open, order });
+        oracle
+            .sessions
+            .insert(up.session, SessionOracle { peer: up.peer, conn, side, open, order, heard: None });
         if open {
             oracle.newcomer = Some(up.peer);
             oracle.newest = Some((up.peer, up.session));
@@ -173,8 +175,10 @@ impl World {
     pub fn saw_heard(&mut self, proc: ProcId, session: SessionId) {
         let moment = self.moment(proc);
         let oracle = &mut self.procs[proc].oracle;
-        if let Some(&SessionOracle { peer, open: true, .. }) = oracle.sessions.get(&session) {
-            // The mesh reads it from the newest session only.
+        if let Some(SessionOracle { peer, open: true, heard, .. }) = oracle.sessions.get_mut(&session) {
+            let peer = *peer;
+            *heard = Some(moment);
+            // The mesh reads it from the newest session, and from one that ends.
             if oracle.open_sessions(&peer).max_by_key(|open| oracle.order(open)) == Some(session) {
                 oracle.heard(peer, moment);
             }
@@ -212,6 +216,9 @@ impl World {
             return;
         };
         oracle.changed.insert(ended.peer);
+        if let Some(heard) = ended.heard.filter(|_| ended.open) {
+            oracle.heard(ended.peer, heard);
+        }
         if let DisconnectReason::Bye(_) = reason
             && ended.open
         {

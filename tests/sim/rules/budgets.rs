@@ -9,7 +9,7 @@ use p2p_gossip::internals::wire::Hello;
 use p2p_gossip::{PeerId, PeerState};
 
 use super::{MINUTE, SECOND, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id};
 
 /// [`CREDIT_MAX`], as the number of a key.
 #[allow(clippy::cast_possible_truncation)]
@@ -130,4 +130,19 @@ fn forgotten_rumour_waits_for_no_dial() {
     // The mesh asserts that no more targets wait than it knows.
     node.wait_with_dials_open(SECOND);
     assert!(node.info(key(0)).is_none() && node.info(key(100)).is_some());
+}
+
+/// A list names a peer that this node has met. That makes the peer no rumour, so it makes no room for one.
+#[test]
+fn list_that_names_a_met_peer_does_not_make_it_a_rumour() {
+    let mut node = MeshHarness::with(p2p_gossip::Config::default().peers_max(40));
+    let lost = node.meets(5);
+    node.down(lost, DisconnectReason::Closed);
+    let [first, second] = [3, 4].map(|n| node.meets(n));
+    // Its id sorts before those of the rumours.
+    let rumours = |from: u16| (from..from + 37).map(|n| (key(n), other(n)));
+    node.list(first, [(id(5), addr(5))].into_iter().chain(rumours(0x4000)));
+    node.list(second, rumours(0x5000));
+    assert!(node.info(id(5)).is_some());
+    assert!(node.info(key(0x4000)).is_none() && node.info(key(0x5000)).is_some());
 }

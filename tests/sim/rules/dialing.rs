@@ -51,6 +51,20 @@ fn dial_names_the_source_of_its_address() {
     assert_eq!(source_of(addr(20)), [DialSource::UnknownPeer]);
 }
 
+/// Found by seed 70001170: the rumours took every right to start a dial, and then waited for the dial under way.
+#[test]
+fn many_rumours_of_one_address_do_not_delay_a_lost_peer() {
+    let mut node = MeshHarness::new(&[]);
+    let (lister, known) = (node.meets(3), node.meets(250));
+    node.list(lister, (20..120).map(|n| (id(n), addr(20))));
+    for _ in 0..5 {
+        node.wait_with_dials_open(SECOND);
+        [lister, known].into_iter().for_each(|session| drop(node.heartbeat(session, 0)));
+    }
+    node.down(known, DisconnectReason::Closed);
+    assert_eq!(dials_to(&node.wait_with_dials_open(SECOND), id(250)), 1);
+}
+
 #[test]
 fn ended_dial_frees_its_slot() {
     let (mut node, _, outputs) = node_with_strangers(30);
@@ -320,6 +334,24 @@ fn name_is_dialled_until_peers_are_connected_at_all_its_addresses_and_looked_up_
     }
     let minutes = 5 * MINUTE.as_secs() / NAME_ROUND.as_secs();
     assert!((minutes..=minutes * 4 / 3 + 1).contains(&(lookups as u64)), "{lookups} lookups");
+}
+
+/// Found by seed 70000143: the first node of a mesh has no `--connect` address itself, and starts again without what it knew.
+#[test]
+fn name_is_dialled_again_soon_after_its_last_peer_left() {
+    let name: DialAddr = "first.example:8080".parse().unwrap();
+    let mut node = MeshHarness::with(Config::default().connect([name.clone().into()]));
+    let first = node.first_dial();
+    node.up(first, id(3), 1);
+    let other = node.meets(4);
+    node.down(first, DisconnectReason::Bye(ByeReason::Leaving));
+    let mut tries = 0;
+    for _ in 0..20 {
+        node.heartbeat(other, node.mesh.digest());
+        let outputs = node.wait(SECOND);
+        tries += dialled(&outputs).iter().filter(|(_, addr, _)| *addr == name).count();
+    }
+    assert!((5..=20).contains(&tries), "{tries} dials");
 }
 
 #[test]

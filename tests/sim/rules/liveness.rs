@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_gossip::Event;
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId, Vitals};
 use p2p_gossip::internals::wire::{Hello, Message};
+use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, events_of, hello, id, sent};
@@ -265,4 +265,22 @@ fn events_of_a_peer_arrive_in_order() {
     outputs.extend(node.wait(10 * SECOND));
     let events = events_of(&outputs);
     assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
+}
+
+#[test]
+fn first_ping_without_a_round_trip_time_comes_after_a_period_but_within_five_seconds() {
+    for (period, first) in [(SECOND, SECOND), (MINUTE, 5 * SECOND)] {
+        let mut node = MeshHarness::with(Config::default().period(period));
+        let session = node.meets(3);
+        let pinged = |outputs: &[Output]| {
+            sent(outputs).iter().any(|(_, message)| matches!(message, Message::Ping { .. }))
+        };
+        let mut waited = Duration::ZERO;
+        while !pinged(&node.wait(ms(100))) {
+            node.heartbeat(session, 0);
+            waited += ms(100);
+            assert!(waited <= MINUTE, "no ping");
+        }
+        assert!(waited <= first && waited + ms(200) >= first, "{period:?}: {waited:?}");
+    }
 }

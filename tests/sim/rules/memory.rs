@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use p2p_gossip::internals::limits::FORGET_AFTER;
 use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId, UnixTime};
-use p2p_gossip::internals::wire::{ByeReason, Message};
-use p2p_gossip::{Config, PeerId};
+use p2p_gossip::internals::wire::{ByeReason, Hello, Message};
+use p2p_gossip::{Config, DialAddr, PeerId};
 
 use super::{MINUTE, SECOND, closes_with, reported, wait_with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, WALL, addr, dialled, dials, dials_to, id, known, requests_list};
+use crate::sim::mesh_harness::{
+    MeshHarness, WALL, addr, dialled, dials, dials_to, hello, id, known, requests_list,
+};
 
 #[test]
 fn known_peer_keeps_its_first_seen_time() {
@@ -256,4 +258,32 @@ fn other_key_at_a_restored_address_is_reported() {
         |report: &&Report| matches!(report, Report::WrongId { first_seen, .. } if *first_seen == since);
     assert!(reported(&outputs).into_iter().any(|report| wrong(&report)), "{outputs:?}");
     assert_eq!(node.mesh.known_peers().len(), 1);
+}
+
+#[test]
+fn peer_was_last_seen_when_its_last_session_ended() {
+    let mut node = MeshHarness::remembering(vec![known(3)]);
+    let session = node.meets(3);
+    node.mesh.set_wall_clock(UnixTime(WALL.0 + 100));
+    node.down(session, DisconnectReason::Closed);
+    node.mesh.set_wall_clock(UnixTime(WALL.0 + 500));
+    let memory = node.mesh.known_peers();
+    assert_eq!((memory[0].first_seen, memory[0].last_seen), (known(3).first_seen, UnixTime(WALL.0 + 100)));
+}
+
+/// A name from the user may lead to many peers. It becomes an address of the peer there only if that peer says so.
+#[test]
+fn dialled_name_is_stored_only_if_the_peer_claims_it() {
+    let name: DialAddr = "db.example:8080".parse().unwrap();
+    for is_claimed in [false, true] {
+        let mut node = MeshHarness::with(Config::default().connect([name.clone().into()]));
+        let session = node.first_dial();
+        let other = "other.example:8080".parse().unwrap();
+        let advertised = vec![if is_claimed { name.clone() } else { other }];
+        node.up_with_hello(session, id(3), addr(3), Hello { advertised, ..hello() });
+        let proven = node.mesh.known_peers()[0].addrs.clone();
+        let proven: Vec<_> = proven.into_iter().filter(|known| known.last_success.is_some()).collect();
+        let expected = if is_claimed { name.clone() } else { addr(3).into() };
+        assert_eq!(proven.iter().map(|known| &known.addr).collect::<Vec<_>>(), [&expected]);
+    }
 }

@@ -234,7 +234,7 @@ fn strangers_displace_strangers_only() {
 
 #[test]
 fn trusted_peer_takes_the_place_of_a_connected_stranger() {
-    let pinned = ConnectAddr { pin: Some(id(70).into()), addr: addr(70).into() };
+    let pinned = ConnectAddr::pinned(id(70).into(), addr(70).into());
     let mut node = MeshHarness::with(Config::default().peers_max(3).connect([pinned]));
     let sessions: Vec<SessionId> = (20..23).map(|n| node.meets(n)).collect();
     let session = SessionId::accepted(1);

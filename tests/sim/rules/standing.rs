@@ -101,3 +101,22 @@ fn full_table_forgets_dead_strangers_before_acquainted_peers() {
     assert!(node.info(id(3)).is_some());
     assert_eq!(node.mesh.known_peers().len(), 3);
 }
+
+#[test]
+fn peer_is_acquainted_after_a_minute_in_all_and_a_trusted_one_at_once() {
+    let pinned: ConnectAddr = format!("{}@{}", id(8), addr(8)).parse().unwrap();
+    let mut node = MeshHarness::with(Config::default().connect([pinned]));
+    node.restore(vec![known(4)]);
+    let is_acquainted = |node: &MeshHarness, n: u8| node.mesh.is_acquainted(node.now(), &id(n));
+    for n in [4, 8] {
+        node.meets(n);
+        assert!(is_acquainted(&node, n), "{n}");
+    }
+    for _ in 0..2 {
+        let session = node.meets(3);
+        assert!(!is_acquainted(&node, 3));
+        stay(&mut node, session, 31);
+        node.down(session, DisconnectReason::Closed);
+    }
+    assert!(is_acquainted(&node, 3) && !is_acquainted(&node, 5));
+}

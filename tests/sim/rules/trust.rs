@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, Report, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message};
-use p2p_gossip::{Access, Config, DownReason, Event, PeerId};
+use p2p_gossip::{Access, Config, DialAddr, DownReason, Event, PeerId};
 
 use super::{SECOND, reported};
-use crate::sim::mesh_harness::{MeshHarness, addr, closes, dials, events_of, id, known};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, dialled, dials, events_of, id, known};
 
 fn denying(denied: &[PeerId]) -> Access {
-    Access { deny: denied.iter().copied().collect(), ..Access::default() }
+    Access::default().deny(denied.iter().copied())
 }
 
 fn dials_expecting(outputs: &[Output]) -> Vec<(SessionId, Expected)> {
@@ -75,7 +75,7 @@ fn dial_to_a_newly_denied_peer_is_cancelled() {
 #[test]
 fn allow_list_applies_to_bootstrap_addresses_too() {
     let pinned = format!("{}@{}", id(3), addr(3)).parse().unwrap();
-    let access = Access { allow: Some([id(4)].into()), ..Access::default() };
+    let access = Access::default().allow([id(4)]);
     let mut node = MeshHarness::with(Config::default().connect([pinned]).access(access));
     let outputs = node.wait(300 * SECOND);
     assert_eq!(dials(&outputs), 0);
@@ -259,5 +259,32 @@ fn strict_node_admits_all_peers_behind_one_address_translation() {
         let session = SessionId::accepted(n.into());
         let outputs = node.up_at(session, id(n), 1, router(40_000 + u16::from(n)));
         assert!(!closes(&outputs, session), "{outputs:?}");
+    }
+}
+
+/// Node 4 answers at an address of node 3, which node 3 only claims. With `is_owned` node 5 was met there.
+#[test]
+fn peer_that_answers_in_place_of_another_is_dialled_there_unless_a_strict_node_protects_the_address() {
+    for (strict, is_owned) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut node = MeshHarness::with(Config::default().strict(strict));
+        let mut claiming = known(3);
+        claiming.addrs[0].addr = addr(5).into();
+        claiming.addrs[0].last_success = None;
+        node.restore(if is_owned { vec![claiming, known(5)] } else { vec![claiming] });
+        let mut is_found = false;
+        while !is_found {
+            for (session, at, expected) in dialled(&node.wait_for_dial()) {
+                if expected == Expected::Peer(id(3)) && at == addr(5).into() {
+                    node.dial_finds(session, id(4));
+                    is_found = true;
+                } else {
+                    node.dial_fails(session);
+                }
+            }
+        }
+        let there = (DialAddr::from(addr(5)), Expected::Peer(id(4)));
+        let outputs = node.wait(2 * SECOND);
+        let is_dialled = dialled(&outputs).into_iter().any(|(_, at, expected)| (at, expected) == there);
+        assert_eq!(is_dialled, !(strict && is_owned), "strict: {strict}, owned: {is_owned}");
     }
 }

@@ -6,7 +6,7 @@ use std::{io, iter};
 
 use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
-use p2p_gossip::internals::queues;
+use p2p_gossip::internals::queues::{self, QueuedEvent};
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
 use zeroize::Zeroizing;
@@ -38,7 +38,7 @@ fn write_events(events: &Events, shows_pings: bool, printer: &mut Printer, stdou
     let mut is_broken = false;
     let mut dropped = 0;
     while let Ok(first) = queue.recv() {
-        for (time, event) in iter::once(first).chain(queue.try_iter()) {
+        for QueuedEvent { time, event, .. } in iter::once(first).chain(queue.try_iter()) {
             if shows_pings || !matches!(event, Event::Ping { .. }) {
                 printer.print(&mut batch, timestamp(time), &event);
             }
