@@ -34,6 +34,7 @@ pub mod wire {
 }
 
 pub use crate::runtime::acquaintances::Acquaintances;
+pub use crate::session::probe::{Probe, probe};
 pub use crate::util::{log_limit, queue, text, worker};
 
 /// The queues of a node, for `select!`.

@@ -23,6 +23,7 @@ use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
+use crate::runtime::history::History;
 use crate::runtime::listener::Listener;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
@@ -244,6 +245,7 @@ impl Node {
                 sessions: BTreeMap::new(),
                 member_log,
                 acquaintances,
+                history: History::default(),
             },
         };
         let listener = Listener::start(socket, context, capacity.pending)?;

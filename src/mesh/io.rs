@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
-use crate::trust::pin::{Expected, Pin};
+use crate::trust::pin::{ConnectAddr, Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 
 /// The name of one session, dialled or accepted. It is never used again.
@@ -99,6 +99,13 @@ pub enum Input {
     },
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
+    /// The user wants to join through one more address, as with `--connect`. For an address that is there already, the
+    /// mesh dials it soon.
+    Connect(ConnectAddr),
+    /// The user wants a ping to this peer now.
+    Ping(PeerId),
+    /// The user wants this peer forgotten. Nothing changes while it is connected.
+    Forget(PeerId),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }

@@ -83,6 +83,9 @@ impl Mesh {
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
+            Input::Connect(connect) => self.connect_to(now, connect),
+            Input::Ping(peer) => self.ping_now(now, peer),
+            Input::Forget(peer) => self.forget(peer),
             Input::Leave => self.leave(),
         }
         self.check_invariants();

@@ -1,10 +1,14 @@
 //! What the embedding program asks of the coordinator.
 
-use crate::mesh::snapshot::PeerInfo;
+use crate::mesh::snapshot::{PeerInfo, RequestError};
+use crate::net::addr::DialAddr;
+use crate::runtime::history::{HistoryEntry, PeerHistory};
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::Subscriber;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::ConnectAddr;
 use crate::util::sync::Sender;
 use crate::wire::Frame;
 
@@ -23,6 +27,16 @@ pub(crate) enum Command {
     Subscribe(Subscriber),
     /// Send this frame to every peer that is connected now, and reply with its delivery.
     Broadcast(Frame, Sender<Delivery>),
+    /// Join through one more address.
+    Connect(ConnectAddr, Sender<Result<(), RequestError>>),
+    /// Send a ping to this peer, and reply with its number.
+    Ping(PeerId, Sender<Result<u64, RequestError>>),
+    /// Forget this peer.
+    Forget(PeerId, Sender<Result<(), RequestError>>),
+    /// Reply with what is known of a peer.
+    PeerHistory(PeerId, Sender<Option<PeerHistory>>),
+    /// Reply with what has happened at an address that the user named.
+    AddressHistory(DialAddr, Sender<Vec<HistoryEntry>>),
     /// Reply once membership has settled.
     WhenSettled(Sender<()>),
 }

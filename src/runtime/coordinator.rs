@@ -14,9 +14,10 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
+use crate::mesh::{DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::runtime::acquaintances::Acquaintances;
+use crate::runtime::history::History;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
@@ -49,6 +50,7 @@ pub(crate) struct Threads {
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
     pub(crate) acquaintances: Acquaintances,
+    pub(crate) history: History,
 }
 
 /// An input of the coordinator's loop.
@@ -154,6 +156,36 @@ fn handle_command(
             // TLS first: no refused peer may complete a handshake between the two steps.
             node.context.tls.set_access(access.clone());
             driver.set_access(node, access);
+        }
+        Command::Connect(connect, reply) => {
+            let checked = driver.mesh().check_connect(&connect);
+            if checked.is_ok() {
+                node.history.connect(Instant::now(), &connect.addr);
+                driver.connect(node, connect);
+            }
+            let _ = reply.try_send(checked);
+        }
+        Command::Ping(peer, reply) => {
+            let seq = driver.mesh().next_ping(&peer);
+            if seq.is_ok() {
+                driver.ping(node, peer);
+            }
+            let _ = reply.try_send(seq);
+        }
+        Command::Forget(peer, reply) => {
+            let checked = driver.mesh().check_forget(&peer);
+            if checked.is_ok() {
+                driver.forget(node, peer);
+                node.history.forget(&peer);
+            }
+            let _ = reply.try_send(checked);
+        }
+        Command::PeerHistory(peer, reply) => {
+            driver.refresh(node);
+            let _ = reply.try_send(node.history.of_peer(Instant::now(), driver.mesh(), peer));
+        }
+        Command::AddressHistory(addr, reply) => {
+            let _ = reply.try_send(node.history.of_address(Instant::now(), &addr));
         }
         Command::WhenSettled(reply) => settle_waiters.push(reply),
         Command::Leave => driver.leave(node),
@@ -293,11 +325,17 @@ impl Effects for Threads {
             }
             log_event(&event);
         }
+        self.history.note_event(now, &event);
         self.subscribers.publish(&event, is_acquainted);
     }
 
     fn report(&mut self, report: Report) {
+        self.history.note_report(Instant::now(), &report);
         log_report(&report);
+    }
+
+    fn before_input(&mut self, input: &Input, mesh: &Mesh) {
+        self.history.note_input(Instant::now(), input, mesh);
     }
 }
 
@@ -335,6 +373,7 @@ mod tests {
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
                 acquaintances: Acquaintances::new(PEERS_MAX),
+                history: History::default(),
             },
         };
         (coordinator, seen)

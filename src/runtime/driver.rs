@@ -20,7 +20,8 @@ use crate::mesh::{
 use crate::net::addr::DialAddr;
 use crate::session::{OutboxFull, SessionEvent};
 use crate::trust::access::Access;
-use crate::trust::pin::Expected;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::{ConnectAddr, Expected};
 use crate::wire::{ByeReason, Message};
 
 /// Session events handled before the timers are checked.
@@ -144,6 +145,21 @@ impl Driver {
     /// Replaces the access lists.
     pub fn set_access(&mut self, effects: &mut impl Effects, access: Access) {
         self.handle(effects, Input::Access(access));
+    }
+
+    /// Joins through one more address.
+    pub fn connect(&mut self, effects: &mut impl Effects, connect: ConnectAddr) {
+        self.handle(effects, Input::Connect(connect));
+    }
+
+    /// Sends a ping to a peer.
+    pub fn ping(&mut self, effects: &mut impl Effects, peer: PeerId) {
+        self.handle(effects, Input::Ping(peer));
+    }
+
+    /// Forgets a peer that is not connected.
+    pub fn forget(&mut self, effects: &mut impl Effects, peer: PeerId) {
+        self.handle(effects, Input::Forget(peer));
     }
 
     /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.

@@ -1,4 +1,4 @@
-//! The coordinator and listener threads, the subscribers' queues, and the log of mesh events.
+//! The coordinator and listener threads, the subscribers' queues, the log of mesh events, and the history of each peer.
 
 pub(crate) mod acquaintances;
 pub(crate) mod capacity;
@@ -6,6 +6,7 @@ pub(crate) mod command;
 pub(crate) mod coordinator;
 pub(crate) mod driver;
 pub(crate) mod event_log;
+pub(crate) mod history;
 pub(crate) mod listener;
 pub(crate) mod member_log;
 pub(crate) mod status;

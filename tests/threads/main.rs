@@ -46,7 +46,7 @@ mod mesh {
     pub(crate) use p2p_gossip::internals::mesh::*;
 
     pub(crate) mod snapshot {
-        pub(crate) use p2p_gossip::PeerInfo;
+        pub(crate) use p2p_gossip::{PeerInfo, RequestError};
     }
 }
 
@@ -57,6 +57,10 @@ mod trust {
 
     pub(crate) mod peer_id {
         pub(crate) use p2p_gossip::PeerId;
+    }
+
+    pub(crate) mod pin {
+        pub(crate) use p2p_gossip::ConnectAddr;
     }
 }
 

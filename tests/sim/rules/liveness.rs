@@ -266,3 +266,21 @@ fn events_of_a_peer_arrive_in_order() {
     let events = events_of(&outputs);
     assert!(matches!(events[..], [Event::Up { .. }, Event::Down { .. }]), "{events:?}");
 }
+
+#[test]
+fn ping_that_the_user_asks_for_goes_out_at_once_and_has_the_next_number() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    for wanted in 1..=2 {
+        assert_eq!(node.mesh.next_ping(&id(3)), Ok(wanted));
+        let outputs = node.handle(Input::Ping(id(3)));
+        let is_it = |output: &Output| {
+            matches!(output, Output::Send { session: to, message: Message::Ping { seq, .. } }
+                if (*to, *seq) == (session, wanted))
+        };
+        assert!(outputs.iter().any(is_it), "{outputs:?}");
+    }
+    node.down(session, DisconnectReason::Closed);
+    assert!(node.mesh.next_ping(&id(3)).is_err());
+    assert!(node.handle(Input::Ping(id(3))).is_empty());
+}
