@@ -96,6 +96,19 @@ fn alert_rules() -> String {
     file("src/dist/alerts.yml")
 }
 
+/// The queries of the shipped dashboard, with values for Grafana's variables.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&file("src/dist/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<String> = targets
+        .map(|target| target["expr"].as_str().unwrap())
+        .map(|query| query.replace("$instance", ".*").replace("$__rate_interval", "10s"))
+        .collect();
+    assert!(!queries.is_empty() && queries.iter().all(|query| !query.contains('$')), "{queries:?}");
+    queries
+}
+
 /// The scrape configuration in the guide.
 fn scrape_config() -> String {
     let page = file("src/guide/operations.md");
@@ -204,6 +217,13 @@ fn prometheus_scrapes_a_node_and_the_shipped_alert_fires() {
         json["data"][0]["type"] == "histogram"
     });
     cluster.kill(nodes[2]);
+    for query in dashboard_queries() {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        prometheus.wait_for(&query, &format!("/api/v1/query?query={encoded}"), |json| {
+            assert_ne!(json["status"], "error", "{query}: {json}");
+            json["data"]["result"].as_array().is_some_and(|found| !found.is_empty())
+        });
+    }
     prometheus.wait_for("the alert", "/api/v1/alerts", |json| {
         let alerts = json["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts
