@@ -33,6 +33,7 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
+pub use crate::session::probe::{Probe, probe};
 pub use crate::util::{log_limit, queue, text, worker};
 
 /// The queues of a node, for `select!`.

@@ -12,6 +12,7 @@
 //! | look at it | [`Node::peers`], [`Node::status`] |
 //! | send a message to every peer | [`Node::broadcast`], after [`Node::wait_settled`] |
 //! | use it from other threads | [`Node::handle`] |
+//! | join through one more address, ask why a peer is lost | [`NodeHandle::connect`], [`NodeHandle::peer_history`] |
 //! | decide which peers it accepts | [`Config::connect`] with a [`Pin`], [`Access`] or [`AccessSources`], [`NetworkKey`], [`Config::strict`] |
 //! | leave the mesh | [`Node::shutdown`], or drop the node |
 //!
@@ -160,11 +161,15 @@ mod wire;
 pub use config::{Config, ConfigError};
 pub use event::{DownReason, Event};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
-pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
-pub use mesh::{KnownAddr, KnownPeer, NetworkKeyStatus, RotateError, RttHistogram, UnixTime};
+pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState, RequestError};
+pub use mesh::{
+    AddressSource, KnownAddr, KnownPeer, NetworkKeyStatus, PeerAddress, RotateError, RttHistogram, Standing,
+    UnixTime,
+};
 pub use net::addr::{DialAddr, DialAddrError, HostName, InterfaceName, LocalIp};
 pub use node::{Node, NodeBuilder, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};
+pub use runtime::history::{HistoryEntry, HistoryKind, PeerHistory};
 pub use runtime::status::{Queues, Status};
 pub use session::counters::Totals;
 pub use session::delivery::Delivery;

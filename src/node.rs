@@ -22,6 +22,7 @@ use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
+use crate::runtime::history::History;
 use crate::runtime::listener::Listener;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
@@ -256,6 +257,7 @@ impl Node {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log,
+                history: History::default(),
             },
         };
         let listener = Listener::start(socket, context, capacity.pending)?;

@@ -6,13 +6,17 @@ use std::time::Duration;
 use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::mesh::RotateError;
-use crate::mesh::snapshot::PeerInfo;
+use crate::mesh::snapshot::{PeerInfo, RequestError};
+use crate::net::addr::DialAddr;
 use crate::runtime::command::Command;
+use crate::runtime::history::{HistoryEntry, PeerHistory};
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::subscription;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
 use crate::trust::network_key::NetworkKey;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::ConnectAddr;
 use crate::util::sync::{Sender, bounded};
 use crate::wire::{self, Message};
 
@@ -102,6 +106,47 @@ impl NodeHandle {
     #[must_use]
     pub fn wait_settled(&self) -> bool {
         self.ask(Command::WhenSettled).is_some()
+    }
+
+    /// Joins through one more address, as with [`Config::connect`](crate::Config::connect): the node dials it now, and
+    /// whenever the peer behind it is not connected, until the node stops.
+    ///
+    /// # Errors
+    /// The address can't be dialled, there are too many, or the node has stopped.
+    pub fn connect(&self, connect: ConnectAddr) -> Result<(), RequestError> {
+        self.ask(|reply| Command::Connect(connect, reply)).unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Sends a ping to a peer now, and returns its number among the pings to that peer. The peer receives it as
+    /// [`Event::Ping`](crate::Event::Ping). Whether the peer lives shows [`PeerInfo::silence`], which each heartbeat ends.
+    ///
+    /// # Errors
+    /// The peer is not connected, or the node has stopped.
+    pub fn ping(&self, peer: PeerId) -> Result<u64, RequestError> {
+        self.ask(|reply| Command::Ping(peer, reply)).unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Forgets a peer that is not connected, with all of its addresses. The node meets it again if another peer lists it
+    /// as connected, if it comes by itself, or if a [`Config::connect`](crate::Config::connect) address leads to it.
+    ///
+    /// # Errors
+    /// The peer is connected or not known, or the node has stopped.
+    pub fn forget(&self, peer: PeerId) -> Result<(), RequestError> {
+        self.ask(|reply| Command::Forget(peer, reply)).unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// What the node knows of a peer: its addresses and what has happened, as a timeline of limited length. `None` if it
+    /// knows nothing, or has stopped.
+    #[must_use]
+    pub fn peer_history(&self, peer: PeerId) -> Option<PeerHistory> {
+        self.ask(|reply| Command::PeerHistory(peer, reply)).flatten()
+    }
+
+    /// What has happened at an address that the user named with [`Config::connect`](crate::Config::connect) or
+    /// [`NodeHandle::connect`], the oldest first. It tells of dials that led to no peer.
+    #[must_use]
+    pub fn address_history(&self, addr: DialAddr) -> Vec<HistoryEntry> {
+        self.ask(|reply| Command::AddressHistory(addr, reply)).unwrap_or_default()
     }
 
     /// Sends a command to the coordinator and waits for its answer; `None` if the node has stopped.

@@ -9,7 +9,7 @@ _p2p_gossip() {
     fi
     COMPREPLY=()
     case $previous in
-    --allow-file | --cert | --deny-file | --key | --network | --network-key | --on-event)
+    --allow-file | --cert | --control | --deny-file | --key | --network | --network-key | --on-event)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
@@ -27,17 +27,29 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
-    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join | --join-timeout | --max-peers | --name | --period | --port | --timeout) return ;;
+    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join-timeout | --max-peers | --members | --name | --period | --port | --timeout) return ;;
     esac
     case ${COMP_WORDS[1]} in
     keygen) options='--key --cert --network --help' ;;
     id) options='--key --cert --state --help' ;;
     peers) options='--state --output --help' ;;
-    forget) options='--state --help' ;;
-    invite) options='--state --qr --help' ;;
+    forget) options='--state --control --help' ;;
+    members) options='--state --control --output --help' ;;
+    status) options='--state --control --output --help' ;;
+    watch) options='--state --control --output --help' ;;
+    why) options='--state --control --output --help' ;;
+    ping) options='--state --control --output --help' ;;
+    send) options='--state --control --output --help' ;;
+    connect) options='--state --control --output --help' ;;
+    allow) options='--state --control --output --help' ;;
+    deny) options='--state --control --output --help' ;;
+    reload) options='--state --control --output --help' ;;
+    leave) options='--state --control --output --help' ;;
+    wait) options='--state --control --output --members --timeout --help' ;;
+    doctor) options='--state --connect --port --output --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
-        ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite'
+        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --control --version --help'
+        ((COMP_CWORD > 1)) || options+=' keygen id peers forget members status watch why ping send connect allow deny reload leave wait doctor'
         ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")

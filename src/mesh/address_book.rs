@@ -7,17 +7,43 @@ use super::known_peer::KnownAddr;
 use crate::limits::ADDRS_MAX;
 use crate::net::addr::DialAddr;
 
-/// The source of an address, best first.
+/// An address of a peer, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerAddress {
+    /// The address.
+    pub addr: DialAddr,
+    /// Where it comes from.
+    pub source: AddressSource,
+    /// The last time at which this node reached the peer there, in this run or a previous one.
+    pub last_success: Option<UnixTime>,
+}
+
+/// Where an address of a peer comes from, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
-    /// A handshake with the peer was completed there.
+#[non_exhaustive]
+pub enum AddressSource {
+    /// This node reached the peer there in this run.
     Proven,
-    /// The peer itself claimed it, over an authenticated session.
+    /// The peer itself named it, or connected from there.
     Claimed,
     /// It is known from a previous run.
     Remembered,
-    /// Another peer listed it.
+    /// Another peer listed it, or another peer has answered there.
     Rumoured,
+}
+
+impl AddressSource {
+    /// The source as one lower-case word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Claimed => "claimed",
+            Self::Remembered => "remembered",
+            Self::Rumoured => "rumoured",
+        }
+    }
 }
 
 /// Addresses ordered by source, the latest success first. There are at most [`ADDRS_MAX`], but always room for
@@ -31,7 +57,7 @@ pub(super) struct Addrs {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    source: Source,
+    source: AddressSource,
     addr: DialAddr,
     /// The last time at which the peer was reached there, in this run or a previous one.
     last_success: Option<UnixTime>,
@@ -46,7 +72,7 @@ impl Entry {
     }
 
     fn is_owned(&self) -> bool {
-        (self.last_success.is_some() || self.is_origin) && self.source < Source::Rumoured
+        (self.last_success.is_some() || self.is_origin) && self.source < AddressSource::Rumoured
     }
 
     /// Whether the peer was reached there, or the address is of the machine that it came from.
@@ -78,9 +104,18 @@ impl Addrs {
         self.entries.iter().map(|entry| &entry.addr)
     }
 
+    /// All addresses, best first, for the user.
+    pub(super) fn with_sources(&self) -> impl Iterator<Item = PeerAddress> {
+        self.entries.iter().map(|Entry { source, addr, last_success, .. }| PeerAddress {
+            addr: addr.clone(),
+            source: *source,
+            last_success: *last_success,
+        })
+    }
+
     /// Addresses that may be passed on: those that the peer itself used or claimed in this run.
     pub(super) fn first_hand(&self) -> impl Iterator<Item = &DialAddr> {
-        self.entries.iter().filter(|entry| entry.source < Source::Remembered).map(|entry| &entry.addr)
+        self.entries.iter().filter(|entry| entry.source < AddressSource::Remembered).map(|entry| &entry.addr)
     }
 
     /// Restores the addresses of a previous run in their stored order: first those where the peer was reached,
@@ -90,14 +125,15 @@ impl Addrs {
             known.into_iter().partition(|known| known.last_success.is_some());
         for KnownAddr { addr, last_success, is_origin } in proven.into_iter().chain(said) {
             if addr.is_dialable() {
-                self.insert(Entry { source: Source::Remembered, addr, last_success, is_origin });
+                self.insert(Entry { source: AddressSource::Remembered, addr, last_success, is_origin });
             }
         }
     }
 
     /// The addresses to store: all but rumours.
     pub(super) fn known(&self) -> Vec<KnownAddr> {
-        let is_rumour = |entry: &&Entry| entry.source == Source::Rumoured && entry.last_success.is_none();
+        let is_rumour =
+            |entry: &&Entry| entry.source == AddressSource::Rumoured && entry.last_success.is_none();
         self.entries.iter().filter(|entry| !is_rumour(entry)).map(Entry::known).collect()
     }
 
@@ -119,7 +155,7 @@ impl Addrs {
 
     /// Whether a handshake with the peer was completed at this address.
     pub(super) fn is_proven(&self, addr: &DialAddr) -> bool {
-        self.entries.iter().any(|entry| entry.source == Source::Proven && entry.addr == *addr)
+        self.entries.iter().any(|entry| entry.source == AddressSource::Proven && entry.addr == *addr)
     }
 
     /// Whether the address belongs to the peer: it was reached there or came from there, in this run or a previous one,
@@ -130,7 +166,7 @@ impl Addrs {
 
     /// Whether this node has reached the peer at this address, and no other peer has answered there since.
     pub(super) fn was_proven(&self, addr: &DialAddr) -> bool {
-        let was = |entry: &Entry| entry.last_success.is_some() && entry.source < Source::Rumoured;
+        let was = |entry: &Entry| entry.last_success.is_some() && entry.source < AddressSource::Rumoured;
         self.entries.iter().any(|entry| was(entry) && entry.addr == *addr)
     }
 
@@ -146,7 +182,7 @@ impl Addrs {
 
     /// Whether only other peers list this address.
     pub(super) fn is_rumour(&self, addr: &DialAddr) -> bool {
-        self.entries.iter().any(|entry| entry.source == Source::Rumoured && entry.addr == *addr)
+        self.entries.iter().any(|entry| entry.source == AddressSource::Rumoured && entry.addr == *addr)
     }
 
     /// The address for the next dial. A round goes through all addresses that the peer proved or claimed, and one
@@ -177,7 +213,7 @@ impl Addrs {
 
     /// The number of addresses before the rumours.
     fn trusted(&self) -> usize {
-        self.entries.partition_point(|entry| entry.source < Source::Rumoured)
+        self.entries.partition_point(|entry| entry.source < AddressSource::Rumoured)
     }
 
     /// The next dial goes to the best address again.
@@ -193,7 +229,7 @@ impl Addrs {
     /// A handshake was completed there.
     pub(super) fn prove(&mut self, addr: DialAddr, at: UnixTime) {
         self.remove(&addr);
-        let entry = Entry { source: Source::Proven, addr, last_success: Some(at), is_origin: false };
+        let entry = Entry { source: AddressSource::Proven, addr, last_success: Some(at), is_origin: false };
         self.entries.insert(0, entry);
         self.trim();
     }
@@ -201,7 +237,7 @@ impl Addrs {
     /// Replaces the peer's earlier claims with new ones, best first. The oldest proven addresses make room for
     /// them. `origin` is the IP address that it connected from, with the port at which it says that it listens.
     pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>, origin: Option<&DialAddr>) {
-        self.entries.retain(|entry| entry.source != Source::Claimed);
+        self.entries.retain(|entry| entry.source != AddressSource::Claimed);
         let mut said: Vec<DialAddr> = Vec::new();
         for addr in addrs.into_iter().chain(origin.cloned()) {
             if addr.is_dialable() && !said.contains(&addr) {
@@ -209,7 +245,7 @@ impl Addrs {
             }
         }
         let fresh = said.iter().filter(|addr| !self.is_proven(addr)).count();
-        let stale = |entry: &Entry| entry.source == Source::Proven && !said.contains(&entry.addr);
+        let stale = |entry: &Entry| entry.source == AddressSource::Proven && !said.contains(&entry.addr);
         while self.proven() + fresh > ADDRS_MAX {
             match self.entries.iter().rposition(stale) {
                 Some(oldest) if oldest > 0 => drop(self.entries.remove(oldest)),
@@ -218,7 +254,7 @@ impl Addrs {
         }
         for addr in said {
             let is_origin = origin == Some(&addr);
-            self.insert(Entry { source: Source::Claimed, addr, last_success: None, is_origin });
+            self.insert(Entry { source: AddressSource::Claimed, addr, last_success: None, is_origin });
         }
     }
 
@@ -228,7 +264,7 @@ impl Addrs {
         if !addr.is_dialable() || self.contains(&addr) {
             return;
         }
-        let rumour = Entry { source: Source::Rumoured, addr, last_success: None, is_origin: false };
+        let rumour = Entry { source: AddressSource::Rumoured, addr, last_success: None, is_origin: false };
         self.entries.insert(self.trusted(), rumour);
         self.trim();
     }
@@ -247,7 +283,7 @@ impl Addrs {
     pub(super) fn demote(&mut self, addr: &DialAddr) {
         if let Some(at) = self.entries.iter().position(|entry| entry.addr == *addr) {
             let entry = self.entries.remove(at);
-            self.entries.push(Entry { source: Source::Rumoured, ..entry });
+            self.entries.push(Entry { source: AddressSource::Rumoured, ..entry });
         }
     }
 
@@ -256,7 +292,7 @@ impl Addrs {
     }
 
     fn proven(&self) -> usize {
-        self.entries.partition_point(|entry| entry.source == Source::Proven)
+        self.entries.partition_point(|entry| entry.source == AddressSource::Proven)
     }
 
     fn insert(&mut self, mut entry: Entry) {

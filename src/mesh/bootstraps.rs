@@ -10,6 +10,9 @@ use crate::trust::pin::{ConnectAddr, Pin};
 /// Wait between two rounds through the IP addresses of a name that has led to a connected peer: others may come there.
 pub const NAME_ROUND: Duration = Duration::from_secs(60);
 
+/// Addresses up to which the user can add more while the node runs.
+pub const CONNECT_MAX: usize = 256;
+
 /// The `--connect` addresses, each once.
 #[derive(Debug)]
 pub(super) struct Bootstraps {
@@ -36,6 +39,19 @@ pub(super) struct Bootstrap {
 }
 
 impl Bootstrap {
+    fn new(addr: DialAddr, pin: Option<Pin>, now: Instant) -> Self {
+        Self {
+            addr,
+            pin,
+            peer: None,
+            is_self: false,
+            backoff: Backoff::default(),
+            since: now,
+            reported: false,
+            wrong_id_reported: false,
+        }
+    }
+
     /// Whether the address may lead to any number of peers, all of which the user wants.
     pub(super) fn is_set(&self) -> bool {
         self.pin.is_none() && self.is_name()
@@ -56,18 +72,32 @@ impl Bootstraps {
             if list.iter().any(is_same) || (pin.is_none() && connect.iter().any(is_pinned)) {
                 continue;
             }
-            list.push(Bootstrap {
-                addr: addr.clone(),
-                pin: *pin,
-                peer: None,
-                is_self: false,
-                backoff: Backoff::default(),
-                since: now,
-                reported: false,
-                wrong_id_reported: false,
-            });
+            list.push(Bootstrap::new(addr.clone(), *pin, now));
         }
         Self { list }
+    }
+
+    /// Adds an address, unless it is there already, with the same pin or, for an address without a pin, with any.
+    /// Returns its index; `None` if there is no room.
+    pub(super) fn add(&mut self, connect: &ConnectAddr, now: Instant) -> Option<usize> {
+        let known = self.position(connect);
+        if known.is_some() || self.list.len() >= CONNECT_MAX {
+            return known;
+        }
+        self.list.push(Bootstrap::new(connect.addr.clone(), connect.pin, now));
+        Some(self.list.len() - 1)
+    }
+
+    fn position(&self, connect: &ConnectAddr) -> Option<usize> {
+        let is_it = |known: &Bootstrap| {
+            known.addr == connect.addr && (connect.pin.is_none() || known.pin == connect.pin)
+        };
+        self.list.iter().position(is_it)
+    }
+
+    /// Whether [`Bootstraps::add`] finds or adds this address.
+    pub(super) fn has_room_for(&self, connect: &ConnectAddr) -> bool {
+        self.list.len() < CONNECT_MAX || self.position(connect).is_some()
     }
 
     pub(super) fn len(&self) -> usize {

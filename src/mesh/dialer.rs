@@ -14,7 +14,7 @@ use super::standing::Standing;
 use super::timer::Timer;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::trust::pin::Expected;
+use crate::trust::pin::{ConnectAddr, Expected};
 use crate::wire::ByeReason;
 
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
@@ -28,6 +28,25 @@ impl Mesh {
     pub(super) fn dial_bootstraps(&mut self, now: Instant) {
         for bootstrap in 0..self.bootstraps.len() {
             self.timers.set(Timer::Dial(Target::Bootstrap(bootstrap)), now);
+        }
+    }
+
+    /// The user adds an address to join through, or asks for a dial to one that is there: this node dials it now.
+    pub(super) fn connect_to(&mut self, now: Instant, connect: ConnectAddr) {
+        if self.leaving {
+            return;
+        }
+        let known = self.bootstraps.len();
+        if let Some(index) = self.bootstraps.add(&connect, now) {
+            if index == known {
+                self.config.connect.push(connect);
+            }
+            let bootstrap = self.bootstraps.get_mut(index);
+            // The user wants to see in the log whether it answers.
+            bootstrap.reported = false;
+            bootstrap.wrong_id_reported = false;
+            bootstrap.backoff.reset();
+            self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now);
         }
     }
 

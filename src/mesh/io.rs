@@ -10,7 +10,7 @@ use crate::trust::access::{Access, Refusal};
 use crate::trust::key_ring::KeyRing;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
-use crate::trust::pin::{Expected, Pin};
+use crate::trust::pin::{ConnectAddr, Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
 
 /// The name of one session, dialled or accepted. It is never used again.
@@ -108,6 +108,13 @@ pub enum Input {
         /// The connected time for which members that were away may still prove the key before.
         grace: Duration,
     },
+    /// The user wants to join through one more address, as with `--connect`. For an address that is there already, the
+    /// mesh dials it soon.
+    Connect(ConnectAddr),
+    /// The user wants a ping to this peer now.
+    Ping(PeerId),
+    /// The user wants this peer forgotten. Nothing changes while it is connected.
+    Forget(PeerId),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }

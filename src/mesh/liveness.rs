@@ -163,6 +163,13 @@ impl Mesh {
         }
     }
 
+    /// The user asks for a ping now. A peer without a session gets none.
+    pub(super) fn ping_now(&mut self, now: Instant, id: PeerId) {
+        if !self.leaving && self.peers.connected(&id).is_some_and(|peer| peer.active().is_some()) {
+            self.send_ping(now, id);
+        }
+    }
+
     pub(super) fn send_ping(&mut self, now: Instant, id: PeerId) {
         let text = self.config.ping_text.clone();
         let Some(peer) = self.peers.get_mut(&id) else {

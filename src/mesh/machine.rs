@@ -87,6 +87,9 @@ impl Mesh {
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
             Input::RotateNetworkKey { key, grace } => self.rotate_network_key(now, key, grace),
+            Input::Connect(connect) => self.connect_to(now, connect),
+            Input::Ping(peer) => self.ping_now(now, peer),
+            Input::Forget(peer) => self.forget(peer),
             Input::Leave => self.leave(),
         }
         self.check_invariants();

@@ -61,7 +61,8 @@ mod standing;
 mod timer;
 
 pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
-pub use bootstraps::NAME_ROUND;
+pub use address_book::{AddressSource, PeerAddress};
+pub use bootstraps::{CONNECT_MAX, NAME_ROUND};
 pub use dial_queue::{DIAL_LANES, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;

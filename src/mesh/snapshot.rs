@@ -2,12 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::address_book::PeerAddress;
+use super::bootstraps::CONNECT_MAX;
+use super::io::SessionId;
 use super::key_state::NetworkKeyStatus;
 use super::machine::Mesh;
-use super::peer::{Peer, State};
+use super::peer::{Connected, Peer, State};
 use super::rtt::{Rtt, RttHistogram};
+use super::standing::Standing;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
+use crate::trust::pin::ConnectAddr;
 
 /// A peer as the mesh sees it now.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +78,30 @@ impl PeerState {
     }
 }
 
+/// Why a node cannot do at once what its user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+    /// The node does not know the peer.
+    #[error("the node does not know that peer")]
+    UnknownPeer,
+    /// The node has no connection to the peer.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// The peer is connected.
+    #[error("the peer is connected; deny it first")]
+    Connected,
+    /// The node can't dial that address: it is multicast, unspecified, without a port, or link-local without an interface.
+    #[error("no node can be reached at that address")]
+    Nowhere,
+    /// The node joins through too many addresses already.
+    #[error("the node joins through {CONNECT_MAX} addresses already, which is the limit")]
+    TooManyAddresses,
+}
+
 /// A node's view of the mesh at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -116,6 +145,65 @@ impl Mesh {
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         self.peers.iter().map(|(id, peer)| self.peer_info(now, *id, peer)).collect()
+    }
+
+    /// A peer as the mesh sees it now; `None` if it is not known.
+    #[must_use]
+    pub fn peer(&self, now: Instant, id: &PeerId) -> Option<PeerInfo> {
+        self.peers.get(id).map(|peer| self.peer_info(now, *id, peer))
+    }
+
+    /// The addresses of a peer, best first.
+    #[must_use]
+    pub fn addresses(&self, id: &PeerId) -> Vec<PeerAddress> {
+        self.peers.get(id).map_or_else(Vec::new, |peer| peer.addrs.with_sources().collect())
+    }
+
+    /// What this node grants the peer; `None` if it does not know it.
+    #[must_use]
+    pub fn standing_of(&self, now: Instant, id: &PeerId) -> Option<Standing> {
+        self.peers.get(id).map(|peer| self.standing(now, id, peer))
+    }
+
+    /// Whether [`Input::Connect`](super::Input::Connect) has an effect.
+    ///
+    /// # Errors
+    /// The reason for which it has none.
+    pub fn check_connect(&self, connect: &ConnectAddr) -> Result<(), RequestError> {
+        if self.leaving {
+            Err(RequestError::Stopped)
+        } else if !connect.addr.is_dialable() {
+            Err(RequestError::Nowhere)
+        } else if self.bootstraps.has_room_for(connect) {
+            Ok(())
+        } else {
+            Err(RequestError::TooManyAddresses)
+        }
+    }
+
+    /// The number that the next ping to this peer will have, if [`Input::Ping`](super::Input::Ping) sends one now.
+    ///
+    /// # Errors
+    /// The reason for which it sends none.
+    pub fn next_ping(&self, id: &PeerId) -> Result<u64, RequestError> {
+        let peer = self.peers.get(id).ok_or(RequestError::UnknownPeer)?;
+        let is_open = !self.leaving && peer.connected().and_then(Connected::active).is_some();
+        if is_open { Ok(peer.pings_sent + 1) } else { Err(RequestError::NotConnected) }
+    }
+
+    /// Whether [`Input::Forget`](super::Input::Forget) has an effect.
+    ///
+    /// # Errors
+    /// The reason for which it has none.
+    pub fn check_forget(&self, id: &PeerId) -> Result<(), RequestError> {
+        let peer = self.peers.get(id).ok_or(RequestError::UnknownPeer)?;
+        if peer.connected().is_some() { Err(RequestError::Connected) } else { Ok(()) }
+    }
+
+    /// The peer of a session that is up.
+    #[must_use]
+    pub fn peer_of(&self, session: SessionId) -> Option<PeerId> {
+        self.sessions.get(session).map(|session| session.peer)
     }
 
     /// All known peers, sorted by id: each with its state and its best address. Unlike [`Mesh::peers`], this copies

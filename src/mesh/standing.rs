@@ -7,6 +7,7 @@ pub use crate::limits::ACQUAINTED_AFTER;
 
 /// The standing of a peer, from the lowest to the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Standing {
     /// Other peers list it; no handshake has proven it.
     Rumoured,
@@ -16,4 +17,17 @@ pub enum Standing {
     Acquainted,
     /// The user named its id, or it has proven the network key.
     Trusted,
+}
+
+impl Standing {
+    /// The standing as one lower-case word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rumoured => "rumoured",
+            Self::Stranger => "stranger",
+            Self::Acquainted => "acquainted",
+            Self::Trusted => "trusted",
+        }
+    }
 }

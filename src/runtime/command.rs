@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use crate::mesh::RotateError;
-use crate::mesh::snapshot::PeerInfo;
+use crate::mesh::snapshot::{PeerInfo, RequestError};
+use crate::net::addr::DialAddr;
+use crate::runtime::history::{HistoryEntry, PeerHistory};
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::Subscriber;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
 use crate::trust::network_key::NetworkKey;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::ConnectAddr;
 use crate::util::sync::Sender;
 use crate::wire::Frame;
 
@@ -30,6 +34,16 @@ pub(crate) enum Command {
     /// Make this key the key of the network, accept the key before for this connected time, and reply with the number
     /// of changes since the network began.
     RotateNetworkKey(NetworkKey, Duration, Sender<Result<u64, RotateError>>),
+    /// Join through one more address.
+    Connect(ConnectAddr, Sender<Result<(), RequestError>>),
+    /// Send a ping to this peer, and reply with its number.
+    Ping(PeerId, Sender<Result<u64, RequestError>>),
+    /// Forget this peer.
+    Forget(PeerId, Sender<Result<(), RequestError>>),
+    /// Reply with what is known of a peer.
+    PeerHistory(PeerId, Sender<Option<PeerHistory>>),
+    /// Reply with what has happened at an address that the user named.
+    AddressHistory(DialAddr, Sender<Vec<HistoryEntry>>),
     /// Reply once membership has settled.
     WhenSettled(Sender<()>),
 }

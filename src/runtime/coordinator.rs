@@ -14,8 +14,9 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
+use crate::mesh::{DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
+use crate::runtime::history::History;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
@@ -48,6 +49,7 @@ pub(crate) struct Threads {
     pub(crate) subscribers: Subscribers,
     pub(crate) sessions: BTreeMap<SessionId, SessionHandle>,
     pub(crate) member_log: MemberLog,
+    pub(crate) history: History,
 }
 
 /// An input of the coordinator's loop.
@@ -156,6 +158,36 @@ fn handle_command(
         }
         Command::RotateNetworkKey(key, grace, reply) => {
             let _ = reply.try_send(driver.rotate_network_key(node, key, grace));
+        }
+        Command::Connect(connect, reply) => {
+            let checked = driver.mesh().check_connect(&connect);
+            if checked.is_ok() {
+                node.history.connect(Instant::now(), &connect.addr);
+                driver.connect(node, connect);
+            }
+            let _ = reply.try_send(checked);
+        }
+        Command::Ping(peer, reply) => {
+            let seq = driver.mesh().next_ping(&peer);
+            if seq.is_ok() {
+                driver.ping(node, peer);
+            }
+            let _ = reply.try_send(seq);
+        }
+        Command::Forget(peer, reply) => {
+            let checked = driver.mesh().check_forget(&peer);
+            if checked.is_ok() {
+                driver.forget(node, peer);
+                node.history.forget(&peer);
+            }
+            let _ = reply.try_send(checked);
+        }
+        Command::PeerHistory(peer, reply) => {
+            driver.refresh(node);
+            let _ = reply.try_send(node.history.of_peer(Instant::now(), driver.mesh(), peer));
+        }
+        Command::AddressHistory(addr, reply) => {
+            let _ = reply.try_send(node.history.of_address(Instant::now(), &addr));
         }
         Command::WhenSettled(reply) => settle_waiters.push(reply),
         Command::Leave => driver.leave(node),
@@ -300,11 +332,17 @@ impl Effects for Threads {
             }
             log_event(&event);
         }
+        self.history.note_event(Instant::now(), &event);
         self.subscribers.publish(&event, is_acquainted);
     }
 
     fn report(&mut self, report: Report) {
+        self.history.note_report(Instant::now(), &report);
         log_report(&report);
+    }
+
+    fn before_input(&mut self, input: &Input, mesh: &Mesh) {
+        self.history.note_input(Instant::now(), input, mesh);
     }
 }
 
@@ -341,6 +379,7 @@ mod tests {
                 subscribers,
                 sessions: BTreeMap::new(),
                 member_log: MemberLog::new(PEERS_MAX),
+                history: History::default(),
             },
         };
         (coordinator, seen)
@@ -348,18 +387,9 @@ mod tests {
 
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
-        let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
+        let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
         let up =
             SessionUp { session, peer, hello, remote, network_key: None, handshake_delay: Duration::ZERO };
-        let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
-        let up = SessionUp {
-            session,
-            peer,
-            hello,
-            remote,
-            holds_network_key: false,
-            handshake_delay: Duration::ZERO,
-        };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));

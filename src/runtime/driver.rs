@@ -23,7 +23,8 @@ use crate::session::{OutboxFull, SessionEvent};
 use crate::trust::access::Access;
 use crate::trust::key_ring::KeyRing;
 use crate::trust::network_key::NetworkKey;
-use crate::trust::pin::Expected;
+use crate::trust::peer_id::PeerId;
+use crate::trust::pin::{ConnectAddr, Expected};
 use crate::wire::{ByeReason, Message};
 
 /// Session events handled before the timers are checked.
@@ -164,6 +165,21 @@ impl Driver {
         self.mesh.may_rotate_network_key()?;
         self.handle(effects, Input::RotateNetworkKey { key, grace });
         Ok(self.mesh.network_key_status().map_or(0, |status| status.generation))
+    }
+
+    /// Joins through one more address.
+    pub fn connect(&mut self, effects: &mut impl Effects, connect: ConnectAddr) {
+        self.handle(effects, Input::Connect(connect));
+    }
+
+    /// Sends a ping to a peer.
+    pub fn ping(&mut self, effects: &mut impl Effects, peer: PeerId) {
+        self.handle(effects, Input::Ping(peer));
+    }
+
+    /// Forgets a peer that is not connected.
+    pub fn forget(&mut self, effects: &mut impl Effects, peer: PeerId) {
+        self.handle(effects, Input::Forget(peer));
     }
 
     /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.

@@ -1,10 +1,11 @@
-//! The coordinator and listener threads, the subscribers' queues, and the log of mesh events.
+//! The coordinator and listener threads, the subscribers' queues, the log of mesh events, and the history of each peer.
 
 pub(crate) mod capacity;
 pub(crate) mod command;
 pub(crate) mod coordinator;
 pub(crate) mod driver;
 pub(crate) mod event_log;
+pub(crate) mod history;
 pub(crate) mod listener;
 pub(crate) mod member_log;
 pub(crate) mod status;

@@ -19,6 +19,7 @@ mod link;
 mod lookups;
 pub(crate) mod pending;
 mod places;
+pub(crate) mod probe;
 mod protocol;
 mod rate_limit;
 mod report;

@@ -10,6 +10,7 @@ mod addresses;
 mod cli;
 mod closed_network;
 mod cluster;
+mod control;
 mod dist;
 mod embedding;
 mod golden;

@@ -30,6 +30,11 @@ const STAND_INS: [(&str, &str); 8] = [
         // A node reports that it cannot listen at its address after it has parsed everything else.
         r#"case $1 in
 keygen | id | peers | forget | invite) want=any ;;
+keygen | id | peers | forget | members | status | watch | why | ping | send | connect | allow | deny | reload | leave | doctor) want=any ;;
+wait)
+    # No node starts here.
+    want=any
+    set -- $(echo "$@" | sed 's/--timeout [^ ]*/--timeout 1/') ;;
 *)  want='cannot listen'
     case " $* " in *" --bind "*) ;; *) set -- "$@" --bind 203.0.113.77 ;; esac ;;
 esac

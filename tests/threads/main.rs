@@ -46,7 +46,7 @@ mod mesh {
     pub(crate) use p2p_gossip::internals::mesh::*;
 
     pub(crate) mod snapshot {
-        pub(crate) use p2p_gossip::PeerInfo;
+        pub(crate) use p2p_gossip::{PeerInfo, RequestError};
     }
 }
 
@@ -65,6 +65,10 @@ mod trust {
 
     pub(crate) mod network_key {
         pub(crate) use p2p_gossip::{NetworkKey, NetworkKeyError};
+    }
+
+    pub(crate) mod pin {
+        pub(crate) use p2p_gossip::ConnectAddr;
     }
 }
 

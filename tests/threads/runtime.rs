@@ -10,6 +10,10 @@ mod listener;
 #[path = "../../src/runtime/subscribers.rs"]
 pub(crate) mod subscribers;
 
+pub(crate) mod history {
+    pub(crate) use p2p_gossip::{HistoryEntry, PeerHistory};
+}
+
 pub(crate) mod status {
     pub(crate) use p2p_gossip::Status;
 }

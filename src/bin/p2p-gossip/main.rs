@@ -1,5 +1,6 @@
 //! The program `p2p-gossip`: parses the arguments, runs a node or a verb, and returns the exit code.
 
+mod access;
 mod cli;
 mod commands;
 mod hook_queue;

@@ -4,24 +4,22 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 use p2p_gossip::internals::queues::{self, QueuedEvent};
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
-    AccessError, AccessSources, Event, Identity, IdentityError, KeyRing, NetworkKey, NetworkKeyError, Node,
-    PeerId, StartError, StateDir, StateError, Ticket, TicketError,
-    AccessError, AccessSources, Identity, IdentityError, NetworkKey, NetworkKeyError, Node, StartError,
-    StateDir, StateError,
+    AccessError, Identity, IdentityError, KeyRing, NetworkKey, NetworkKeyError, Node, PeerId, StartError,
+    StateDir, StateError, Ticket, TicketError,
 };
 use zeroize::Zeroizing;
 
+use crate::access::CurrentAccess;
 use crate::cli::{AfterStdin, IdentitySource, Membership, Options, Output, TicketSource};
 use crate::commands::invite;
 use crate::hooks::{HookError, Hooks};
-use crate::http;
+use crate::http::{self, ControlError, ControlRequest, ControlRequests, ControlSocket, Wanted};
 use crate::logging::Logs;
 use crate::output::console::{self, JoinHints};
 use crate::output::event_json::timestamp;
@@ -62,6 +60,8 @@ pub(crate) enum Failure {
     Hook(#[from] HookError),
     #[error("cannot serve HTTP on {addr}: {source}{advice}", advice = http_advice(source))]
     Http { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("{0} of standard input could not be sent")]
@@ -114,7 +114,9 @@ pub(crate) fn run(options: Options, logs: &Logs) -> Result<(), Failure> {
 /// A running node, its inputs, and the outputs that its events go to.
 struct RunningProgram {
     node: Node,
-    access: AccessSources,
+    access: CurrentAccess,
+    /// What clients of the control socket ask for.
+    control: ControlRequests,
     signals: Signals,
     after_stdin: AfterStdin,
     /// The progress of standard input; never ready without `--stdin` or once the input has ended.
@@ -135,6 +137,7 @@ enum Input {
     CoordinatorEnded,
     ShowPeerTable,
     ReloadAccess,
+    Control(ControlRequest),
     Stdin(stdin::Progress),
     NotJoined,
     Stop,
@@ -169,20 +172,23 @@ impl RunningProgram {
         let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;
+        let control_socket = open_control(options.control.as_deref(), options.state.as_deref())?;
         let mut builder = Node::builder(config.clone(), identity);
         if let Some(state) = state {
             builder = builder.state(state);
         }
-        let has_sinks = hooks.is_some() || http_socket.is_some() || systemd::is_wanted();
+        let has_sinks =
+            hooks.is_some() || http_socket.is_some() || control_socket.is_some() || systemd::is_wanted();
         let events = has_sinks.then(|| builder.subscribe());
         let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
-        let http = http_socket.map(|socket| socket.serve(&node, &config)).transpose()?;
         let invitation = match (&closed, &options.state) {
             (Some(ring), Some(state)) => invitation(ring, state, node.id(), options.output)?,
             _ => None,
         };
-        let hints = JoinHints { page, advertised: config.advertise.first().cloned(), invitation };
+        let (http, control) = http::Server::start(&node, &config, http_socket, control_socket)?;
+        let is_brief = options.is_bare && io::stdout().is_terminal();
+        let hints = JoinHints { page, advertised: config.advertise.first().cloned(), invitation, is_brief };
         let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
         let stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
         let after_stdin = options.stdin.unwrap_or(AfterStdin::Stay);
@@ -194,7 +200,8 @@ impl RunningProgram {
         Ok(Self {
             coordinator_ended: queues::coordinator_ended(&node),
             node,
-            access: options.access,
+            access: CurrentAccess::new(options.access),
+            control,
             signals,
             after_stdin,
             stdin,
@@ -219,7 +226,16 @@ impl RunningProgram {
                         logs.show(&peer_table::table(self.node.id(), &status));
                     }
                 }
-                Input::ReloadAccess => self.reload_access(),
+                Input::ReloadAccess => drop(self.reload_access()),
+                Input::Control(request) => {
+                    let outcome = self.execute(request.wanted);
+                    // The client may have gone.
+                    let _ = request.reply.try_send(outcome);
+                    if request.wanted == Wanted::Leave {
+                        log::info!("leaving the mesh; a client of the control socket asked for it");
+                        return Ok(Ok(()));
+                    }
+                }
                 Input::Stdin(stdin::Progress::Begun) => self.join_deadline = never(),
                 Input::Stdin(stdin::Progress::Ended { unsent_lines }) => {
                     self.stdin = never();
@@ -249,6 +265,7 @@ impl RunningProgram {
             recv(self.coordinator_ended) -> _ => Input::CoordinatorEnded,
             recv(self.signals.table) -> _ => Input::ShowPeerTable,
             recv(self.signals.reload) -> _ => Input::ReloadAccess,
+            recv(self.control) -> request => request.map_or(Input::Stop, Input::Control),
             recv(self.stdin) -> progress => {
                 Input::Stdin(progress.unwrap_or(stdin::Progress::Ended { unsent_lines: 0 }))
             }
@@ -257,28 +274,48 @@ impl RunningProgram {
         }
     }
 
+    /// Does what a client of the control socket wants.
+    ///
+    /// # Errors
+    /// A text for the client.
+    fn execute(&mut self, wanted: Wanted) -> Result<(), String> {
+        match wanted {
+            Wanted::Allow(peer) => self.access.allow(peer)?,
+            Wanted::Deny(peer) => self.access.deny(peer)?,
+            Wanted::Reload => {}
+            Wanted::Leave => return Ok(()),
+        }
+        self.reload_access()
+    }
+
     /// Reads the allow and deny lists again. On an error the old lists stay in force.
-    fn reload_access(&self) {
+    ///
+    /// # Errors
+    /// The reason as a text.
+    fn reload_access(&self) -> Result<(), String> {
         let systemd = self.sinks.systemd.as_ref();
         if let Some(systemd) = systemd {
             systemd.reloading();
         }
-        match self.access.read() {
+        let outcome = match self.access.read() {
             Ok(access) => {
                 let allowed =
                     access.allow.as_ref().map_or_else(|| "all".to_owned(), |ids| ids.len().to_string());
                 log::info!(allowed:% = allowed, denied = access.deny.len(); "allow and deny lists read again");
                 self.node.set_access(access);
+                Ok(())
             }
             Err(error) => {
                 let reason = visible(&error.to_string());
                 log::error!(reason:% = reason;
                     "cannot read the allow and deny lists again; the old lists stay in force");
+                Err(format!("{reason}; the old lists stay in force"))
             }
-        }
+        };
         if let Some(systemd) = systemd {
             systemd.reloaded();
         }
+        outcome
     }
 
     /// Leaves the mesh, then gives each sink a limited time for the last events.
@@ -358,6 +395,19 @@ fn load_identity(source: &IdentitySource, state: Option<&StateDir>) -> Result<Id
 
 fn open_http(addr: SocketAddr) -> Result<http::Socket, Failure> {
     http::Socket::open(addr).map_err(|source| Failure::Http { addr, source })
+}
+
+/// Opens the control socket. Without the one that is there by default the node runs, too: some file systems have no
+/// sockets.
+fn open_control(control: Option<&Path>, state: Option<&Path>) -> Result<Option<ControlSocket>, Failure> {
+    let Some(control) = control else { return Ok(None) };
+    match ControlSocket::open(control) {
+        Err(ControlError::System { source, .. }) if state.is_some() && control.parent() == state => {
+            log::warn!(reason:% = source; "no control socket in the state directory; verbs cannot ask this node");
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
 }
 
 /// The outputs that the main thread passes events to; stdout has a subscription and a thread of its own.

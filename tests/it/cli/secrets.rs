@@ -130,6 +130,7 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
         for option in [
             "--key",
             "--state",
+            "--control",
             "--network-key",
             "--allow-file",
             "--deny-file",
@@ -155,6 +156,9 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
             &["id", "--state", secret],
             &["peers", "--state", secret],
             &["forget", "--state", secret, "abababab"],
+            &["members", "--state", secret],
+            &["members", "--control", secret],
+            &["doctor", "--state", secret],
             &[&format!("--{secret}")],
         ] {
             in_directory(args);

@@ -1,10 +1,9 @@
 //! Third parties that a stranger makes a node dial: the kernel counts the node's connection attempts.
 
 use std::fs::File;
-use std::iter;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
 use nix::sched::{CloneFlags, setns};
 use p2p_gossip::internals::mesh::CREDIT_MAX;

@@ -15,7 +15,7 @@ use crate::support::{Cluster, DEADLINE, localhost};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A node on loopback with a page on a free port.
-pub(super) fn with_page(name: &str) -> Spec {
+pub(crate) fn with_page(name: &str) -> Spec {
     Spec::named(name).with_bind(localhost()).with_args("--http 0")
 }
 
@@ -25,7 +25,7 @@ pub(super) fn plain(name: &str) -> Spec {
 }
 
 /// The address of the member's page.
-pub(super) fn page_of(cluster: &Cluster, member: Member) -> SocketAddr {
+pub(crate) fn page_of(cluster: &Cluster, member: Member) -> SocketAddr {
     let url = cluster.wait_for("the address of its page", &[member], |history| {
         let mut records = history.records().iter().filter(|record| record.member == member);
         records.find_map(|record| record.json["http"].as_str().map(str::to_owned))
@@ -34,8 +34,8 @@ pub(super) fn page_of(cluster: &Cluster, member: Member) -> SocketAddr {
 }
 
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) code: u16,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
     pub(super) head: String,
     pub(super) body: String,
 }
@@ -63,7 +63,7 @@ pub(super) fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// Sends these bytes and reads the answer to its end.
-pub(super) fn send(addr: SocketAddr, bytes: &[u8]) -> Reply {
+pub(crate) fn send(addr: SocketAddr, bytes: &[u8]) -> Reply {
     try_send(addr, bytes).unwrap_or_else(|error| panic!("no answer from {addr}: {error}"))
 }
 

@@ -1,7 +1,7 @@
 //! Tests of `--http` with the real program: its answers, bad clients, a real browser and a real
 //! Prometheus.
 
-mod client;
+pub(crate) mod client;
 mod proxy;
 mod webdriver;
 

@@ -1,12 +1,11 @@
 //! Tests of `/metrics`, some with Prometheus's own tools. Those need Debian's package prometheus.
 
-use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use serde_json::Value;
 
@@ -94,6 +93,19 @@ fn file(path: &str) -> String {
 /// The shipped alert rules.
 fn alert_rules() -> String {
     file("src/dist/alerts.yml")
+}
+
+/// The queries of the shipped dashboard, with values for Grafana's variables.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&file("src/dist/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<String> = targets
+        .map(|target| target["expr"].as_str().unwrap())
+        .map(|query| query.replace("$instance", ".*").replace("$__rate_interval", "10s"))
+        .collect();
+    assert!(!queries.is_empty() && queries.iter().all(|query| !query.contains('$')), "{queries:?}");
+    queries
 }
 
 /// The scrape configuration in the guide.
@@ -204,6 +216,13 @@ fn prometheus_scrapes_a_node_and_the_shipped_alert_fires() {
         json["data"][0]["type"] == "histogram"
     });
     cluster.kill(nodes[2]);
+    for query in dashboard_queries() {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        prometheus.wait_for(&query, &format!("/api/v1/query?query={encoded}"), |json| {
+            assert_ne!(json["status"], "error", "{query}: {json}");
+            json["data"]["result"].as_array().is_some_and(|found| !found.is_empty())
+        });
+    }
     prometheus.wait_for("the alert", "/api/v1/alerts", |json| {
         let alerts = json["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts

@@ -471,3 +471,29 @@ fn long_list_of_strangers_causes_no_dial_storm() {
     let most = (DIALS_BURST + 2 * DIALS_PER_SECOND) as usize;
     assert!(at_once + later > 0 && at_once + later <= most, "{} dials of at most {most}", at_once + later);
 }
+
+#[test]
+fn address_that_the_user_adds_is_dialled_at_once_and_kept() {
+    let mut node = MeshHarness::new(&[]);
+    let connect = |n: u8| Input::Connect(ConnectAddr::from(addr(n)));
+    node.handle(connect(1));
+    let dials = dialled(&node.wait_with_dials_open(ms(1)));
+    assert_eq!(dials.len(), 1);
+    // While that dial is under way, the same request adds nothing.
+    node.handle(connect(1));
+    assert_eq!(dialled(&node.wait_with_dials_open(SECOND)).len(), 0);
+    node.dial_fails(dials[0].0);
+    assert_eq!(dialled(&node.wait_with_dials_open(CAP)).len(), 1);
+}
+
+#[test]
+fn peer_that_the_user_forgets_is_not_dialled_and_a_connected_one_stays() {
+    let mut node = MeshHarness::new(&[]);
+    let (kept, lost) = (node.meets(3), node.meets(5));
+    node.handle(Input::Forget(id(3)));
+    assert_eq!(node.info(id(3)).map(|info| info.state), Some(PeerState::Up));
+    node.down(lost, DisconnectReason::Closed);
+    node.handle(Input::Forget(id(5)));
+    assert!(node.info(id(5)).is_none());
+    assert_eq!(dials_to(&wait_with_heartbeats(&mut node, kept, None, MINUTE), id(5)), 0);
+}

@@ -284,3 +284,21 @@ fn first_ping_without_a_round_trip_time_comes_after_a_period_but_within_five_sec
         assert!(waited <= first && waited + ms(200) >= first, "{period:?}: {waited:?}");
     }
 }
+
+#[test]
+fn ping_that_the_user_asks_for_goes_out_at_once_and_has_the_next_number() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    for wanted in 1..=2 {
+        assert_eq!(node.mesh.next_ping(&id(3)), Ok(wanted));
+        let outputs = node.handle(Input::Ping(id(3)));
+        let is_it = |output: &Output| {
+            matches!(output, Output::Send { session: to, message: Message::Ping { seq, .. } }
+                if (*to, *seq) == (session, wanted))
+        };
+        assert!(outputs.iter().any(is_it), "{outputs:?}");
+    }
+    node.down(session, DisconnectReason::Closed);
+    assert!(node.mesh.next_ping(&id(3)).is_err());
+    assert!(node.handle(Input::Ping(id(3))).is_empty());
+}

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use p2p_gossip::{AccessSources, Config};
+use p2p_gossip::{AccessSources, Config, ConnectAddr};
 
 use super::values::{IdPrefix, Output, TicketSource};
 
@@ -28,10 +28,46 @@ pub(crate) enum Verb {
     Id(KeySource),
     /// List the known peers in this state directory.
     Peers(PathBuf, Output),
-    /// Remove a peer from this state directory.
-    Forget(PathBuf, IdPrefix),
     /// Print a ticket for the network of this state directory, or its QR code.
     Invite { state: PathBuf, as_qr_code: bool },
+    /// Make the node at this control socket forget a peer, or remove it from this state directory if no node runs.
+    Forget { socket: PathBuf, state: Option<PathBuf>, prefix: IdPrefix },
+    /// Ask the node at this control socket.
+    Control(PathBuf, ControlVerb, Output),
+    /// Look for what usually goes wrong.
+    Doctor(Doctor, Output),
+}
+
+/// A verb that asks a running node.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ControlVerb {
+    Members,
+    Status,
+    Watch,
+    /// The digits of an id, or an address of `--connect`.
+    Why(String),
+    Ping(IdPrefix),
+    Send(String),
+    Connect(ConnectAddr),
+    Allow(IdPrefix),
+    Deny(IdPrefix),
+    Reload,
+    Leave,
+    Wait {
+        members: usize,
+        timeout: Duration,
+    },
+}
+
+/// What the verb `doctor` looks at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Doctor {
+    /// The state directory of the node.
+    pub(crate) state: Option<PathBuf>,
+    /// Addresses of peers.
+    pub(crate) connect: Vec<ConnectAddr>,
+    /// The port on which the node listens, or is to listen.
+    pub(crate) port: u16,
 }
 
 /// The file or directory with the key whose id the verb `id` prints.
@@ -81,6 +117,10 @@ pub(crate) struct Options {
     pub(crate) on_event: Option<OnEvent>,
     /// The address of the HTTP server.
     pub(crate) http: Option<SocketAddr>,
+    /// The control socket.
+    pub(crate) control: Option<PathBuf>,
+    /// Whether the user gave no argument at all.
+    pub(crate) is_bare: bool,
 }
 
 /// A program to run for events.

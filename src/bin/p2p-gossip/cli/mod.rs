@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `node_arguments.rs` | the arguments that start a node |
 //! | `verb_arguments.rs` | the verbs and their arguments |
+//! | `control_arguments.rs` | the arguments of the verbs that ask a running node |
 //! | `values.rs` | parsers of single values |
 //! | `normalize.rs` | the arguments in the form that argh takes, and errors of their form |
 //! | `help.rs` | the help texts |
@@ -13,6 +14,7 @@
 //! | `reference.rs` | the reference in the manual page: details of options, events as JSON |
 
 mod action;
+mod control_arguments;
 #[cfg(test)]
 mod dist;
 mod help;
@@ -28,8 +30,9 @@ mod values;
 mod verb_arguments;
 
 pub(crate) use action::{
-    Action, AfterStdin, IdentitySource, KeySource, Keygen, Membership, OnEvent, Options, Verb,
+    Action, AfterStdin, ControlVerb, Doctor, IdentitySource, KeySource, Keygen, Membership, OnEvent, Options,
+    Verb,
 };
 pub(crate) use parse::parse;
 pub(crate) use usage_error::PROGRAM;
-pub(crate) use values::{IdPrefix, Output, TicketSource};
+pub(crate) use values::{IdPrefix, Output, TicketSource, parse_id_prefix};

@@ -9,6 +9,7 @@ use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
 use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options};
+use super::control_arguments::control_socket;
 use super::usage_error::UsageError;
 use super::values::{
     JOIN_TIMEOUT, NodeName, Output, Pings, TicketSource, parse_bind, parse_file, parse_forget_after,
@@ -143,6 +144,10 @@ pub(super) struct Arguments {
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_http))]
     http: Option<SocketAddr>,
 
+    /// control socket [default: control in the --state DIR]
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    control: Option<PathBuf>,
+
     /// print the version and exit
     #[argh(switch, short = 'V')]
     #[expect(dead_code, reason = "normalize handles it before argh; this field is for the help")]
@@ -187,6 +192,7 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .allow_files(arguments.allow_file)
         .deny(arguments.deny)
         .deny_files(arguments.deny_file);
+    let control = control_socket(arguments.control, arguments.state.as_deref());
     Ok(Options {
         config,
         is_name_shortened: name.is_shortened,
@@ -200,6 +206,8 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         stdin,
         on_event,
         http: arguments.http,
+        control,
+        is_bare: false,
     })
 }
 

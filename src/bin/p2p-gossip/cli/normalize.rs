@@ -153,7 +153,7 @@ fn unexpected_argument(argument: &str, program: &CommandInfoWithArgs, flags: &[F
         let _ = write!(message, "; did you mean --connect {shown}?");
     } else if verbs.clone().any(|verb| verb == argument) {
         let _ = write!(message, "; a verb comes before all options");
-    } else if let Some(verb) = nearest(argument, verbs) {
+    } else if let Some(verb) = nearest(argument, verbs).filter(|_| has("--period")) {
         let _ = write!(message, "; did you mean the verb {verb}?");
     }
     UsageError::new(message)

@@ -6,11 +6,9 @@ use argh::{ArgsInfo as _, CommandInfoWithArgs, FromArgs as _, SubCommandInfo};
 
 use p2p_gossip::internals::is_key_text;
 
-use super::action::Action;
-#[cfg(test)]
-use super::action::Options;
 #[cfg(test)]
 use super::action::Verb;
+use super::action::{Action, Options};
 use super::help;
 use super::node_arguments::{self, Arguments};
 use super::normalize::{Normal, from_argh, normalize};
@@ -57,7 +55,10 @@ fn parse_texts(
     let mut arguments = Arguments::from_args(&[PROGRAM], &words).map_err(|exit| from_argh(&exit))?;
     match arguments.verb.take() {
         Some(verb) => verb.check().map(Action::Verb),
-        None => node_arguments::check(arguments).map(|options| Action::Run(Box::new(options))),
+        None => {
+            let options = node_arguments::check(arguments)?;
+            Ok(Action::Run(Box::new(Options { is_bare: texts.is_empty(), ..options })))
+        }
     }
 }
 

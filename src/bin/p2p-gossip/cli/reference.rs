@@ -165,6 +165,13 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
              Port 0 takes any free port, which the first lines of output show.\n\
              There is no password; see HTTP.",
         ),
+        text(
+            "--control",
+            "Verbs such as members, why and leave ask the running node through this Unix socket, and curl \
+             --unix-socket can, too.\n\
+             Only the owner of the node and root may use it.\n\
+             A socket that a dead process has left is replaced.",
+        ),
     ]
 }
 

@@ -104,6 +104,12 @@ pub(super) fn parse_max_peers(value: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("it must be a whole number from 1 to {PEERS_LIMIT}"))
 }
 
+pub(super) fn parse_members(value: &str) -> Result<usize, String> {
+    parse_digits(value)
+        .filter(|count| (1..=PEERS_LIMIT + 1).contains(count))
+        .ok_or_else(|| format!("it must be a whole number from 1 to {}", PEERS_LIMIT + 1))
+}
+
 pub(super) fn parse_port(value: &str) -> Result<u16, String> {
     parse_digits(value).ok_or_else(|| "it must be a whole number from 0 to 65535".to_owned())
 }
@@ -212,7 +218,7 @@ const ID_DIGITS_MIN: usize = 8;
 /// Digits of a whole id.
 const ID_DIGITS: usize = 64;
 
-pub(super) fn parse_id_prefix(value: &str) -> Result<IdPrefix, String> {
+pub(crate) fn parse_id_prefix(value: &str) -> Result<IdPrefix, String> {
     let is_hex = value.bytes().all(|b| b.is_ascii_hexdigit());
     if is_hex && (ID_DIGITS_MIN..=ID_DIGITS).contains(&value.len()) {
         Ok(IdPrefix(value.to_ascii_lowercase()))

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 
 use super::action::{KeySource, Keygen, Verb};
+use super::control_arguments::{
+    AllowArguments, ConnectArguments, DenyArguments, DoctorArguments, LeaveArguments, MembersArguments,
+    PingArguments, ReloadArguments, SendArguments, StatusArguments, WaitArguments, WatchArguments,
+    WhyArguments, control_socket, no_node_named,
+};
 use super::usage_error::UsageError;
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
 
@@ -17,6 +22,19 @@ pub(super) enum VerbArguments {
     Peers(PeersArguments),
     Forget(ForgetArguments),
     Invite(InviteArguments),
+    Members(MembersArguments),
+    Status(StatusArguments),
+    Watch(WatchArguments),
+    Why(WhyArguments),
+    Ping(PingArguments),
+    Send(SendArguments),
+    Connect(ConnectArguments),
+    Allow(AllowArguments),
+    Deny(DenyArguments),
+    Reload(ReloadArguments),
+    Leave(LeaveArguments),
+    Wait(WaitArguments),
+    Doctor(DoctorArguments),
 }
 
 impl VerbArguments {
@@ -25,8 +43,21 @@ impl VerbArguments {
             Self::Keygen(arguments) => arguments.check(),
             Self::Id(arguments) => arguments.check(),
             Self::Peers(arguments) => Ok(arguments.check()),
-            Self::Forget(arguments) => Ok(arguments.check()),
             Self::Invite(arguments) => Ok(arguments.check()),
+            Self::Forget(arguments) => arguments.check(),
+            Self::Members(arguments) => arguments.check(),
+            Self::Status(arguments) => arguments.check(),
+            Self::Watch(arguments) => arguments.check(),
+            Self::Why(arguments) => arguments.check(),
+            Self::Ping(arguments) => arguments.check(),
+            Self::Send(arguments) => arguments.check(),
+            Self::Connect(arguments) => arguments.check(),
+            Self::Allow(arguments) => arguments.check(),
+            Self::Deny(arguments) => arguments.check(),
+            Self::Reload(arguments) => arguments.check(),
+            Self::Leave(arguments) => arguments.check(),
+            Self::Wait(arguments) => arguments.check(),
+            Self::Doctor(arguments) => Ok(arguments.check()),
         }
     }
 }
@@ -122,11 +153,19 @@ impl PeersArguments {
 
 /// make a node forget a peer
 #[derive(Debug, FromArgs, ArgsInfo)]
-#[argh(subcommand, name = "forget", note = "Stop the node first: a running node would write the peer back.")]
+#[argh(
+    subcommand,
+    name = "forget",
+    note = "Asks the node if it runs; otherwise changes its state directory. A connected\npeer is not forgotten: deny it first."
+)]
 pub(super) struct ForgetArguments {
     /// state directory of the node
     #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
-    state: PathBuf,
+    state: Option<PathBuf>,
+
+    /// control socket of the node
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    control: Option<PathBuf>,
 
     /// id of the peer, or at least its first 8 digits
     #[argh(positional, arg_name = "ID", from_str_fn(parse_id_prefix))]
@@ -134,8 +173,9 @@ pub(super) struct ForgetArguments {
 }
 
 impl ForgetArguments {
-    fn check(self) -> Verb {
-        Verb::Forget(self.state, self.id)
+    fn check(self) -> Result<Verb, UsageError> {
+        let socket = control_socket(self.control, self.state.as_deref()).ok_or_else(no_node_named)?;
+        Ok(Verb::Forget { socket, state: self.state, prefix: self.id })
     }
 }
 
@@ -193,11 +233,12 @@ mod tests {
         assert_eq!(error(&["peers"]), "option --state is missing");
         assert_eq!(error(&["peers", "--state=s", "x"]), "unexpected argument 'x'");
         for line in [&["forget", "--state=s", "ABCDEF01"][..], &["forget", "ABCDEF01", "--state", "s"]] {
-            let Verb::Forget(state, prefix) = verb(line).unwrap() else { panic!("{line:?}") };
-            assert_eq!((state, prefix.to_string()), ("s".into(), "abcdef01".to_owned()));
+            let Verb::Forget { socket, state, prefix } = verb(line).unwrap() else { panic!("{line:?}") };
+            assert_eq!((socket, state), ("s/control".into(), Some("s".into())));
+            assert_eq!(prefix.to_string(), "abcdef01");
         }
         assert_eq!(error(&["forget", "--state=s"]), "ID is missing");
-        assert_eq!(error(&["forget", "abcdef0123"]), "option --state is missing");
+        assert_eq!(error(&["forget", "abcdef0123"]), "name the node with --state or --control");
         for bad in ["abcdef0", "abcdefgh", "", &"a".repeat(65)] {
             let message = error(&["forget", "--state=s", bad]);
             assert!(message.contains("from 8 to 64 hexadecimal digits"), "{message}");

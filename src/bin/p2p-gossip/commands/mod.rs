@@ -1,16 +1,23 @@
 //! The verbs: each returns a text for stdout or an error.
 
+mod control;
+mod doctor;
 mod forget;
 mod id;
 pub(crate) mod invite;
 mod keygen;
 mod peers;
+mod running_node;
+mod watch;
 
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use p2p_gossip::{IdentityError, NetworkKeyError, StateError};
 
 use crate::cli::{IdPrefix, Verb};
+use crate::http::{Client, ClientError};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,19 @@ pub(crate) enum VerbError {
     TooLongForQrCode,
     #[error("cannot show the peers as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the answer of the node is not understood; is it another version?")]
+    Answer,
+    #[error("the node did not hear {0} within its timeout")]
+    Unheard(String),
+    #[error("{members} of {wanted} members after {}s", waited.as_secs())]
+    TooFewMembers { members: usize, wanted: usize, waited: Duration },
+    #[error("cannot use the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// The findings are printed already.
+    #[error("{0}; see above")]
+    Findings(String),
 }
 
 /// Executes the verb and returns the text for stdout.
@@ -45,8 +65,10 @@ pub(crate) fn perform(verb: Verb) -> Result<String, VerbError> {
         Verb::Keygen(keys) => keygen::keygen(&keys),
         Verb::Id(source) => id::id(&source),
         Verb::Peers(state, output) => peers::peers(&state, output),
-        Verb::Forget(state, prefix) => forget::forget(&state, prefix),
         Verb::Invite { state, as_qr_code } => invite::invite(&state, as_qr_code),
+        Verb::Forget { socket, state, prefix } => forget::forget(socket, state.as_deref(), prefix),
+        Verb::Control(socket, verb, output) => control::perform(&Client::new(socket), verb, output),
+        Verb::Doctor(doctor, output) => doctor::doctor(&doctor, output),
     }
 }
 

@@ -40,8 +40,8 @@ const BATCH_BYTES_MAX: usize = 16 * 1024;
 /// Publishes events to all streams.
 #[derive(Debug)]
 pub(super) struct Hub {
-    /// The page's URL.
-    page: String,
+    /// The page's URL, if there is a page.
+    page: Option<String>,
     /// Identifies this process in `Last-Event-ID`: its start time in milliseconds since 1970.
     run: String,
     state: Mutex<State>,
@@ -77,7 +77,7 @@ pub(super) enum Since {
 
 impl Hub {
     /// Creates a hub. The receiver is disconnected once the hub is closed and all streams have ended.
-    pub(super) fn new(page: String) -> (Self, Receiver<()>) {
+    pub(super) fn new(page: Option<String>) -> (Self, Receiver<()>) {
         let (open, ended) = bounded(0);
         let state = State { last: 0, kept: VecDeque::new(), streams: Vec::new(), open: Some(open) };
         let run = Timestamp::now().as_millisecond().to_string();
@@ -97,7 +97,7 @@ impl Hub {
         state.last += 1;
         let number = state.last;
         let mut frame = format!("id: {}-{number}\ndata: ", self.run);
-        event_json::print(&mut frame, time, event, Some(&self.page));
+        event_json::print(&mut frame, time, event, self.page.as_deref());
         frame.push('\n');
         let frame: Arc<str> = frame.into();
         if !event.is_traffic() {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn hub() -> (Hub, Receiver<()>) {
-        let (hub, ended) = Hub::new("http://localhost/".to_owned());
+        let (hub, ended) = Hub::new(Some("http://localhost/".to_owned()));
         (Hub { run: "5".to_owned(), ..hub }, ended)
     }
 

@@ -24,6 +24,12 @@ impl Snapshots {
         Self { node, last: Mutex::new(None) }
     }
 
+    /// Takes a new snapshot, for a client that may just have changed something; `None` if the node does not answer.
+    pub(super) fn fresh(&self) -> Option<Arc<Status>> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.get()
+    }
+
     /// Returns the current snapshot; `None` if the node does not answer. Concurrent callers wait for one query.
     pub(super) fn get(&self) -> Option<Arc<Status>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 /// Size limit of a request's head in bytes. A browser sends the cookies of every program of the same host, whatever
 /// its port, and proxies pass on as much as this.
 pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Size limit of the body of a POST in bytes: a message has at most 4096, an address fewer.
+pub(super) const BODY_BYTES_MAX: usize = 8 * 1024;
 /// Limit of the fields in a request's head.
 const FIELDS_MAX: usize = 64;
 
@@ -22,6 +24,8 @@ pub(super) struct Request {
     /// The host that the client addresses: the authority of the request line's URL, or else the `Host` field.
     pub(super) host: Option<String>,
     pub(super) last_event_id: String,
+    /// The body of a POST, without the end of its last line.
+    pub(super) post: Option<String>,
 }
 
 /// Why a request can't be served.
@@ -33,7 +37,7 @@ pub(super) enum Refusal {
     TooLarge,
     /// The head is incomplete at the deadline.
     TooSlow,
-    /// The method is neither GET nor HEAD.
+    /// The method is none that this server serves.
     Method,
     /// The HTTP version is not supported.
     Version,
@@ -41,24 +45,45 @@ pub(super) enum Refusal {
     Gone,
 }
 
-/// Reads the head of a request, and leaves a body unread.
-pub(super) fn read(mut socket: &TcpStream, deadline: Instant) -> Result<Request, Refusal> {
-    let mut head = [0; HEAD_BYTES_MAX];
+/// Which methods a server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Methods {
+    /// GET and HEAD: clients read only.
+    Read,
+    /// POST, too.
+    ReadAndPost,
+}
+
+/// Reads a request. The body of a GET is left unread.
+pub(super) fn read(mut socket: &TcpStream, methods: Methods, deadline: Instant) -> Result<Request, Refusal> {
+    let mut bytes = [0; HEAD_BYTES_MAX];
     let mut len = 0;
+    let mut parsed: Option<Parsed> = None;
     loop {
-        let count = match read_some(&mut socket, &mut head[len..], deadline) {
+        let count = match read_some(&mut socket, &mut bytes[len..], deadline) {
             Ok(0) => return Err(Refusal::Gone),
             Ok(count) => count,
             Err(error) if is_timeout(&error) => return Err(Refusal::TooSlow),
             Err(_) => return Err(Refusal::Gone),
         };
         // A head ends with a line.
-        let may_be_complete = head[len..len + count].contains(&b'\n');
+        let may_be_complete = parsed.is_none() && bytes[len..len + count].contains(&b'\n');
         len += count;
-        if may_be_complete && let Some(request) = parse(&head[..len])? {
+        if may_be_complete {
+            parsed = parse(&bytes[..len], methods)?;
+        }
+        if let Some(Parsed { body_start, body_end, .. }) = parsed
+            && len >= body_end
+            && let Some(Parsed { mut request, .. }) = parsed.take()
+        {
+            if let Some(post) = &mut request.post {
+                let body = str::from_utf8(&bytes[body_start..body_end]);
+                let body = body.map_err(|_| Refusal::Malformed("the body is not UTF-8"))?;
+                body.strip_suffix('\n').unwrap_or(body).clone_into(post);
+            }
             return Ok(request);
         }
-        if len == head.len() {
+        if len == bytes.len() {
             return Err(Refusal::TooLarge);
         }
     }
@@ -89,20 +114,30 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
 
-/// Parses a request; `None` if its head is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+/// A request whose head is complete, and the place of its body.
+#[derive(Debug, PartialEq, Eq)]
+struct Parsed {
+    request: Request,
+    body_start: usize,
+    /// The same for a GET.
+    body_end: usize,
+}
+
+/// Parses the head of a request; `None` if it is incomplete.
+fn parse(bytes: &[u8], methods: Methods) -> Result<Option<Parsed>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Request::new(&mut fields);
-    match head.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
+    let body_start = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(head_len)) => head_len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
         Err(httparse::Error::Version) => return Err(Refusal::Version),
         Err(_) => return Err(Refusal::Malformed("this is not an HTTP request")),
-    }
-    let is_head = match head.method {
-        Some("GET") => false,
-        Some("HEAD") => true,
+    };
+    let (is_head, is_post) = match head.method {
+        Some("GET") => (false, false),
+        Some("HEAD") => (true, false),
+        Some("POST") if methods == Methods::ReadAndPost => (false, true),
         _ => return Err(Refusal::Method),
     };
     let field = |name: &str| {
@@ -120,13 +155,26 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
     let (authority, target) = split_target(head.path.unwrap_or_default())
         .ok_or(Refusal::Malformed("the request names neither a path nor a URL"))?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Ok(Some(Request {
+    let body_len = match field("content-length") {
+        _ if !is_post => 0,
+        (Some(length), false) => {
+            length.parse().map_err(|_| Refusal::Malformed("the Content-Length is no number"))?
+        }
+        (None, _) if field("transfer-encoding").0.is_none() => 0,
+        _ => return Err(Refusal::Malformed("a POST has one Content-Length and no other encoding")),
+    };
+    if body_len > BODY_BYTES_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    let request = Request {
         is_head,
         path: path.to_owned(),
         query: query.to_owned(),
         host: authority.map(ToOwned::to_owned).or(host),
         last_event_id: field("last-event-id").0.unwrap_or_default(),
-    }))
+        post: is_post.then(String::new),
+    };
+    Ok(Some(Parsed { request, body_start, body_end: body_start + body_len }))
 }
 
 /// Splits a request target into its authority, if it is a whole URL, and its path. Servers must accept both forms
@@ -178,7 +226,7 @@ mod tests {
     use super::*;
 
     fn parsed(head: &str) -> Result<Option<Request>, Refusal> {
-        parse(head.as_bytes())
+        Ok(parse(head.as_bytes(), Methods::Read)?.map(|parsed| parsed.request))
     }
 
     #[test]
@@ -281,15 +329,45 @@ mod tests {
         let (mut client, server) = pair();
         let endless = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; HEAD_BYTES_MAX]].concat();
         client.write_all(&endless[..HEAD_BYTES_MAX]).unwrap();
-        assert_eq!(read(&server, long), Err(Refusal::TooLarge));
+        assert_eq!(read(&server, Methods::Read, long), Err(Refusal::TooLarge));
 
         let (mut client, server) = pair();
         client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-        assert_eq!(read(&server, Instant::now() + Duration::from_millis(50)), Err(Refusal::TooSlow));
-        assert_eq!(read(&server, Instant::now()), Err(Refusal::TooSlow));
+        assert_eq!(
+            read(&server, Methods::Read, Instant::now() + Duration::from_millis(50)),
+            Err(Refusal::TooSlow)
+        );
+        assert_eq!(read(&server, Methods::Read, Instant::now()), Err(Refusal::TooSlow));
 
         let (client, server) = pair();
         drop(client);
-        assert_eq!(read(&server, long), Err(Refusal::Gone));
+        assert_eq!(read(&server, Methods::Read, long), Err(Refusal::Gone));
+    }
+
+    #[test]
+    fn post_is_read_with_its_body_where_it_is_served() {
+        let long = Instant::now() + Duration::from_secs(60);
+        let post = |request: &str, methods| {
+            let (mut client, server) = pair();
+            client.write_all(request.as_bytes()).unwrap();
+            // A body that is too short ends the request.
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            read(&server, methods, long).map(|request| request.post)
+        };
+        let head = "POST /send HTTP/1.1\r\nHost: node\r\n";
+        let sized = |length: &str, body: &str| format!("{head}Content-Length: {length}\r\n\r\n{body}");
+        let served = Methods::ReadAndPost;
+        assert_eq!(post(&sized("6", "hello\n"), served), Ok(Some("hello".to_owned())));
+        assert_eq!(post(&sized("5", "hello world"), served), Ok(Some("hello".to_owned())));
+        assert_eq!(post(&format!("{head}\r\n"), served), Ok(Some(String::new())));
+        assert_eq!(post(&sized("6", "hello"), served), Err(Refusal::Gone));
+        assert_eq!(post(&sized("6", "hello\n"), Methods::Read), Err(Refusal::Method));
+        assert_eq!(post(&sized("8193", ""), served), Err(Refusal::TooLarge));
+        for bad in
+            [sized("-1", ""), sized("5", "hell\u{fc}"), format!("{head}Transfer-Encoding: chunked\r\n\r\n")]
+        {
+            let refused = post(&bad, served);
+            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{bad}: {refused:?}");
+        }
     }
 }

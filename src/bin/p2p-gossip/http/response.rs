@@ -24,6 +24,9 @@ pub(super) struct Status(pub(super) u16, &'static str);
 
 pub(super) const OK: Status = Status(200, "OK");
 const MOVED: Status = Status(308, "Permanent Redirect");
+pub(super) const BAD_REQUEST: Status = Status(400, "Bad Request");
+pub(super) const FORBIDDEN: Status = Status(403, "Forbidden");
+pub(super) const CONFLICT: Status = Status(409, "Conflict");
 pub(super) const NOT_FOUND: Status = Status(404, "Not Found");
 pub(super) const MISDIRECTED: Status = Status(421, "Misdirected Request");
 pub(super) const UNAVAILABLE: Status = Status(503, "Service Unavailable");

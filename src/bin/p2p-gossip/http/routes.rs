@@ -5,17 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use p2p_gossip::Status;
 use p2p_gossip::internals::log_limit::LogLimit;
-use p2p_gossip::{NodeHandle, Status};
 
+use super::control::Control;
 use super::event_stream::{Hub, Since, Stream};
-use super::metrics;
 use super::node_info::NodeInfo;
 use super::node_snapshot::Snapshots;
-use super::page;
-use super::request::{Request, is_loopback_host};
+use super::request::{Methods, Request, is_loopback_host};
 use super::response::{CSS, HTML, JAVASCRIPT, JSON, MISDIRECTED, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
-use super::views;
+use super::{metrics, page, views};
 
 /// The list of paths, sent for an unknown path.
 const PATHS: &str = "\
@@ -31,9 +30,11 @@ const PATHS: &str = "\
 /// Answers requests about one node.
 #[derive(Debug)]
 pub(super) struct Routes {
-    info: NodeInfo,
-    snapshots: Snapshots,
+    info: Arc<NodeInfo>,
+    snapshots: Arc<Snapshots>,
     hub: Arc<Hub>,
+    /// What changes something, for the control socket.
+    control: Option<Control>,
     /// Whether the server listens on loopback. Then a request's `Host` must be loopback as well.
     is_loopback: bool,
 }
@@ -46,9 +47,30 @@ pub(super) enum Answer {
 }
 
 impl Routes {
-    pub(super) fn new(info: NodeInfo, node: NodeHandle, hub: Arc<Hub>, addr: SocketAddr) -> Self {
+    /// What a TCP socket serves: reading only.
+    pub(super) fn new(
+        info: Arc<NodeInfo>,
+        snapshots: Arc<Snapshots>,
+        hub: Arc<Hub>,
+        addr: SocketAddr,
+    ) -> Self {
         let is_loopback = addr.ip().to_canonical().is_loopback();
-        Self { info, snapshots: Snapshots::new(node), hub, is_loopback }
+        Self { info, snapshots, hub, control: None, is_loopback }
+    }
+
+    /// What the control socket serves: everything. No browser reaches it, so the host does not matter.
+    pub(super) fn with_control(
+        info: Arc<NodeInfo>,
+        snapshots: Arc<Snapshots>,
+        hub: Arc<Hub>,
+        control: Control,
+    ) -> Self {
+        Self { info, snapshots, hub, control: Some(control), is_loopback: false }
+    }
+
+    /// The methods of these routes.
+    pub(super) fn methods(&self) -> Methods {
+        if self.control.is_some() { Methods::ReadAndPost } else { Methods::Read }
     }
 
     pub(super) fn answer(&self, request: &Request) -> Answer {
@@ -56,6 +78,11 @@ impl Routes {
         if self.is_loopback && request.host.as_deref().is_some_and(|host| !is_loopback_host(host)) {
             let text = "this server answers for loopback only: use localhost, 127.0.0.1 or [::1]\n";
             return Answer::Whole(Response::new(MISDIRECTED, TEXT, text));
+        }
+        if let Some(control) = &self.control
+            && let Some(response) = control.answer(request, &self.snapshots)
+        {
+            return Answer::Whole(response);
         }
         Answer::Whole(match request.path.as_str() {
             "/" => Response::new(OK, HTML, page::HTML).with_policy(page::POLICY),

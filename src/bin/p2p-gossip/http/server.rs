@@ -1,23 +1,26 @@
-//! The listening socket, the accept loop, and the thread of each connection.
+//! The listening sockets, the accept loop, and the thread of each connection.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::worker::{Worker, spawn_detached};
 use p2p_gossip::{Config, Event, Node};
 
 use super::connection_limit::{ConnectionLimit, ConnectionSlot};
+use super::control::{self, Control, ControlRequests};
+use super::control_socket::{self, ControlFile, ControlSocket};
 use super::event_stream::Hub;
 use super::lingering::Lingering;
 use super::node_info::NodeInfo;
+use super::node_snapshot::Snapshots;
 use super::request;
-use super::response::Response;
+use super::response::{FORBIDDEN, Response, TEXT};
 use super::routes::{Answer, Routes};
 
 /// Time limit from the accept to the complete head of the request.
@@ -54,19 +57,6 @@ impl Socket {
         };
         format!("http://{}/", SocketAddr::new(ip, self.addr.port()))
     }
-
-    /// Starts the server, which runs until the process ends.
-    pub(crate) fn serve(self, node: &Node, config: &Config) -> io::Result<Server> {
-        let (hub, ended) = Hub::new(self.url());
-        let hub = Arc::new(hub);
-        let info = NodeInfo::new(node, config);
-        let routes = Arc::new(Routes::new(info, node.handle(), Arc::clone(&hub), self.addr));
-        let lingering = Lingering::start()?;
-        let acceptor = Acceptor { listener: self.listener, routes, limit: Arc::default(), lingering };
-        // Not joined: the thread ends with the process.
-        Worker::spawn("http", move || acceptor.run())?;
-        Ok(Server { hub, ended })
-    }
 }
 
 /// The running server. It ends with the process.
@@ -75,9 +65,48 @@ pub(crate) struct Server {
     hub: Arc<Hub>,
     /// Disconnected when the last stream of events has ended.
     ended: Receiver<()>,
+    /// Removed from the file system when this is dropped.
+    _control: Option<ControlFile>,
 }
 
 impl Server {
+    /// Starts the servers of `--http` and of the control socket, which run until the process ends; `None` without
+    /// either. The second result has what clients of the control socket ask of the main thread.
+    pub(crate) fn start(
+        node: &Node,
+        config: &Config,
+        tcp: Option<Socket>,
+        control: Option<ControlSocket>,
+    ) -> io::Result<(Option<Self>, ControlRequests)> {
+        let (requests, wanted) = control::requests();
+        if tcp.is_none() && control.is_none() {
+            return Ok((None, never()));
+        }
+        let (hub, ended) = Hub::new(tcp.as_ref().map(Socket::url));
+        let (hub, info) = (Arc::new(hub), Arc::new(NodeInfo::new(node, config)));
+        let snapshots = Arc::new(Snapshots::new(node.handle()));
+        let lingering = Lingering::start()?;
+        // Not joined: the threads end with the process.
+        if let Some(Socket { listener, addr }) = tcp {
+            let routes = Routes::new(Arc::clone(&info), Arc::clone(&snapshots), Arc::clone(&hub), addr);
+            let acceptor = Acceptor::new(Listener::Tcp(listener), routes, lingering.clone());
+            Worker::spawn("http", move || acceptor.run())?;
+        }
+        let file = match control {
+            Some(socket) => {
+                let (listener, file) = socket.into_parts();
+                let control = Control::new(node.handle(), requests);
+                let routes = Routes::with_control(info, snapshots, Arc::clone(&hub), control);
+                let acceptor = Acceptor::new(Listener::Control(listener), routes, lingering);
+                Worker::spawn("control", move || acceptor.run())?;
+                Some(file)
+            }
+            None => None,
+        };
+        let wanted = if file.is_some() { wanted } else { never() };
+        Ok((Some(Self { hub, ended, _control: file }), wanted))
+    }
+
     /// Sends an event to the readers of `/events`. Never waits for a reader.
     pub(crate) fn tell(&self, time: Timestamp, event: &Event) {
         self.hub.publish(time, event);
@@ -90,19 +119,45 @@ impl Server {
     }
 }
 
+/// A listening socket.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Control(UnixListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(socket, _)| socket),
+            Self::Control(listener) => listener.accept().map(|(socket, _)| control_socket::as_stream(socket)),
+        }
+    }
+
+    /// Whether this client may be served. The mode of the control socket keeps other users out, unless they opened it
+    /// before the mode was set.
+    fn admits(&self, socket: &TcpStream) -> bool {
+        matches!(self, Self::Tcp(_)) || control_socket::is_own_user(socket)
+    }
+}
+
 /// The accept loop.
 #[derive(Debug)]
 struct Acceptor {
-    listener: TcpListener,
+    listener: Listener,
     routes: Arc<Routes>,
     limit: Arc<ConnectionLimit>,
     lingering: Lingering,
 }
 
 impl Acceptor {
+    fn new(listener: Listener, routes: Routes, lingering: Lingering) -> Self {
+        Self { listener, routes: Arc::new(routes), limit: Arc::default(), lingering }
+    }
+
     fn run(self) {
         loop {
-            let started = self.listener.accept().and_then(|(socket, _)| self.start_connection(socket));
+            let started = self.listener.accept().and_then(|socket| self.start_connection(socket));
             match started {
                 Ok(()) => {}
                 Err(error) if is_of_connection(&error) => {}
@@ -116,6 +171,15 @@ impl Acceptor {
 
     fn start_connection(&self, socket: TcpStream) -> io::Result<()> {
         let socket = Arc::new(socket);
+        if !self.listener.admits(&socket) {
+            let refusal =
+                Response::new(FORBIDDEN, TEXT, "only the owner of the node and root may control it\n");
+            socket.set_nonblocking(true)?;
+            if refusal.write(&socket, true, Instant::now() + ANSWER_TIME).is_ok() {
+                self.lingering.add(socket);
+            }
+            return Ok(());
+        }
         let Some(slot) = self.limit.add(&socket) else {
             // The response fits into the socket's buffer, so this does not wait.
             socket.set_nonblocking(true)?;
@@ -154,7 +218,7 @@ fn log_accept_error(error: &io::Error) {
 /// # Errors
 /// The client did not take the response, and the connection is to be closed.
 fn serve(socket: &TcpStream, mut slot: ConnectionSlot, routes: &Routes) -> io::Result<()> {
-    let request = request::read(socket, Instant::now() + HEAD_TIME);
+    let request = request::read(socket, routes.methods(), Instant::now() + HEAD_TIME);
     let (answer, with_body) = match &request {
         _ if !slot.set_answering() => (Answer::Whole(Response::busy()), true),
         Ok(request) => (routes.answer(request), !request.is_head),
@@ -183,12 +247,13 @@ mod tests {
 
     use super::*;
 
-    fn routes(addr: &str) -> (Arc<Routes>, Node) {
+    fn routes(addr: &str) -> (Routes, Node) {
         let config = Config::default().port(0).bind("127.0.0.1".parse().unwrap());
         let node = Node::start(config.clone(), Identity::generate().unwrap()).unwrap();
-        let (hub, _ended) = Hub::new("http://localhost/".to_owned());
-        let info = NodeInfo::new(&node, &config);
-        (Arc::new(Routes::new(info, node.handle(), Arc::new(hub), addr.parse().unwrap())), node)
+        let (hub, _ended) = Hub::new(None);
+        let info = Arc::new(NodeInfo::new(&node, &config));
+        let snapshots = Arc::new(Snapshots::new(node.handle()));
+        (Routes::new(info, snapshots, Arc::new(hub), addr.parse().unwrap()), node)
     }
 
     #[test]
@@ -207,6 +272,7 @@ mod tests {
             query: String::new(),
             host: Some(host.to_owned()),
             last_event_id: String::new(),
+            post: None,
         };
         for (addr, code) in [("192.0.2.7:80", 200), ("0.0.0.0:80", 200), ("[::1]:80", 421)] {
             let (routes, _node) = routes(addr);
@@ -221,10 +287,10 @@ mod tests {
         let (routes, _node) = routes("127.0.0.1:0");
         let addr = socket.addr;
         let lingering = Lingering::start().unwrap();
-        let acceptor = Acceptor { listener: socket.listener, routes, limit: Arc::default(), lingering };
+        let acceptor = Acceptor::new(Listener::Tcp(socket.listener), routes, lingering);
         let connect = || {
             let client = TcpStream::connect(addr).unwrap();
-            (client, Arc::new(acceptor.listener.accept().unwrap().0))
+            (client, Arc::new(acceptor.listener.accept().unwrap()))
         };
         let mut held = Vec::new();
         for _ in 0..super::super::connection_limit::CONNECTIONS_MAX {
@@ -235,7 +301,7 @@ mod tests {
         }
         let connect_and_accept = || {
             let client = TcpStream::connect(addr).unwrap();
-            acceptor.start_connection(acceptor.listener.accept().unwrap().0).unwrap();
+            acceptor.start_connection(acceptor.listener.accept().unwrap()).unwrap();
             // The client sends nothing first: a refusal does not wait for a request.
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             client

@@ -65,8 +65,9 @@ struct PeersView<'a> {
     peers: Vec<PeerView<'a>>,
 }
 
+/// A peer, in `/peers` and in `/why`.
 #[derive(Serialize)]
-struct PeerView<'a> {
+pub(super) struct PeerView<'a> {
     id: PeerId,
     name: &'a str,
     addr: &'a DialAddr,
@@ -150,7 +151,7 @@ pub(super) fn peers(status: &Status, now: Timestamp) -> Result<String, serde_jso
 }
 
 /// Escapes unsafe characters and ends the line.
-fn line(json: &str) -> String {
+pub(super) fn line(json: &str) -> String {
     let mut line = String::with_capacity(json.len() + 1);
     escape(&mut line, json);
     line.push('\n');

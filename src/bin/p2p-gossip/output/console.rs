@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{io, iter};
 
 use jiff::Timestamp;
+use p2p_gossip::internals::PIN_DIGITS_MIN;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queues::{self, QueuedEvent};
 use p2p_gossip::internals::worker::Worker;
@@ -94,6 +95,8 @@ pub(crate) struct JoinHints {
     pub(crate) advertised: Option<DialAddr>,
     /// The command with which another node joins this closed network. It contains the network key.
     pub(crate) invitation: Option<Zeroizing<String>>,
+    /// Whether a newcomer looks, who gave no argument on a terminal: three lines say what happens and how to go on.
+    pub(crate) is_brief: bool,
 }
 
 /// Widths in characters up to which a column grows; a longer value shifts only its own line.
@@ -195,6 +198,20 @@ fn count_members(members: usize) -> String {
 /// address no other node can take its place. `lan` has this machine's addresses for other machines, the likeliest first.
 fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAddr], hints: &JoinHints) {
     let port = addr.port();
+    if hints.is_brief {
+        let pin = &id.to_string()[..PIN_DIGITS_MIN];
+        let elsewhere = match lan.iter().find(|ip| ip.is_ipv4() || addr.is_ipv6()) {
+            Some(ip) => format!("{PROGRAM} --connect {pin}@{}", SocketAddr::new(*ip, port)),
+            None => "no other machine reaches this one: it has no address but loopback".to_owned(),
+        };
+        push(
+            out,
+            format_args!("port {port}, with a new key for this run (--state DIR keeps one); Ctrl-C leaves\n"),
+        );
+        push(out, format_args!("{:11}join with  {PROGRAM} --port 0 --connect {pin}@127.0.0.1:{port}\n", ""));
+        push(out, format_args!("{:11}elsewhere  {elsewhere}\n", ""));
+        return;
+    }
     let row = |out: &mut String, left: &str, right: &str| {
         push(out, format_args!("{:11}{left:<9}  {right}\n", ""));
     };
@@ -284,7 +301,7 @@ mod tests {
     }
 
     fn with_page() -> JoinHints {
-        JoinHints { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None, invitation: None }
+        JoinHints { page: Some("http://127.0.0.1:9090/".to_owned()), ..JoinHints::default() }
     }
 
     #[test]
@@ -313,11 +330,8 @@ mod tests {
         print_join_hints(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), &lan, &JoinHints::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
         // An advertised address overrides those of the interfaces.
-        let hints = JoinHints {
-            advertised: Some("mesh.example:17000".parse().unwrap()),
-            page: None,
-            invitation: None,
-        };
+        let hints =
+            JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), ..JoinHints::default() };
         for addr in ["[::]:9", "192.0.2.7:9"] {
             let mut out = String::new();
             print_join_hints(&mut out, ID, addr.parse().unwrap(), &lan, &hints);
@@ -325,6 +339,25 @@ mod tests {
             assert_eq!(last.trim(), format!("elsewhere  p2p-gossip --connect {id}@mesh.example:17000"));
             assert_eq!(out.matches("elsewhere").count(), 1, "{out}");
         }
+    }
+
+    #[test]
+    fn newcomer_sees_three_lines() {
+        let hints = JoinHints { is_brief: true, ..JoinHints::default() };
+        let mut out = String::new();
+        let lan = ["192.0.2.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        print_join_hints(&mut out, ID, "[::]:8080".parse().unwrap(), &lan, &hints);
+        assert_eq!(
+            out,
+            "\
+port 8080, with a new key for this run (--state DIR keeps one); Ctrl-C leaves
+           join with  p2p-gossip --port 0 --connect abababababababab@127.0.0.1:8080
+           elsewhere  p2p-gossip --connect abababababababab@192.0.2.7:8080
+"
+        );
+        let mut out = String::new();
+        print_join_hints(&mut out, ID, "[::]:8080".parse().unwrap(), &[], &hints);
+        assert!(out.lines().count() == 3 && out.contains("no address but loopback"), "{out}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn row(peer: &PeerInfo) -> [String; 7] {
 }
 
 /// A duration in its two largest units, from seconds to days: `1m01s`, `1d01h`.
-fn two_units(time: Duration) -> String {
+pub(crate) fn two_units(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
