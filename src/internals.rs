@@ -33,6 +33,12 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
+/// Beacons: their encoding.
+pub mod beacon {
+    pub use crate::net::beacon::{BEACON_BYTES, Beacons};
+    pub use crate::net::links::BEACON_PORT;
+}
+
 pub use crate::runtime::acquaintances::Acquaintances;
 pub use crate::util::{log_limit, queue, text, worker};
 

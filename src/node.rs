@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, never, unbounded};
 
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
@@ -15,12 +15,15 @@ use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::beacon::Beacons;
 use crate::net::interfaces::Interfaces;
+use crate::net::links::BEACON_PORT;
 use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
+use crate::runtime::discovery::{BEACONS_QUEUED, Discovery};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
 use crate::runtime::listener::Listener;
@@ -70,6 +73,8 @@ pub struct Node {
     events: Events,
     handle: NodeHandle,
     listener: Listener,
+    /// The thread of the beacons, if the node looks for others by beacons.
+    discovery: Option<Discovery>,
     coordinator: Option<Worker>,
     /// The thread that writes the known peers, if the node has a state directory.
     writing: Option<WriterThread>,
@@ -137,6 +142,13 @@ pub enum StartError {
         /// The system's error.
         source: io::Error,
     },
+    /// The beacons of other nodes can't be received.
+    #[error("cannot receive beacons on UDP port {BEACON_PORT}: {source}")]
+    #[non_exhaustive]
+    Discovery {
+        /// The system's error.
+        source: io::Error,
+    },
     /// The system refuses a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -197,6 +209,11 @@ impl Node {
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = hello(&config, instance, source, local_addr.port());
+        // A number of its own, because strangers can read it.
+        let beacons = config
+            .discover
+            .clone()
+            .map(|network| (Beacons::new(&network, &config.network_keys, fastrand::u64(..)), network));
         // Only the Hello exchange needs the keys.
         let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 
@@ -232,9 +249,15 @@ impl Node {
             }
             None => (None, None),
         };
+        let (found, discovered) = bounded(BEACONS_QUEUED);
+        let discovery = beacons
+            .map(|(beacons, network)| Discovery::start(network, beacons, local_addr, found))
+            .transpose()
+            .map_err(|source| StartError::Discovery { source })?;
         let coordinator = Coordinator {
             driver: Driver::new(mesh),
             control: commands,
+            beacons: if discovery.is_some() { discovered } else { never() },
             settle_waiters: Vec::new(),
             node: Threads {
                 store,
@@ -249,7 +272,7 @@ impl Node {
         let listener = Listener::start(socket, context, capacity.pending)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
-        Ok(Self { id, local_addr, events, handle, listener, coordinator, writing })
+        Ok(Self { id, local_addr, events, handle, listener, discovery, coordinator, writing })
     }
 
     /// This node's id.
@@ -344,6 +367,9 @@ impl Node {
 
     fn stop(&mut self) {
         // First no new connections, then goodbye to all peers.
+        if let Some(discovery) = &mut self.discovery {
+            discovery.stop();
+        }
         self.listener.stop();
         self.handle.leave();
         if let Some(coordinator) = self.coordinator.take() {

@@ -97,6 +97,8 @@ pub enum Input {
         /// The reason.
         reason: DialError,
     },
+    /// A beacon of this network came from this IP address and names this port.
+    Beacon(SocketAddr),
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.

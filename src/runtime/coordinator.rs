@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) struct Coordinator {
     pub(crate) driver: Driver,
     pub(crate) control: Receiver<Command>,
+    /// Addresses from beacons; never ready without discovery.
+    pub(crate) beacons: Receiver<SocketAddr>,
     /// One reply channel for each thread that waits for membership to settle.
     pub(crate) settle_waiters: Vec<Sender<()>>,
     pub(crate) node: Threads,
@@ -55,6 +57,8 @@ pub(crate) struct Threads {
 enum CoordinatorEvent {
     Session(FromSession),
     Command(Command),
+    /// A beacon names this address.
+    Beacon(SocketAddr),
     /// A timer is due.
     Timeout,
 }
@@ -81,6 +85,7 @@ impl Coordinator {
                 event.map_or(CoordinatorEvent::Command(Command::Leave), CoordinatorEvent::Session)
             }
             recv(self.control) -> command => CoordinatorEvent::Command(command.unwrap_or(Command::Leave)),
+            recv(self.beacons) -> addr => addr.map_or(CoordinatorEvent::Timeout, CoordinatorEvent::Beacon),
             default(wait) => CoordinatorEvent::Timeout,
         }
     }
@@ -90,9 +95,10 @@ impl Coordinator {
         match event {
             CoordinatorEvent::Session(event) => first = Some(event),
             CoordinatorEvent::Command(command) => self.handle_command(command),
+            CoordinatorEvent::Beacon(addr) => self.driver.beacon(&mut self.node, addr),
             CoordinatorEvent::Timeout => {}
         }
-        let Self { driver, control, settle_waiters, node } = self;
+        let Self { driver, control, settle_waiters, node, .. } = self;
         driver.turn(node, |driver, node| {
             // Queued commands come before a session event: a subscriber gets every event that arrives after its
             // subscription. Only the commands that are queued now: others may arrive without end.
@@ -326,6 +332,7 @@ mod tests {
         let coordinator = Coordinator {
             driver: Driver::new(Mesh::new(Config::default(), identity.id(), 1, 1, now)),
             control: bounded(1).1,
+            beacons: crossbeam_channel::never(),
             settle_waiters: Vec::new(),
             node: Threads {
                 store: None,

@@ -141,6 +141,11 @@ impl Driver {
         effects.after_input(&self.mesh);
     }
 
+    /// A beacon of this network came from this IP address and names this port.
+    pub fn beacon(&mut self, effects: &mut impl Effects, addr: SocketAddr) {
+        self.handle(effects, Input::Beacon(addr));
+    }
+
     /// Replaces the access lists.
     pub fn set_access(&mut self, effects: &mut impl Effects, access: Access) {
         self.handle(effects, Input::Access(access));

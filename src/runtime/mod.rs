@@ -1,9 +1,10 @@
-//! The coordinator and listener threads, the subscribers' queues, and the log of mesh events.
+//! The coordinator, listener and discovery threads, the subscribers' queues, and the log of mesh events.
 
 pub(crate) mod acquaintances;
 pub(crate) mod capacity;
 pub(crate) mod command;
 pub(crate) mod coordinator;
+pub(crate) mod discovery;
 pub(crate) mod driver;
 pub(crate) mod event_log;
 pub(crate) mod listener;

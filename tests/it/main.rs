@@ -9,6 +9,7 @@ mod support;
 mod addresses;
 mod cli;
 mod cluster;
+mod discovery;
 mod dist;
 mod embedding;
 mod golden;

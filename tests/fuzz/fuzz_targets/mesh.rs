@@ -25,6 +25,7 @@ enum Step {
     Drained { which: u8, silent_ms: u16 },
     Access { denied: u8, allowed: Option<u8> },
     Leave,
+    Beacon { host: u8, port: u16 },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -147,6 +148,7 @@ impl Driver {
                 self.access = Access { allow: allowed.map(some), deny: some(denied) };
                 self.feed(Input::Access(self.access.clone()));
             }
+            Step::Beacon { host, port } => self.feed(Input::Beacon(addr(host, port))),
             Step::Leave => {
                 self.is_leaving = true;
                 self.feed(Input::Leave);
@@ -200,7 +202,7 @@ impl Driver {
     fn execute_outputs(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, addr, source } => {
+                Output::Dial { session, expected, addr, source, skip: _ } => {
                     assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "the node dialled its own id");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
