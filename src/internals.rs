@@ -35,7 +35,7 @@ pub mod wire {
 
 /// Beacons: their encoding.
 pub mod beacon {
-    pub use crate::net::beacon::{BEACON_BYTES, Beacons};
+    pub use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
     pub use crate::net::links::BEACON_PORT;
 }
 

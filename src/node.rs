@@ -209,11 +209,10 @@ impl Node {
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = hello(&config, instance, source, local_addr.port());
-        // A number of its own, because strangers can read it.
         let beacons = config
             .discover
             .clone()
-            .map(|network| (Beacons::new(&network, &config.network_keys, fastrand::u64(..)), network));
+            .map(|network| (Beacons::new(&network, &config.network_keys, instance), network));
         // Only the Hello exchange needs the keys.
         let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
 

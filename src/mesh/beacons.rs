@@ -1,8 +1,9 @@
 //! Addresses from beacons: those that wait for a dial, and the peers that answered at earlier ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::net::beacon::Beacon;
 use crate::trust::peer_id::PeerId;
 
 /// Addresses from beacons that wait for a dial or are dialled, at most. A node that has joined through one of them
@@ -16,23 +17,31 @@ const ANSWERED_MAX: usize = 1024;
 /// The addresses from beacons.
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
-    /// Addresses that wait for a dial, or are dialled.
-    pending: BTreeSet<SocketAddr>,
+    /// Addresses that wait for a dial, or are dialled, with the numbers of their processes.
+    pending: BTreeMap<SocketAddr, u64>,
     /// The last peer that answered at an address.
     answered: BTreeMap<SocketAddr, PeerId>,
 }
 
 impl Beacons {
-    /// Adds an address that is to be dialled. Returns whether it is new and there is room for it.
-    pub(super) fn add(&mut self, addr: SocketAddr) -> bool {
-        let of_machine = self.pending.iter().filter(|other| other.ip() == addr.ip()).count();
+    /// Adds an address that is to be dialled. Returns whether it is new and there is room for it. A process with several
+    /// addresses is dialled at one at a time.
+    pub(super) fn add(&mut self, beacon: Beacon) -> bool {
+        let Beacon { instance, addr } = beacon;
+        let of_machine = self.pending.keys().filter(|other| other.ip() == addr.ip()).count();
         let has_room = self.pending.len() < BEACON_DIALS_MAX && of_machine < BEACON_DIALS_PER_MACHINE;
-        has_room && self.pending.insert(addr)
+        let is_new =
+            !self.pending.contains_key(&addr) && self.pending.values().all(|other| *other != instance);
+        let is_added = has_room && is_new;
+        if is_added {
+            self.pending.insert(addr, instance);
+        }
+        is_added
     }
 
-    /// Whether the address waits for a dial, or is dialled.
-    pub(super) fn is_pending(&self, addr: SocketAddr) -> bool {
-        self.pending.contains(&addr)
+    /// The beacon with this address, if the address waits for a dial or is dialled.
+    pub(super) fn pending(&self, addr: SocketAddr) -> Option<Beacon> {
+        self.pending.get(&addr).map(|&instance| Beacon { instance, addr })
     }
 
     /// The dial has ended, or is not wanted any more.

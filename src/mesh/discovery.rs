@@ -11,21 +11,23 @@ use super::accounts::Account;
 use super::dial_queue::Target;
 use super::io::{DialError, Report};
 use super::machine::{Mesh, millis};
+use super::peer::Peer;
 use super::timer::Timer;
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::trust::peer_id::PeerId;
 
 /// Longest wait before the dial. Two nodes that hear each other at the same moment hardly dial at the same moment then.
 const BEACON_JITTER: Duration = millis(150);
 
 impl Mesh {
-    /// A beacon names this address of the machine that sent it.
-    pub(super) fn beacon_heard(&mut self, now: Instant, addr: SocketAddr) {
-        let dial = DialAddr::from(addr);
-        let Some(addr) = dial.socket().filter(|_| dial.is_dialable() && !self.leaving) else {
+    /// A beacon of another node arrived.
+    pub(super) fn beacon_heard(&mut self, now: Instant, beacon: Beacon) {
+        let addr = beacon.addr;
+        if self.leaving || !DialAddr::from(addr).is_dialable() {
             return;
-        };
-        if !self.is_answered_at(addr) && self.beacons.add(addr) {
+        }
+        if !self.is_answered(beacon) && self.beacons.add(beacon) {
             let soon = self.random_between(Duration::ZERO, BEACON_JITTER);
             self.timers.set(Timer::Dial(Target::Beacon(addr)), now + soon);
         }
@@ -33,10 +35,11 @@ impl Mesh {
 
     /// Whether the address waits for a dial and no peer is connected there. Otherwise it no longer waits.
     pub(super) fn wants_beacon_dial(&mut self, addr: SocketAddr) -> bool {
-        if self.is_answered_at(addr) {
+        let is_answered = self.beacons.pending(addr).is_none_or(|beacon| self.is_answered(beacon));
+        if is_answered {
             self.beacons.finish(addr);
         }
-        self.beacons.is_pending(addr)
+        !is_answered
     }
 
     /// A dial reached this peer. An address from a beacon that was its target waits no longer.
@@ -71,11 +74,14 @@ impl Mesh {
         [machine].into_iter().chain(Account::target(&addr.into())).collect()
     }
 
-    /// Whether a peer is connected there, or the last one that answered there is refused by the lists.
-    fn is_answered_at(&self, addr: SocketAddr) -> bool {
+    /// Whether the process that sent the beacon is connected, perhaps at another of its addresses, or a peer is connected at
+    /// this address, or the last one that answered there is refused by the lists.
+    fn is_answered(&self, beacon: Beacon) -> bool {
         let is_settled = |id: PeerId| self.is_connected(&id) || self.config.access.check(&id).is_err();
-        let dial = DialAddr::from(addr);
-        self.beacons.peer_at(addr).is_some_and(is_settled)
-            || self.peers.iter().any(|(_, peer)| peer.connected().is_some() && peer.addrs.owns(&dial))
+        let dial = DialAddr::from(beacon.addr);
+        let is_it = |peer: &Peer| peer.instances.is_current(beacon.instance) || peer.addrs.owns(&dial);
+        beacon.instance == self.instance
+            || self.beacons.peer_at(beacon.addr).is_some_and(is_settled)
+            || self.peers.iter().any(|(_, peer)| peer.connected().is_some() && is_it(peer))
     }
 }

@@ -124,7 +124,7 @@ impl Mesh {
                 id != self.id && !self.peers.get(&id).is_some_and(has_left)
             }
             Target::Bootstrap(index) => index < self.bootstraps.len(),
-            Target::Beacon(addr) => self.beacons.is_pending(addr),
+            Target::Beacon(addr) => self.beacons.pending(addr).is_some(),
         }
     }
 }

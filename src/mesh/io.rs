@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{Expected, Pin};
@@ -97,8 +98,8 @@ pub enum Input {
         /// The reason.
         reason: DialError,
     },
-    /// A beacon of this network came from this IP address and names this port.
-    Beacon(SocketAddr),
+    /// A beacon of this network arrived.
+    Beacon(Beacon),
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.

@@ -85,7 +85,7 @@ impl Mesh {
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
-            Input::Beacon(addr) => self.beacon_heard(now, addr),
+            Input::Beacon(beacon) => self.beacon_heard(now, beacon),
             Input::Access(access) => self.access_changed(now, access),
             Input::Leave => self.leave(),
         }

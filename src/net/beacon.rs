@@ -27,6 +27,15 @@ const VERSION: u8 = 1;
 /// Begins the input of the HMAC; the network key is used with other labels elsewhere.
 const LABEL: &[u8] = b"p2p-gossip beacon";
 
+/// A beacon of another node of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beacon {
+    /// The number of the process that sent it, which its Hello has as well.
+    pub instance: u64,
+    /// The address to dial: the one that the datagram came from, with the port on which the node listens.
+    pub addr: SocketAddr,
+}
+
 /// Makes and checks the beacons of one node.
 #[derive(Debug)]
 pub struct Beacons {
@@ -69,23 +78,23 @@ impl Beacons {
         beacon
     }
 
-    /// The address to dial for a datagram from this address; `None` if it is no beacon of this network, or this
-    /// process's own.
+    /// The beacon in a datagram from this address; `None` if there is none of this network, or it is this process's own.
     #[must_use]
-    pub fn decode(&self, datagram: &[u8], source: SocketAddr) -> Option<SocketAddr> {
+    pub fn decode(&self, datagram: &[u8], source: SocketAddr) -> Option<Beacon> {
         let (body, tag) = datagram.split_at_checked(BODY_BYTES)?;
         let [m0, m1, m2, m3, version, instance @ .., port_high, port_low] = body else {
             return None;
         };
+        let instance = u64::from_be_bytes(instance.try_into().ok()?);
         let port = u16::from_be_bytes([*port_high, *port_low]);
         let is_beacon = tag.len() == TAG_BYTES && [*m0, *m1, *m2, *m3] == MAGIC && *version == VERSION;
-        if !is_beacon || port == 0 || *instance == self.instance.to_be_bytes() {
+        if !is_beacon || port == 0 || instance == self.instance {
             return None;
         }
         // Compares in constant time.
         let is_ours =
             |mac: &Hmac<Sha256>| with_input(mac, body, source.ip()).verify_truncated_left(tag).is_ok();
-        self.macs.iter().any(is_ours).then(|| with_port(source, port))
+        self.macs.iter().any(is_ours).then(|| Beacon { instance, addr: with_port(source, port) })
     }
 }
 
@@ -122,11 +131,17 @@ mod tests {
         for keys in [vec![], vec![key]] {
             let (ours, theirs) = (Beacons::new("home", &keys, 1), Beacons::new("home", &keys, 2));
             let beacon = theirs.encode(8080, source().ip());
-            assert_eq!(ours.decode(&beacon, source()), Some("192.0.2.7:8080".parse().unwrap()));
+            assert_eq!(
+                ours.decode(&beacon, source()),
+                Some(Beacon { instance: 2, addr: "192.0.2.7:8080".parse().unwrap() })
+            );
             assert_eq!(theirs.decode(&beacon, source()), None, "its own");
             let link_local: SocketAddr = "[fe80::7%3]:24816".parse().unwrap();
             let beacon = theirs.encode(8080, link_local.ip());
-            assert_eq!(ours.decode(&beacon, link_local), Some("[fe80::7%3]:8080".parse().unwrap()));
+            assert_eq!(
+                ours.decode(&beacon, link_local),
+                Some(Beacon { instance: 2, addr: "[fe80::7%3]:8080".parse().unwrap() })
+            );
         }
     }
 

@@ -16,6 +16,7 @@ use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_u
 use crate::event::Event;
 use crate::mesh::{DialError, DialSource, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::runtime::acquaintances::Acquaintances;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
@@ -33,8 +34,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) struct Coordinator {
     pub(crate) driver: Driver,
     pub(crate) control: Receiver<Command>,
-    /// Addresses from beacons; never ready without discovery.
-    pub(crate) beacons: Receiver<SocketAddr>,
+    /// Beacons of other nodes; never ready without discovery.
+    pub(crate) beacons: Receiver<Beacon>,
     /// One reply channel for each thread that waits for membership to settle.
     pub(crate) settle_waiters: Vec<Sender<()>>,
     pub(crate) node: Threads,
@@ -57,8 +58,8 @@ pub(crate) struct Threads {
 enum CoordinatorEvent {
     Session(FromSession),
     Command(Command),
-    /// A beacon names this address.
-    Beacon(SocketAddr),
+    /// A beacon of another node.
+    Beacon(Beacon),
     /// A timer is due.
     Timeout,
 }
@@ -85,7 +86,7 @@ impl Coordinator {
                 event.map_or(CoordinatorEvent::Command(Command::Leave), CoordinatorEvent::Session)
             }
             recv(self.control) -> command => CoordinatorEvent::Command(command.unwrap_or(Command::Leave)),
-            recv(self.beacons) -> addr => addr.map_or(CoordinatorEvent::Timeout, CoordinatorEvent::Beacon),
+            recv(self.beacons) -> beacon => beacon.map_or(CoordinatorEvent::Timeout, CoordinatorEvent::Beacon),
             default(wait) => CoordinatorEvent::Timeout,
         }
     }
@@ -95,7 +96,7 @@ impl Coordinator {
         match event {
             CoordinatorEvent::Session(event) => first = Some(event),
             CoordinatorEvent::Command(command) => self.handle_command(command),
-            CoordinatorEvent::Beacon(addr) => self.driver.beacon(&mut self.node, addr),
+            CoordinatorEvent::Beacon(beacon) => self.driver.beacon(&mut self.node, beacon),
             CoordinatorEvent::Timeout => {}
         }
         let Self { driver, control, settle_waiters, node, .. } = self;

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::net::beacon::{BEACON_BYTES, Beacons};
+use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
 use crate::net::beacon_pace::{BeaconLimits, Heard, Schedule};
 use crate::net::links::{BEACON_PORT, Link, links};
 use crate::net::socket;
@@ -19,7 +19,7 @@ use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::sync::{AtomicBool, Ordering};
 use crate::util::worker::Worker;
 
-/// Addresses from beacons that wait for the coordinator. Beyond that they are dropped; the next beacon repeats them.
+/// Beacons that wait for the coordinator. Beyond that they are dropped; the next beacon repeats them.
 pub(crate) const BEACONS_QUEUED: usize = 64;
 /// Time between two looks at the interfaces, which come and go.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ struct Stop {
 }
 
 impl Discovery {
-    /// Starts the thread. `listening` is the address on which the node listens; `found` gets the addresses of others.
+    /// Starts the thread. `listening` is the address on which the node listens; `found` gets the beacons of others.
     ///
     /// # Errors
     /// Another program uses the port of the beacons alone, or the system has no thread or descriptor left.
@@ -52,7 +52,7 @@ impl Discovery {
         network: String,
         beacons: Beacons,
         listening: SocketAddr,
-        found: Sender<SocketAddr>,
+        found: Sender<Beacon>,
     ) -> io::Result<Self> {
         let sockets = open_sockets(listening.ip())?;
         let stop = Arc::new(Stop { waker: Waker::new()?, is_wanted: AtomicBool::new(false) });
@@ -89,7 +89,7 @@ struct Discovering {
     network: String,
     beacons: Beacons,
     listening: SocketAddr,
-    found: Sender<SocketAddr>,
+    found: Sender<Beacon>,
     sockets: Vec<UdpSocket>,
     stop: Arc<Stop>,
     links: Vec<Link>,
@@ -212,13 +212,13 @@ impl Discovering {
     }
 
     fn heard(&mut self, now: Instant, datagram: &[u8], from: SocketAddr) {
-        let Some(addr) = self.beacons.decode(datagram, from) else {
+        let Some(heard) = self.beacons.decode(datagram, from) else {
             return;
         };
         let Some(link) = self.links.iter().find(|link| link.contains(&from)) else {
             return;
         };
-        let Heard::Counts { answer } = self.limits.heard(now, addr) else {
+        let Heard::Counts { answer } = self.limits.heard(now, heard.addr) else {
             return;
         };
         if answer {
@@ -226,7 +226,7 @@ impl Discovering {
             let beacon = self.beacons.encode(self.listening.port(), link.source.ip());
             let _ = link.send_to(&beacon, from);
         }
-        let _ = self.found.try_send(addr);
+        let _ = self.found.try_send(heard);
     }
 }
 

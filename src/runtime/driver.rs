@@ -18,6 +18,7 @@ use crate::mesh::{
     DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
 };
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::session::{OutboxFull, SessionEvent};
 use crate::trust::access::Access;
 use crate::trust::pin::Expected;
@@ -141,9 +142,9 @@ impl Driver {
         effects.after_input(&self.mesh);
     }
 
-    /// A beacon of this network came from this IP address and names this port.
-    pub fn beacon(&mut self, effects: &mut impl Effects, addr: SocketAddr) {
-        self.handle(effects, Input::Beacon(addr));
+    /// A beacon of this network arrived.
+    pub fn beacon(&mut self, effects: &mut impl Effects, beacon: Beacon) {
+        self.handle(effects, Input::Beacon(beacon));
     }
 
     /// Replaces the access lists.

@@ -13,7 +13,7 @@ fuzz_target!(|input: ([u8; 16], u64, u16, &[u8])| {
     let (ours, theirs) = (Beacons::new("home", &[], 1), Beacons::new("home", &[], instance));
     let beacon = theirs.encode(port, source.ip());
     let is_good = port != 0 && instance != 1;
-    assert_eq!(ours.decode(&beacon, source).map(|addr| addr.port()), is_good.then_some(port));
+    assert_eq!(ours.decode(&beacon, source).map(|beacon| beacon.addr.port()), is_good.then_some(port));
     // Nothing that the fuzzer finds has a valid tag, unless it is the beacon itself.
     assert!(datagram == beacon || ours.decode(datagram, source).is_none());
     // The beginning of a beacon lets the fuzzer past the first checks.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
+use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
@@ -25,7 +26,7 @@ enum Step {
     Drained { which: u8, silent_ms: u16 },
     Access { denied: u8, allowed: Option<u8> },
     Leave,
-    Beacon { host: u8, port: u16 },
+    Beacon { host: u8, port: u16, instance: u8 },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -148,7 +149,10 @@ impl Driver {
                 self.access = Access { allow: allowed.map(some), deny: some(denied) };
                 self.feed(Input::Access(self.access.clone()));
             }
-            Step::Beacon { host, port } => self.feed(Input::Beacon(addr(host, port))),
+            Step::Beacon { host, port, instance } => {
+                let beacon = Beacon { instance: instance.into(), addr: addr(host, port) };
+                self.feed(Input::Beacon(beacon));
+            }
             Step::Leave => {
                 self.is_leaving = true;
                 self.feed(Input::Leave);

@@ -3,25 +3,35 @@
 use std::net::SocketAddr;
 
 use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::mesh::{
-    BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DIAL_LANES, DIALS_IN_FLIGHT_MAX, DisconnectReason, Input, Output,
+    BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, SessionId,
 };
 use p2p_gossip::{Access, Config};
 
 use super::{MINUTE, SECOND};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials, events_of, id, known};
+use crate::sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, dialled, dials, events_of, id, known};
+
+/// A beacon of the process with this number from this address.
+fn beacon(instance: u64, addr: SocketAddr) -> Input {
+    Input::Beacon(Beacon { instance, addr })
+}
 
 /// A beacon from this address arrives. Returns the dials within a second, all of which stay open.
-fn hears(
-    node: &mut MeshHarness,
-    addr: SocketAddr,
-) -> Vec<(p2p_gossip::internals::mesh::SessionId, Expected)> {
-    let mut outputs = node.handle(Input::Beacon(addr));
+fn hears(node: &mut MeshHarness, addr: SocketAddr) -> Vec<(SessionId, Expected)> {
+    hears_process(node, 1_000, addr)
+}
+
+/// A beacon of the process with this number arrives from this address. Returns the dials as [`hears`].
+fn hears_process(node: &mut MeshHarness, instance: u64, addr: SocketAddr) -> Vec<(SessionId, Expected)> {
+    let mut outputs = node.handle(beacon(instance, addr));
     outputs.extend(node.wait_with_dials_open(SECOND));
-    dialled(&outputs)
-        .into_iter()
-        .inspect(|(_, to, _)| assert_eq!(*to, addr.into()))
-        .map(|(session, _, expected)| (session, expected))
+    let dials = dialled(&outputs).into_iter();
+    dials
+        .map(|(session, to, expected)| {
+            assert_eq!(to, addr.into());
+            (session, expected)
+        })
         .collect()
 }
 
@@ -45,11 +55,21 @@ fn beacon_of_a_peer_that_is_connected_from_there_is_not_dialled() {
     let mut node = MeshHarness::new(&[]);
     node.meets(3);
     assert!(hears(&mut node, addr(3)).is_empty());
-    // Its second interface leads to the same peer, once.
-    let other: SocketAddr = "192.168.0.3:8080".parse().unwrap();
-    let [(session, _)] = hears(&mut node, other)[..] else { panic!("one dial") };
-    node.up_at(session, id(3), 1, other);
-    assert!(hears(&mut node, other).is_empty());
+}
+
+#[test]
+fn process_with_two_addresses_is_dialled_at_one() {
+    let mut node = MeshHarness::new(&[]);
+    let second: SocketAddr = "192.168.0.3:8080".parse().unwrap();
+    let [(session, _)] = hears_process(&mut node, 7, addr(3))[..] else { panic!("one dial") };
+    assert!(hears_process(&mut node, 7, second).is_empty(), "the first dial is under way");
+    node.dial_fails(session);
+    let [(session, _)] = hears_process(&mut node, 7, second)[..] else { panic!("one dial") };
+    node.up_at(session, id(3), 7, second);
+    assert!(hears_process(&mut node, 7, addr(3)).is_empty(), "the process is connected");
+    // Another process comes to the first address.
+    assert_eq!(hears_process(&mut node, 8, addr(3)).len(), 1);
+    assert!(hears_process(&mut node, OWN_INSTANCE, addr(4)).is_empty(), "its own beacon");
 }
 
 #[test]
@@ -78,7 +98,7 @@ fn strict_node_expects_the_peer_that_owns_the_address() {
     let mut node = MeshHarness::with(Config::default().strict(true));
     node.restore(vec![known(3)]);
     // The peer's own dial waits; the beacon comes first.
-    let outputs = node.handle(Input::Beacon(addr(3)));
+    let outputs = node.handle(beacon(1_000, addr(3)));
     assert_eq!(dials(&outputs), 0);
     let outputs = node.wait_with_dials_open(SECOND);
     let all = dialled(&outputs);
@@ -92,11 +112,11 @@ fn strict_node_expects_the_peer_that_owns_the_address() {
 fn addresses_that_no_node_can_have_are_not_dialled() {
     let mut node = MeshHarness::new(&[]);
     for addr in ["10.0.0.1:0", "224.0.0.1:8080", "255.255.255.255:1", "[fe80::1]:1"] {
-        assert_eq!(dials(&node.handle(Input::Beacon(addr.parse().unwrap()))), 0);
+        assert_eq!(dials(&node.handle(beacon(1_000, addr.parse().unwrap()))), 0);
         assert_eq!(dials(&node.wait(SECOND)), 0, "{addr}");
     }
     node.handle(Input::Leave);
-    node.handle(Input::Beacon(addr(3)));
+    node.handle(beacon(1_000, addr(3)));
     assert_eq!(node.mesh.poll_timeout(), None, "it leaves");
 }
 
@@ -105,9 +125,9 @@ fn addresses_that_no_node_can_have_are_not_dialled() {
 fn flooding_machine_causes_few_dials_and_keeps_no_other_out() {
     let mut node = MeshHarness::new(&[]);
     let mut failed = 0;
-    for n in 1..=2_000 {
+    for n in 2_000..=4_000_u16 {
         let at: SocketAddr = ([10, 0, 0, 66], n).into();
-        node.handle(Input::Beacon(at));
+        node.handle(beacon(n.into(), at));
         failed += dials(&node.wait(SECOND / 20));
     }
     // The flood took 100 seconds, which return six payments.
@@ -121,12 +141,12 @@ fn flooding_machine_causes_few_dials_and_keeps_no_other_out() {
 fn silent_machine_leaves_slots_for_the_beacons_of_others() {
     let mut node = MeshHarness::new(&[]);
     let mut outputs = Vec::new();
-    for n in 1..=1_000 {
-        outputs.extend(node.handle(Input::Beacon(([10, 0, 0, 66], n).into())));
+    for n in 2_000..=2_999_u16 {
+        outputs.extend(node.handle(beacon(n.into(), ([10, 0, 0, 66], n).into())));
     }
     outputs.extend(node.wait_with_dials_open(SECOND));
     let held = dials(&outputs);
-    assert!(held > 0 && held <= BEACON_DIALS_PER_MACHINE.min(DIAL_LANES * DIALS_IN_FLIGHT_MAX), "{held}");
+    assert!(held > 0 && held <= BEACON_DIALS_PER_MACHINE, "{held}");
     assert_eq!(hears(&mut node, addr(3)).len(), 1);
     let is_dial = |output: &Output| matches!(output, Output::Dial { .. });
     assert!(!node.wait_with_dials_open(SECOND).iter().any(is_dial), "the rest of the flood is dropped");
@@ -139,6 +159,6 @@ fn lonely_node_that_looks_for_peers_has_not_joined() {
     let [(session, _)] = hears(&mut node, addr(3))[..] else { panic!("one dial") };
     node.up(session, id(3), 1);
     node.list(session, std::iter::empty());
-    node.wait(10 * SECOND);
+    node.wait(SECOND);
     assert!(node.is_settled());
 }
