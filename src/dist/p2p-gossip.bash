@@ -27,7 +27,7 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
-    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join-timeout | --max-peers | --name | --period | --port | --timeout) return ;;
+    --advertise | --allow | --bind | --connect | --deny | --discover | --forget-after | --heartbeat | --http | --join-timeout | --max-peers | --name | --period | --port | --timeout) return ;;
     esac
     case ${COMP_WORDS[1]} in
     keygen) options='--key --cert --network --help' ;;
@@ -35,7 +35,7 @@ _p2p_gossip() {
     peers) options='--state --output --help' ;;
     forget) options='--state --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
+        options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
         ((COMP_CWORD > 1)) || options+=' keygen id peers forget'
         ;;
     esac

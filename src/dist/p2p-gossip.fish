@@ -7,6 +7,7 @@ complete -c p2p-gossip -n __fish_use_subcommand -a forget -d 'make a node forget
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l period -x -d 'time between pings to a peer, e.g. 500ms [default: 5s]'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l port -x -d 'TCP port to listen on; 0: any free one [default: 8080]'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l connect -x -d 'join through host:port, or ID@host:port; repeatable'
+complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l discover -x -d 'find nodes on the local network that give this name'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l key -r -F -d 'PEM private key [default: a new one, in memory only]'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l cert -r -F -d 'PEM certificate of that key [default: made for it]'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget' -l state -x -a '(__fish_complete_directories)' -d 'directory with key and known peers [default: none]'

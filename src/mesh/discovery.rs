@@ -17,8 +17,11 @@ use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
 use crate::trust::peer_id::PeerId;
 
-/// Longest wait before the dial. Two nodes that hear each other at the same moment hardly dial at the same moment then.
-const BEACON_JITTER: Duration = millis(150);
+/// Longest wait before the dial, so that a mesh that starts does not dial all at the same moment.
+const BEACON_JITTER: Duration = millis(50);
+/// Of two nodes that hear each other, the one with the larger instance number waits for this long: the other dials first,
+/// unless it cannot.
+const BEACON_PATIENCE: Duration = millis(300);
 
 impl Mesh {
     /// A beacon of another node arrived.
@@ -28,7 +31,8 @@ impl Mesh {
             return;
         }
         if !self.is_answered(beacon) && self.beacons.add(beacon) {
-            let soon = self.random_between(Duration::ZERO, BEACON_JITTER);
+            let patience = if beacon.instance < self.instance { BEACON_PATIENCE } else { Duration::ZERO };
+            let soon = patience + self.random_between(Duration::ZERO, BEACON_JITTER);
             self.timers.set(Timer::Dial(Target::Beacon(addr)), now + soon);
         }
     }

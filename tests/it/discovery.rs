@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
-use p2p_gossip::NetworkKey;
 use p2p_gossip::internals::beacon::{BEACON_BYTES, BEACON_PORT};
+use p2p_gossip::{DownReason, NetworkKey};
 
 use crate::support::history::Member;
 use crate::support::netns::{Network, addr};
@@ -59,7 +59,9 @@ fn twenty_nodes_find_each_other_without_an_address() {
     let mut cluster = Cluster::new();
     let start = Instant::now();
     let members: Vec<Member> = (1..=NODES).map(|node| cluster.spawn(spec(&network, node))).collect();
-    members.iter().for_each(|&member| drop(cluster.id(member)));
+    for &member in &members {
+        cluster.id(member);
+    }
     let listening = Instant::now();
     cluster.wait_full_mesh(&members);
     let _ = writeln!(
@@ -122,7 +124,8 @@ fn discovery_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// An attacker on the network of a closed mesh repeats a beacon, and sends some with wrong tags, ten thousand a second.
+/// An attacker on the network of a closed mesh repeats the beacon of a node that is gone, and sends some with wrong tags,
+/// ten thousand a second.
 #[test]
 fn flood_of_forged_and_repeated_beacons_delays_no_join_and_lures_no_node() {
     let Some(network) = Network::new(3) else { return };
@@ -137,9 +140,20 @@ fn flood_of_forged_and_repeated_beacons_delays_no_join_and_lures_no_node() {
     });
     listening.set_nonblocking(true).unwrap();
     let victim = cluster.start(spec(1));
+    // The beacons of a node that is connected would be ignored.
+    let gone = cluster.start(spec(2));
     let mut beacon = [0; BEACON_BYTES + 1];
-    let (length, from) = hearing.recv_from(&mut beacon).unwrap();
-    assert_eq!((length, from.ip()), (BEACON_BYTES, addr(1).ip()));
+    let length = loop {
+        let (length, from) = hearing.recv_from(&mut beacon).unwrap();
+        if from.ip() == addr(2).ip() {
+            break length;
+        }
+    };
+    assert_eq!(length, BEACON_BYTES);
+    cluster.wait_full_mesh(&[victim, gone]);
+    let (id, mark) = (cluster.id(gone), cluster.mark());
+    cluster.kill(gone);
+    cluster.wait_down(&[victim], id, DownReason::Closed, mark);
 
     let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     let attack = || {
@@ -148,8 +162,8 @@ fn flood_of_forged_and_repeated_beacons_delays_no_join_and_lures_no_node() {
         let start = Instant::now();
         while !stop.load(Ordering::Relaxed) && start.elapsed() < DEADLINE {
             for n in 0..FLOOD_PER_MS {
-                // Each second one has a wrong tag, the others are copies.
-                beacon[BEACON_BYTES - 1] ^= u8::from(n % 2 == 0);
+                // Some have a wrong tag, the others are copies.
+                beacon[BEACON_BYTES - 1] ^= u8::from(n % 3 > 0);
                 let _ = hearing.send_to(&beacon, to);
             }
             let sent = sent.fetch_add(FLOOD_PER_MS, Ordering::Relaxed) + FLOOD_PER_MS;
