@@ -154,7 +154,7 @@ mod tests {
         let good = beacon("home", std::slice::from_ref(&key));
         assert!(ours.decode(&good, source()).is_some());
         assert_eq!(ours.decode(&beacon("work", std::slice::from_ref(&key)), source()), None);
-        assert_eq!(ours.decode(&beacon("home", &[other.clone()]), source()), None);
+        assert_eq!(ours.decode(&beacon("home", std::slice::from_ref(&other)), source()), None);
         assert_eq!(ours.decode(&beacon("home", &[]), source()), None);
         assert_eq!(Beacons::new("home", &[], 3).decode(&good, source()), None);
         assert_eq!(ours.decode(&good, "192.0.2.8:24816".parse().unwrap()), None, "a copy");
