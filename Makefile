@@ -106,7 +106,7 @@ bench: tools ## measure, beside the cost of TLS alone: make bench [QUICK=1] [N="
 bench-peers: tools ## measure beside Serf and NATS, if they are installed: make bench-peers [QUICK=1] [N="8 32"] [MARKDOWN=1]
 	@$(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench bench -- peers
 
-fuzz: tools ## fuzz the frame decoder and the mesh: make fuzz [SECONDS=60]
+fuzz: tools ## fuzz the decoders and the mesh: make fuzz [SECONDS=60]
 	@CARGO='$(CARGO)' tests/fuzz/run '$(SECONDS)'
 
 # A test fails when these files differ from the options and events of the code.

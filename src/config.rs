@@ -45,6 +45,11 @@ pub struct Config {
     /// that no peer can have is refused: [`ConfigError::Nowhere`], or [`ConfigError::NoScope`] for a link-local
     /// address without its interface.
     pub connect: Vec<ConnectAddr>,
+    /// The name of a network whose nodes find each other on the local networks of this machine: the node sends beacons
+    /// there, small datagrams with its port, and dials the nodes whose beacons name the same network. With
+    /// [network keys](#structfield.network_keys) only nodes with the same first key understand its beacons. From 1 to 64
+    /// bytes without control characters, else [`ConfigError::Discover`]. The default is `None`: no beacons.
+    pub discover: Option<String>,
     /// Addresses at which others reach this node, if they differ from the one that it connects from: behind NAT or
     /// port mapping, or by a host name. Peers get these before the address that they see themselves. At most 4, else
     /// [`ConfigError::Advertised`]; the default is none. An address that no peer can have is refused:
@@ -89,6 +94,7 @@ impl Default for Config {
             port: PORT_DEFAULT,
             bind: None,
             connect: Vec::new(),
+            discover: None,
             advertise: Vec::new(),
             access: Access::default(),
             strict: false,
@@ -130,6 +136,13 @@ impl Config {
     #[must_use]
     pub fn connect(self, connect: impl IntoIterator<Item = ConnectAddr>) -> Self {
         Self { connect: connect.into_iter().collect(), ..self }
+    }
+
+    /// Sets the name of the network whose nodes find each other on the local networks, by default none.
+    /// See [`discover`](#structfield.discover).
+    #[must_use]
+    pub fn discover(self, network: impl Into<String>) -> Self {
+        Self { discover: Some(network.into()), ..self }
     }
 
     /// Sets the addresses at which others reach this node: at most 4, by default none.
@@ -210,6 +223,9 @@ impl Config {
             return Err(ConfigError::Period(self.period));
         }
         check_name(&self.name)?;
+        if self.discover.as_deref().is_some_and(|name| name.is_empty() || check_name(name).is_err()) {
+            return Err(ConfigError::Discover);
+        }
         if self.ping_text.len() > PING_TEXT_BYTES_MAX {
             return Err(ConfigError::PingText(self.ping_text.len()));
         }
@@ -290,6 +306,11 @@ pub enum ConfigError {
     /// The name has a character that a terminal would act on.
     #[error("the name contains the control character {0:?}{advice}", advice = character_advice(*.0))]
     NameCharacter(char),
+    /// The name of the network to look for is empty, too long, or has a character that a terminal would act on.
+    #[error(
+        "the name of the network to look for must have from 1 to {NAME_BYTES_MAX} bytes and no control characters"
+    )]
+    Discover,
     /// The ping text is too long.
     #[error("the ping text has {0} bytes; at most {PING_TEXT_BYTES_MAX} are allowed")]
     PingText(usize),

@@ -34,6 +34,12 @@ pub mod wire {
 }
 
 pub use crate::session::probe::{Probe, probe};
+/// Beacons: their encoding.
+pub mod beacon {
+    pub use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
+    pub use crate::net::links::BEACON_PORT;
+}
+
 pub use crate::util::{log_limit, queue, text, worker};
 
 /// The queues of a node, for `select!`.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, never, unbounded};
 
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
@@ -15,11 +15,14 @@ use crate::limits::{ADDRS_MAX, INBOX_EVENTS};
 use crate::mesh::Mesh;
 use crate::mesh::snapshot::PeerInfo;
 use crate::net::addr::{DialAddr, LocalIp};
+use crate::net::beacon::Beacons;
 use crate::net::interfaces::Interfaces;
+use crate::net::links::BEACON_PORT;
 use crate::net::listen;
 use crate::node_handle::{BroadcastError, NodeHandle};
 use crate::runtime::capacity::{self, Capacity};
 use crate::runtime::coordinator::{Coordinator, Threads};
+use crate::runtime::discovery::{BEACONS_QUEUED, Discovery};
 use crate::runtime::driver::Driver;
 use crate::runtime::event_log::log_access_warning;
 use crate::runtime::history::History;
@@ -71,6 +74,8 @@ pub struct Node {
     events: Events,
     handle: NodeHandle,
     listener: Listener,
+    /// The thread of the beacons, if the node looks for others by beacons.
+    discovery: Option<Discovery>,
     coordinator: Option<Worker>,
     /// The thread that writes the known peers, if the node has a state directory.
     writing: Option<WriterThread>,
@@ -135,6 +140,13 @@ pub enum StartError {
     Listen {
         /// The address.
         addr: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The beacons of other nodes can't be received.
+    #[error("cannot receive beacons on UDP port {BEACON_PORT}: {source}")]
+    #[non_exhaustive]
+    Discovery {
         /// The system's error.
         source: io::Error,
     },
@@ -209,6 +221,8 @@ impl Node {
             _ => None,
         };
         keys.extend(ring.iter().flat_map(KeyRing::keys).cloned());
+        let beacons =
+            config.discover.clone().map(|network| (Beacons::new(&network, &keys, instance), network));
         let hello_exchange = HelloExchange::new(hello, keys);
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
@@ -246,9 +260,17 @@ impl Node {
             }
             None => (None, None),
         };
+        let (found, discovered) = bounded(BEACONS_QUEUED);
+        let discovery = beacons
+            .map(|(beacons, network)| {
+                Discovery::start(network, beacons, local_addr, Arc::clone(&context), found)
+            })
+            .transpose()
+            .map_err(|source| StartError::Discovery { source })?;
         let coordinator = Coordinator {
             driver: Driver::new(mesh),
             control: commands,
+            beacons: if discovery.is_some() { discovered } else { never() },
             settle_waiters: Vec::new(),
             node: Threads {
                 store,
@@ -263,7 +285,7 @@ impl Node {
         let listener = Listener::start(socket, context, capacity.pending)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
-        Ok(Self { id, local_addr, events, handle, listener, coordinator, writing })
+        Ok(Self { id, local_addr, events, handle, listener, discovery, coordinator, writing })
     }
 
     /// This node's id.
@@ -358,6 +380,9 @@ impl Node {
 
     fn stop(&mut self) {
         // First no new connections, then goodbye to all peers.
+        if let Some(discovery) = &mut self.discovery {
+            discovery.stop();
+        }
         self.listener.stop();
         self.handle.leave();
         if let Some(coordinator) = self.coordinator.take() {

@@ -1,6 +1,7 @@
 //! Waiting dials and dials under way: which dial may start next, and how many run at once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::accounts::Account;
@@ -36,6 +37,8 @@ pub(super) enum Target {
     Peer(PeerId),
     /// The `--connect` address with this index. Any peer may answer, unless the address has a pin.
     Bootstrap(usize),
+    /// An address from a beacon. Any peer may answer.
+    Beacon(SocketAddr),
 }
 
 /// Dials with slots of their own.

@@ -77,6 +77,10 @@ impl Mesh {
             }
             let payers = self.payers(now, target, &addr);
             if let Err(wait) = self.accounts.pay(now, &payers) {
+                if let Target::Beacon(addr) = target {
+                    self.beacons.finish(addr);
+                    continue;
+                }
                 if self.give_up_stranger(now, target) {
                     continue;
                 }
@@ -95,7 +99,7 @@ impl Mesh {
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
-                Target::Peer(_) => DialSource::UnknownPeer,
+                Target::Peer(_) | Target::Beacon(_) => DialSource::UnknownPeer,
             };
             self.output(Output::Dial { session, addr, expected, source, skip });
         }
@@ -109,7 +113,7 @@ impl Mesh {
                 let dialled = |peer: &Peer| peer.remote.filter(|(_, dialled)| *dialled).map(|(addr, _)| addr);
                 connected.flat_map(|(_, peer)| peer.addrs.owned_sockets().chain(dialled(peer))).collect()
             }
-            Target::Bootstrap(_) | Target::Peer(_) => Vec::new(),
+            Target::Bootstrap(_) | Target::Peer(_) | Target::Beacon(_) => Vec::new(),
         }
     }
 
@@ -144,6 +148,7 @@ impl Mesh {
         let next = match target {
             Target::Bootstrap(index) => Some(&self.bootstraps.get(index).addr),
             Target::Peer(id) => self.peers.get(&id).and_then(|peer| peer.addrs.peek_next()),
+            Target::Beacon(_) => None,
         };
         next.map_or(Lane::Address, Lane::of)
     }
@@ -155,6 +160,7 @@ impl Mesh {
             match dial.target {
                 Target::Bootstrap(bootstrap) => self.bootstrap_failed(now, bootstrap, reason),
                 Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
+                Target::Beacon(addr) => self.beacon_dial_failed(addr, reason),
             }
         }
         self.start_queued_dials(now);
@@ -163,8 +169,10 @@ impl Mesh {
     /// The accounts that pay for a dial to this address. Nothing pays for an address of the user, or for one that the peer
     /// owns, or that a peer which is no stranger claims.
     fn payers(&self, now: Instant, target: Target, addr: &DialAddr) -> Vec<Account> {
-        let Target::Peer(id) = target else {
-            return Vec::new();
+        let id = match target {
+            Target::Peer(id) => id,
+            Target::Bootstrap(_) => return Vec::new(),
+            Target::Beacon(addr) => return Self::beacon_payers(addr),
         };
         let Some(peer) = self.peers.get(&id) else {
             return Vec::new();
@@ -185,8 +193,13 @@ impl Mesh {
     /// Whether a dial to this rumour leaves a slot for the rumours of others: an account whose dials keep failing does not
     /// get all slots.
     fn leaves_room(&self, now: Instant, target: Target, lane: Lane) -> bool {
-        let Target::Peer(id) = target else {
-            return true;
+        let id = match target {
+            Target::Peer(id) => id,
+            Target::Bootstrap(_) => return true,
+            Target::Beacon(addr) => {
+                let held = self.dialing.paid_by(&Account::machine(addr.ip()));
+                return held < self.dialing.slots_of_one_kind(lane) - 1;
+            }
         };
         let teller = self.peers.get(&id).and_then(|peer| self.teller_of(now, peer));
         teller.is_none_or(|teller| {
@@ -522,11 +535,13 @@ impl Mesh {
         match target {
             Target::Bootstrap(_) => true,
             Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| peer.met.is_some()),
+            Target::Beacon(_) => false,
         }
     }
 
     fn is_wanted(&mut self, now: Instant, target: Target) -> bool {
         match target {
+            Target::Beacon(addr) => self.wants_beacon_dial(addr),
             Target::Peer(id) => {
                 let is_admitted = self.config.access.check(&id).is_ok();
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)
@@ -584,6 +599,11 @@ impl Mesh {
                     return None;
                 }
                 Some((addr, expected))
+            }
+            Target::Beacon(addr) => {
+                let addr = DialAddr::from(addr);
+                let owner = self.peers.owner_of(&addr, &self.id).filter(|_| self.config.strict);
+                Some((addr, owner.map_or(Expected::AnyPeer, Expected::Peer)))
             }
             Target::Peer(id) => {
                 let addr = self.peers.get_mut(&id)?.addrs.next_to_dial()?;

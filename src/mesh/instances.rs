@@ -39,6 +39,11 @@ impl Instances {
         self.current.is_some()
     }
 
+    /// Whether this process is the last one that was accepted.
+    pub(super) fn is_current(&self, instance: u64) -> bool {
+        self.current == Some(instance)
+    }
+
     /// Notes the process of an accepted peer.
     pub(super) fn accept(&mut self, instance: u64) {
         self.current = Some(instance);

@@ -1,6 +1,7 @@
 //! What holds after each input and each due timer, whatever happened before. Builds with debug assertions check it; the
 //! simulator's profile has them.
 
+use super::beacons::BEACON_DIALS_MAX;
 use super::dial_queue::Target;
 use super::machine::Mesh;
 use super::peer::{Connected, Link, Peer, State};
@@ -20,7 +21,8 @@ impl Mesh {
         }
         self.peers.check_limits();
         self.accounts.check_limits();
-        self.dialing.check_limits(self.peers.limit() + self.bootstraps.len());
+        self.beacons.check_limits();
+        self.dialing.check_limits(self.peers.limit() + self.bootstraps.len() + BEACON_DIALS_MAX);
         if self.peers.len() > PEERS_CHECKED_MAX {
             return;
         }
@@ -123,6 +125,7 @@ impl Mesh {
                 id != self.id && !self.peers.get(&id).is_some_and(has_left)
             }
             Target::Bootstrap(index) => index < self.bootstraps.len(),
+            Target::Beacon(addr) => self.beacons.pending(addr).is_some(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::key_ring::KeyRing;
 use crate::trust::network_key::NetworkKey;
@@ -99,6 +100,8 @@ pub enum Input {
         /// The reason.
         reason: DialError,
     },
+    /// A beacon of this network arrived.
+    Beacon(Beacon),
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
     /// The user changes the key of the network.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
 use super::backoff;
+use super::beacons::Beacons;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
@@ -31,6 +32,7 @@ pub struct Mesh {
     pub(super) peers: PeerTable,
     pub(super) sessions: SessionTable,
     pub(super) bootstraps: Bootstraps,
+    pub(super) beacons: Beacons,
     pub(super) dialing: DialQueue,
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
@@ -50,6 +52,7 @@ impl Mesh {
     pub fn new(config: Config, id: PeerId, instance: u64, seed: u64, now: Instant) -> Self {
         let mut mesh = Self {
             bootstraps: Bootstraps::new(&config.connect, now),
+            beacons: Beacons::default(),
             dialing: DialQueue::new(now),
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
@@ -85,6 +88,7 @@ impl Mesh {
             Input::SessionDown { session, reason } => self.session_down(now, session, reason),
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
+            Input::Beacon(beacon) => self.beacon_heard(now, beacon),
             Input::Access(access) => self.access_changed(now, access),
             Input::RotateNetworkKey { key, grace } => self.rotate_network_key(now, key, grace),
             Input::Connect(connect) => self.connect_to(now, connect),
@@ -240,6 +244,6 @@ impl Mesh {
     }
 }
 
-pub(super) fn millis(ms: u64) -> Duration {
+pub(super) const fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

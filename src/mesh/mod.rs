@@ -15,6 +15,7 @@
 //! | `admission.rs`, `instances.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer; restarts, and keys used twice |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `bootstraps.rs` | the `--connect` addresses |
+//! | `discovery.rs`, `beacons.rs` | dials to the addresses from beacons |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
@@ -30,11 +31,13 @@ mod address_book;
 mod address_scope;
 mod admission;
 pub mod backoff;
+mod beacons;
 mod bootstraps;
 mod connected_time;
 mod dial_queue;
 mod dialer;
 mod digest;
+mod discovery;
 mod instances;
 mod invariants;
 mod io;
@@ -62,6 +65,7 @@ mod timer;
 
 pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
 pub use address_book::{AddressSource, PeerAddress};
+pub use beacons::{BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE};
 pub use bootstraps::{CONNECT_MAX, NAME_ROUND};
 pub use dial_queue::{DIAL_LANES, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use dialer::STRANGER_REDIAL;

@@ -69,7 +69,8 @@ impl Mesh {
         why: ExchangeReason,
         target: Option<Target>,
     ) {
-        let joins = matches!(target, Some(Target::Bootstrap(_))) || !self.exchange.has_list;
+        let joins =
+            matches!(target, Some(Target::Bootstrap(_) | Target::Beacon(_))) || !self.exchange.has_list;
         if why == ExchangeReason::Reconnect || joins {
             self.ask(now, id, why);
         }

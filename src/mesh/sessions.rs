@@ -32,6 +32,7 @@ impl Mesh {
             Some(dial) => {
                 self.accounts.give_back(&dial.payers);
                 self.dialing.note_handshake(up.handshake_delay);
+                self.beacon_answered(Some(dial.target), up.peer);
                 (Some(dial.target), Some(dial.addr))
             }
             None => (None, None),
@@ -280,7 +281,8 @@ impl Mesh {
     }
 
     pub(super) fn retry_refused(&mut self, now: Instant, target: Option<Target>) {
-        if let Some(target) = target {
+        // The next beacon repeats the dial that a beacon caused.
+        if let Some(target) = target.filter(|target| !matches!(target, Target::Beacon(_))) {
             self.timers.set(Timer::Dial(target), now + REFUSED_WAIT);
         }
     }

@@ -136,9 +136,9 @@ impl Mesh {
     }
 
     /// Whether this node has joined: it is connected to a peer, if it has addresses
-    /// to join through.
+    /// to join through or looks for peers by beacons.
     pub(super) fn is_joined(&self) -> bool {
-        self.peers.members() > 0 || self.config.connect.is_empty()
+        self.peers.members() > 0 || self.config.connect.is_empty() && self.config.discover.is_none()
     }
 
     /// All known peers, sorted by id.

@@ -1,7 +1,10 @@
-//! Network addresses, interfaces, TCP sockets, and the waker of a thread in poll(2).
+//! Network addresses, interfaces, sockets, beacons, and the waker of a thread in poll(2).
 
 pub(crate) mod addr;
+pub(crate) mod beacon;
+pub(crate) mod beacon_pace;
 pub(crate) mod interfaces;
+pub(crate) mod links;
 pub(crate) mod listen;
 pub(crate) mod socket;
 pub(crate) mod wake_fd;

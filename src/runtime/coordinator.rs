@@ -16,6 +16,7 @@ use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_u
 use crate::event::Event;
 use crate::mesh::{DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::runtime::history::History;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
@@ -34,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) struct Coordinator {
     pub(crate) driver: Driver,
     pub(crate) control: Receiver<Command>,
+    /// Beacons of other nodes; never ready without discovery.
+    pub(crate) beacons: Receiver<Beacon>,
     /// One reply channel for each thread that waits for membership to settle.
     pub(crate) settle_waiters: Vec<Sender<()>>,
     pub(crate) node: Threads,
@@ -56,6 +59,8 @@ pub(crate) struct Threads {
 enum CoordinatorEvent {
     Session(FromSession),
     Command(Command),
+    /// A beacon of another node.
+    Beacon(Beacon),
     /// A timer is due.
     Timeout,
 }
@@ -82,6 +87,7 @@ impl Coordinator {
                 event.map_or(CoordinatorEvent::Command(Command::Leave), CoordinatorEvent::Session)
             }
             recv(self.control) -> command => CoordinatorEvent::Command(command.unwrap_or(Command::Leave)),
+            recv(self.beacons) -> beacon => beacon.map_or(CoordinatorEvent::Timeout, CoordinatorEvent::Beacon),
             default(wait) => CoordinatorEvent::Timeout,
         }
     }
@@ -91,9 +97,10 @@ impl Coordinator {
         match event {
             CoordinatorEvent::Session(event) => first = Some(event),
             CoordinatorEvent::Command(command) => self.handle_command(command),
+            CoordinatorEvent::Beacon(beacon) => self.driver.beacon(&mut self.node, beacon),
             CoordinatorEvent::Timeout => {}
         }
-        let Self { driver, control, settle_waiters, node } = self;
+        let Self { driver, control, settle_waiters, node, .. } = self;
         driver.turn(node, |driver, node| {
             // Queued commands come before a session event: a subscriber gets every event that arrives after its
             // subscription. Only the commands that are queued now: others may arrive without end.
@@ -371,6 +378,7 @@ mod tests {
         let coordinator = Coordinator {
             driver: Driver::new(Mesh::new(Config::default(), identity.id(), 1, 1, now)),
             control: bounded(1).1,
+            beacons: crossbeam_channel::never(),
             settle_waiters: Vec::new(),
             node: Threads {
                 store: None,

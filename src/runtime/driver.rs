@@ -19,6 +19,7 @@ use crate::mesh::{
     Vitals,
 };
 use crate::net::addr::DialAddr;
+use crate::net::beacon::Beacon;
 use crate::session::{OutboxFull, SessionEvent};
 use crate::trust::access::Access;
 use crate::trust::key_ring::KeyRing;
@@ -145,6 +146,11 @@ impl Driver {
         }
         self.execute_outputs(effects);
         effects.after_input(&self.mesh);
+    }
+
+    /// A beacon of this network arrived.
+    pub fn beacon(&mut self, effects: &mut impl Effects, beacon: Beacon) {
+        self.handle(effects, Input::Beacon(beacon));
     }
 
     /// Replaces the access lists.

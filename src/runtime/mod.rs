@@ -1,8 +1,10 @@
-//! The coordinator and listener threads, the subscribers' queues, the log of mesh events, and the history of each peer.
+//! The coordinator, listener and discovery threads, the subscribers' queues, the log of mesh events, and the history of
+//! each peer.
 
 pub(crate) mod capacity;
 pub(crate) mod command;
 pub(crate) mod coordinator;
+pub(crate) mod discovery;
 pub(crate) mod driver;
 pub(crate) mod event_log;
 pub(crate) mod history;

@@ -53,7 +53,7 @@ impl SharedHelloExchange {
     }
 
     /// The exchange for a session that begins now.
-    pub(super) fn get(&self) -> Arc<HelloExchange> {
+    pub(crate) fn get(&self) -> Arc<HelloExchange> {
         Arc::clone(&self.lock())
     }
 

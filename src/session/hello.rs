@@ -85,6 +85,12 @@ impl HelloExchange {
         Self { hello, keys }
     }
 
+    /// The keys that this node accepts; the first is current.
+    #[must_use]
+    pub fn keys(&self) -> &[NetworkKey] {
+        &self.keys
+    }
+
     /// The same Hello with other keys.
     #[must_use]
     pub fn with_keys(&self, keys: Vec<NetworkKey>) -> Self {

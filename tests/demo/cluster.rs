@@ -127,7 +127,8 @@ impl Cluster {
         self.len() > ALL_PINGS_SHOWN_MAX
     }
 
-    /// Starts a node; a node that ran before gets its previous port.
+    /// Starts a node; a node that ran before gets its previous port. It finds the others by beacons, or joins through
+    /// `join`.
     pub(crate) fn start(&mut self, node: usize, join: Option<SocketAddr>) -> Result<(), Stop> {
         let state = &mut self.nodes[node];
         let addr = state.listening.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)), |(_, addr)| addr);
@@ -136,7 +137,10 @@ impl Cluster {
             .with_key(&state.key)
             .with_own_group()
             .with_log(self.log.as_deref().unwrap_or("info"));
-        if let Some(join) = join {
+        if FINDS_BY_BEACONS {
+            // A name of its own, so that two demos at the same time stay apart.
+            spec = spec.with_option("--discover", format!("demo-{}", std::process::id()));
+        } else if let Some(join) = join {
             spec = spec.with_connect(join);
         }
         if node == 0 {
@@ -329,6 +333,9 @@ impl Cluster {
         Ok(NodeProcess::Runs)
     }
 }
+
+/// Whether the nodes find each other by beacons. Other systems do not tell the program their interfaces.
+pub(crate) const FINDS_BY_BEACONS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 #[derive(PartialEq)]
 enum NodeProcess {

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, io};
 
-use cluster::Cluster;
+use cluster::{Cluster, FINDS_BY_BEACONS};
 
 /// Longest time for a step of the tour; only a failure takes this long.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
@@ -74,9 +74,12 @@ fn tour(cluster: &mut Cluster) -> Result<(), Stop> {
     let all: Vec<usize> = (0..count).collect();
     let first = cluster.name(0).to_owned();
 
-    cluster.screen.heading(&format!(
-        "Starting {count} nodes: {first}, then all others at once, joining through {first}"
-    ))?;
+    let way = if FINDS_BY_BEACONS {
+        "which find each other by beacons (--discover)".to_owned()
+    } else {
+        format!("joining through {first}")
+    };
+    cluster.screen.heading(&format!("Starting {count} nodes: {first}, then all others at once, {way}"))?;
     let started = Instant::now();
     cluster.start(0, None)?;
     let join = cluster.until(&format!("{first} to listen"), |cluster| cluster.addr(0))?;

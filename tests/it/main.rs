@@ -11,6 +11,7 @@ mod cli;
 mod closed_network;
 mod cluster;
 mod control;
+mod discovery;
 mod dist;
 mod embedding;
 mod golden;

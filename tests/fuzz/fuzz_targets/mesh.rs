@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
+use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
@@ -25,6 +26,7 @@ enum Step {
     Drained { which: u8, silent_ms: u16 },
     Access { denied: u8, allowed: Option<u8> },
     Leave,
+    Beacon { host: u8, port: u16, instance: u8 },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -151,6 +153,10 @@ impl Driver {
                 };
                 self.feed(Input::Access(self.access.clone()));
             }
+            Step::Beacon { host, port, instance } => {
+                let beacon = Beacon { instance: instance.into(), addr: addr(host, port) };
+                self.feed(Input::Beacon(beacon));
+            }
             Step::Leave => {
                 self.is_leaving = true;
                 self.feed(Input::Leave);
@@ -204,7 +210,7 @@ impl Driver {
     fn execute_outputs(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, addr, source } => {
+                Output::Dial { session, expected, addr, source, skip: _ } => {
                     assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "the node dialled its own id");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");

@@ -3,6 +3,7 @@
 
 mod budgets;
 mod dialing;
+mod discovery;
 mod lists;
 mod liveness;
 mod loss;

@@ -13,8 +13,8 @@ use super::control_arguments::control_socket;
 use super::usage_error::UsageError;
 use super::values::{
     JOIN_TIMEOUT, NodeName, Output, Pings, TicketSource, parse_bind, parse_file, parse_forget_after,
-    parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port,
-    parse_ticket, parse_timeout,
+    parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_network_name,
+    parse_period, parse_port, parse_ticket, parse_timeout,
 };
 use super::verb_arguments::VerbArguments;
 
@@ -35,6 +35,10 @@ pub(super) struct Arguments {
     /// join through host:port, or ID@host:port; repeatable
     #[argh(option, arg_name = "ADDR")]
     connect: Vec<ConnectAddr>,
+
+    /// find nodes on the local network that give this name
+    #[argh(option, arg_name = "NAME", from_str_fn(parse_network_name))]
+    discover: Option<String>,
 
     /// PEM private key [default: a new one, in memory only]
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
@@ -175,6 +179,7 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .forget_after(arguments.forget_after.unwrap_or(default.forget_after))
         .peers_max(arguments.max_peers.unwrap_or(default.peers_max));
     config.bind = arguments.bind;
+    config.discover = arguments.discover;
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
     let network_keys = arguments.network_key;
     if network_keys.len() > NETWORK_KEYS_MAX {

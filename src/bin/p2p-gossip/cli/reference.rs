@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use argh::ArgsInfo as _;
 use jiff::Timestamp;
+use p2p_gossip::internals::beacon::BEACON_PORT;
 use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
     PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN, TIMEOUT_MAX,
@@ -41,6 +42,14 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
                  The address need not answer yet: the node retries for as long as it runs.\n\
                  With ID@ the node accepts only that peer there; the first {PIN_DIGITS_MIN} digits of the id are enough.\n\
                  A link-local address needs its interface, which may come later: [fe80::1%eth0]:8080."
+            ),
+        ),
+        (
+            "--discover",
+            format!(
+                "The node sends beacons with its port by multicast and broadcast, on each interface that is up, to UDP port {BEACON_PORT}.\n\
+                 It dials the nodes whose beacons name the same network, and the handshake, lists and pins decide as at any other address.\n\
+                 With --network-key only holders of that key understand the beacon."
             ),
         ),
         text(
@@ -145,7 +154,7 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
             "--join-timeout",
             format!(
                 "It needs --exit-after-stdin.\n\
-                 The exit status is 1 if no peer of --connect has answered in this time, from {} to {} seconds.",
+                 The exit status is 1 if no peer has answered in this time, from {} to {} seconds.",
                 seconds(JOIN_TIMEOUT_MIN),
                 seconds(JOIN_TIMEOUT_MAX)
             ),

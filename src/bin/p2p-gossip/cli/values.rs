@@ -12,7 +12,7 @@ use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, NAME_BYTES_MAX, PEERS_LIMIT,
     PERIOD_MAX, PERIOD_MIN, TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
-use p2p_gossip::{ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId, Ticket};
+use p2p_gossip::{Config, ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId, Ticket};
 
 /// Default and limits of the time in which a node that only sends its standard input must join the mesh.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -195,6 +195,12 @@ pub(super) fn parse_name(value: &str) -> Result<NodeName, String> {
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Parses the name of a network whose nodes find each other by beacons.
+pub(super) fn parse_network_name(value: &str) -> Result<String, String> {
+    let name = Config::default().discover(value);
+    name.check().map(|()| value.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The first digits of a peer's id, in lower case; the verb `forget` selects a peer by them.
