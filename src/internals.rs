@@ -68,6 +68,7 @@ pub mod sample {
     use crate::event::{DownReason, Event};
     use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
     use crate::net::addr::DialAddr;
+    use crate::trust::network_key::NetworkKey;
     use crate::trust::peer_id::PeerId;
 
     /// [`Event::Listening`].
@@ -111,6 +112,12 @@ pub mod sample {
     #[must_use]
     pub fn message(peer: PeerId, name: &str, addr: DialAddr, text: &str) -> Event {
         Event::Message { peer, name: name.to_owned(), addr, text: text.to_owned() }
+    }
+
+    /// The network key with these bytes.
+    #[must_use]
+    pub fn network_key(bytes: [u8; 32]) -> NetworkKey {
+        NetworkKey::from_bytes(bytes)
     }
 
     /// An acquainted peer without a name, which claimed the address.

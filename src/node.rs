@@ -28,11 +28,12 @@ use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, HelloExchange, Lookups, Places, SharedVitals};
-use crate::store::state_dir::StateDir;
+use crate::session::{Context, HelloExchange, Lookups, Places, SharedHelloExchange, SharedVitals};
+use crate::store::state_dir::{StateDir, StateError};
 use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
 use crate::trust::identity::Identity;
+use crate::trust::key_ring::KeyRing;
 use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
@@ -140,6 +141,9 @@ pub enum StartError {
     /// The system refuses a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// The network key in the state directory can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The TLS library refuses the identity.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] TlsError),
@@ -164,7 +168,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
         capabilities: Vec::new(),
-        proof: None,
+        proofs: Vec::new(),
     }
 }
 
@@ -197,8 +201,15 @@ impl Node {
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = hello(&config, instance, source, local_addr.port());
-        // Only the Hello exchange needs the keys.
-        let hello_exchange = HelloExchange::new(hello, std::mem::take(&mut config.network_keys));
+        let told_addrs = hello.advertised.clone();
+        // Only the Hello exchange needs these keys. They never change, and keys of the state directory may.
+        let mut keys = std::mem::take(&mut config.network_keys);
+        let ring = match &state {
+            Some(state) if keys.is_empty() => state.key_ring()?,
+            _ => None,
+        };
+        keys.extend(ring.iter().flat_map(KeyRing::keys).cloned());
+        let hello_exchange = HelloExchange::new(hello, keys);
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
@@ -210,7 +221,7 @@ impl Node {
         let context = Arc::new(Context {
             id,
             tls: Tls::new(&identity, config.access.clone())?,
-            hello_exchange: Arc::new(hello_exchange),
+            hello_exchange: SharedHelloExchange::new(hello_exchange),
             lookups: Lookups::new(now),
             places: Places::new(capacity.sessions),
             interfaces: Interfaces::default(),
@@ -223,8 +234,12 @@ impl Node {
         let acquaintances = Acquaintances::new(config.peers_max);
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         mesh.set_connected_max(capacity.members);
+        if let Some(ring) = ring {
+            mesh.set_key_ring(now, ring);
+        }
         let (store, writing) = match state {
             Some(state) => {
+                state.note_listening(local_addr.port(), &told_addrs);
                 mesh.set_wall_clock(wall_clock());
                 mesh.restore(now, state.known_peers().to_vec());
                 let (store, writing) = writer::start(state, now)?;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
+use crate::mesh::RotateError;
 use crate::mesh::snapshot::PeerInfo;
 use crate::runtime::command::Command;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::subscription;
 use crate::session::delivery::Delivery;
 use crate::trust::access::Access;
+use crate::trust::network_key::NetworkKey;
 use crate::util::sync::{Sender, bounded};
 use crate::wire::{self, Message};
 
@@ -82,6 +84,18 @@ impl NodeHandle {
         let frame =
             wire::encode(&Message::Broadcast { text }).map_err(|_| BroadcastError::TooLong { bytes })?;
         self.ask(|reply| Command::Broadcast(frame, reply)).ok_or(BroadcastError::Stopped)
+    }
+
+    /// Makes a new key of the network. This node tells it to all members over their sessions. Members that are away may
+    /// prove the key before for `grace`, from 30 seconds to 365 days, in which this node is connected to a member.
+    /// Returns the number of changes since the network began.
+    ///
+    /// # Errors
+    /// The node has no network key in its state directory, accepts too many earlier keys, or has stopped, or the system
+    /// provides no randomness. The key stays.
+    pub fn rotate_network_key(&self, grace: Duration) -> Result<u64, RotateError> {
+        let key = NetworkKey::generate()?;
+        self.ask(|reply| Command::RotateNetworkKey(key, grace, reply)).unwrap_or(Err(RotateError::Stopped))
     }
 
     /// As [`Node::wait_settled`](crate::Node::wait_settled).

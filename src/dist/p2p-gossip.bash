@@ -27,16 +27,17 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
-    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join-timeout | --max-peers | --name | --period | --port | --timeout) return ;;
+    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join | --join-timeout | --max-peers | --name | --period | --port | --timeout) return ;;
     esac
     case ${COMP_WORDS[1]} in
     keygen) options='--key --cert --network --help' ;;
     id) options='--key --cert --state --help' ;;
     peers) options='--state --output --help' ;;
     forget) options='--state --help' ;;
+    invite) options='--state --qr --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
-        ((COMP_CWORD > 1)) || options+=' keygen id peers forget'
+        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
+        ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite'
         ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")

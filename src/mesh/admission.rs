@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::dial_queue::Target;
 use super::instances::Process;
 use super::io::{Report, SessionUp};
+use super::key_state::KeyProof;
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, SeenTimes, State};
 use super::standing::{ACQUAINTED_AFTER, Standing};
@@ -189,7 +190,7 @@ impl Mesh {
 
     /// The standing of a peer in the table.
     pub(super) fn standing(&self, now: Instant, id: &PeerId, peer: &Peer) -> Standing {
-        if self.is_named_by_user(id) || peer.holds_network_key {
+        if self.is_named_by_user(id) || peer.network_key != KeyProof::None {
             Standing::Trusted
         } else if peer.met.is_none() {
             Standing::Rumoured

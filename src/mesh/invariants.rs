@@ -110,6 +110,7 @@ impl Mesh {
             Timer::Forget(id) => self.peers.get(&id).is_some_and(|peer| peer.forget_at().is_some()),
             Timer::Dial(target) => self.may_be_dialled(target),
             Timer::Settled => true,
+            Timer::KeyRound => self.network_key_status().is_some_and(|status| status.earlier_keys > 0),
         };
         debug_assert!(is_needed, "{timer:?} is set for nothing");
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use crate::event::Event;
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
+use crate::trust::key_ring::KeyRing;
+use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{Expected, Pin};
 use crate::wire::{ByeReason, Hello, Message};
@@ -99,6 +101,13 @@ pub enum Input {
     },
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
+    /// The user changes the key of the network.
+    RotateNetworkKey {
+        /// The new key.
+        key: NetworkKey,
+        /// The connected time for which members that were away may still prove the key before.
+        grace: Duration,
+    },
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }
@@ -123,8 +132,8 @@ pub struct SessionUp {
     pub hello: Hello,
     /// The other end's socket address: the one that this node dialled, or the source of the connection.
     pub remote: SocketAddr,
-    /// Whether the peer has proven the network key.
-    pub holds_network_key: bool,
+    /// The network key that the peer has proven; `None` in an open network.
+    pub network_key: Option<NetworkKey>,
     /// By how much the TLS handshake took longer than connecting. Both take one round trip, so the difference
     /// is the time for which the two machines' processors were busy. Zero for a session that this node accepted.
     pub handshake_delay: Duration,
@@ -228,6 +237,8 @@ pub enum Output {
     },
     /// What to tell with heartbeats and acknowledgements from now on.
     Vitals(Vitals),
+    /// Accept these network keys from now on, and store them.
+    NetworkKeys(KeyRing),
     /// Persist [`Mesh::known_peers`](super::Mesh::known_peers) soon: they have changed.
     Persist,
     /// Deliver an event to the subscribers.
@@ -357,6 +368,18 @@ pub enum Report {
         addr: SocketAddr,
         /// The time until the next dial.
         retry_in: Duration,
+    },
+    /// The network has another key from now on.
+    NetworkKeyChanged {
+        /// The peer that told it; `None` if this node's user changed it.
+        by: Option<PeerId>,
+        /// The number of changes since the network began.
+        generation: u64,
+    },
+    /// A peer tells another key of the network, but the keys of this node come from files, which only its user changes.
+    NetworkKeyOutdated {
+        /// The peer.
+        by: PeerId,
     },
     /// This node stalled, so peers get that much more time before they count as dead.
     Stalled {

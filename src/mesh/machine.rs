@@ -8,6 +8,7 @@ use super::backoff;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::key_state::NetworkKeys;
 use super::list_exchange::Exchange;
 use super::measures::Measures;
 use super::peer::Connected;
@@ -34,6 +35,7 @@ pub struct Mesh {
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
     pub(super) measures: Measures,
+    pub(super) network_keys: NetworkKeys,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     pub(super) leaving: bool,
@@ -52,6 +54,7 @@ impl Mesh {
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
             measures: Measures::new(now),
+            network_keys: NetworkKeys::default(),
             peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
@@ -83,6 +86,7 @@ impl Mesh {
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
+            Input::RotateNetworkKey { key, grace } => self.rotate_network_key(now, key, grace),
             Input::Leave => self.leave(),
         }
         self.check_invariants();
@@ -102,6 +106,7 @@ impl Mesh {
                 Timer::DigestCheck(peer) => self.check_digest(now, peer),
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
+                Timer::KeyRound => self.key_round_due(now),
             }
         }
         self.start_queued_dials(now);
@@ -186,6 +191,11 @@ impl Mesh {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(peer, remote, notice),
+                Message::NetworkKey { generation, key, grace_s } => {
+                    let grace = Duration::from_secs(grace_s);
+                    self.received_network_key(now, peer, generation, &key, grace);
+                }
+                Message::NetworkKeyHeld { generation } => self.received_network_key_held(peer, generation),
                 Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }

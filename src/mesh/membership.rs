@@ -156,7 +156,7 @@ impl Mesh {
     pub(super) fn make_room(&mut self, now: Instant, up: &SessionUp) -> bool {
         let id = up.peer;
         let newcomer = match self.peers.get(&id) {
-            _ if up.holds_network_key || self.is_named_by_user(&id) => Standing::Trusted,
+            _ if up.network_key.is_some() || self.is_named_by_user(&id) => Standing::Trusted,
             Some(peer) => self.standing(now, &id, peer).max(Standing::Stranger),
             None => Standing::Stranger,
         };

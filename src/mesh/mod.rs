@@ -22,6 +22,7 @@
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
 //! | `restore.rs` | peers known from a previous run, and for the next run |
+//! | `network_keys.rs`, `key_state.rs` | the network's key, and its change while the network runs |
 //! | `connected_time.rs` | the time after which a lost peer is forgotten |
 
 mod accounts;
@@ -37,6 +38,7 @@ mod digest;
 mod instances;
 mod invariants;
 mod io;
+mod key_state;
 mod known_peer;
 mod list_exchange;
 mod liveness;
@@ -44,6 +46,7 @@ mod load;
 mod machine;
 mod measures;
 mod membership;
+mod network_keys;
 mod peer;
 mod peer_exchange;
 mod peer_table;
@@ -65,6 +68,7 @@ pub use digest::membership_digest;
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
 };
+pub use key_state::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::GRACE;

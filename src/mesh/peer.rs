@@ -9,6 +9,7 @@ use super::address_book::Addrs;
 use super::backoff::Backoff;
 use super::instances::Instances;
 use super::io::{SessionId, UnixTime};
+use super::key_state::KeyProof;
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
 use crate::net::addr::DialAddr;
@@ -32,8 +33,8 @@ pub(super) struct Peer {
     pub(super) met: Option<SeenTimes>,
     /// The time for which it was connected in all, in this run and previous ones, without its current connection.
     pub(super) connected_before: Duration,
-    /// Whether it has proven the network key in this run.
-    pub(super) holds_network_key: bool,
+    /// The network key that it has proven in this run.
+    pub(super) network_key: KeyProof,
     /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
@@ -219,7 +220,7 @@ impl Peer {
             instances: Instances::default(),
             met: None,
             connected_before: Duration::ZERO,
-            holds_network_key: false,
+            network_key: KeyProof::None,
             tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,

@@ -126,14 +126,16 @@ impl Mesh {
         self.bootstrap_reached(now, target, id);
         let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
         self.ask_on_meeting(id, now, reason, target);
+        self.tell_key_on_meeting(&id);
     }
 
     /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
     fn note_hello(&mut self, now: Instant, up: &SessionUp) -> bool {
         let SessionUp { session, peer: id, ref hello, remote, .. } = *up;
+        let network_key = self.key_proof(up.network_key.as_ref());
         let peer = self.peers.get_or_insert(now, id);
         let was_known = peer.met.is_some();
-        peer.holds_network_key = up.holds_network_key;
+        peer.network_key = network_key;
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);

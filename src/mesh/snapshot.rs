@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::key_state::NetworkKeyStatus;
 use super::machine::Mesh;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
@@ -87,6 +88,8 @@ pub struct MeshStatus {
     pub dials_in_flight: usize,
     /// All round-trip times measured.
     pub rtt: RttHistogram,
+    /// The network's key; `None` if it can't change while this node runs.
+    pub network_key: Option<NetworkKeyStatus>,
 }
 
 impl Mesh {
@@ -99,6 +102,7 @@ impl Mesh {
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
             rtt: self.measures.rtt.clone(),
+            network_key: self.network_key_status(),
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Forget(PeerId),
     /// Compare digests, because membership has stopped changing.
     Settled,
+    /// Charge the earlier network keys for the time, and tell the current one to members that lack it.
+    KeyRound,
 }
 
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ use crate::runtime::subscribers::Subscribers;
 use crate::session::delivery::{Delivery, receipts};
 use crate::session::{self, Context, DialTarget, FromSession, OutboxFull, SessionHandle};
 use crate::store::writer::{Store, wall_clock};
+use crate::trust::key_ring::KeyRing;
 use crate::trust::pin::Expected;
 use crate::wire::{self, ByeReason, Frame, Message};
 
@@ -155,6 +156,9 @@ fn handle_command(
             node.context.tls.set_access(access.clone());
             driver.set_access(node, access);
         }
+        Command::RotateNetworkKey(key, grace, reply) => {
+            let _ = reply.try_send(driver.rotate_network_key(node, key, grace));
+        }
         Command::WhenSettled(reply) => settle_waiters.push(reply),
         Command::Leave => driver.leave(node),
     }
@@ -272,6 +276,13 @@ impl Effects for Threads {
         self.context.vitals.set(vitals);
     }
 
+    fn set_key_ring(&mut self, ring: &KeyRing, _mesh: &Mesh) {
+        self.context.hello_exchange.set_keys(ring.keys().cloned().collect());
+        if let Some(store) = &mut self.store {
+            store.keys_changed(Instant::now(), ring.clone());
+        }
+    }
+
     fn persist_soon(&mut self, now: Instant, _mesh: &Mesh) {
         if let Some(store) = &mut self.store {
             store.changed(now);
@@ -343,14 +354,8 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([7; 32]), ([127, 0, 0, 1], 4000).into());
-        let up = SessionUp {
-            session,
-            peer,
-            hello,
-            remote,
-            holds_network_key: false,
-            handshake_delay: Duration::ZERO,
-        };
+        let up =
+            SessionUp { session, peer, hello, remote, network_key: None, handshake_delay: Duration::ZERO };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));

@@ -10,16 +10,19 @@
 //! - A session's handle is released after the mesh has handled the session's end: until then the mesh may send on it.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
-    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
+    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId, UnixTime,
+    Vitals,
 };
 use crate::net::addr::DialAddr;
 use crate::session::{OutboxFull, SessionEvent};
 use crate::trust::access::Access;
+use crate::trust::key_ring::KeyRing;
+use crate::trust::network_key::NetworkKey;
 use crate::trust::pin::Expected;
 use crate::wire::{ByeReason, Message};
 
@@ -66,6 +69,8 @@ pub trait Effects {
     fn has_no_sessions(&self) -> bool;
     /// Sets the vitals that sessions send with heartbeats and acknowledgements.
     fn set_vitals(&mut self, vitals: Vitals);
+    /// Accepts these network keys from now on, and stores them.
+    fn set_key_ring(&mut self, ring: &KeyRing, mesh: &Mesh);
     /// [`Mesh::known_peers`] has changed and should be stored soon.
     fn persist_soon(&mut self, now: Instant, mesh: &Mesh);
     /// Stores [`Mesh::known_peers`] for the last time.
@@ -144,6 +149,21 @@ impl Driver {
     /// Replaces the access lists.
     pub fn set_access(&mut self, effects: &mut impl Effects, access: Access) {
         self.handle(effects, Input::Access(access));
+    }
+
+    /// Changes the key of the network. Returns the number of changes since the network began.
+    ///
+    /// # Errors
+    /// The keys of this node can't change while it runs, or too many earlier keys are still accepted.
+    pub fn rotate_network_key(
+        &mut self,
+        effects: &mut impl Effects,
+        key: NetworkKey,
+        grace: Duration,
+    ) -> Result<u64, RotateError> {
+        self.mesh.may_rotate_network_key()?;
+        self.handle(effects, Input::RotateNetworkKey { key, grace });
+        Ok(self.mesh.network_key_status().map_or(0, |status| status.generation))
     }
 
     /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.
@@ -238,6 +258,7 @@ impl Driver {
                     }
                 }
                 Output::Vitals(vitals) => effects.set_vitals(vitals),
+                Output::NetworkKeys(ring) => effects.set_key_ring(&ring, &self.mesh),
                 Output::Persist if self.leave_by.is_some() => {}
                 Output::Persist => effects.persist_soon(now, &self.mesh),
                 Output::Notify(event) => effects.notify(event),

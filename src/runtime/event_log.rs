@@ -116,6 +116,19 @@ pub(super) fn log_report(report: &Report) {
                  to admit more, raise --max-peers or the limit of descriptors");
         }
         Report::RefusedAsFull { peer, addr, retry_in } => log_refused_as_full(*peer, *addr, *retry_in),
+        Report::NetworkKeyChanged { by: None, generation } => {
+            log::info!(generation = *generation; "the network has a new key; telling it to the other members");
+        }
+        Report::NetworkKeyChanged { by: Some(by), generation } => {
+            limited_log!(LogLimit::at_once(REPORTS_AT_ONCE), info,
+                { peer:% = by.short(), generation = *generation },
+                "a member has changed the key of the network");
+        }
+        Report::NetworkKeyOutdated { by } => {
+            limited_log!(LogLimit::new(), warn, { peer:% = by.short() },
+                "a member has changed the key of the network, but this node's key is in a file that only its user \
+                 changes; it can connect only until the other members drop the old key");
+        }
         Report::Stalled { gap } => {
             limited_log!(LogLimit::new(), warn, { gap_ms:% = gap.as_millis() },
                 "this node stalled; peers get that much more time to answer");

@@ -1,7 +1,7 @@
 //! The state that all sessions of a node share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(test)]
 use crossbeam_channel::Receiver;
@@ -19,6 +19,7 @@ use crate::net::interfaces::Interfaces;
 use crate::trust::access::Access;
 #[cfg(test)]
 use crate::trust::identity::Identity;
+use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 #[cfg(test)]
@@ -30,7 +31,7 @@ pub(crate) struct Context {
     /// This node's id.
     pub(crate) id: PeerId,
     pub(crate) tls: Tls,
-    pub(crate) hello_exchange: Arc<HelloExchange>,
+    pub(crate) hello_exchange: SharedHelloExchange,
     pub(crate) lookups: Lookups,
     pub(crate) places: Arc<Places>,
     pub(crate) interfaces: Interfaces,
@@ -40,6 +41,32 @@ pub(crate) struct Context {
     /// This node's vitals, which the coordinator sets and the sessions send.
     pub(crate) vitals: SharedVitals,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// The Hello exchange of new sessions. The coordinator replaces it when the network's key changes.
+#[derive(Debug)]
+pub(crate) struct SharedHelloExchange(Mutex<Arc<HelloExchange>>);
+
+impl SharedHelloExchange {
+    pub(crate) fn new(exchange: HelloExchange) -> Self {
+        Self(Mutex::new(Arc::new(exchange)))
+    }
+
+    /// The exchange for a session that begins now.
+    pub(super) fn get(&self) -> Arc<HelloExchange> {
+        Arc::clone(&self.lock())
+    }
+
+    /// Sessions that begin from now on accept these keys; the first is current.
+    pub(crate) fn set_keys(&self, keys: Vec<NetworkKey>) {
+        let mut exchange = self.lock();
+        *exchange = Arc::new(exchange.with_keys(keys));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<HelloExchange>> {
+        // A panic of another thread leaves a whole exchange behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Vitals that one thread sets and others read. A reader may get a new and an old part; the next heartbeat mends that.
@@ -68,7 +95,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
     let context = Context {
         id: identity.id(),
         tls: Tls::new(identity, Access::default()).unwrap(),
-        hello_exchange: Arc::new(HelloExchange::new(Hello::plain(), Vec::new())),
+        hello_exchange: SharedHelloExchange::new(HelloExchange::new(Hello::plain(), Vec::new())),
         lookups: Lookups::new(crate::test_now()),
         places: Places::new(usize::MAX),
         interfaces: Interfaces::default(),

@@ -57,7 +57,7 @@ impl Established {
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
         let ends = Ends { session: id, own: session.context.id, peer, remote, handshake_delay };
-        let exchange = session.context.hello_exchange.clone();
+        let exchange = session.context.hello_exchange.get();
         let vitals = session.context.vitals.get();
         let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
         protocol.share_rate_limit(frames);

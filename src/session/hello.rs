@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 use crate::trust::network_key::NetworkKey;
 use crate::trust::tls_error::TlsError;
-use crate::wire::{self, ByeReason, Frame, Hello, Message, WireError};
+use crate::wire::{self, ByeReason, Frame, Hello, Message, PROOFS_MAX, WireError};
 
 /// Label of the exported value; used for no other purpose.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-p2p-gossip network key";
@@ -49,7 +49,7 @@ impl Role {
 #[derive(Debug)]
 pub struct HelloExchange {
     hello: Hello,
-    /// All of these keys are accepted, and the first is proven. If empty, the network is open.
+    /// All of these keys are accepted. The first is current. If empty, the network is open.
     keys: Vec<NetworkKey>,
 }
 
@@ -85,8 +85,14 @@ impl HelloExchange {
         Self { hello, keys }
     }
 
+    /// The same Hello with other keys.
+    #[must_use]
+    pub fn with_keys(&self, keys: Vec<NetworkKey>) -> Self {
+        Self { hello: self.hello.clone(), keys }
+    }
+
     /// Returns our Hello for one connection. The Hello proves the key `answering`, which the peer has proven, or else
-    /// our first key. `interval_ms` is our heartbeat interval now.
+    /// all our keys: the peer may lack the current one. `interval_ms` is our heartbeat interval now.
     pub(super) fn hello(
         &self,
         role: Role,
@@ -96,9 +102,9 @@ impl HelloExchange {
     ) -> Result<Frame, WireError> {
         let mut hello = self.hello.clone();
         hello.heartbeat_ms = interval_ms;
-        if let Some(key) = answering.or(self.keys.first()) {
-            hello.proof = Some(mac(key, role, exported).finalize().into_bytes().into());
-        }
+        let keys = answering.map_or(self.keys.as_slice(), std::slice::from_ref);
+        let proof = |key| mac(key, role, exported).finalize().into_bytes().into();
+        hello.proofs = keys.iter().take(PROOFS_MAX).map(proof).collect();
         wire::encode(&Message::Hello(hello))
     }
 
@@ -109,14 +115,17 @@ impl HelloExchange {
         exported: &Exported,
         theirs: &Hello,
     ) -> Result<Option<&NetworkKey>, Mismatch> {
-        let proof = match (&theirs.proof, self.keys.is_empty()) {
-            (None, true) => return Ok(None),
-            (None, false) => return Err(Mismatch::Missing),
-            (Some(_), true) => return Err(Mismatch::Unknown),
-            (Some(proof), false) => proof,
+        match (theirs.proofs.is_empty(), self.keys.is_empty()) {
+            (true, true) => return Ok(None),
+            (true, false) => return Err(Mismatch::Missing),
+            (false, true) => return Err(Mismatch::Unknown),
+            (false, false) => {}
+        }
+        let is_proven = |key: &&NetworkKey| {
+            let expected = mac(key, role.other(), exported);
+            // Compares in constant time.
+            theirs.proofs.iter().any(|proof| expected.clone().verify_slice(proof).is_ok())
         };
-        // Compares in constant time.
-        let is_proven = |key: &&NetworkKey| mac(key, role.other(), exported).verify_slice(proof).is_ok();
         self.keys.iter().find(is_proven).map(Some).ok_or(Mismatch::Wrong)
     }
 }
@@ -194,16 +203,19 @@ mod tests {
     }
 
     #[test]
-    fn key_changes_in_three_steps_and_adjacent_steps_connect() {
+    fn nodes_with_a_common_key_connect_and_know_which_key_the_peer_has() {
         let [old, new] = [(); 2].map(|()| NetworkKey::generate().unwrap());
-        let steps = [&[&old][..], &[&old, &new], &[&new, &old], &[&new]].map(exchange);
-        for (a, b) in steps.iter().zip(&steps[1..]) {
+        let [before, first, then, after] = [&[&old][..], &[&old, &new], &[&new, &old], &[&new]].map(exchange);
+        for (a, b) in [(&before, &first), (&first, &then), (&then, &after), (&before, &then)] {
             assert_eq!((connect(a, b), connect(b, a)), (Ok(()), Ok(())));
         }
-        // The acceptor answers with the key that the dialler proved, so this works in one direction only.
-        assert_eq!(connect(&steps[0], &steps[2]), Ok(()));
-        assert_eq!(connect(&steps[2], &steps[0]), Err(Mismatch::Wrong));
-        assert_eq!(connect(&steps[0], &steps[3]), Err(Mismatch::Wrong));
+        assert_eq!(connect(&before, &after), Err(Mismatch::Wrong));
+        // The node that has changed its key accepts the other, and sees that the other has not.
+        let hello = decoded(&before.hello(Role::Dialler, &[7; 32], None, 1000).unwrap());
+        assert_eq!(then.check(Role::Acceptor, &[7; 32], &hello), Ok(Some(&old)));
+        let hello = decoded(&then.hello(Role::Dialler, &[7; 32], None, 1000).unwrap());
+        assert_eq!(first.check(Role::Acceptor, &[7; 32], &hello), Ok(Some(&old)));
+        assert_eq!(after.check(Role::Acceptor, &[7; 32], &hello), Ok(Some(&new)));
     }
 
     #[test]
@@ -221,7 +233,8 @@ mod tests {
         assert_eq!(closed.check(Role::Dialler, &elsewhere, &hello), Err(Mismatch::Wrong));
         // Reflected.
         assert_eq!(closed.check(Role::Dialler, &here, &hello), Err(Mismatch::Wrong));
-        let damaged = Hello { proof: hello.proof.map(|proof| proof.map(|byte| byte ^ 1)), ..hello };
+        let damage = |proof: &[u8; 32]| proof.map(|byte| byte ^ 1);
+        let damaged = Hello { proofs: hello.proofs.iter().map(damage).collect(), ..hello };
         assert_eq!(closed.check(Role::Acceptor, &here, &damaged), Err(Mismatch::Wrong));
     }
 }

@@ -30,7 +30,7 @@ mod thread;
 pub(crate) use connect::DialTarget;
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use context::{Context, SharedVitals};
+pub(crate) use context::{Context, SharedHelloExchange, SharedVitals};
 pub(crate) use eviction::Eviction;
 pub use hello::{Exported, HelloExchange, Role};
 pub use key_rates::{KeyRates, TooManySessions};

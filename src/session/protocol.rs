@@ -485,7 +485,7 @@ impl Protocol {
             return;
         };
         let proven = exchange.check(role, &exported, &hello);
-        let holds_network_key = matches!(proven, Ok(Some(_)));
+        let network_key = proven.ok().flatten().cloned();
         let answer = match proven {
             Ok(_) if role == Role::Dialler => Ok(None),
             Ok(key) => exchange.hello(role, &exported, key, self.vitals.interval_ms).map(Some),
@@ -507,7 +507,7 @@ impl Protocol {
         self.heard = self.arrived;
         self.frames.after_hello();
         let Ends { session, peer, remote, handshake_delay, .. } = self.ends;
-        let up = SessionUp { session, peer, hello, remote, holds_network_key, handshake_delay };
+        let up = SessionUp { session, peer, hello, remote, network_key, handshake_delay };
         self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);

@@ -8,18 +8,29 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use crate::mesh::KnownPeer;
+use crate::net::addr::DialAddr;
 use crate::store::exchange::{self, ExchangeError};
-use crate::store::files::{self, Directory, Location};
+use crate::store::files::{self, Directory, FileRequirement, Location, PRIVATE};
 use crate::store::known_peers::{self, KnownPeersError};
 use crate::trust::identity::{Identity, IdentityError};
+use crate::trust::key_ring::KeyRing;
+use crate::trust::network_key::{NetworkKey, NetworkKeyError};
 use crate::trust::secret_text::is_secret_name;
+use crate::trust::ticket::Ticket;
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "cert.pem";
 const KNOWN_PEERS: &str = "known_peers.toml";
+const NETWORK_KEY: &str = "network.key";
 const LOCK: &str = "lock";
+
+/// Largest accepted file of network keys in bytes: keys and comments.
+const NETWORK_KEY_BYTES_MAX: u64 = 64 * 1024;
+/// Largest size of the locked file in bytes: a process id, a port and the longest addresses.
+const LOCK_BYTES_MAX: u64 = 4096;
 
 /// Permission bits of the directory: only its owner has access.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -39,7 +50,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 pub struct StateDir {
     directory: Directory,
     known: Vec<KnownPeer>,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// The locked file. The system unlocks it whenever the process ends.
@@ -92,11 +103,11 @@ impl StateDir {
     fn open_checked(directory: Directory) -> Result<Self, StateError> {
         let lock = lock(&directory)?;
         // This process holds the lock, so no other process is writing them.
-        for name in [KEY, CERTIFICATE, KNOWN_PEERS] {
+        for name in [KEY, CERTIFICATE, KNOWN_PEERS, NETWORK_KEY] {
             directory.remove_temporary(name.as_ref());
         }
         let known = known_peers::read(&directory, KNOWN_PEERS.as_ref())?;
-        Ok(Self { directory, known, _lock: lock })
+        Ok(Self { directory, known, lock })
     }
 
     /// Reads the node's key and certificate. Creates those that do not exist.
@@ -157,6 +168,65 @@ impl StateDir {
         Ok(was_known)
     }
 
+    /// The keys of the network that this node belongs to, which may change while it runs; `None` if the directory has
+    /// none.
+    ///
+    /// # Errors
+    /// The file can't be read, is readable by others or damaged. The error names the file, and the line at fault.
+    pub fn key_ring(&self) -> Result<Option<KeyRing>, StateError> {
+        read_key_ring(&self.directory)
+    }
+
+    /// Closes the network of a new node: makes a network key, unless the directory has one.
+    ///
+    /// # Errors
+    /// The key can't be made or written, or the directory's key can't be used.
+    pub fn close_network(&self) -> Result<KeyRing, StateError> {
+        if let Some(ring) = self.key_ring()? {
+            return Ok(ring);
+        }
+        let ring = KeyRing::new(NetworkKey::generate()?);
+        self.store_key_ring(&ring)?;
+        Ok(ring)
+    }
+
+    /// Joins the network of a ticket: stores its key, unless the directory has a later one of the same network.
+    ///
+    /// # Errors
+    /// The directory belongs to another network, or its key can't be used or written.
+    pub fn join_network(&self, ticket: &Ticket) -> Result<(), StateError> {
+        let told = ticket.key_ring();
+        let Some(ring) = self.key_ring()? else {
+            return self.store_key_ring(&told);
+        };
+        if ring.network() != told.network() {
+            let file = self.directory.path_of(NETWORK_KEY);
+            return Err(StateError::OtherNetwork { file });
+        }
+        if ring.generation() < told.generation() { self.store_key_ring(&told) } else { Ok(()) }
+    }
+
+    fn store_key_ring(&self, ring: &KeyRing) -> Result<(), StateError> {
+        self.write_key_ring(ring).map_err(|source| {
+            let file = self.directory.path_of(NETWORK_KEY);
+            NetworkKeyError::Write { file, source }.into()
+        })
+    }
+
+    /// Reads the network keys without the lock; another process may use the directory. Root may read the directory of
+    /// another user.
+    ///
+    /// # Errors
+    /// As [`StateDir::peek`], for the network keys.
+    pub fn peek_key_ring(path: &Path) -> Result<Option<KeyRing>, StateError> {
+        read_key_ring(&open_directory(path, Access::OwnerOrRoot)?)
+    }
+
+    /// Replaces the file of the network keys.
+    pub(crate) fn write_key_ring(&self, ring: &KeyRing) -> io::Result<()> {
+        self.directory.replace(NETWORK_KEY.as_ref(), ring.to_text().as_bytes(), PRIVATE)
+    }
+
     /// Replaces the file of known peers.
     pub(crate) fn write_known_peers(&self, peers: &[KnownPeer]) -> io::Result<()> {
         known_peers::write(&self.directory, KNOWN_PEERS.as_ref(), peers)
@@ -179,6 +249,34 @@ impl StateDir {
         Ok(known_peers::read(&directory, KNOWN_PEERS.as_ref())?)
     }
 
+    /// Notes in the locked file where the node listens, for [`StateDir::peek_listening`].
+    pub(crate) fn note_listening(&self, port: u16, addrs: &[DialAddr]) {
+        let Lock(file) = &self.lock;
+        let mut text = format!("{}\n{port}\n", std::process::id());
+        for addr in addrs {
+            text.push_str(&format!("{addr}\n"));
+        }
+        // A full disk does not stop a node. Then a ticket lacks the node's own addresses.
+        let mut file = file;
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+    }
+
+    /// Where the node listens that uses the directory, or used it last; `None` if the directory does not say.
+    ///
+    /// # Errors
+    /// As [`StateDir::peek`].
+    pub fn peek_listening(path: &Path) -> Result<Option<LastListening>, StateError> {
+        let directory = open_directory(path, Access::OwnerOrRoot)?;
+        let Ok(bytes) = directory.read(LOCK.as_ref(), LOCK_BYTES_MAX, FileRequirement::InPlace) else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines().skip(1);
+        let port = lines.next().and_then(|port| port.parse().ok());
+        Ok(port
+            .map(|port| LastListening { port, addrs: lines.filter_map(|addr| addr.parse().ok()).collect() }))
+    }
+
     /// Reads the id of the key without the lock; another process may use the directory. Root may read the directory
     /// of another user.
     ///
@@ -188,6 +286,18 @@ impl StateDir {
         let directory = open_directory(path, Access::OwnerOrRoot)?;
         Ok(Identity::from_key(Location::In(&directory, KEY.as_ref()))?.id())
     }
+}
+
+fn read_key_ring(directory: &Directory) -> Result<Option<KeyRing>, StateError> {
+    let name: &OsStr = NETWORK_KEY.as_ref();
+    if !directory.has(name) {
+        return Ok(None);
+    }
+    let file = || directory.path_of(name);
+    let read = Location::In(directory, name).read_secret(NETWORK_KEY_BYTES_MAX);
+    let bytes = read.map_err(|error| NetworkKeyError::from_read(file(), error))?;
+    let ring = KeyRing::parse(&Zeroizing::new(bytes));
+    ring.map(Some).map_err(|line| NetworkKeyError::in_file(file(), line).into())
 }
 
 /// The users that may open a state directory.
@@ -229,9 +339,9 @@ fn lock(directory: &Directory) -> Result<Lock, StateError> {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
-            // The file holds the process id of the lock's holder, or nothing useful.
-            let _ = (&file).take(32).read_to_string(&mut holder);
-            let pid = holder.trim().parse().ok();
+            // The first line is the process id of the lock's holder, or nothing useful.
+            let _ = (&file).take(LOCK_BYTES_MAX).read_to_string(&mut holder);
+            let pid = holder.lines().next().and_then(|pid| pid.trim().parse().ok());
             return Err(StateError::InUse { path: directory.path().to_owned(), pid });
         }
         Err(errno) => return Err(failed(errno.into())),
@@ -240,6 +350,16 @@ fn lock(directory: &Directory) -> Result<Lock, StateError> {
     let _ = file.set_len(0).and_then(|()| file.rewind());
     let _ = writeln!(file, "{}", std::process::id());
     Ok(Lock(file))
+}
+
+/// The addresses of the node that uses a directory, or used it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastListening {
+    /// The port that the node listens on.
+    pub port: u16,
+    /// The addresses that it tells peers, best first; none if it listens on every interface and the user gave none.
+    pub addrs: Vec<DialAddr>,
 }
 
 /// Why a state directory can't be used.
@@ -287,6 +407,16 @@ pub enum StateError {
     /// Other users can put another directory in the place of this one.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// The directory has the key of another network than the ticket's.
+    #[error("the ticket is for another network than the key in {}; use another directory, or remove that file to leave the old network", file.display())]
+    #[non_exhaustive]
+    OtherNetwork {
+        /// The file with the key.
+        file: PathBuf,
+    },
+    /// The network key can't be read or written.
+    #[error(transparent)]
+    NetworkKey(#[from] NetworkKeyError),
     /// The caller passed a key instead of the name of a directory.
     #[error("the name of a directory is needed, not the text of a key")]
     KeyAsName,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::limits::{PERSIST_DELAY, PERSIST_EVERY, PERSIST_FLUSH, PERSIST_RETRY_MAX, PERSIST_RETRY_MIN};
 use crate::mesh::{KnownPeer, UnixTime};
 use crate::store::state_dir::StateDir;
+use crate::trust::key_ring::KeyRing;
 use crate::util::sync::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use crate::util::worker::Worker;
 
@@ -17,23 +18,34 @@ pub(crate) fn wall_clock() -> UnixTime {
 
 /// Starts the thread that owns the directory and writes to it.
 pub(crate) fn start(state: StateDir, now: Instant) -> io::Result<(Store, WriterThread)> {
-    // Room for one list: a newer list replaces a list that the thread has not taken yet.
-    let (sender, lists) = bounded(1);
-    let theirs = lists.clone();
+    // Room for one state: a newer one replaces one that the thread has not taken yet.
+    let (sender, states) = bounded(1);
+    let theirs = states.clone();
     let worker = Worker::spawn("memory", move || {
         write_all(&state, &theirs);
         // Unlocks the directory before the node sees the end of this thread.
         drop(state);
     })?;
-    Ok((Store { sender, lists, due: now + PERSIST_EVERY }, WriterThread { worker }))
+    let store = Store { sender, states, ring: None, due: now + PERSIST_EVERY };
+    Ok((store, WriterThread { worker }))
 }
 
-/// The coordinator's end: the time and the channel for the next list of known peers.
+/// What the thread writes.
+#[derive(Debug)]
+struct Stored {
+    peers: Vec<KnownPeer>,
+    /// The network keys, if they have changed in this run.
+    ring: Option<KeyRing>,
+}
+
+/// The coordinator's end: the time and the channel for the next state to write.
 #[derive(Debug)]
 pub(crate) struct Store {
-    sender: Sender<Vec<KnownPeer>>,
-    /// Receives back a list that the thread has not taken.
-    lists: Receiver<Vec<KnownPeer>>,
+    sender: Sender<Stored>,
+    /// Receives back a state that the thread has not taken.
+    states: Receiver<Stored>,
+    /// The network keys, if they have changed in this run.
+    ring: Option<KeyRing>,
     due: Instant,
 }
 
@@ -44,19 +56,25 @@ impl Store {
         self.due = self.due.min(now + PERSIST_DELAY);
     }
 
+    /// The network keys have changed. The next [`Store::persist`] writes them, at once.
+    pub(crate) fn keys_changed(&mut self, now: Instant, ring: KeyRing) {
+        self.ring = Some(ring);
+        self.due = self.due.min(now);
+    }
+
     /// The time of the next [`Store::persist`].
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Passes the known peers to the thread. Never blocks.
+    /// Passes the known peers and the network keys to the thread. Never blocks.
     pub(crate) fn persist(&mut self, now: Instant, peers: Vec<KnownPeer>) {
         self.due = now + PERSIST_EVERY;
-        let mut peers = peers;
-        while let Err(TrySendError::Full(unsent)) = self.sender.try_send(peers) {
-            // Removes the older list. If the thread took it meanwhile, there is room as well.
-            let _ = self.lists.try_recv();
-            peers = unsent;
+        let mut state = Stored { peers, ring: self.ring.clone() };
+        while let Err(TrySendError::Full(unsent)) = self.sender.try_send(state) {
+            // Removes the older state. If the thread took it meanwhile, there is room as well.
+            let _ = self.states.try_recv();
+            state = unsent;
         }
     }
 }
@@ -77,47 +95,57 @@ impl WriterThread {
     }
 }
 
-fn write_all(state: &StateDir, lists: &Receiver<Vec<KnownPeer>>) {
-    let mut unwritten: Option<Vec<KnownPeer>> = None;
+fn write_all(directory: &StateDir, states: &Receiver<Stored>) {
+    let mut unwritten: Option<Stored> = None;
+    let mut ring_on_disk: Option<KeyRing> = None;
+    let mut write = |state: &Stored| {
+        if state.ring != ring_on_disk
+            && let Some(ring) = &state.ring
+        {
+            directory.write_key_ring(ring)?;
+            ring_on_disk = Some(ring.clone());
+        }
+        directory.write_known_peers(&state.peers)
+    };
     let mut failure: Option<Failure> = None;
     loop {
-        let list = match &failure {
-            Some(failure) => lists.recv_deadline(failure.retry_at),
-            None => lists.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let next = match &failure {
+            Some(failure) => states.recv_deadline(failure.retry_at),
+            None => states.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match list {
-            Ok(peers) => {
-                unwritten = Some(peers);
+        match next {
+            Ok(state) => {
+                unwritten = Some(state);
                 if failure.is_some() {
-                    // A newer list does not bring the retry forward.
+                    // A newer state does not bring the retry forward.
                     continue;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        let Some(peers) = unwritten.take() else {
+        let Some(state) = unwritten.take() else {
             continue;
         };
-        match state.write_known_peers(&peers) {
+        match write(&state) {
             Ok(()) => {
                 if failure.take().is_some() {
-                    log::info!(path:% = state.path().display(); "the known peers can be written again");
+                    log::info!(path:% = directory.path().display(); "the known peers can be written again");
                 }
             }
             Err(error) => {
                 if failure.is_none() {
-                    log::warn!(path:% = state.path().display(), reason:% = error;
+                    log::warn!(path:% = directory.path().display(), reason:% = error;
                         "cannot write the known peers; keeping the old file and retrying");
                 }
                 failure = Some(Failure::after(failure));
-                unwritten = Some(peers);
+                unwritten = Some(state);
             }
         }
     }
     // The node has stopped, so this is the last attempt.
-    if let Some(Err(error)) = unwritten.map(|peers| state.write_known_peers(&peers)) {
-        log::warn!(path:% = state.path().display(), reason:% = error;
+    if let Some(Err(error)) = unwritten.map(|state| write(&state)) {
+        log::warn!(path:% = directory.path().display(), reason:% = error;
             "the last changes of the known peers are lost; the old file stays");
     }
 }
@@ -139,6 +167,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::network_key::NetworkKey;
     use crate::trust::peer_id::PeerId;
 
     fn peers(count: u8) -> Vec<KnownPeer> {
@@ -171,10 +200,27 @@ mod tests {
     }
 
     #[test]
+    fn changed_network_keys_are_written_at_once_and_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let now = crate::test_now();
+        let (mut memory, writing) = start(StateDir::open(&path).unwrap(), now).unwrap();
+        let ring = KeyRing::new(NetworkKey::generate().unwrap());
+        memory.keys_changed(now, ring.clone());
+        assert_eq!(memory.due(), now);
+        memory.persist(now, peers(1));
+        memory.persist(now, peers(2));
+        drop(memory);
+        writing.worker.join();
+        let state = StateDir::open(&path).unwrap();
+        assert_eq!((state.known_peers(), state.key_ring().unwrap()), (&peers(2)[..], Some(ring)));
+    }
+
+    #[test]
     fn later_change_does_not_delay_the_write_of_an_earlier_one() {
         let now = crate::test_now();
-        let (sender, lists) = bounded(1);
-        let mut memory = Store { sender, lists, due: now + PERSIST_EVERY };
+        let (sender, states) = bounded(1);
+        let mut memory = Store { sender, states, ring: None, due: now + PERSIST_EVERY };
         memory.changed(now);
         memory.changed(now + PERSIST_DELAY / 2);
         assert_eq!(memory.due(), now + PERSIST_DELAY);

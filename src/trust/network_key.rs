@@ -44,18 +44,8 @@ impl NetworkKey {
         if is_secret_name(file) {
             return Err(NetworkKeyError::KeyAsName);
         }
-        let bytes = files::read(file, FILE_BYTES_MAX, FileRequirement::Private).map_err(|error| {
-            let file = file.to_owned();
-            match error {
-                ReadError::TooPermissive(mode) => NetworkKeyError::TooPermissive { file, mode },
-                ReadError::TooLarge => NetworkKeyError::TooLarge { file },
-                ReadError::System(source) => NetworkKeyError::Read { file, source },
-                // The requirement above does not produce these.
-                ReadError::WrongOwner(_) | ReadError::Link | ReadError::NoFile => {
-                    NetworkKeyError::Read { file, source: io::ErrorKind::InvalidInput.into() }
-                }
-            }
-        })?;
+        let bytes = files::read(file, FILE_BYTES_MAX, FileRequirement::Private)
+            .map_err(|error| NetworkKeyError::from_read(file.to_owned(), error))?;
         Self::parse(&Zeroizing::new(bytes)).map_err(|problem| {
             let file = file.to_owned();
             match problem {
@@ -72,18 +62,33 @@ impl NetworkKey {
     /// The file exists, or the system can't create it.
     pub fn write_new(&self, file: &Path) -> Result<(), NetworkKeyError> {
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
-        for byte in *self.0 {
-            // Writing into a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-        }
+        self.write_hex(&mut text);
         text.push('\n');
         files::create_new(file, text.as_bytes(), PRIVATE)
             .map_err(|source| NetworkKeyError::Write { file: file.to_owned(), source })
     }
 
+    /// Appends the key as 64 hexadecimal digits. The text is as secret as the key.
+    pub(crate) fn write_hex(&self, text: &mut String) {
+        for byte in *self.0 {
+            // Writing into a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub(crate) fn from_hex(digits: &[u8]) -> Option<Self> {
+        parse_hex(digits).map(Self)
+    }
+
+    /// The key with these bytes.
+    pub(crate) fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
     /// The 32 bytes of the secret.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+    pub(crate) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
@@ -194,6 +199,25 @@ pub enum NetworkKeyError {
     /// The system provides no randomness for a key.
     #[error("cannot make a network key: the system provides no randomness")]
     NoRandomness,
+}
+
+impl NetworkKeyError {
+    /// The file of a network key can't be read.
+    pub(crate) fn from_read(file: PathBuf, error: ReadError) -> Self {
+        match error {
+            ReadError::TooPermissive(mode) => Self::TooPermissive { file, mode },
+            ReadError::TooLarge => Self::TooLarge { file },
+            ReadError::System(source) => Self::Read { file, source },
+            ReadError::WrongOwner(_) | ReadError::Link | ReadError::NoFile => {
+                Self::Read { file, source: io::ErrorKind::InvalidInput.into() }
+            }
+        }
+    }
+
+    /// This line of the file has no meaning, from 1; 0 if no key is there.
+    pub(crate) fn in_file(file: PathBuf, line: usize) -> Self {
+        if line == 0 { Self::Empty { file } } else { Self::BadLine { file, line } }
+    }
 }
 
 #[cfg(test)]

@@ -158,12 +158,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::{
-        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX,
-        SOCKET,
+        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PROOFS_MAX, PeerRecord,
+        RECORDS_MAX, SOCKET,
     };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
     use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
+    use crate::trust::network_key::NetworkKey;
     use crate::trust::peer_id::PeerId;
 
     fn peer_id() -> impl Strategy<Value = PeerId> {
@@ -192,17 +193,17 @@ mod tests {
 
     fn hello() -> impl Strategy<Value = Hello> {
         let advertised = vec(dial_addr(), 0..=ADDRS_MAX);
-        let proof = proptest::option::of(any::<[u8; 32]>());
-        let rest = (any::<u32>(), vec(any::<u32>(), 0..=CAPABILITIES_MAX), proof);
+        let proofs = vec(any::<[u8; 32]>(), 0..=PROOFS_MAX);
+        let rest = (any::<u32>(), vec(any::<u32>(), 0..=CAPABILITIES_MAX), proofs);
         (any::<u64>(), "[a-zA-Zé]{0,32}", any::<u16>(), advertised, rest).prop_map(
-            |(instance, name, listen_port, advertised, (heartbeat_ms, capabilities, proof))| Hello {
+            |(instance, name, listen_port, advertised, (heartbeat_ms, capabilities, proofs))| Hello {
                 instance,
                 name,
                 listen_port,
                 advertised,
                 heartbeat_ms,
                 capabilities,
-                proof,
+                proofs,
             },
         )
     }
@@ -228,6 +229,10 @@ mod tests {
             any::<SocketAddr>().prop_map(|a| Message::Notice(Notice::KeyInUse(unscoped(a)))),
             bye_reason().prop_map(Message::Bye),
             "\\PC{0,60}".prop_map(|text| Message::Broadcast { text }),
+            (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(generation, key, grace_s)| {
+                Message::NetworkKey { generation, key: NetworkKey::from_bytes(key), grace_s }
+            }),
+            any::<u64>().prop_map(|generation| Message::NetworkKeyHeld { generation }),
         ]
     }
 

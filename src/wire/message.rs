@@ -13,6 +13,7 @@ use bincode::{Decode, Encode};
 use super::error::WireError;
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
+use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 
 /// Records in one [`Message::Peers`]; longer lists are sent as several. This many fit into a frame even if
@@ -21,6 +22,8 @@ pub const RECORDS_MAX: usize = 60;
 
 /// Capabilities in one [`Hello`]: far more than features are ever optional.
 pub const CAPABILITIES_MAX: usize = 32;
+/// Most proofs of network keys in a Hello: the current key, and earlier ones while the network changes its key.
+pub const PROOFS_MAX: usize = 8;
 /// Bytes in one [`Message::Extension`]. This many are skipped for a peer of a later version.
 pub const EXTENSION_BYTES_MAX: usize = 16 * 1024;
 
@@ -85,6 +88,20 @@ pub enum Message {
         /// At most [`EXTENSION_BYTES_MAX`] bytes.
         bytes: Vec<u8>,
     },
+    /// The key of the network has changed. Goes only to a peer that has proven a network key.
+    NetworkKey {
+        /// The number of changes since the network began.
+        generation: u64,
+        /// The new key.
+        key: NetworkKey,
+        /// The connected time in seconds for which the sender still accepts the key before.
+        grace_s: u64,
+    },
+    /// Answers [`Message::NetworkKey`]: the sender holds the key of this generation.
+    NetworkKeyHeld {
+        /// The number of changes since the network began.
+        generation: u64,
+    },
 }
 
 /// Describes the sender; the first message of each side.
@@ -105,8 +122,9 @@ pub struct Hello {
     /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
     /// numbers that it does not know. This version has no optional feature.
     pub capabilities: Vec<u32>,
-    /// Proves that the sender holds a network key; see `session/hello.rs`.
-    pub proof: Option<[u8; 32]>,
+    /// Prove that the sender holds network keys, the current one first; see `session/hello.rs`. At most
+    /// [`PROOFS_MAX`]. Empty in an open network.
+    pub proofs: Vec<[u8; 32]>,
 }
 
 #[cfg(test)]
@@ -120,7 +138,7 @@ impl Hello {
             advertised: Vec::new(),
             heartbeat_ms: 1000,
             capabilities: Vec::new(),
-            proof: None,
+            proofs: Vec::new(),
         }
     }
 }
@@ -260,6 +278,7 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         Message::Hello(hello) => {
             limit("name", hello.name.len(), NAME_BYTES_MAX)?;
             limit("capabilities", hello.capabilities.len(), CAPABILITIES_MAX)?;
+            limit("proofs", hello.proofs.len(), PROOFS_MAX)?;
             limit("advertised addresses", hello.advertised.len(), ADDRS_MAX)
         }
         Message::Ping { text, .. } => limit("ping text", text.len(), PING_TEXT_BYTES_MAX),
@@ -273,9 +292,25 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         | Message::HeartbeatAck { .. }
         | Message::PeersRequest
         | Message::Notice(_)
+        | Message::NetworkKey { .. }
+        | Message::NetworkKeyHeld { .. }
         | Message::Bye(_) => Ok(()),
     }
 }
+
+impl Encode for NetworkKey {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_bytes().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for NetworkKey {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Decode::decode(decoder).map(Self::from_bytes)
+    }
+}
+
+bincode::impl_borrow_decode!(NetworkKey);
 
 impl Encode for PeerId {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {

@@ -13,9 +13,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
+use p2p_gossip::internals::sample;
 use p2p_gossip::internals::wire::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hello, Message, Notice, PeerRecord,
-    RECORDS_MAX, encode,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hello, Message, Notice, PROOFS_MAX,
+    PeerRecord, RECORDS_MAX, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -23,7 +24,18 @@ type Row = (&'static str, Message);
 
 /// Every kind of message with its smallest, usual and largest values. Rows are added, never changed.
 fn corpus() -> Vec<Row> {
-    [hellos(), pings(), heartbeats(), peer_lists(), notices(), byes(), broadcasts(), extensions()].concat()
+    [
+        hellos(),
+        pings(),
+        heartbeats(),
+        peer_lists(),
+        notices(),
+        byes(),
+        broadcasts(),
+        extensions(),
+        network_keys(),
+    ]
+    .concat()
 }
 
 fn hellos() -> Vec<Row> {
@@ -34,7 +46,7 @@ fn hellos() -> Vec<Row> {
         advertised: Vec::new(),
         heartbeat_ms: 0,
         capabilities: Vec::new(),
-        proof: None,
+        proofs: Vec::new(),
     };
     let usual = Hello {
         instance: 0x0123_4567_89ab_cdef,
@@ -43,7 +55,7 @@ fn hellos() -> Vec<Row> {
         advertised: addrs(&["192.0.2.7:8080"]),
         heartbeat_ms: 1000,
         capabilities: vec![1, 2, 300],
-        proof: Some(std::array::from_fn(|at| u8::try_from(at).unwrap())),
+        proofs: vec![std::array::from_fn(|at| u8::try_from(at).unwrap())],
     };
     let longest = Hello {
         instance: u64::MAX,
@@ -52,14 +64,17 @@ fn hellos() -> Vec<Row> {
         advertised: addrs(&[&longest_name(), "[2001:db8::7]:65535", "255.255.255.254:1", "a:251"]),
         heartbeat_ms: u32::MAX,
         capabilities: vec![u32::MAX; CAPABILITIES_MAX],
-        proof: Some([0xff; 32]),
+        proofs: vec![[0xff; 32]],
     };
     assert_eq!(longest.advertised.len(), ADDRS_MAX);
+    let proofs = (0..PROOFS_MAX).map(|at| [u8::try_from(at).unwrap(); 32]);
+    let with_proofs = Hello { proofs: proofs.collect(), ..usual.clone() };
     let without_capabilities = Hello { capabilities: Vec::new(), ..usual.clone() };
     vec![
         ("hello-empty", Message::Hello(empty)),
         ("hello-without-capabilities", Message::Hello(without_capabilities)),
         ("hello-with-capabilities", Message::Hello(usual)),
+        ("hello-with-proofs", Message::Hello(with_proofs)),
         ("hello-longest", Message::Hello(longest)),
     ]
 }
@@ -168,6 +183,23 @@ fn extensions() -> Vec<Row> {
     ]
 }
 
+fn network_keys() -> Vec<Row> {
+    let key = |generation, byte, grace_s| Message::NetworkKey {
+        generation,
+        key: sample::network_key([byte; 32]),
+        grace_s,
+    };
+    let held = |generation| Message::NetworkKeyHeld { generation };
+    vec![
+        ("network-key-zero", key(0, 0, 0)),
+        ("network-key-usual", key(3, 0xa5, 604_800)),
+        ("network-key-last", key(u64::MAX, 0xff, u64::MAX)),
+        ("network-key-held-zero", held(0)),
+        ("network-key-held-usual", held(3)),
+        ("network-key-held-last", held(u64::MAX)),
+    ]
+}
+
 /// The prefix of the names for this kind of message. A new kind does not compile until it has one.
 fn kind(message: &Message) -> &'static str {
     match message {
@@ -180,6 +212,8 @@ fn kind(message: &Message) -> &'static str {
         Message::Broadcast { .. } => "broadcast",
         Message::HeartbeatAck { .. } => "heartbeat-ack",
         Message::Extension { .. } => "extension",
+        Message::NetworkKey { .. } => "network-key",
+        Message::NetworkKeyHeld { .. } => "network-key-held",
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",
@@ -278,6 +312,6 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 9 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
-    assert_eq!(kinds.len(), 9 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
+    // The number of results of `kind`: 11 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
+    assert_eq!(kinds.len(), 11 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod addresses;
 mod cli;
+mod closed_network;
 mod cluster;
 mod dist;
 mod embedding;

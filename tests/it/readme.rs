@@ -10,6 +10,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use p2p_gossip::{PeerId, StateDir, Ticket};
+
 use crate::support::executable::write_script;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
@@ -27,7 +29,7 @@ const STAND_INS: [(&str, &str); 8] = [
         "p2p-gossip",
         // A node reports that it cannot listen at its address after it has parsed everything else.
         r#"case $1 in
-keygen | id | peers | forget) want=any ;;
+keygen | id | peers | forget | invite) want=any ;;
 *)  want='cannot listen'
     case " $* " in *" --bind "*) ;; *) set -- "$@" --bind 203.0.113.77 ;; esac ;;
 esac
@@ -136,6 +138,10 @@ fn every_command_in_the_pages_is_valid() {
         write_script(&tools.join(name), &script);
     }
     symlink(tools.join("p2p-gossip"), work.join("p2p-gossip")).unwrap();
+    // The ticket of the network in `mesh`, in a file with the name that stands for it.
+    let ring = StateDir::open(&work.join("mesh")).unwrap().close_network().unwrap();
+    let member = (PeerId::from_bytes([7; 32]), vec!["192.0.2.7:8080".parse().unwrap()]);
+    fs::write(work.join("TICKET"), Ticket::new(&ring, [member]).to_text().as_bytes()).unwrap();
     fs::copy(Path::new(REPOSITORY).join("tests/fixtures/keys/ed25519_cert.pem"), work.join("cert.pem"))
         .unwrap();
 

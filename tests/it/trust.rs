@@ -358,9 +358,9 @@ fn strict_node_refuses_a_new_key_at_a_known_address() {
 
 /// Runs the README's recipe command by command; only the host names differ.
 #[test]
-fn closed_network_recipe_of_the_readme_works() {
-    let readme = include_str!("../../README.md");
-    let list = readme.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
+fn closed_network_recipe_of_the_guide_works() {
+    let guide = include_str!("../../src/guide/security.md");
+    let list = guide.split_once("cat > allowed <<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
     let shown: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert!(shown.len() == 3 && shown.iter().all(|id| id.parse::<PeerId>().is_ok()), "{shown:?}");
 

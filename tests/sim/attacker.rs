@@ -227,7 +227,7 @@ impl World {
             advertised,
             heartbeat_ms: 1_000,
             capabilities: Vec::new(),
-            proof: None,
+            proofs: Vec::new(),
         };
         let addr = self.slots[to].addr;
         self.dial(proc, session, addr, Expected::AnyPeer);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::internals::mesh::backoff::CAP;
-use p2p_gossip::{DialAddr, PeerState};
+use p2p_gossip::{DialAddr, KeyRing, PeerState};
 
 use super::checks::{PINGS, WHOLE};
 use super::clock::{MS, Micros, SECOND, micros};
@@ -203,6 +203,12 @@ impl World {
     /// Describes the first session that a full mesh has and this mesh lacks.
     fn missing_link(&self) -> Option<String> {
         let members = self.expected_members();
+        let rings = members.iter().filter_map(|&proc| self.slots[self.procs[proc].slot].ring.as_ref());
+        let mut rings = rings.map(KeyRing::current);
+        let first = rings.next();
+        if rings.any(|key| Some(key) != first) {
+            return Some("the nodes have different network keys".to_owned());
+        }
         let cloned = self.slots.iter().filter_map(|slot| slot.proc).count() - members.len();
         members.iter().find_map(|&proc| {
             let counted = self.procs[proc].mesh().members();

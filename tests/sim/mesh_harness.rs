@@ -9,7 +9,7 @@ use p2p_gossip::internals::mesh::{
 };
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::internals::{Expected, sample};
-use p2p_gossip::{Config, DialAddr, Event, PeerId, PeerInfo};
+use p2p_gossip::{Config, DialAddr, Event, NetworkKey, PeerId, PeerInfo};
 
 pub struct MeshHarness {
     pub mesh: Mesh,
@@ -113,8 +113,19 @@ impl MeshHarness {
         remote: SocketAddr,
         hello: Hello,
     ) -> Vec<Output> {
-        let (holds_network_key, handshake_delay) = (false, Duration::ZERO);
-        let up = SessionUp { session, peer, hello, remote, holds_network_key, handshake_delay };
+        self.up_with_key(session, peer, remote, hello, None)
+    }
+
+    fn up_with_key(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        remote: SocketAddr,
+        hello: Hello,
+        network_key: Option<NetworkKey>,
+    ) -> Vec<Output> {
+        let handshake_delay = Duration::ZERO;
+        let up = SessionUp { session, peer, hello, remote, network_key, handshake_delay };
         self.handle(Input::SessionUp(up))
     }
 
@@ -123,6 +134,17 @@ impl MeshHarness {
         let session = SessionId::accepted(1000 + u64::from(n));
         self.up(session, id(n), 1);
         session
+    }
+
+    /// The same with a peer that proves a network key.
+    pub fn meets_with_key(&mut self, n: u8, key: Option<NetworkKey>) -> SessionId {
+        self.meets_with_key_outputs(n, key);
+        SessionId::accepted(1000 + u64::from(n))
+    }
+
+    pub fn meets_with_key_outputs(&mut self, n: u8, key: Option<NetworkKey>) -> Vec<Output> {
+        let session = SessionId::accepted(1000 + u64::from(n));
+        self.up_with_key(session, id(n), addr(n), Hello { instance: 1, ..hello() }, key)
     }
 
     pub fn receives(&mut self, session: SessionId, message: Message) -> Vec<Output> {
@@ -279,7 +301,7 @@ pub fn hello() -> Hello {
         advertised: vec![],
         heartbeat_ms: 1000,
         capabilities: vec![],
-        proof: None,
+        proofs: Vec::new(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
@@ -16,7 +15,8 @@ use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
 };
 use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
-use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, PeerId};
+use p2p_gossip::internals::{Expected, sample};
+use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, KeyRing, PeerId};
 
 use super::attacker::Attacker;
 use super::clock::{Clock, MS, Micros, micros};
@@ -126,6 +126,11 @@ impl World {
             oracle.restore(&known, self.now);
             mesh.restore(clock.local(self.now), known);
         }
+        let ring = self.slots[slot].ring.clone();
+        let exchange = HelloExchange::new(hello, ring.iter().flat_map(KeyRing::keys).cloned().collect());
+        if let Some(ring) = ring {
+            mesh.set_key_ring(clock.local(self.now), ring);
+        }
         let proc = self.procs.len();
         let attack = self.scenario.attacks.iter().find(|attack| attack.slot == slot).cloned();
         let attacker = attack.map(|attack| Attacker::new(attack, seed));
@@ -135,7 +140,7 @@ impl World {
             id,
             addr,
             driver: Some(Driver::new(mesh)),
-            exchange: Arc::new(HelloExchange::new(hello, Vec::new())),
+            exchange: Arc::new(exchange),
             vitals: Vitals::default(),
             places: SessionLimits::new(config.peers_max + SESSIONS_BESIDE_MEMBERS),
             key_rates: KeyRates::default(),
@@ -194,7 +199,7 @@ impl World {
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
             capabilities: Vec::new(),
-            proof: None,
+            proofs: Vec::new(),
         }
     }
 
@@ -244,6 +249,19 @@ impl World {
         }
         self.drive(proc, |driver, node| driver.leave(node));
         self.want_turn(proc, self.now);
+    }
+
+    /// The user of the slot's process changes the key of the network.
+    pub fn rotate_key(&mut self, slot: Slot, grace: Duration) {
+        let running = self.slots[slot].proc.filter(|&proc| !self.procs[proc].paused);
+        if let Some(proc) = running.filter(|&proc| !self.procs[proc].is_leaving()) {
+            let key = sample::network_key(std::array::from_fn(|_| self.rng.u8(..)));
+            self.drive(proc, |driver, node| {
+                // A user who changes the key too often is told so.
+                let _ = driver.rotate_network_key(node, key, grace);
+            });
+            self.want_turn(proc, self.now);
+        }
     }
 
     pub fn pause(&mut self, proc: ProcId) {
@@ -536,6 +554,13 @@ impl Effects for Node<'_> {
 
     fn persist_soon(&mut self, _now: Instant, mesh: &Mesh) {
         self.world.persist(self.proc, mesh);
+    }
+
+    fn set_key_ring(&mut self, ring: &KeyRing, _mesh: &Mesh) {
+        let process = &mut self.world.procs[self.proc];
+        process.exchange = Arc::new(process.exchange.with_keys(ring.keys().cloned().collect()));
+        let slot = process.slot;
+        self.world.slots[slot].ring = Some(ring.clone());
     }
 
     fn persist_last(&mut self, _now: Instant, mesh: &Mesh) {

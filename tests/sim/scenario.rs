@@ -1,5 +1,7 @@
 //! A scenario: the nodes that take part, and a script of the times at which they start and faults happen.
 
+use std::time::Duration;
+
 use super::attacker::Attack;
 use super::clock::{MS, Micros};
 use super::faults::Faults;
@@ -63,6 +65,8 @@ pub enum Action {
     Deny(Slot, Vec<Slot>),
     /// Sets the slot's wall clock this many seconds ahead of the right time.
     SetWallClock(Slot, i64),
+    /// The user of the slot's process changes the key of the network. The key before is accepted for this time.
+    RotateKey(Slot, Duration),
     /// All faults end, and the mesh must converge.
     EndFaults,
 }
@@ -90,6 +94,8 @@ pub struct Scenario {
     pub attacks_go_on: bool,
     /// The slot whose key each slot uses: itself, except for a clone.
     pub key_of: Vec<Slot>,
+    /// Whether the network has a key.
+    pub is_closed: bool,
     /// Whether every bootstrap address pins the peer id.
     pub pins: bool,
     /// Slots behind a router that maps another port to them: no node reaches the port that they listen on.
@@ -119,6 +125,7 @@ impl Scenario {
             attacks: Vec::new(),
             attacks_go_on: false,
             key_of: (0..nodes).collect(),
+            is_closed: false,
             pins: false,
             mapped: Vec::new(),
             named: Vec::new(),

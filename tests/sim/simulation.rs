@@ -130,6 +130,13 @@ fn changed_halves_heal_as_fast_as_unchanged_ones() {
 }
 
 #[test]
+fn changed_network_key_reaches_all_nodes_also_those_that_were_away() {
+    for seed in 0..40 {
+        run(stories::rotated_keys(seed));
+    }
+}
+
+#[test]
 fn unmet_peers_meet_soon_after_the_network_lets_them() {
     // Seed 7436 took 10.5 s, because no node asked again about peers that it could not reach.
     for seed in (0..25).chain([7_436]) {

@@ -1,5 +1,7 @@
 //! Stories: scenarios with a fixed plot. A seed chooses the nodes, the times and the network delays.
 
+use std::time::Duration;
+
 use super::clock::{MS, Micros};
 use super::scenario::{Action, Restart, Scenario, Slot};
 
@@ -7,8 +9,11 @@ use super::scenario::{Action, Restart, Scenario, Slot};
 pub type Story = fn(u64) -> Scenario;
 
 /// The stories by name, besides those of attacks. The explorer runs one with `make sim STORY=name SEEDS=1000`.
-pub const STORIES: &[(&str, Story)] =
-    &[("changed-halves", changed_halves), ("strangers-apart", strangers_apart)];
+pub const STORIES: &[(&str, Story)] = &[
+    ("changed-halves", changed_halves),
+    ("strangers-apart", strangers_apart),
+    ("rotated-keys", rotated_keys),
+];
 
 /// A partition separates eight nodes into halves. One node joins each half. The first half loses a node by a kill,
 /// the second by a kill or a goodbye. Then the partition heals.
@@ -56,6 +61,43 @@ pub fn strangers_apart(seed: u64) -> Scenario {
     let right = others.split_off(others.len() - rng.usize(1..=others.len()).min(2));
     let healed = [10_000, 60_000, 300_000][rng.usize(..3)] + rng.u64(..10_000);
     scenario.split_ms(0, healed, &left, &right).faults_end_at_ms(healed)
+}
+
+/// A closed network changes its key one to three times: while all are there, while nodes are away, killed or cut off,
+/// and in both halves of a split network at the same time. All end with one key.
+pub fn rotated_keys(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let nodes = rng.usize(3..=8);
+    let mut scenario = Scenario::new(seed, nodes);
+    scenario.is_closed = true;
+    vary_network(&mut scenario, &mut rng);
+    for slot in 0..nodes {
+        if rng.bool() {
+            scenario.connect[slot] = (0..nodes).filter(|&other| other != slot).collect();
+        }
+    }
+    let ends = 30_000;
+    for _ in 0..rng.usize(1..=3) {
+        let (slot, at) = (rng.usize(..nodes), rng.u64(1_000..ends));
+        scenario = scenario.at_ms(at, Action::RotateKey(slot, Duration::from_secs(3600)));
+        if rng.bool() {
+            // Another member changes the key at nearly the same time.
+            let other = (slot + rng.usize(1..nodes)) % nodes;
+            let at = at + rng.u64(..20);
+            scenario = scenario.at_ms(at, Action::RotateKey(other, Duration::from_secs(3600)));
+        }
+    }
+    if rng.bool() {
+        let (left, right): (Vec<Slot>, Vec<Slot>) = (0..nodes).partition(|slot| slot % 2 == 0);
+        let split = rng.u64(1_000..ends / 2);
+        scenario = scenario.split_ms(split, rng.u64(split..ends), &left, &right);
+    }
+    let away = rng.usize(..nodes);
+    let goes = rng.u64(500..ends / 2);
+    let goes_off = if rng.bool() { Action::Kill(away) } else { Action::PowerOff(away) };
+    let restart = Restart { memory: true, ..Restart::SAME };
+    scenario = scenario.at_ms(goes, goes_off).at_ms(rng.u64(goes..ends), Action::Start(away, restart));
+    scenario.faults_end_at_ms(ends)
 }
 
 /// Chooses the delays of the network and spreads the starts.

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
-use p2p_gossip::{Access, DialAddr, PeerId};
+use p2p_gossip::internals::sample;
+use p2p_gossip::{Access, DialAddr, KeyRing, PeerId};
 
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
@@ -73,6 +74,8 @@ pub struct SlotState {
     pub access: Access,
     /// Seconds that its wall clock is ahead of the right time.
     pub wall_ahead: i64,
+    /// The network keys on its disk; `None` in an open network.
+    pub ring: Option<KeyRing>,
     /// The two latest lists of known peers, the newest first. A killed process may not have written the newest.
     pub memory: [Vec<KnownPeer>; 2],
 }
@@ -184,6 +187,7 @@ impl World {
                 key,
                 access: Access::default(),
                 wall_ahead: 0,
+                ring: world.scenario.is_closed.then(|| KeyRing::new(sample::network_key([1; 32]))),
                 memory: Default::default(),
             });
             world.at_addr.insert(addr, slot);
@@ -300,6 +304,7 @@ impl World {
             }
             Action::Deny(slot, denied) => self.deny(slot, &denied),
             Action::SetWallClock(slot, ahead) => self.slots[slot].wall_ahead = ahead,
+            Action::RotateKey(slot, grace) => self.rotate_key(slot, grace),
             Action::EndFaults => self.start_convergence(),
         }
     }

@@ -58,6 +58,14 @@ mod trust {
     pub(crate) mod peer_id {
         pub(crate) use p2p_gossip::PeerId;
     }
+
+    pub(crate) mod key_ring {
+        pub(crate) use p2p_gossip::KeyRing;
+    }
+
+    pub(crate) mod network_key {
+        pub(crate) use p2p_gossip::{NetworkKey, NetworkKeyError};
+    }
 }
 
 mod wire {

@@ -1,18 +1,22 @@
 //! Runs a node until a signal or the end of standard input, and passes its events on.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, after, never, select};
 use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{
-    AccessError, AccessSources, Event, Identity, IdentityError, NetworkKey, NetworkKeyError, Node,
-    StartError, StateDir, StateError,
+    AccessError, AccessSources, Event, Identity, IdentityError, KeyRing, NetworkKey, NetworkKeyError, Node,
+    PeerId, StartError, StateDir, StateError, Ticket, TicketError,
 };
+use zeroize::Zeroizing;
 
-use crate::cli::{AfterStdin, IdentitySource, Options};
+use crate::cli::{AfterStdin, IdentitySource, Membership, Options, Output, TicketSource};
+use crate::commands::invite;
 use crate::hooks::{HookError, Hooks};
 use crate::http;
 use crate::logging::Logs;
@@ -29,6 +33,9 @@ const LEAVE_MAX: Duration = Duration::from_millis(900);
 /// Limit for a slow stdout to take the last events.
 const CONSOLE_FLUSH_MAX: Duration = Duration::from_millis(500);
 
+/// Largest input with a ticket in bytes.
+const TICKET_BYTES_MAX: u64 = 64 * 1024;
+
 /// Why the program ends with exit code 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -40,6 +47,12 @@ pub(crate) enum Failure {
     NetworkKey(#[from] NetworkKeyError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("cannot read the ticket from standard input: {0}")]
+    TicketStdin(io::Error),
+    #[error("cannot read the ticket {}: {source}", file.display())]
+    TicketFile { file: PathBuf, source: io::Error },
     #[error("{error}{advice}", error = .0, advice = advice(.0))]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -127,16 +140,29 @@ enum Input {
 impl RunningProgram {
     fn start(options: Options) -> Result<Self, Failure> {
         let state = options.state.as_deref().map(StateDir::open).transpose()?;
+        let mut config = options.config;
+        let mut closed = None;
+        if let Some(state) = &state {
+            match options.membership {
+                Membership::AsStored => {}
+                Membership::Closed => closed = Some(state.close_network()?),
+                Membership::Joins(source) => {
+                    let ticket = read_ticket(source)?;
+                    state.join_network(&ticket)?;
+                    config.connect.extend(ticket.connect());
+                }
+            }
+        }
         let identity = load_identity(&options.identity, state.as_ref())?;
         // Not earlier: until here Ctrl-C must end a wait for a key that comes through a pipe.
         let signals = Signals::start(options.access.has_files() || systemd::is_wanted())?;
         let network_keys = options.network_keys.iter().map(|file| NetworkKey::from_file(file));
         let network_keys = network_keys.collect::<Result<Vec<_>, _>>()?;
         if options.is_name_shortened {
-            log::warn!(name:% = options.config.name;
+            log::warn!(name:% = config.name;
                 "the name given with --name is too long; peers see this beginning of it");
         }
-        let config = options.config.access(options.access.read()?).network_keys(network_keys);
+        let config = config.access(options.access.read()?).network_keys(network_keys);
         let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;
@@ -149,7 +175,11 @@ impl RunningProgram {
         let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
         let http = http_socket.map(|socket| socket.serve(&node, &config)).transpose()?;
-        let hints = JoinHints { page, advertised: config.advertise.first().cloned() };
+        let invitation = match (&closed, &options.state) {
+            (Some(ring), Some(state)) => invitation(ring, state, node.id(), options.output)?,
+            _ => None,
+        };
+        let hints = JoinHints { page, advertised: config.advertise.first().cloned(), invitation };
         let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
         let stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
         let after_stdin = options.stdin.unwrap_or(AfterStdin::Stay);
@@ -278,6 +308,38 @@ fn stdin_result(unsent_lines: u64) -> Result<(), Failure> {
         1 => Err(Failure::Stdin("a line".to_owned())),
         _ => Err(Failure::Stdin(format!("{unsent_lines} lines"))),
     }
+}
+
+/// The command with which others join this closed network, if it may be shown: on a terminal. A pipe may lead to a log.
+fn invitation(
+    ring: &KeyRing,
+    state: &Path,
+    id: PeerId,
+    output: Output,
+) -> Result<Option<Zeroizing<String>>, StateError> {
+    if output != Output::Text || !io::stdout().is_terminal() {
+        log::info!(path:% = state.display();
+            "this network is closed; p2p-gossip invite --state prints the command with which other nodes join");
+        return Ok(None);
+    }
+    let own = invite::own_addresses(StateDir::peek_listening(state)?);
+    let ticket = invite::ticket(ring, id, own, &[]);
+    Ok(Some(Zeroizing::new(invite::join_command(&ticket))))
+}
+
+/// Reads the ticket from where the user says it is.
+fn read_ticket(source: TicketSource) -> Result<Ticket, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let mut read = |input: &mut dyn Read| input.take(TICKET_BYTES_MAX).read_to_string(&mut text);
+    match source {
+        TicketSource::Ticket(ticket) => return Ok(*ticket),
+        TicketSource::Stdin => read(&mut io::stdin()).map_err(Failure::TicketStdin)?,
+        TicketSource::File(file) => match File::open(&file).and_then(|mut input| read(&mut input)) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(Failure::TicketFile { file, source }),
+        },
+    };
+    Ok(Ticket::find(&text)?)
 }
 
 fn load_identity(source: &IdentitySource, state: Option<&StateDir>) -> Result<Identity, Failure> {

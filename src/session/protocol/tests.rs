@@ -107,7 +107,7 @@ fn downs(events: &[SessionEvent]) -> Vec<DisconnectReason> {
 fn acceptor_says_nothing_before_a_valid_hello() {
     let mut end = End::new(7, Role::Acceptor);
     assert!(end.round().is_empty() && end.sent().is_empty());
-    let foreign = Hello { proof: Some([1; 32]), ..Hello::plain() };
+    let foreign = Hello { proofs: vec![[1; 32]], ..Hello::plain() };
     assert!(end.receive(&[Message::Hello(foreign)]).is_empty());
     assert_eq!(end.sent(), [Message::Bye(ByeReason::NetworkKeyUnknown)]);
     assert!(end.is_closed && !end.protocol.is_closed(), "the peer may read the reason");

@@ -66,7 +66,7 @@ fn hello(peer: u8, instance: u8) -> Hello {
         advertised: vec![dial_addr(peer, 8080)],
         heartbeat_ms: u32::from(instance) * 1000,
         capabilities: vec![instance.into()],
-        proof: None,
+        proofs: Vec::new(),
     }
 }
 

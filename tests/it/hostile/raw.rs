@@ -190,7 +190,7 @@ pub(super) fn hello(name: &str) -> Hello {
         advertised: Vec::new(),
         heartbeat_ms: 60_000,
         capabilities: Vec::new(),
-        proof: None,
+        proofs: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ mod lists;
 mod liveness;
 mod loss;
 mod memory;
+mod network_keys;
 mod sessions;
 mod settled;
 mod silence;

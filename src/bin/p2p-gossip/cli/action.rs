@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use p2p_gossip::{AccessSources, Config};
 
-use super::values::{IdPrefix, Output};
+use super::values::{IdPrefix, Output, TicketSource};
 
 /// An action of the program.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Peers(PathBuf, Output),
     /// Remove a peer from this state directory.
     Forget(PathBuf, IdPrefix),
+    /// Print a ticket for the network of this state directory, or its QR code.
+    Invite { state: PathBuf, as_qr_code: bool },
 }
 
 /// The file or directory with the key whose id the verb `id` prints.
@@ -67,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) state: Option<PathBuf>,
     /// Files of network keys; the node proves the first key.
     pub(crate) network_keys: Vec<PathBuf>,
+    /// How the node belongs to a closed network whose key is in the state directory.
+    pub(crate) membership: Membership,
     /// The format of stdout.
     pub(crate) output: Output,
     /// Whether stdout shows pings.
@@ -95,6 +99,17 @@ pub(crate) enum AfterStdin {
     Stay,
     /// It leaves the mesh, and the program exits; also if the node has not joined in this time.
     Leave { join_timeout: Duration },
+}
+
+/// How a node belongs to a closed network whose key is in its state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// It uses the key in the directory, if there is one.
+    AsStored,
+    /// It makes a key, unless the directory has one.
+    Closed,
+    /// It joins with a ticket.
+    Joins(TicketSource),
 }
 
 /// The source of a node's key and certificate.

@@ -8,11 +8,12 @@ use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::internals::limits::{NETWORK_KEYS_MAX, TIMEOUT_HEARTBEATS};
 use p2p_gossip::{AccessSources, Config, ConfigError, ConnectAddr, DialAddr, LocalIp, PeerId};
 
-use super::action::{AfterStdin, IdentitySource, OnEvent, Options};
+use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options};
 use super::usage_error::UsageError;
 use super::values::{
-    JOIN_TIMEOUT, NodeName, Output, Pings, parse_bind, parse_file, parse_forget_after, parse_heartbeat,
-    parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port, parse_timeout,
+    JOIN_TIMEOUT, NodeName, Output, Pings, TicketSource, parse_bind, parse_file, parse_forget_after,
+    parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_period, parse_port,
+    parse_ticket, parse_timeout,
 };
 use super::verb_arguments::VerbArguments;
 
@@ -69,6 +70,14 @@ pub(super) struct Arguments {
     /// key of a closed network; twice while changing it
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
     network_key: Vec<PathBuf>,
+
+    /// close the network: make a key in the state directory
+    #[argh(switch)]
+    closed: bool,
+
+    /// join with a ticket; or the file with it; -: stdin
+    #[argh(option, arg_name = "TICKET", from_str_fn(parse_ticket))]
+    join: Option<TicketSource>,
 
     /// IP address to listen on [default: every interface]
     #[argh(option, arg_name = "IP", from_str_fn(parse_bind))]
@@ -166,6 +175,13 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
     if network_keys.len() > NETWORK_KEYS_MAX {
         return Err(UsageError::new(ConfigError::NetworkKeys(network_keys.len()).to_string()));
     }
+    let membership = check_membership(
+        arguments.closed,
+        arguments.join,
+        arguments.state.is_some(),
+        !network_keys.is_empty(),
+        stdin.is_some(),
+    )?;
     let access = AccessSources::default()
         .allow(arguments.allow)
         .allow_files(arguments.allow_file)
@@ -178,12 +194,49 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         state: arguments.state,
         access,
         network_keys,
+        membership,
         output: arguments.output.unwrap_or_default(),
         shows_pings,
         stdin,
         on_event,
         http: arguments.http,
     })
+}
+
+/// Returns how the node belongs to a closed network whose key is in the state directory.
+fn check_membership(
+    closed: bool,
+    join: Option<TicketSource>,
+    has_state: bool,
+    has_network_key: bool,
+    reads_stdin: bool,
+) -> Result<Membership, UsageError> {
+    let (option, membership) = match (closed, join) {
+        (false, None) => return Ok(Membership::AsStored),
+        (true, None) => ("--closed", Membership::Closed),
+        (false, Some(TicketSource::Stdin)) if reads_stdin => {
+            return Err(UsageError::new(
+                "--join - reads the ticket from standard input, and --stdin the messages",
+            ));
+        }
+        (false, Some(ticket)) => ("--join", Membership::Joins(ticket)),
+        (true, Some(_)) => {
+            return Err(UsageError::new(
+                "--closed makes a new network, and --join joins another; give one of them",
+            ));
+        }
+    };
+    if !has_state {
+        return Err(UsageError::new(format!(
+            "{option} needs --state with a directory for the network's key"
+        )));
+    }
+    if has_network_key {
+        return Err(UsageError::new(format!(
+            "{option} keeps the network's key in the state directory; omit --network-key"
+        )));
+    }
+    Ok(membership)
 }
 
 fn check_identity(key: Option<PathBuf>, cert: Option<PathBuf>) -> Result<IdentitySource, UsageError> {

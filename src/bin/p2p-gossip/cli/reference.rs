@@ -79,6 +79,17 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
              If the option is given twice, the node accepts both keys and proves the first.",
         ),
         text(
+            "--closed",
+            "Nodes of a closed network accept each other only.\n\
+             Needs --state. Prints on a terminal the command with which other nodes join; so does invite.\n\
+             The node uses the key from then on, also without this option.",
+        ),
+        text(
+            "--join",
+            "Needs --state, which keeps the key. The option may stay when the node starts again.\n\
+             Other users of the machine can see a ticket on the command line; a file and stdin hide it.",
+        ),
+        text(
             "--bind",
             "The node also dials from this address, and peers know the node by it.\n\
              A link-local address needs its interface: fe80::1%eth0.",

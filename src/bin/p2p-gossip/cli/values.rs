@@ -12,7 +12,7 @@ use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, NAME_BYTES_MAX, PEERS_LIMIT,
     PERIOD_MAX, PERIOD_MIN, TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
-use p2p_gossip::{ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId};
+use p2p_gossip::{ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId, Ticket};
 
 /// Default and limits of the time in which a node that only sends its standard input must join the mesh.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -130,6 +130,28 @@ fn is_multicast_or_broadcast(ip: IpAddr) -> bool {
 
 pub(super) fn parse_file(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("the file name is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
+}
+
+/// The source of a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TicketSource {
+    /// The ticket itself.
+    Ticket(Box<Ticket>),
+    /// A file that holds it.
+    File(PathBuf),
+    Stdin,
+}
+
+/// The ticket itself, `-` for standard input, or a file.
+pub(super) fn parse_ticket(value: &str) -> Result<TicketSource, String> {
+    match value {
+        "" => Err("the ticket is empty".to_owned()),
+        "-" => Ok(TicketSource::Stdin),
+        file if !Ticket::is_ticket(file) => Ok(TicketSource::File(file.into())),
+        ticket => Ticket::find(ticket)
+            .map(|ticket| TicketSource::Ticket(Box::new(ticket)))
+            .map_err(|error| error.to_string()),
+    }
 }
 
 pub(super) fn parse_bind(value: &str) -> Result<LocalIp, String> {

@@ -16,6 +16,7 @@ pub(super) enum VerbArguments {
     Id(IdArguments),
     Peers(PeersArguments),
     Forget(ForgetArguments),
+    Invite(InviteArguments),
 }
 
 impl VerbArguments {
@@ -25,6 +26,7 @@ impl VerbArguments {
             Self::Id(arguments) => arguments.check(),
             Self::Peers(arguments) => Ok(arguments.check()),
             Self::Forget(arguments) => Ok(arguments.check()),
+            Self::Invite(arguments) => Ok(arguments.check()),
         }
     }
 }
@@ -134,6 +136,29 @@ pub(super) struct ForgetArguments {
 impl ForgetArguments {
     fn check(self) -> Verb {
         Verb::Forget(self.state, self.id)
+    }
+}
+
+/// print the command with which another node joins
+#[derive(Debug, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "invite",
+    note = "The command contains a ticket with the key of the closed network:\nwhoever has it can join. Works while the node runs, and after it has\nstopped."
+)]
+pub(super) struct InviteArguments {
+    /// state directory of a node of a closed network
+    #[argh(option, arg_name = "DIR", from_str_fn(parse_file))]
+    state: PathBuf,
+
+    /// print the ticket as a QR code
+    #[argh(switch)]
+    qr: bool,
+}
+
+impl InviteArguments {
+    fn check(self) -> Verb {
+        Verb::Invite { state: self.state, as_qr_code: self.qr }
     }
 }
 

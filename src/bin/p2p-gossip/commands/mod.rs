@@ -2,6 +2,7 @@
 
 mod forget;
 mod id;
+pub(crate) mod invite;
 mod keygen;
 mod peers;
 
@@ -28,6 +29,12 @@ pub(crate) enum VerbError {
     NoSuchPeer(IdPrefix),
     #[error("{count} known peers have ids that begin with {prefix}; give more digits")]
     Ambiguous { prefix: IdPrefix, count: usize },
+    #[error("{} has no network key; start its node with --closed or --join first", .0.display())]
+    NotClosed(PathBuf),
+    #[error("no address of a member is known for the ticket; start the node of {} first", .0.display())]
+    NoAddress(PathBuf),
+    #[error("the ticket is too long for a QR code")]
+    TooLongForQrCode,
     #[error("cannot show the peers as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -39,6 +46,7 @@ pub(crate) fn perform(verb: Verb) -> Result<String, VerbError> {
         Verb::Id(source) => id::id(&source),
         Verb::Peers(state, output) => peers::peers(&state, output),
         Verb::Forget(state, prefix) => forget::forget(&state, prefix),
+        Verb::Invite { state, as_qr_code } => invite::invite(&state, as_qr_code),
     }
 }
 

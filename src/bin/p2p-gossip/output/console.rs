@@ -9,6 +9,7 @@ use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queues;
 use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
+use zeroize::Zeroizing;
 
 use crate::cli::{Output, PROGRAM};
 use crate::output::event_json::{self, timestamp};
@@ -91,6 +92,8 @@ pub(crate) struct JoinHints {
     pub(crate) page: Option<String>,
     /// The first address of `--advertise`.
     pub(crate) advertised: Option<DialAddr>,
+    /// The command with which another node joins this closed network. It contains the network key.
+    pub(crate) invitation: Option<Zeroizing<String>>,
 }
 
 /// Widths in characters up to which a column grows; a longer value shifts only its own line.
@@ -198,7 +201,12 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAdd
     // With port 0, since this node may use the default port of this machine.
     let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {id}@{}", SocketAddr::new(ip, port));
     let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {id}@{}", SocketAddr::new(ip, port));
-    if addr.ip().is_unspecified() {
+    if let Some(invitation) = &hints.invitation {
+        push(out, format_args!("{addr}\n"));
+        row(out, "id", &id.to_string());
+        row(out, "others", "join this closed network with the next line; whoever has it can join:");
+        push(out, format_args!("{}\n", **invitation));
+    } else if addr.ip().is_unspecified() {
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
         row(out, "join with", &here(Ipv4Addr::LOCALHOST.into()));
@@ -213,7 +221,7 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAdd
         let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
         row(out, "join with", &command);
     }
-    if let Some(advertised) = &hints.advertised {
+    if let Some(advertised) = hints.advertised.as_ref().filter(|_| hints.invitation.is_none()) {
         row(out, "elsewhere", &format!("{PROGRAM} --connect {id}@{advertised}"));
     }
     if let Some(page) = &hints.page {
@@ -276,7 +284,7 @@ mod tests {
     }
 
     fn with_page() -> JoinHints {
-        JoinHints { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None }
+        JoinHints { page: Some("http://127.0.0.1:9090/".to_owned()), advertised: None, invitation: None }
     }
 
     #[test]
@@ -305,7 +313,11 @@ mod tests {
         print_join_hints(&mut out, ID, "[2001:db8::7]:9".parse().unwrap(), &lan, &JoinHints::default());
         assert!(out.ends_with(&format!("join with  p2p-gossip --connect {id}@[2001:db8::7]:9\n")), "{out}");
         // An advertised address overrides those of the interfaces.
-        let hints = JoinHints { advertised: Some("mesh.example:17000".parse().unwrap()), page: None };
+        let hints = JoinHints {
+            advertised: Some("mesh.example:17000".parse().unwrap()),
+            page: None,
+            invitation: None,
+        };
         for addr in ["[::]:9", "192.0.2.7:9"] {
             let mut out = String::new();
             print_join_hints(&mut out, ID, addr.parse().unwrap(), &lan, &hints);

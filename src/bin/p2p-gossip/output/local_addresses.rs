@@ -7,7 +7,7 @@ const ADDRESSES_MAX: usize = 8;
 
 /// The addresses of this machine for other machines. The routing table's choice comes first; then those of the other
 /// interfaces, because a network may have no route to elsewhere, and a VPN with the default route may lead to others.
-pub(super) fn local_addresses() -> Vec<IpAddr> {
+pub(crate) fn local_addresses() -> Vec<IpAddr> {
     choose(routed_address(), interface_addresses())
 }
 

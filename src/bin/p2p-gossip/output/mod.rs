@@ -3,7 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod event_json;
 pub(crate) mod journal;
-mod local_addresses;
+pub(crate) mod local_addresses;
 pub(crate) mod peer_table;
 pub(crate) mod stream;
 pub(crate) mod table;
