@@ -11,7 +11,7 @@ SECONDS ?= 60
 
 # Cargo's profile for the benchmark, and the options that the benchmark reads.
 BENCH_PROFILE ?= bench
-export QUICK ONLY MARKDOWN BUILD PROGRAM
+export QUICK ONLY MARKDOWN JSON BUILD PROGRAM LONG BESIDE
 
 # The static program: Rust's name of its target.
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -38,7 +38,7 @@ STATIC = $(STATIC_DIR)/$(BINARY)
 STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers dist install install-program install-files uninstall deb test-deb notices clean tools
+.PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers bench-faults dist install install-program install-files uninstall deb test-deb notices clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -105,6 +105,15 @@ bench: tools ## measure, beside the cost of TLS alone: make bench [QUICK=1] [N="
 
 bench-peers: tools ## measure beside Serf and NATS, if they are installed: make bench-peers [QUICK=1] [N="8 32"] [MARKDOWN=1]
 	@$(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench bench -- peers
+
+# The libraries have packages of their own, which nothing else builds. Without a network they are left out.
+comma := ,
+LIBRARIES = $(abspath $(CARGO_TARGET_DIR))/libraries
+bench-faults: tools ## measure faults beside Serf, NATS, foca and chitchat; needs root: make bench-faults [QUICK=1] [ONLY=T2,T4] [LONG=1] [BESIDE=serf,foca]
+	@for library in $(if $(BESIDE),$(filter foca chitchat,$(subst $(comma), ,$(BESIDE))),foca chitchat); do \
+		$(CARGO) build --release --locked --target-dir '$(LIBRARIES)' --manifest-path tests/bench/$$library/Cargo.toml \
+			|| echo "make: $$library cannot be built and is left out" >&2; done
+	@LIBRARIES='$(LIBRARIES)/release' $(CARGO) bench --locked --profile $(BENCH_PROFILE) --bench bench -- faults
 
 fuzz: tools ## fuzz the decoders and the mesh: make fuzz [SECONDS=60]
 	@CARGO='$(CARGO)' tests/fuzz/run '$(SECONDS)'

@@ -1,9 +1,10 @@
-//! `make bench` and `make bench-peers`: they run release processes on loopback, and show each figure beside a
+//! `make bench`, `make bench-peers` and `make bench-faults`: they run release processes on loopback, and show each figure beside a
 //! baseline or another program that is measured in the same run. No time makes the run pass or fail.
 //!
 //! The environment: `QUICK=1` for fewer sizes and repetitions, `N="8 64"` for these sizes, `ONLY=idle,join`
-//! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown,
-//! `PROGRAM=…` for another build than Cargo's.
+//! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown, `JSON=FILE` for the
+//! table as JSON in a file, `PROGRAM=…` for another build than Cargo's, `LONG=1` for the long tests of faults,
+//! `BESIDE=serf,foca` for these programs beside ours in them.
 
 // Counts become figures, which do not need the last bits of a 64-bit number.
 #![allow(clippy::cast_precision_loss)]
@@ -15,6 +16,7 @@ mod cluster;
 #[path = "../it/support/credentials.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod credentials;
+mod faults;
 mod figures;
 mod machine;
 mod measure;
@@ -65,18 +67,25 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<(), Stop> {
-    let options = Options::from_environment()?;
-    let isolation = network::isolate();
+    let is_asked_for = |what: &str| arguments.iter().any(|argument| argument == what);
+    let of_faults = is_asked_for("faults");
+    let options = Options::from_environment(if of_faults { &options::FAULTS } else { &options::FIGURES })?;
+    // Tests of faults have a namespace for each node.
+    let isolation = if of_faults { Ok(()) } else { network::isolate() };
     let signals = Signals::catch()?;
-    let report = if arguments.iter().any(|argument| argument == "peers") {
-        peers::run(&options, &signals)
+    let mut report = if of_faults {
+        faults::run(&options, &signals)?
+    } else if is_asked_for("peers") {
+        peers::run(&options, &signals)?
     } else {
-        figures::run(&options, &signals)
+        figures::run(&options, &signals)?
     };
-    report.map(|mut report| {
-        if let Err(shared) = isolation {
-            report.note(shared);
-        }
-        println!("{}", report.show(options.markdown));
-    })
+    if let Err(shared) = isolation {
+        report.note(shared);
+    }
+    println!("{}", report.show(options.markdown));
+    if let Some(file) = &options.json {
+        std::fs::write(file, report.json()?)?;
+    }
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! The running nodes of one program. One thread starts them, reads their output and kills them at the end.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child_guard::ChildGuard;
 use crate::clock;
-use crate::procfs::{self, Memory};
+use crate::netns::{self, Network};
+use crate::procfs::{self, Memory, Sent};
 use crate::stop::{Signals, Stop};
 use crate::system_under_test::{Observation, OutputParser, Plan, SystemUnderTest};
 
@@ -51,12 +52,18 @@ struct Node {
 pub(crate) struct Cluster<'a> {
     system: &'a dyn SystemUnderTest,
     signals: &'a Signals,
+    /// The network in which each node has a namespace of its own.
+    network: Option<&'a Network>,
     /// Waits for all pipes and the signals. The cost of a wait is part of each figure, so it must not grow with
     /// the number of nodes.
     epoll: OwnedFd,
     ready: Vec<epoll::Event>,
     buffer: Vec<u8>,
     nodes: Vec<Node>,
+    /// The node of each id that a node has had.
+    by_id: BTreeMap<String, usize>,
+    /// Changes of views and verdicts, if the caller asked for them.
+    pub(crate) changes: Option<Vec<Record>>,
     /// Pings sent and received, if the caller asked for them.
     pub(crate) pings: Option<Vec<Record>>,
     /// Broadcast messages received so far, by all together.
@@ -80,10 +87,13 @@ impl<'a> Cluster<'a> {
         Ok(Self {
             system,
             signals,
+            network: None,
             epoll,
             ready: Vec::with_capacity(READY_MAX),
             buffer: vec![0; READ_BYTES],
             nodes: Vec::new(),
+            by_id: BTreeMap::new(),
+            changes: None,
             pings: None,
             messages: 0,
             losses: 0,
@@ -93,10 +103,35 @@ impl<'a> Cluster<'a> {
         })
     }
 
+    /// Runs each node in a namespace of this network.
+    pub(crate) fn in_network(mut self, network: &'a Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
     /// Starts one node, without waiting for anything.
     pub(crate) fn spawn(&mut self, join: Option<&str>) -> Result<usize, Stop> {
-        let plan = Plan { index: self.nodes.len(), join, dir: self.dir.path() };
+        let index = self.nodes.len();
+        let node = self.start(index, join)?;
+        self.nodes.push(node);
+        Ok(index)
+    }
+
+    /// Starts a node again that was killed, without waiting for anything. It has a new id if the program keeps none.
+    pub(crate) fn restart(&mut self, index: usize, join: &str) -> Result<(), Stop> {
+        self.nodes[index].child.wait()?;
+        self.nodes[index] = self.start(index, Some(join))?;
+        Ok(())
+    }
+
+    fn start(&self, index: usize, join: Option<&str>) -> Result<Node, Stop> {
+        // Networks count their nodes from 1.
+        let addr = self.network.map(|_| netns::addr(index + 1));
+        let plan = Plan { index, join, addr, dir: self.dir.path() };
         let mut command = self.system.command(&plan)?;
+        if let Some(network) = self.network {
+            command = inside(&network.namespace(index + 1), &command);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.child_guard.adopt(&mut command);
         let mut child = command
@@ -106,7 +141,7 @@ impl<'a> Cluster<'a> {
         let stderr = Source::new(child.stderr.take());
         stdout.register(&self.epoll, PipeId { node: plan.index, is_stderr: false })?;
         stderr.register(&self.epoll, PipeId { node: plan.index, is_stderr: true })?;
-        self.nodes.push(Node {
+        Ok(Node {
             child,
             stdout,
             stderr,
@@ -115,8 +150,7 @@ impl<'a> Cluster<'a> {
             view: BTreeSet::new(),
             tail: VecDeque::new(),
             running: true,
-        });
-        Ok(plan.index)
+        })
     }
 
     /// Starts the first node, and once it listens, all others at once; they join through the first. Returns the
@@ -218,14 +252,29 @@ impl<'a> Cluster<'a> {
     fn apply_lines(&mut self, number: usize, now: Duration, lines: Vec<String>) {
         let node = &mut self.nodes[number];
         for line in lines {
-            match node.parser.parse_line(&line) {
-                Some(Observation::Ready { id, join }) => node.ready = Some((id, join)),
-                Some(Observation::Up(peer)) => {
-                    node.view.insert(peer);
+            let observation = node.parser.parse_line(&line);
+            match observation {
+                Some(Observation::Ready { id, join }) => {
+                    self.by_id.insert(id.clone(), number);
+                    node.ready = Some((id, join));
                 }
-                Some(Observation::Down(peer)) => {
-                    if node.view.remove(&peer) && node.running {
-                        self.losses += 1;
+                Some(
+                    observation @ (Observation::Up(_)
+                    | Observation::Down(_)
+                    | Observation::QuietDown(_)
+                    | Observation::Verdict { .. }),
+                ) => {
+                    let is_change = match &observation {
+                        Observation::Up(peer) => node.view.insert(peer.clone()),
+                        Observation::Down(peer) | Observation::QuietDown(peer) => {
+                            let is_loss = node.view.remove(peer);
+                            self.losses += usize::from(is_loss && node.running);
+                            is_loss
+                        }
+                        _ => true,
+                    };
+                    if let Some(changes) = self.changes.as_mut().filter(|_| is_change) {
+                        changes.push(Record { node: number, at: now, observation });
                     }
                 }
                 Some(Observation::Message) => {
@@ -273,11 +322,36 @@ impl<'a> Cluster<'a> {
         Ok(at)
     }
 
+    /// Kills these nodes without waiting for the end of any, so that the next output is read without delay.
+    pub(crate) fn kill_at_once(&mut self, nodes: &[usize]) -> Result<(), Stop> {
+        for &node in nodes {
+            self.nodes[node].running = false;
+            self.nodes[node].child.kill()?;
+        }
+        Ok(())
+    }
+
     /// Stops a node with SIGSTOP; returns the time.
     pub(crate) fn stop(&mut self, node: usize) -> Result<Duration, Stop> {
         let at = clock::now();
         kill_process(Pid::from_child(&self.nodes[node].child), Signal::STOP).map_err(io::Error::from)?;
         Ok(at)
+    }
+
+    /// Lets a stopped node go on; returns the time.
+    pub(crate) fn resume(&mut self, node: usize) -> Result<Duration, Stop> {
+        kill_process(Pid::from_child(&self.nodes[node].child), Signal::CONT).map_err(io::Error::from)?;
+        Ok(clock::now())
+    }
+
+    /// The node that has or had this id.
+    pub(crate) fn node_of(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The nodes that this node sees now.
+    pub(crate) fn view(&self, node: usize) -> BTreeSet<usize> {
+        self.nodes[node].view.iter().filter_map(|id| self.node_of(id)).collect()
     }
 
     pub(crate) fn running(&self) -> impl Iterator<Item = usize> {
@@ -313,6 +387,11 @@ impl<'a> Cluster<'a> {
         self.running().map(sleeps).sum()
     }
 
+    /// What a running node has sent so far, by the counters of its namespace.
+    pub(crate) fn sent(&self, node: usize) -> Result<Sent, Stop> {
+        Ok(procfs::sent(self.nodes[node].child.id())?)
+    }
+
     /// Memory of each running node.
     pub(crate) fn memory(&self) -> Result<Vec<Memory>, Stop> {
         let memory = |node: usize| procfs::memory(self.nodes[node].child.id()).map_err(Stop::from);
@@ -330,6 +409,19 @@ impl Drop for Cluster<'_> {
             let _ = node.child.wait();
         }
     }
+}
+
+/// The same command in a network namespace. `ip` becomes the program, so the process id is the node's.
+fn inside(namespace: &str, command: &Command) -> Command {
+    let mut wrapped = Command::new("ip");
+    wrapped.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
 }
 
 /// A pipe from a node, and the part of a line that was read from it.

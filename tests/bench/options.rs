@@ -11,6 +11,10 @@ pub(crate) const FIGURES: [&str; 9] =
     ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal", LOAD];
 /// A figure that takes ten minutes, so it runs only if `ONLY` names it.
 pub(crate) const LOAD: &str = "load";
+/// The names of the tests of faults that `ONLY` accepts.
+pub(crate) const FAULTS: [&str; 8] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8"];
+/// The names that `BESIDE` accepts.
+const BESIDE: [&str; 5] = ["serf", "nats", "foca", "chitchat", "none"];
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -18,21 +22,36 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) markdown: bool,
     pub(crate) build: bool,
+    /// Hours instead of minutes: faults one by one, and long partitions.
+    pub(crate) long: bool,
+    /// The other programs to measure; all if it is empty, and `none` names none.
+    beside: Vec<String>,
+    /// A file for the table as JSON.
+    pub(crate) json: Option<PathBuf>,
+    /// The directory of the programs that only the test of faults builds.
+    pub(crate) libraries: String,
     sizes: Option<Vec<usize>>,
     only: Vec<String>,
 }
 
 impl Options {
-    pub(crate) fn from_environment() -> Result<Self, Stop> {
+    pub(crate) fn from_environment(names: &[&str]) -> Result<Self, Stop> {
         let word = |name: &str| env::var(name).unwrap_or_default();
         let is_set = |name: &str| !matches!(word(name).as_str(), "" | "0");
         let program = word("PROGRAM");
         let program = if program.is_empty() { env!("CARGO_BIN_EXE_p2p-gossip") } else { &program };
-        let only: Vec<String> =
-            word("ONLY").split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        if let Some(unknown) = only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
-            let known = FIGURES.join(", ");
+        let words = |name: &str| -> Vec<String> {
+            word(name).split([',', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        };
+        let only = words("ONLY");
+        if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+            let known = names.join(", ");
             return Err(Stop::Failed(format!("ONLY names figures: {known}; {unknown:?} is none")));
+        }
+        let beside = words("BESIDE");
+        if let Some(unknown) = beside.iter().find(|name| !BESIDE.contains(&name.as_str())) {
+            let known = BESIDE.join(", ");
+            return Err(Stop::Failed(format!("BESIDE names programs: {known}; {unknown:?} is none of them")));
         }
         let sizes = word("N");
         let sizes = sizes.split([',', ' ']).filter(|size| !size.is_empty()).map(|size| match size.parse() {
@@ -45,15 +64,23 @@ impl Options {
             quick: is_set("QUICK"),
             markdown: is_set("MARKDOWN"),
             build: is_set("BUILD"),
+            long: is_set("LONG"),
+            beside,
+            json: Some(word("JSON")).filter(|file| !file.is_empty()).map(PathBuf::from),
+            libraries: word("LIBRARIES"),
             sizes: (!sizes.is_empty()).then_some(sizes),
             only,
         })
     }
 
     pub(crate) fn wants(&self, figure: &str) -> bool {
-        debug_assert!(FIGURES.contains(&figure));
         let is_asked_for = self.only.iter().any(|name| name == figure);
         is_asked_for || (self.only.is_empty() && figure != LOAD)
+    }
+
+    /// Whether another program is to be measured, too.
+    pub(crate) fn wants_beside(&self, program: &str) -> bool {
+        self.beside.is_empty() || self.beside.iter().any(|name| program.starts_with(name))
     }
 
     /// The numbers of nodes at which figures are measured.
@@ -73,6 +100,15 @@ impl Options {
     /// The number of nodes under load: the largest, which is the hardest case.
     pub(crate) fn size_under_load(&self) -> usize {
         self.sizes().last().copied().unwrap_or_default()
+    }
+
+    /// The number of nodes of each program that suffer faults.
+    pub(crate) fn size_of_faults(&self) -> usize {
+        match &self.sizes {
+            Some(sizes) => sizes[sizes.len() - 1].clamp(16, 100),
+            None if self.quick => 16,
+            None => 32,
+        }
     }
 
     /// Duration of the load.

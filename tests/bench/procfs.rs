@@ -62,6 +62,25 @@ pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
     Ok(Memory { rss: kib("Rss:")? * 1024, pss: kib("Pss:")? * 1024 })
 }
 
+/// What left the interface `eth0` of a network namespace, with all headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) bytes: u64,
+    pub(crate) packets: u64,
+}
+
+/// What was sent so far in the network namespace of this process.
+pub(crate) fn sent(pid: u32) -> io::Result<Sent> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev"))?;
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"));
+    // Eight columns are of what was received.
+    let mut columns = line.unwrap_or_default().split_whitespace().skip(8).map(str::parse);
+    match (columns.next(), columns.next()) {
+        (Some(Ok(bytes)), Some(Ok(packets))) => Ok(Sent { bytes, packets }),
+        _ => Err(io::Error::other("/proc/net/dev: no eth0")),
+    }
+}
+
 /// TCP connections accepted so far in this process's network.
 pub(crate) fn connections_accepted() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/self/net/snmp")?;

@@ -43,6 +43,13 @@ impl Report {
         }
     }
 
+    /// The same as one JSON object: `head` and `notes` are lines, `rows` are objects with the headings as keys.
+    pub(crate) fn json(&self) -> Result<String, Stop> {
+        let report =
+            serde_json::json!({ "head": self.head, "rows": self.table.objects(), "notes": self.notes });
+        serde_json::to_string_pretty(&report).map_err(|error| Stop::Failed(error.to_string()))
+    }
+
     pub(crate) fn show(&self, markdown: bool) -> String {
         let mut text = String::from("\n");
         for line in &self.head {

@@ -1,11 +1,13 @@
 //! The programs to be measured: how to start their nodes, and how to read the output of a node.
 
 pub(crate) mod embedded;
+pub(crate) mod libraries;
 pub(crate) mod nats;
 pub(crate) mod ours;
 pub(crate) mod serf;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +19,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) index: usize,
     /// The address to join through; `None` for the first node.
     pub(crate) join: Option<&'a str>,
+    /// The address to listen at, if the node has a network namespace of its own; otherwise it listens on loopback.
+    pub(crate) addr: Option<SocketAddr>,
     /// The cluster's directory for files.
     pub(crate) dir: &'a Path,
 }
@@ -41,6 +45,15 @@ pub(crate) enum Observation {
     Up(String),
     /// The node has lost the peer with this id.
     Down(String),
+    /// The node has lost the peer with this id, together with most others, and bothers no user with each.
+    QuietDown(String),
+    /// The node says why it lost a peer.
+    Verdict {
+        /// The peer's id.
+        peer: String,
+        /// The verdict, in the program's own word.
+        verdict: String,
+    },
     /// The node received a ping.
     Ping {
         /// The beginning of the sender's id.
@@ -62,7 +75,7 @@ pub(crate) enum Observation {
 }
 
 /// A program to be measured.
-pub(crate) trait SystemUnderTest {
+pub(crate) trait SystemUnderTest: Sync {
     /// The program's name in the table.
     fn name(&self) -> String;
     /// The installed version, or the reason why the program cannot run.

@@ -1,5 +1,6 @@
 //! The table of the report, aligned for a terminal or as Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The text of an empty cell.
@@ -20,6 +21,12 @@ impl Table {
         let mut cells = cells.into();
         cells.resize(self.rows[0].len(), NOTHING.to_owned());
         self.rows.push(cells);
+    }
+
+    /// The rows as objects with the headings as keys.
+    pub(crate) fn objects(&self) -> Vec<BTreeMap<&str, &str>> {
+        let headings = || self.rows[0].iter().map(String::as_str);
+        self.rows[1..].iter().map(|row| headings().zip(row.iter().map(String::as_str)).collect()).collect()
     }
 
     pub(crate) fn text(&self) -> String {

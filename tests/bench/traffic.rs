@@ -123,9 +123,7 @@ pub(crate) fn heal(
     let mut all = Vec::new();
     for _ in 0..rounds {
         let Some(network) = Network::new(SPLIT) else { return Ok(None) };
-        let places = (1..=SPLIT).map(|node| (network.namespace(node), netns::addr(node))).collect();
-        let ours = ours.clone().with_places(places);
-        let mut cluster = Cluster::new(&ours, signals)?;
+        let mut cluster = Cluster::new(ours, signals)?.in_network(&network);
         cluster.form(SPLIT, PATIENCE)?;
         let nodes: Vec<usize> = (1..=SPLIT).collect();
         let (here, there) = nodes.split_at(SPLIT / 2);

@@ -34,13 +34,17 @@ impl Nats {
 
     fn write_files(&self, plan: &Plan<'_>, stem: &Path) -> io::Result<()> {
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(io::Error::other)?;
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        let port = if plan.join.is_some() { -1 } else { i32::from(FIRST_PORT) };
+        let (ip, listen) = match plan.addr {
+            Some(addr) => (addr.ip().to_string(), addr.to_string()),
+            None => ("127.0.0.1".to_owned(), format!("127.0.0.1:{port}")),
+        };
+        let certificate = CertificateParams::new(vec![ip])
             .and_then(|params| params.signed_by(&key, &self.authority))
             .map_err(io::Error::other)?;
         fs::write(stem.with_extension("ca"), self.authority.pem())?;
         fs::write(stem.with_extension("key"), key.serialize_pem())?;
         fs::write(stem.with_extension("cert"), certificate.pem())?;
-        let port = if plan.join.is_some() { -1 } else { i32::from(FIRST_PORT) };
         let routes = plan.join.map_or_else(String::new, |join| format!("routes: [nats-route://{join}]"));
         let (name, stem) = (plan.name(), stem.display());
         let interval_s = HEARTBEAT.as_secs();
@@ -52,7 +56,7 @@ ping_interval: \"{interval_s}s\"
 ping_max: {pings_max}
 cluster {{
   name: bench
-  listen: \"127.0.0.1:{port}\"
+  listen: \"{listen}\"
   {routes}
   tls {{
     cert_file: \"{stem}.cert\"

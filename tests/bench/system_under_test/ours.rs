@@ -18,21 +18,15 @@ const NO_PINGS_S: f64 = 86_400.0;
 pub(crate) struct Ours {
     pub(crate) program: PathBuf,
     pub(crate) period_s: f64,
-    /// Namespaces and addresses of the nodes, by index, if not all on loopback.
-    pub(crate) places: Vec<(String, SocketAddr)>,
 }
 
 impl Ours {
     pub(crate) fn quiet(program: PathBuf) -> Self {
-        Self { program, period_s: NO_PINGS_S, places: Vec::new() }
+        Self { program, period_s: NO_PINGS_S }
     }
 
     pub(crate) fn with_period(self, period_s: f64) -> Self {
         Self { period_s, ..self }
-    }
-
-    pub(crate) fn with_places(self, places: Vec<(String, SocketAddr)>) -> Self {
-        Self { places, ..self }
     }
 }
 
@@ -47,13 +41,10 @@ impl SystemUnderTest for Ours {
 
     fn command(&self, plan: &Plan<'_>) -> io::Result<Command> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (namespace, bind) = match self.places.get(plan.index) {
-            Some((namespace, addr)) => (Some(namespace.clone()), *addr),
-            None => (None, loopback),
-        };
+        let bind = plan.addr.unwrap_or(loopback);
         // The log level of a typical service; events go to stdout at each level.
-        let spec = Spec { namespace, ..Spec::named(plan.name()) };
-        let mut spec = spec.with_bind(bind).with_period(self.period_s).with_log("warn");
+        let spec = Spec::named(plan.name()).with_bind(bind);
+        let mut spec = spec.with_period(self.period_s).with_log("warn");
         if let Some(join) = plan.join {
             spec = spec.with_connect(join.parse().map_err(io::Error::other)?);
         }
@@ -76,6 +67,16 @@ impl OutputParser for Events {
         // Tens of thousands a second may arrive, and only their number counts, so they are not decoded.
         if line.contains("\"event\":\"message\"") {
             return Some(Observation::Message);
+        }
+        // Read by name, because `PROGRAM` may be a version that has other events.
+        if line.contains("\"event\":\"verdict\"") || line.contains("\"quiet\":true") {
+            let object: serde_json::Value = serde_json::from_str(line).ok()?;
+            let text = |name: &str| object[name].as_str().map(str::to_owned);
+            return match (text("event")?.as_str(), text("peer")?) {
+                ("verdict", peer) => Some(Observation::Verdict { peer, verdict: text("verdict")? }),
+                ("down", peer) => Some(Observation::QuietDown(peer)),
+                _ => None,
+            };
         }
         Some(match serde_json::from_str(line).ok()? {
             Event::Listening { id, addr: mut reached, .. } => {

@@ -1,6 +1,6 @@
 //! Serf (HashiCorp): SWIM over UDP, one shared AES key, no connections between the members.
 //!
-//! Three settings differ from the defaults: the key (`-encrypt`), the ports, so that many agents run on one machine,
+//! Three settings differ from the defaults: the key (`-encrypt`), the addresses, so that many agents run on one machine,
 //! and the log level, so that Serf logs joins and failures. Its timing is the default profile, `lan`. Writing the
 //! log counts as a cost of Serf, as writing events counts as a cost of p2p-gossip.
 
@@ -29,7 +29,8 @@ impl SystemUnderTest for Serf {
     fn command(&self, plan: &Plan<'_>) -> io::Result<Command> {
         let mut command = Command::new("serf");
         command.args(["agent", "-node", &plan.name(), "-encrypt", KEY, "-log-level", "info"]);
-        command.args(["-bind", &addr(PORT, plan), "-rpc-addr", &addr(RPC_PORT, plan)]);
+        let rpc_index = if plan.addr.is_some() { 0 } else { plan.index };
+        command.args(["-bind", &addr(plan), "-rpc-addr", &loopback(RPC_PORT + rpc_index)]);
         if let Some(join) = plan.join {
             command.args(["-join", join]);
         }
@@ -37,12 +38,16 @@ impl SystemUnderTest for Serf {
     }
 
     fn parser(&self, plan: &Plan<'_>) -> Box<dyn OutputParser> {
-        Box::new(LogLines { own: plan.name(), addr: addr(PORT, plan) })
+        Box::new(LogLines { own: plan.name(), addr: addr(plan) })
     }
 }
 
-fn addr(base: usize, plan: &Plan<'_>) -> String {
-    format!("127.0.0.1:{}", base + plan.index)
+fn addr(plan: &Plan<'_>) -> String {
+    plan.addr.map_or_else(|| loopback(PORT + plan.index), |addr| addr.to_string())
+}
+
+fn loopback(port: usize) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 struct LogLines {
