@@ -85,7 +85,7 @@ pub mod sample {
     /// [`Event::Down`].
     #[must_use]
     pub fn down(peer: PeerId, name: &str, addr: DialAddr, reason: DownReason, members: usize) -> Event {
-        Event::Down { peer, name: name.to_owned(), addr, reason, members }
+        Event::Down { peer, name: name.to_owned(), addr, reason, members, quiet: false }
     }
 
     /// [`Event::Left`].

@@ -158,9 +158,9 @@ mod util;
 mod wire;
 
 pub use config::{Config, ConfigError};
-pub use event::{DownReason, Event};
+pub use event::{AlertKind, AlertPhase, DownReason, Event, Verdict};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
-pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState};
+pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState, VerdictInfo};
 pub use mesh::{KnownAddr, KnownPeer, RttHistogram, UnixTime};
 pub use net::addr::{DialAddr, DialAddrError, HostName, InterfaceName, LocalIp};
 pub use node::{Node, NodeBuilder, StartError};

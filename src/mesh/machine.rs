@@ -191,6 +191,9 @@ impl Mesh {
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }
                 | Message::Extension { .. }
+                | Message::WitnessRequest { .. }
+                | Message::WitnessReport { .. }
+                | Message::AlertDone { .. }
                 | Message::Ping { .. }
                 | Message::Broadcast { .. } => {}
             }

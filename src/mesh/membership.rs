@@ -113,7 +113,7 @@ impl Mesh {
 
     pub(super) fn lose(&mut self, now: Instant, id: PeerId, gone: Gone, reason: DownReason) {
         if let Some((name, addr)) = self.end_connected(now, id, State::Dead(gone)) {
-            self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
+            self.notify(Event::Down { peer: id, name, addr, reason, members: self.members(), quiet: false });
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::machine::Mesh;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
+use crate::event::Verdict;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 
@@ -40,6 +41,22 @@ pub struct PeerInfo {
     pub silence: Option<Duration>,
     /// Connected peers that report a connection to it, while this node has none; at most 16.
     pub reached_by: Vec<PeerId>,
+    /// What the other members said of its loss, while it is dead or unstable; `None` before they have answered.
+    pub verdict: Option<VerdictInfo>,
+}
+
+/// What the other members said of the loss of a peer, as in [`Event::Verdict`](crate::Event::Verdict).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerdictInfo {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The number of members that were asked.
+    pub asked: usize,
+    /// The number of members that hear the peer.
+    pub seen_by: usize,
+    /// The time between the last message that this node or a member that was asked heard of the peer, and the verdict.
+    pub heard: Option<Duration>,
 }
 
 /// The state of a peer, as this node sees it.
@@ -48,6 +65,8 @@ pub struct PeerInfo {
 pub enum PeerState {
     /// Connected, and a member.
     Up,
+    /// Connected again after several losses. It counts as up once the connection has held for a while.
+    Unstable,
     /// Lost and redialled, or connected and not a member yet.
     Dead,
     /// Said goodbye; not redialled.
@@ -58,13 +77,14 @@ pub enum PeerState {
 
 impl PeerState {
     /// All states.
-    pub const ALL: [Self; 4] = [Self::Up, Self::Dead, Self::Left, Self::Rumour];
+    pub const ALL: [Self; 5] = [Self::Up, Self::Unstable, Self::Dead, Self::Left, Self::Rumour];
 
     /// The state as one lower-case word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Unstable => "unstable",
             Self::Dead => "dead",
             Self::Left => "left",
             Self::Rumour => "rumour",
@@ -141,6 +161,7 @@ impl Mesh {
                 silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
             }),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
+            verdict: None,
         }
     }
 }

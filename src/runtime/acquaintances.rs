@@ -39,9 +39,14 @@ impl Acquaintances {
                 }
                 peer
             }
-            Event::Listening { .. } | Event::Ping { .. } | Event::Message { .. } | Event::Stopped => {
-                return false;
-            }
+            Event::Verdict { peer, .. } | Event::Unstable { peer, .. } => peer,
+            Event::Listening { .. }
+            | Event::Ping { .. }
+            | Event::Message { .. }
+            | Event::Isolated { .. }
+            | Event::Rejoined { .. }
+            | Event::Alert { .. }
+            | Event::Stopped => return false,
         };
         self.acquainted.contains(peer)
     }

@@ -207,6 +207,16 @@ mod tests {
         )
     }
 
+    fn sighting() -> impl Strategy<Value = Sighting> {
+        let hearing =
+            proptest::sample::select(vec![Hearing::Hears, Hearing::Silent, Hearing::Lost, Hearing::Unknown]);
+        (any::<[u8; 32]>(), hearing, any::<u32>()).prop_map(|(peer, hearing, ago_ms)| Sighting {
+            peer: PeerId::from_bytes(peer),
+            hearing,
+            ago_ms,
+        })
+    }
+
     fn bye_reason() -> impl Strategy<Value = ByeReason> {
         any::<u16>().prop_map(ByeReason::from_number)
     }
@@ -228,6 +238,10 @@ mod tests {
             any::<SocketAddr>().prop_map(|a| Message::Notice(Notice::KeyInUse(unscoped(a)))),
             bye_reason().prop_map(Message::Bye),
             "\\PC{0,60}".prop_map(|text| Message::Broadcast { text }),
+            vec(sighting(), 0..20).prop_map(|lost| Message::WitnessRequest { lost }),
+            vec(sighting(), 0..20).prop_map(|sightings| Message::WitnessReport { sightings }),
+            (any::<u64>(), any::<bool>())
+                .prop_map(|(incident, ended)| Message::AlertDone { incident, ended }),
         ]
     }
 

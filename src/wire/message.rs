@@ -24,6 +24,9 @@ pub const CAPABILITIES_MAX: usize = 32;
 /// Bytes in one [`Message::Extension`]. This many are skipped for a peer of a later version.
 pub const EXTENSION_BYTES_MAX: usize = 16 * 1024;
 
+/// Peers in one [`Message::WitnessRequest`] or [`Message::WitnessReport`]; more go in several messages.
+pub const SIGHTINGS_MAX: usize = 64;
+
 /// Memory that decoding one address claims: the value itself and the allocation of a short host name.
 const ADDR_DECODED_BYTES: usize = size_of::<DialAddr>() + 32;
 
@@ -85,6 +88,47 @@ pub enum Message {
         /// At most [`EXTENSION_BYTES_MAX`] bytes.
         bytes: Vec<u8>,
     },
+    /// The sender has lost these peers. It tells what it knows of them, and asks what the receiver knows.
+    WitnessRequest {
+        /// At most [`SIGHTINGS_MAX`] of them.
+        lost: Vec<Sighting>,
+    },
+    /// Answers [`Message::WitnessRequest`].
+    WitnessReport {
+        /// At most [`SIGHTINGS_MAX`] of them.
+        sightings: Vec<Sighting>,
+    },
+    /// The sender has told its user that an incident began or ended.
+    AlertDone {
+        /// The name of the incident.
+        incident: u64,
+        /// Whether it ended.
+        ended: bool,
+    },
+}
+
+/// What the sender knows of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sighting {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether the sender hears the peer.
+    pub hearing: Hearing,
+    /// The time since the sender last heard the peer, in milliseconds; `u32::MAX` if it never did.
+    pub ago_ms: u32,
+}
+
+/// Whether a node hears a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Hearing {
+    /// It is connected to the peer, and hears it as often as expected.
+    Hears,
+    /// It is connected to the peer, and has heard nothing for longer than expected.
+    Silent,
+    /// It has lost the peer.
+    Lost,
+    /// It does not know the peer, or the peer has left.
+    Unknown,
 }
 
 /// Describes the sender; the first message of each side.
@@ -269,10 +313,14 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
             records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
         }
         Message::Extension { bytes, .. } => limit("extension", bytes.len(), EXTENSION_BYTES_MAX),
+        Message::WitnessRequest { lost: sightings } | Message::WitnessReport { sightings } => {
+            limit("list of sightings", sightings.len(), SIGHTINGS_MAX)
+        }
         Message::Heartbeat { .. }
         | Message::HeartbeatAck { .. }
         | Message::PeersRequest
         | Message::Notice(_)
+        | Message::AlertDone { .. }
         | Message::Bye(_) => Ok(()),
     }
 }

@@ -7,5 +7,6 @@ mod message;
 pub use error::{Malformation, WireError};
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, decode, encode};
 pub use message::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, Message, Notice, PeerRecord, RECORDS_MAX,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, Message, Notice, PeerRecord,
+    RECORDS_MAX, SIGHTINGS_MAX, Sighting,
 };

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use p2p_gossip::internals::wire::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hello, Message, Notice, PeerRecord,
-    RECORDS_MAX, encode,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hearing, Hello, Message, Notice,
+    PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -23,7 +23,19 @@ type Row = (&'static str, Message);
 
 /// Every kind of message with its smallest, usual and largest values. Rows are added, never changed.
 fn corpus() -> Vec<Row> {
-    [hellos(), pings(), heartbeats(), peer_lists(), notices(), byes(), broadcasts(), extensions()].concat()
+    [
+        hellos(),
+        pings(),
+        heartbeats(),
+        peer_lists(),
+        notices(),
+        byes(),
+        broadcasts(),
+        extensions(),
+        witnesses(),
+        alerts(),
+    ]
+    .concat()
 }
 
 fn hellos() -> Vec<Row> {
@@ -168,6 +180,35 @@ fn extensions() -> Vec<Row> {
     ]
 }
 
+fn witnesses() -> Vec<Row> {
+    let request = |lost| Message::WitnessRequest { lost };
+    let report = |sightings| Message::WitnessReport { sightings };
+    let sighting = |byte, hearing, ago_ms| Sighting { peer: PeerId::from_bytes([byte; 32]), hearing, ago_ms };
+    let usual = vec![
+        sighting(1, Hearing::Hears, 240),
+        sighting(2, Hearing::Silent, 2140),
+        sighting(3, Hearing::Lost, 3000),
+        sighting(0xfe, Hearing::Unknown, u32::MAX),
+    ];
+    vec![
+        ("witness-request-none", request(Vec::new())),
+        ("witness-request-usual", request(vec![sighting(1, Hearing::Lost, 3000)])),
+        ("witness-request-longest", request(vec![sighting(0xff, Hearing::Lost, u32::MAX); SIGHTINGS_MAX])),
+        ("witness-report-none", report(Vec::new())),
+        ("witness-report-usual", report(usual)),
+        ("witness-report-longest", report(vec![sighting(0xff, Hearing::Unknown, u32::MAX); SIGHTINGS_MAX])),
+    ]
+}
+
+fn alerts() -> Vec<Row> {
+    let done = |incident, ended| Message::AlertDone { incident, ended };
+    vec![
+        ("alert-done-zero", done(0, false)),
+        ("alert-done-usual", done(0x0123_4567_89ab_cdef, true)),
+        ("alert-done-last", done(u64::MAX, true)),
+    ]
+}
+
 /// The prefix of the names for this kind of message. A new kind does not compile until it has one.
 fn kind(message: &Message) -> &'static str {
     match message {
@@ -180,6 +221,9 @@ fn kind(message: &Message) -> &'static str {
         Message::Broadcast { .. } => "broadcast",
         Message::HeartbeatAck { .. } => "heartbeat-ack",
         Message::Extension { .. } => "extension",
+        Message::WitnessRequest { .. } => "witness-request",
+        Message::WitnessReport { .. } => "witness-report",
+        Message::AlertDone { .. } => "alert-done",
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",
@@ -278,6 +322,6 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 9 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
-    assert_eq!(kinds.len(), 9 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
+    // The number of results of `kind`: 12 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
+    assert_eq!(kinds.len(), 12 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
 }
