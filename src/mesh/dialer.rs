@@ -248,7 +248,7 @@ impl Mesh {
             let wait = self.bootstrap_wait(now, index);
             self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         }
-        if is_news && self.peers.members() == 0 {
+        if is_news && self.peers.joined() == 0 {
             self.report(Report::BootstrapIsSelf { addr });
         }
     }
@@ -270,13 +270,13 @@ impl Mesh {
 
     fn has_led_to_a_peer(&self, index: usize) -> bool {
         let bootstrap = self.bootstraps.get(index);
-        bootstrap.is_set() && bootstrap.peer.is_some() && self.peers.members() > 0
+        bootstrap.is_set() && bootstrap.peer.is_some() && self.peers.joined() > 0
     }
 
     /// Schedules dials of the `--connect` addresses that lead to a lost peer. A name leads to many, so its turn comes
     /// when the last one is lost.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        let is_alone = self.peers.members() == 0;
+        let is_alone = self.peers.joined() == 0;
         for index in 0..self.bootstraps.len() {
             let bootstrap = self.bootstraps.get_mut(index);
             if if bootstrap.is_set() { is_alone } else { bootstrap.peer == Some(id) } {
@@ -317,7 +317,7 @@ impl Mesh {
         let addr = bootstrap.addr.clone();
         self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         let detail = match reason {
-            DialError::Failed(detail) => {
+            DialError::Failed(detail) | DialError::Refused(detail) => {
                 if !has_led_to_a_peer && !std::mem::replace(&mut bootstrap.reported, true) {
                     return self.report(Report::BootstrapUnreachable { addr, detail });
                 }
@@ -348,6 +348,10 @@ impl Mesh {
         let mut detail = None;
         match reason {
             DialError::Failed(text) => detail = Some(text),
+            DialError::Refused(text) => {
+                detail = Some(text);
+                self.refused_by_system(now, id);
+            }
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
@@ -476,7 +480,7 @@ impl Mesh {
                 self.timers.cancel(Timer::Dial(Target::Peer(id)));
                 self.output(Output::Persist);
             }
-            State::Provisional { .. } | State::Up(_) | State::Left(_) => {}
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } | State::Left(_) => {}
         }
     }
 

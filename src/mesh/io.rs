@@ -148,6 +148,8 @@ pub enum DisconnectReason {
 pub enum DialError {
     /// No connection, no handshake, or no Hello; a text for the log.
     Failed(String),
+    /// The system of that machine answered that no process listens there; a text for the log.
+    Refused(String),
     /// Another peer than the expected one answered.
     WrongId {
         /// The id in its certificate; not proven yet.

@@ -8,12 +8,14 @@ use super::backoff;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::isolation::{Isolation, SilentLosses};
 use super::list_exchange::Exchange;
 use super::measures::Measures;
 use super::peer::Connected;
 use super::peer_table::PeerTable;
 use super::session_table::{Session, SessionTable};
 use super::timer::{Timer, Timers};
+use super::witness::Witnesses;
 use crate::config::Config;
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
@@ -34,6 +36,10 @@ pub struct Mesh {
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
     pub(super) measures: Measures,
+    pub(super) witnesses: Witnesses,
+    pub(super) silent_losses: SilentLosses,
+    /// `Some` while this node is isolated.
+    pub(super) isolation: Option<Isolation>,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     pub(super) leaving: bool,
@@ -52,6 +58,9 @@ impl Mesh {
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
             measures: Measures::new(now),
+            witnesses: Witnesses::new(now),
+            silent_losses: SilentLosses::default(),
+            isolation: None,
             peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
@@ -100,6 +109,8 @@ impl Mesh {
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_expired(now, peer),
                 Timer::DigestCheck(peer) => self.check_digest(now, peer),
+                Timer::Held(peer) => self.peer_held(peer),
+                Timer::Witness(peer) => self.witness_due(now, peer),
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
             }
@@ -131,13 +142,13 @@ impl Mesh {
         self.id
     }
 
-    /// The number of members, this node included.
+    /// The number of members for the user, this node included. Unstable peers are not among them.
     #[must_use]
     pub fn members(&self) -> usize {
         self.peers.members() + 1
     }
 
-    /// Digest of this node and all members; see [`membership_digest`](super::membership_digest).
+    /// Digest of this node and all members, also those that are unstable; see [`membership_digest`](super::membership_digest).
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.peers.digest()
@@ -186,13 +197,13 @@ impl Mesh {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(peer, remote, notice),
+                Message::WitnessRequest { lost } => self.received_question(now, peer, &lost),
+                Message::WitnessReport { sightings } => self.received_testimony(now, peer, &sightings),
                 Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }
                 | Message::Extension { .. }
-                | Message::WitnessRequest { .. }
-                | Message::WitnessReport { .. }
                 | Message::AlertDone { .. }
                 | Message::Ping { .. }
                 | Message::Broadcast { .. } => {}

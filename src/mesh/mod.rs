@@ -18,6 +18,8 @@
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `witness.rs`, `inquiry.rs`, `isolation.rs` | what other members say of a lost peer, and whether this node is cut off itself |
+//! | `flapping.rs` | peers that are lost again and again are unstable for a while |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
@@ -34,9 +36,12 @@ mod connected_time;
 mod dial_queue;
 mod dialer;
 mod digest;
+mod flapping;
+mod inquiry;
 mod instances;
 mod invariants;
 mod io;
+mod isolation;
 mod known_peer;
 mod list_exchange;
 mod liveness;
@@ -56,6 +61,7 @@ pub mod snapshot;
 mod stall;
 mod standing;
 mod timer;
+mod witness;
 
 pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
 pub use bootstraps::NAME_ROUND;

@@ -114,8 +114,10 @@ impl Mesh {
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
-        let timeout = self.timeout_for(hello.heartbeat_ms);
-        self.timers.set_no_later(Timer::Silence(id), now + timeout);
+        if let Some(connected) = self.peers.connected(&id) {
+            let first_check = now + self.suspicion(connected);
+            self.timers.set_no_later(Timer::Silence(id), first_check);
+        }
         if is_new {
             self.start_liveness(now, id);
             if is_welcome {
@@ -223,7 +225,7 @@ impl Mesh {
     fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
         let wait = self.report_refusal(id, said);
         let gone = Gone { refusal: Some(said), ..self.gone(now, id) };
-        self.lose(now, id, gone, DownReason::Refused);
+        self.lose(now, id, gone, DownReason::Refused, None);
         if said == ByeReason::NotAdmitted {
             // The peer's user may change the lists again soon.
             self.redial_later(now, id);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::inquiry::Inquiry;
 use super::machine::Mesh;
 use super::peer::{Peer, State};
 use super::rtt::{Rtt, RttHistogram};
@@ -125,7 +126,7 @@ impl Mesh {
     /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through.
     pub(super) fn is_joined(&self) -> bool {
-        self.peers.members() > 0 || self.config.connect.is_empty()
+        self.peers.joined() > 0 || self.config.connect.is_empty()
     }
 
     /// All known peers, sorted by id.
@@ -156,12 +157,9 @@ impl Mesh {
             pings_received: peer.pings_received,
             pings_sent: peer.pings_sent,
             reconnects: peer.ups.saturating_sub(1),
-            silence: peer.connected().map(|connected| {
-                let silence = now.saturating_duration_since(connected.heard);
-                silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
-            }),
+            silence: peer.connected().map(|connected| self.silence_of(now, connected)),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
-            verdict: None,
+            verdict: self.witnesses.get(&id).and_then(Inquiry::verdict),
         }
     }
 }
@@ -172,6 +170,7 @@ fn visible_state(peer: &Peer) -> (PeerState, Instant) {
         State::Rumoured { since, .. } => (PeerState::Rumour, *since),
         State::Provisional { connected, .. } => (PeerState::Dead, connected.since),
         State::Up(connected) => (PeerState::Up, connected.since),
+        State::Unstable { connected, .. } => (PeerState::Unstable, connected.since),
         State::Dead(gone) => (PeerState::Dead, gone.since),
         State::Left(gone) => (PeerState::Left, gone.since),
     }

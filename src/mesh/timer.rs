@@ -21,6 +21,10 @@ pub(super) enum Timer {
     Grace(PeerId),
     /// Check whether a connected peer's digest still differs from this node's.
     DigestCheck(PeerId),
+    /// Show a peer as up that was unstable, because its connection has held.
+    Held(PeerId),
+    /// Take the next step of the inquiry about a lost peer.
+    Witness(PeerId),
     /// Forget a peer that is dead or left.
     Forget(PeerId),
     /// Compare digests, because membership has stopped changing.

@@ -178,6 +178,15 @@ impl Driver {
             // The session may have heard its peer since it answered.
             *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
         }
+        if let SessionEvent::Received { message: Message::WitnessRequest { lost }, .. } = &event {
+            // The answer tells when each of these peers was last heard.
+            for sighting in lost {
+                let session = self.mesh.open_sessions(&sighting.peer).last().copied();
+                if let Some((session, heard)) = session.and_then(|id| Some((id, effects.heard(id)?))) {
+                    self.mesh.note_heard(session, heard);
+                }
+            }
+        }
         let is_end = event.is_end();
         self.handle(effects, event.into_input(session));
         if is_end {

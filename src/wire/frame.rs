@@ -158,8 +158,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::{
-        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PeerRecord, RECORDS_MAX,
-        SOCKET,
+        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, NAME, Notice, PeerRecord,
+        RECORDS_MAX, SOCKET, Sighting,
     };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
