@@ -199,6 +199,7 @@ impl Mesh {
             && let State::Dead(gone) = peer.state
         {
             peer.state = State::Left(gone);
+            self.end_inquiry(&id);
             self.output(Output::Persist);
         }
         is_over
@@ -477,6 +478,7 @@ impl Mesh {
             State::Rumoured { .. } => self.forget(id),
             State::Dead(gone) => {
                 peer.state = State::Left(gone);
+                self.end_inquiry(&id);
                 self.timers.cancel(Timer::Dial(Target::Peer(id)));
                 self.output(Output::Persist);
             }

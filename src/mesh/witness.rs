@@ -186,6 +186,8 @@ impl Mesh {
             _ => {
                 inquiry.step = Step::AskAgain;
                 self.timers.set(Timer::Witness(id), now + (answer_time / 2).saturating_sub(QUESTION_DELAY));
+                // Some members have told of the same loss already.
+                self.reconsider(now, id);
             }
         }
     }
@@ -279,7 +281,9 @@ impl Mesh {
 
     /// There is new evidence. The verdict may be certain before the time for answers is over.
     fn reconsider(&mut self, now: Instant, id: PeerId) {
-        let Some(inquiry) = self.witnesses.inquiries.get(&id) else {
+        // Before the members are asked, one that tells of the loss unasked decides nothing.
+        let Some(inquiry) = self.witnesses.inquiries.get(&id).filter(|inquiry| inquiry.step != Step::Ask)
+        else {
             return;
         };
         let is_over = matches!(inquiry.step, Step::FollowUp(_)) && inquiry.verdict().is_some();

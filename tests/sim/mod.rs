@@ -22,6 +22,7 @@
 //! | `convergence.rs` | the time after the last fault: the mesh becomes whole and stays whole |
 //! | `mesh_harness.rs` | one mesh alone, for rules that a run of many nodes does not test |
 //! | `rules/` | the tests of those rules (only in the test target) |
+//! | `verdicts.rs` | judges what nodes say of lost peers against the faults of a run |
 //! | `shrink.rs` | the smallest set of faults that still fails |
 //! | `scale.rs` | the cost of a mesh of hundreds of nodes |
 //!
@@ -48,4 +49,5 @@ pub mod session;
 pub mod shrink;
 pub mod stories;
 pub mod trace;
+pub mod verdicts;
 pub mod world;

@@ -453,6 +453,9 @@ impl Effects for Node<'_> {
         if world.procs[self.proc].is_liar {
             world.distort(self.proc, &mut message);
         }
+        if world.scenario.false_witnesses.contains(&world.procs[self.proc].slot) {
+            world.bear_false_witness(&mut message);
+        }
         world.trace.mix(&session);
         world.stats.messages += 1;
         world.stats.lists += u64::from(matches!(message, Message::Peers { more: false, .. }));
@@ -556,6 +559,7 @@ impl Effects for Node<'_> {
     }
 
     fn after_input(&mut self, mesh: &Mesh) {
+        self.world.note_unstable(self.proc, mesh);
         self.world.check_newest(self.proc, mesh);
         self.process().oracle.input_from = None;
         // Only a session that comes up can displace a peer. All else in a large table waits for the next sample.
@@ -572,6 +576,7 @@ impl Effects for Node<'_> {
             let shown = format!("{output:?}");
             format!("p{proc} → {}", shown.chars().take(230).collect::<String>())
         });
+        self.world.note_unstable(proc, mesh);
         self.world.check_output(proc, output, mesh);
     }
 }

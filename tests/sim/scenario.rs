@@ -84,6 +84,8 @@ pub struct Scenario {
     pub connect: Vec<Vec<Slot>>,
     /// Slots that send false lists of peers.
     pub liars: Vec<Slot>,
+    /// Slots that say the opposite of what they know of lost peers.
+    pub false_witnesses: Vec<Slot>,
     /// Attackers, each on a slot of its own.
     pub attacks: Vec<Attack>,
     /// The attacks go on after the faults have ended.
@@ -116,6 +118,7 @@ impl Scenario {
             faults: Faults::none(),
             connect: (0..nodes).map(|slot| if slot == 0 { vec![] } else { vec![0] }).collect(),
             liars: Vec::new(),
+            false_witnesses: Vec::new(),
             attacks: Vec::new(),
             attacks_go_on: false,
             key_of: (0..nodes).collect(),

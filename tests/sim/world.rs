@@ -141,6 +141,8 @@ pub struct World {
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
     pub violation: Option<Violation>,
+    /// The events of all nodes with their times, if they are wanted.
+    pub seen: Option<Vec<(Micros, ProcId, p2p_gossip::Event)>>,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     scheduled: u64,
     keys_made: u64,
@@ -168,6 +170,7 @@ impl World {
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
+            seen: None,
             queue: BinaryHeap::new(),
             scheduled: 0,
             keys_made: 0,
@@ -222,6 +225,22 @@ impl World {
             }
         }
         unreachable!("each sample schedules the next one")
+    }
+
+    /// Runs until this time, without looking whether the mesh becomes whole.
+    ///
+    /// # Errors
+    /// An invariant was broken.
+    pub fn run_until(&mut self, end: Micros) -> Result<(), Violation> {
+        while let Some(Reverse((at, _, event))) = self.queue.pop().filter(|Reverse((at, ..))| *at <= end) {
+            self.now = at;
+            self.stats.events += 1;
+            self.handle_event(event);
+            if let Some(violation) = self.violation.take() {
+                return Err(violation);
+            }
+        }
+        Ok(())
     }
 
     fn handle_event(&mut self, event: Event) {

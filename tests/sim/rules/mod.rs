@@ -2,6 +2,7 @@
 //! only later or with more messages.
 
 mod budgets;
+mod calm;
 mod dialing;
 mod lists;
 mod liveness;
@@ -12,6 +13,7 @@ mod settled;
 mod silence;
 mod standing;
 mod trust;
+mod witnesses;
 
 use std::time::Duration;
 
