@@ -9,9 +9,9 @@ const LOSSES_WITHIN: Duration = Duration::from_secs(10 * 60);
 const LOSSES_FREE: usize = 1;
 /// Time for which the connection has to hold after the second loss; each further loss doubles it. A link that fails for
 /// 20 s out of 40 s never holds for so long.
-const HOLD_MIN: Duration = Duration::from_secs(30);
+pub(super) const HOLD_MIN: Duration = Duration::from_secs(30);
 /// Longest such time: a user waits no longer for the news that a peer is back.
-pub(super) const HOLD_MAX: Duration = Duration::from_secs(60);
+const HOLD_MAX: Duration = Duration::from_secs(60);
 /// Losses remembered of a peer. More make the time no longer.
 const LOSSES_MAX: usize = 64;
 

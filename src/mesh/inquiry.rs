@@ -11,7 +11,7 @@ use crate::wire::{Hearing, Sighting};
 /// Members that are heard on one lost peer. Of all that are asked, and tell of the loss unasked, the first count.
 pub(super) const VOICES_MAX: usize = 64;
 /// Verdicts on one loss of which the user is told. Members that contradict themselves again and again cannot fill the log.
-const VERDICTS_MAX: u32 = 8;
+const VERDICTS_MAX: u32 = 4;
 /// A member that is still connected to a peer this long after the peer's connection to this node was closed has not seen
 /// it end: a system closes all connections of a process at once.
 const CLOSED_EVERYWHERE: Duration = Duration::from_millis(100);
@@ -36,8 +36,8 @@ pub(super) enum Step {
     AskAgain,
     /// The time for answers is over.
     Conclude,
-    /// Ask some members after this time, because they may have other news.
-    FollowUp(Duration),
+    /// Begin anew, because the members may have other news.
+    FollowUp,
 }
 
 /// What a member says of the lost peer.
@@ -61,6 +61,8 @@ pub(super) struct Inquiry {
     /// The last time at which this node or a member heard the peer, as far as known.
     heard: Instant,
     pub(super) step: Step,
+    /// The wait before the members are asked anew.
+    pub(super) wait: Duration,
     asked: BTreeSet<PeerId>,
     /// At most [`VOICES_MAX`].
     voices: BTreeMap<PeerId, Voice>,
@@ -72,7 +74,7 @@ pub(super) struct Inquiry {
 
 impl Inquiry {
     /// This node last heard the peer at `heard`, and expects to hear it within `expected`.
-    pub(super) fn new(now: Instant, loss: Loss, heard: Instant, expected: Duration) -> Self {
+    pub(super) fn new(now: Instant, loss: Loss, heard: Instant, expected: Duration, wait: Duration) -> Self {
         let outlived = match loss {
             Loss::Silent => heard + expected,
             Loss::Closed => now + CLOSED_EVERYWHERE / 2,
@@ -84,6 +86,7 @@ impl Inquiry {
             outlived,
             heard,
             step: Step::Ask,
+            wait,
             asked: BTreeSet::new(),
             voices: BTreeMap::new(),
             is_refused: false,
@@ -108,6 +111,14 @@ impl Inquiry {
     /// The time since this node or a member heard the peer.
     pub(super) fn heard_ago(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard)
+    }
+
+    /// The members are asked anew: what they said before does not count.
+    pub(super) fn begin_round(&mut self) {
+        self.asked.clear();
+        if self.verdict.is_some() {
+            self.voices.clear();
+        }
     }
 
     /// These members are asked.
@@ -234,7 +245,7 @@ mod tests {
     fn silent(hear: u8, miss: u8) -> (Instant, Inquiry) {
         let start = crate::test_now();
         let now = start + 3000 * MS;
-        let mut inquiry = Inquiry::new(now, Loss::Silent, start, 1500 * MS);
+        let mut inquiry = Inquiry::new(now, Loss::Silent, start, 1500 * MS, MS);
         for n in 0..hear + miss {
             inquiry.ask(id(n));
             let sighting = if n < hear { says(Hearing::Hears, 700) } else { says(Hearing::Silent, 2900) };
@@ -279,7 +290,7 @@ mod tests {
     #[test]
     fn member_that_is_connected_for_a_moment_longer_decides_nothing() {
         let now = crate::test_now();
-        let mut inquiry = Inquiry::new(now, Loss::Closed, now - 300 * MS, 1500 * MS);
+        let mut inquiry = Inquiry::new(now, Loss::Closed, now - 300 * MS, 1500 * MS, MS);
         for n in 1..=3 {
             inquiry.ask(id(n));
             inquiry.testify(now + 20 * MS, id(n), &says(Hearing::Hears, 300), MS);
@@ -304,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn same_verdict_is_told_once_and_changes_at_most_eight_times() {
+    fn same_verdict_is_told_once_and_changes_at_most_three_times() {
         let (now, mut inquiry) = silent(2, 1);
         assert!(inquiry.conclude(now, Verdict::Link, |_| true).is_some());
         assert_eq!(inquiry.conclude(now, Verdict::Link, |_| true), None);
@@ -312,6 +323,6 @@ mod tests {
             let verdict = if n % 2 == 0 { Verdict::Node } else { Verdict::Link };
             inquiry.conclude(now, verdict, |_| true).is_some()
         });
-        assert_eq!(told.count(), 7);
+        assert_eq!(told.count(), 3);
     }
 }

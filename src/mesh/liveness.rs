@@ -272,6 +272,9 @@ impl Mesh {
                 // last send time, at which the mesh is awake anyway.
                 let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
                 let next = suspected_at.unwrap_or(dead_at);
+                if suspected_at.is_none() {
+                    self.hold_anew(now, id);
+                }
                 let slot = self.slot_before(next);
                 self.timers.set(Timer::Silence(id), if now < slot { slot } else { next });
                 if suspected_at.is_some() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::dial_queue::{REFUSED_WAIT, Target};
+use super::flapping::HOLD_MIN;
 use super::inquiry::Loss;
 use super::io::{Output, Report, SessionUp};
 use super::machine::Mesh;
@@ -139,7 +140,9 @@ impl Mesh {
         let expected = connected.map_or(Duration::ZERO, |connected| self.suspicion(connected));
         let is_silent = matches!(loss, Some(Loss::Silent | Loss::Interrupted));
         let quiet = was_joined && is_silent && self.is_lost_by_isolation(now, id);
-        if let Some((name, addr)) = self.end_connected(now, id, State::Dead(gone)) {
+        let shown = self.end_connected(now, id, State::Dead(gone));
+        let is_reported = shown.is_some();
+        if let Some((name, addr)) = shown {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members(), quiet });
         }
         let Some(loss) = loss.filter(|_| was_joined && !self.leaving) else {
@@ -151,7 +154,7 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.losses.note(now);
         }
-        self.inquire(now, id, loss, heard, expected);
+        self.inquire(now, id, loss, heard, expected, is_reported);
     }
 
     pub(super) fn left(&mut self, now: Instant, id: PeerId) {
@@ -207,6 +210,16 @@ impl Mesh {
             peer.losses.held();
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+        }
+    }
+
+    /// An unstable peer is silent for so long that it is suspected: it has to hold anew.
+    pub(super) fn hold_anew(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && let State::Unstable { holds_until, .. } = &mut peer.state
+        {
+            *holds_until = now + peer.losses.hold(now).unwrap_or(HOLD_MIN);
+            self.timers.set(Timer::Held(id), *holds_until);
         }
     }
 

@@ -72,7 +72,8 @@ impl Witnesses {
 }
 
 impl Mesh {
-    /// A member is lost, and the user knows it.
+    /// A member is lost. If the user was not told so, because it was unstable, the members are asked only once it has been
+    /// lost for a while.
     pub(super) fn inquire(
         &mut self,
         now: Instant,
@@ -80,13 +81,13 @@ impl Mesh {
         loss: Loss,
         heard: Instant,
         expected: Duration,
+        is_reported: bool,
     ) {
         let before = self.witnesses.inquiries.get(&id);
-        let mut inquiry = Inquiry::new(now, loss, heard, expected).after(before);
+        let mut inquiry = Inquiry::new(now, loss, heard, expected, FOLLOW_UP_MIN).after(before);
         let is_stranger = self.is_stranger(now, &id);
-        if is_stranger && self.witnesses.about_strangers.take(now).is_err() {
-            // The members are asked when there is time for it.
-            inquiry.step = Step::FollowUp(FOLLOW_UP_MIN);
+        if !is_reported || is_stranger && self.witnesses.about_strangers.take(now).is_err() {
+            inquiry.step = Step::FollowUp;
         }
         let wait = if inquiry.step == Step::Ask { QUESTION_DELAY } else { FOLLOW_UP_MIN };
         self.witnesses.inquiries.insert(id, inquiry);
@@ -96,8 +97,8 @@ impl Mesh {
     /// A member is lost because this node is isolated: nobody can be asked.
     pub(super) fn conclude_isolated(&mut self, now: Instant, id: PeerId, loss: Loss, heard: Instant) {
         let before = self.witnesses.inquiries.get(&id);
-        let mut inquiry = Inquiry::new(now, loss, heard, Duration::ZERO).after(before);
-        inquiry.step = Step::FollowUp(FOLLOW_UP_MIN);
+        let mut inquiry = Inquiry::new(now, loss, heard, Duration::ZERO, FOLLOW_UP_MIN).after(before);
+        inquiry.step = Step::FollowUp;
         self.witnesses.inquiries.insert(id, inquiry);
         self.conclude(now, id, Verdict::Isolated);
         self.timers.set(Timer::Witness(id), now + FOLLOW_UP_MIN);
@@ -123,7 +124,7 @@ impl Mesh {
                 && let Some(inquiry) = self.witnesses.inquiries.get_mut(&id)
                 && inquiry.verdict().is_some_and(is_isolated)
             {
-                inquiry.step = Step::FollowUp(FOLLOW_UP_MIN);
+                inquiry.step = Step::FollowUp;
                 self.timers.set(Timer::Witness(id), now + AFTER_ISOLATION);
             }
         }
@@ -133,7 +134,12 @@ impl Mesh {
     pub(super) fn refused_by_system(&mut self, now: Instant, id: PeerId) {
         if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
             inquiry.is_refused = true;
-            self.reconsider(now, id);
+            // If nobody could be asked, this is all that there is to know.
+            let has_none = |info: VerdictInfo| info.verdict == Verdict::Unknown;
+            if inquiry.verdict().is_some_and(has_none) && self.timers.is_set(Timer::Witness(id)) {
+                inquiry.step = Step::Conclude;
+                self.timers.set(Timer::Witness(id), now);
+            }
         }
     }
 
@@ -143,59 +149,56 @@ impl Mesh {
             return;
         };
         match step {
-            Step::Ask | Step::FollowUp(_) => {
+            Step::Ask | Step::FollowUp => {
                 let due = |(other, inquiry): (&PeerId, &Inquiry)| {
-                    let is_soon = self
-                        .timers
-                        .deadline(Timer::Witness(*other))
-                        .is_some_and(|at| at <= now + QUESTION_DELAY);
-                    let is_alike = (inquiry.step == Step::Ask) == (step == Step::Ask);
-                    (*other == id || is_soon && is_alike).then_some(*other)
+                    let at = self.timers.deadline(Timer::Witness(*other));
+                    let is_soon = at.is_some_and(|at| at <= now + QUESTION_DELAY);
+                    (*other == id || is_soon && inquiry.step == step).then_some(*other)
                 };
                 let about: Vec<PeerId> = self.witnesses.iter().filter_map(due).collect();
                 self.ask_witnesses(now, &about);
-                about.into_iter().for_each(|id| self.asked_witnesses(now, id));
+                about.into_iter().for_each(|id| self.witnesses_asked(now, id));
             }
             Step::AskAgain => {
                 self.ask_again(now, id);
                 let rest = self.answer_time() / 2;
-                if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
-                    inquiry.step = Step::Conclude;
-                    self.timers.set(Timer::Witness(id), now + rest);
-                }
+                self.next_step(id, Step::Conclude, now + rest);
             }
             Step::Conclude => {
-                if let Some(verdict) = self.verdict_on(now, &id, true) {
+                let verdict = self.verdict_on(now, &id, true);
+                self.follow_up(now, id);
+                let before = self.witnesses.get(&id).and_then(Inquiry::verdict).map(|info| info.verdict);
+                // Later silence of the members is no news, and those on this side of a partition know no more.
+                let is_news = verdict != Some(Verdict::Unknown)
+                    && (before != Some(Verdict::Isolated) || self.isolation.is_none());
+                if let Some(verdict) = verdict.filter(|_| before.is_none() || is_news) {
                     self.conclude(now, id, verdict);
                 }
-                self.follow_up(now, id, FOLLOW_UP_MIN);
             }
         }
     }
 
     /// The members have been asked about this peer.
-    fn asked_witnesses(&mut self, now: Instant, id: PeerId) {
-        let answer_time = self.answer_time();
-        let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) else {
-            return;
-        };
-        match inquiry.step {
-            Step::FollowUp(wait) if inquiry.verdict().is_some() => {
-                self.follow_up(now, id, (wait * 2).min(FOLLOW_UP_MAX));
-            }
-            _ => {
-                inquiry.step = Step::AskAgain;
-                self.timers.set(Timer::Witness(id), now + (answer_time / 2).saturating_sub(QUESTION_DELAY));
-                // Some members have told of the same loss already.
-                self.reconsider(now, id);
-            }
+    fn witnesses_asked(&mut self, now: Instant, id: PeerId) {
+        let rest = (self.answer_time() / 2).saturating_sub(QUESTION_DELAY);
+        self.next_step(id, Step::AskAgain, now + rest);
+        // Some members have told of the same loss already.
+        self.reconsider(now, id);
+    }
+
+    fn next_step(&mut self, id: PeerId, step: Step, at: Instant) {
+        if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
+            inquiry.step = step;
+            self.timers.set(Timer::Witness(id), at);
         }
     }
 
-    fn follow_up(&mut self, now: Instant, id: PeerId, wait: Duration) {
+    /// The members are asked anew later, each time after a longer wait.
+    fn follow_up(&mut self, now: Instant, id: PeerId) {
         if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
-            inquiry.step = Step::FollowUp(wait);
-            self.timers.set(Timer::Witness(id), now + wait);
+            let wait = inquiry.wait;
+            inquiry.wait = (wait * 2).min(FOLLOW_UP_MAX);
+            self.next_step(id, Step::FollowUp, now + wait);
         }
     }
 
@@ -207,6 +210,11 @@ impl Mesh {
 
     /// Asks some members about all of these peers.
     fn ask_witnesses(&mut self, now: Instant, about: &[PeerId]) {
+        for id in about {
+            if let Some(inquiry) = self.witnesses.inquiries.get_mut(id) {
+                inquiry.begin_round();
+            }
+        }
         let witnesses = self.witnesses_now(now);
         let chosen = self.rng.choose_multiple(witnesses, ASKED_FIRST);
         for witness in chosen {
@@ -253,6 +261,15 @@ impl Mesh {
     /// Another member tells of its losses, and asks what this node knows.
     pub(super) fn received_question(&mut self, now: Instant, from: PeerId, lost: &[Sighting]) {
         self.received_testimony(now, from, lost);
+        for sighting in lost {
+            // It has just lost the peer: that may change a verdict.
+            if let Some(inquiry) = self.witnesses.get(&sighting.peer)
+                && inquiry.step == Step::FollowUp
+                && self.timers.is_set(Timer::Witness(sighting.peer))
+            {
+                self.timers.set_no_later(Timer::Witness(sighting.peer), now + FOLLOW_UP_MIN);
+            }
+        }
         let is_stranger = self.is_stranger(now, &from);
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
@@ -279,26 +296,20 @@ impl Mesh {
         }
     }
 
-    /// There is new evidence. The verdict may be certain before the time for answers is over.
+    /// There is new evidence. The first verdict may be certain before the time for answers is over. Later ones take their
+    /// time, so that a peer which comes and goes for some members causes few.
     fn reconsider(&mut self, now: Instant, id: PeerId) {
         // Before the members are asked, one that tells of the loss unasked decides nothing.
-        let Some(inquiry) = self.witnesses.inquiries.get(&id).filter(|inquiry| inquiry.step != Step::Ask)
-        else {
-            return;
+        let is_open = |inquiry: &&Inquiry| {
+            matches!(inquiry.step, Step::AskAgain | Step::Conclude) && inquiry.verdict().is_none()
         };
-        let is_over = matches!(inquiry.step, Step::FollowUp(_)) && inquiry.verdict().is_some();
-        let is_isolated = self.isolation.is_some() || !self.timers.is_set(Timer::Witness(id));
-        let Some(verdict) = self.verdict_on(now, &id, is_over).filter(|_| !is_isolated) else {
-            return;
-        };
-        // After an isolation, no answer says nothing new.
-        if is_over && verdict == Verdict::Unknown {
-            return;
+        if self.witnesses.get(&id).filter(is_open).is_some()
+            && self.timers.is_set(Timer::Witness(id))
+            && let Some(verdict) = self.verdict_on(now, &id, false)
+        {
+            self.follow_up(now, id);
+            self.conclude(now, id, verdict);
         }
-        if !is_over {
-            self.follow_up(now, id, FOLLOW_UP_MIN);
-        }
-        self.conclude(now, id, verdict);
     }
 
     fn verdict_on(&self, now: Instant, id: &PeerId, is_final: bool) -> Option<Verdict> {

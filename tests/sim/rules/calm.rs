@@ -38,6 +38,20 @@ fn peer_that_was_lost_twice_is_up_only_after_it_has_held() {
     assert!(matches!(events[..], [Event::Up { members: 2, .. }]), "{events:?}");
 }
 
+/// On a link that loses much, silences of half a timeout are frequent, and longer ones come sooner or later.
+#[test]
+fn unstable_peer_that_is_suspected_has_to_hold_anew() {
+    let (mut node, n) = lost_twice();
+    let session = SessionId::accepted(n);
+    node.up(session, id(3), 1);
+    for _ in 0..10 {
+        assert!(events_of(&wait_with_heartbeats(&mut node, session, None, 18 * SECOND)).is_empty());
+        assert!(events_of(&node.wait_with_dials_open(SECOND)).is_empty());
+    }
+    assert!(events_of(&wait_with_heartbeats(&mut node, session, None, 28 * SECOND)).is_empty());
+    assert_eq!(events_of(&wait_with_heartbeats(&mut node, session, None, 4 * SECOND)).len(), 1);
+}
+
 /// Lists and the digest tell other nodes that the peer is connected, so they do not disagree about it.
 #[test]
 fn unstable_peer_counts_as_connected_for_other_nodes() {
@@ -110,8 +124,8 @@ fn node_that_loses_most_peers_at_once_says_that_it_is_isolated() {
 
     // One peer of five is too few; three end it. None of them is held back, however often that happens.
     let mut told = Vec::new();
-    for n in 3..6 {
-        told.extend(events_of(&node.up(SessionId::accepted(n), id(n as u8), 1)));
+    for n in 3_u8..6 {
+        told.extend(events_of(&node.up(SessionId::accepted(n.into()), id(n), 1)));
     }
     let is_rejoined = |event: &Event| matches!(event, Event::Rejoined { members: 4, .. });
     assert_eq!((told.len(), told.iter().position(is_rejoined)), (4, Some(3)), "{told:?}");
