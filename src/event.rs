@@ -115,7 +115,8 @@ pub enum Event {
         /// The number of times that it was lost in the last ten minutes.
         losses: usize,
     },
-    /// An incident began or ended, and of all members this node is the one that tells its user now.
+    /// An incident began or ended, and of all members it is this node's turn to tell its user. Only nodes with
+    /// [`Config::alerts`](crate::Config::alerts) emit it; see [`NodeHandle::alert_done`](crate::NodeHandle::alert_done).
     #[non_exhaustive]
     Alert {
         /// The name of the incident, 16 hexadecimal digits, the same at every member.
@@ -128,6 +129,8 @@ pub enum Event {
         peers: Vec<PeerId>,
         /// Their self-declared names, in the same order.
         names: Vec<String>,
+        /// The same as a line for people.
+        text: String,
     },
     /// A peer said goodbye; it is not redialled.
     #[non_exhaustive]
@@ -333,9 +336,8 @@ impl fmt::Display for Event {
             Self::Unstable { peer, name, addr, losses } => {
                 write!(f, "unstable   {} {addr} (lost {losses} times)", PeerLabel(peer, name))
             }
-            Self::Alert { incident, kind, phase, peers, names } => {
-                write!(f, "alert      {incident} {kind} {phase}")?;
-                peers.iter().zip(names).try_for_each(|(peer, name)| write!(f, " {}", PeerLabel(peer, name)))
+            Self::Alert { incident, kind, phase, text, .. } => {
+                write!(f, "alert      {incident} {kind} {phase}: {text}")
             }
             Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 write!(f, "ping       {} {addr} #{seq} ", PeerLabel(peer, name))?;

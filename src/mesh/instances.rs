@@ -39,6 +39,11 @@ impl Instances {
         self.current.is_some()
     }
 
+    /// The number of the last process that was accepted; 0 if none was.
+    pub(super) fn last(&self) -> u64 {
+        self.current.unwrap_or_default()
+    }
+
     /// Notes the process of an accepted peer.
     pub(super) fn accept(&mut self, instance: u64) {
         self.current = Some(instance);

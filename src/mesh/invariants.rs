@@ -32,6 +32,7 @@ impl Mesh {
             "membership that changes settles at a time that is set"
         );
         self.check_sessions();
+        self.alerts.check_limits();
         self.check_inquiries();
         self.check_silent_losses();
         self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));
@@ -120,7 +121,7 @@ impl Mesh {
                 self.peers.get(&id).is_some_and(|peer| matches!(peer.state, State::Unstable { .. }))
             }
             Timer::Witness(id) => self.witnesses.get(&id).is_some(),
-            Timer::Settled => true,
+            Timer::Settled | Timer::Alerts => true,
         };
         debug_assert!(is_needed, "{timer:?} is set for nothing");
     }

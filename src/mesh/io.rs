@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::{AlertPhase, Event};
 use crate::net::addr::DialAddr;
 use crate::trust::access::{Access, Refusal};
 use crate::trust::peer_id::PeerId;
@@ -99,6 +99,13 @@ pub enum Input {
     },
     /// The allow and deny lists have changed: only peers that these admit may be connected.
     Access(Access),
+    /// The alert program of this node has run for an incident.
+    AlertDone {
+        /// The incident's id.
+        incident: u64,
+        /// Whether for its begin or its end.
+        phase: AlertPhase,
+    },
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }
@@ -359,6 +366,11 @@ pub enum Report {
         addr: SocketAddr,
         /// The time until the next dial.
         retry_in: Duration,
+    },
+    /// No member has run its alert program for an incident with success. This node gives up.
+    AlertFailed {
+        /// The incident's id.
+        incident: String,
     },
     /// This node stalled, so peers get that much more time before they count as dead.
     Stalled {

@@ -71,6 +71,7 @@ impl Mesh {
             None => {
                 self.isolation = Some(Isolation { lost_until, peers });
                 self.notify(Event::Isolated { lost, members: peers + 1 });
+                self.alert_isolated(now);
             }
         }
     }
@@ -86,6 +87,7 @@ impl Mesh {
             self.isolation = None;
             self.silent_losses.lost.clear();
             self.notify(Event::Rejoined { members: self.members() });
+            self.alert_rejoined(now);
             self.inquire_after_isolation(now);
         }
     }

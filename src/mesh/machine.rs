@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
+use super::alert_state::Alerts;
 use super::backoff;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
@@ -36,6 +37,7 @@ pub struct Mesh {
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
     pub(super) measures: Measures,
+    pub(super) alerts: Alerts,
     pub(super) witnesses: Witnesses,
     pub(super) silent_losses: SilentLosses,
     /// `Some` while this node is isolated.
@@ -58,6 +60,7 @@ impl Mesh {
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
             measures: Measures::new(now),
+            alerts: Alerts::default(),
             witnesses: Witnesses::new(now),
             silent_losses: SilentLosses::default(),
             isolation: None,
@@ -92,6 +95,7 @@ impl Mesh {
             Input::Drained { session, heard } => self.session_drained(now, session, heard),
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
+            Input::AlertDone { incident, phase } => self.alert_done(now, incident, phase),
             Input::Leave => self.leave(),
         }
         self.check_invariants();
@@ -109,10 +113,11 @@ impl Mesh {
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_expired(now, peer),
                 Timer::DigestCheck(peer) => self.check_digest(now, peer),
-                Timer::Held(peer) => self.peer_held(peer),
+                Timer::Held(peer) => self.peer_held(now, peer),
                 Timer::Witness(peer) => self.witness_due(now, peer),
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
+                Timer::Alerts => self.alerts_due(now),
             }
         }
         self.start_queued_dials(now);
@@ -197,6 +202,7 @@ impl Mesh {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),
                 Message::Notice(notice) => self.received_notice(peer, remote, notice),
+                Message::Incident(news) => self.received_incident(now, peer, news),
                 Message::WitnessRequest { lost } => self.received_question(now, peer, &lost),
                 Message::WitnessReport { sightings } => self.received_testimony(now, peer, &sightings),
                 Message::Hello(_)
@@ -204,7 +210,6 @@ impl Mesh {
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }
                 | Message::Extension { .. }
-                | Message::AlertDone { .. }
                 | Message::Ping { .. }
                 | Message::Broadcast { .. } => {}
             }

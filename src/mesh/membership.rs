@@ -50,6 +50,7 @@ impl Mesh {
 
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
+            self.alerts.forget(&id);
             self.end_inquiry(&id);
             if let Some(peer) = self.peers.remove(&id).filter(|peer| peer.met.is_some()) {
                 if self.config.strict && peer.connected_before < ACQUAINTED_AFTER {
@@ -145,6 +146,7 @@ impl Mesh {
         if let Some((name, addr)) = shown {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members(), quiet });
         }
+        self.alert_lost(now, id, is_silent);
         let Some(loss) = loss.filter(|_| was_joined && !self.leaving) else {
             return self.end_inquiry(&id);
         };
@@ -168,6 +170,8 @@ impl Mesh {
         self.end_inquiry(&id);
         if let Some((name, addr)) = shown {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
+            self.alert_lost(now, id, false);
+            self.alert_returned(now, id);
         }
     }
 
@@ -189,27 +193,29 @@ impl Mesh {
         }
         self.announce();
         self.membership_changed(now);
+        self.tell_incidents(id);
         match hold {
-            None => self.show_up(id),
+            None => self.show_up(now, id),
             Some(hold) => self.show_unstable(now, id, hold),
         }
         self.check_isolation(now);
     }
 
     /// An unstable peer has held: it is up for the user, too.
-    pub(super) fn peer_held(&mut self, id: PeerId) {
+    pub(super) fn peer_held(&mut self, now: Instant, id: PeerId) {
         if self.peers.held(&id) {
-            self.show_up(id);
+            self.show_up(now, id);
         }
     }
 
     /// The user learns that a peer is a member.
-    fn show_up(&mut self, id: PeerId) {
+    fn show_up(&mut self, now: Instant, id: PeerId) {
         self.end_inquiry(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.losses.held();
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+            self.alert_returned(now, id);
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) connected_before: Duration,
     /// Whether it has proven the network key in this run.
     pub(super) holds_network_key: bool,
+    /// Whether it runs an alert program.
+    pub(super) runs_alerts: bool,
     /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
@@ -230,6 +232,7 @@ impl Peer {
             met: None,
             connected_before: Duration::ZERO,
             holds_network_key: false,
+            runs_alerts: false,
             tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,

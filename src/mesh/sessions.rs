@@ -16,7 +16,7 @@ use crate::event::DownReason;
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::wire::ByeReason;
+use crate::wire::{ALERT_CAPABILITY, ByeReason};
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
@@ -136,6 +136,7 @@ impl Mesh {
         let peer = self.peers.get_or_insert(now, id);
         let was_known = peer.met.is_some();
         peer.holds_network_key = up.holds_network_key;
+        peer.runs_alerts = hello.capabilities.contains(&ALERT_CAPABILITY);
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);

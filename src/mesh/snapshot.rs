@@ -1,5 +1,6 @@
 //! A node's view of the mesh, for its user.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::inquiry::Inquiry;
@@ -104,6 +105,10 @@ pub struct MeshStatus {
     pub is_joined: bool,
     /// All known peers, sorted by id.
     pub peers: Vec<PeerInfo>,
+    /// Whether this node has lost more than half of its peers at once, and has not joined them again.
+    pub is_isolated: bool,
+    /// The number of losses in this run by the first verdict on each.
+    pub downs: BTreeMap<Verdict, u64>,
     /// The number of dials under way.
     pub dials_in_flight: usize,
     /// All round-trip times measured.
@@ -118,6 +123,8 @@ impl Mesh {
             members: self.members(),
             is_joined: self.is_joined(),
             peers: self.peers(now),
+            is_isolated: self.isolation.is_some(),
+            downs: self.alerts.downs().clone(),
             dials_in_flight: self.dials_in_flight(),
             rtt: self.measures.rtt.clone(),
         }

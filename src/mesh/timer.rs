@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Forget(PeerId),
     /// Compare digests, because membership has stopped changing.
     Settled,
+    /// A loss becomes an incident, or the turn of a member to run its alert program is over.
+    Alerts,
 }
 
 #[derive(Debug, Default)]

@@ -336,6 +336,7 @@ impl Mesh {
         let heard_ms = info.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX));
         let (asked, seen_by) = (info.asked, info.seen_by);
         self.notify(Event::Verdict { peer: id, name, addr, verdict, asked, seen_by, heard_ms });
+        self.alert_verdict(now, id, verdict);
     }
 
     /// What this node knows of a peer. It tells no more than that it is connected, or was in this run, as lists do.

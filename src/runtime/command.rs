@@ -1,5 +1,6 @@
 //! What the embedding program asks of the coordinator.
 
+use crate::event::AlertPhase;
 use crate::mesh::snapshot::PeerInfo;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::Subscriber;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Subscribe(Subscriber),
     /// Send this frame to every peer that is connected now, and reply with its delivery.
     Broadcast(Frame, Sender<Delivery>),
+    /// The alert program has run for this phase of the incident with this id.
+    AlertDone(u64, AlertPhase),
     /// Reply once membership has settled.
     WhenSettled(Sender<()>),
 }

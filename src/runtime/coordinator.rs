@@ -155,6 +155,7 @@ fn handle_command(
             node.context.tls.set_access(access.clone());
             driver.set_access(node, access);
         }
+        Command::AlertDone(incident, phase) => driver.alert_done(node, incident, phase),
         Command::WhenSettled(reply) => settle_waiters.push(reply),
         Command::Leave => driver.leave(node),
     }

@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::event::Event;
+use crate::event::{AlertPhase, Event};
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
     DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
@@ -144,6 +144,11 @@ impl Driver {
     /// Replaces the access lists.
     pub fn set_access(&mut self, effects: &mut impl Effects, access: Access) {
         self.handle(effects, Input::Access(access));
+    }
+
+    /// The alert program has run for this phase of the incident with this id.
+    pub fn alert_done(&mut self, effects: &mut impl Effects, incident: u64, phase: AlertPhase) {
+        self.handle(effects, Input::AlertDone { incident, phase });
     }
 
     /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.

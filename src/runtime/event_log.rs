@@ -136,6 +136,10 @@ pub(super) fn log_report(report: &Report) {
                  to admit more, raise --max-peers or the limit of descriptors");
         }
         Report::RefusedAsFull { peer, addr, retry_in } => log_refused_as_full(*peer, *addr, *retry_in),
+        Report::AlertFailed { incident } => {
+            limited_log!(LogLimit::new(), error, { incident:% = incident },
+                "no member could run its program of --alert for this incident; giving up");
+        }
         Report::Stalled { gap } => {
             limited_log!(LogLimit::new(), warn, { gap_ms:% = gap.as_millis() },
                 "this node stalled; peers get that much more time to answer");

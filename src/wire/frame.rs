@@ -157,6 +157,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::incident::{IncidentNews, Stage, Subject};
     use super::super::message::{
         ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, NAME, Notice, PeerRecord,
         RECORDS_MAX, SOCKET, Sighting,
@@ -221,6 +222,25 @@ mod tests {
         any::<u16>().prop_map(ByeReason::from_number)
     }
 
+    fn incident_news() -> impl Strategy<Value = IncidentNews> {
+        let subject = prop_oneof![
+            peer_id().prop_map(Subject::Peer),
+            (peer_id(), peer_id()).prop_map(|(first, second)| Subject::Link(first, second)),
+            peer_id().prop_map(Subject::Isolated),
+        ];
+        let stage = prop_oneof![Just(Stage::Open), Just(Stage::Begun), Just(Stage::Over), Just(Stage::Done)];
+        let peers = vec(peer_id(), 0..20);
+        (subject, any::<u32>(), any::<u64>(), stage, peers).prop_map(
+            |(subject, number, incident, stage, peers)| IncidentNews {
+                subject,
+                number,
+                incident,
+                stage,
+                peers,
+            },
+        )
+    }
+
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             hello().prop_map(Message::Hello),
@@ -240,8 +260,7 @@ mod tests {
             "\\PC{0,60}".prop_map(|text| Message::Broadcast { text }),
             vec(sighting(), 0..20).prop_map(|lost| Message::WitnessRequest { lost }),
             vec(sighting(), 0..20).prop_map(|sightings| Message::WitnessReport { sightings }),
-            (any::<u64>(), any::<bool>())
-                .prop_map(|(incident, ended)| Message::AlertDone { incident, ended }),
+            incident_news().prop_map(Message::Incident),
         ]
     }
 

@@ -11,6 +11,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use super::error::WireError;
+use super::incident::{INCIDENT_PEERS_MAX, IncidentNews};
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
 use crate::trust::peer_id::PeerId;
@@ -98,13 +99,8 @@ pub enum Message {
         /// At most [`SIGHTINGS_MAX`] of them.
         sightings: Vec<Sighting>,
     },
-    /// The sender has told its user that an incident began or ended.
-    AlertDone {
-        /// The name of the incident.
-        incident: u64,
-        /// Whether it ended.
-        ended: bool,
-    },
+    /// Tells of an incident, so that one alert program runs for it and no other.
+    Incident(IncidentNews),
 }
 
 /// What the sender knows of a peer.
@@ -147,7 +143,7 @@ pub struct Hello {
     /// and acknowledgements announce a change.
     pub heartbeat_ms: u32,
     /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
-    /// numbers that it does not know. This version has no optional feature.
+    /// numbers that it does not know. See [`ALERT_CAPABILITY`](super::ALERT_CAPABILITY).
     pub capabilities: Vec<u32>,
     /// Proves that the sender holds a network key; see `session/hello.rs`.
     pub proof: Option<[u8; 32]>,
@@ -316,11 +312,11 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         Message::WitnessRequest { lost: sightings } | Message::WitnessReport { sightings } => {
             limit("list of sightings", sightings.len(), SIGHTINGS_MAX)
         }
+        Message::Incident(news) => limit("peers of an incident", news.peers.len(), INCIDENT_PEERS_MAX),
         Message::Heartbeat { .. }
         | Message::HeartbeatAck { .. }
         | Message::PeersRequest
         | Message::Notice(_)
-        | Message::AlertDone { .. }
         | Message::Bye(_) => Ok(()),
     }
 }

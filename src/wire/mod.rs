@@ -2,10 +2,12 @@
 
 mod error;
 mod frame;
+mod incident;
 mod message;
 
 pub use error::{Malformation, WireError};
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, decode, encode};
+pub use incident::{ALERT_CAPABILITY, INCIDENT_PEERS_MAX, IncidentNews, Stage, Subject};
 pub use message::{
     ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, Message, Notice, PeerRecord,
     RECORDS_MAX, SIGHTINGS_MAX, Sighting,

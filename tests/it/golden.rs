@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use p2p_gossip::internals::wire::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hearing, Hello, Message, Notice,
-    PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting, encode,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hearing, Hello, INCIDENT_PEERS_MAX,
+    IncidentNews, Message, Notice, PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting, Stage, Subject, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -33,7 +33,7 @@ fn corpus() -> Vec<Row> {
         broadcasts(),
         extensions(),
         witnesses(),
-        alerts(),
+        incidents(),
     ]
     .concat()
 }
@@ -200,12 +200,27 @@ fn witnesses() -> Vec<Row> {
     ]
 }
 
-fn alerts() -> Vec<Row> {
-    let done = |incident, ended| Message::AlertDone { incident, ended };
+fn incidents() -> Vec<Row> {
+    let id = |byte| PeerId::from_bytes([byte; 32]);
+    let news = |subject, number, incident, stage, peers| {
+        Message::Incident(IncidentNews { subject, number, incident, stage, peers })
+    };
+    let usual = 0x0123_4567_89ab_cdef;
     vec![
-        ("alert-done-zero", done(0, false)),
-        ("alert-done-usual", done(0x0123_4567_89ab_cdef, true)),
-        ("alert-done-last", done(u64::MAX, true)),
+        ("incident-zero", news(Subject::Peer(id(0)), 0, 0, Stage::Open, Vec::new())),
+        ("incident-node", news(Subject::Peer(id(7)), 1, usual, Stage::Begun, vec![id(7)])),
+        ("incident-link", news(Subject::Link(id(1), id(2)), 2, usual, Stage::Over, vec![id(1), id(2)])),
+        ("incident-isolated", news(Subject::Isolated(id(3)), 3, usual, Stage::Done, vec![id(4), id(5)])),
+        (
+            "incident-longest",
+            news(
+                Subject::Link(id(0xfe), id(0xff)),
+                u32::MAX,
+                u64::MAX,
+                Stage::Done,
+                vec![id(0xff); INCIDENT_PEERS_MAX],
+            ),
+        ),
     ]
 }
 
@@ -223,7 +238,7 @@ fn kind(message: &Message) -> &'static str {
         Message::Extension { .. } => "extension",
         Message::WitnessRequest { .. } => "witness-request",
         Message::WitnessReport { .. } => "witness-report",
-        Message::AlertDone { .. } => "alert-done",
+        Message::Incident(_) => "incident",
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",

@@ -14,6 +14,8 @@
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
 //! | `process.rs` | a process: its coordinator, crashes, pauses |
 //! | `adversary.rs` | the false lists of peers that a liar sends |
+//! | `alarms.rs` | the alert programs of the nodes |
+//! | `alerts.rs` | the tests of alerts (only in the test target) |
 //! | `attack_stories.rs` | stories of attacks |
 //! | `attacks.rs` | the tests of those stories (only in the test target) |
 //! | `attacker.rs` | a machine with many keys and no mesh |
@@ -32,6 +34,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod adversary;
+pub mod alarms;
 pub mod attack_stories;
 pub mod attacker;
 pub mod checks;

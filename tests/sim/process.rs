@@ -182,6 +182,7 @@ impl World {
             .connect(connect.collect::<Vec<_>>())
             .access(self.slots[slot].access.clone())
             .strict(faults.strict)
+            .alerts(self.scenario.alerts.contains(&slot))
             .peers_max(faults.peers_max)
     }
 
@@ -193,7 +194,7 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
-            capabilities: Vec::new(),
+            capabilities: self.capabilities(slot),
             proof: None,
         }
     }
@@ -358,7 +359,7 @@ impl World {
     }
 
     /// Lends out a process's driver together with the effects that it has on the world.
-    fn drive<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Driver, &mut Node<'_>) -> T) -> T {
+    pub fn drive<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Driver, &mut Node<'_>) -> T) -> T {
         let mut driver = self.procs[proc].driver.take().expect("the driver is lent out once");
         let result = call(&mut driver, &mut Node { world: self, proc });
         self.procs[proc].driver = Some(driver);
@@ -399,7 +400,7 @@ impl World {
 }
 
 /// One process as its driver sees it: the effects on the simulated world.
-struct Node<'a> {
+pub struct Node<'a> {
     world: &'a mut World,
     proc: ProcId,
 }
@@ -545,7 +546,9 @@ impl Effects for Node<'_> {
         self.world.persist(self.proc, mesh);
     }
 
-    fn notify(&mut self, _event: Event) {}
+    fn notify(&mut self, event: Event) {
+        self.world.note_alarm(self.proc, &event);
+    }
 
     fn report(&mut self, _report: Report) {}
 

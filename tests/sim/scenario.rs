@@ -102,6 +102,8 @@ pub struct Scenario {
     pub name_of_all: bool,
     /// Heartbeat and timeout of each slot, in milliseconds.
     pub rhythm: Vec<(u64, u64)>,
+    /// Slots whose nodes run an alert program.
+    pub alerts: Vec<Slot>,
     pub script: Vec<(Micros, Action)>,
     /// How long the mesh must stay whole before the run ends.
     pub stay: Micros,
@@ -127,6 +129,7 @@ impl Scenario {
             named: Vec::new(),
             name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
+            alerts: Vec::new(),
             script,
             stay: 6_000 * MS,
         }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
-use p2p_gossip::{Access, DialAddr, PeerId};
+use p2p_gossip::{Access, AlertPhase, DialAddr, PeerId};
 
+use super::alarms::Alarm;
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
@@ -41,6 +42,8 @@ pub enum Event {
     Arrive(ConnId, Side),
     /// A time limit of a session's thread has passed.
     Limit(ConnId, Side, Limit),
+    /// The alert program of a process has run for this incident.
+    AlertRan(ProcId, u64, AlertPhase),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -137,6 +140,8 @@ pub struct World {
     /// The run ends as soon as the mesh is whole.
     pub stops_when_whole: bool,
     pub stats: Stats,
+    /// The runs of alert programs.
+    pub alarms: Vec<Alarm>,
     /// The time and the node of each dial to an address of a third party.
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
@@ -167,6 +172,7 @@ impl World {
             restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
             stops_when_whole: false,
             stats: Stats::default(),
+            alarms: Vec::new(),
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
@@ -258,6 +264,7 @@ impl World {
             }
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Event::AlertRan(proc, incident, phase) => self.alert_ran(proc, incident, phase),
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),
