@@ -9,7 +9,7 @@ _p2p_gossip() {
     fi
     COMPREPLY=()
     case $previous in
-    --allow-file | --cert | --deny-file | --key | --network | --network-key | --on-event)
+    --alert | --allow-file | --cert | --deny-file | --key | --network | --network-key | --on-event)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
@@ -35,7 +35,7 @@ _p2p_gossip() {
     peers) options='--state --output --help' ;;
     forget) options='--state --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
+        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --version --help'
         ((COMP_CWORD > 1)) || options+=' keygen id peers forget'
         ;;
     esac

@@ -7,6 +7,7 @@
 mod support;
 
 mod addresses;
+mod alerts;
 mod cli;
 mod cluster;
 mod dist;

@@ -136,6 +136,8 @@ fn every_command_in_the_pages_is_valid() {
         write_script(&tools.join(name), &script);
     }
     symlink(tools.join("p2p-gossip"), work.join("p2p-gossip")).unwrap();
+    // The pages name programs of the repository.
+    symlink(Path::new(REPOSITORY).join("src"), work.join("src")).unwrap();
     fs::copy(Path::new(REPOSITORY).join("tests/fixtures/keys/ed25519_cert.pem"), work.join("cert.pem"))
         .unwrap();
 

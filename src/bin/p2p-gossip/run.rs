@@ -13,7 +13,7 @@ use p2p_gossip::{
 };
 
 use crate::cli::{AfterStdin, IdentitySource, Options};
-use crate::hooks::{HookError, Hooks};
+use crate::hooks::{HookError, Hooks, Program, RunsFor};
 use crate::http;
 use crate::logging::Logs;
 use crate::output::console::{self, JoinHints};
@@ -137,14 +137,18 @@ impl RunningProgram {
                 "the name given with --name is too long; peers see this beginning of it");
         }
         let config = options.config.access(options.access.read()?).network_keys(network_keys);
-        let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
+        // Found before the node starts, so that a mistake is found before the node joins.
+        let on_event = options.on_event.as_ref();
+        let on_event = on_event.map(|on_event| Program::find("--on-event", &on_event.program)).transpose()?;
+        let alert = options.alert.as_deref().map(|program| Program::find("--alert", program)).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;
         let mut builder = Node::builder(config.clone(), identity);
         if let Some(state) = state {
             builder = builder.state(state);
         }
-        let has_sinks = hooks.is_some() || http_socket.is_some() || systemd::is_wanted();
+        let has_sinks =
+            on_event.is_some() || alert.is_some() || http_socket.is_some() || systemd::is_wanted();
         let events = has_sinks.then(|| builder.subscribe());
         let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
@@ -157,6 +161,11 @@ impl RunningProgram {
             AfterStdin::Leave { join_timeout } => after(join_timeout),
             AfterStdin::Stay => never(),
         };
+        let with_pings = options.on_event.is_some_and(|on_event| on_event.with_pings);
+        let programs = [(on_event, RunsFor::Events { with_pings }), (alert, RunsFor::Alerts(node.handle()))];
+        let hooks =
+            programs.into_iter().filter_map(|(program, runs_for)| Some(Hooks::start(program?, runs_for)));
+        let hooks = hooks.collect::<io::Result<_>>()?;
         let sinks = EventSinks { hooks, http, systemd: Systemd::start(&node)? };
         Ok(Self {
             coordinator_ended: queues::coordinator_ended(&node),
@@ -260,7 +269,7 @@ impl RunningProgram {
         for (time, event) in self.events.try_iter() {
             self.sinks.handle(time, &event);
         }
-        if let Some(hooks) = self.sinks.hooks {
+        for hooks in self.sinks.hooks {
             hooks.finish(deadline);
         }
         if let Some(http) = self.sinks.http {
@@ -297,7 +306,8 @@ fn open_http(addr: SocketAddr) -> Result<http::Socket, Failure> {
 
 /// The outputs that the main thread passes events to; stdout has a subscription and a thread of its own.
 struct EventSinks {
-    hooks: Option<Hooks>,
+    /// One for each program.
+    hooks: Vec<Hooks>,
     http: Option<http::Server>,
     systemd: Option<Systemd>,
 }
@@ -305,13 +315,13 @@ struct EventSinks {
 impl EventSinks {
     fn handle(&mut self, time: SystemTime, event: &Event) {
         let time = timestamp(time);
-        if let Some(hooks) = &mut self.hooks {
+        for hooks in &mut self.hooks {
             hooks.offer(time, event);
         }
         if let Some(http) = &self.http {
             http.tell(time, event);
         }
-        if let Some(systemd) = &self.systemd {
+        if let Some(systemd) = &mut self.systemd {
             systemd.update_status(event);
         }
     }

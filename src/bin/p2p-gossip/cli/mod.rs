@@ -27,7 +27,7 @@ mod usage_error;
 mod values;
 mod verb_arguments;
 
-pub(crate) use action::{Action, AfterStdin, IdentitySource, KeySource, Keygen, OnEvent, Options, Verb};
+pub(crate) use action::{Action, AfterStdin, IdentitySource, KeySource, Keygen, Options, Verb};
 pub(crate) use parse::parse;
 pub(crate) use usage_error::PROGRAM;
 pub(crate) use values::{IdPrefix, Output};
