@@ -95,9 +95,9 @@ demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
 
 # The profile sim is optimised and keeps every assertion.
-sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1
+sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1, VERDICTS=1
 	$(CARGO) build --locked --profile sim --example sim
-	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
+	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' VERDICTS='$(VERDICTS)' LIAR='$(LIAR)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
 
 # Real figures need the release build and an idle machine. Other profiles are for work on the benchmark.
 bench: tools ## measure, beside the cost of TLS alone: make bench [QUICK=1] [N="8 64"] [ONLY=idle,join] [MARKDOWN=1] [BUILD=1]

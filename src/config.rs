@@ -85,6 +85,10 @@ pub struct Config {
     /// limit of this process's descriptors as far as that many peers need; if the hard limit does not allow them, it
     /// logs how many peers can be connected.
     pub peers_max: usize,
+    /// Whether this node raises alarms: it emits [`Event::Alert`](crate::Event::Alert) when it is its turn among the
+    /// members that do so. The program that reads the events then alerts somebody, and calls
+    /// [`NodeHandle::alert_done`](crate::NodeHandle::alert_done). The default is `false`.
+    pub alerts: bool,
 }
 
 impl Default for Config {
@@ -105,6 +109,7 @@ impl Default for Config {
             timeout: TIMEOUT,
             forget_after: FORGET_AFTER,
             peers_max: PEERS_MAX,
+            alerts: false,
         }
     }
 }
@@ -212,6 +217,12 @@ impl Config {
     #[must_use]
     pub fn peers_max(self, peers_max: usize) -> Self {
         Self { peers_max, ..self }
+    }
+
+    /// Sets whether this node raises alarms; by default it does not. See [`alerts`](#structfield.alerts).
+    #[must_use]
+    pub fn alerts(self, alerts: bool) -> Self {
+        Self { alerts, ..self }
     }
 
     /// Checks that each value is in its range, alone and together with the others.

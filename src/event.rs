@@ -63,6 +63,74 @@ pub enum Event {
         reason: DownReason,
         /// Number of members now, this node included.
         members: usize,
+        /// Whether the loss is part of an isolation of this node, which [`Event::Isolated`] has reported. In JSON only
+        /// if it is true.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        quiet: bool,
+    },
+    /// What the other members say of a peer that was lost: whether the peer or the link to it has failed. It follows
+    /// `down` as soon as they have answered. If later answers change it, another one follows.
+    #[non_exhaustive]
+    Verdict {
+        /// The peer's id.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// The address at which it listens, as far as known.
+        addr: DialAddr,
+        /// The verdict.
+        verdict: Verdict,
+        /// The number of members that were asked.
+        asked: usize,
+        /// The number of members that hear the peer.
+        seen_by: usize,
+        /// The time since this node or a member that was asked last heard the peer, in milliseconds.
+        heard_ms: Option<u64>,
+    },
+    /// This node has lost more than half of its peers at once, so it is cut off itself. A `down` that is `quiet`
+    /// follows for each of them.
+    #[non_exhaustive]
+    Isolated {
+        /// The number of peers that are lost.
+        lost: usize,
+        /// The number of members before, this node included.
+        members: usize,
+    },
+    /// This node is connected again to at least half of the peers that it had before it was isolated.
+    #[non_exhaustive]
+    Rejoined {
+        /// Number of members now, this node included.
+        members: usize,
+    },
+    /// A peer is connected again, but was lost more than once in a short time: `up` follows once its connection has
+    /// held for a while. Until then losses of it are not reported.
+    #[non_exhaustive]
+    Unstable {
+        /// The peer's id.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// The address at which it listens, as far as known.
+        addr: DialAddr,
+        /// The number of times that it was lost in the last ten minutes.
+        losses: usize,
+    },
+    /// An incident began or ended, and of all members it is this node's turn to tell its user. Only nodes with
+    /// [`Config::alerts`](crate::Config::alerts) emit it; see [`NodeHandle::alert_done`](crate::NodeHandle::alert_done).
+    #[non_exhaustive]
+    Alert {
+        /// The name of the incident, 16 hexadecimal digits, the same at every member.
+        incident: String,
+        /// The kind of the incident.
+        kind: AlertKind,
+        /// Whether it begins or ends.
+        phase: AlertPhase,
+        /// The peers that it concerns.
+        peers: Vec<PeerId>,
+        /// Their self-declared names, in the same order.
+        names: Vec<String>,
+        /// The same as a line for people.
+        text: String,
     },
     /// A peer said goodbye; it is not redialled.
     #[non_exhaustive]
@@ -122,8 +190,14 @@ impl Event {
             | Self::Down { peer, .. }
             | Self::Left { peer, .. }
             | Self::Ping { peer, .. }
-            | Self::Message { peer, .. } => Some(peer),
-            Self::Listening { .. } | Self::Stopped => None,
+            | Self::Message { peer, .. }
+            | Self::Verdict { peer, .. }
+            | Self::Unstable { peer, .. } => Some(peer),
+            Self::Listening { .. }
+            | Self::Isolated { .. }
+            | Self::Rejoined { .. }
+            | Self::Alert { .. }
+            | Self::Stopped => None,
         }
     }
 }
@@ -167,6 +241,90 @@ impl fmt::Display for DownReason {
     }
 }
 
+/// What has failed when a peer is lost, as the other members see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The peer: no member hears it, or at most one among several that do not.
+    Node,
+    /// The link between this node and the peer: other members hear the peer.
+    Link,
+    /// This node: it lost more than half of its peers at once.
+    #[serde(rename = "self")]
+    Isolated,
+    /// No member could be asked, or none answered.
+    Unknown,
+}
+
+impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Self; 4] = [Self::Node, Self::Link, Self::Isolated, Self::Unknown];
+
+    /// The verdict as one lower-case word, as in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Link => "link",
+            Self::Isolated => "self",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// The kind of an incident of which one member tells its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum AlertKind {
+    /// A node has failed.
+    Node,
+    /// The link between two members has failed for a while.
+    Link,
+    /// Several members were lost at once.
+    Partition,
+    /// This node is isolated.
+    Isolated,
+}
+
+impl fmt::Display for AlertKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Node => "node",
+            Self::Link => "link",
+            Self::Partition => "partition",
+            Self::Isolated => "isolated",
+        })
+    }
+}
+
+/// Whether an incident begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum AlertPhase {
+    /// It begins.
+    Begin,
+    /// It is over.
+    End,
+}
+
+impl fmt::Display for AlertPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Begin => "begin",
+            Self::End => "end",
+        })
+    }
+}
+
 /// One line for people, without a time stamp; text from peers is escaped.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,11 +333,29 @@ impl fmt::Display for Event {
             Self::Up { peer, name, addr, members } => {
                 write!(f, "up         {} {addr} ({})", PeerLabel(peer, name), Members(*members))
             }
-            Self::Down { peer, name, addr, reason, members } => {
+            Self::Down { peer, name, addr, reason, members, .. } => {
                 write!(f, "down       {} {addr} {reason} ({})", PeerLabel(peer, name), Members(*members))
             }
             Self::Left { peer, name, addr, members } => {
                 write!(f, "left       {} {addr} ({})", PeerLabel(peer, name), Members(*members))
+            }
+            Self::Verdict { peer, name, addr, verdict, asked, seen_by, heard_ms } => {
+                write!(f, "verdict    {} {addr} {verdict}", PeerLabel(peer, name))?;
+                write!(f, " (seen by {seen_by} of {asked} asked")?;
+                if let Some(ms) = heard_ms {
+                    write!(f, ", heard {ms} ms ago")?;
+                }
+                f.write_str(")")
+            }
+            Self::Isolated { lost, members } => {
+                write!(f, "isolated   {lost} of {} lost", Members(*members))
+            }
+            Self::Rejoined { members } => write!(f, "rejoined   ({})", Members(*members)),
+            Self::Unstable { peer, name, addr, losses } => {
+                write!(f, "unstable   {} {addr} (lost {losses} times)", PeerLabel(peer, name))
+            }
+            Self::Alert { incident, kind, phase, text, .. } => {
+                write!(f, "alert      {incident} {kind} {phase}: {text}")
             }
             Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
                 write!(f, "ping       {} {addr} #{seq} ", PeerLabel(peer, name))?;

@@ -69,7 +69,7 @@ pub mod sample {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use crate::event::{DownReason, Event};
+    use crate::event::{AlertKind, AlertPhase, DownReason, Event, Verdict};
     use crate::mesh::{KnownAddr, KnownPeer, UnixTime};
     use crate::net::addr::DialAddr;
     use crate::trust::network_key::NetworkKey;
@@ -90,7 +90,46 @@ pub mod sample {
     /// [`Event::Down`].
     #[must_use]
     pub fn down(peer: PeerId, name: &str, addr: DialAddr, reason: DownReason, members: usize) -> Event {
-        Event::Down { peer, name: name.to_owned(), addr, reason, members }
+        Event::Down { peer, name: name.to_owned(), addr, reason, members, quiet: false }
+    }
+
+    /// [`Event::Down`] that is a part of an isolation.
+    #[must_use]
+    pub fn quiet_down(peer: PeerId, name: &str, addr: DialAddr, reason: DownReason, members: usize) -> Event {
+        Event::Down { peer, name: name.to_owned(), addr, reason, members, quiet: true }
+    }
+
+    /// [`Event::Verdict`] of seven members, of which none hears the peer of `node`, and all others do otherwise.
+    #[must_use]
+    pub fn verdict(peer: PeerId, name: &str, addr: DialAddr, verdict: Verdict) -> Event {
+        let seen_by = if verdict == Verdict::Link { 7 } else { 0 };
+        Event::Verdict { peer, name: name.to_owned(), addr, verdict, asked: 7, seen_by, heard_ms: Some(2140) }
+    }
+
+    /// [`Event::Isolated`].
+    #[must_use]
+    pub fn isolated(lost: usize, members: usize) -> Event {
+        Event::Isolated { lost, members }
+    }
+
+    /// [`Event::Rejoined`].
+    #[must_use]
+    pub fn rejoined(members: usize) -> Event {
+        Event::Rejoined { members }
+    }
+
+    /// [`Event::Unstable`].
+    #[must_use]
+    pub fn unstable(peer: PeerId, name: &str, addr: DialAddr, losses: usize) -> Event {
+        Event::Unstable { peer, name: name.to_owned(), addr, losses }
+    }
+
+    /// [`Event::Alert`]: the peer is down.
+    #[must_use]
+    pub fn alert(peer: PeerId, name: &str) -> Event {
+        let text = format!("{name} ({}) is down", peer.short());
+        let (peers, names, incident) = (vec![peer], vec![name.to_owned()], "0f3a9c5be1724d68".to_owned());
+        Event::Alert { incident, kind: AlertKind::Node, phase: AlertPhase::Begin, peers, names, text }
     }
 
     /// [`Event::Left`].

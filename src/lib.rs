@@ -159,9 +159,9 @@ mod util;
 mod wire;
 
 pub use config::{Config, ConfigError};
-pub use event::{DownReason, Event};
+pub use event::{AlertKind, AlertPhase, DownReason, Event, Verdict};
 pub use events::{Events, EventsEnded, EventsIter, NoEvent};
-pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState, RequestError};
+pub use mesh::snapshot::{MeshStatus, PeerInfo, PeerState, RequestError, VerdictInfo};
 pub use mesh::{
     AddressSource, KnownAddr, KnownPeer, NetworkKeyStatus, PeerAddress, RotateError, RttHistogram, Standing,
     UnixTime,

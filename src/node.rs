@@ -41,7 +41,7 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
 use crate::util::worker::Worker;
-use crate::wire::Hello;
+use crate::wire::{ALERT_CAPABILITY, Hello};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -179,7 +179,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        capabilities: Vec::new(),
+        capabilities: if config.alerts { vec![ALERT_CAPABILITY] } else { Vec::new() },
         proofs: Vec::new(),
     }
 }

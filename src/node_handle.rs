@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::event::AlertPhase;
 use crate::events::Events;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::mesh::RotateError;
@@ -160,6 +161,15 @@ impl NodeHandle {
     pub fn set_access(&self, access: Access) {
         // A node that has stopped has no peers.
         let _ = self.control.send(Command::Access(access));
+    }
+
+    /// Tells the node that the alert of an [`Event::Alert`](crate::Event::Alert) has been given.
+    /// Without that within five seconds, the turn passes to another member. An id that is none changes nothing.
+    pub fn alert_done(&self, incident: &str, phase: AlertPhase) {
+        if let Ok(incident) = u64::from_str_radix(incident, 16) {
+            // A node that has stopped has told the others that it left.
+            let _ = self.control.send(Command::AlertDone(incident, phase));
+        }
     }
 
     /// Has the node leave the mesh.

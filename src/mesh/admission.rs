@@ -91,6 +91,7 @@ impl Mesh {
             Process::Restarted => {
                 // The user restarted the process: that is no failure.
                 peer.backoff.reset();
+                peer.losses.forget();
                 if is_connected {
                     self.close_all(&up.peer, ByeReason::Replaced);
                     self.down(now, up.peer, DownReason::Restarted);
@@ -160,7 +161,7 @@ impl Mesh {
         let addr = peer.shown_addr();
         match peer.state {
             State::Rumoured { .. } => self.forget(id),
-            State::Provisional { .. } | State::Up(_) => {
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => {
                 self.report(Report::NotAdmitted { peer: id, addr, why });
                 self.close_all(&id, ByeReason::NotAdmitted);
                 self.down(now, id, DownReason::Denied);
@@ -183,7 +184,9 @@ impl Mesh {
                 peer.addrs.restart_round();
                 self.timers.set_no_later(Timer::Dial(target), now + soon);
             }
-            State::Provisional { connected, .. } | State::Up(connected) => connected.lists.ask_anew(),
+            State::Provisional { connected, .. }
+            | State::Up(connected)
+            | State::Unstable { connected, .. } => connected.lists.ask_anew(),
             State::Left(_) | State::Rumoured { .. } => {}
         }
     }

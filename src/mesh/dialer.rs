@@ -231,6 +231,7 @@ impl Mesh {
             && let State::Dead(gone) = peer.state
         {
             peer.state = State::Left(gone);
+            self.end_inquiry(&id);
             self.output(Output::Persist);
         }
         is_over
@@ -280,7 +281,7 @@ impl Mesh {
             let wait = self.bootstrap_wait(now, index);
             self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         }
-        if is_news && self.peers.members() == 0 {
+        if is_news && self.peers.joined() == 0 {
             self.report(Report::BootstrapIsSelf { addr });
         }
     }
@@ -308,7 +309,7 @@ impl Mesh {
     /// Schedules dials of the `--connect` addresses that lead to a lost peer. A name leads to many, so its turn comes
     /// when the last one is lost, too.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
-        let is_alone = self.peers.members() == 0;
+        let is_alone = self.peers.joined() == 0;
         for index in 0..self.bootstraps.len() {
             let bootstrap = self.bootstraps.get_mut(index);
             if bootstrap.peer == Some(id) || bootstrap.is_set() && is_alone {
@@ -349,7 +350,7 @@ impl Mesh {
         let addr = bootstrap.addr.clone();
         self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
         let detail = match reason {
-            DialError::Failed(detail) => {
+            DialError::Failed(detail) | DialError::Refused(detail) => {
                 if !leads_to_a_peer && !std::mem::replace(&mut bootstrap.reported, true) {
                     return self.report(Report::BootstrapUnreachable { addr, detail });
                 }
@@ -380,6 +381,10 @@ impl Mesh {
         let mut detail = None;
         match reason {
             DialError::Failed(text) => detail = Some(text),
+            DialError::Refused(text) => {
+                detail = Some(text);
+                self.refused_by_system(now, id);
+            }
             DialError::WrongId { found } => {
                 detail = Some(format!("peer {} answered", found.short()));
                 if was_met && found != own_id {
@@ -505,10 +510,11 @@ impl Mesh {
             State::Rumoured { .. } => self.forget(id),
             State::Dead(gone) => {
                 peer.state = State::Left(gone);
+                self.end_inquiry(&id);
                 self.timers.cancel(Timer::Dial(Target::Peer(id)));
                 self.output(Output::Persist);
             }
-            State::Provisional { .. } | State::Up(_) | State::Left(_) => {}
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } | State::Left(_) => {}
         }
     }
 

@@ -60,7 +60,7 @@ impl Mesh {
         self.beacons.finish(addr);
         let addr = DialAddr::from(addr);
         let detail = match reason {
-            DialError::Failed(detail) => detail,
+            DialError::Failed(detail) | DialError::Refused(detail) => detail,
             DialError::WrongId { found } => {
                 if let Some(owner) = self.peers.owner_of(&addr, &found) {
                     self.tell_wrong_id(&addr, owner, found, true);

@@ -44,6 +44,11 @@ impl Instances {
         self.current == Some(instance)
     }
 
+    /// The number of the last process that was accepted; 0 if none was.
+    pub(super) fn last(&self) -> u64 {
+        self.current.unwrap_or_default()
+    }
+
     /// Notes the process of an accepted peer.
     pub(super) fn accept(&mut self, instance: u64) {
         self.current = Some(instance);

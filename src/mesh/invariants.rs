@@ -34,6 +34,9 @@ impl Mesh {
             "membership that changes settles at a time that is set"
         );
         self.check_sessions();
+        self.alerts.check_limits();
+        self.check_inquiries();
+        self.check_silent_losses();
         self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));
         self.timers.iter().for_each(|timer| self.check_timer(timer));
         for target in self.dialing.targets_in_flight() {
@@ -77,6 +80,11 @@ impl Mesh {
                 self.check_connected(id, connected);
             }
             State::Up(connected) => self.check_connected(id, connected),
+            State::Unstable { connected, holds_until } => {
+                let held_at = self.timers.deadline(Timer::Held(*id));
+                debug_assert_eq!(held_at, Some(*holds_until), "{short} would never be up");
+                self.check_connected(id, connected);
+            }
             State::Dead(_) | State::Left(_) => {
                 debug_assert!(
                     self.timers.is_set(Timer::Forget(*id)) || !self.peers.connected_time.is_running(),
@@ -111,7 +119,11 @@ impl Mesh {
             Timer::Grace(id) => self.peers.connected(&id).is_some_and(|peer| peer.active().is_none()),
             Timer::Forget(id) => self.peers.get(&id).is_some_and(|peer| peer.forget_at().is_some()),
             Timer::Dial(target) => self.may_be_dialled(target),
-            Timer::Settled => true,
+            Timer::Held(id) => {
+                self.peers.get(&id).is_some_and(|peer| matches!(peer.state, State::Unstable { .. }))
+            }
+            Timer::Witness(id) => self.witnesses.get(&id).is_some(),
+            Timer::Settled | Timer::Alerts => true,
             Timer::KeyRound => self.network_key_status().is_some_and(|status| status.earlier_keys > 0),
         };
         debug_assert!(is_needed, "{timer:?} is set for nothing");

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::{AlertPhase, Event};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
 use crate::trust::access::{Access, Refusal};
@@ -118,6 +118,13 @@ pub enum Input {
     Ping(PeerId),
     /// The user wants this peer forgotten. Nothing changes while it is connected.
     Forget(PeerId),
+    /// The alert program of this node has run for an incident.
+    AlertDone {
+        /// The incident's id.
+        incident: u64,
+        /// Whether for its begin or its end.
+        phase: AlertPhase,
+    },
     /// The user wants to leave: the mesh says goodbye to all peers, then does nothing more.
     Leave,
 }
@@ -167,6 +174,8 @@ pub enum DisconnectReason {
 pub enum DialError {
     /// No connection, no handshake, or no Hello; a text for the log.
     Failed(String),
+    /// The system of that machine answered that no process listens there; a text for the log.
+    Refused(String),
     /// Another peer than the expected one answered.
     WrongId {
         /// The id in its certificate; not proven yet.
@@ -390,6 +399,11 @@ pub enum Report {
     NetworkKeyOutdated {
         /// The peer.
         by: PeerId,
+    },
+    /// No member has run its alert program for an incident with success. This node gives up.
+    AlertFailed {
+        /// The incident's id.
+        incident: String,
     },
     /// This node stalled, so peers get that much more time before they count as dead.
     Stalled {

@@ -70,7 +70,7 @@ impl Mesh {
     /// The last send time of heartbeats that is not after `at`. Send times are counted from the start of this mesh, so
     /// that nodes do not all have the same.
     fn slot_before(&self, at: Instant) -> Instant {
-        let members = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
+        let members = u32::try_from(self.peers.joined()).unwrap_or(u32::MAX);
         // A power of two, so that few send times change when a member comes or goes.
         let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
@@ -156,7 +156,7 @@ impl Mesh {
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.connected(&id);
         if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
-            let others = u32::try_from(self.peers.members()).unwrap_or(u32::MAX);
+            let others = u32::try_from(self.peers.joined()).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
             let soon = self.random_between(Duration::ZERO, longest);
             self.timers.set_no_later(Timer::Ping(id), now + soon);
@@ -276,9 +276,18 @@ impl Mesh {
                 self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
             }
             Some(dead_at) if now < dead_at => {
-                // The peer is likely to be heard before its last send time, at which the mesh is awake anyway.
-                let slot = self.slot_before(dead_at);
-                self.timers.set(Timer::Silence(id), if now < slot { slot } else { dead_at });
+                // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
+                // last send time, at which the mesh is awake anyway.
+                let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
+                let next = suspected_at.unwrap_or(dead_at);
+                if suspected_at.is_none() {
+                    self.hold_anew(now, id);
+                }
+                let slot = self.slot_before(next);
+                self.timers.set(Timer::Silence(id), if now < slot { slot } else { next });
+                if suspected_at.is_some() {
+                    self.check_isolation(now);
+                }
             }
             _ => self.silent(now, id),
         }
@@ -286,11 +295,23 @@ impl Mesh {
 
     /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
     fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let connected = self.peers.get(id)?.connected()?;
-        let &Connected { heard, interval_ms, beat_intervals, .. } = connected;
+        let connected = self.peers.connected(id)?;
+        let heard = connected.heard;
+        Some(heard + self.patience(connected) + self.measures.stalls.between(heard, now))
+    }
+
+    /// The time at which a connected peer is suspected if it stays silent.
+    fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
+        let connected = self.peers.connected(id)?;
+        let heard = connected.heard;
+        Some(heard + self.suspicion(connected) + self.measures.stalls.between(heard, now))
+    }
+
+    /// The silence after which a connected peer is dead.
+    pub(super) fn patience(&self, connected: &Connected) -> Duration {
+        let &Connected { interval_ms, beat_intervals, .. } = connected;
         let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
-        Some(heard + timeout + self.measures.stalls.between(heard, now))
+        self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
@@ -302,7 +323,7 @@ impl Mesh {
     }
 
     /// The heartbeat interval now: longer than configured while this machine is overloaded.
-    fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         let configured = self.config.heartbeat;
         (configured * self.measures.load.factor()).min(HEARTBEAT_MAX.max(configured))
     }
@@ -332,7 +353,7 @@ impl Mesh {
     pub(super) fn detect_stall(&mut self, now: Instant) {
         if let Some(length) = self.measures.stalls.detect(now, self.timers.next()) {
             self.peers.connected_time.leave_out(length);
-            if self.peers.members() > 0 && length >= STALL_REPORTED_MIN {
+            if self.peers.joined() > 0 && length >= STALL_REPORTED_MIN {
                 self.report(Report::Stalled { gap: length });
             }
         }

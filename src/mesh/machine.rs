@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
+use super::alert_state::Alerts;
 use super::backoff;
 use super::beacons::Beacons;
 use super::bootstraps::Bootstraps;
 use super::dial_queue::DialQueue;
 use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::isolation::{Isolation, SilentLosses};
 use super::key_state::NetworkKeys;
 use super::list_exchange::Exchange;
 use super::measures::Measures;
@@ -16,6 +18,7 @@ use super::peer::Connected;
 use super::peer_table::PeerTable;
 use super::session_table::{Session, SessionTable};
 use super::timer::{Timer, Timers};
+use super::witness::Witnesses;
 use crate::config::Config;
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
@@ -38,6 +41,11 @@ pub struct Mesh {
     pub(super) exchange: Exchange,
     pub(super) measures: Measures,
     pub(super) network_keys: NetworkKeys,
+    pub(super) alerts: Alerts,
+    pub(super) witnesses: Witnesses,
+    pub(super) silent_losses: SilentLosses,
+    /// `Some` while this node is isolated.
+    pub(super) isolation: Option<Isolation>,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     pub(super) leaving: bool,
@@ -58,6 +66,10 @@ impl Mesh {
             exchange: Exchange::new(now),
             measures: Measures::new(now),
             network_keys: NetworkKeys::default(),
+            alerts: Alerts::default(),
+            witnesses: Witnesses::new(now),
+            silent_losses: SilentLosses::default(),
+            isolation: None,
             peers: PeerTable::new(&id, config.peers_max),
             config,
             id,
@@ -94,6 +106,7 @@ impl Mesh {
             Input::Connect(connect) => self.connect_to(now, connect),
             Input::Ping(peer) => self.ping_now(now, peer),
             Input::Forget(peer) => self.forget(peer),
+            Input::AlertDone { incident, phase } => self.alert_done(now, incident, phase),
             Input::Leave => self.leave(),
         }
         self.check_invariants();
@@ -111,9 +124,12 @@ impl Mesh {
                 Timer::Silence(peer) => self.check_silence(now, peer),
                 Timer::Grace(peer) => self.grace_expired(now, peer),
                 Timer::DigestCheck(peer) => self.check_digest(now, peer),
+                Timer::Held(peer) => self.peer_held(now, peer),
+                Timer::Witness(peer) => self.witness_due(now, peer),
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
                 Timer::KeyRound => self.key_round_due(now),
+                Timer::Alerts => self.alerts_due(now),
             }
         }
         self.start_queued_dials(now);
@@ -143,13 +159,13 @@ impl Mesh {
         self.id
     }
 
-    /// The number of members, this node included.
+    /// The number of members for the user, this node included. Unstable peers are not among them.
     #[must_use]
     pub fn members(&self) -> usize {
         self.peers.members() + 1
     }
 
-    /// Digest of this node and all members; see [`membership_digest`](super::membership_digest).
+    /// Digest of this node and all members, also those that are unstable; see [`membership_digest`](super::membership_digest).
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.peers.digest()
@@ -203,6 +219,9 @@ impl Mesh {
                     self.received_network_key(now, peer, generation, &key, grace);
                 }
                 Message::NetworkKeyHeld { generation } => self.received_network_key_held(peer, generation),
+                Message::Incident(news) => self.received_incident(now, peer, news),
+                Message::WitnessRequest { lost } => self.received_question(now, peer, &lost),
+                Message::WitnessReport { sightings } => self.received_testimony(now, peer, &sightings),
                 Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::dial_queue::{REFUSED_WAIT, Target};
+use super::flapping::HOLD_MIN;
+use super::inquiry::Loss;
 use super::io::{Output, Report, SessionUp};
 use super::machine::Mesh;
 use super::peer::{Connected, Gone, Link, Peer, State};
@@ -33,7 +35,8 @@ impl Mesh {
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
-            self.down(now, id, DownReason::Closed);
+            let gone = self.gone(now, id);
+            self.lose(now, id, gone, DownReason::Closed, Some(Loss::Interrupted));
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
     }
@@ -47,6 +50,8 @@ impl Mesh {
 
     pub(super) fn forget(&mut self, id: PeerId) {
         if !self.is_connected(&id) {
+            self.alerts.forget(&id);
+            self.end_inquiry(&id);
             if let Some(peer) = self.peers.remove(&id).filter(|peer| peer.met.is_some()) {
                 if self.config.strict && peer.connected_before < ACQUAINTED_AFTER {
                     self.peers.pin(id, &peer);
@@ -59,7 +64,7 @@ impl Mesh {
         }
     }
 
-    /// Ends a peer's connected state. Returns its name and shown address for the event, if it was a member.
+    /// Ends a peer's connected state. Returns its name and shown address for the event, if it was a member for the user.
     fn end_connected(&mut self, now: Instant, id: PeerId, state: State) -> Option<(String, DialAddr)> {
         for timer in [
             Timer::Heartbeat(id),
@@ -67,6 +72,7 @@ impl Mesh {
             Timer::Silence(id),
             Timer::Grace(id),
             Timer::DigestCheck(id),
+            Timer::Held(id),
         ] {
             self.timers.cancel(timer);
         }
@@ -76,15 +82,16 @@ impl Mesh {
             peer.backoff.reset();
         }
         let shown = (peer.name.clone(), peer.shown_addr());
+        let (was_member, was_joined) = (peer.is_member(), peer.is_joined());
         peer.met = peer.met.map(|met| met.again(self.wall));
-        let was_member = self.peers.disconnect(now, &id, state);
+        self.peers.disconnect(now, &id, state);
         self.end_acquaintance(now, id);
-        if was_member {
+        if was_joined {
             self.announce();
         }
         if !self.leaving {
             self.schedule_forgetting(now, id);
-            if was_member {
+            if was_joined {
                 self.membership_changed(now);
             }
             self.output(Output::Persist);
@@ -108,13 +115,48 @@ impl Mesh {
 
     pub(super) fn down(&mut self, now: Instant, id: PeerId, reason: DownReason) {
         let gone = self.gone(now, id);
-        self.lose(now, id, gone, reason);
+        let loss = match reason {
+            DownReason::Closed => Some(Loss::Closed),
+            DownReason::Timeout | DownReason::Slow => Some(Loss::Silent),
+            _ => None,
+        };
+        self.lose(now, id, gone, reason, loss);
     }
 
-    pub(super) fn lose(&mut self, now: Instant, id: PeerId, gone: Gone, reason: DownReason) {
-        if let Some((name, addr)) = self.end_connected(now, id, State::Dead(gone)) {
-            self.notify(Event::Down { peer: id, name, addr, reason, members: self.members() });
+    /// A connected peer is lost. If it has failed, or the link to it, `loss` says how, and other members are asked.
+    pub(super) fn lose(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        gone: Gone,
+        reason: DownReason,
+        loss: Option<Loss>,
+    ) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let was_joined = peer.is_joined();
+        let connected = peer.connected();
+        let heard = connected.map_or(now, |connected| connected.heard);
+        let expected = connected.map_or(Duration::ZERO, |connected| self.suspicion(connected));
+        let is_silent = matches!(loss, Some(Loss::Silent | Loss::Interrupted));
+        let quiet = was_joined && is_silent && self.is_lost_by_isolation(now, id);
+        let shown = self.end_connected(now, id, State::Dead(gone));
+        let is_reported = shown.is_some();
+        if let Some((name, addr)) = shown {
+            self.notify(Event::Down { peer: id, name, addr, reason, members: self.members(), quiet });
         }
+        self.alert_lost(now, id, is_silent);
+        let Some(loss) = loss.filter(|_| was_joined && !self.leaving) else {
+            return self.end_inquiry(&id);
+        };
+        if quiet {
+            return self.conclude_isolated(now, id, loss, heard);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.losses.note(now);
+        }
+        self.inquire(now, id, loss, heard, expected, is_reported);
     }
 
     pub(super) fn left(&mut self, now: Instant, id: PeerId) {
@@ -124,8 +166,12 @@ impl Mesh {
             self.close(dial, ByeReason::Duplicate);
         }
         let gone = self.gone(now, id);
-        if let Some((name, addr)) = self.end_connected(now, id, State::Left(gone)) {
+        let shown = self.end_connected(now, id, State::Left(gone));
+        self.end_inquiry(&id);
+        if let Some((name, addr)) = shown {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
+            self.alert_lost(now, id, false);
+            self.alert_returned(now, id);
         }
     }
 
@@ -135,19 +181,64 @@ impl Mesh {
         Gone { since: now, forget_at: self.forget_at(now), refusal, rounds_left: 0 }
     }
 
-    /// Makes a provisional peer a member.
+    /// Makes a provisional peer a member. If it was lost several times lately, it is unstable for a while.
     pub(super) fn join(&mut self, now: Instant, id: PeerId) {
-        let was_alone = self.peers.members() == 0;
-        let Some(peer) = self.peers.join(now, &id) else {
+        let was_alone = self.peers.joined() == 0;
+        let hold = self.peers.get(&id).and_then(|peer| peer.losses.hold(now));
+        if !self.peers.join(now, &id, hold) {
             return;
-        };
-        let (name, addr) = (peer.name.clone(), peer.shown_addr());
+        }
         if was_alone {
             self.schedule_all_forgetting(now);
         }
         self.announce();
         self.membership_changed(now);
-        self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+        self.tell_incidents(id);
+        match hold {
+            None => self.show_up(now, id),
+            Some(hold) => self.show_unstable(now, id, hold),
+        }
+        self.check_isolation(now);
+    }
+
+    /// An unstable peer has held: it is up for the user, too.
+    pub(super) fn peer_held(&mut self, now: Instant, id: PeerId) {
+        if self.peers.held(&id) {
+            self.show_up(now, id);
+        }
+    }
+
+    /// The user learns that a peer is a member.
+    fn show_up(&mut self, now: Instant, id: PeerId) {
+        self.end_inquiry(&id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.losses.held();
+            let (name, addr) = (peer.name.clone(), peer.shown_addr());
+            self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+            self.alert_returned(now, id);
+        }
+    }
+
+    /// An unstable peer is silent for so long that it is suspected: it has to hold anew.
+    pub(super) fn hold_anew(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && let State::Unstable { holds_until, .. } = &mut peer.state
+        {
+            *holds_until = now + peer.losses.hold(now).unwrap_or(HOLD_MIN);
+            self.timers.set(Timer::Held(id), *holds_until);
+        }
+    }
+
+    /// The user learns that a peer is unstable, unless it was before its last loss, too.
+    fn show_unstable(&mut self, now: Instant, id: PeerId, hold: Duration) {
+        self.suspend_inquiry(&id);
+        self.timers.set(Timer::Held(id), now + hold);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.losses.report()
+        {
+            let (name, addr, losses) = (peer.name.clone(), peer.shown_addr(), peer.losses.count(now));
+            self.notify(Event::Unstable { peer: id, name, addr, losses });
+        }
     }
 
     /// Makes room for a connecting peer. If no more peers may be connected, or all peers in a full table are, the stranger

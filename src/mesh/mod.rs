@@ -19,6 +19,9 @@
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `alerts.rs`, `alert_turns.rs`, `alert_state.rs`, `incidents.rs` | one alarm for one incident |
+//! | `witness.rs`, `inquiry.rs`, `isolation.rs` | what other members say of a lost peer, and whether this node is cut off itself |
+//! | `flapping.rs` | peers that are lost again and again are unstable for a while |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `invariants.rs` | what holds after each input, whatever happened before |
 //! | `snapshot.rs` | the state of the mesh, for its user |
@@ -30,6 +33,9 @@ mod accounts;
 mod address_book;
 mod address_scope;
 mod admission;
+mod alert_state;
+mod alert_turns;
+mod alerts;
 pub mod backoff;
 mod beacons;
 mod bootstraps;
@@ -38,9 +44,13 @@ mod dial_queue;
 mod dialer;
 mod digest;
 mod discovery;
+mod flapping;
+mod incidents;
+mod inquiry;
 mod instances;
 mod invariants;
 mod io;
+mod isolation;
 mod key_state;
 mod known_peer;
 mod list_exchange;
@@ -62,14 +72,17 @@ pub mod snapshot;
 mod stall;
 mod standing;
 mod timer;
+mod witness;
 
 pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};
 pub use address_book::{AddressSource, PeerAddress};
+pub use alerts::LINK_LASTS;
 pub use beacons::{BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE};
 pub use bootstraps::{CONNECT_MAX, NAME_ROUND};
 pub use dial_queue::{DIAL_LANES, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
+pub use incidents::{TURN, TURNS_MAX};
 pub use io::{
     DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
 };

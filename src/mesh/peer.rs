@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use super::accounts::Account;
 use super::address_book::Addrs;
 use super::backoff::Backoff;
+use super::flapping::Losses;
 use super::instances::Instances;
 use super::io::{SessionId, UnixTime};
 use super::key_state::KeyProof;
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
+use super::witness::{QUESTIONS_BURST, QUESTIONS_PER_SECOND};
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
+use crate::util::token_bucket::TokenBucket;
 use crate::wire::ByeReason;
 
 /// Members remembered that report a connection to an unreachable peer: enough to show that the fault is on this
@@ -35,6 +38,8 @@ pub(super) struct Peer {
     pub(super) connected_before: Duration,
     /// The network key that it has proven in this run.
     pub(super) network_key: KeyProof,
+    /// Whether it runs an alert program.
+    pub(super) runs_alerts: bool,
     /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
@@ -47,6 +52,10 @@ pub(super) struct Peer {
     pub(super) reached_by: BTreeSet<PeerId>,
     /// Whether the log has reported that another peer answers at its address.
     pub(super) wrong_id_reported: bool,
+    /// Its recent losses, by which it may be unstable.
+    pub(super) losses: Losses,
+    /// The rate limit of its questions about lost peers.
+    pub(super) questions: TokenBucket,
     pub(super) state: State,
 }
 
@@ -76,6 +85,9 @@ pub(super) enum State {
     Provisional { connected: Box<Connected>, refusal: Option<ByeReason> },
     /// Connected, or between two sessions for a moment. It is a member, reported to the user with `up`.
     Up(Box<Connected>),
+    /// Connected again after several losses: it works like a member, and other nodes learn that it is connected. The user
+    /// is told `up` once the connection has held until `holds_until`.
+    Unstable { connected: Box<Connected>, holds_until: Instant },
     /// Lost; redialled.
     Dead(Gone),
     /// Said goodbye; not redialled.
@@ -221,6 +233,7 @@ impl Peer {
             met: None,
             connected_before: Duration::ZERO,
             network_key: KeyProof::None,
+            runs_alerts: false,
             tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,
@@ -228,26 +241,38 @@ impl Peer {
             ups: 0,
             reached_by: BTreeSet::new(),
             wrong_id_reported: false,
+            losses: Losses::default(),
+            questions: TokenBucket::new(QUESTIONS_BURST, QUESTIONS_PER_SECOND, now),
             state: State::Rumoured { failures: 0, since: now },
         }
     }
 
     pub(super) fn connected(&self) -> Option<&Connected> {
         match &self.state {
-            State::Provisional { connected, .. } | State::Up(connected) => Some(connected),
+            State::Provisional { connected, .. }
+            | State::Up(connected)
+            | State::Unstable { connected, .. } => Some(connected),
             State::Rumoured { .. } | State::Dead(_) | State::Left(_) => None,
         }
     }
 
     pub(super) fn connected_mut(&mut self) -> Option<&mut Connected> {
         match &mut self.state {
-            State::Provisional { connected, .. } | State::Up(connected) => Some(connected),
+            State::Provisional { connected, .. }
+            | State::Up(connected)
+            | State::Unstable { connected, .. } => Some(connected),
             State::Rumoured { .. } | State::Dead(_) | State::Left(_) => None,
         }
     }
 
+    /// Whether it is a member for the user.
     pub(super) fn is_member(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// Whether it is a member for the other nodes: also while it is unstable.
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(self.state, State::Up(_) | State::Unstable { .. })
     }
 
     /// A session with a peer that had none has come up.
@@ -256,13 +281,29 @@ impl Peer {
         self.state = State::Provisional { connected: Box::new(connected), refusal: self.refusal() };
     }
 
-    /// A provisional peer becomes a member. Returns whether it was provisional.
-    pub(super) fn join(&mut self) -> bool {
+    /// A provisional peer becomes a member, but is unstable until `holds_until` if there is such a time. Returns whether
+    /// it was provisional.
+    pub(super) fn join(&mut self, holds_until: Option<Instant>) -> bool {
         let State::Provisional { connected, .. } = &self.state else {
             return false;
         };
         let placeholder = State::Rumoured { failures: 0, since: connected.since };
         if let State::Provisional { connected, .. } = std::mem::replace(&mut self.state, placeholder) {
+            self.state = match holds_until {
+                None => State::Up(connected),
+                Some(holds_until) => State::Unstable { connected, holds_until },
+            };
+        }
+        true
+    }
+
+    /// An unstable peer has held, and is up. Returns whether it was unstable.
+    pub(super) fn held(&mut self) -> bool {
+        let State::Unstable { connected, .. } = &self.state else {
+            return false;
+        };
+        let placeholder = State::Rumoured { failures: 0, since: connected.since };
+        if let State::Unstable { connected, .. } = std::mem::replace(&mut self.state, placeholder) {
             self.state = State::Up(connected);
         }
         true
@@ -273,7 +314,7 @@ impl Peer {
         match self.state {
             State::Provisional { refusal, .. } => refusal,
             State::Dead(gone) | State::Left(gone) => gone.refusal,
-            State::Rumoured { .. } | State::Up(_) => None,
+            State::Rumoured { .. } | State::Up(_) | State::Unstable { .. } => None,
         }
     }
 
@@ -281,7 +322,9 @@ impl Peer {
     pub(super) fn wants_dial(&self) -> bool {
         let reachable = match &self.state {
             State::Rumoured { .. } | State::Dead(_) => true,
-            State::Provisional { connected, .. } | State::Up(connected) => connected.sessions().is_empty(),
+            State::Provisional { connected, .. }
+            | State::Up(connected)
+            | State::Unstable { connected, .. } => connected.sessions().is_empty(),
             State::Left(gone) => gone.rounds_left > 0,
         };
         reachable && !self.addrs.is_empty()
@@ -304,7 +347,9 @@ impl Peer {
     pub(super) fn forget_at(&self) -> Option<Duration> {
         match self.state {
             State::Dead(gone) | State::Left(gone) => Some(gone.forget_at),
-            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) => None,
+            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => {
+                None
+            }
         }
     }
 
@@ -313,13 +358,14 @@ impl Peer {
         match self.state {
             State::Rumoured { since, .. } => now.saturating_duration_since(since),
             State::Dead(gone) | State::Left(gone) => now.saturating_duration_since(gone.since),
-            State::Provisional { .. } | State::Up(_) => Duration::ZERO,
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => Duration::ZERO,
         }
     }
 
     pub(super) fn check_limits(&self) {
         self.addrs.check_limits();
         self.instances.check_limits();
+        self.losses.check_limits();
         debug_assert!(self.tellers.len() <= TELLERS_MAX, "{} tellers", self.tellers.len());
         debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
         debug_assert!(

@@ -263,7 +263,7 @@ impl Mesh {
         let is_old =
             || connected().any(|connected| now.saturating_duration_since(connected.since) >= FOUND_MAX);
         let is_lost = |(_, peer): (_, &Peer)| matches!(peer.state, State::Dead(_));
-        let is_found = self.peers.members() > 0 || self.is_joined() && !self.peers.iter().any(is_lost);
+        let is_found = self.peers.joined() > 0 || self.is_joined() && !self.peers.iter().any(is_lost);
         is_found && (is_calm || is_old())
     }
 
@@ -290,7 +290,9 @@ impl Mesh {
         let record = |(id, peer): (&PeerId, &Peer)| {
             let came_later = |connected: &Connected| before.is_some_and(|before| connected.order > before);
             let is_listed = match &peer.state {
-                State::Provisional { connected, .. } | State::Up(connected) => !came_later(connected),
+                State::Provisional { connected, .. }
+                | State::Up(connected)
+                | State::Unstable { connected, .. } => !came_later(connected),
                 State::Dead(gone) => {
                     peer.instances.is_met() && now.saturating_duration_since(gone.since) < RECENT
                 }
@@ -302,7 +304,7 @@ impl Mesh {
             let usable = |addr: &&DialAddr| address_scope::can_be_told_to(remote, addr);
             let addrs: Vec<DialAddr> = peer.addrs.first_hand().filter(usable).cloned().collect();
             let is_useful = id != to && !addrs.is_empty() && self.config.access.check(id).is_ok();
-            is_useful.then_some(PeerRecord { id: *id, addrs, connected: peer.is_member() })
+            is_useful.then_some(PeerRecord { id: *id, addrs, connected: peer.is_joined() })
         };
         self.peers.iter().filter_map(record).collect()
     }
@@ -339,9 +341,11 @@ impl Mesh {
             State::Rumoured { .. } if is_unknown => {}
             State::Dead(_) if connected => peer.backoff.reset(),
             State::Left(_) => peer.backoff.reset(),
-            State::Rumoured { .. } | State::Provisional { .. } | State::Up(_) | State::Dead(_) => {
-                return None;
-            }
+            State::Rumoured { .. }
+            | State::Provisional { .. }
+            | State::Up(_)
+            | State::Unstable { .. }
+            | State::Dead(_) => return None,
         }
         peer.addrs.restart_round();
         self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);

@@ -2,7 +2,7 @@
 //! a peer that is gone is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::accounts::Account;
 use super::connected_time::ConnectedTime;
@@ -22,11 +22,13 @@ pub(super) struct PeerTable {
     limit: usize,
     /// The number of peers that may be connected: fewer than `limit` if the system allows no more.
     connected_max: usize,
-    /// The number of members, without this node.
+    /// The number of members for the user, without this node.
     members: usize,
+    /// The number of members for the other nodes: also those that are unstable.
+    joined: usize,
     /// The term of this node in the digest.
     own_term: u64,
-    /// Digest of this node and all members.
+    /// Digest of this node and all members, also those that are unstable.
     digest: u64,
     /// The number of times that a peer connected in this run.
     came: u64,
@@ -45,6 +47,7 @@ impl PeerTable {
             limit,
             connected_max: limit,
             members: 0,
+            joined: 0,
             own_term: digest_term(own_id),
             digest: membership_digest([own_id]),
             came: 0,
@@ -84,6 +87,13 @@ impl PeerTable {
         self.iter().filter_map(|(id, peer)| Some((id, peer.connected()?)))
     }
 
+    /// All members, also those that are unstable.
+    pub(super) fn iter_joined(&self) -> impl Iterator<Item = (&PeerId, &Connected)> {
+        self.iter()
+            .filter(|(_, peer)| peer.is_joined())
+            .filter_map(|(id, peer)| Some((id, peer.connected()?)))
+    }
+
     pub(super) fn ids(&self) -> Vec<PeerId> {
         self.peers.keys().copied().collect()
     }
@@ -101,12 +111,17 @@ impl PeerTable {
         self.connected_max = connected_max.clamp(1, self.limit);
     }
 
-    /// The number of members, without this node.
+    /// The number of members for the user, without this node.
     pub(super) fn members(&self) -> usize {
         self.members
     }
 
-    /// Digest of this node and all members.
+    /// The number of members for the other nodes, without this node: also those that are unstable.
+    pub(super) fn joined(&self) -> usize {
+        self.joined
+    }
+
+    /// Digest of this node and all members, also those that are unstable.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }
@@ -179,7 +194,7 @@ impl PeerTable {
             State::Rumoured { since, .. } => Some((0, *since)),
             State::Left(gone) => Some((1, gone.since)),
             State::Dead(gone) => Some((2, gone.since)),
-            State::Provisional { .. } | State::Up(_) => None,
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => None,
         };
         let candidates = self.iter().filter_map(|(id, peer)| Some((standing(id, peer), rank(peer)?, *id)));
         candidates.filter(|(standing, ..)| *standing <= newcomer).min().map(|(.., id)| id)
@@ -229,39 +244,50 @@ impl PeerTable {
         }
     }
 
-    /// A provisional peer becomes a member. Returns it, unless it is none.
-    pub(super) fn join(&mut self, now: Instant, id: &PeerId) -> Option<&Peer> {
-        let peer = self.peers.get_mut(id)?;
-        if !peer.join() {
-            return None;
+    /// A provisional peer becomes a member, but is unstable for the time `hold` if there is one. Returns whether it was
+    /// provisional.
+    pub(super) fn join(&mut self, now: Instant, id: &PeerId, hold: Option<Duration>) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return false;
+        };
+        if !peer.join(hold.map(|hold| now + hold)) {
+            return false;
         }
         peer.ups += 1;
-        self.members += 1;
+        self.members += usize::from(hold.is_none());
+        self.joined += 1;
         self.digest ^= digest_term(id);
         self.connected_time.start(now);
-        Some(peer)
+        true
     }
 
-    /// Ends a peer's connected state. Returns whether it was a member.
-    pub(super) fn disconnect(&mut self, now: Instant, id: &PeerId, state: State) -> bool {
+    /// An unstable peer has held, and is a member for the user, too. Returns whether it was unstable.
+    pub(super) fn held(&mut self, id: &PeerId) -> bool {
+        let was_unstable = self.peers.get_mut(id).is_some_and(Peer::held);
+        self.members += usize::from(was_unstable);
+        was_unstable
+    }
+
+    /// Ends a peer's connected state.
+    pub(super) fn disconnect(&mut self, now: Instant, id: &PeerId, state: State) {
         debug_assert!(
             matches!(state, State::Dead(_) | State::Left(_)),
             "{state:?} is connected, or was never"
         );
         let Some(peer) = self.peers.get_mut(id) else {
-            return false;
+            return;
         };
-        let was_member = peer.is_member();
+        let (was_member, was_joined) = (peer.is_member(), peer.is_joined());
         peer.connected_before = peer.connected_in_all(now);
         peer.state = state;
-        if was_member {
-            self.members -= 1;
+        self.members -= usize::from(was_member);
+        if was_joined {
+            self.joined -= 1;
             self.digest ^= digest_term(id);
-            if self.members == 0 {
+            if self.joined == 0 {
                 self.connected_time.stop(now);
             }
         }
-        was_member
     }
 
     pub(super) fn check_limits(&self) {
@@ -273,10 +299,12 @@ impl PeerTable {
     pub(super) fn check_members(&self) {
         let connected = self.iter_connected().count();
         debug_assert!(connected <= self.connected_max, "{connected} of {} are connected", self.connected_max);
-        let members = || self.iter().filter(|(_, peer)| peer.is_member()).map(|(id, _)| id);
-        debug_assert_eq!(self.members, members().count(), "number of members");
-        debug_assert_eq!(self.digest, self.own_term ^ membership_digest(members()), "digest of the members");
-        debug_assert_eq!(self.connected_time.is_running(), self.members > 0, "connected time");
+        let members = self.iter().filter(|(_, peer)| peer.is_member()).count();
+        let joined = || self.iter_joined().map(|(id, _)| id);
+        debug_assert_eq!(self.members, members, "number of members");
+        debug_assert_eq!(self.joined, joined().count(), "number of members and unstable peers");
+        debug_assert_eq!(self.digest, self.own_term ^ membership_digest(joined()), "digest of the members");
+        debug_assert_eq!(self.connected_time.is_running(), self.joined > 0, "connected time");
         self.check_rumours();
     }
 

@@ -100,7 +100,10 @@ impl Mesh {
         let total = self.peers.connected_time.total(now);
         match self.peers.get(&id).and_then(Peer::forget_at) {
             Some(forget_at) if total < forget_at => self.schedule_forgetting(now, id),
-            _ => self.forget(id),
+            _ => {
+                self.forget(id);
+                self.alert_returned(now, id);
+            }
         }
     }
 

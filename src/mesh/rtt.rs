@@ -58,6 +58,17 @@ impl RttHistogram {
         self.sum
     }
 
+    /// A time that is at least as long as this per cent of all times: the bound of their bucket. `None` without times.
+    pub(super) fn percentile(&self, per_cent: u64) -> Option<Duration> {
+        let wanted = (self.count() * per_cent).div_ceil(100).max(1);
+        let mut counted = 0;
+        let bucket = self.counts.iter().position(|count| {
+            counted += count;
+            counted >= wanted
+        })?;
+        Some(BOUNDS_US.get(bucket).map_or(Duration::MAX, |&us| Duration::from_micros(us)))
+    }
+
     pub(super) fn measured(&mut self, rtt: Duration) {
         let bucket = BOUNDS_US.partition_point(|&bound| u128::from(bound) < rtt.as_micros());
         self.counts[bucket] += 1;
@@ -80,6 +91,17 @@ mod tests {
         assert_eq!(buckets[..2], [(us(100), 2), (us(250), 1)]);
         assert_eq!(buckets[13..], [(us(2_500_000), 1), (None, 2)]);
         assert_eq!((histogram.count(), histogram.sum()), (6, Duration::from_micros(65_000_202)));
+    }
+
+    #[test]
+    fn percentile_is_the_bound_of_its_bucket() {
+        let mut histogram = RttHistogram::default();
+        assert_eq!(histogram.percentile(99), None);
+        (0..99).for_each(|_| histogram.measured(Duration::from_micros(200)));
+        histogram.measured(Duration::from_secs(3));
+        let us = |us| Some(Duration::from_micros(us));
+        assert_eq!((histogram.percentile(1), histogram.percentile(99)), (us(250), us(250)));
+        assert_eq!(histogram.percentile(100), Some(Duration::MAX));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::event::DownReason;
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::wire::ByeReason;
+use crate::wire::{ALERT_CAPABILITY, ByeReason};
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
@@ -115,8 +115,10 @@ impl Mesh {
         self.timers.cancel(Timer::Dial(Target::Peer(id)));
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
-        let timeout = self.timeout_for(hello.heartbeat_ms);
-        self.timers.set_no_later(Timer::Silence(id), now + timeout);
+        if let Some(connected) = self.peers.connected(&id) {
+            let first_check = now + self.suspicion(connected);
+            self.timers.set_no_later(Timer::Silence(id), first_check);
+        }
         if is_new {
             self.start_liveness(now, id);
             if is_welcome {
@@ -137,6 +139,7 @@ impl Mesh {
         let peer = self.peers.get_or_insert(now, id);
         let was_known = peer.met.is_some();
         peer.network_key = network_key;
+        peer.runs_alerts = hello.capabilities.contains(&ALERT_CAPABILITY);
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
@@ -226,7 +229,7 @@ impl Mesh {
     fn lost_by_refusal(&mut self, now: Instant, id: PeerId, said: ByeReason) {
         let wait = self.report_refusal(id, said);
         let gone = Gone { refusal: Some(said), ..self.gone(now, id) };
-        self.lose(now, id, gone, DownReason::Refused);
+        self.lose(now, id, gone, DownReason::Refused, None);
         if said == ByeReason::NotAdmitted {
             // The peer's user may change the lists again soon.
             self.redial_later(now, id);

@@ -1,15 +1,18 @@
 //! A node's view of the mesh, for its user.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::address_book::PeerAddress;
 use super::bootstraps::CONNECT_MAX;
+use super::inquiry::Inquiry;
 use super::io::SessionId;
 use super::key_state::NetworkKeyStatus;
 use super::machine::Mesh;
 use super::peer::{Connected, Peer, State};
 use super::rtt::{Rtt, RttHistogram};
 use super::standing::Standing;
+use crate::event::Verdict;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::ConnectAddr;
@@ -46,6 +49,22 @@ pub struct PeerInfo {
     pub silence: Option<Duration>,
     /// Connected peers that report a connection to it, while this node has none; at most 16.
     pub reached_by: Vec<PeerId>,
+    /// What the other members said of its loss, while it is dead or unstable; `None` before they have answered.
+    pub verdict: Option<VerdictInfo>,
+}
+
+/// What the other members said of the loss of a peer, as in [`Event::Verdict`](crate::Event::Verdict).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerdictInfo {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The number of members that were asked.
+    pub asked: usize,
+    /// The number of members that hear the peer.
+    pub seen_by: usize,
+    /// The time between the last message that this node or a member that was asked heard of the peer, and the verdict.
+    pub heard: Option<Duration>,
 }
 
 /// The state of a peer, as this node sees it.
@@ -54,6 +73,8 @@ pub struct PeerInfo {
 pub enum PeerState {
     /// Connected, and a member.
     Up,
+    /// Connected again after several losses. It counts as up once the connection has held for a while.
+    Unstable,
     /// Lost and redialled, or connected and not a member yet.
     Dead,
     /// Said goodbye; not redialled.
@@ -64,13 +85,14 @@ pub enum PeerState {
 
 impl PeerState {
     /// All states.
-    pub const ALL: [Self; 4] = [Self::Up, Self::Dead, Self::Left, Self::Rumour];
+    pub const ALL: [Self; 5] = [Self::Up, Self::Unstable, Self::Dead, Self::Left, Self::Rumour];
 
     /// The state as one lower-case word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Unstable => "unstable",
             Self::Dead => "dead",
             Self::Left => "left",
             Self::Rumour => "rumour",
@@ -113,6 +135,10 @@ pub struct MeshStatus {
     pub is_joined: bool,
     /// All known peers, sorted by id.
     pub peers: Vec<PeerInfo>,
+    /// Whether this node has lost more than half of its peers at once, and has not joined them again.
+    pub is_isolated: bool,
+    /// The number of losses in this run by the first verdict on each.
+    pub downs: BTreeMap<Verdict, u64>,
     /// The number of dials under way.
     pub dials_in_flight: usize,
     /// All round-trip times measured.
@@ -129,6 +155,8 @@ impl Mesh {
             members: self.members(),
             is_joined: self.is_joined(),
             peers: self.peers(now),
+            is_isolated: self.isolation.is_some(),
+            downs: self.alerts.downs().clone(),
             dials_in_flight: self.dials_in_flight(),
             rtt: self.measures.rtt.clone(),
             network_key: self.network_key_status(),
@@ -138,7 +166,7 @@ impl Mesh {
     /// Whether this node has joined: it is connected to a peer, if it has addresses
     /// to join through or looks for peers by beacons.
     pub(super) fn is_joined(&self) -> bool {
-        self.peers.members() > 0 || self.config.connect.is_empty() && self.config.discover.is_none()
+        self.peers.joined() > 0 || self.config.connect.is_empty() && self.config.discover.is_none()
     }
 
     /// All known peers, sorted by id.
@@ -228,11 +256,9 @@ impl Mesh {
             pings_received: peer.pings_received,
             pings_sent: peer.pings_sent,
             reconnects: peer.ups.saturating_sub(1),
-            silence: peer.connected().map(|connected| {
-                let silence = now.saturating_duration_since(connected.heard);
-                silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
-            }),
+            silence: peer.connected().map(|connected| self.silence_of(now, connected)),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
+            verdict: self.witnesses.get(&id).and_then(Inquiry::verdict),
         }
     }
 }
@@ -243,6 +269,7 @@ fn visible_state(peer: &Peer) -> (PeerState, Instant) {
         State::Rumoured { since, .. } => (PeerState::Rumour, *since),
         State::Provisional { connected, .. } => (PeerState::Dead, connected.since),
         State::Up(connected) => (PeerState::Up, connected.since),
+        State::Unstable { connected, .. } => (PeerState::Unstable, connected.since),
         State::Dead(gone) => (PeerState::Dead, gone.since),
         State::Left(gone) => (PeerState::Left, gone.since),
     }

@@ -21,12 +21,18 @@ pub(super) enum Timer {
     Grace(PeerId),
     /// Check whether a connected peer's digest still differs from this node's.
     DigestCheck(PeerId),
+    /// Show a peer as up that was unstable, because its connection has held.
+    Held(PeerId),
+    /// Take the next step of the inquiry about a lost peer.
+    Witness(PeerId),
     /// Forget a peer that is dead or left.
     Forget(PeerId),
     /// Compare digests, because membership has stopped changing.
     Settled,
     /// Charge the earlier network keys for the time, and tell the current one to members that lack it.
     KeyRound,
+    /// A loss becomes an incident, or the turn of a member to run its alert program is over.
+    Alerts,
 }
 
 #[derive(Debug, Default)]

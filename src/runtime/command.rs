@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::event::AlertPhase;
 use crate::mesh::RotateError;
 use crate::mesh::snapshot::{PeerInfo, RequestError};
 use crate::net::addr::DialAddr;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     PeerHistory(PeerId, Sender<Option<PeerHistory>>),
     /// Reply with what has happened at an address that the user named.
     AddressHistory(DialAddr, Sender<Vec<HistoryEntry>>),
+    /// The alert program has run for this phase of the incident with this id.
+    AlertDone(u64, AlertPhase),
     /// Reply once membership has settled.
     WhenSettled(Sender<()>),
 }

@@ -196,6 +196,7 @@ fn handle_command(
         Command::AddressHistory(addr, reply) => {
             let _ = reply.try_send(node.history.of_address(Instant::now(), &addr));
         }
+        Command::AlertDone(incident, phase) => driver.alert_done(node, incident, phase),
         Command::WhenSettled(reply) => settle_waiters.push(reply),
         Command::Leave => driver.leave(node),
     }

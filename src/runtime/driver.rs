@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::{AlertPhase, Event};
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
     DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId, UnixTime,
@@ -188,6 +188,11 @@ impl Driver {
         self.handle(effects, Input::Forget(peer));
     }
 
+    /// The alert program has run for this phase of the incident with this id.
+    pub fn alert_done(&mut self, effects: &mut impl Effects, incident: u64, phase: AlertPhase) {
+        self.handle(effects, Input::AlertDone { incident, phase });
+    }
+
     /// Says goodbye to all peers. [`Driver::is_done`] tells when that is over.
     pub fn leave(&mut self, effects: &mut impl Effects) {
         if self.leave_by.is_none() {
@@ -219,6 +224,15 @@ impl Driver {
         if let SessionEvent::Drained { heard } = &mut event {
             // The session may have heard its peer since it answered.
             *heard = effects.heard(session).map_or(*heard, |latest| latest.max(*heard));
+        }
+        if let SessionEvent::Received { message: Message::WitnessRequest { lost }, .. } = &event {
+            // The answer tells when each of these peers was last heard.
+            for sighting in lost {
+                let session = self.mesh.open_sessions(&sighting.peer).last().copied();
+                if let Some((session, heard)) = session.and_then(|id| Some((id, effects.heard(id)?))) {
+                    self.mesh.note_heard(session, heard);
+                }
+            }
         }
         let is_end = event.is_end();
         if is_end {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::{Event, Verdict};
 use crate::mesh::{Report, SessionId};
 use crate::net::addr::DialAddr;
 use crate::trust::access::Access;
@@ -33,13 +33,33 @@ pub(super) fn log_event(event: &Event) {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
                 members = *members; "peer up");
         }
-        Event::Down { peer, name, addr, reason, members } => {
+        Event::Down { quiet: true, .. } => {}
+        Event::Down { peer, name, addr, reason, members, .. } => {
             log::warn!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
                 reason:% = reason, members = *members; "peer down");
         }
         Event::Left { peer, name, addr, members } => {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
                 members = *members; "peer left");
+        }
+        // The loss of each peer is part of the isolation.
+        Event::Verdict { verdict: Verdict::Isolated, .. } => {}
+        Event::Verdict { peer, name, addr, verdict, asked, seen_by, .. } => {
+            log::warn!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                verdict:% = verdict, asked = *asked, seen_by = *seen_by; "verdict on a lost peer");
+        }
+        Event::Isolated { lost, members } => {
+            log::warn!(target: MEMBERS, lost = *lost, members = *members; "this node is isolated");
+        }
+        Event::Rejoined { members } => {
+            log::info!(target: MEMBERS, members = *members; "this node is no longer isolated");
+        }
+        Event::Unstable { peer, name, addr, losses } => {
+            log::warn!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                losses = *losses; "peer unstable");
+        }
+        Event::Alert { incident, kind, phase, .. } => {
+            log::info!(target: MEMBERS, incident = incident.as_str(), kind:% = kind, phase:% = phase; "alert");
         }
         Event::Listening { .. } | Event::Ping { .. } | Event::Message { .. } | Event::Stopped => {}
     }
@@ -128,6 +148,10 @@ pub(super) fn log_report(report: &Report) {
             limited_log!(LogLimit::new(), warn, { peer:% = by.short() },
                 "a member has changed the key of the network, but this node's key is in a file that only its user \
                  changes; it can connect only until the other members drop the old key");
+        }
+        Report::AlertFailed { incident } => {
+            limited_log!(LogLimit::new(), error, { incident:% = incident },
+                "no member could run its program of --alert for this incident; giving up");
         }
         Report::Stalled { gap } => {
             limited_log!(LogLimit::new(), warn, { gap_ms:% = gap.as_millis() },

@@ -68,6 +68,10 @@ pub enum HistoryKind {
     Up,
     /// The peer was lost.
     Down,
+    /// The other members said what they know of the lost peer.
+    Verdict,
+    /// The peer keeps going up and down.
+    Unstable,
     /// The peer said goodbye.
     Left,
     /// This node refused the peer, or what answered in its place.
@@ -91,6 +95,8 @@ impl HistoryKind {
             Self::SessionDown => "session end",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Verdict => "verdict",
+            Self::Unstable => "unstable",
             Self::Left => "left",
             Self::Refused => "refused",
             Self::RefusedByPeer => "refused us",
@@ -150,6 +156,14 @@ impl History {
             Event::Up { peer, addr, .. } => (peer, HistoryKind::Up, addr, String::new()),
             Event::Down { peer, addr, reason, .. } => (peer, HistoryKind::Down, addr, reason.to_string()),
             Event::Left { peer, addr, .. } => (peer, HistoryKind::Left, addr, String::new()),
+            Event::Verdict { peer, addr, verdict, asked, seen_by, .. } => {
+                let detail = format!("{verdict}: of {asked} members asked, {seen_by} hear it");
+                return self.note(now, Subject::Peer(*peer), HistoryKind::Verdict, Some(addr), detail);
+            }
+            Event::Unstable { peer, addr, losses, .. } => {
+                let detail = format!("lost {losses} times");
+                return self.note(now, Subject::Peer(*peer), HistoryKind::Unstable, Some(addr), detail);
+            }
             _ => return,
         };
         self.note(now, Subject::Peer(*peer), kind, Some(addr), detail);
@@ -211,6 +225,7 @@ impl History {
             | Report::ListNews { .. }
             | Report::NetworkKeyChanged { .. }
             | Report::NetworkKeyOutdated { .. }
+            | Report::AlertFailed { .. }
             | Report::Stalled { .. } => {}
         }
     }

@@ -40,7 +40,13 @@ impl Subscribers {
         let time = SystemTime::now();
         let share = match event {
             Event::Ping { .. } | Event::Message { .. } => Share::Half,
-            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } if !is_acquainted => {
+            Event::Up { .. }
+            | Event::Down { .. }
+            | Event::Left { .. }
+            | Event::Verdict { .. }
+            | Event::Unstable { .. }
+                if !is_acquainted =>
+            {
                 Share::ThreeQuarters
             }
             _ => Share::All,

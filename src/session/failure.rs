@@ -60,6 +60,9 @@ impl Failure {
             Self::NothingNew => DialError::NothingNew,
             Self::OwnAddress => DialError::OwnAddress,
             Self::Link(LinkError::Rejected(Rejection::WrongId { found, .. })) => DialError::WrongId { found },
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                DialError::Refused(Self::Connect(error).to_string())
+            }
             other => DialError::Failed(other.to_string()),
         }
     }

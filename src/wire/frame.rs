@@ -157,9 +157,10 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::incident::{IncidentNews, Stage, Subject};
     use super::super::message::{
-        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hello, NAME, Notice, PROOFS_MAX, PeerRecord,
-        RECORDS_MAX, SOCKET,
+        ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, NAME, Notice, PROOFS_MAX,
+        PeerRecord, RECORDS_MAX, SOCKET, Sighting,
     };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
@@ -208,8 +209,37 @@ mod tests {
         )
     }
 
+    fn sighting() -> impl Strategy<Value = Sighting> {
+        let hearing =
+            proptest::sample::select(vec![Hearing::Hears, Hearing::Silent, Hearing::Lost, Hearing::Unknown]);
+        (any::<[u8; 32]>(), hearing, any::<u32>()).prop_map(|(peer, hearing, ago_ms)| Sighting {
+            peer: PeerId::from_bytes(peer),
+            hearing,
+            ago_ms,
+        })
+    }
+
     fn bye_reason() -> impl Strategy<Value = ByeReason> {
         any::<u16>().prop_map(ByeReason::from_number)
+    }
+
+    fn incident_news() -> impl Strategy<Value = IncidentNews> {
+        let subject = prop_oneof![
+            peer_id().prop_map(Subject::Peer),
+            (peer_id(), peer_id()).prop_map(|(first, second)| Subject::Link(first, second)),
+            peer_id().prop_map(Subject::Isolated),
+        ];
+        let stage = prop_oneof![Just(Stage::Open), Just(Stage::Begun), Just(Stage::Over), Just(Stage::Done)];
+        let peers = vec(peer_id(), 0..20);
+        (subject, any::<u32>(), any::<u64>(), stage, peers).prop_map(
+            |(subject, number, incident, stage, peers)| IncidentNews {
+                subject,
+                number,
+                incident,
+                stage,
+                peers,
+            },
+        )
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -233,6 +263,9 @@ mod tests {
                 Message::NetworkKey { generation, key: NetworkKey::from_bytes(key), grace_s }
             }),
             any::<u64>().prop_map(|generation| Message::NetworkKeyHeld { generation }),
+            vec(sighting(), 0..20).prop_map(|lost| Message::WitnessRequest { lost }),
+            vec(sighting(), 0..20).prop_map(|sightings| Message::WitnessReport { sightings }),
+            incident_news().prop_map(Message::Incident),
         ]
     }
 

@@ -11,6 +11,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use super::error::WireError;
+use super::incident::{INCIDENT_PEERS_MAX, IncidentNews};
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
 use crate::trust::network_key::NetworkKey;
@@ -26,6 +27,9 @@ pub const CAPABILITIES_MAX: usize = 32;
 pub const PROOFS_MAX: usize = 8;
 /// Bytes in one [`Message::Extension`]. This many are skipped for a peer of a later version.
 pub const EXTENSION_BYTES_MAX: usize = 16 * 1024;
+
+/// Peers in one [`Message::WitnessRequest`] or [`Message::WitnessReport`]; more go in several messages.
+pub const SIGHTINGS_MAX: usize = 64;
 
 /// Memory that decoding one address claims: the value itself and the allocation of a short host name.
 const ADDR_DECODED_BYTES: usize = size_of::<DialAddr>() + 32;
@@ -102,6 +106,42 @@ pub enum Message {
         /// The number of changes since the network began.
         generation: u64,
     },
+    /// The sender has lost these peers. It tells what it knows of them, and asks what the receiver knows.
+    WitnessRequest {
+        /// At most [`SIGHTINGS_MAX`] of them.
+        lost: Vec<Sighting>,
+    },
+    /// Answers [`Message::WitnessRequest`].
+    WitnessReport {
+        /// At most [`SIGHTINGS_MAX`] of them.
+        sightings: Vec<Sighting>,
+    },
+    /// Tells of an incident, so that one alert program runs for it and no other.
+    Incident(IncidentNews),
+}
+
+/// What the sender knows of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sighting {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether the sender hears the peer.
+    pub hearing: Hearing,
+    /// The time since the sender last heard the peer, in milliseconds; `u32::MAX` if it never did.
+    pub ago_ms: u32,
+}
+
+/// Whether a node hears a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Hearing {
+    /// It is connected to the peer, and hears it as often as expected.
+    Hears,
+    /// It is connected to the peer, and has heard nothing for longer than expected.
+    Silent,
+    /// It has lost the peer.
+    Lost,
+    /// It does not know the peer, or the peer has left.
+    Unknown,
 }
 
 /// Describes the sender; the first message of each side.
@@ -120,7 +160,7 @@ pub struct Hello {
     /// and acknowledgements announce a change.
     pub heartbeat_ms: u32,
     /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
-    /// numbers that it does not know. This version has no optional feature.
+    /// numbers that it does not know. See [`ALERT_CAPABILITY`](super::ALERT_CAPABILITY).
     pub capabilities: Vec<u32>,
     /// Prove that the sender holds network keys, the current one first; see `session/hello.rs`. At most
     /// [`PROOFS_MAX`]. Empty in an open network.
@@ -288,6 +328,10 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
             records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
         }
         Message::Extension { bytes, .. } => limit("extension", bytes.len(), EXTENSION_BYTES_MAX),
+        Message::WitnessRequest { lost: sightings } | Message::WitnessReport { sightings } => {
+            limit("list of sightings", sightings.len(), SIGHTINGS_MAX)
+        }
+        Message::Incident(news) => limit("peers of an incident", news.peers.len(), INCIDENT_PEERS_MAX),
         Message::Heartbeat { .. }
         | Message::HeartbeatAck { .. }
         | Message::PeersRequest

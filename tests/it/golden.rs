@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use p2p_gossip::internals::sample;
 use p2p_gossip::internals::wire::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hello, Message, Notice, PROOFS_MAX,
-    PeerRecord, RECORDS_MAX, encode,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hearing, Hello, INCIDENT_PEERS_MAX,
+    IncidentNews, Message, Notice, PROOFS_MAX, PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting, Stage,
+    Subject, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -34,6 +35,8 @@ fn corpus() -> Vec<Row> {
         broadcasts(),
         extensions(),
         network_keys(),
+        witnesses(),
+        incidents(),
     ]
     .concat()
 }
@@ -200,6 +203,50 @@ fn network_keys() -> Vec<Row> {
     ]
 }
 
+fn witnesses() -> Vec<Row> {
+    let request = |lost| Message::WitnessRequest { lost };
+    let report = |sightings| Message::WitnessReport { sightings };
+    let sighting = |byte, hearing, ago_ms| Sighting { peer: PeerId::from_bytes([byte; 32]), hearing, ago_ms };
+    let usual = vec![
+        sighting(1, Hearing::Hears, 240),
+        sighting(2, Hearing::Silent, 2140),
+        sighting(3, Hearing::Lost, 3000),
+        sighting(0xfe, Hearing::Unknown, u32::MAX),
+    ];
+    vec![
+        ("witness-request-none", request(Vec::new())),
+        ("witness-request-usual", request(vec![sighting(1, Hearing::Lost, 3000)])),
+        ("witness-request-longest", request(vec![sighting(0xff, Hearing::Lost, u32::MAX); SIGHTINGS_MAX])),
+        ("witness-report-none", report(Vec::new())),
+        ("witness-report-usual", report(usual)),
+        ("witness-report-longest", report(vec![sighting(0xff, Hearing::Unknown, u32::MAX); SIGHTINGS_MAX])),
+    ]
+}
+
+fn incidents() -> Vec<Row> {
+    let id = |byte| PeerId::from_bytes([byte; 32]);
+    let news = |subject, number, incident, stage, peers| {
+        Message::Incident(IncidentNews { subject, number, incident, stage, peers })
+    };
+    let usual = 0x0123_4567_89ab_cdef;
+    vec![
+        ("incident-zero", news(Subject::Peer(id(0)), 0, 0, Stage::Open, Vec::new())),
+        ("incident-node", news(Subject::Peer(id(7)), 1, usual, Stage::Begun, vec![id(7)])),
+        ("incident-link", news(Subject::Link(id(1), id(2)), 2, usual, Stage::Over, vec![id(1), id(2)])),
+        ("incident-isolated", news(Subject::Isolated(id(3)), 3, usual, Stage::Done, vec![id(4), id(5)])),
+        (
+            "incident-longest",
+            news(
+                Subject::Link(id(0xfe), id(0xff)),
+                u32::MAX,
+                u64::MAX,
+                Stage::Done,
+                vec![id(0xff); INCIDENT_PEERS_MAX],
+            ),
+        ),
+    ]
+}
+
 /// The prefix of the names for this kind of message. A new kind does not compile until it has one.
 fn kind(message: &Message) -> &'static str {
     match message {
@@ -214,6 +261,9 @@ fn kind(message: &Message) -> &'static str {
         Message::Extension { .. } => "extension",
         Message::NetworkKey { .. } => "network-key",
         Message::NetworkKeyHeld { .. } => "network-key-held",
+        Message::WitnessRequest { .. } => "witness-request",
+        Message::WitnessReport { .. } => "witness-report",
+        Message::Incident(_) => "incident",
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",
@@ -312,6 +362,6 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 11 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
-    assert_eq!(kinds.len(), 11 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
+    // The number of results of `kind`: 14 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
+    assert_eq!(kinds.len(), 14 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
 }

@@ -147,6 +147,8 @@ fn every_command_in_the_pages_is_valid() {
     let ring = StateDir::open(&work.join("mesh")).unwrap().close_network().unwrap();
     let member = (PeerId::from_bytes([7; 32]), vec!["192.0.2.7:8080".parse().unwrap()]);
     fs::write(work.join("TICKET"), Ticket::new(&ring, [member]).to_text().as_bytes()).unwrap();
+    // The pages name programs of the repository.
+    symlink(Path::new(REPOSITORY).join("src"), work.join("src")).unwrap();
     fs::copy(Path::new(REPOSITORY).join("tests/fixtures/keys/ed25519_cert.pem"), work.join("cert.pem"))
         .unwrap();
 

@@ -138,7 +138,7 @@ impl World {
                 && match peer.state {
                     PeerState::Dead => true,
                     // The peer may be a previous process with the same key, whose goodbye may yet arrive.
-                    PeerState::Up => self.is_connected_to(knower, other),
+                    PeerState::Up | PeerState::Unstable => self.is_connected_to(knower, other),
                     _ => false,
                 }
         })

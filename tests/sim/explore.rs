@@ -3,6 +3,7 @@
 //! ```text
 //! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explores     SEED=7   replays     SCALE=1   measures large meshes
 //! STORY=changed-halves                       uses this story with SEEDS or SEED
+//! VERDICTS=1 SEEDS=100000 [LIAR=1]           judges verdicts on one random fault a run; VERDICTS=2 on two at once
 //! ```
 
 // The user of the explorer reads its texts.
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
     if number("SCALE").is_some() {
         sim::scale::table();
         return ExitCode::SUCCESS;
+    }
+    if let Some(faults) = number("VERDICTS") {
+        return verdicts(faults, number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(1_000));
     }
     if number("SPEED").is_some() {
         speed();
@@ -88,6 +92,37 @@ fn speed() {
     let outcome = World::new(scenario).run().expect("a mesh without faults breaks no invariant");
     let (virtual_s, real_s) = (outcome.virtual_time as f64 / 1e6, begun.elapsed().as_secs_f64());
     println!("8 nodes: {virtual_s:.0} virtual seconds in {real_s:.1} s: {:.0} a second", virtual_s / real_s);
+}
+
+/// Judges the verdicts of many runs, and prints the confusion matrix.
+fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
+    let jobs =
+        number("JOBS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
+    let is_with_liar = number("LIAR").is_some();
+    let (next, total) = (AtomicU64::new(0), Mutex::new(sim::verdicts::Matrix::default()));
+    let failures = AtomicU64::new(0);
+    let judge = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < seeds) {
+            let seed = from + seed;
+            let trial = sim::verdicts::Trial::random(seed, faults as usize, is_with_liar);
+            match sim::verdicts::judge(seed, trial) {
+                Ok(matrix) => total.lock().unwrap().add(matrix),
+                Err(violation) => {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                    println!("seed {seed}: {} | {}", violation.invariant, violation.detail);
+                }
+            }
+        }
+    };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        (0..jobs).for_each(|_| drop(scope.spawn(judge)));
+    });
+    let total = total.lock().unwrap();
+    let wrong: Vec<&u64> = total.wrong_seeds.iter().take(20).collect();
+    println!("{total}seeds with a wrong verdict: {} {wrong:?}", total.wrong_seeds.len());
+    println!("{:.0} runs a second", total.trials as f64 / begun.elapsed().as_secs_f64());
+    if failures.load(Ordering::Relaxed) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 #[derive(Default)]

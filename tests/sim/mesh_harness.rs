@@ -9,7 +9,7 @@ use p2p_gossip::internals::mesh::{
 };
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::internals::{Expected, sample};
-use p2p_gossip::{Config, DialAddr, Event, NetworkKey, PeerId, PeerInfo};
+use p2p_gossip::{Config, DialAddr, Event, NetworkKey, PeerId, PeerInfo, Verdict};
 
 pub struct MeshHarness {
     pub mesh: Mesh,
@@ -356,10 +356,36 @@ pub fn drains(outputs: &[Output], wanted: SessionId) -> bool {
     outputs.iter().any(|output| matches!(output, Output::DrainUnread { session, .. } if *session == wanted))
 }
 
+/// The events among the outputs, without verdicts on lost peers.
 pub fn events_of(outputs: &[Output]) -> Vec<Event> {
+    let mut events = all_events_of(outputs);
+    events.retain(|event| !matches!(event, Event::Verdict { .. }));
+    events
+}
+
+/// The events among the outputs.
+pub fn all_events_of(outputs: &[Output]) -> Vec<Event> {
     let event = |output: &Output| match output {
         Output::Notify(event) => Some(event.clone()),
         _ => None,
     };
     outputs.iter().filter_map(event).collect()
+}
+
+/// The verdicts among the outputs: the peer, the verdict, and the numbers of members asked and of those that hear it.
+pub fn verdicts_of(outputs: &[Output]) -> Vec<(PeerId, Verdict, usize, usize)> {
+    let verdict = |event: Event| match event {
+        Event::Verdict { peer, verdict, asked, seen_by, .. } => Some((peer, verdict, asked, seen_by)),
+        _ => None,
+    };
+    all_events_of(outputs).into_iter().filter_map(verdict).collect()
+}
+
+/// The questions about lost peers among the outputs: the session, and the peers.
+pub fn questions(outputs: &[Output]) -> Vec<(SessionId, Vec<PeerId>)> {
+    let question = |(session, message): (SessionId, &Message)| match message {
+        Message::WitnessRequest { lost } => Some((session, lost.iter().map(|one| one.peer).collect())),
+        _ => None,
+    };
+    sent(outputs).into_iter().filter_map(question).collect()
 }

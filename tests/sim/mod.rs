@@ -14,6 +14,8 @@
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
 //! | `process.rs` | a process: its coordinator, crashes, pauses |
 //! | `adversary.rs` | the false lists of peers that a liar sends |
+//! | `alarms.rs` | the alert programs of the nodes |
+//! | `alerts.rs` | the tests of alerts (only in the test target) |
 //! | `attack_stories.rs` | stories of attacks |
 //! | `attacks.rs` | the tests of those stories (only in the test target) |
 //! | `attacker.rs` | a machine with many keys and no mesh |
@@ -22,6 +24,7 @@
 //! | `convergence.rs` | the time after the last fault: the mesh becomes whole and stays whole |
 //! | `mesh_harness.rs` | one mesh alone, for rules that a run of many nodes does not test |
 //! | `rules/` | the tests of those rules (only in the test target) |
+//! | `verdicts.rs` | judges what nodes say of lost peers against the faults of a run |
 //! | `shrink.rs` | the smallest set of faults that still fails |
 //! | `scale.rs` | the cost of a mesh of hundreds of nodes |
 //!
@@ -31,6 +34,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 pub mod adversary;
+pub mod alarms;
 pub mod attack_stories;
 pub mod attacker;
 pub mod checks;
@@ -48,4 +52,5 @@ pub mod session;
 pub mod shrink;
 pub mod stories;
 pub mod trace;
+pub mod verdicts;
 pub mod world;

@@ -18,6 +18,7 @@ use super::process::ProcId;
 pub enum ExpectedState {
     /// Never met in this run of the process, or forgotten.
     Stranger,
+    /// A member, also while it is unstable.
     Up,
     Down,
     Left,
@@ -86,6 +87,8 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct PeerOracle {
     pub state: ExpectedState,
+    /// It is up, but the user does not know that yet.
+    pub unstable: bool,
     /// Start of the state; for a restored stranger, the time since which the node misses it.
     pub since: Micros,
     /// The node met it in this run or restored it from a previous one.
@@ -141,6 +144,7 @@ impl PeerOracle {
     fn new() -> Self {
         Self {
             state: ExpectedState::Stranger,
+            unstable: false,
             since: 0,
             is_known: false,
             heard: 0,
@@ -223,7 +227,7 @@ pub struct Oracle {
     pub came_up: u64,
     /// Sessions whose dial the node has cancelled.
     pub cancelled: BTreeSet<SessionId>,
-    /// Number of peers that are up.
+    /// Number of peers that are up for the user.
     pub up: usize,
     /// Membership digest of the node and the peers that are up.
     pub digest: u64,
@@ -391,7 +395,8 @@ impl Oracle {
         let is = state == ExpectedState::Up;
         if was != is {
             self.digest ^= membership_digest([&id]);
-            self.up = if is { self.up + 1 } else { self.up - 1 };
+            let is_shown = !std::mem::take(&mut self.peer(id).unstable);
+            self.up = if is { self.up + 1 } else { self.up - usize::from(is_shown) };
         }
         let peer = self.peer(id);
         if was {
@@ -405,6 +410,20 @@ impl Oracle {
         peer.is_known |= is;
         peer.refuses &= !is;
         self.changed.insert(id);
+    }
+
+    /// The node counts the peer as connected, but does not show it as up yet.
+    pub fn set_unstable(&mut self, id: PeerId, now: Micros) {
+        self.set_state(id, ExpectedState::Up, now);
+        self.peer(id).unstable = true;
+        self.up -= 1;
+    }
+
+    /// The user learns that an unstable peer is up. Returns whether it was unstable.
+    pub fn held(&mut self, id: PeerId) -> bool {
+        let was_unstable = std::mem::take(&mut self.peer(id).unstable);
+        self.up += usize::from(was_unstable);
+        was_unstable
     }
 
     pub fn open_sessions<'a>(&'a self, id: &'a PeerId) -> impl Iterator<Item = SessionId> + 'a {

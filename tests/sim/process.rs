@@ -191,6 +191,7 @@ impl World {
             .connect(connect.collect::<Vec<_>>())
             .access(self.slots[slot].access.clone())
             .strict(faults.strict)
+            .alerts(self.scenario.alerts.contains(&slot))
             .peers_max(faults.peers_max)
     }
 
@@ -202,7 +203,7 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
-            capabilities: Vec::new(),
+            capabilities: self.capabilities(slot),
             proofs: Vec::new(),
         }
     }
@@ -380,7 +381,7 @@ impl World {
     }
 
     /// Lends out a process's driver together with the effects that it has on the world.
-    fn drive<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Driver, &mut Node<'_>) -> T) -> T {
+    pub fn drive<T>(&mut self, proc: ProcId, call: impl FnOnce(&mut Driver, &mut Node<'_>) -> T) -> T {
         let mut driver = self.procs[proc].driver.take().expect("the driver is lent out once");
         let result = call(&mut driver, &mut Node { world: self, proc });
         self.procs[proc].driver = Some(driver);
@@ -421,7 +422,7 @@ impl World {
 }
 
 /// One process as its driver sees it: the effects on the simulated world.
-struct Node<'a> {
+pub struct Node<'a> {
     world: &'a mut World,
     proc: ProcId,
 }
@@ -474,6 +475,9 @@ impl Effects for Node<'_> {
         let world = &mut *self.world;
         if world.procs[self.proc].is_liar {
             world.distort(self.proc, &mut message);
+        }
+        if world.scenario.false_witnesses.contains(&world.procs[self.proc].slot) {
+            world.bear_false_witness(&mut message);
         }
         world.trace.mix(&session);
         world.stats.messages += 1;
@@ -570,7 +574,9 @@ impl Effects for Node<'_> {
         self.world.persist(self.proc, mesh);
     }
 
-    fn notify(&mut self, _event: Event, _is_acquainted: bool) {}
+    fn notify(&mut self, event: Event, _is_acquainted: bool) {
+        self.world.note_alarm(self.proc, &event);
+    }
 
     fn report(&mut self, _report: Report) {}
 
@@ -584,6 +590,7 @@ impl Effects for Node<'_> {
     }
 
     fn after_input(&mut self, mesh: &Mesh) {
+        self.world.note_unstable(self.proc, mesh);
         self.world.check_newest(self.proc, mesh);
         self.process().oracle.input_from = None;
         // Only a session that comes up can displace a peer. All else in a large table waits for the next sample.
@@ -600,6 +607,7 @@ impl Effects for Node<'_> {
             let shown = format!("{output:?}");
             format!("p{proc} → {}", shown.chars().take(230).collect::<String>())
         });
+        self.world.note_unstable(proc, mesh);
         self.world.check_output(proc, output, mesh);
     }
 }

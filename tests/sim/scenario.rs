@@ -88,6 +88,8 @@ pub struct Scenario {
     pub connect: Vec<Vec<Slot>>,
     /// Slots that send false lists of peers.
     pub liars: Vec<Slot>,
+    /// Slots that say the opposite of what they know of lost peers.
+    pub false_witnesses: Vec<Slot>,
     /// Attackers, each on a slot of its own.
     pub attacks: Vec<Attack>,
     /// The attacks go on after the faults have ended.
@@ -106,6 +108,8 @@ pub struct Scenario {
     pub name_of_all: bool,
     /// Heartbeat and timeout of each slot, in milliseconds.
     pub rhythm: Vec<(u64, u64)>,
+    /// Slots whose nodes run an alert program.
+    pub alerts: Vec<Slot>,
     pub script: Vec<(Micros, Action)>,
     /// How long the mesh must stay whole before the run ends.
     pub stay: Micros,
@@ -122,6 +126,7 @@ impl Scenario {
             faults: Faults::none(),
             connect: (0..nodes).map(|slot| if slot == 0 { vec![] } else { vec![0] }).collect(),
             liars: Vec::new(),
+            false_witnesses: Vec::new(),
             attacks: Vec::new(),
             attacks_go_on: false,
             key_of: (0..nodes).collect(),
@@ -131,6 +136,7 @@ impl Scenario {
             named: Vec::new(),
             name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
+            alerts: Vec::new(),
             script,
             stay: 6_000 * MS,
         }

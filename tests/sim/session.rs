@@ -167,7 +167,8 @@ impl World {
     pub fn refused(&mut self, conn: ConnId) {
         let is_connecting = self.conns[conn].ends[0].thread.as_ref().is_some_and(Thread::is_connecting);
         if is_connecting && !self.conns[conn].established {
-            self.fail(conn, "connection refused");
+            let refused = DialError::Refused("connection refused".to_owned());
+            self.end(conn, 0, Some(SessionEvent::DialFailed(refused)));
         }
     }
 

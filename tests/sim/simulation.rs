@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod alerts;
 mod attacks;
 mod rules;
 #[path = "mod.rs"]
@@ -77,6 +78,34 @@ seeds_that_once_failed! {
     probe_answered_after_the_goodbye_closes_nothing_twice: 149_911,
     // Another peer's goodbye, heard while leaving, brought a heartbeat after our own goodbye.
     leaving_node_sends_nothing_after_its_goodbye: 1_027_623,
+}
+
+/// A verdict is right in nearly all cases, comes in time, and never blames a peer that most others hear.
+fn check_verdicts(seeds: std::ops::Range<u64>, faults: usize, liar: bool, least_right: f64) {
+    let judged = sim::verdicts::judge_all(seeds, faults, liar);
+    let matrix = judged.unwrap_or_else(|(seed, found)| {
+        panic!("seed {seed}: invariant {} broken at {} µs: {}", found.invariant, found.at, found.detail)
+    });
+    println!("{matrix}");
+    let wrong = &matrix.wrong_seeds;
+    assert!(matrix.right() >= least_right, "{matrix}wrong: {wrong:?}");
+    assert!(matrix.latency(0.99) <= sim::verdicts::LATENCY_MAX, "{matrix}");
+}
+
+#[test]
+fn verdicts_on_single_faults_are_right() {
+    check_verdicts(0..100, 1, false, 0.999);
+}
+
+#[test]
+fn verdicts_on_double_faults_are_right() {
+    check_verdicts(0..60, 2, false, 0.99);
+}
+
+/// Five nodes or more: a false witness is one of at least three.
+#[test]
+fn false_witness_changes_no_verdict() {
+    check_verdicts(1_000..1_040, 1, true, 0.99);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
 use p2p_gossip::internals::sample;
-use p2p_gossip::{Access, DialAddr, KeyRing, PeerId};
+use p2p_gossip::{Access, AlertPhase, DialAddr, KeyRing, PeerId};
 
+use super::alarms::Alarm;
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
@@ -42,6 +43,8 @@ pub enum Event {
     Arrive(ConnId, Side),
     /// A time limit of a session's thread has passed.
     Limit(ConnId, Side, Limit),
+    /// The alert program of a process has run for this incident.
+    AlertRan(ProcId, u64, AlertPhase),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -140,10 +143,14 @@ pub struct World {
     /// The run ends as soon as the mesh is whole.
     pub stops_when_whole: bool,
     pub stats: Stats,
+    /// The runs of alert programs.
+    pub alarms: Vec<Alarm>,
     /// The time and the node of each dial to an address of a third party.
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
     pub violation: Option<Violation>,
+    /// The events of all nodes with their times, if they are wanted.
+    pub seen: Option<Vec<(Micros, ProcId, p2p_gossip::Event)>>,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     scheduled: u64,
     keys_made: u64,
@@ -168,9 +175,11 @@ impl World {
             restores_nothing: !scenario.script.iter().any(|(_, action)| action.restores_peers()),
             stops_when_whole: false,
             stats: Stats::default(),
+            alarms: Vec::new(),
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
+            seen: None,
             queue: BinaryHeap::new(),
             scheduled: 0,
             keys_made: 0,
@@ -228,6 +237,22 @@ impl World {
         unreachable!("each sample schedules the next one")
     }
 
+    /// Runs until this time, without looking whether the mesh becomes whole.
+    ///
+    /// # Errors
+    /// An invariant was broken.
+    pub fn run_until(&mut self, end: Micros) -> Result<(), Violation> {
+        while let Some(Reverse((at, _, event))) = self.queue.pop().filter(|Reverse((at, ..))| *at <= end) {
+            self.now = at;
+            self.stats.events += 1;
+            self.handle_event(event);
+            if let Some(violation) = self.violation.take() {
+                return Err(violation);
+            }
+        }
+        Ok(())
+    }
+
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Script(index) => self.apply(self.scenario.script[index].1.clone()),
@@ -243,6 +268,7 @@ impl World {
             }
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Event::AlertRan(proc, incident, phase) => self.alert_ran(proc, incident, phase),
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),

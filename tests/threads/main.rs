@@ -30,7 +30,7 @@ mod events;
 mod node_handle;
 
 mod event {
-    pub(crate) use p2p_gossip::Event;
+    pub(crate) use p2p_gossip::{AlertPhase, Event};
 }
 
 /// The program's limits; queues and tables that fill up in the checks are small.

@@ -124,10 +124,14 @@ impl Lanes {
     }
 }
 
-/// The peer that comes or goes.
+/// The peer that comes or goes, or whose loss is judged.
 fn peer(event: &Event) -> Option<PeerId> {
     match event {
-        Event::Up { peer, .. } | Event::Down { peer, .. } | Event::Left { peer, .. } => Some(*peer),
+        Event::Up { peer, .. }
+        | Event::Down { peer, .. }
+        | Event::Left { peer, .. }
+        | Event::Verdict { peer, .. }
+        | Event::Unstable { peer, .. } => Some(*peer),
         _ => None,
     }
 }

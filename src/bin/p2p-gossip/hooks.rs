@@ -1,13 +1,14 @@
-//! Runs the user's program for events (`--on-event`): one run at a time, in order, on a separate thread
-//! behind a bounded queue.
+//! Runs the user's programs for events (`--on-event`) and for alerts (`--alert`): for each program one run at a time, in
+//! order, on a separate thread behind a bounded queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use std::os::fd::AsFd as _;
@@ -16,23 +17,26 @@ use std::os::unix::process::CommandExt as _;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use jiff::Timestamp;
-use p2p_gossip::Event;
 use p2p_gossip::internals::is_secret_name;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::worker::Worker;
+use p2p_gossip::{AlertPhase, Event, NodeHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::cli::OnEvent;
 use crate::hook_queue::{self, HookQueue, Jobs, QueueFull};
 use crate::output::event_json::{self, Time};
 use crate::reaper;
 
-/// Limit for one run; then the program is killed, because later events wait for it.
-const RUN_MAX: Duration = Duration::from_secs(10);
+/// Limit for one run of `--on-event`; then the program is killed, because later events wait for it.
+const EVENT_RUN_MAX: Duration = Duration::from_secs(10);
+/// Limit for one run of `--alert`: the next member runs its program after five seconds.
+const ALERT_RUN_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a script in which the system looks for its interpreter (execve(2)).
 const SCRIPT_HEAD_BYTES: u64 = 256;
+/// Alerts for which the program has run, so that it does not run again if the node asks again meanwhile.
+const ALERTS_REMEMBERED: usize = 256;
 /// Prefix of the environment variables that hold the event's fields.
 const PREFIX: &str = "P2P_GOSSIP_";
 /// More time after the deadline of [`Hooks::finish`], so that the thread can kill the program.
@@ -40,24 +44,66 @@ const KILL_GRACE: Duration = Duration::from_millis(50);
 /// Variables that a service manager sets for this process only; the program does not get them.
 const NOT_INHERITED: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
-/// The absolute path of an executable file.
+/// The absolute path of an executable file, and the option that named it.
 #[derive(Debug)]
-struct Program(PathBuf);
+pub(crate) struct Program {
+    path: PathBuf,
+    option: &'static str,
+}
+
+/// What a program runs for.
+#[derive(Debug)]
+pub(crate) enum RunsFor {
+    /// Members that come and go, messages, and perhaps pings.
+    Events { with_pings: bool },
+    /// Alerts. The node learns of each run that succeeds.
+    Alerts(NodeHandle),
+}
+
+impl RunsFor {
+    fn run_max(&self) -> Duration {
+        match self {
+            Self::Events { .. } => EVENT_RUN_MAX,
+            Self::Alerts(_) => ALERT_RUN_MAX,
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        match (self, event) {
+            (Self::Alerts(_), event) => matches!(event, Event::Alert { .. }),
+            (Self::Events { with_pings }, Event::Ping { .. }) => *with_pings,
+            // A quiet loss is a part of an isolation, which is an event of its own.
+            (Self::Events { .. }, Event::Down { quiet, .. }) => !quiet,
+            (Self::Events { .. }, event) => {
+                !matches!(event, Event::Listening { .. } | Event::Stopped | Event::Alert { .. })
+            }
+        }
+    }
+
+    /// The program has run for the event, with success.
+    fn has_run(&self, event: &Event) {
+        if let (Self::Alerts(node), Event::Alert { incident, phase, .. }) = (self, event) {
+            node.alert_done(incident, *phase);
+        }
+    }
+}
 
 /// Why the program cannot be run for events.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     /// The file is missing or not executable.
-    #[error("--on-event: cannot run {}: {reason}", program.display())]
+    #[error("{option}: cannot run {}: {reason}", program.display())]
     Program {
+        /// The option that named the program.
+        option: &'static str,
         /// The path or name as the user wrote it.
         program: PathBuf,
         /// The system's message, or the fault of the file.
         reason: String,
     },
     /// The user gave a key instead of a program.
-    #[error("--on-event: the name of a program is needed, not the text of a key")]
-    KeyAsName,
+    #[error("{0}: the name of a program is needed, not the text of a key")]
+    KeyAsName(&'static str),
     /// The system has no thread or memory left.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -66,21 +112,25 @@ pub(crate) enum HookError {
 impl Program {
     /// Finds the program as a shell does. This happens once; later changes of PATH or the working
     /// directory have no effect.
-    fn find(program: &Path) -> Result<Self, HookError> {
-        let error = |reason: String| HookError::Program { program: program.to_owned(), reason };
+    ///
+    /// # Errors
+    /// The program is missing or not executable.
+    pub(crate) fn find(option: &'static str, program: &Path) -> Result<Self, HookError> {
+        let error = |reason: String| HookError::Program { option, program: program.to_owned(), reason };
         let can_run = |path: &Path| match path.metadata() {
             Err(found) => Err(error(found.to_string())),
             Ok(found) if !found.is_file() => Err(error("it is not a file".to_owned())),
             Ok(_) => match access(path, Access::EXEC_OK) {
                 Ok(()) => {
                     check_interpreter(path).map_err(error)?;
-                    Ok(Self(std::path::absolute(path).map_err(|found| error(found.to_string()))?))
+                    let path = std::path::absolute(path).map_err(|found| error(found.to_string()))?;
+                    Ok(Self { path, option })
                 }
                 Err(_) => Err(error("it is not executable".to_owned())),
             },
         };
         if is_secret_name(program) {
-            return Err(HookError::KeyAsName);
+            return Err(HookError::KeyAsName(option));
         }
         if program.components().count() > 1 || program.is_absolute() {
             return can_run(program);
@@ -117,7 +167,8 @@ fn check_interpreter(program: &Path) -> Result<(), String> {
 #[derive(Debug)]
 pub(crate) struct Hooks {
     queue: HookQueue,
-    with_pings: bool,
+    option: &'static str,
+    runs_for: Arc<RunsFor>,
     /// Number of events that the full queue refused.
     lost: u64,
     /// Carries the deadline for the thread's end.
@@ -129,24 +180,25 @@ impl Hooks {
     /// Starts the thread that runs the program.
     ///
     /// # Errors
-    /// The program is missing or not executable, or the system has no thread left.
-    pub(crate) fn start(on_event: &OnEvent) -> Result<Self, HookError> {
-        let program = Program::find(&on_event.program)?;
+    /// The system has no thread left.
+    pub(crate) fn start(program: Program, runs_for: RunsFor) -> io::Result<Self> {
         let (queue, jobs) = hook_queue::queue();
         let (stop, stopped) = bounded(1);
-        let runner = Runner { program, stop: stopped, leave_by: None };
+        let (option, runs_for) = (program.option, Arc::new(runs_for));
+        let runner = Runner {
+            program,
+            runs_for: Arc::clone(&runs_for),
+            stop: stopped,
+            alerted: VecDeque::new(),
+            leave_by: None,
+        };
         let worker = Worker::spawn("hooks", move || runner.run(jobs))?;
-        Ok(Self { queue, with_pings: on_event.with_pings, lost: 0, stop, worker })
+        Ok(Self { queue, option, runs_for, lost: 0, stop, worker })
     }
 
     /// Queues an event for the program if it wants such events.
     pub(crate) fn offer(&mut self, time: Timestamp, event: &Event, is_acquainted: bool) {
-        let is_wanted = match event {
-            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Message { .. } => true,
-            Event::Ping { .. } => self.with_pings,
-            _ => false,
-        };
-        if !is_wanted {
+        if !self.runs_for.wants(event) {
             return;
         }
         if let Err(QueueFull) = self.queue.offer(time, event.clone(), is_acquainted) {
@@ -154,7 +206,7 @@ impl Hooks {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.check() {
                 log::warn!(lost = self.lost, suppressed;
-                    "the program of --on-event is too slow; an event was dropped");
+                    "the program of {} is too slow; an event was dropped", self.option);
             }
         }
     }
@@ -171,7 +223,10 @@ impl Hooks {
 /// The state of the thread that runs the program.
 struct Runner {
     program: Program,
+    runs_for: Arc<RunsFor>,
     stop: Receiver<Instant>,
+    /// The last alerts for which the program has run, at most [`ALERTS_REMEMBERED`].
+    alerted: VecDeque<Alerted>,
     /// Deadline for the thread's end, once the node leaves.
     leave_by: Option<Instant>,
 }
@@ -184,19 +239,31 @@ impl Runner {
                 dropped += 1;
                 continue;
             }
+            let alerted = Alerted::new(&event);
+            if alerted.as_ref().is_some_and(|alerted| self.alerted.contains(alerted)) {
+                self.runs_for.has_run(&event);
+                continue;
+            }
             let variables = EventVariables::new(time, &event);
             let outcome = self.run_once(time, &event, &variables);
-            log_outcome(variables.event(), outcome);
+            if matches!(&outcome, Ok(RunEnd::Exited(status)) if status.success()) {
+                self.runs_for.has_run(&event);
+                if self.alerted.len() == ALERTS_REMEMBERED {
+                    self.alerted.pop_front();
+                }
+                self.alerted.extend(alerted);
+            }
+            self.log_outcome(variables.event(), outcome);
         }
         if dropped > 0 {
-            log::warn!(dropped; "the node leaves; the program of --on-event did not run for the last events");
+            log::warn!(dropped; "the node leaves; the program of {} did not run for the last events", self.program.option);
         }
     }
 
     fn run_once(&mut self, time: Timestamp, event: &Event, variables: &EventVariables) -> io::Result<RunEnd> {
         let mut line = String::new();
         event_json::print(&mut line, time, event, None);
-        let mut command = Command::new(&self.program.0);
+        let mut command = Command::new(&self.program.path);
         for (name, _) in env::vars_os().filter(|(name, _)| is_reserved(name)) {
             command.env_remove(name);
         }
@@ -213,7 +280,7 @@ impl Runner {
 
     /// Passes the line to the program, and waits until the program ends or is killed.
     fn wait_for_end(&mut self, child: &mut Child, line: String) -> io::Result<RunEnd> {
-        let limit = Instant::now() + RUN_MAX;
+        let limit = Instant::now() + self.runs_for.run_max();
         let exit_watch = match watch_exit(child, line, limit) {
             Ok(worker) => worker,
             Err(error) => {
@@ -236,6 +303,39 @@ impl Runner {
             }
         }
     }
+
+    fn log_outcome(&self, event: &str, outcome: io::Result<RunEnd>) {
+        let reason = match outcome {
+            Ok(RunEnd::Exited(status)) if status.success() => {
+                static LIMIT: LogLimit = LogLimit::debug();
+                if let Some(suppressed) = LIMIT.check() {
+                    log::debug!(event, suppressed; "the program of {} has run", self.program.option);
+                }
+                return;
+            }
+            Ok(RunEnd::Exited(status)) => status.to_string(),
+            Ok(RunEnd::TimedOut) => format!("killed after {:?}", self.runs_for.run_max()),
+            Ok(RunEnd::NodeLeaves) => "killed: the node leaves".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.check() {
+            log::warn!(event, reason:% = reason, suppressed; "the program of {} failed", self.program.option);
+        }
+    }
+}
+
+/// The incident and the phase of an alert.
+#[derive(Debug, PartialEq, Eq)]
+struct Alerted(String, AlertPhase);
+
+impl Alerted {
+    fn new(event: &Event) -> Option<Self> {
+        match event {
+            Event::Alert { incident, phase, .. } => Some(Self(incident.clone(), *phase)),
+            _ => None,
+        }
+    }
 }
 
 /// How a run ended.
@@ -243,26 +343,6 @@ enum RunEnd {
     Exited(ExitStatus),
     TimedOut,
     NodeLeaves,
-}
-
-fn log_outcome(event: &str, outcome: io::Result<RunEnd>) {
-    let reason = match outcome {
-        Ok(RunEnd::Exited(status)) if status.success() => {
-            static LIMIT: LogLimit = LogLimit::debug();
-            if let Some(suppressed) = LIMIT.check() {
-                log::debug!(event, suppressed; "the program of --on-event has run");
-            }
-            return;
-        }
-        Ok(RunEnd::Exited(status)) => status.to_string(),
-        Ok(RunEnd::TimedOut) => format!("killed after {RUN_MAX:?}"),
-        Ok(RunEnd::NodeLeaves) => "killed: the node leaves".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    static LIMIT: LogLimit = LogLimit::new();
-    if let Some(suppressed) = LIMIT.check() {
-        log::warn!(event, reason:% = reason, suppressed; "the program of --on-event failed");
-    }
 }
 
 /// Starts a thread that writes the line to the program and ends when the program has ended. The thread does
@@ -324,6 +404,11 @@ impl EventVariables {
                     serde_json::Value::Null => String::new(),
                     // An environment variable cannot hold NUL.
                     serde_json::Value::String(text) => text.replace('\0', "\u{fffd}"),
+                    // One element on each line. Names have no line feeds.
+                    serde_json::Value::Array(elements) => {
+                        let elements = elements.iter().filter_map(serde_json::Value::as_str);
+                        elements.collect::<Vec<_>>().join("\n").replace('\0', "\u{fffd}")
+                    }
                     other => other.to_string(),
                 };
                 variables.insert(format!("{PREFIX}{}", name.to_ascii_uppercase()), value);
@@ -380,7 +465,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("plain");
         std::fs::write(&file, "x").unwrap();
-        let error = |path: &Path| Program::find(path).unwrap_err().to_string();
+        let error = |path: &Path| Program::find("--on-event", path).unwrap_err().to_string();
         assert!(error(&file).ends_with("plain: it is not executable"));
         assert!(error(dir.path()).ends_with(": it is not a file"));
         assert!(error(&dir.path().join("none")).contains("No such file"));
@@ -388,12 +473,12 @@ mod tests {
             let file = dir.path().join("script");
             std::fs::write(&file, text).unwrap();
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-            Program::find(&file).map_err(|error| error.to_string())
+            Program::find("--on-event", &file).map_err(|error| error.to_string())
         };
         assert!(script("#!/bin/sh\r\nexit\r\n").unwrap_err().contains("lines end with CR LF"));
         assert!(script("#!/no/such/sh -e\n").unwrap_err().contains("interpreter"));
         assert!(script("#! /bin/sh -e\nexit\r\n").is_ok() && script("\x7fELF").is_ok());
         assert!(error(Path::new("no-such-program-anywhere")).contains("no such program in PATH"));
-        assert!(Program::find(Path::new("sh")).unwrap().0.is_absolute());
+        assert!(Program::find("--on-event", Path::new("sh")).unwrap().path.is_absolute());
     }
 }

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::access::CurrentAccess;
 use crate::cli::{AfterStdin, IdentitySource, Membership, Options, Output, TicketSource};
 use crate::commands::invite;
-use crate::hooks::{HookError, Hooks};
+use crate::hooks::{HookError, Hooks, Program, RunsFor};
 use crate::http::{self, ControlError, ControlRequest, ControlRequests, ControlSocket, Wanted};
 use crate::logging::Logs;
 use crate::output::console::{self, JoinHints};
@@ -169,7 +169,10 @@ impl RunningProgram {
                 "the name given with --name is too long; peers see this beginning of it");
         }
         let config = config.access(options.access.read()?).network_keys(network_keys);
-        let hooks = options.on_event.as_ref().map(Hooks::start).transpose()?;
+        // Found before the node starts, so that a mistake is found before the node joins.
+        let on_event = options.on_event.as_ref();
+        let on_event = on_event.map(|on_event| Program::find("--on-event", &on_event.program)).transpose()?;
+        let alert = options.alert.as_deref().map(|program| Program::find("--alert", program)).transpose()?;
         // Opened before the node starts, so that a port in use is found before the node joins.
         let http_socket = options.http.map(open_http).transpose()?;
         let control_socket = open_control(options.control.as_deref(), options.state.as_deref())?;
@@ -177,8 +180,11 @@ impl RunningProgram {
         if let Some(state) = state {
             builder = builder.state(state);
         }
-        let has_sinks =
-            hooks.is_some() || http_socket.is_some() || control_socket.is_some() || systemd::is_wanted();
+        let has_sinks = on_event.is_some()
+            || alert.is_some()
+            || http_socket.is_some()
+            || control_socket.is_some()
+            || systemd::is_wanted();
         let events = has_sinks.then(|| builder.subscribe());
         let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
@@ -196,6 +202,11 @@ impl RunningProgram {
             AfterStdin::Leave { join_timeout } => after(join_timeout),
             AfterStdin::Stay => never(),
         };
+        let with_pings = options.on_event.is_some_and(|on_event| on_event.with_pings);
+        let programs = [(on_event, RunsFor::Events { with_pings }), (alert, RunsFor::Alerts(node.handle()))];
+        let hooks =
+            programs.into_iter().filter_map(|(program, runs_for)| Some(Hooks::start(program?, runs_for)));
+        let hooks = hooks.collect::<io::Result<_>>()?;
         let sinks = EventSinks { hooks, http, systemd: Systemd::start(&node)? };
         Ok(Self {
             coordinator_ended: queues::coordinator_ended(&node),
@@ -330,7 +341,7 @@ impl RunningProgram {
         for queued in self.events.try_iter() {
             self.sinks.handle(&queued);
         }
-        if let Some(hooks) = self.sinks.hooks {
+        for hooks in self.sinks.hooks {
             hooks.finish(deadline);
         }
         if let Some(http) = self.sinks.http {
@@ -412,7 +423,8 @@ fn open_control(control: Option<&Path>, state: Option<&Path>) -> Result<Option<C
 
 /// The outputs that the main thread passes events to; stdout has a subscription and a thread of its own.
 struct EventSinks {
-    hooks: Option<Hooks>,
+    /// One for each program.
+    hooks: Vec<Hooks>,
     http: Option<http::Server>,
     systemd: Option<Systemd>,
 }
@@ -420,13 +432,13 @@ struct EventSinks {
 impl EventSinks {
     fn handle(&mut self, queued: &QueuedEvent) {
         let (time, event) = (timestamp(queued.time), &queued.event);
-        if let Some(hooks) = &mut self.hooks {
+        for hooks in &mut self.hooks {
             hooks.offer(time, event, queued.is_acquainted);
         }
         if let Some(http) = &self.http {
             http.tell(time, event);
         }
-        if let Some(systemd) = &self.systemd {
+        if let Some(systemd) = &mut self.systemd {
             systemd.update_status(event);
         }
     }

@@ -3,15 +3,16 @@
 //!
 //! Only the thread in here talks to the service manager, and only this thread waits for the coordinator.
 
-use std::env;
-use std::io;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use std::{env, fmt, io};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use p2p_gossip::internals::limits::PEERS_LIMIT;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::worker::Worker;
-use p2p_gossip::{Event, Node, PeerId};
+use p2p_gossip::{Event, Node, PeerId, Verdict};
 use sd_notify::NotifyState;
 
 /// Shortest time between two status lines; only people read them.
@@ -25,16 +26,80 @@ const STOPPING_MAX: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Systemd {
     notices: Sender<Notice>,
+    health: Health,
     worker: Worker,
 }
 
 #[derive(Debug)]
 enum Notice {
-    /// The number of members changed to this.
-    Members(usize),
+    /// What the status line shows changed to this.
+    Health(Health),
     Reloading,
     Reloaded,
     Stopping,
+}
+
+/// What the status line shows.
+#[derive(Clone, Debug)]
+struct Health {
+    members: usize,
+    is_isolated: bool,
+    /// The lost peers, and what is known to have failed: the peer or the link to it.
+    lost: BTreeMap<PeerId, Option<Verdict>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { members: 1, is_isolated: false, lost: BTreeMap::new() }
+    }
+}
+
+impl Health {
+    /// Notes an event. Returns whether it changes anything.
+    fn note(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Up { peer, members, .. } | Event::Left { peer, members, .. } => {
+                self.members = *members;
+                self.lost.remove(peer);
+            }
+            Event::Down { peer, members, .. } => {
+                self.members = *members;
+                if self.lost.len() < PEERS_LIMIT {
+                    self.lost.insert(*peer, None);
+                }
+            }
+            Event::Verdict { peer, verdict, .. } => {
+                self.lost.entry(*peer).and_modify(|found| *found = Some(*verdict));
+            }
+            Event::Isolated { .. } => self.is_isolated = true,
+            Event::Rejoined { .. } => self.is_isolated = false,
+            _ => return false,
+        }
+        true
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.lost.values().filter(|found| **found == Some(verdict)).count()
+    }
+}
+
+/// `3 members, isolated, 1 node down, 2 links broken`.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        write!(f, "{} member{}", self.members, s(self.members))?;
+        if self.is_isolated {
+            f.write_str(", isolated")?;
+        }
+        let (nodes, links) = (self.count(Verdict::Node), self.count(Verdict::Link));
+        if nodes > 0 {
+            write!(f, ", {nodes} node{} down", s(nodes))?;
+        }
+        if links > 0 {
+            write!(f, ", {links} link{} broken", s(links))?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether a service manager started this process and expects notifications.
@@ -67,13 +132,13 @@ impl Systemd {
             watchdog_every: sd_notify::watchdog_enabled().map(|timeout| timeout / 2),
         };
         let worker = Worker::spawn("systemd", move || reporter.run(&notices))?;
-        Ok(Some(Self { notices: sender, worker }))
+        Ok(Some(Self { notices: sender, health: Health::default(), worker }))
     }
 
-    /// Shows the number of members after this event in the status line.
-    pub(crate) fn update_status(&self, event: &Event) {
-        if let Event::Up { members, .. } | Event::Down { members, .. } | Event::Left { members, .. } = event {
-            let _ = self.notices.try_send(Notice::Members(*members));
+    /// Shows the state after this event in the status line.
+    pub(crate) fn update_status(&mut self, event: &Event) {
+        if self.health.note(event) {
+            let _ = self.notices.try_send(Notice::Health(self.health.clone()));
         }
     }
 
@@ -109,17 +174,17 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
     /// Runs until the node leaves.
     fn run(mut self, notices: &Receiver<Notice>) {
         let now = Instant::now();
-        let status = |members| status_line(self.node, members);
-        (self.notify)(&[NotifyState::Ready, NotifyState::Status(&status(1))]);
-        // The number of members not shown yet, and the earliest time for the next status line.
-        let (mut members, mut status_at) = (None, now + STATUS_EVERY);
+        let status = |health: &Health| status_line(self.node, health);
+        (self.notify)(&[NotifyState::Ready, NotifyState::Status(&status(&Health::default()))]);
+        // The state not shown yet, and the earliest time for the next status line.
+        let (mut health, mut status_at) = (None, now + STATUS_EVERY);
         let mut watchdog_at = self.watchdog_every.map(|_| now);
         loop {
             let now = Instant::now();
             if status_at <= now
-                && let Some(members) = members.take()
+                && let Some(health) = health.take()
             {
-                (self.notify)(&[NotifyState::Status(&status(members))]);
+                (self.notify)(&[NotifyState::Status(&status(&health))]);
                 status_at = now + STATUS_EVERY;
             }
             if watchdog_at.is_some_and(|at| at <= now) {
@@ -128,11 +193,11 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
                 }
                 watchdog_at = self.watchdog_every.map(|every| now + every);
             }
-            let due = [members.map(|_| status_at), watchdog_at].into_iter().flatten().min();
+            let due = [health.as_ref().map(|_| status_at), watchdog_at].into_iter().flatten().min();
             let wait = due.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             select! {
                 recv(notices) -> notice => match notice {
-                    Ok(Notice::Members(count)) => members = Some(count),
+                    Ok(Notice::Health(latest)) => health = Some(latest),
                     Ok(Notice::Reloading) => {
                         let mut states = vec![NotifyState::Reloading];
                         states.extend(NotifyState::monotonic_usec_now().ok());
@@ -149,17 +214,39 @@ impl<N: FnMut(&[NotifyState<'_>]), T: FnMut() -> bool> Reporter<N, T> {
 }
 
 /// The status line that `systemctl status` shows.
-fn status_line((id, addr): (PeerId, SocketAddr), members: usize) -> String {
-    let s = if members == 1 { "" } else { "s" };
-    format!("{members} member{s}; listening on {addr} as {}", id.short())
+fn status_line((id, addr): (PeerId, SocketAddr), health: &Health) -> String {
+    format!("{health}; listening on {addr} as {}", id.short())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
+    use p2p_gossip::internals::sample;
+    use p2p_gossip::{DialAddr, DownReason};
 
     const TIMEOUT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn status_line_counts_lost_nodes_and_broken_links_until_they_return() {
+        let peer = |n| PeerId::from_bytes([n; 32]);
+        let addr: DialAddr = "127.0.0.1:1".parse().unwrap();
+        let down = |n| sample::down(peer(n), "", addr.clone(), DownReason::Closed, 2);
+        let verdict = |n, verdict| sample::verdict(peer(n), "", addr.clone(), verdict);
+        let mut health = Health::default();
+        for event in [down(1), down(2), down(3)] {
+            assert!(health.note(&event));
+        }
+        assert_eq!(health.to_string(), "2 members");
+        for event in [verdict(1, Verdict::Node), verdict(2, Verdict::Link), verdict(3, Verdict::Link)] {
+            assert!(health.note(&event));
+        }
+        assert_eq!(health.to_string(), "2 members, 1 node down, 2 links broken");
+        assert!(health.note(&sample::isolated(3, 4)));
+        assert!(health.note(&sample::up(peer(2), "", addr.clone(), 3)));
+        assert_eq!(health.to_string(), "3 members, isolated, 1 node down, 1 link broken");
+        assert!(!health.note(&sample::message(peer(2), "", addr, "x")));
+    }
 
     #[test]
     fn watchdog_is_fed_only_after_an_answer_of_the_coordinator() {
@@ -191,7 +278,7 @@ mod tests {
         }
         // The coordinator hangs: without its answer nothing is sent, not even a new status.
         is_asked();
-        notices.send(Notice::Members(2)).unwrap();
+        notices.send(Notice::Health(Health::default())).unwrap();
         assert_eq!(received.try_recv().ok(), None);
         // An answer that the node has stopped does not feed the watchdog.
         answer.send(false).unwrap();

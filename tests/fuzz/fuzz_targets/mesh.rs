@@ -11,7 +11,7 @@ use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
 use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
-use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
+use p2p_gossip::internals::wire::{self, ByeReason, Hearing, Hello, Message, Notice, PeerRecord, Sighting};
 
 const PEERS_MAX: usize = 12;
 
@@ -36,6 +36,8 @@ enum Content {
     Request,
     Peers { records: Vec<(u8, Vec<(u8, u16)>, bool)>, more: bool },
     KeyInUse,
+    Question { lost: Vec<(u8, u8, u32)> },
+    Report { sightings: Vec<(u8, u8, u32)> },
 }
 
 /// Peer 0 is the node itself. Some ids are below its id and some above, so that either side is the arbiter.
@@ -180,7 +182,7 @@ impl Driver {
         let reason = match found {
             _ if cancelled => DialError::Cancelled,
             Some(n) => DialError::WrongId { found: id(n) },
-            None => DialError::Failed("refused".to_owned()),
+            None => DialError::Refused("refused".to_owned()),
         };
         self.feed(Input::DialFailed { session, reason });
     }
@@ -240,11 +242,19 @@ impl Driver {
                     assert_eq!(members, self.up.len() + 1);
                 }
                 Output::Notify(Event::Ping { peer, .. }) => {
-                    assert!(self.up.contains(&peer), "a ping of a peer that is not up");
+                    assert!(self.up.contains(&peer) || self.is_unstable(&peer), "a ping of a peer that is not up");
+                }
+                Output::Notify(Event::Verdict { peer, asked, seen_by, .. }) => {
+                    assert!(!self.up.contains(&peer), "a verdict on a peer that is up");
+                    assert!(seen_by <= asked, "{seen_by} of {asked} hear the peer");
                 }
                 Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }
+    }
+
+    fn is_unstable(&self, id: &PeerId) -> bool {
+        self.mesh.visible_states().any(|(peer, state, _)| peer == *id && state == PeerState::Unstable)
     }
 
     fn check(&self) {
@@ -257,12 +267,17 @@ impl Driver {
             assert_eq!(peer.state == PeerState::Up, self.up.contains(&peer.id));
             let is_admitted = self.access.check(&peer.id).is_ok();
             // A leaving node no longer ends the session of a denied peer.
-            assert!(self.is_leaving || is_admitted || peer.state != PeerState::Up, "a denied peer is a member");
+            assert!(self.is_leaving || is_admitted || !matches!(peer.state, PeerState::Up | PeerState::Unstable), "a denied peer is a member");
             let open = self.mesh.open_sessions(&peer.id);
             let most = if id(0) < peer.id { 1 } else { SESSIONS_PER_PEER_MAX };
             assert!(open.len() <= most, "{} sessions with one peer", open.len());
         }
     }
+}
+
+fn sightings(all: Vec<(u8, u8, u32)>) -> Vec<Sighting> {
+    let hearing = |n: u8| [Hearing::Hears, Hearing::Silent, Hearing::Lost, Hearing::Unknown][usize::from(n % 4)];
+    all.into_iter().map(|(n, kind, ago_ms)| Sighting { peer: id(n), hearing: hearing(kind), ago_ms }).collect()
 }
 
 fn input(session: SessionId, arrived: Instant, content: Content) -> Input {
@@ -281,6 +296,8 @@ fn input(session: SessionId, arrived: Instant, content: Content) -> Input {
             };
             Message::Peers { records: records.into_iter().map(record).collect(), more }
         }
+        Content::Question { lost } => Message::WitnessRequest { lost: self::sightings(lost) },
+        Content::Report { sightings } => Message::WitnessReport { sightings: self::sightings(sightings) },
         Content::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
     };
     Input::Received { session, message, arrived, rtt: None }

@@ -160,8 +160,18 @@ fn status_and_peers_have_the_documented_fields() {
     });
     let (status, peers) = (get(page, "/status").json(), peers.json());
 
-    let documented =
-        ["version", "time", "node", "members", "joined", "peers", "dials_in_flight", "totals", "queues"];
+    let documented = [
+        "version",
+        "time",
+        "node",
+        "members",
+        "joined",
+        "isolated",
+        "peers",
+        "dials_in_flight",
+        "totals",
+        "queues",
+    ];
     assert_eq!(fields(&status), documented.into());
     let documented = ["id", "name", "addr", "program", "started", "period_s", "heartbeat_s", "timeout_s"];
     assert_eq!(fields(&status["node"]), documented.into());
@@ -172,7 +182,10 @@ fn status_and_peers_have_the_documented_fields() {
         (&status["version"], &status["members"], &status["joined"]),
         (&1.into(), &3.into(), &true.into())
     );
-    assert_eq!(status["peers"], serde_json::json!({ "up": 2, "dead": 0, "left": 0, "rumour": 0 }));
+    assert_eq!(
+        status["peers"],
+        serde_json::json!({ "up": 2, "unstable": 0, "dead": 0, "left": 0, "rumour": 0 })
+    );
     assert!(status["totals"]["handshakes_accepted_completed"].as_u64().unwrap() >= 2);
     assert_eq!(fields(&status["queues"]), ["inbox", "events", "outboxes", "outbox_longest"].into());
 
@@ -196,6 +209,7 @@ fn status_and_peers_have_the_documented_fields() {
         "reconnects",
         "silence_s",
         "reached_by",
+        "verdict",
     ];
     for peer in list {
         assert_eq!(fields(peer), documented.into());
@@ -225,7 +239,13 @@ fn left_and_dead_peers_are_told_apart() {
         assert_eq!((&peer["rtt_ms"], &peer["silence_s"]), (&Value::Null, &Value::Null), "{peer}");
     }
     let metrics = get_with(page, "/metrics", "").body;
-    for line in [r#"peers{state="up"} 0"#, r#"peers{state="dead"} 1"#, r#"peers{state="left"} 1"#] {
+    for line in [
+        r#"peers{state="up"} 0"#,
+        r#"peers{state="dead"} 1"#,
+        r#"peers{state="left"} 1"#,
+        "isolated 0",
+        r#"downs_total{verdict="link"} 0"#,
+    ] {
         assert!(metrics.lines().any(|found| found == format!("p2p_gossip_{line}")), "{line}:\n{metrics}");
     }
 }

@@ -41,6 +41,8 @@ fn page_shows_up_and_dead_peers() {
     browser.wait_for("the death of bob", row, &[&bob]);
     browser.wait_for("its drawing", "return document.querySelectorAll('#nodes .dead').length === 1", &[]);
     browser.wait_for("the event", "return document.querySelector('#events .down')", &[]);
+    let verdict = "return document.querySelector(`#rows tr[data-id='${arguments[0]}'] .verdict`).textContent.startsWith('node')";
+    browser.wait_for("what the other member says of it", verdict, &[&bob]);
     browser.wait_for(
         "the summary",
         "const words = document.getElementById('summary').textContent; return words.includes('2 members') && words.includes('1 dead')",
@@ -51,6 +53,43 @@ fn page_shows_up_and_dead_peers() {
     cluster.start(plain("dave").with_connect(cluster.addr(nodes[0])));
     browser.wait_for("a newcomer", ROWS, &["up", "2"]);
     assert_eq!(browser.run("return document.getElementById('banner').hidden", &[]), true);
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+/// The page takes this state of the mesh as if its node had told it.
+const SHOW: &str = "peers = JSON.parse(arguments[0]); status.peers = { up: 1, unstable: 1, dead: 2, left: 0, rumour: 0 }; \
+                    clearTimeout(timer); show(); ";
+
+#[test]
+fn dead_node_cut_link_and_unstable_peer_look_different() {
+    let Some(browser) = Browser::start() else { return };
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_star(with_page("alice"), [plain("bob")]);
+    cluster.wait_full_mesh(&nodes);
+    browser.open(&format!("http://{}/", page_of(&cluster, nodes[0])));
+    browser.wait_for("the peer", ROWS, &["up", "1"]);
+    let peer = |n: u8, state: &str, verdict: serde_json::Value| {
+        serde_json::json!({
+            "id": format!("{n:02x}").repeat(32), "name": format!("n{n}"), "addr": "192.0.2.1:1", "addrs": [],
+            "state": state, "since_s": 1.0, "rtt_ms": null, "rtt_min_ms": null, "rtt_mean_ms": null,
+            "pings_received": 0, "pings_sent": 0, "reconnects": 0, "silence_s": null, "reached_by": [],
+            "verdict": verdict,
+        })
+    };
+    let said = |verdict: &str, seen_by: u8| serde_json::json!({ "verdict": verdict, "asked": 7, "seen_by": seen_by, "heard_ms": 5.0 });
+    let peers = serde_json::json!([
+        peer(1, "up", serde_json::Value::Null),
+        peer(2, "dead", said("node", 0)),
+        peer(3, "dead", said("link", 7)),
+        peer(4, "unstable", serde_json::Value::Null),
+    ]);
+    let look = "const words = [...document.querySelectorAll('#rows .state')].map((cell) => cell.lastChild.textContent); \
+                const drawn = ['up', 'dead', 'cut', 'unstable'].map((look) => document.querySelectorAll(`#nodes .${look}`).length); \
+                const gaps = [...document.querySelectorAll('#links .gap')].filter((gap) => gap.getAttribute('d')).length; \
+                return [words.join(), drawn.join(), gaps, document.getElementById('summary').textContent].join(' | ')";
+    let seen = browser.run(&format!("{SHOW}{look}"), &[&peers.to_string()]);
+    let wanted = "up,dead,link cut,unstable | 1,1,1,1 | 1 | 2 members, 1 dead, 1 link cut, 1 unstable";
+    assert_eq!(seen, wanted);
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 

@@ -1,6 +1,7 @@
 //! Rules for events: up, down and left alternate, count the members, and come in time.
 
-use p2p_gossip::{DownReason, Event, PeerId};
+use p2p_gossip::internals::mesh::Mesh;
+use p2p_gossip::{DownReason, Event, PeerId, PeerState};
 
 use super::super::clock::micros;
 use super::super::oracle::{ExpectedState, PeerOracle};
@@ -10,10 +11,18 @@ use super::{ADMISSION, Breach, EVENTS, IDENTITY, LIVENESS, SLACK};
 
 impl World {
     pub(super) fn check_event(&mut self, proc: ProcId, event: &Event) {
+        if let Some(seen) = &mut self.seen {
+            seen.push((self.now, proc, event.clone()));
+        }
         let breach = match event {
             Event::Up { peer, members, .. } => {
-                let breach = self.check_up(proc, *peer);
-                self.change_state(proc, *peer, ExpectedState::Up, *members).or(breach)
+                if self.procs[proc].oracle.held(*peer) {
+                    self.last_change = self.now;
+                    self.check_members(proc, *members)
+                } else {
+                    let breach = self.check_up(proc, *peer);
+                    self.change_state(proc, *peer, ExpectedState::Up, *members).or(breach)
+                }
             }
             Event::Down { peer, reason, members, .. } => {
                 let breach =
@@ -36,6 +45,27 @@ impl World {
         self.report_breaches(proc, breach);
     }
 
+    /// An unstable peer comes and goes without `up` and `down`.
+    pub fn note_unstable(&mut self, proc: ProcId, mesh: &Mesh) {
+        for (id, state, _) in mesh.visible_states() {
+            let peer = self.procs[proc].oracle.peers.get(&id);
+            let (is_up, was_unstable) =
+                peer.map_or((false, false), |peer| (peer.state == ExpectedState::Up, peer.unstable));
+            let state = match state {
+                PeerState::Unstable if !is_up => {
+                    self.last_change = self.now;
+                    self.procs[proc].oracle.set_unstable(id, self.now);
+                    continue;
+                }
+                PeerState::Dead if was_unstable => ExpectedState::Down,
+                PeerState::Left if was_unstable => ExpectedState::Left,
+                _ => continue,
+            };
+            self.last_change = self.now;
+            self.procs[proc].oracle.set_state(id, state, self.now);
+        }
+    }
+
     /// Expects this state of the peer from now on, and checks the number of members that the event states.
     fn change_state(
         &mut self,
@@ -47,7 +77,11 @@ impl World {
         self.last_change = self.now;
         let oracle = &mut self.procs[proc].oracle;
         oracle.set_state(peer, state, self.now);
-        let up = oracle.up;
+        self.check_members(proc, members)
+    }
+
+    fn check_members(&self, proc: ProcId, members: usize) -> Option<Breach> {
+        let up = self.procs[proc].oracle.up;
         (members != up + 1).then(|| (EVENTS, format!("{members} members, but {up} are up")))
     }
 

@@ -34,6 +34,8 @@ pub const LEFT: &str = "4: a peer that left is not dialled";
 pub const RUMOURS: &str = "4: rumours never displace proven facts and are not passed on";
 pub const STANDING: &str = "5: no peer of lower standing displaces one of higher";
 pub const LIMITS: &str = "5: every queue, table and rate stays within its limit";
+pub const VERDICTS: &str =
+    "8: a verdict agrees with the faults, and no fault causes an event between two others";
 pub const MEMORY: &str = "7: no clock, restart or downtime makes a node forget a peer";
 pub const PINGS: &str = "6: a ping arrives at most once, and exactly once on a link that stayed up";
 

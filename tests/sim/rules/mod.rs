@@ -2,6 +2,7 @@
 //! only later or with more messages.
 
 mod budgets;
+mod calm;
 mod dialing;
 mod discovery;
 mod lists;
@@ -14,6 +15,7 @@ mod settled;
 mod silence;
 mod standing;
 mod trust;
+mod witnesses;
 
 use std::time::Duration;
 

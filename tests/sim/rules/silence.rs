@@ -10,10 +10,12 @@ use crate::sim::mesh_harness::{MeshHarness, closes, drains, events_of, id};
 /// A node whose peer has reached its timeout, and the session that the node has asked to drain.
 fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
-    node.answers_drains = false;
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
-    assert!(!drains(&node.wait(TIMEOUT - SECOND / 50), session));
+    // Half of the timeout is enough for a suspicion.
+    assert!(drains(&node.wait(TIMEOUT - SECOND), session));
+    node.answers_drains = false;
+    assert!(!drains(&node.wait(SECOND - SECOND / 50), session));
     assert!(drains(&node.wait(SECOND / 25), session));
     (node, session)
 }

@@ -115,6 +115,8 @@ pub(crate) struct Options {
     pub(crate) stdin: Option<AfterStdin>,
     /// The program to run for events.
     pub(crate) on_event: Option<OnEvent>,
+    /// The program that is run for alerts.
+    pub(crate) alert: Option<PathBuf>,
     /// The address of the HTTP server.
     pub(crate) http: Option<SocketAddr>,
     /// The control socket.

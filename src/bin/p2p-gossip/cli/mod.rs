@@ -30,8 +30,7 @@ mod values;
 mod verb_arguments;
 
 pub(crate) use action::{
-    Action, AfterStdin, ControlVerb, Doctor, IdentitySource, KeySource, Keygen, Membership, OnEvent, Options,
-    Verb,
+    Action, AfterStdin, ControlVerb, Doctor, IdentitySource, KeySource, Keygen, Membership, Options, Verb,
 };
 pub(crate) use parse::parse;
 pub(crate) use usage_error::PROGRAM;

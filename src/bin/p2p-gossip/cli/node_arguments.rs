@@ -136,13 +136,17 @@ pub(super) struct Arguments {
     #[argh(option, arg_name = "TIME", from_str_fn(parse_join_timeout))]
     join_timeout: Option<Duration>,
 
-    /// run this for each up, down, left and message event
+    /// run this for each event but pings and alerts
     #[argh(option, arg_name = "PROGRAM", from_str_fn(parse_file))]
     on_event: Option<PathBuf>,
 
     /// run it for ping events, too
     #[argh(switch)]
     on_event_pings: bool,
+
+    /// run this once in the whole mesh for each incident
+    #[argh(option, arg_name = "PROGRAM", from_str_fn(parse_file))]
+    alert: Option<PathBuf>,
 
     /// serve a page and metrics on a port or IP:port
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_http))]
@@ -177,7 +181,8 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .heartbeat(heartbeat)
         .timeout(arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS))
         .forget_after(arguments.forget_after.unwrap_or(default.forget_after))
-        .peers_max(arguments.max_peers.unwrap_or(default.peers_max));
+        .peers_max(arguments.max_peers.unwrap_or(default.peers_max))
+        .alerts(arguments.alert.is_some());
     config.bind = arguments.bind;
     config.discover = arguments.discover;
     config.check().map_err(|error| UsageError::new(error.to_string()))?;
@@ -210,6 +215,7 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         shows_pings,
         stdin,
         on_event,
+        alert: arguments.alert,
         http: arguments.http,
         control,
         is_bare: false,

@@ -13,7 +13,7 @@ use p2p_gossip::internals::limits::{
     PEERS_LIMIT, PERIOD_MAX, PERIOD_MIN, TIMEOUT_MAX,
 };
 use p2p_gossip::internals::{PIN_DIGITS_MIN, sample};
-use p2p_gossip::{DialAddr, DownReason, Event, PeerId};
+use p2p_gossip::{DialAddr, DownReason, Event, PeerId, Verdict};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::roff::{roff, roff_sentences};
@@ -168,6 +168,13 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
         ),
         text("--on-event-pings", "It needs --on-event."),
         text(
+            "--alert",
+            "Of the nodes with this option one runs its program when a node is lost, a link is broken for 30 seconds, \
+             several members fall silent together, or this node and those with it are cut off; and again when that is over.\n\
+             If the program fails or takes longer than four seconds, another node runs its own.\n\
+             It is run as that of --on-event.",
+        ),
+        text(
             "--http",
             "9090 and :9090 serve this machine only; 192.0.2.7:9090 serves every client that reaches the \
              address.\n\
@@ -185,18 +192,26 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
 }
 
 /// Each event and its meaning.
-const EVENTS: [(&str, &str); 7] = [
+const EVENTS: [(&str, &str); 12] = [
     ("listening", "The port accepts connections."),
     ("up", "A peer is connected and authenticated, and was not a member before."),
     ("down", "The connection to a peer is lost; the node dials it again."),
     ("left", "A peer left the mesh; the node does not dial it again."),
+    ("verdict", "The other members have said whether they hear the lost peer. A later verdict refines it."),
+    ("isolated", "This node has lost more than half of its peers at once. A quiet down of each follows."),
+    ("rejoined", "This node is not isolated any more."),
+    (
+        "unstable",
+        "A peer that was lost more than once is connected again. It is up once its connection has held for a while.",
+    ),
+    ("alert", "An incident begins or ends, and this node runs the program of --alert for it."),
     ("ping", "A ping from a peer arrived."),
     ("message", "A peer sent a message to every peer."),
     ("stopped", "The node has left the mesh; nothing follows."),
 ];
 
 /// Each field and its content.
-const FIELDS: [(&str, &str); 12] = [
+const FIELDS: [(&str, &str); 24] = [
     ("time", "time of the event: UTC with milliseconds, as in RFC 3339"),
     ("event", "the name of the event"),
     ("id", "this node's id, 64 hexadecimal digits"),
@@ -206,12 +221,32 @@ const FIELDS: [(&str, &str); 12] = [
     ("members", "number of live members now, this node included"),
     ("reason", "reason for the loss of the peer"),
     ("seq", "number of the ping among the peer's pings to this node, from 1"),
-    ("text", "text of the ping or of the message"),
+    ("text", "text of the ping or of the message; of an alert, a line for people"),
+    ("quiet", "true if the loss is part of an isolation of this node; else absent"),
+    ("verdict", "what has failed; see Verdicts"),
+    ("asked", "number of members that were asked whether they hear the peer"),
+    ("seen_by", "number of members that hear the peer"),
+    ("heard_ms", "time since a member last heard the peer in milliseconds, null if that is not known"),
+    ("lost", "number of peers that this node has lost"),
+    ("losses", "number of times that the peer was lost in the last ten minutes"),
+    ("incident", "id of the incident, 16 hexadecimal digits, the same on every node"),
+    ("kind", "node, link, partition or isolated"),
+    ("phase", "begin or end"),
+    ("peers", "ids of the peers that the incident is about; as a variable, one on each line"),
+    ("names", "their names, in the same order; as a variable, one on each line"),
     (
         "rtt_ms",
         "last measured round-trip time to the peer in milliseconds, null before the first measurement",
     ),
     ("http", "URL of the page of --http; absent without that option"),
+];
+
+/// Each verdict and its meaning.
+const VERDICTS: [(&str, &str); 4] = [
+    ("node", "the peer has failed: no other member hears it"),
+    ("link", "the link to the peer has failed: other members hear the peer"),
+    ("self", "this node is isolated"),
+    ("unknown", "no other member could be asked, or none has answered"),
 ];
 
 /// Each reason of `down` and its meaning.
@@ -243,8 +278,13 @@ fn samples() -> Vec<Event> {
     vec![
         sample::listening(peer, "127.0.0.1:8080".parse().expect("an address")),
         sample::up(peer, name, addr.clone(), 2),
-        sample::down(peer, name, addr.clone(), DownReason::Timeout, 1),
+        sample::quiet_down(peer, name, addr.clone(), DownReason::Timeout, 1),
         sample::left(peer, name, addr.clone(), 1),
+        sample::verdict(peer, name, addr.clone(), Verdict::Node),
+        sample::isolated(5, 8),
+        sample::rejoined(8),
+        sample::unstable(peer, name, addr.clone(), 3),
+        sample::alert(peer, name),
         sample::ping(peer, name, addr.clone(), 1, text, Some(0.41)),
         sample::message(peer, name, addr, text),
         Event::Stopped,
@@ -315,11 +355,15 @@ pub(super) fn roff_events() -> String {
     for (reason, text) in REASONS {
         let _ = write!(page, ".TP\n.B {reason}\n{}", roff_sentences(text));
     }
+    page.push_str(".SS Verdicts\n");
+    for (verdict, text) in VERDICTS {
+        let _ = write!(page, ".TP\n.B {verdict}\n{}", roff_sentences(text));
+    }
     page.push_str(
         ".SS Examples\nEach object is one line; the page shows one field on each line.\n.PP\n.nf\n",
     );
     for event in samples.iter().filter(|event| matches!(event, Event::Down { .. } | Event::Ping { .. })) {
-        let line = printed(event).replace(&"ab".repeat(32), "<64 digits>");
+        let line = printed(event).replace(&"ab".repeat(32), "<64 digits>").replace(",\"quiet\":true", "");
         // One field on each line, as the page is narrow.
         let _ = writeln!(page, "{}", roff(line.trim_end()).replace(",\"", ",\n \""));
     }
@@ -348,6 +392,7 @@ fn reference_describes_every_event_field_and_reason_and_nothing_else() {
     let used = samples().iter().flat_map(|event| fields(&printed(event))).collect();
     assert_eq!(sorted(used), sorted(names(&FIELDS)));
     assert_eq!(sorted(variants::<DownReason>("\"?\"")), sorted(names(&REASONS)));
+    assert_eq!(sorted(variants::<Verdict>("\"?\"")), sorted(names(&VERDICTS)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use p2p_gossip::{PeerState, Status};
+use p2p_gossip::{PeerState, Status, Verdict};
 
 use super::node_info::NodeInfo;
 
@@ -35,6 +35,12 @@ fn write_members(metrics: &mut Metrics, status: &Status) -> fmt::Result {
     metrics.gauge("members", "Live members of the mesh, this node included", mesh.members)?;
     let help = "1 if this node is connected to a peer, or has no address to join through";
     metrics.gauge("joined", help, u32::from(mesh.is_joined))?;
+    let help = "1 if this node has lost more than half of its peers at once and has not joined them again";
+    metrics.gauge("isolated", help, u32::from(mesh.is_isolated))?;
+    let downs = Verdict::ALL.map(|verdict| {
+        (format!("verdict=\"{verdict}\""), mesh.downs.get(&verdict).copied().unwrap_or_default())
+    });
+    metrics.counters("downs_total", "Lost peers by the first verdict of the members", &downs)?;
     let count = |state| mesh.peers.iter().filter(|peer| peer.state == state).count();
     let peers = PeerState::ALL.map(|state| (format!("state=\"{}\"", state.word()), count(state)));
     metrics.gauges("peers", "Known peers by state", &peers)?;
@@ -103,8 +109,8 @@ impl Metrics {
         self.counters(name, help, &[("", value)])
     }
 
-    fn counters(&mut self, name: &str, help: &str, values: &[(&str, u64)]) -> fmt::Result {
+    fn counters(&mut self, name: &str, help: &str, values: &[(impl AsRef<str>, u64)]) -> fmt::Result {
         self.family(name, "counter", help)?;
-        values.iter().try_for_each(|(labels, value)| self.sample(name, labels, value))
+        values.iter().try_for_each(|(labels, value)| self.sample(name, labels.as_ref(), value))
     }
 }

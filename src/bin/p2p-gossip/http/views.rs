@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState, Queues, Status, Totals};
+use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState, Queues, Status, Totals, Verdict};
 use serde::{Serialize, Serializer};
 
 use super::node_info::NodeInfo;
@@ -19,6 +19,7 @@ struct StatusView<'a> {
     node: NodeView<'a>,
     members: usize,
     joined: bool,
+    isolated: bool,
     peers: StateCounts,
     dials_in_flight: usize,
     totals: Totals,
@@ -41,6 +42,7 @@ struct NodeView<'a> {
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct StateCounts {
     pub(super) up: usize,
+    pub(super) unstable: usize,
     pub(super) dead: usize,
     pub(super) left: usize,
     pub(super) rumour: usize,
@@ -51,6 +53,7 @@ impl StateCounts {
         let count = |state| peers.iter().filter(|peer| peer.state == state).count();
         Self {
             up: count(PeerState::Up),
+            unstable: count(PeerState::Unstable),
             dead: count(PeerState::Dead),
             left: count(PeerState::Left),
             rumour: count(PeerState::Rumour),
@@ -85,6 +88,17 @@ pub(super) struct PeerView<'a> {
     reconnects: u64,
     silence_s: Option<f64>,
     reached_by: &'a [PeerId],
+    verdict: Option<VerdictView>,
+}
+
+/// What the other members said of the loss of a peer.
+#[derive(Serialize)]
+struct VerdictView {
+    verdict: Verdict,
+    asked: usize,
+    seen_by: usize,
+    #[serde(serialize_with = "milliseconds")]
+    heard_ms: Option<Duration>,
 }
 
 impl<'a> From<&'a PeerInfo> for PeerView<'a> {
@@ -104,6 +118,12 @@ impl<'a> From<&'a PeerInfo> for PeerView<'a> {
             reconnects: peer.reconnects,
             silence_s: peer.silence.map(seconds),
             reached_by: &peer.reached_by,
+            verdict: peer.verdict.map(|said| VerdictView {
+                verdict: said.verdict,
+                asked: said.asked,
+                seen_by: said.seen_by,
+                heard_ms: said.heard,
+            }),
         }
     }
 }
@@ -135,6 +155,7 @@ pub(super) fn status(info: &NodeInfo, status: &Status, now: Timestamp) -> Result
         },
         members: status.mesh.members,
         joined: status.mesh.is_joined,
+        isolated: status.mesh.is_isolated,
         peers: StateCounts::count(&status.mesh.peers),
         dials_in_flight: status.mesh.dials_in_flight,
         totals: status.totals,

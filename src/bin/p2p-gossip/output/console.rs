@@ -9,7 +9,7 @@ use p2p_gossip::internals::PIN_DIGITS_MIN;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queues::{self, QueuedEvent};
 use p2p_gossip::internals::worker::Worker;
-use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId};
+use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId, Verdict};
 use zeroize::Zeroizing;
 
 use crate::cli::{Output, PROGRAM};
@@ -135,6 +135,8 @@ impl Printer {
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
             }
+            // It is a part of the line `isolated`.
+            Event::Down { quiet: true, .. } | Event::Verdict { verdict: Verdict::Isolated, .. } => {}
             Event::Down { peer, name, addr, reason, members, .. } => {
                 self.begin(out, &time, "down", RED);
                 self.print_peer(out, *peer, name, addr);
@@ -155,6 +157,28 @@ impl Printer {
                 self.begin(out, &time, "message", CYAN);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", Escaped(text)));
+            }
+            Event::Verdict { peer, name, addr, verdict, asked, seen_by, .. } => {
+                self.begin(out, &time, "verdict", YELLOW);
+                self.print_peer(out, *peer, name, addr);
+                push(out, format_args!("{}\n", explain_verdict(*verdict, *asked, *seen_by)));
+            }
+            Event::Unstable { peer, name, addr, losses, .. } => {
+                self.begin(out, &time, "unstable", YELLOW);
+                self.print_peer(out, *peer, name, addr);
+                push(out, format_args!("lost {losses} times; up once it holds\n"));
+            }
+            Event::Isolated { lost, members, .. } => {
+                self.begin(out, &time, "isolated", RED);
+                push(out, format_args!("this node has lost {lost} of {}\n", count_members(*members)));
+            }
+            Event::Rejoined { members, .. } => {
+                self.begin(out, &time, "rejoined", GREEN);
+                push(out, format_args!("{}\n", count_members(*members)));
+            }
+            Event::Alert { incident, kind, phase, text, .. } => {
+                self.begin(out, &time, "alert", BOLD);
+                push(out, format_args!("{kind} {phase} {incident}: {}\n", Escaped(text)));
             }
             Event::Stopped => {
                 self.begin(out, &time, "stopped", BOLD);
@@ -188,6 +212,17 @@ impl Printer {
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a String does not fail.
     let _ = out.write_fmt(text);
+}
+
+/// `node: none of 7 members hears it`.
+pub(crate) fn explain_verdict(verdict: Verdict, asked: usize, seen_by: usize) -> String {
+    match (verdict, asked) {
+        (Verdict::Unknown, 0) => "unknown: no member to ask".to_owned(),
+        (Verdict::Unknown, _) => format!("unknown: none of {asked} asked has answered"),
+        (Verdict::Node, 0) => "node: its machine answers that it is gone".to_owned(),
+        (Verdict::Isolated, _) => "self: this node is cut off".to_owned(),
+        (verdict, _) => format!("{verdict}: {seen_by} of {asked} asked hear it"),
+    }
 }
 
 fn count_members(members: usize) -> String {

@@ -52,13 +52,25 @@ function bytes(n) {
   }
 }
 
-const MARKS = { up: "●", dead: "✕", left: "◌", rumour: "◇" };
-const ORDER = { dead: 0, up: 1, rumour: 2, left: 3 };
+// How a peer is shown: its state, but a peer that other members still hear is "cut": the link to it has failed.
+const look = (p) => p.state === "dead" && p.verdict?.verdict === "link" ? "cut" : p.state;
+const LOOKS = ["up", "unstable", "dead", "cut", "left", "rumour"];
+const MARKS = { up: "●", unstable: "◐", dead: "✕", cut: "≠", left: "◌", rumour: "◇" };
+const WORDS = { cut: "link cut" };
+const word = (p) => WORDS[look(p)] ?? p.state;
+const ORDER = { dead: 0, cut: 1, unstable: 2, up: 3, rumour: 4, left: 5 };
+function verdictOf(p) {
+  if (!p.verdict) return "–";
+  const { verdict, asked, seen_by } = p.verdict;
+  if (verdict === "self") return "this node is cut off";
+  if (verdict === "unknown") return "unknown";
+  return asked ? `${verdict}: ${seen_by} of ${asked} hear it` : verdict;
+}
 const COLUMNS = [
   { key: "name", label: "Name", text: (p) => visible(p.name) || "–", sortBy: (p) => p.name.toLowerCase() || "\uffff" },
   { key: "short", label: "Id", cls: "id short", text: (p) => short(p.id), sortBy: (p) => p.id },
   { key: "addr", label: "Address", cls: "mono addr", text: (p) => p.addr, sortBy: (p) => p.addr },
-  { key: "state", label: "State", sortBy: (p) => ORDER[p.state] },
+  { key: "state", label: "State", sortBy: (p) => ORDER[look(p)] },
   { key: "since", label: "Since", cls: "number", text: (p) => duration(p.since_s), sortBy: (p) => p.since_s },
   { key: "rtt", label: "RTT ms", cls: "number", text: (p) => millis(p.rtt_ms), sortBy: (p) => p.rtt_ms ?? Infinity },
   { key: "min", label: "RTT min", cls: "number", text: (p) => millis(p.rtt_min_ms), sortBy: (p) => p.rtt_min_ms ?? Infinity },
@@ -66,6 +78,7 @@ const COLUMNS = [
   { key: "in", label: "Pings in", cls: "number", text: (p) => String(p.pings_received), sortBy: (p) => p.pings_received },
   { key: "out", label: "Pings out", cls: "number", text: (p) => String(p.pings_sent), sortBy: (p) => p.pings_sent },
   { key: "back", label: "Reconnects", cls: "number", text: (p) => String(p.reconnects), sortBy: (p) => p.reconnects },
+  { key: "verdict", label: "Verdict", cls: "verdict", text: verdictOf, sortBy: (p) => p.verdict?.verdict ?? "\uffff" },
   { key: "silence", label: "Silence", cls: "number silence", text: (p) => duration(p.silence_s), sortBy: (p) => p.silence_s ?? Infinity },
 ];
 
@@ -121,7 +134,7 @@ function highlight(id, on) {
 
 function showTable() {
   const wanted = $("filter").value.trim().toLowerCase();
-  const matches = (p) => !wanted || `${p.name} ${p.id} ${p.addr} ${p.state}`.toLowerCase().includes(wanted);
+  const matches = (p) => !wanted || `${p.name} ${p.id} ${p.addr} ${p.state} ${word(p)}`.toLowerCase().includes(wanted);
   const sortBy = COLUMNS.find((column) => column.key === sort.key).sortBy;
   const compare = (a, b) => (sortBy(a) < sortBy(b) ? -1 : sortBy(a) > sortBy(b) ? 1 : a.id < b.id ? -1 : 1) * (sort.up ? 1 : -1);
   const shown = peers.filter(matches).sort(compare);
@@ -134,11 +147,11 @@ function showTable() {
     row.dataset.state = peer.state;
     COLUMNS.forEach((column, i) => {
       if (column.key !== "state") return setText(cells[i], column.text(peer));
-      const [mark, word] = cells[i].children;
-      setText(mark, MARKS[peer.state] ?? "");
-      setText(word, peer.state);
-      mark.className = `mark word ${peer.state}`;
-      word.className = `word ${peer.state}`;
+      const [mark, text] = cells[i].children;
+      setText(mark, MARKS[look(peer)] ?? "");
+      setText(text, word(peer));
+      mark.className = `mark word ${look(peer)}`;
+      text.className = `word ${look(peer)}`;
     });
     row.classList.toggle("late", peer.silence_s > status.node.timeout_s / 2);
     if ($("rows").children[n] !== row) $("rows").insertBefore(row, $("rows").children[n] ?? null);
@@ -191,7 +204,8 @@ function makeNode(peer) {
   group.addEventListener("pointerenter", () => highlight(peer.id, true));
   group.addEventListener("pointerleave", () => highlight(peer.id, false));
   const link = draw("line", { class: "link" });
-  return { group, label, title, link, x: 0, y: 0 };
+  const gap = draw("path", { class: "gap", d: "" });
+  return { group, label, title, link, gap, x: 0, y: 0 };
 }
 
 function smoothRtts() {
@@ -210,24 +224,26 @@ function showMesh() {
   setAttr($("mesh"), "viewBox", `${-width} ${-height} ${2 * width} ${2 * height}`);
   $("mesh").classList.toggle("crowd", placed.length > 24);
   const known = new Set(placed.map((p) => p.id));
-  for (const [id, node] of nodes) if (!known.has(id)) { node.group.remove(); node.link.remove(); nodes.delete(id); }
+  for (const [id, node] of nodes) if (!known.has(id)) { node.group.remove(); node.link.remove(); node.gap.remove(); nodes.delete(id); }
   placed.forEach((peer, n) => {
     if (!nodes.has(peer.id)) {
       const node = makeNode(peer);
       nodes.set(peer.id, node);
       $("nodes").append(node.group);
-      $("links").append(node.link);
+      $("links").append(node.link, node.gap);
     }
     const node = nodes.get(peer.id);
     const turn = (GAP - Math.PI) / 2 + (n + 0.5) / placed.length * (2 * Math.PI - GAP);
-    const isUp = peer.state === "up";
+    const isUp = peer.state === "up" || peer.state === "unstable";
+    const isCut = look(peer) === "cut";
     const r = isUp ? radius(smooth.get(peer.id) ?? 10 ** range.low) : RIM;
     node.x = Math.cos(turn) * r;
     node.y = Math.sin(turn) * r;
     setAttr(node.group, "transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
-    for (const word of ["up", "dead", "left", "rumour"]) node.group.classList.toggle(word, word === peer.state);
+    for (const name of LOOKS) node.group.classList.toggle(name, name === look(peer));
     node.group.classList.toggle("unnamed", isUp && placed.length > (narrow.matches ? 24 : NAMES_MAX));
     node.group.dataset.state = peer.state;
+    node.group.dataset.look = look(peer);
     const shape = peer.state === "rumour" ? `M0 ${-size}L${size} 0L0 ${size}L${-size} 0z` : `M${-size} 0a${size} ${size} 0 1 1 0 .01z`;
     setAttr(node.group.querySelector(".shape"), "d", shape);
     setAttr(node.group.querySelector(".back"), "r", size + 1);
@@ -235,12 +251,24 @@ function showMesh() {
     const half = size * 0.5;
     setAttr(node.group.querySelector(".cross"), "d", peer.state === "dead" ? `M${-half} ${-half}L${half} ${half}M${half} ${-half}L${-half} ${half}` : "");
     showLabel(node, peer, turn, isCrowd, size);
-    setText(node.title, `${nameOf(peer)}, ${peer.state}${peer.rtt_ms === null ? "" : `, ${millis(peer.rtt_ms)} ms`}`);
+    setText(node.title, `${nameOf(peer)}, ${word(peer)}${peer.rtt_ms === null ? "" : `, ${millis(peer.rtt_ms)} ms`}`);
     setAttr(node.link, "x2", node.x.toFixed(1));
     setAttr(node.link, "y2", node.y.toFixed(1));
-    setAttr(node.link, "class", isUp ? `link rtt${speed(smooth.get(peer.id) ?? 0)}` : "link");
+    setAttr(node.link, "class", isUp ? `link rtt${speed(smooth.get(peer.id) ?? 0)}${peer.state === "unstable" ? " shaky" : ""}` : isCut ? "link broken" : "link");
+    showBreak(node, isCut, turn, r);
   });
   showAsymmetry();
+}
+
+// A broken link has two strokes across its middle: the peer lives, and the way to it does not work.
+function showBreak(node, isCut, turn, r) {
+  if (!isCut) return setAttr(node.gap, "d", "");
+  const across = [-Math.sin(turn) * 9, Math.cos(turn) * 9];
+  const stroke = (at) => {
+    const [x, y] = [Math.cos(turn) * at, Math.sin(turn) * at];
+    return `M${(x - across[0]).toFixed(1)} ${(y - across[1]).toFixed(1)}L${(x + across[0]).toFixed(1)} ${(y + across[1]).toFixed(1)}`;
+  };
+  setAttr(node.gap, "d", stroke(r / 2 - 4) + stroke(r / 2 + 4));
 }
 
 // A few labels are horizontal beside their nodes; many are rotated along the rays.
@@ -302,9 +330,10 @@ function showNumbers() {
   const gap = last ? (now.at - last.at) / 1000 : 0;
   const rate = (way) => gap > 0 && now[way] >= last[way] ? bytes((now[way] - last[way]) / gap) : ["–", ""];
   const failed = status.totals.handshakes_dialled_failed + status.totals.handshakes_accepted_failed;
+  const { dead, cut } = losses();
   const median = times.length ? times[Math.floor((times.length - 1) / 2)] : null;
   const numbers = [
-    ["Up", status.peers.up], ["Dead", status.peers.dead, "", status.peers.dead > 0], ["Left", status.peers.left],
+    ["Up", status.peers.up], ["Dead", dead, "", dead > 0], ["Links cut", cut, "", cut > 0], ["Left", status.peers.left],
     ["Heard of", status.peers.rumour], ["Median RTT", millis(median), median === null ? "" : "ms"],
     ["Received", ...rate("in")], ["Sent", ...rate("out")], ["Handshakes failed", failed],
     ["Dials open", status.dials_in_flight],
@@ -326,11 +355,18 @@ function showNumbers() {
   });
 }
 
+function losses() {
+  const cut = peers.filter((p) => look(p) === "cut").length;
+  return { cut, dead: status.peers.dead - cut };
+}
+
 function summary() {
-  const { dead, up, rumour } = status.peers;
+  const { up, unstable, rumour } = status.peers;
+  const { dead, cut } = losses();
+  if (status.isolated) return `Isolated: this node has lost more than half of its peers, ${count(status.members, "member")} left`;
   if (!status.joined) return "Not joined yet: no --connect address answers";
-  if (!up) return dead ? `Alone: ${count(dead, "peer")} dead` : "Alone so far";
-  const trouble = [dead && `${dead} dead`, rumour && `${rumour} not connected yet`].filter(Boolean);
+  if (!up && !unstable && !cut) return dead ? `Alone: ${count(dead, "peer")} dead` : "Alone so far";
+  const trouble = [dead && `${dead} dead`, cut && `${count(cut, "link")} cut`, unstable && `${unstable} unstable`, rumour && `${rumour} not connected yet`].filter(Boolean);
   return [count(status.members, "member"), ...(trouble.length ? trouble : ["all links up"])].join(", ");
 }
 
@@ -359,6 +395,11 @@ function describe(event) {
   switch (event.event) {
     case "listening": return `at ${event.addr}`;
     case "down": return `${peer}, ${event.reason}`;
+    case "verdict": return `${peer}, ${verdictOf({ verdict: event })}`;
+    case "unstable": return `${peer}, lost ${event.losses} times`;
+    case "isolated": return `this node has lost ${event.lost} of ${count(event.members, "member")}`;
+    case "rejoined": return count(event.members, "member");
+    case "alert": return `${event.phase}, ${visible(event.text)}`;
     case "ping": return `${peer} #${event.seq}${event.rtt_ms === null ? "" : `, ${millis(event.rtt_ms)} ms`} ${visible(event.text)}`;
     case "message": return `${peer}: ${visible(event.text)}`;
     default: return peer;
@@ -368,6 +409,8 @@ function describe(event) {
 function showEvent(event) {
   if (event.event === "ping") pulse(event.peer);
   if (event.event === "ping" && !$("pings").checked) return;
+  // Its losses are a part of the event `isolated`.
+  if (event.quiet || event.verdict === "self") return;
   const item = make("li"), time = make("time", "", clock(new Date(event.time)));
   time.dateTime = event.time;
   item.append(time, make("span", `word ${event.event.replace(/[^a-z]/g, "")}`, event.event), make("span", "what", describe(event)));
