@@ -18,7 +18,7 @@
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
-//! | `witness.rs`, `inquiry.rs`, `isolation.rs` | what other members say of a lost peer, and whether this node is cut off itself |
+//! | `witness.rs`, `inquiries.rs`, `inquiry.rs`, `isolation.rs`, `silent_losses.rs` | what other members say of a lost peer, and whether this node is cut off itself |
 //! | `flapping.rs` | peers that are lost again and again are unstable for a while |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `invariants.rs` | what holds after each input, whatever happened before |
@@ -37,6 +37,7 @@ mod dial_queue;
 mod dialer;
 mod digest;
 mod flapping;
+mod inquiries;
 mod inquiry;
 mod instances;
 mod invariants;
@@ -57,6 +58,7 @@ mod restore;
 mod rtt;
 mod session_table;
 mod sessions;
+mod silent_losses;
 pub mod snapshot;
 mod stall;
 mod standing;
