@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::snapshot::VerdictInfo;
 use crate::event::Verdict;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{Hearing, Sighting};
@@ -15,6 +14,20 @@ const VERDICTS_MAX: u32 = 4;
 /// A member that is still connected to a peer this long after the peer's connection to this node was closed has not seen
 /// it end: a system closes all connections of a process at once.
 const CLOSED_EVERYWHERE: Duration = Duration::from_millis(100);
+
+/// What the other members said of the loss of a peer, as in [`Event::Verdict`](crate::Event::Verdict).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerdictInfo {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The number of members that were asked.
+    pub asked: usize,
+    /// The number of members that hear the peer.
+    pub seen_by: usize,
+    /// The time between the last message that this node or a member that was asked heard of the peer, and the verdict.
+    pub heard: Option<Duration>,
+}
 
 /// How this node lost a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

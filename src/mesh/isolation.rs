@@ -9,30 +9,12 @@ use std::time::Instant;
 use super::machine::Mesh;
 use super::membership::GRACE;
 use super::peer::{Connected, Link};
+use super::silent_losses::{Isolation, LOSSES_MAX};
 use crate::event::Event;
 use crate::trust::peer_id::PeerId;
 
 /// A node that had only one peer cannot tell its own failure from the peer's.
 const PEERS_MIN: usize = 2;
-/// Losses remembered: those of one timeout.
-const LOSSES_MAX: usize = 4096;
-
-/// The isolation of this node: its peers that were lost by silence within the last timeout, and whether they are too many.
-#[derive(Debug, Default)]
-pub(super) struct SilentLosses {
-    /// Oldest first, at most [`LOSSES_MAX`].
-    lost: VecDeque<(Instant, PeerId)>,
-}
-
-/// This node is isolated.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Isolation {
-    /// Until then further losses belong to it.
-    lost_until: Instant,
-    /// The number of its peers before.
-    peers: usize,
-}
-
 impl Mesh {
     /// A member is about to be lost by silence. Returns whether that is part of an isolation, of which the user knows.
     pub(super) fn is_lost_by_isolation(&mut self, now: Instant, id: PeerId) -> bool {

@@ -20,7 +20,7 @@
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
 //! | `alerts.rs`, `alert_turns.rs`, `alert_state.rs`, `incidents.rs` | one alarm for one incident |
-//! | `witness.rs`, `inquiry.rs`, `isolation.rs` | what other members say of a lost peer, and whether this node is cut off itself |
+//! | `witness.rs`, `inquiries.rs`, `inquiry.rs`, `isolation.rs`, `silent_losses.rs` | what other members say of a lost peer, and whether this node is cut off itself |
 //! | `flapping.rs` | peers that are lost again and again are unstable for a while |
 //! | `peer.rs`, `peer_table.rs` | the states of a peer; all known peers, and the members among them |
 //! | `invariants.rs` | what holds after each input, whatever happened before |
@@ -46,6 +46,7 @@ mod digest;
 mod discovery;
 mod flapping;
 mod incidents;
+mod inquiries;
 mod inquiry;
 mod instances;
 mod invariants;
@@ -68,6 +69,7 @@ mod restore;
 mod rtt;
 mod session_table;
 mod sessions;
+mod silent_losses;
 pub mod snapshot;
 mod stall;
 mod standing;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::address_book::PeerAddress;
 use super::bootstraps::CONNECT_MAX;
 use super::inquiry::Inquiry;
+pub use super::inquiry::VerdictInfo;
 use super::io::SessionId;
 use super::key_state::NetworkKeyStatus;
 use super::machine::Mesh;
@@ -51,20 +52,6 @@ pub struct PeerInfo {
     pub reached_by: Vec<PeerId>,
     /// What the other members said of its loss, while it is dead or unstable; `None` before they have answered.
     pub verdict: Option<VerdictInfo>,
-}
-
-/// What the other members said of the loss of a peer, as in [`Event::Verdict`](crate::Event::Verdict).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VerdictInfo {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The number of members that were asked.
-    pub asked: usize,
-    /// The number of members that hear the peer.
-    pub seen_by: usize,
-    /// The time between the last message that this node or a member that was asked heard of the peer, and the verdict.
-    pub heard: Option<Duration>,
 }
 
 /// The state of a peer, as this node sees it.

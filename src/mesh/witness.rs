@@ -3,18 +3,15 @@
 //! A loss is reported at once; the verdict follows within a quarter of a second. A question is testimony, too: it says
 //! that its sender has lost the peer. So members that lose a peer at the same moment inform each other.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::inquiry::{Inquiry, Loss, Step, VOICES_MAX};
+use super::inquiry::{Inquiry, Loss, Step, VOICES_MAX, VerdictInfo};
 use super::machine::{Mesh, millis};
 use super::peer::{Connected, Link, Peer, State};
-use super::snapshot::VerdictInfo;
 use super::standing::Standing;
 use super::timer::Timer;
 use crate::event::{Event, Verdict};
 use crate::trust::peer_id::PeerId;
-use crate::util::token_bucket::TokenBucket;
 use crate::wire::{Hearing, Message, SIGHTINGS_MAX, Sighting};
 
 /// Members that are asked first. In a larger mesh these are chosen at random: so many rarely err together.
@@ -33,44 +30,6 @@ const FOLLOW_UP_MAX: Duration = Duration::from_secs(8 * 60);
 const AFTER_ISOLATION: Duration = Duration::from_secs(5);
 /// Acquainted members that suffice as witnesses. With fewer, strangers count as well.
 const ACQUAINTED_SUFFICE: usize = 3;
-/// Inquiries about strangers: at once, and per second in the long run. New keys are free, and each inquiry costs up to
-/// 16 questions.
-const STRANGERS_BURST: u32 = 32;
-const STRANGERS_PER_SECOND: u32 = 2;
-/// Questions that one member may ask: at once, and per second in the long run.
-pub(super) const QUESTIONS_BURST: u32 = 16;
-pub(super) const QUESTIONS_PER_SECOND: u32 = 4;
-/// Questions of all strangers together: at once, and per second in the long run.
-const STRANGERS_QUESTIONS_BURST: u32 = 256;
-const STRANGERS_QUESTIONS_PER_SECOND: u32 = 32;
-
-/// The inquiries about lost peers.
-#[derive(Debug)]
-pub(super) struct Witnesses {
-    /// An inquiry lasts until the peer is up again, has left or is forgotten.
-    inquiries: BTreeMap<PeerId, Inquiry>,
-    about_strangers: TokenBucket,
-    of_strangers: TokenBucket,
-}
-
-impl Witnesses {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            inquiries: BTreeMap::new(),
-            about_strangers: TokenBucket::new(STRANGERS_BURST, STRANGERS_PER_SECOND, now),
-            of_strangers: TokenBucket::new(STRANGERS_QUESTIONS_BURST, STRANGERS_QUESTIONS_PER_SECOND, now),
-        }
-    }
-
-    pub(super) fn get(&self, id: &PeerId) -> Option<&Inquiry> {
-        self.inquiries.get(id)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Inquiry)> {
-        self.inquiries.iter()
-    }
-}
-
 impl Mesh {
     /// A member is lost. If the user was not told so, because it was unstable, the members are asked only once it has been
     /// lost for a while.

@@ -96,6 +96,7 @@ fn speed() {
 
 /// Judges the verdicts of many runs, and prints the confusion matrix.
 fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
+    let faults = usize::try_from(faults).expect("a few faults");
     let jobs =
         number("JOBS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
     let is_with_liar = number("LIAR").is_some();
@@ -104,7 +105,7 @@ fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
     let judge = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < seeds) {
             let seed = from + seed;
-            let trial = sim::verdicts::Trial::random(seed, faults as usize, is_with_liar);
+            let trial = sim::verdicts::Trial::random(seed, faults, is_with_liar);
             match sim::verdicts::judge(seed, trial) {
                 Ok(matrix) => total.lock().unwrap().add(matrix),
                 Err(violation) => {
@@ -121,6 +122,7 @@ fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
     let total = total.lock().unwrap();
     let wrong: Vec<&u64> = total.wrong_seeds.iter().take(20).collect();
     println!("{total}seeds with a wrong verdict: {} {wrong:?}", total.wrong_seeds.len());
+    total.wrong.iter().take(20).for_each(|wrong| println!("{wrong}"));
     println!("{:.0} runs a second", total.trials as f64 / begun.elapsed().as_secs_f64());
     if failures.load(Ordering::Relaxed) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -134,9 +134,11 @@ pub enum Cause {
     Isolated,
     /// Some others reach the peer: both the peer and the link may be blamed.
     Either,
+    /// The peer has failed, and the node is cut off, too: whichever it notices first.
+    Both,
 }
 
-const CAUSES: [Cause; 4] = [Cause::Node, Cause::Link, Cause::Isolated, Cause::Either];
+const CAUSES: [Cause; 5] = [Cause::Node, Cause::Link, Cause::Isolated, Cause::Either, Cause::Both];
 
 impl Cause {
     fn agrees(self, verdict: Verdict) -> bool {
@@ -145,6 +147,7 @@ impl Cause {
             Self::Link => verdict == Verdict::Link,
             Self::Isolated => verdict == Verdict::Isolated,
             Self::Either => matches!(verdict, Verdict::Node | Verdict::Link),
+            Self::Both => verdict != Verdict::Link,
         }
     }
 }
@@ -160,6 +163,8 @@ pub struct Matrix {
     pub trials: u64,
     /// Seeds with a wrong verdict.
     pub wrong_seeds: BTreeSet<u64>,
+    /// The wrong verdicts in words.
+    pub wrong: Vec<String>,
 }
 
 impl Matrix {
@@ -171,6 +176,7 @@ impl Matrix {
         self.latencies.extend(other.latencies);
         self.trials += other.trials;
         self.wrong_seeds.extend(other.wrong_seeds);
+        self.wrong.extend(other.wrong);
     }
 
     pub fn losses(&self) -> u64 {
@@ -249,12 +255,19 @@ pub fn judge(seed: u64, trial: Trial) -> Result<Matrix, Violation> {
         if found.is_none() && end < lost_at + LATENCY_MAX {
             continue;
         }
+        // A stopped node says nothing more.
+        if world.procs[*observer].paused || !world.procs[*observer].alive {
+            continue;
+        }
         let cause = cause(&world, *observer, peer);
         let column = found.map_or(Verdict::ALL.len(), |(_, verdict)| position(verdict));
         matrix.counts[CAUSES.iter().position(|other| *other == cause).unwrap_or(0)][column] += 1;
         let is_right = found.is_some_and(|(_, verdict)| cause.agrees(verdict));
         matrix.right += u64::from(is_right);
         if !is_right {
+            matrix.wrong.push(format!(
+                "seed {seed}, {faults:?}: {cause:?} at {lost_at} µs, but p{observer} says {found:?}"
+            ));
             matrix.wrong_seeds.insert(seed);
         }
         if let Some((at, _)) = found.filter(|_| is_near) {
@@ -308,15 +321,12 @@ fn cause(world: &World, observer: ProcId, peer: &PeerId) -> Cause {
     let runs = |slot: Slot| world.slots[slot].proc.is_some_and(|proc| !world.procs[proc].paused);
     let hear = |a: Slot, b: Slot| world.cuts[a * all + b] == 0 && world.cuts[b * all + a] == 0;
     let cut_off = (0..all).filter(|&other| other != here && !hear(here, other)).count();
-    if cut_off * 2 > all - 1 {
-        return Cause::Isolated;
-    }
-    if !runs(there) {
-        return Cause::Node;
-    }
+    let is_cut_off = cut_off * 2 > all - 1;
     let others: Vec<Slot> = (0..all).filter(|&slot| slot != here && slot != there && runs(slot)).collect();
-    let hearers = others.iter().filter(|&&slot| hear(slot, there)).count();
+    let hearers = others.iter().filter(|&&slot| runs(there) && hear(slot, there)).count();
     match hearers {
+        0 if is_cut_off => Cause::Both,
+        _ if is_cut_off => Cause::Isolated,
         0 => Cause::Node,
         n if n * 2 > others.len() => Cause::Link,
         _ => Cause::Either,
