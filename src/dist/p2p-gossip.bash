@@ -23,7 +23,7 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current")
         return
         ;;
-    --pings)
+    --pings | --relay)
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
@@ -36,7 +36,7 @@ _p2p_gossip() {
     forget) options='--state --help' ;;
     invite) options='--state --qr --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
+        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --version --help'
         ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite'
         ;;
     esac

@@ -16,6 +16,7 @@ complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forge
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l deny -x -d 'refuse this peer, even if it is allowed; repeatable'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l deny-file -r -F -d 'refuse every id in a file, one per line; repeatable'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l strict -d 'refuse new keys at the addresses of known peers'
+complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l relay -x -a 'on off' -d 'carry for others: on or off [default: on]'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l network-key -r -F -d 'key of a closed network; twice while changing it'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l closed -d 'close the network: make a key in the state directory'
 complete -c p2p-gossip -n 'not __fish_seen_subcommand_from keygen id peers forget invite' -l join -x -d 'join with a ticket; or the file with it; -: stdin'

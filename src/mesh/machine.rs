@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::accounts::Accounts;
 use super::backoff;
 use super::bootstraps::Bootstraps;
+use super::circuit_table::Relay;
 use super::dial_queue::DialQueue;
-use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::io::{CircuitAt, Input, Output, Report, SessionId, UnixTime};
 use super::key_state::NetworkKeys;
 use super::list_exchange::Exchange;
 use super::measures::Measures;
@@ -34,6 +35,7 @@ pub struct Mesh {
     pub(super) dialing: DialQueue,
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
+    pub(super) relay: Relay,
     pub(super) measures: Measures,
     pub(super) network_keys: NetworkKeys,
     pub(super) timers: Timers,
@@ -53,6 +55,7 @@ impl Mesh {
             dialing: DialQueue::new(now),
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
+            relay: Relay::new(now),
             measures: Measures::new(now),
             network_keys: NetworkKeys::default(),
             peers: PeerTable::new(&id, config.peers_max),
@@ -87,7 +90,7 @@ impl Mesh {
             Input::DialFailed { session, reason } => self.dial_failed(now, session, reason),
             Input::Access(access) => self.access_changed(now, access),
             Input::RotateNetworkKey { key, grace } => self.rotate_network_key(now, key, grace),
-            Input::Leave => self.leave(),
+            Input::Leave => self.leave(now),
         }
         self.check_invariants();
     }
@@ -107,6 +110,8 @@ impl Mesh {
                 Timer::Forget(peer) => self.forget_due(now, peer),
                 Timer::Settled => self.settled(now),
                 Timer::KeyRound => self.key_round_due(now),
+                Timer::Path(peer) => self.path_due(now, peer),
+                Timer::LeaveCarriers => self.leave_carriers(),
             }
         }
         self.start_queued_dials(now);
@@ -173,7 +178,7 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(Session { peer, remote, closing }) = self.sessions.get(session) else {
+        let Some(Session { peer, remote, closing, .. }) = self.sessions.get(session) else {
             return;
         };
         if !closing {
@@ -196,7 +201,22 @@ impl Mesh {
                     self.received_network_key(now, peer, generation, &key, grace);
                 }
                 Message::NetworkKeyHeld { generation } => self.received_network_key_held(peer, generation),
-                Message::Hello(_)
+                Message::CircuitOpen { circuit, target } => {
+                    self.circuit_asked(now, peer, CircuitAt { session, circuit }, target);
+                }
+                Message::CircuitOffer { circuit, from } => {
+                    self.circuit_offered(now, peer, CircuitAt { session, circuit }, from);
+                }
+                Message::CircuitAccept { circuit } => {
+                    self.circuit_accepted(now, CircuitAt { session, circuit });
+                }
+                Message::CircuitClose { circuit, .. } => {
+                    self.circuit_closed(now, CircuitAt { session, circuit });
+                }
+                // The session handles the bytes of circuits.
+                Message::CircuitData { .. }
+                | Message::CircuitCredit { .. }
+                | Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }

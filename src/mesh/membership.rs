@@ -56,6 +56,7 @@ impl Mesh {
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.dialing.take_waiting(Target::Peer(id));
             self.timers.cancel(Timer::Forget(id));
+            self.end_search(&id);
         }
     }
 
@@ -70,6 +71,7 @@ impl Mesh {
         ] {
             self.timers.cancel(timer);
         }
+        self.end_search(&id);
         let peer = self.peers.get_mut(&id)?;
         let &Connected { since, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
@@ -138,16 +140,20 @@ impl Mesh {
     /// Makes a provisional peer a member.
     pub(super) fn join(&mut self, now: Instant, id: PeerId) {
         let was_alone = self.peers.members() == 0;
+        let via = self.via(&id);
         let Some(peer) = self.peers.join(now, &id) else {
             return;
         };
         let (name, addr) = (peer.name.clone(), peer.shown_addr());
+        if let Some(connected) = self.peers.connected_mut(&id) {
+            connected.told_via = via;
+        }
         if was_alone {
             self.schedule_all_forgetting(now);
         }
         self.announce();
         self.membership_changed(now);
-        self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+        self.notify(Event::Up { peer: id, name, addr, via, members: self.members() });
     }
 
     /// Makes room for a connecting peer. If no more peers may be connected, or all peers in a full table are, the stranger

@@ -15,6 +15,7 @@
 //! | `admission.rs`, `instances.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer; restarts, and keys used twice |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `bootstraps.rs` | the `--connect` addresses |
+//! | `relay.rs`, `circuit_table.rs` | circuits: which peers meet through another one, and what this node carries for others |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
@@ -31,6 +32,7 @@ mod address_scope;
 mod admission;
 pub mod backoff;
 mod bootstraps;
+mod circuit_table;
 mod connected_time;
 mod dial_queue;
 mod dialer;
@@ -51,6 +53,7 @@ mod peer;
 mod peer_exchange;
 mod peer_table;
 mod pins;
+mod relay;
 mod restore;
 mod rtt;
 mod session_table;
@@ -66,7 +69,8 @@ pub use dial_queue::{DIAL_LANES, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SEC
 pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
 pub use io::{
-    DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp,
+    UnixTime, Vitals,
 };
 pub use key_state::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use known_peer::{KnownAddr, KnownPeer};

@@ -39,6 +39,8 @@ pub struct PeerInfo {
     pub reconnects: u64,
     /// Time since its last message, without this node's stalls; `None` while it is not connected.
     pub silence: Option<Duration>,
+    /// The peer through which this node reaches it, if not directly.
+    pub via: Option<PeerId>,
     /// Connected peers that report a connection to it, while this node has none; at most 16.
     pub reached_by: Vec<PeerId>,
 }
@@ -86,6 +88,8 @@ pub struct MeshStatus {
     pub peers: Vec<PeerInfo>,
     /// The number of dials under way.
     pub dials_in_flight: usize,
+    /// The number of circuits between other peers that this node carries.
+    pub circuits_carried: usize,
     /// All round-trip times measured.
     pub rtt: RttHistogram,
     /// The network's key; `None` if it can't change while this node runs.
@@ -101,6 +105,7 @@ impl Mesh {
             is_joined: self.is_joined(),
             peers: self.peers(now),
             dials_in_flight: self.dials_in_flight(),
+            circuits_carried: self.relay.carried(),
             rtt: self.measures.rtt.clone(),
             network_key: self.network_key_status(),
         }
@@ -144,6 +149,7 @@ impl Mesh {
                 let silence = now.saturating_duration_since(connected.heard);
                 silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
             }),
+            via: self.via(&id),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
         }
     }

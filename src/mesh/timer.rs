@@ -27,6 +27,10 @@ pub(super) enum Timer {
     Settled,
     /// Charge the earlier network keys for the time, and tell the current one to members that lack it.
     KeyRound,
+    /// Take the next step of the search for a carrier to a peer.
+    Path(PeerId),
+    /// Say goodbye to the carriers of circuits, because those inside were told, or should have been.
+    LeaveCarriers,
 }
 
 #[derive(Debug, Default)]

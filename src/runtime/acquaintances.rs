@@ -39,6 +39,7 @@ impl Acquaintances {
                 }
                 peer
             }
+            Event::Path { peer, .. } => peer,
             Event::Listening { .. } | Event::Ping { .. } | Event::Message { .. } | Event::Stopped => {
                 return false;
             }

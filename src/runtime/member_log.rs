@@ -35,10 +35,14 @@ impl MemberLog {
     /// `Some` if the event may be logged, with the number of lines suppressed before it in the same budget.
     pub(crate) fn check(&mut self, now: Instant, event: &Event, is_acquainted: bool) -> Option<u64> {
         match event {
-            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } if is_acquainted => {
+            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Path { .. }
+                if is_acquainted =>
+            {
                 self.acquainted_lines.check(now)
             }
-            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } => self.unknown_lines.check(now),
+            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Path { .. } => {
+                self.unknown_lines.check(now)
+            }
             Event::Listening { .. } | Event::Ping { .. } | Event::Message { .. } | Event::Stopped => None,
         }
     }

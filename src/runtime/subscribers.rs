@@ -40,7 +40,9 @@ impl Subscribers {
         let time = SystemTime::now();
         let share = match event {
             Event::Ping { .. } | Event::Message { .. } => Share::Half,
-            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } if !is_acquainted => {
+            Event::Up { .. } | Event::Down { .. } | Event::Left { .. } | Event::Path { .. }
+                if !is_acquainted =>
+            {
                 Share::ThreeQuarters
             }
             _ => Share::All,

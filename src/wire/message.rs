@@ -10,6 +10,7 @@ use bincode::enc::write::Writer as _;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
+use super::circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
 use super::error::WireError;
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
@@ -101,6 +102,46 @@ pub enum Message {
     NetworkKeyHeld {
         /// The number of changes since the network began.
         generation: u64,
+    },
+    /// Asks the receiver to carry a circuit to another of its peers. The sender names the circuit.
+    CircuitOpen {
+        /// The name of the circuit on this session.
+        circuit: CircuitId,
+        /// The peer to reach.
+        target: PeerId,
+    },
+    /// Offers the receiver a circuit from another peer of the sender. The sender names the circuit.
+    CircuitOffer {
+        /// The name of the circuit on this session.
+        circuit: CircuitId,
+        /// The peer that wants to reach the receiver. A handshake inside the circuit proves it.
+        from: PeerId,
+    },
+    /// The circuit is open: answers `CircuitOpen` and `CircuitOffer`. `CircuitClose` refuses.
+    CircuitAccept {
+        /// The name of the circuit.
+        circuit: CircuitId,
+    },
+    /// Bytes inside a circuit.
+    CircuitData {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// At least one byte, and at most [`CIRCUIT_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
+    /// The receiver may send that many more bytes inside a circuit.
+    CircuitCredit {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// The number of bytes.
+        bytes: u32,
+    },
+    /// The circuit is closed, or is not opened. No message about it follows.
+    CircuitClose {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// The reason.
+        reason: CircuitReason,
     },
 }
 
@@ -288,8 +329,14 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
             records.iter().try_for_each(|r| limit("addresses of a peer", r.addrs.len(), ADDRS_MAX))
         }
         Message::Extension { bytes, .. } => limit("extension", bytes.len(), EXTENSION_BYTES_MAX),
+        Message::CircuitData { bytes, .. } => limit("circuit data", bytes.len(), CIRCUIT_BYTES_MAX),
         Message::Heartbeat { .. }
         | Message::HeartbeatAck { .. }
+        | Message::CircuitOpen { .. }
+        | Message::CircuitOffer { .. }
+        | Message::CircuitAccept { .. }
+        | Message::CircuitCredit { .. }
+        | Message::CircuitClose { .. }
         | Message::PeersRequest
         | Message::Notice(_)
         | Message::NetworkKey { .. }

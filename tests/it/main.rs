@@ -7,6 +7,7 @@
 mod support;
 
 mod addresses;
+mod circuits;
 mod cli;
 mod closed_network;
 mod cluster;

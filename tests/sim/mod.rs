@@ -34,6 +34,7 @@ pub mod adversary;
 pub mod attack_stories;
 pub mod attacker;
 pub mod checks;
+pub mod circuits;
 pub mod clock;
 pub mod convergence;
 pub mod faults;

@@ -9,6 +9,7 @@ use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
 use p2p_gossip::internals::sample;
 use p2p_gossip::{Access, DialAddr, KeyRing, PeerId};
 
+use super::circuits::Woken;
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
@@ -42,6 +43,8 @@ pub enum Event {
     Arrive(ConnId, Side),
     /// A time limit of a session's thread has passed.
     Limit(ConnId, Side, Limit),
+    /// A pipe of this end has news: its thread looks at its circuits.
+    Circuit(ConnId, Side),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -96,6 +99,8 @@ pub struct Stats {
     pub bytes: u64,
     pub dials: u64,
     pub handshakes: u64,
+    /// Sessions that came up inside circuits, at either end.
+    pub carried_sessions: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.
@@ -144,6 +149,8 @@ pub struct World {
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
     pub violation: Option<Violation>,
+    /// The ends of connections whose threads pipes have woken.
+    pub woken: Woken,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     scheduled: u64,
     keys_made: u64,
@@ -171,6 +178,7 @@ impl World {
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
+            woken: Woken::default(),
             queue: BinaryHeap::new(),
             scheduled: 0,
             keys_made: 0,
@@ -218,6 +226,7 @@ impl World {
             self.trace.mix(&at);
             self.trace.mix(&event);
             self.handle_event(event);
+            self.wake_circuits();
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
@@ -243,6 +252,11 @@ impl World {
             }
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Event::Circuit(conn, side) => {
+                if let Some(proc) = self.conns[conn].ends[side].proc.filter(|&proc| self.procs[proc].alive) {
+                    self.on_thread(proc, Deferred::Circuit(conn, side));
+                }
+            }
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
-use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message, Notice, PeerRecord};
+use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hello, Message, Notice, PeerRecord};
 
 const PEERS_MAX: usize = 12;
 
@@ -34,6 +34,10 @@ enum Content {
     Request,
     Peers { records: Vec<(u8, Vec<(u8, u16)>, bool)>, more: bool },
     KeyInUse,
+    CircuitOpen { circuit: u8, target: u8 },
+    CircuitOffer { circuit: u8, from: u8 },
+    CircuitAccept { circuit: u8 },
+    CircuitClose { circuit: u8, reason: u8 },
 }
 
 /// Peer 0 is the node itself. Some ids are below its id and some above, so that either side is the arbiter.
@@ -200,7 +204,7 @@ impl Driver {
     fn execute_outputs(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, addr, source } => {
+                Output::Dial { session, expected, addr, source, .. } => {
                     assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "the node dialled its own id");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
@@ -232,7 +236,13 @@ impl Driver {
                 Output::Notify(Event::Ping { peer, .. }) => {
                     assert!(self.up.contains(&peer), "a ping of a peer that is not up");
                 }
-                Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
+                Output::Carry(ends) => {
+                    assert!(ends.iter().all(|end| self.sessions.contains_key(&end.session)), "carried on a session that is gone");
+                }
+                Output::EnterCircuit { session, at, .. } => {
+                    assert!(session.is_carried() && !self.is_leaving && self.sessions.contains_key(&at.session));
+                }
+                Output::CloseCircuit { .. } | Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }
     }
@@ -270,6 +280,12 @@ fn input(session: SessionId, arrived: Instant, content: Content) -> Input {
                 PeerRecord { id: id(n), addrs, connected }
             };
             Message::Peers { records: records.into_iter().map(record).collect(), more }
+        }
+        Content::CircuitOpen { circuit, target } => Message::CircuitOpen { circuit: circuit.into(), target: id(target) },
+        Content::CircuitOffer { circuit, from } => Message::CircuitOffer { circuit: circuit.into(), from: id(from) },
+        Content::CircuitAccept { circuit } => Message::CircuitAccept { circuit: circuit.into() },
+        Content::CircuitClose { circuit, reason } => {
+            Message::CircuitClose { circuit: circuit.into(), reason: CircuitReason::from_number(reason.into()) }
         }
         Content::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
     };

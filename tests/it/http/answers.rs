@@ -160,8 +160,18 @@ fn status_and_peers_have_the_documented_fields() {
     });
     let (status, peers) = (get(page, "/status").json(), peers.json());
 
-    let documented =
-        ["version", "time", "node", "members", "joined", "peers", "dials_in_flight", "totals", "queues"];
+    let documented = [
+        "version",
+        "time",
+        "node",
+        "members",
+        "joined",
+        "peers",
+        "dials_in_flight",
+        "circuits_carried",
+        "totals",
+        "queues",
+    ];
     assert_eq!(fields(&status), documented.into());
     let documented = ["id", "name", "addr", "program", "started", "period_s", "heartbeat_s", "timeout_s"];
     assert_eq!(fields(&status["node"]), documented.into());
@@ -195,6 +205,7 @@ fn status_and_peers_have_the_documented_fields() {
         "pings_sent",
         "reconnects",
         "silence_s",
+        "via",
         "reached_by",
     ];
     for peer in list {

@@ -21,6 +21,7 @@ struct StatusView<'a> {
     joined: bool,
     peers: StateCounts,
     dials_in_flight: usize,
+    circuits_carried: usize,
     totals: Totals,
     queues: Queues,
 }
@@ -83,6 +84,7 @@ struct PeerView<'a> {
     pings_sent: u64,
     reconnects: u64,
     silence_s: Option<f64>,
+    via: Option<PeerId>,
     reached_by: &'a [PeerId],
 }
 
@@ -102,6 +104,7 @@ impl<'a> From<&'a PeerInfo> for PeerView<'a> {
             pings_sent: peer.pings_sent,
             reconnects: peer.reconnects,
             silence_s: peer.silence.map(seconds),
+            via: peer.via,
             reached_by: &peer.reached_by,
         }
     }
@@ -136,6 +139,7 @@ pub(super) fn status(info: &NodeInfo, status: &Status, now: Timestamp) -> Result
         joined: status.mesh.is_joined,
         peers: StateCounts::count(&status.mesh.peers),
         dials_in_flight: status.mesh.dials_in_flight,
+        circuits_carried: status.mesh.circuits_carried,
         totals: status.totals,
         queues: status.queues,
     };
