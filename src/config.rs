@@ -61,6 +61,9 @@ pub struct Config {
     /// Whether the node refuses a peer at an address where it has met another peer, unless a pin in
     /// [`connect`](#structfield.connect) names the peer. The default is `false`: such a peer counts as a new one.
     pub strict: bool,
+    /// Whether the node carries circuits between peers that cannot reach each other. Others may carry for it in any case.
+    /// The default is `true`. The page [`carriers`](crate::guide::carriers) says what that costs.
+    pub relay: bool,
     /// The keys of a closed network. A peer must prove one of them; this node proves the first. The default is none:
     /// the network is open. At most 2, else [`ConfigError::NetworkKeys`].
     pub network_keys: Vec<NetworkKey>,
@@ -102,6 +105,7 @@ impl Default for Config {
             advertise: Vec::new(),
             access: Access::default(),
             strict: false,
+            relay: true,
             network_keys: Vec::new(),
             name: String::new(),
             ping_text: "ping".to_owned(),
@@ -168,6 +172,13 @@ impl Config {
     #[must_use]
     pub fn strict(self, strict: bool) -> Self {
         Self { strict, ..self }
+    }
+
+    /// Sets whether the node carries circuits between peers that cannot reach each other, by default `true`.
+    /// See [`relay`](#structfield.relay).
+    #[must_use]
+    pub fn relay(self, relay: bool) -> Self {
+        Self { relay, ..self }
     }
 
     /// Sets the keys of a closed network: at most 2, by default none. A peer must prove one of them; this node proves

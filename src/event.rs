@@ -47,8 +47,22 @@ pub enum Event {
         name: String,
         /// The address at which it listens, as far as known.
         addr: DialAddr,
+        /// The peer through which this node reaches it; `None` if directly.
+        via: Option<PeerId>,
         /// Number of members now, this node included.
         members: usize,
+    },
+    /// The path to a member has changed, and nothing was lost.
+    #[non_exhaustive]
+    Path {
+        /// The peer's id.
+        peer: PeerId,
+        /// Its self-declared name.
+        name: String,
+        /// The address at which it listens, as far as known.
+        addr: DialAddr,
+        /// The peer through which this node reaches it now; `None` if directly.
+        via: Option<PeerId>,
     },
     /// A connected peer was lost; it is redialled.
     #[non_exhaustive]
@@ -153,6 +167,8 @@ pub enum Event {
         name: String,
         /// The address at which it listens, as far as known.
         addr: DialAddr,
+        /// The peer through which this node reaches the sender; `None` if directly.
+        via: Option<PeerId>,
         /// The number of this ping among those that the sender sent to this node in its run, from 1.
         seq: u64,
         /// The text of the ping.
@@ -191,6 +207,7 @@ impl Event {
             | Self::Left { peer, .. }
             | Self::Ping { peer, .. }
             | Self::Message { peer, .. }
+            | Self::Path { peer, .. }
             | Self::Verdict { peer, .. }
             | Self::Unstable { peer, .. } => Some(peer),
             Self::Listening { .. }
@@ -330,8 +347,15 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { id, addr } => write!(f, "listening  {addr} as {}", id.short()),
-            Self::Up { peer, name, addr, members } => {
-                write!(f, "up         {} {addr} ({})", PeerLabel(peer, name), Members(*members))
+            Self::Up { peer, name, addr, via, members } => {
+                let (peer, members) = (PeerLabel(peer, name), Members(*members));
+                write!(f, "up         {peer} {addr}{} ({members})", Via(via.as_ref()))
+            }
+            Self::Path { peer, name, addr, via: None } => {
+                write!(f, "path       {} {addr} direct", PeerLabel(peer, name))
+            }
+            Self::Path { peer, name, addr, via } => {
+                write!(f, "path       {} {addr}{}", PeerLabel(peer, name), Via(via.as_ref()))
             }
             Self::Down { peer, name, addr, reason, members, .. } => {
                 write!(f, "down       {} {addr} {reason} ({})", PeerLabel(peer, name), Members(*members))
@@ -357,7 +381,7 @@ impl fmt::Display for Event {
             Self::Alert { incident, kind, phase, text, .. } => {
                 write!(f, "alert      {incident} {kind} {phase}: {text}")
             }
-            Self::Ping { peer, name, addr, seq, text, rtt_ms } => {
+            Self::Ping { peer, name, addr, seq, text, rtt_ms, .. } => {
                 write!(f, "ping       {} {addr} #{seq} ", PeerLabel(peer, name))?;
                 if let Some(ms) = rtt_ms {
                     write!(f, "{ms:.2} ms ")?;
@@ -378,6 +402,15 @@ struct Members(usize);
 impl fmt::Display for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} member{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// ` via 0123456789`, or nothing.
+struct Via<'a>(Option<&'a PeerId>);
+
+impl fmt::Display for Via<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |via| write!(f, " via {}", via.short()))
     }
 }
 

@@ -23,8 +23,8 @@ pub mod driver {
 /// One connection above TLS, as a pure state machine.
 pub mod session {
     pub use crate::session::{
-        Ends, Exported, FrameRateLimit, HelloExchange, KeyRates, OutboxFull, Protocol, Request, Role,
-        SessionEvent, SessionLimits, Surplus, TooManySessions, Transmit,
+        CircuitSocket, Ends, Exported, FrameRateLimit, HelloExchange, KeyRates, OutboxFull, PipeEnd,
+        Protocol, Request, Role, SessionEvent, SessionLimits, Surplus, TooManySessions, Transmit, Wake, pipe,
     };
 }
 
@@ -84,7 +84,13 @@ pub mod sample {
     /// [`Event::Up`].
     #[must_use]
     pub fn up(peer: PeerId, name: &str, addr: DialAddr, members: usize) -> Event {
-        Event::Up { peer, name: name.to_owned(), addr, members }
+        Event::Up { peer, name: name.to_owned(), addr, via: None, members }
+    }
+
+    /// [`Event::Path`].
+    #[must_use]
+    pub fn path(peer: PeerId, name: &str, addr: DialAddr, via: Option<PeerId>) -> Event {
+        Event::Path { peer, name: name.to_owned(), addr, via }
     }
 
     /// [`Event::Down`].
@@ -148,7 +154,7 @@ pub mod sample {
         text: &str,
         rtt_ms: Option<f64>,
     ) -> Event {
-        Event::Ping { peer, name: name.to_owned(), addr, seq, text: text.to_owned(), rtt_ms }
+        Event::Ping { peer, name: name.to_owned(), addr, via: None, seq, text: text.to_owned(), rtt_ms }
     }
 
     /// [`Event::Message`].

@@ -138,3 +138,9 @@ pub const SESSION_STACK_BYTES: usize = 512 * 1024;
 
 /// Most addresses in a list for one peer.
 pub const ADDRS_MAX: usize = 4;
+
+/// Bytes that one end of a circuit may send before the other end has taken some: enough for 0.6 MB a second between
+/// two continents. No more than that waits for a slow end.
+pub const CIRCUIT_WINDOW_BYTES: usize = 64 * 1024;
+/// Bytes of circuit data that count as one frame for the rate limit of a key: 8 MB a second in the long run.
+pub const CIRCUIT_BYTES_PER_FRAME: usize = 4 * 1024;

@@ -9,6 +9,7 @@ macro_rules! page {
         #[doc = "[addressing]: addressing"]
         #[doc = "[architecture]: architecture"]
         #[doc = "[behaviour]: behaviour"]
+        #[doc = "[carriers]: carriers"]
         #[doc = "[contributing]: contributing"]
         #[doc = "[operations]: operations"]
         #[doc = "[performance]: performance"]
@@ -23,6 +24,7 @@ macro_rules! page {
 page!(behaviour, include_str!("behaviour.md"));
 page!(security, include_str!("security.md"));
 page!(addressing, include_str!("addressing.md"));
+page!(carriers, include_str!("carriers.md"));
 page!(operations, include_str!("operations.md"));
 page!(performance, include_str!("performance.md"));
 page!(stability, include_str!("stability.md"));

@@ -34,7 +34,7 @@ impl Mesh {
             self.report(Report::NotAdmitted { peer, addr: remote.into(), why });
             return Err(ByeReason::NotAdmitted);
         }
-        if self.config.strict && !self.bootstraps.is_pinned(&peer) {
+        if self.config.strict && !session.is_carried() && !self.bootstraps.is_pinned(&peer) {
             let mut at = remote;
             if !session.is_dialled() {
                 at.set_port(hello.listen_port);

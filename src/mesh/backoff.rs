@@ -40,6 +40,11 @@ impl Backoff {
         between(rng, nominal * 3 / 4, nominal)
     }
 
+    /// Whether it has counted a failure.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Starts from the first wait again: the peer was reached, or may be reachable now.
     pub(super) fn reset(&mut self) {
         self.failures = 0;

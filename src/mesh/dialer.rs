@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
 use super::address_book::Addrs;
+use super::backoff::LONG_OUTAGE;
 use super::bootstraps::NAME_ROUND;
 use super::dial_queue::{Lane, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
 use super::io::{DialError, DialSource, Output, Report, SessionId};
@@ -19,6 +20,10 @@ use crate::wire::ByeReason;
 
 /// Wait before a lost `--connect` address is dialled: the peer behind it is redialled sooner.
 const BOOTSTRAP_WAIT: Duration = Duration::from_secs(1);
+
+/// Dials at once to peers that this node reaches through others. Such dials often wait for an answer that never comes,
+/// and must not keep others waiting.
+const BESIDE_CIRCUITS_MAX: usize = 2;
 
 /// Time for which a stranger is redialled that this node has never reached.
 pub const STRANGER_REDIAL: Duration = Duration::from_secs(60);
@@ -55,8 +60,21 @@ impl Mesh {
         if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(now, target) {
             return;
         }
+        if let Target::Peer(id) = target {
+            if self.is_connected(&id) && self.dialing_beside_circuits() >= BESIDE_CIRCUITS_MAX {
+                let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3);
+                return self.timers.set(Timer::Dial(target), now + wait);
+            }
+            self.seek_path_later(now, id);
+        }
         self.dialing.queue(target, self.is_known(target), self.lane_of(target));
         self.start_queued_dials(now);
+    }
+
+    /// The dials that wait or are under way to peers with a session inside a circuit.
+    fn dialing_beside_circuits(&self) -> usize {
+        let carried = self.peers.iter_connected().filter(|(_, connected)| !connected.has_direct());
+        carried.filter(|(id, _)| self.dialing.is_ready_or_in_flight(Target::Peer(**id))).count()
     }
 
     /// Starts as many dials as there are slots for.
@@ -154,7 +172,9 @@ impl Mesh {
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
-        if let Some(dial) = self.dialing.failed(session)
+        if session.is_carried() {
+            self.circuit_failed(now, session);
+        } else if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {
             match dial.target {
@@ -245,7 +265,8 @@ impl Mesh {
         }
         let peer = self.peers.get_mut(&id)?;
         let wait = if peer.addrs.round_complete() {
-            let outage = peer.outage(now);
+            // A peer that is reached through another one can wait.
+            let outage = if peer.has_session() { LONG_OUTAGE } else { peer.outage(now) };
             peer.backoff.next(&mut self.rng, outage)
         } else {
             self.random_between(millis(10), millis(50))
@@ -436,6 +457,11 @@ impl Mesh {
         if let State::Rumoured { failures, .. } = &mut peer.state {
             if peer.addrs.round_complete() {
                 *failures += 1;
+            }
+            let is_sought = self.relay.is_first_search(&id) && !peer.reached_by.is_empty();
+            if *failures >= rounds && is_sought && !peer.addrs.is_empty() {
+                // A carrier may lead to it. Further dials would cost its teller.
+                return None;
             }
             if *failures >= rounds || peer.addrs.is_empty() {
                 let reached_by = std::mem::take(&mut peer.reached_by);

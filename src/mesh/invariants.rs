@@ -21,6 +21,7 @@ impl Mesh {
         }
         self.peers.check_limits();
         self.accounts.check_limits();
+        self.relay.check_limits();
         self.beacons.check_limits();
         self.dialing.check_limits(self.peers.limit() + self.bootstraps.len() + BEACON_DIALS_MAX);
         if self.peers.len() > PEERS_CHECKED_MAX {
@@ -48,7 +49,8 @@ impl Mesh {
     fn check_sessions(&self) {
         let mut expected = 0;
         for (id, connected) in self.peers.iter_connected() {
-            let most = if self.id < *id { 1 } else { SESSIONS_PER_PEER_MAX };
+            let is_carried = connected.sessions().iter().any(|session| session.is_carried());
+            let most = if self.id < *id && !is_carried { 1 } else { SESSIONS_PER_PEER_MAX };
             debug_assert!(connected.sessions().len() <= most, "too many sessions with {}", id.short());
             for session in connected.sessions() {
                 let is_its_own = |found: Session| found.peer == *id && !found.closing;
@@ -125,6 +127,8 @@ impl Mesh {
             Timer::Witness(id) => self.witnesses.get(&id).is_some(),
             Timer::Settled | Timer::Alerts => true,
             Timer::KeyRound => self.network_key_status().is_some_and(|status| status.earlier_keys > 0),
+            Timer::Path(id) => self.relay.is_sought(&id),
+            Timer::LeaveCarriers => self.leaving,
         };
         debug_assert!(is_needed, "{timer:?} is set for nothing");
     }

@@ -12,36 +12,52 @@ use crate::trust::key_ring::KeyRing;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Expected, Pin};
-use crate::wire::{ByeReason, Hello, Message};
+use crate::wire::{ByeReason, CircuitId, CircuitReason, Hello, Message};
 
 /// The name of one session, dialled or accepted. It is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
 impl SessionId {
+    const DIALLED: u64 = 1;
+    const CARRIED: u64 = 2;
+
     /// The `n`th session that a peer dialled. The listener counts these.
     #[must_use]
     pub const fn accepted(n: u64) -> Self {
-        Self(n << 1)
+        Self(n << 2)
     }
 
     /// The `n`th session that this node dialled. The mesh counts these.
     #[must_use]
     pub const fn dialled(n: u64) -> Self {
-        Self(n << 1 | 1)
+        Self(n << 2 | Self::DIALLED)
+    }
+
+    /// The `n`th session inside a circuit. The mesh counts these. This node dialled it if it opened the circuit.
+    #[must_use]
+    pub const fn carried(n: u64, is_dialled: bool) -> Self {
+        Self(n << 2 | Self::CARRIED | if is_dialled { Self::DIALLED } else { 0 })
+    }
+
+    /// Whether it runs inside a circuit.
+    #[must_use]
+    pub const fn is_carried(self) -> bool {
+        self.0 & Self::CARRIED != 0
     }
 
     /// Whether this node dialled it.
     #[must_use]
     pub const fn is_dialled(self) -> bool {
-        self.0 & 1 == 1
+        self.0 & Self::DIALLED != 0
     }
 }
 
-/// `d7` for the seventh dialled, `a7` for the seventh accepted.
+/// `d7` for the seventh dialled, `a7` for the seventh accepted; `cd7` and `ca7` inside a circuit.
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 >> 1)
+        let carried = if self.is_carried() { "c" } else { "" };
+        write!(f, "{carried}{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 >> 2)
     }
 }
 
@@ -129,6 +145,15 @@ pub enum Input {
     Leave,
 }
 
+/// A circuit on a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CircuitAt {
+    /// The session that carries it.
+    pub session: SessionId,
+    /// The circuit's name on that session.
+    pub circuit: CircuitId,
+}
+
 /// What a node tells of itself with each heartbeat and acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vitals {
@@ -147,7 +172,8 @@ pub struct SessionUp {
     pub peer: PeerId,
     /// The peer's claims about itself.
     pub hello: Hello,
-    /// The other end's socket address: the one that this node dialled, or the source of the connection.
+    /// The other end's socket address: the one that this node dialled, or the source of the connection. Inside a circuit
+    /// it is that of the carrier.
     pub remote: SocketAddr,
     /// The network key that the peer has proven; `None` in an open network.
     pub network_key: Option<NetworkKey>,
@@ -253,6 +279,27 @@ pub enum Output {
         session: SessionId,
         /// The reason to send.
         reason: ByeReason,
+    },
+    /// Pass the bytes of a circuit on one session to a circuit on another, and back.
+    Carry([CircuitAt; 2]),
+    /// Start a session inside an open circuit, as the dialler or as the acceptor: its name tells. The answer is
+    /// `SessionUp` or `DialFailed`.
+    EnterCircuit {
+        /// The session's name if it comes up.
+        session: SessionId,
+        /// The circuit, on the session with the carrier.
+        at: CircuitAt,
+        /// The peer that must be at the other end.
+        peer: PeerId,
+        /// The carrier's socket address.
+        remote: SocketAddr,
+    },
+    /// Close a circuit, or refuse to open it.
+    CloseCircuit {
+        /// The circuit.
+        at: CircuitAt,
+        /// The reason.
+        reason: CircuitReason,
     },
     /// What to tell with heartbeats and acknowledgements from now on.
     Vitals(Vitals),

@@ -203,6 +203,7 @@ impl Mesh {
         text: String,
     ) {
         self.heard(now, arrived, &id);
+        let via = self.via(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -210,7 +211,7 @@ impl Mesh {
             let rtt_ms = connected.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
             peer.pings_received += 1;
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
-            self.notify(Event::Ping { peer: id, name, addr, seq, text, rtt_ms });
+            self.notify(Event::Ping { peer: id, name, addr, via, seq, text, rtt_ms });
         }
     }
 

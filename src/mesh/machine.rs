@@ -8,9 +8,10 @@ use super::alert_state::Alerts;
 use super::backoff;
 use super::beacons::Beacons;
 use super::bootstraps::Bootstraps;
+use super::circuit_table::Relay;
 use super::dial_queue::DialQueue;
 use super::inquiries::Witnesses;
-use super::io::{Input, Output, Report, SessionId, UnixTime};
+use super::io::{CircuitAt, Input, Output, Report, SessionId, UnixTime};
 use super::key_state::NetworkKeys;
 use super::list_exchange::Exchange;
 use super::measures::Measures;
@@ -39,6 +40,7 @@ pub struct Mesh {
     pub(super) dialing: DialQueue,
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
+    pub(super) relay: Relay,
     pub(super) measures: Measures,
     pub(super) network_keys: NetworkKeys,
     pub(super) alerts: Alerts,
@@ -64,6 +66,7 @@ impl Mesh {
             dialing: DialQueue::new(now),
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
+            relay: Relay::new(now),
             measures: Measures::new(now),
             network_keys: NetworkKeys::default(),
             alerts: Alerts::default(),
@@ -107,7 +110,7 @@ impl Mesh {
             Input::Ping(peer) => self.ping_now(now, peer),
             Input::Forget(peer) => self.forget(peer),
             Input::AlertDone { incident, phase } => self.alert_done(now, incident, phase),
-            Input::Leave => self.leave(),
+            Input::Leave => self.leave(now),
         }
         self.check_invariants();
     }
@@ -130,6 +133,8 @@ impl Mesh {
                 Timer::Settled => self.settled(now),
                 Timer::KeyRound => self.key_round_due(now),
                 Timer::Alerts => self.alerts_due(now),
+                Timer::Path(peer) => self.path_due(now, peer),
+                Timer::LeaveCarriers => self.leave_carriers(),
             }
         }
         self.start_queued_dials(now);
@@ -196,7 +201,7 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(Session { peer, remote, closing }) = self.sessions.get(session) else {
+        let Some(Session { peer, remote, closing, .. }) = self.sessions.get(session) else {
             return;
         };
         if !closing {
@@ -222,7 +227,22 @@ impl Mesh {
                 Message::Incident(news) => self.received_incident(now, peer, news),
                 Message::WitnessRequest { lost } => self.received_question(now, peer, &lost),
                 Message::WitnessReport { sightings } => self.received_testimony(now, peer, &sightings),
-                Message::Hello(_)
+                Message::CircuitOpen { circuit, target } => {
+                    self.circuit_asked(now, peer, CircuitAt { session, circuit }, target);
+                }
+                Message::CircuitOffer { circuit, from } => {
+                    self.circuit_offered(now, peer, CircuitAt { session, circuit }, from);
+                }
+                Message::CircuitAccept { circuit } => {
+                    self.circuit_accepted(now, CircuitAt { session, circuit });
+                }
+                Message::CircuitClose { circuit, .. } => {
+                    self.circuit_closed(now, CircuitAt { session, circuit });
+                }
+                // The session handles the bytes of circuits.
+                Message::CircuitData { .. }
+                | Message::CircuitCredit { .. }
+                | Message::Hello(_)
                 | Message::Bye(_)
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }

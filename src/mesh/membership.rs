@@ -61,6 +61,7 @@ impl Mesh {
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
             self.dialing.take_waiting(Target::Peer(id));
             self.timers.cancel(Timer::Forget(id));
+            self.end_search(&id);
         }
     }
 
@@ -76,6 +77,7 @@ impl Mesh {
         ] {
             self.timers.cancel(timer);
         }
+        self.end_search(&id);
         let peer = self.peers.get_mut(&id)?;
         let &Connected { since, .. } = peer.connected()?;
         if now.saturating_duration_since(since) >= STABLE {
@@ -184,9 +186,13 @@ impl Mesh {
     /// Makes a provisional peer a member. If it was lost several times lately, it is unstable for a while.
     pub(super) fn join(&mut self, now: Instant, id: PeerId) {
         let was_alone = self.peers.joined() == 0;
+        let via = self.via(&id);
         let hold = self.peers.get(&id).and_then(|peer| peer.losses.hold(now));
         if !self.peers.join(now, &id, hold) {
             return;
+        }
+        if let Some(connected) = self.peers.connected_mut(&id) {
+            connected.told_via = via;
         }
         if was_alone {
             self.schedule_all_forgetting(now);
@@ -211,10 +217,11 @@ impl Mesh {
     /// The user learns that a peer is a member.
     fn show_up(&mut self, now: Instant, id: PeerId) {
         self.end_inquiry(&id);
+        let via = self.via(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.losses.held();
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
-            self.notify(Event::Up { peer: id, name, addr, members: self.members() });
+            self.notify(Event::Up { peer: id, name, addr, via, members: self.members() });
             self.alert_returned(now, id);
         }
     }

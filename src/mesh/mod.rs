@@ -16,6 +16,7 @@
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
 //! | `bootstraps.rs` | the `--connect` addresses |
 //! | `discovery.rs`, `beacons.rs` | dials to the addresses from beacons |
+//! | `relay.rs`, `circuit_table.rs` | circuits: which peers meet through another one, and what this node carries for others |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
@@ -39,6 +40,7 @@ mod alerts;
 pub mod backoff;
 mod beacons;
 mod bootstraps;
+mod circuit_table;
 mod connected_time;
 mod dial_queue;
 mod dialer;
@@ -65,6 +67,7 @@ mod peer;
 mod peer_exchange;
 mod peer_table;
 mod pins;
+mod relay;
 mod restore;
 mod rtt;
 mod session_table;
@@ -86,7 +89,8 @@ pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
 pub use incidents::{TURN, TURNS_MAX};
 pub use io::{
-    DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp,
+    UnixTime, Vitals,
 };
 pub use key_state::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use known_peer::{KnownAddr, KnownPeer};

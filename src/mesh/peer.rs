@@ -124,6 +124,8 @@ pub(super) struct Connected {
     pub(super) rtt: Rtt,
     /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
+    /// The carrier of its active session, as the user was last told; `None` for a direct session.
+    pub(super) told_via: Option<PeerId>,
     /// The last membership digest that it sent.
     pub(super) digest: Option<u64>,
     pub(super) lists: PeerExchange,
@@ -154,6 +156,7 @@ impl Connected {
             beat_intervals: [None; 2],
             rtt: Rtt::default(),
             is_pinged: false,
+            told_via: None,
             digest: None,
             lists: PeerExchange::new(now),
         }
@@ -170,6 +173,23 @@ impl Connected {
     /// The session on which this node sends.
     pub(super) fn active(&self) -> Option<SessionId> {
         self.sessions().last().copied()
+    }
+
+    /// Whether one of its sessions is not carried by another peer.
+    pub(super) fn has_direct(&self) -> bool {
+        self.sessions().iter().any(|session| !session.is_carried())
+    }
+
+    /// Adds a session inside a circuit. Returns those that it replaces: direct ones only if this node opened the circuit,
+    /// because of the two nodes that one decides between them; others inside circuits if this node is the arbiter.
+    pub(super) fn add_carried(&mut self, session: SessionId, is_arbiter: bool, max: usize) -> Vec<SessionId> {
+        let is_replaced = |old: &SessionId| if old.is_carried() { is_arbiter } else { session.is_dialled() };
+        let (mut surplus, mut sessions): (Vec<SessionId>, Vec<SessionId>) =
+            self.sessions().iter().copied().partition(is_replaced);
+        sessions.push(session);
+        surplus.extend(sessions.drain(..sessions.len().saturating_sub(max)));
+        self.link = Link::Open { sessions, drain_asked: None };
+        surplus
     }
 
     /// Adds a session, keeps at most `max`, and returns the oldest ones that are too many.
@@ -318,16 +338,21 @@ impl Peer {
         }
     }
 
-    /// Whether it should be dialled: lost, never met, or live but between two sessions.
+    /// Whether it should be dialled: lost, never met, or live without a direct session.
     pub(super) fn wants_dial(&self) -> bool {
         let reachable = match &self.state {
             State::Rumoured { .. } | State::Dead(_) => true,
             State::Provisional { connected, .. }
             | State::Up(connected)
-            | State::Unstable { connected, .. } => connected.sessions().is_empty(),
+            | State::Unstable { connected, .. } => !connected.has_direct(),
             State::Left(gone) => gone.rounds_left > 0,
         };
         reachable && !self.addrs.is_empty()
+    }
+
+    /// Whether it has a session now.
+    pub(super) fn has_session(&self) -> bool {
+        self.connected().is_some_and(|connected| connected.active().is_some())
     }
 
     /// The time for which it was connected in all, in this run and previous ones.

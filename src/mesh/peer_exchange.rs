@@ -137,6 +137,9 @@ impl Mesh {
         for id in connected {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.reported(from);
+                if peer.addrs.is_empty() || peer.backoff.has_failed() {
+                    self.seek_path_later(now, id);
+                }
             }
         }
         if news > 0 {

@@ -12,7 +12,7 @@ use super::membership::GRACE;
 use super::peer::{Gone, SeenTimes};
 use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
 use super::timer::Timer;
-use crate::event::DownReason;
+use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
@@ -20,19 +20,24 @@ use crate::wire::{ALERT_CAPABILITY, ByeReason};
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
+        if !self.circuit_entered(&up) {
+            return self.note_late_session(&up);
+        }
+        if self.is_circuit_needless(&up) {
+            self.note_late_session(&up);
+            return self.output(Output::Close { session: up.session, reason: ByeReason::Duplicate });
+        }
         let (target, dialled) = match self.dialing.finished(up.session) {
             Some(dial) if dial.cancelled => {
                 self.accounts.give_back(&dial.payers);
-                // The goodbye is already on its way. Messages that the peer sends before it reads the
-                // goodbye still count.
-                let session = Session { peer: up.peer, remote: up.remote, closing: true };
-                self.sessions.insert(up.session, session);
+                self.note_late_session(&up);
                 return self.start_queued_dials(now);
             }
             Some(dial) => {
                 self.accounts.give_back(&dial.payers);
                 self.dialing.note_handshake(up.handshake_delay);
                 self.beacon_answered(Some(dial.target), up.peer);
+                self.note_reached(now);
                 (Some(dial.target), Some(dial.addr))
             }
             None => (None, None),
@@ -56,7 +61,15 @@ impl Mesh {
         self.start_queued_dials(now);
     }
 
+    /// Notes a session that is not wanted any more; the goodbye is on its way. Messages that the peer sends before it reads
+    /// the goodbye still count.
+    fn note_late_session(&mut self, up: &SessionUp) {
+        self.sessions.insert(up.session, Session { peer: up.peer, remote: up.remote, closing: true });
+    }
+
     pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
+        let carrier = self.relay.carrier(session);
+        self.circuits_ended(now, session);
         let Some(Session { peer: id, .. }) = self.sessions.remove(session) else {
             return;
         };
@@ -73,17 +86,36 @@ impl Mesh {
         if reason == DisconnectReason::Bye(ByeReason::Leaving) {
             self.left(now, id);
         } else if connected.active().is_none() && !self.leaving {
-            self.lost_last_session(now, id, session, reason);
+            self.lost_last_session(now, id, session, reason, carrier);
+        } else if !self.leaving {
+            self.tell_path(id);
+            self.dial_beside_circuit(now, id);
         }
         self.start_queued_dials(now);
     }
 
-    pub(super) fn leave(&mut self) {
+    /// Tells the user if the path to a member has changed.
+    fn tell_path(&mut self, id: PeerId) {
+        let via = self.via(&id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let (name, is_member) = (peer.name.clone(), peer.is_member());
+        let addr = peer.shown_addr();
+        if let Some(connected) = peer.connected_mut()
+            && std::mem::replace(&mut connected.told_via, via) != via
+            && is_member
+        {
+            self.notify(Event::Path { peer: id, name, addr, via });
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Instant) {
         self.leaving = true;
         self.timers.clear();
         self.exchange.unsettled_since = None;
         let mut open: Vec<SessionId> = self.dialing.give_up();
-        open.extend(self.sessions.open().map(|(session, _)| session));
+        open.extend(self.leave_inside_first(now));
         for session in open {
             self.close(session, ByeReason::Leaving);
         }
@@ -101,18 +133,27 @@ impl Mesh {
         let is_welcome = peer.refusal().is_none();
         let is_new = peer.connected().is_none();
         let mut surplus = Vec::new();
+        let is_arbiter = self.id < id;
         if let Some(connected) = peer.connected_mut() {
-            let most = if self.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
-            surplus = connected.add_session(session, most);
+            surplus = if session.is_carried() {
+                connected.add_carried(session, is_arbiter, SESSIONS_PER_PEER_MAX)
+            } else {
+                connected.add_session(session, if is_arbiter { 1 } else { SESSIONS_PER_PEER_MAX })
+            };
             connected.heard = now;
             connected.interval_ms = hello.heartbeat_ms;
         } else {
             self.peers.connect(now, &id, session, hello.heartbeat_ms);
         }
         self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
-        self.close_duplicates(id, surplus);
-
-        self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        self.close_duplicates(id, surplus, session.is_carried());
+        if session.is_carried() {
+            self.end_search_beside_circuit(&id);
+            self.dial_beside_circuit(now, id);
+        } else {
+            self.end_search(&id);
+            self.timers.cancel(Timer::Dial(Target::Peer(id)));
+        }
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
         if let Some(connected) = self.peers.connected(&id) {
@@ -124,6 +165,8 @@ impl Mesh {
             if is_welcome {
                 self.join(now, id);
             }
+        } else {
+            self.tell_path(id);
         }
         self.output(Output::Persist);
         self.bootstrap_reached(now, target, id);
@@ -144,11 +187,15 @@ impl Mesh {
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
         peer.instances.accept(hello.instance);
-        peer.remote = Some((remote, session.is_dialled()));
         peer.wrong_id_reported = false;
+        if !session.is_carried() {
+            peer.remote = Some((remote, session.is_dialled()));
+        }
         let mut source = remote;
         source.set_port(hello.listen_port);
-        let origin = (!session.is_dialled()).then_some(DialAddr::Socket(source));
+        // Inside a circuit the source is that of the carrier.
+        let is_origin = !session.is_dialled() && !session.is_carried();
+        let origin = is_origin.then_some(DialAddr::Socket(source));
         let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
         peer.addrs.claim(said, origin.as_ref());
         was_known
@@ -156,6 +203,9 @@ impl Mesh {
 
     /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
     fn note_dialled_address(&mut self, now: Instant, up: &SessionUp, dialled: Option<DialAddr>) {
+        if up.session.is_carried() {
+            return;
+        }
         let Some(addr) = dialled else {
             let mut origin = up.remote;
             origin.set_port(up.hello.listen_port);
@@ -174,11 +224,11 @@ impl Mesh {
     }
 
     /// Closes the sessions that a new one has replaced. The arbiter of the pair, the smaller id, cancels its dials, too.
-    fn close_duplicates(&mut self, id: PeerId, surplus: Vec<SessionId>) {
+    fn close_duplicates(&mut self, id: PeerId, surplus: Vec<SessionId>, is_carried: bool) {
         for older in surplus {
             self.close(older, ByeReason::Duplicate);
         }
-        if self.id < id {
+        if self.id < id && !is_carried {
             // Only the arbiter may give up its own dial: if both did, nothing would be left.
             for dial in self.dialing.cancel_to(&id) {
                 self.close(dial, ByeReason::Duplicate);
@@ -187,8 +237,21 @@ impl Mesh {
     }
 
     /// Handles the end of a connected peer's last session: the peer is lost, unless another session is expected.
-    fn lost_last_session(&mut self, now: Instant, id: PeerId, session: SessionId, reason: DisconnectReason) {
+    fn lost_last_session(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        session: SessionId,
+        reason: DisconnectReason,
+        carrier: Option<PeerId>,
+    ) {
         let down = match reason {
+            DisconnectReason::Bye(ByeReason::Duplicate) | DisconnectReason::Closed if carrier.is_some() => {
+                // The path broke, and the peer may be well: another carrier leads to it, or a dial.
+                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
+                return self.seek_path(now, id, carrier);
+            }
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 return self.timers.set(Timer::Grace(id), now + GRACE);
             }

@@ -48,6 +48,8 @@ pub struct PeerInfo {
     pub reconnects: u64,
     /// Time since its last message, without this node's stalls; `None` while it is not connected.
     pub silence: Option<Duration>,
+    /// The peer through which this node reaches it, if not directly.
+    pub via: Option<PeerId>,
     /// Connected peers that report a connection to it, while this node has none; at most 16.
     pub reached_by: Vec<PeerId>,
     /// What the other members said of its loss, while it is dead or unstable; `None` before they have answered.
@@ -128,6 +130,8 @@ pub struct MeshStatus {
     pub downs: BTreeMap<Verdict, u64>,
     /// The number of dials under way.
     pub dials_in_flight: usize,
+    /// The number of circuits between other peers that this node carries.
+    pub circuits_carried: usize,
     /// All round-trip times measured.
     pub rtt: RttHistogram,
     /// The network's key; `None` if it can't change while this node runs.
@@ -145,6 +149,7 @@ impl Mesh {
             is_isolated: self.isolation.is_some(),
             downs: self.alerts.downs().clone(),
             dials_in_flight: self.dials_in_flight(),
+            circuits_carried: self.relay.carried(),
             rtt: self.measures.rtt.clone(),
             network_key: self.network_key_status(),
         }
@@ -244,6 +249,7 @@ impl Mesh {
             pings_sent: peer.pings_sent,
             reconnects: peer.ups.saturating_sub(1),
             silence: peer.connected().map(|connected| self.silence_of(now, connected)),
+            via: self.via(&id),
             reached_by: peer.reached_by.iter().filter(|id| self.is_connected(id)).copied().collect(),
             verdict: self.witnesses.get(&id).and_then(Inquiry::verdict),
         }

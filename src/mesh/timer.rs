@@ -33,6 +33,10 @@ pub(super) enum Timer {
     KeyRound,
     /// A loss becomes an incident, or the turn of a member to run its alert program is over.
     Alerts,
+    /// Take the next step of the search for a carrier to a peer.
+    Path(PeerId),
+    /// Say goodbye to the carriers of circuits, because those inside were told, or should have been.
+    LeaveCarriers,
 }
 
 #[derive(Debug, Default)]

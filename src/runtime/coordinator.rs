@@ -14,19 +14,24 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
+use crate::mesh::{CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
+use crate::net::waker::Waker;
 use crate::runtime::history::History;
 use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
 use crate::session::delivery::{Delivery, receipts};
-use crate::session::{self, Context, DialTarget, FromSession, OutboxFull, SessionHandle};
+use crate::session::{
+    self, CircuitEnd, CircuitSocket, Context, DialTarget, FromSession, OutboxFull, Request, SessionHandle,
+    Wake,
+};
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::key_ring::KeyRing;
+use crate::trust::peer_id::PeerId;
 use crate::trust::pin::Expected;
-use crate::wire::{self, ByeReason, Frame, Message};
+use crate::wire::{self, ByeReason, CircuitReason, Frame, Message};
 
 /// Longest wait if no timer is set.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -282,6 +287,43 @@ impl Effects for Threads {
         sent
     }
 
+    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId> {
+        let [Some(a), Some(b)] = circuits.map(|at| self.sessions.get(&at.session)) else {
+            return Ok(());
+        };
+        let wakers = [a, b].map(|handle| Arc::clone(handle.waker()) as Arc<dyn Wake>);
+        for ((at, handle), end) in circuits.into_iter().zip([a, b]).zip(session::pipe(wakers)) {
+            handle.request(Request::Attach(at.circuit, end)).map_err(|OutboxFull| at.session)?;
+        }
+        Ok(())
+    }
+
+    fn enter_circuit(
+        &mut self,
+        session: SessionId,
+        at: CircuitAt,
+        peer: PeerId,
+        remote: SocketAddr,
+    ) -> Result<(), DialError> {
+        let failed = |text: String| DialError::Failed(text);
+        let none_left = |error| failed(format!("no thread or descriptor left: {error}"));
+        let outer = self.sessions.get(&at.session).ok_or_else(|| failed("the carrier is gone".to_owned()))?;
+        let waker = Arc::new(Waker::new().map_err(none_left)?);
+        let [end, inner] = session::pipe([Arc::clone(outer.waker()) as Arc<dyn Wake>, waker.clone()]);
+        outer
+            .request(Request::Attach(at.circuit, end))
+            .map_err(|OutboxFull| failed("the carrier does not read".to_owned()))?;
+        let circuit = CircuitEnd { socket: CircuitSocket::new(inner), peer, remote };
+        let handle = session::enter_circuit(&self.context, session, circuit, waker).map_err(none_left)?;
+        self.sessions.insert(session, handle);
+        Ok(())
+    }
+
+    fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull> {
+        let handle = self.sessions.get(&at.session);
+        handle.map_or(Ok(()), |handle| handle.request(Request::CloseCircuit(at.circuit, reason)))
+    }
+
     fn heartbeat(&mut self, session: SessionId) {
         if let Some(handle) = self.sessions.get(&session) {
             handle.heartbeat();
@@ -367,7 +409,6 @@ mod tests {
     use crate::runtime::subscribers::subscription;
     use crate::session::SessionEvent;
     use crate::trust::identity::Identity;
-    use crate::trust::peer_id::PeerId;
     use crate::wire::Hello;
 
     fn coordinator(now: Instant) -> (Coordinator, Events) {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::event::{AlertPhase, Event};
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
-    DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId, UnixTime,
-    Vitals,
+    CircuitAt, DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId,
+    UnixTime, Vitals,
 };
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
@@ -26,7 +26,7 @@ use crate::trust::key_ring::KeyRing;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Expected};
-use crate::wire::{ByeReason, Message};
+use crate::wire::{ByeReason, CircuitReason, Message};
 
 /// Session events handled before the timers are checked.
 pub const EVENTS_PER_TURN: usize = 256;
@@ -54,6 +54,27 @@ pub trait Effects {
     /// # Errors
     /// The peer does not read, so the session's outbox is full.
     fn send(&mut self, session: SessionId, message: Message) -> Result<(), OutboxFull>;
+    /// Joins two circuits: the bytes of one go out on the other.
+    ///
+    /// # Errors
+    /// The outbox of this session is full.
+    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId>;
+    /// Starts a session with this peer inside an open circuit. `remote` is the carrier's address.
+    ///
+    /// # Errors
+    /// It cannot start; no event about this session follows.
+    fn enter_circuit(
+        &mut self,
+        session: SessionId,
+        at: CircuitAt,
+        peer: PeerId,
+        remote: SocketAddr,
+    ) -> Result<(), DialError>;
+    /// Closes a circuit, or refuses to open it.
+    ///
+    /// # Errors
+    /// The peer does not read, so the session's outbox is full.
+    fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull>;
     /// Makes a session send a heartbeat. A request that the session has not seen yet is enough.
     fn heartbeat(&mut self, session: SessionId);
     /// The time at which a session last heard its peer; `None` if it is not up.
@@ -125,7 +146,7 @@ impl Driver {
     /// The time at which [`Driver::turn`] must be called next; `None` if no timer is set.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.leave_by.or_else(|| self.mesh.poll_timeout())
+        self.leave_by.into_iter().chain(self.mesh.poll_timeout()).min()
     }
 
     /// One turn: the events that `next_event` has, then the timers that are due.
@@ -234,6 +255,15 @@ impl Driver {
                 }
             }
         }
+        let is_about_circuit = match &event {
+            SessionEvent::Received { message: Message::CircuitOpen { .. }, .. } => true,
+            SessionEvent::Up(_) => session.is_carried(),
+            _ => false,
+        };
+        if is_about_circuit {
+            // This node carries only to a peer that it hears, and keeps a direct session on which it hears the peer.
+            self.refresh(effects);
+        }
         let is_end = event.is_end();
         if is_end {
             self.note_last_heard(effects, session);
@@ -290,6 +320,21 @@ impl Driver {
                 Output::Send { session, message } => {
                     if let Err(OutboxFull) = effects.send(session, message) {
                         self.drop_slow_peer(effects, session);
+                    }
+                }
+                Output::Carry(circuits) => {
+                    if let Err(session) = effects.carry(circuits) {
+                        self.drop_slow_peer(effects, session);
+                    }
+                }
+                Output::EnterCircuit { session, at, peer, remote } => {
+                    if let Err(reason) = effects.enter_circuit(session, at, peer, remote) {
+                        self.feed(effects, Input::DialFailed { session, reason });
+                    }
+                }
+                Output::CloseCircuit { at, reason } => {
+                    if let Err(OutboxFull) = effects.close_circuit(at, reason) {
+                        self.drop_slow_peer(effects, at.session);
                     }
                 }
                 Output::Heartbeat { session } => effects.heartbeat(session),

@@ -29,9 +29,13 @@ pub(crate) fn log_access_warning(access: &Access, own: &PeerId) {
 
 pub(super) fn log_event(event: &Event) {
     match event {
-        Event::Up { peer, name, addr, members } => {
+        Event::Up { peer, name, addr, via, members } => {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
-                members = *members; "peer up");
+                via:? = via.map(|via| via.short().to_string()), members = *members; "peer up");
+        }
+        Event::Path { peer, name, addr, via } => {
+            log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
+                via:? = via.map(|via| via.short().to_string()); "path changed");
         }
         Event::Down { quiet: true, .. } => {}
         Event::Down { peer, name, addr, reason, members, .. } => {

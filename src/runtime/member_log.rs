@@ -38,6 +38,7 @@ impl MemberLog {
             Event::Up { .. }
             | Event::Down { .. }
             | Event::Left { .. }
+            | Event::Path { .. }
             | Event::Verdict { .. }
             | Event::Unstable { .. } => {
                 if is_acquainted {

@@ -43,6 +43,7 @@ impl Subscribers {
             Event::Up { .. }
             | Event::Down { .. }
             | Event::Left { .. }
+            | Event::Path { .. }
             | Event::Verdict { .. }
             | Event::Unstable { .. }
                 if !is_acquainted =>

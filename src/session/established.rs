@@ -176,7 +176,7 @@ impl Established {
             let is_sent = self.protocol.handle_request(now, request);
             self.unwritten.extend(receipt.filter(|_| is_sent));
         }
-        Requests::AllTaken
+        if self.protocol.handle_circuits() { Requests::MoreLeft } else { Requests::AllTaken }
     }
 
     /// Encrypts and writes what the protocol sends, as far as the socket takes it.
@@ -287,7 +287,8 @@ impl Established {
     }
 
     fn report_failure(&mut self, failure: Failure) {
-        let remote = (!self.ends.session.is_dialled()).then_some(self.ends.remote);
+        let session = self.ends.session;
+        let remote = (!session.is_dialled() && !session.is_carried()).then_some(self.ends.remote);
         self.session.report_failure(remote, failure);
     }
 

@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::base::Session;
+use super::circuit_socket::CircuitSocket;
 use super::connect::{self, DialTarget, Until};
 use super::context::Context;
 use super::failure::Failure;
 use super::hello::{self, Exported};
-use super::link::{Link, LinkError, Stream};
+use super::link::{Link, LinkError, Stream, Transport};
 use super::pending::PendingGuard;
 use super::protocol::Request;
 use super::session_handle::Outgoing;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::trust::peer_id::PeerId;
+use crate::trust::pin::Expected;
 use crate::trust::tls::{NewConnection, Rejection, Tls, authenticated_peer};
 use crate::trust::tls_error::TlsError;
 
@@ -24,6 +26,16 @@ use crate::trust::tls_error::TlsError;
 pub(super) enum Origin {
     Dial(DialTarget),
     Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
+    Circuit(CircuitEnd),
+}
+
+/// An open circuit in which a session runs.
+pub(crate) struct CircuitEnd {
+    pub(crate) socket: CircuitSocket,
+    /// The peer at the other end. A handshake with another one fails.
+    pub(crate) peer: PeerId,
+    /// The carrier's socket address.
+    pub(crate) remote: SocketAddr,
 }
 
 /// A connection whose TLS handshake is complete.
@@ -61,13 +73,14 @@ impl Session {
         match origin {
             Origin::Accept { socket, remote, pending } => {
                 socket.set_nonblocking(true).map_err(LinkError::Io)?;
-                let link = self.begin(socket, Tls::accept)?;
+                let link = self.begin(Transport::Tcp(socket), Tls::accept)?;
                 self.shake_hands(
                     Opening { pending: Some(pending), link, early: Vec::new(), deadline },
                     remote,
                 )
             }
             Origin::Dial(target) => self.dial(&target, deadline),
+            Origin::Circuit(end) => self.meet_in_circuit(end, deadline),
         }
     }
 
@@ -102,11 +115,32 @@ impl Session {
             _ => Failure::Connect(error),
         })?;
         let connected = Instant::now();
-        let link = self.begin(socket, |tls| tls.dial(target.expected))?;
+        let link = self.begin(Transport::Tcp(socket), |tls| tls.dial(target.expected))?;
         let opening = Opening { pending: None, link, early: Vec::new(), deadline: until.secured };
         let secured = self.shake_hands(opening, addr)?;
         let handshake_delay = connected.elapsed().saturating_sub(connected.duration_since(started));
         Ok(Secured { handshake_delay, ..secured })
+    }
+
+    /// Completes the TLS handshake inside a circuit.
+    fn meet_in_circuit(&self, end: CircuitEnd, deadline: Instant) -> Result<Secured, Failure> {
+        let CircuitEnd { socket, peer, remote } = end;
+        let transport = Transport::Circuit(socket);
+        let expected = Expected::Peer(peer);
+        let link = if self.id.is_dialled() {
+            self.begin(transport, |tls| tls.dial(expected))?
+        } else {
+            self.begin(transport, Tls::accept)?
+        };
+        let opening = Opening { pending: None, link, early: Vec::new(), deadline };
+        let secured = self.shake_hands(opening, remote)?;
+        if secured.peer == peer {
+            Ok(secured)
+        } else {
+            // The carrier named another peer than the one that it led to this node.
+            let found = secured.peer;
+            Err(Failure::Link(LinkError::Rejected(Rejection::WrongId { expected, found })))
+        }
     }
 
     /// Completes the TLS handshake.
@@ -125,11 +159,11 @@ impl Session {
     /// Starts TLS on a socket that is connected and does not block.
     fn begin(
         &self,
-        socket: TcpStream,
+        transport: Transport,
         start: impl FnOnce(&Tls) -> Result<NewConnection, TlsError>,
     ) -> Result<Box<Link>, LinkError> {
         let connection = start(&self.context.tls)?;
-        Ok(Box::new(Link::new(socket, connection, &self.context.counters)?))
+        Ok(Box::new(Link::new(transport, connection, &self.context.counters)?))
     }
 
     /// One round of writing, waiting and reading.
@@ -140,7 +174,7 @@ impl Session {
             if self.eviction.is_evicted() {
                 return Err(Failure::Evicted);
             }
-            // The coordinator has no handle of an accepted session yet.
+            // The coordinator has no handle of an accepted connection yet.
             if opening.pending.is_none() && is_cancelled(&self.end.outbox) {
                 return Err(Failure::Cancelled);
             }

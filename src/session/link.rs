@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 
+use super::circuit_socket::CircuitSocket;
 use crate::net::waker::Waker;
 use crate::session::counters::Counters;
 use crate::trust::tls::{NewConnection, Rejection};
@@ -45,9 +46,40 @@ pub(crate) enum Stream {
     Ended,
 }
 
+/// What carries the bytes of a session.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// A connected, non-blocking socket.
+    Tcp(TcpStream),
+    /// One end of a circuit. The thread's waker tells of its news.
+    Circuit(CircuitSocket),
+}
+
+impl Read for Transport {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(buffer),
+            Self::Circuit(socket) => socket.read(buffer),
+        }
+    }
+}
+
+impl Write for Transport {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Circuit(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
-    socket: TcpStream,
+    transport: Transport,
     tls: Connection,
     rejection: Arc<OnceLock<Rejection>>,
     counters: Arc<Counters>,
@@ -56,17 +88,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes a connected, non-blocking socket.
     pub(crate) fn new(
-        socket: TcpStream,
+        transport: Transport,
         (mut tls, rejection): NewConnection,
         counters: &Arc<Counters>,
     ) -> io::Result<Self> {
-        // Frames are small and written whole, so Nagle's algorithm would only add latency.
-        socket.set_nodelay(true)?;
+        if let Transport::Tcp(socket) = &transport {
+            // Frames are small and written whole, so Nagle's algorithm would only add latency.
+            socket.set_nodelay(true)?;
+        }
         // The outbox bounds the queued bytes, in whole frames.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, rejection, counters: Arc::clone(counters), is_broken: false })
+        Ok(Self { transport, tls, rejection, counters: Arc::clone(counters), is_broken: false })
     }
 
     pub(crate) fn tls(&self) -> &Connection {
@@ -86,16 +119,23 @@ impl Link {
     /// Waits for the socket, the waker or the deadline. With `reading`, received bytes end the wait; bytes that wait
     /// for the socket always do once it takes them.
     pub(crate) fn wait(
-        &self,
+        &mut self,
         waker: &Waker,
         reading: bool,
         deadline: Option<Instant>,
     ) -> Result<Ready, LinkError> {
+        let is_write_pending = self.is_write_pending();
+        let socket = match &mut self.transport {
+            Transport::Tcp(socket) => socket,
+            Transport::Circuit(socket) => {
+                return wait_in_circuit(socket, waker, reading, is_write_pending, deadline);
+            }
+        };
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, reading);
-        interest.set(PollFlags::OUT, self.is_write_pending());
+        interest.set(PollFlags::OUT, is_write_pending);
         let mut fds =
-            [PollFd::new(waker.fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.socket.as_fd(), interest)];
+            [PollFd::new(waker.fd(), PollFlags::IN), PollFd::from_borrowed_fd(socket.as_fd(), interest)];
         // With no interest at all a hung-up socket would still end every wait at once.
         let count = if interest.is_empty() { 1 } else { 2 };
         poll_until(&mut fds[..count], deadline)?;
@@ -115,7 +155,7 @@ impl Link {
     pub(crate) fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<Stream, LinkError> {
         let mut budget = READ_BYTES_MAX;
         while budget > 0 {
-            let mut socket = Socket { stream: &self.socket, is_drained: false };
+            let mut socket = Socket { transport: &mut self.transport, is_drained: false };
             let read = self.tls.read_tls(&mut socket);
             let is_drained = socket.is_drained;
             match read {
@@ -165,7 +205,7 @@ impl Link {
     /// Writes until no byte is left or the socket takes no more. Returns whether no byte is left.
     pub(crate) fn flush(&mut self) -> Result<bool, LinkError> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut &self.socket) {
+            match self.tls.write_tls(&mut self.transport) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
                 Ok(written) => self.counters.bytes_sent.add(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -181,9 +221,12 @@ impl Link {
         self.tls.send_close_notify();
     }
 
-    /// Shuts the sending side of the TCP connection.
+    /// Shuts the sending side of the TCP connection. A circuit has no half that could be shut; the TLS close alert is
+    /// enough.
     pub(crate) fn shutdown_write(&self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        if let Transport::Tcp(socket) = &self.transport {
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
     }
 
     /// Whether the TLS handshake is not yet complete.
@@ -192,15 +235,36 @@ impl Link {
     }
 }
 
+/// As [`Link::wait`], for a circuit. The thread at the other end of its pipe uses the waker.
+fn wait_in_circuit(
+    socket: &mut CircuitSocket,
+    waker: &Waker,
+    reading: bool,
+    is_write_pending: bool,
+    deadline: Option<Instant>,
+) -> Result<Ready, LinkError> {
+    let mut is_ready = || (reading && socket.is_readable(), is_write_pending && socket.is_writable());
+    let mut woken = false;
+    if is_ready() == (false, false) {
+        let mut fds = [PollFd::new(waker.fd(), PollFlags::IN)];
+        poll_until(&mut fds, deadline)?;
+        woken = fds[0].revents().contains(PollFlags::IN);
+        if woken {
+            waker.clear();
+        }
+    }
+    Ok(Ready { readable: is_ready().0, woken })
+}
+
 /// Notes whether a read emptied the socket, which saves a further read.
 struct Socket<'a> {
-    stream: &'a TcpStream,
+    transport: &'a mut Transport,
     is_drained: bool,
 }
 
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.stream.read(buffer)?;
+        let read = self.transport.read(buffer)?;
         self.is_drained = read < buffer.len();
         Ok(read)
     }

@@ -4,6 +4,8 @@
 //! encrypt and write.
 
 mod base;
+mod circuit_socket;
+mod circuits;
 mod connect;
 mod context;
 pub(crate) mod counters;
@@ -18,6 +20,7 @@ mod key_rates;
 mod link;
 mod lookups;
 pub(crate) mod pending;
+pub(crate) mod pipe;
 mod places;
 pub(crate) mod probe;
 mod protocol;
@@ -28,14 +31,17 @@ mod session_handle;
 mod session_limits;
 mod thread;
 
+pub use circuit_socket::CircuitSocket;
 pub(crate) use connect::DialTarget;
 #[cfg(test)]
 pub(crate) use context::context;
 pub(crate) use context::{Context, SharedHelloExchange, SharedVitals};
 pub(crate) use eviction::Eviction;
+pub(crate) use handshake::CircuitEnd;
 pub use hello::{Exported, HelloExchange, Role};
 pub use key_rates::{KeyRates, TooManySessions};
 pub(crate) use lookups::Lookups;
+pub use pipe::{PipeEnd, Wake, pipe};
 pub(crate) use places::Places;
 pub use protocol::{Ends, Protocol, Request, Transmit};
 pub use rate_limit::FrameRateLimit;
@@ -46,4 +52,4 @@ pub(crate) use session_handle::SessionHandle;
 #[cfg(test)]
 pub(crate) use session_handle::stuck;
 pub use session_limits::{SessionLimits, Surplus};
-pub(crate) use thread::{accept, dial};
+pub(crate) use thread::{accept, dial, enter_circuit};

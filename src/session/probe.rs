@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::connect;
 use super::counters::Counters;
 use super::failure::Failure;
-use super::link::{Link, LinkError, Stream};
+use super::link::{Link, LinkError, Stream, Transport};
 use crate::limits::CONNECT_TIMEOUT;
 use crate::net::waker::Waker;
 use crate::trust::access::Access;
@@ -56,7 +56,8 @@ fn look(addr: SocketAddr, identity: &Identity, probe: &mut Probe) -> Result<Peer
     let socket = socket.map_err(Failure::Connect)?;
     probe.connected_in = Some(started.elapsed());
     let connection = tls.dial(Expected::AnyPeer).map_err(LinkError::from)?;
-    let mut link = Link::new(socket, connection, &Arc::<Counters>::default()).map_err(LinkError::from)?;
+    let mut link = Link::new(Transport::Tcp(socket), connection, &Arc::<Counters>::default())
+        .map_err(LinkError::from)?;
     let deadline = Instant::now() + HANDSHAKE_TIME;
     while link.is_handshaking() {
         step(&mut link, &waker, deadline)?;

@@ -3,7 +3,8 @@
 //! It owns the exchange of Hellos, frames, heartbeats and their acknowledgements, the rate limit of received frames,
 //! goodbyes, and protocol errors. A session's thread and the simulator both drive it, in this order:
 //!
-//! 1. [`Protocol::handle_request`] for each request of the coordinator, while [`Protocol::wants_requests`].
+//! 1. [`Protocol::handle_request`] for each request of the coordinator, while [`Protocol::wants_requests`]; then
+//!    [`Protocol::handle_circuits`].
 //! 2. [`Protocol::handle_timeout`].
 //! 3. [`Protocol::poll_transmit`] until it returns `None`, then [`Protocol::handle_transmitted`].
 //! 4. [`Protocol::poll_event`]. From step 3 again after an event, and while [`Protocol::has_transmits`].
@@ -18,15 +19,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::circuits::{Circuits, Overrun};
 use super::failure::Failure;
 use super::heartbeats::Heartbeats;
 use super::hello::{Exported, HelloExchange, Role};
+use super::pipe::PipeEnd;
 use super::rate_limit::FrameRateLimit;
 use super::session_event::SessionEvent;
-use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
+use crate::limits::{CIRCUIT_BYTES_PER_FRAME, LEAVE_FLUSH, LINGER, WRITE_STALL};
 use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;
-use crate::wire::{self, ByeReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message};
+use crate::wire::{
+    self, ByeReason, CircuitId, CircuitReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message,
+};
 
 /// The two ends of a connection whose TLS handshake is complete.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,10 @@ pub enum Request {
     Bye(ByeReason),
     /// End without a goodbye: the coordinator has no use for this session any more.
     Release,
+    /// Pass the bytes of this circuit to this end of a pipe, and back.
+    Attach(CircuitId, PipeEnd),
+    /// Close a circuit, or refuse to open it.
+    CloseCircuit(CircuitId, CircuitReason),
 }
 
 /// An action on the connection.
@@ -126,6 +135,7 @@ pub struct Protocol {
     /// The coordinator awaits [`SessionEvent::Drained`].
     is_draining: bool,
     heartbeats: Heartbeats,
+    circuits: Circuits,
     /// What this node tells with heartbeats and acknowledgements.
     vitals: Vitals,
     transmits: VecDeque<Transmit>,
@@ -162,6 +172,7 @@ impl Protocol {
             paused_until: None,
             is_draining: false,
             heartbeats: Heartbeats::default(),
+            circuits: Circuits::default(),
             vitals,
             transmits: VecDeque::new(),
             blocked_since: None,
@@ -229,6 +240,11 @@ impl Protocol {
                 self.send(frame);
             }
             (State::Established, Request::Heartbeat) => self.send_heartbeat(now),
+            (State::Established, Request::Attach(circuit, end)) => self.circuits.attach(circuit, end),
+            (State::Established, Request::CloseCircuit(circuit, reason)) => {
+                self.circuits.close(circuit, reason);
+                self.send_message(&Message::CircuitClose { circuit, reason });
+            }
             (State::Established, Request::DrainUnread) => self.is_draining = true,
             (State::Established, Request::Bye(reason)) => self.close(now, reason),
             (State::Established, Request::Release) => self.end(DisconnectReason::Closed),
@@ -240,6 +256,17 @@ impl Protocol {
             _ => return false,
         }
         true
+    }
+
+    /// Sends what the circuits have for the peer, unless the connection takes no bytes. Returns whether more is left.
+    pub fn handle_circuits(&mut self) -> bool {
+        if self.circuits.is_empty() || !self.is_open() || self.blocked_since.is_some() {
+            return false;
+        }
+        for message in self.circuits.take() {
+            self.send_message(&message);
+        }
+        self.circuits.has_news()
     }
 
     /// Whether the coordinator's next request may be passed in. While the connection takes no bytes, requests wait in
@@ -430,6 +457,7 @@ impl Protocol {
             Ok(Some(Message::Bye(reason))) => {
                 self.heard = self.arrived;
                 self.events.push_back(SessionEvent::Down(DisconnectReason::Bye(reason)));
+                self.circuits.close_all();
                 self.state = State::PeerClosing { until: now + LEAVE_FLUSH, is_last: false };
             }
             Ok(Some(Message::Hello(_))) => self.protocol_error(now, "a second Hello".to_owned()),
@@ -540,11 +568,38 @@ impl Protocol {
             }
             // A later version of the program sent it.
             Message::Extension { .. } => {}
+            Message::CircuitData { circuit, bytes } => {
+                self.rate_limit.charge(arrived, bytes.len() / CIRCUIT_BYTES_PER_FRAME);
+                let received = self.circuits.received(circuit, &bytes);
+                self.note_overrun(circuit, received);
+            }
+            Message::CircuitCredit { circuit, bytes } => {
+                let allowed = self.circuits.allowed(circuit, bytes);
+                self.note_overrun(circuit, allowed);
+            }
+            Message::CircuitClose { circuit, reason } => {
+                self.circuits.close(circuit, reason);
+                self.report_closed(circuit, reason);
+            }
             message => {
                 let rtt = self.heartbeats.take_rtt_news();
                 self.events.push_back(SessionEvent::Received { message, arrived, rtt });
             }
         }
+    }
+
+    /// Closes a circuit whose peer broke its rules. The coordinator learns of it as if the peer had closed it.
+    fn note_overrun(&mut self, circuit: CircuitId, result: Result<(), Overrun>) {
+        if result == Err(Overrun) && self.is_open() {
+            let reason = CircuitReason::Credit;
+            self.send_message(&Message::CircuitClose { circuit, reason });
+            self.report_closed(circuit, reason);
+        }
+    }
+
+    fn report_closed(&mut self, circuit: CircuitId, reason: CircuitReason) {
+        let (message, arrived) = (Message::CircuitClose { circuit, reason }, self.arrived);
+        self.events.push_back(SessionEvent::Received { message, arrived, rtt: None });
     }
 
     fn report_heartbeat(&mut self, vitals: Vitals) {
@@ -598,6 +653,7 @@ impl Protocol {
 
     fn say_goodbye(&mut self, now: Instant, bye: ByeReason, late: LateMessages, reason: DisconnectReason) {
         self.paused_until = None;
+        self.circuits.close_all();
         self.send_bye(bye);
         self.state = State::Closing { until: now + LINGER, late, reason, is_sent: false };
     }
@@ -605,6 +661,7 @@ impl Protocol {
     /// Reports the end of an established session.
     fn end(&mut self, reason: DisconnectReason) {
         debug_assert!(self.is_up(), "only an established session ends with a reason");
+        self.circuits.close_all();
         // The peer's goodbye has been reported already.
         if !matches!(self.state, State::PeerClosing { .. }) {
             debug_assert!(!self.events.iter().any(SessionEvent::is_end), "a session ends once");

@@ -29,6 +29,16 @@ impl FrameRateLimit {
         self.lock().take(now).map_err(|_| now + PAUSE)
     }
 
+    /// A frame that was admitted costs as much as that many more.
+    pub(super) fn charge(&mut self, now: Instant, frames: usize) {
+        let mut bucket = self.lock();
+        for _ in 0..frames {
+            if bucket.take(now).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Undoes the last admission, for which there was no frame.
     pub(super) fn give_back(&mut self) {
         self.lock().give_back();

@@ -69,6 +69,16 @@ impl SessionHandle {
         self.put(Outgoing::Request(Request::Bye(reason)))
     }
 
+    /// Queues a request about a circuit; never blocks.
+    pub(crate) fn request(&self, request: Request) -> Result<(), OutboxFull> {
+        self.put(Outgoing::Request(request))
+    }
+
+    /// Wakes the session's thread.
+    pub(crate) fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
     /// The time at which the session last heard its peer; `None` if it is not up.
     pub(crate) fn heard(&self) -> Option<Instant> {
         self.signals.heard()

@@ -9,8 +9,9 @@ use super::connect::DialTarget;
 use super::context::Context;
 use super::established::Established;
 use super::eviction::Eviction;
-use super::handshake::Origin;
+use super::handshake::{CircuitEnd, Origin};
 use super::pending::PendingGuard;
+use super::pipe::Wake;
 use super::session_handle::{SessionHandle, handle_and_end};
 use crate::limits::SESSION_STACK_BYTES;
 use crate::mesh::SessionId;
@@ -55,10 +56,36 @@ pub(crate) fn accept(
     })
 }
 
+/// Starts a session inside a circuit, whose socket wakes this waker. If the session does not come up, its thread reports
+/// `DialFailed`.
+///
+/// # Errors
+/// No thread is left; the session reports nothing.
+pub(crate) fn enter_circuit(
+    context: &Arc<Context>,
+    id: SessionId,
+    circuit: CircuitEnd,
+    waker: Arc<Waker>,
+) -> io::Result<SessionHandle> {
+    let eviction = Eviction::new(&waker);
+    let (handle, end) = handle_and_end(waker);
+    let context = Arc::clone(context);
+    spawn_detached(format!("circuit-{id}"), SESSION_STACK_BYTES, move || {
+        run(Session::new(context, id, end, eviction, None), Origin::Circuit(circuit));
+    })?;
+    Ok(handle)
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        Self::wake(self);
+    }
+}
+
 fn run(mut session: Session, origin: Origin) {
     let remote = match &origin {
         Origin::Accept { remote, .. } => Some(*remote),
-        Origin::Dial(_) => None,
+        Origin::Dial(_) | Origin::Circuit(_) => None,
     };
     let secured = session.secure(origin).and_then(|secured| {
         let frames = session.context.places.admit(session.id, secured.peer)?;

@@ -10,6 +10,7 @@ use bincode::enc::write::Writer as _;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
+use super::circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
 use super::error::WireError;
 use super::incident::{INCIDENT_PEERS_MAX, IncidentNews};
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
@@ -118,6 +119,46 @@ pub enum Message {
     },
     /// Tells of an incident, so that one alert program runs for it and no other.
     Incident(IncidentNews),
+    /// Asks the receiver to carry a circuit to another of its peers. The sender names the circuit.
+    CircuitOpen {
+        /// The name of the circuit on this session.
+        circuit: CircuitId,
+        /// The peer to reach.
+        target: PeerId,
+    },
+    /// Offers the receiver a circuit from another peer of the sender. The sender names the circuit.
+    CircuitOffer {
+        /// The name of the circuit on this session.
+        circuit: CircuitId,
+        /// The peer that wants to reach the receiver. A handshake inside the circuit proves it.
+        from: PeerId,
+    },
+    /// The circuit is open: answers `CircuitOpen` and `CircuitOffer`. `CircuitClose` refuses.
+    CircuitAccept {
+        /// The name of the circuit.
+        circuit: CircuitId,
+    },
+    /// Bytes inside a circuit.
+    CircuitData {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// At least one byte, and at most [`CIRCUIT_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
+    /// The receiver may send that many more bytes inside a circuit.
+    CircuitCredit {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// The number of bytes.
+        bytes: u32,
+    },
+    /// The circuit is closed, or is not opened. No message about it follows.
+    CircuitClose {
+        /// The name of the circuit.
+        circuit: CircuitId,
+        /// The reason.
+        reason: CircuitReason,
+    },
 }
 
 /// What the sender knows of a peer.
@@ -332,8 +373,14 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
             limit("list of sightings", sightings.len(), SIGHTINGS_MAX)
         }
         Message::Incident(news) => limit("peers of an incident", news.peers.len(), INCIDENT_PEERS_MAX),
+        Message::CircuitData { bytes, .. } => limit("circuit data", bytes.len(), CIRCUIT_BYTES_MAX),
         Message::Heartbeat { .. }
         | Message::HeartbeatAck { .. }
+        | Message::CircuitOpen { .. }
+        | Message::CircuitOffer { .. }
+        | Message::CircuitAccept { .. }
+        | Message::CircuitCredit { .. }
+        | Message::CircuitClose { .. }
         | Message::PeersRequest
         | Message::Notice(_)
         | Message::NetworkKey { .. }

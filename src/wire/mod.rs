@@ -1,10 +1,12 @@
 //! The wire format: the messages, their limits and their framing. Nothing outside this folder knows bincode.
 
+mod circuit;
 mod error;
 mod frame;
 mod incident;
 mod message;
 
+pub use circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
 pub use error::{Malformation, WireError};
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, decode, encode};
 pub use incident::{ALERT_CAPABILITY, INCIDENT_PEERS_MAX, IncidentNews, Stage, Subject};

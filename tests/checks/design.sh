@@ -24,8 +24,8 @@ if grep -rnE "$impure" src/mesh; then
     fail 'src/mesh must stay free of I/O, clocks and unseeded randomness'
 fi
 # The same holds for a connection above TLS and for the order of inputs and outputs: the simulator runs them.
-if grep -nE "$impure" src/session/protocol.rs src/session/heartbeats.rs src/session/rate_limit.rs \
-    src/session/key_rates.rs src/session/session_limits.rs src/runtime/driver.rs; then
+if grep -nE "$impure" src/session/protocol.rs src/session/circuits.rs src/session/heartbeats.rs \
+    src/session/rate_limit.rs src/session/key_rates.rs src/session/session_limits.rs src/runtime/driver.rs; then
     fail 'the protocol of a session and the driver must stay free of I/O, clocks and unseeded randomness'
 fi
 
@@ -36,7 +36,7 @@ foreign='(rustls|rcgen|pem|toml|bincode|httparse|argh|serde_json)'
 error='([A-Za-z]*Error|EarlyExit)'
 for file in $(find src -name '*.rs' | sort); do
     case ${file#src/} in
-    trust/tls_error.rs | trust/verifier.rs | store/known_peers.rs | wire/message.rs | wire/error.rs) continue ;;
+    trust/tls_error.rs | trust/verifier.rs | store/known_peers.rs | wire/message.rs | wire/circuit.rs | wire/error.rs) continue ;;
     bin/p2p-gossip/cli/normalize.rs | bin/p2p-gossip/http/request.rs) continue ;;
     bin/p2p-gossip/http/views.rs | bin/p2p-gossip/commands/mod.rs) continue ;;
     esac

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use p2p_gossip::internals::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use p2p_gossip::internals::sample;
 use p2p_gossip::internals::wire::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, FrameReader, Hearing, Hello, INCIDENT_PEERS_MAX,
-    IncidentNews, Message, Notice, PROOFS_MAX, PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting, Stage,
-    Subject, encode,
+    ByeReason, CAPABILITIES_MAX, CIRCUIT_BYTES_MAX, CircuitReason, EXTENSION_BYTES_MAX, FrameReader, Hearing,
+    Hello, INCIDENT_PEERS_MAX, IncidentNews, Message, Notice, PROOFS_MAX, PeerRecord, RECORDS_MAX,
+    SIGHTINGS_MAX, Sighting, Stage, Subject, encode,
 };
 use p2p_gossip::{DialAddr, PeerId};
 
@@ -37,6 +37,7 @@ fn corpus() -> Vec<Row> {
         network_keys(),
         witnesses(),
         incidents(),
+        circuits(),
     ]
     .concat()
 }
@@ -247,6 +248,36 @@ fn incidents() -> Vec<Row> {
     ]
 }
 
+fn circuits() -> Vec<Row> {
+    let peer = |byte| PeerId::from_bytes([byte; 32]);
+    let data = |circuit, bytes: &[u8]| Message::CircuitData { circuit, bytes: bytes.to_vec() };
+    let credit = |circuit, bytes| Message::CircuitCredit { circuit, bytes };
+    let close = |reason| Message::CircuitClose { circuit: 3, reason };
+    let longest: Vec<u8> = (0..=u8::MAX).cycle().take(CIRCUIT_BYTES_MAX).collect();
+    vec![
+        ("circuit-open-usual", Message::CircuitOpen { circuit: 3, target: peer(1) }),
+        ("circuit-open-last", Message::CircuitOpen { circuit: u64::MAX, target: peer(0xff) }),
+        ("circuit-offer-usual", Message::CircuitOffer { circuit: 2, from: peer(1) }),
+        ("circuit-offer-last", Message::CircuitOffer { circuit: u64::MAX, from: peer(0xff) }),
+        ("circuit-accept-usual", Message::CircuitAccept { circuit: 3 }),
+        ("circuit-accept-last", Message::CircuitAccept { circuit: u64::MAX }),
+        ("circuit-data-empty", data(0, b"")),
+        ("circuit-data-usual", data(3, b"\x16\x03\x03")),
+        ("circuit-data-longest", data(u64::MAX, &longest)),
+        ("circuit-credit-zero", credit(0, 0)),
+        ("circuit-credit-usual", credit(3, 16_384)),
+        ("circuit-credit-last", credit(u64::MAX, u32::MAX)),
+        ("circuit-close-ended", close(CircuitReason::Ended)),
+        ("circuit-close-not-carrying", close(CircuitReason::NotCarrying)),
+        ("circuit-close-not-connected", close(CircuitReason::NotConnected)),
+        ("circuit-close-limit", close(CircuitReason::Limit)),
+        ("circuit-close-not-admitted", close(CircuitReason::NotAdmitted)),
+        ("circuit-close-gone", close(CircuitReason::Gone)),
+        ("circuit-close-credit", close(CircuitReason::Credit)),
+        ("circuit-close-other-65535", close(CircuitReason::Other(u16::MAX))),
+    ]
+}
+
 /// The prefix of the names for this kind of message. A new kind does not compile until it has one.
 fn kind(message: &Message) -> &'static str {
     match message {
@@ -264,6 +295,21 @@ fn kind(message: &Message) -> &'static str {
         Message::WitnessRequest { .. } => "witness-request",
         Message::WitnessReport { .. } => "witness-report",
         Message::Incident(_) => "incident",
+        Message::CircuitOpen { .. } => "circuit-open",
+        Message::CircuitOffer { .. } => "circuit-offer",
+        Message::CircuitAccept { .. } => "circuit-accept",
+        Message::CircuitData { .. } => "circuit-data",
+        Message::CircuitCredit { .. } => "circuit-credit",
+        Message::CircuitClose { reason, .. } => match reason {
+            CircuitReason::Ended => "circuit-close-ended",
+            CircuitReason::NotCarrying => "circuit-close-not-carrying",
+            CircuitReason::NotConnected => "circuit-close-not-connected",
+            CircuitReason::Limit => "circuit-close-limit",
+            CircuitReason::NotAdmitted => "circuit-close-not-admitted",
+            CircuitReason::Gone => "circuit-close-gone",
+            CircuitReason::Credit => "circuit-close-credit",
+            CircuitReason::Other(_) => "circuit-close-other",
+        },
         Message::Bye(reason) => match reason {
             ByeReason::Leaving => "bye-leaving",
             ByeReason::Duplicate => "bye-duplicate",
@@ -362,6 +408,8 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 14 kinds without Bye, and the reasons of Bye, of which unknown ones are one.
-    assert_eq!(kinds.len(), 14 + ByeReason::KNOWN.len() + 1, "{kinds:?}");
+    // The number of results of `kind`: 19 kinds without a reason, and the reasons of two kinds, of which unknown ones are
+    // one each.
+    let reasons = ByeReason::KNOWN.len() + 1 + CircuitReason::KNOWN.len() + 1;
+    assert_eq!(kinds.len(), 19 + reasons, "{kinds:?}");
 }

@@ -13,10 +13,10 @@ use crate::support::{Cluster, localhost};
 /// added here.
 const FIELDS: [(&str, &[&str]); 7] = [
     ("listening", &["time", "event", "id", "addr"]),
-    ("up", &["time", "event", "peer", "name", "addr", "members"]),
+    ("up", &["time", "event", "peer", "name", "addr", "via", "members"]),
     ("down", &["time", "event", "peer", "name", "addr", "reason", "members"]),
     ("left", &["time", "event", "peer", "name", "addr", "members"]),
-    ("ping", &["time", "event", "peer", "name", "addr", "seq", "text", "rtt_ms"]),
+    ("ping", &["time", "event", "peer", "name", "addr", "via", "seq", "text", "rtt_ms"]),
     ("message", &["time", "event", "peer", "name", "addr", "text"]),
     ("stopped", &["time", "event"]),
 ];
@@ -83,6 +83,7 @@ fn has_documented_form(field: &str, value: &Value) -> bool {
         "id" | "peer" => {
             text.is_some_and(|id| id.parse::<PeerId>().is_ok_and(|parsed| parsed.to_string() == id))
         }
+        "via" => value.is_null() || has_documented_form("peer", value),
         "addr" => {
             text.is_some_and(|addr| addr.parse::<DialAddr>().is_ok() || addr.parse::<SocketAddr>().is_ok())
         }

@@ -8,6 +8,7 @@ mod support;
 
 mod addresses;
 mod alerts;
+mod circuits;
 mod cli;
 mod closed_network;
 mod cluster;

@@ -8,7 +8,7 @@ use p2p_gossip::{DialAddr, KeyRing, PeerState};
 
 use super::checks::{PINGS, WHOLE};
 use super::clock::{MS, Micros, SECOND, micros};
-use super::net::{Conn, Side};
+use super::net::{Conn, ConnId, Side};
 use super::oracle::SessionOracle;
 use super::process::ProcId;
 use super::scenario::Slot;
@@ -28,6 +28,10 @@ fn learned_from_others(heartbeat: Micros) -> Micros {
 /// Additional time if there is a liar. Nodes compare digests only after 15 s while they dial rumours. Then a node dials
 /// a peer that it has not met at four addresses, true or false, for 3 s each.
 const LIES_RESOLVED: Micros = 15 * SECOND + 4 * 3 * SECOND;
+
+/// Additional time if some nodes cannot connect: a dial fails after 3 s, a carrier is asked after 2 s, and again after 2 s
+/// if it does not know the peer yet.
+const FOUND_THROUGH_OTHERS: Micros = 7 * SECOND;
 
 /// Invented peers on a list that a node dials at the same time, before the real one.
 const INVENTED_DIALLED_AT_ONCE: Micros = 12;
@@ -55,6 +59,9 @@ impl World {
         }
         if !self.all_know_each_other() {
             limit += learned_from_others(self.longest_heartbeat());
+        }
+        if !self.scenario.walls.is_empty() {
+            limit += learned_from_others(self.longest_heartbeat()) + FOUND_THROUGH_OTHERS;
         }
         if !self.scenario.liars.is_empty() {
             let rounds = self.scenario.faults.lies_per_list as Micros / INVENTED_DIALLED_AT_ONCE;
@@ -149,7 +156,7 @@ impl World {
         let process = &self.procs[proc];
         let sessions = process.mesh().open_sessions(&self.procs[other].id).iter();
         let mut sessions = sessions.filter_map(|session| process.oracle.sessions.get(session));
-        sessions.any(|s| self.conns[s.conn].ends[1 - s.side].proc == Some(other))
+        sessions.any(|s| self.far_end(s.conn, s.side) == Some(other))
     }
 
     /// Notes when the mesh becomes whole, and reports a violation if it is not whole after the limit.
@@ -237,13 +244,22 @@ impl World {
         let Some(&SessionOracle { conn, side, .. }) = process.oracle.sessions.get(session) else {
             return Some(format!("p{proc} has {session}, which does not exist"));
         };
-        let remote = self.conns[conn].ends[1 - side].proc.map(|remote| &self.procs[remote]);
+        let remote = self.far_end(conn, side).map(|remote| &self.procs[remote]);
         let same = remote.filter(|remote| remote.alive).is_some_and(|remote| {
             let newest = remote.mesh().open_sessions(&process.id).last();
             let newest = newest.and_then(|session| remote.oracle.sessions.get(session));
-            newest.is_some_and(|session| session.conn == conn)
+            let is_circuit = |conn: usize| self.conns[conn].circuit.is_some();
+            newest.is_some_and(|newest| newest.conn == conn || is_circuit(newest.conn) && is_circuit(conn))
         });
         (!same).then(|| format!("p{proc} and {} use different connections", peer.short()))
+    }
+
+    /// The process at the other end of a connection, or of a circuit.
+    pub fn far_end(&self, conn: ConnId, side: Side) -> Option<ProcId> {
+        let Some(circuit) = &self.conns[conn].circuit else {
+            return self.conns[conn].ends[1 - side].proc;
+        };
+        self.slots.iter().filter_map(|slot| slot.proc).find(|&proc| self.procs[proc].id == circuit.peer)
     }
 
     /// Reports a ping that is older than a second and has not arrived on a connection that is up.

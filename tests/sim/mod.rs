@@ -38,6 +38,7 @@ pub mod alarms;
 pub mod attack_stories;
 pub mod attacker;
 pub mod checks;
+pub mod circuits;
 pub mod clock;
 pub mod convergence;
 pub mod faults;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::session::HelloExchange;
 
+use super::circuits::CircuitLink;
 use super::clock::{MS, Micros, SECOND};
 use super::process::{Deferred, ProcId};
 use super::scenario::Slot;
@@ -74,13 +75,18 @@ pub struct Conn {
     pub pings: [VecDeque<(u64, Micros)>; 2],
     /// A fault may have lost data of this connection, so its pings are not checked.
     pub disturbed: bool,
+    /// For one end of a circuit, which has no connection of its own.
+    pub circuit: Option<CircuitLink>,
 }
 
 impl World {
     /// The peer id that this end of a connection proves.
     pub fn id_at(&self, conn: ConnId, side: Side) -> Option<PeerId> {
         let conn = &self.conns[conn];
-        let own = || conn.ends[side].proc.map(|proc| self.procs[proc].id);
+        let own = || match (conn.ends[side].proc, &conn.circuit) {
+            (None, Some(circuit)) => Some(circuit.peer),
+            (proc, _) => proc.map(|proc| self.procs[proc].id),
+        };
         conn.key.as_ref().filter(|_| side == 0).map(|(key, _)| *key).or_else(own)
     }
 
@@ -125,6 +131,7 @@ impl World {
             established: false,
             pings: [VecDeque::new(), VecDeque::new()],
             disturbed: false,
+            circuit: None,
         });
         self.procs[proc].conns.insert((conn, 0));
         self.send_syn(conn, 0);
@@ -170,13 +177,18 @@ impl World {
             }
             return;
         };
-        if self.is_cut(conn, 0) || self.is_cut(conn, 1) {
+        if self.is_cut(conn, 0) || self.is_cut(conn, 1) || self.is_walled(conn, slot) {
             return;
         }
         match self.slots[slot].proc.filter(|&proc| self.procs[proc].is_listening() && !refuse) {
             Some(proc) => self.establish(conn, proc, delay),
             None => self.schedule(self.now + delay, Event::Refused(conn)),
         }
+    }
+
+    /// Whether no connection can be opened to this slot from the dialling end.
+    fn is_walled(&self, conn: ConnId, to: Slot) -> bool {
+        self.conns[conn].ends[0].slot.is_some_and(|from| self.scenario.walls.contains(&(from, to)))
     }
 
     fn establish(&mut self, conn: ConnId, listener: ProcId, delay: Micros) {
@@ -190,6 +202,9 @@ impl World {
 
     /// Sends a packet to the other end.
     pub fn transmit(&mut self, conn: ConnId, side: Side, packet: Packet) {
+        if self.conns[conn].circuit.is_some() {
+            return self.transmit_in_circuit(conn, packet);
+        }
         if self.conns[conn].ends[side].fin_sent && !matches!(packet, Packet::Rst) {
             return;
         }
@@ -275,6 +290,9 @@ impl World {
 
     /// Whether the kernels' buffers have room for a frame in this direction.
     pub fn has_room(&self, conn: ConnId, side: Side) -> bool {
+        if let Some(circuit) = &self.conns[conn].circuit {
+            return circuit.unsent.is_empty();
+        }
         self.conns[conn].ways[side].queue.len() < self.scenario.faults.socket_frames
     }
 

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
-    DialError, DialSource, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
 };
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
 };
-use p2p_gossip::internals::wire::{self, ByeReason, Hello, Message};
+use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hello, Message};
 use p2p_gossip::internals::{Expected, sample};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, KeyRing, PeerId};
 
@@ -39,6 +39,7 @@ pub enum Deferred {
     Refused(ConnId),
     Arrive(ConnId, Side),
     Limit(ConnId, Side, Limit),
+    Circuit(ConnId, Side),
 }
 
 #[derive(Debug)]
@@ -192,6 +193,7 @@ impl World {
             .access(self.slots[slot].access.clone())
             .strict(faults.strict)
             .alerts(self.scenario.alerts.contains(&slot))
+            .relay(self.scenario.relay)
             .peers_max(faults.peers_max)
     }
 
@@ -305,6 +307,7 @@ impl World {
                     Deferred::Refused(conn) => world::Event::Refused(conn),
                     Deferred::Arrive(conn, side) => world::Event::Arrive(conn, side),
                     Deferred::Limit(conn, side, limit) => world::Event::Limit(conn, side, limit),
+                    Deferred::Circuit(conn, side) => world::Event::Circuit(conn, side),
                 },
             );
         }
@@ -344,6 +347,7 @@ impl World {
             Deferred::Refused(conn) => self.refused(conn),
             Deferred::Arrive(conn, side) => self.arrive(conn, side),
             Deferred::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
+            Deferred::Circuit(conn, side) => self.circuit_news(conn, side),
         }
     }
 
@@ -504,6 +508,31 @@ impl Effects for Node<'_> {
             self.world.note(|| format!("p{proc} ← {session} c{conn} is too slow"));
         }
         sent
+    }
+
+    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId> {
+        let [Some(a), Some(b)] = circuits.map(|at| self.conn(at.session)) else {
+            return Ok(());
+        };
+        self.world.carry(circuits, [a, b])
+    }
+
+    fn enter_circuit(
+        &mut self,
+        session: SessionId,
+        at: CircuitAt,
+        peer: PeerId,
+        remote: SocketAddr,
+    ) -> Result<(), DialError> {
+        let outer = self.conn(at.session).ok_or(DialError::Failed("the carrier is gone".to_owned()))?;
+        self.world.enter_circuit(self.proc, session, (at, outer), peer, remote)
+    }
+
+    fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull> {
+        let Some((conn, side)) = self.conn(at.session) else {
+            return Ok(());
+        };
+        self.world.put(conn, side, Request::CloseCircuit(at.circuit, reason))
     }
 
     fn heartbeat(&mut self, session: SessionId) {

@@ -104,6 +104,10 @@ pub struct Scenario {
     pub mapped: Vec<Slot>,
     /// Slots with a host name. They advertise it, and bootstrap addresses use it.
     pub named: Vec<Slot>,
+    /// Pairs of slots between which no connection can be opened, from the first to the second, also after the faults.
+    pub walls: Vec<(Slot, Slot)>,
+    /// Whether nodes carry circuits for others.
+    pub relay: bool,
     /// Whether one name with the addresses of all slots is a bootstrap address of each.
     pub name_of_all: bool,
     /// Heartbeat and timeout of each slot, in milliseconds.
@@ -134,6 +138,8 @@ impl Scenario {
             pins: false,
             mapped: Vec::new(),
             named: Vec::new(),
+            walls: Vec::new(),
+            relay: false,
             name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
             alerts: Vec::new(),

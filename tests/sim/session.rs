@@ -121,6 +121,7 @@ impl Thread {
             };
             protocol.handle_request(now, request);
         }
+        while protocol.handle_circuits() {}
     }
 
     pub fn protocol(&self) -> Option<&Protocol> {
@@ -205,6 +206,8 @@ impl World {
         self.note(|| format!("c{conn} ends at its end {side}: {last:?}"));
         let thread = self.conns[conn].ends[side].thread.take();
         if let Some(thread) = thread {
+            let failed = || SessionEvent::DialFailed(DialError::Failed("no session".to_owned()));
+            let last = last.or_else(|| (thread.id.is_carried() && thread.protocol().is_none()).then(failed));
             if let Some(proc) = self.conns[conn].ends[side].proc {
                 self.procs[proc].places.remove(thread.id);
             }
@@ -219,7 +222,9 @@ impl World {
         if !std::mem::replace(&mut self.conns[conn].ends[side].open, false) {
             return;
         }
-        if self.conns[conn].established {
+        if self.conns[conn].circuit.is_some() {
+            self.close_circuit_link(conn);
+        } else if self.conns[conn].established {
             self.transmit(conn, side, last);
         }
         if let Some(proc) = self.conns[conn].ends[side].proc {
@@ -344,6 +349,8 @@ impl World {
                         }
                         victims.extend(victim);
                     }
+                    let is_carried = thread.id.is_carried() && matches!(event, SessionEvent::Up(_));
+                    self.stats.carried_sessions += u64::from(is_carried);
                     self.stats.handshakes += u64::from(side == 0 && matches!(event, SessionEvent::Up(_)));
                     if matches!(event, SessionEvent::Up(_) | SessionEvent::Down(_)) {
                         self.session_hears(conn, side, proc, thread.id, protocol.heard());
@@ -364,7 +371,8 @@ impl World {
         let is_new = std::mem::replace(&mut thread.deadline, deadline) != deadline;
         self.conns[conn].ends[side].thread = Some(thread);
         if is_closed {
-            let failure = failure.filter(|_| side == 0);
+            let is_carried = self.conns[conn].circuit.is_some();
+            let failure = failure.filter(|_| side == 0 || is_carried);
             let last = failure.map(|failure| SessionEvent::DialFailed(DialError::Failed(failure)));
             self.end(conn, side, last);
         } else if let Some(at) = deadline.filter(|_| is_new) {

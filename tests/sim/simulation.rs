@@ -175,6 +175,24 @@ fn unmet_peers_meet_soon_after_the_network_lets_them() {
 }
 
 #[test]
+fn every_two_nodes_meet_if_a_third_one_reaches_both() {
+    let healed: Vec<Outcome> = (0..25).map(|seed| run(sim::stories::walls(seed))).collect();
+    assert!(healed.iter().all(|healed| healed.islands == 1), "{healed:?}");
+    let carried: u64 = healed.iter().map(|healed| healed.stats.carried_sessions).sum();
+    assert!(carried > 200, "{carried} sessions inside circuits");
+}
+
+#[test]
+fn mesh_without_walls_opens_no_circuit() {
+    for (seed, hop) in [(1, 0), (2, 30 * MS)] {
+        let mut scenario = Scenario::new(seed, 16).with(|faults| faults.thread_hop_us = hop);
+        scenario.relay = true;
+        let formed = run(scenario.faults_end_at_ms(5_000));
+        assert_eq!(formed.stats.carried_sessions, 0, "{formed:?}");
+    }
+}
+
+#[test]
 fn long_partition_is_dialled_rarely_and_still_heals() {
     // After eleven minutes nodes dial each lost peer every ten seconds, and the first new session restores the others.
     let healed_at = 11 * 60_000;

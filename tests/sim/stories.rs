@@ -13,6 +13,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("changed-halves", changed_halves),
     ("strangers-apart", strangers_apart),
     ("rotated-keys", rotated_keys),
+    ("walls", walls),
 ];
 
 /// A partition separates eight nodes into halves. One node joins each half. The first half loses a node by a kill,
@@ -98,6 +99,39 @@ pub fn rotated_keys(seed: u64) -> Scenario {
     let restart = Restart { memory: true, ..Restart::SAME };
     scenario = scenario.at_ms(goes, goes_off).at_ms(rng.u64(goes..ends), Action::Start(away, restart));
     scenario.faults_end_at_ms(ends)
+}
+
+/// One or two nodes reach all others and are reached by them. Of the others, most pairs cannot connect to each other, or only
+/// one of the two can. One of the first nodes may be killed and started again, or lose some of its connections.
+pub fn walls(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (hubs, nodes) = (rng.usize(1..=2), rng.usize(4..=8));
+    let mut scenario = Scenario::new(seed, nodes);
+    scenario.relay = true;
+    vary_network(&mut scenario, &mut rng);
+    for from in hubs..nodes {
+        for to in (hubs..nodes).filter(|&to| to > from) {
+            match rng.u32(..8) {
+                0 => {}
+                1 => scenario.walls.push((from, to)),
+                2 => scenario.walls.push((to, from)),
+                _ => scenario.walls.extend([(from, to), (to, from)]),
+            }
+        }
+    }
+    for slot in 1..nodes {
+        scenario.connect[slot] = (0..hubs.min(slot)).collect();
+    }
+    let hub = rng.usize(..hubs);
+    let at = rng.u64(3_000..10_000);
+    match rng.u32(..4) {
+        0 => scenario = scenario.at_ms(at, Action::Kill(hub)),
+        1 => scenario = scenario.at_ms(at, Action::Leave(hub)),
+        2 => scenario = (0..5).fold(scenario, |scenario, n| scenario.at_ms(at + 200 * n, Action::Reset(hub))),
+        _ => {}
+    }
+    // Nothing happens if the node still runs.
+    scenario.at_ms(at + 3_000, Action::Start(hub, Restart::SAME)).faults_end_at_ms(at + 8_000)
 }
 
 /// Chooses the delays of the network and spreads the starts.

@@ -10,6 +10,7 @@ use p2p_gossip::internals::sample;
 use p2p_gossip::{Access, AlertPhase, DialAddr, KeyRing, PeerId};
 
 use super::alarms::Alarm;
+use super::circuits::Woken;
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
@@ -45,6 +46,8 @@ pub enum Event {
     Limit(ConnId, Side, Limit),
     /// The alert program of a process has run for this incident.
     AlertRan(ProcId, u64, AlertPhase),
+    /// A pipe of this end has news: its thread looks at its circuits.
+    Circuit(ConnId, Side),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -99,6 +102,8 @@ pub struct Stats {
     pub bytes: u64,
     pub dials: u64,
     pub handshakes: u64,
+    /// Sessions that came up inside circuits, at either end.
+    pub carried_sessions: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.
@@ -151,6 +156,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// The events of all nodes with their times, if they are wanted.
     pub seen: Option<Vec<(Micros, ProcId, p2p_gossip::Event)>>,
+    /// The ends of connections whose threads pipes have woken.
+    pub woken: Woken,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     scheduled: u64,
     keys_made: u64,
@@ -180,6 +187,7 @@ impl World {
             trace: Trace::new(),
             violation: None,
             seen: None,
+            woken: Woken::default(),
             queue: BinaryHeap::new(),
             scheduled: 0,
             keys_made: 0,
@@ -227,6 +235,7 @@ impl World {
             self.trace.mix(&at);
             self.trace.mix(&event);
             self.handle_event(event);
+            self.wake_circuits();
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
@@ -269,6 +278,11 @@ impl World {
             Event::Arrive(conn, side) => self.arrive(conn, side),
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Event::AlertRan(proc, incident, phase) => self.alert_ran(proc, incident, phase),
+            Event::Circuit(conn, side) => {
+                if let Some(proc) = self.conns[conn].ends[side].proc.filter(|&proc| self.procs[proc].alive) {
+                    self.on_thread(proc, Deferred::Circuit(conn, side));
+                }
+            }
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),

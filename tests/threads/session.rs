@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod circuit_pipe;
 mod outbox;
 mod pending_connections;
 mod session_end;
@@ -15,6 +16,8 @@ pub(crate) mod delivery;
 mod eviction;
 #[path = "../../src/session/pending.rs"]
 pub(crate) mod pending;
+#[path = "../../src/session/pipe.rs"]
+mod pipe;
 #[path = "../../src/session/places.rs"]
 mod places;
 #[path = "../../src/session/report.rs"]
@@ -61,6 +64,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("requests_of_two_threads_are_not_lost", outbox::two_threads),
     ("full_outbox_loses_no_frame_that_it_took", outbox::full),
     ("broadcast_is_receipted_once_or_never", outbox::receipts_of_two_sessions),
+    ("news_of_a_pipe_wakes_the_session", circuit_pipe::news),
     ("evicted_connection_is_woken", pending_connections::evicted),
     ("connection_is_completed_or_evicted", pending_connections::completed_or_evicted),
     ("surplus_session_is_woken_and_its_place_is_free_again", session_places::surplus),

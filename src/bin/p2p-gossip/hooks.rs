@@ -454,6 +454,7 @@ mod tests {
             ("SEQ", "7"),
             ("TEXT", "a\u{fffd}b\n\u{1b}[2J"),
             ("TIME", "2026-01-31T12:00:00.123Z"),
+            ("VIA", ""),
         ];
         let wanted = wanted.map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()));
         assert_eq!(variables.map(), &BTreeMap::from(wanted));

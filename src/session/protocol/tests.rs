@@ -53,6 +53,7 @@ impl End {
 
     /// One round, as a driver does it.
     fn round(&mut self) -> Vec<SessionEvent> {
+        while self.protocol.handle_circuits() {}
         self.protocol.handle_timeout(self.now);
         let mut events = Vec::new();
         loop {
@@ -266,4 +267,85 @@ fn flood_is_read_at_the_stated_rate_and_nothing_is_lost() {
         received += end.round().len();
     }
     assert!(end.protocol.wants_bytes());
+}
+
+#[derive(Debug)]
+struct NoWaker;
+
+impl crate::session::Wake for NoWaker {
+    fn wake(&self) {}
+}
+
+/// A session with a circuit named 3, and the other end of its pipe.
+fn with_circuit() -> (End, PipeEnd) {
+    let mut end = End::up(7);
+    let [near, far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
+    end.request(Request::Attach(3, near));
+    (end, far)
+}
+
+fn data(circuit: CircuitId, length: usize) -> Message {
+    Message::CircuitData { circuit, bytes: vec![1; length] }
+}
+
+#[test]
+fn circuit_passes_bytes_both_ways_until_it_is_closed() {
+    let (mut end, far) = with_circuit();
+    assert!(end.receive(&[data(3, 5)]).is_empty(), "the coordinator does not see bytes of circuits");
+    assert_eq!(far.take(9).bytes, [1; 5]);
+    far.write(b"hello");
+    far.grant(5);
+    end.round();
+    let answer = Message::CircuitData { circuit: 3, bytes: b"hello".to_vec() };
+    assert_eq!(end.sent(), [answer, Message::CircuitCredit { circuit: 3, bytes: 5 }]);
+    end.request(Request::CloseCircuit(3, CircuitReason::Ended));
+    assert_eq!(end.sent(), [Message::CircuitClose { circuit: 3, reason: CircuitReason::Ended }]);
+    assert_eq!(far.take(9).ended, Some(CircuitReason::Ended));
+    // Bytes that were under way, and those on a circuit that never was.
+    assert!(
+        end.receive(&[data(3, 5), data(77, 5), Message::CircuitCredit { circuit: 77, bytes: 1 }]).is_empty()
+    );
+    assert!(end.sent().is_empty() && end.protocol.is_open());
+}
+
+#[test]
+fn peer_that_sends_more_than_it_may_loses_the_circuit_and_not_the_session() {
+    let (mut end, far) = with_circuit();
+    let chunk = wire::CIRCUIT_BYTES_MAX;
+    let most = crate::limits::CIRCUIT_WINDOW_BYTES / chunk;
+    assert!(end.receive(&vec![data(3, chunk); most]).is_empty());
+    let events = end.receive(&[data(3, 1)]);
+    let close = Message::CircuitClose { circuit: 3, reason: CircuitReason::Credit };
+    let is_close =
+        |event: &SessionEvent| matches!(event, SessionEvent::Received { message, .. } if *message == close);
+    assert!(events.len() == 1 && is_close(&events[0]), "{events:?}");
+    assert_eq!(end.sent(), [close]);
+    assert_eq!(far.take(usize::MAX).ended, Some(CircuitReason::Credit));
+    assert!(end.protocol.is_open());
+}
+
+#[test]
+fn end_of_a_session_ends_its_circuits() {
+    for request in [Request::Bye(ByeReason::Leaving), Request::Release] {
+        let (mut end, far) = with_circuit();
+        end.request(request);
+        assert_eq!(far.take(9).ended, Some(CircuitReason::Gone));
+    }
+    let (mut end, far) = with_circuit();
+    end.receive(&[Message::Bye(ByeReason::Leaving)]);
+    assert_eq!(far.take(9).ended, Some(CircuitReason::Gone));
+}
+
+#[test]
+fn bytes_of_circuits_count_for_the_rate_of_frames() {
+    let (mut end, far) = with_circuit();
+    let frames_per_chunk = wire::CIRCUIT_BYTES_MAX / CIRCUIT_BYTES_PER_FRAME + 1;
+    let mut chunks = 0;
+    while end.protocol.wants_bytes() {
+        end.receive(&[data(3, wire::CIRCUIT_BYTES_MAX)]);
+        far.grant(far.take(usize::MAX).bytes.len());
+        end.round();
+        chunks += 1;
+    }
+    assert_eq!(chunks, (crate::limits::FRAMES_BURST as usize).div_ceil(frames_per_chunk));
 }

@@ -11,7 +11,9 @@ use p2p_gossip::{HostName, Access, Config, DialAddr, Event, PeerId, PeerState};
 use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, DialError, DisconnectReason, Input, Mesh, Output, SESSIONS_PER_PEER_MAX, SessionId, SessionUp, Vitals};
-use p2p_gossip::internals::wire::{self, ByeReason, Hearing, Hello, Message, Notice, PeerRecord, Sighting};
+use p2p_gossip::internals::wire::{
+    self, ByeReason, CircuitReason, Hearing, Hello, Message, Notice, PeerRecord, Sighting,
+};
 
 const PEERS_MAX: usize = 12;
 
@@ -38,6 +40,10 @@ enum Content {
     KeyInUse,
     Question { lost: Vec<(u8, u8, u32)> },
     Report { sightings: Vec<(u8, u8, u32)> },
+    CircuitOpen { circuit: u8, target: u8 },
+    CircuitOffer { circuit: u8, from: u8 },
+    CircuitAccept { circuit: u8 },
+    CircuitClose { circuit: u8, reason: u8 },
 }
 
 /// Peer 0 is the node itself. Some ids are below its id and some above, so that either side is the arbiter.
@@ -212,7 +218,7 @@ impl Driver {
     fn execute_outputs(&mut self) {
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Dial { session, expected, addr, source, skip: _ } => {
+                Output::Dial { session, expected, addr, source, .. } => {
                     assert!(addr.is_dialable() && !(source.is_from_peer() && addr.is_loopback()), "dialled {addr}");
                     assert!(session.is_dialled() && expected != Expected::Peer(id(0)), "the node dialled its own id");
                     assert!(self.dials.insert(session, expected).is_none(), "ids are never used again");
@@ -248,7 +254,13 @@ impl Driver {
                     assert!(!self.up.contains(&peer), "a verdict on a peer that is up");
                     assert!(seen_by <= asked, "{seen_by} of {asked} hear the peer");
                 }
-                Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
+                Output::Carry(ends) => {
+                    assert!(ends.iter().all(|end| self.sessions.contains_key(&end.session)), "carried on a session that is gone");
+                }
+                Output::EnterCircuit { session, at, .. } => {
+                    assert!(session.is_carried() && !self.is_leaving && self.sessions.contains_key(&at.session));
+                }
+                Output::CloseCircuit { .. } | Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }
     }
@@ -298,6 +310,12 @@ fn input(session: SessionId, arrived: Instant, content: Content) -> Input {
         }
         Content::Question { lost } => Message::WitnessRequest { lost: self::sightings(lost) },
         Content::Report { sightings } => Message::WitnessReport { sightings: self::sightings(sightings) },
+        Content::CircuitOpen { circuit, target } => Message::CircuitOpen { circuit: circuit.into(), target: id(target) },
+        Content::CircuitOffer { circuit, from } => Message::CircuitOffer { circuit: circuit.into(), from: id(from) },
+        Content::CircuitAccept { circuit } => Message::CircuitAccept { circuit: circuit.into() },
+        Content::CircuitClose { circuit, reason } => {
+            Message::CircuitClose { circuit: circuit.into(), reason: CircuitReason::from_number(reason.into()) }
+        }
         Content::KeyInUse => Message::Notice(Notice::KeyInUse(addr(3, 8080))),
     };
     Input::Received { session, message, arrived, rtt: None }

@@ -169,6 +169,7 @@ fn status_and_peers_have_the_documented_fields() {
         "isolated",
         "peers",
         "dials_in_flight",
+        "circuits_carried",
         "totals",
         "queues",
     ];
@@ -208,6 +209,7 @@ fn status_and_peers_have_the_documented_fields() {
         "pings_sent",
         "reconnects",
         "silence_s",
+        "via",
         "reached_by",
         "verdict",
     ];

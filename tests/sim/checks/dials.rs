@@ -138,7 +138,7 @@ impl World {
         if let Err(refusal) = process.oracle.access.check(&id) {
             breaches.push((ADMISSION, format!("dials {}: {refusal}", id.short())));
         }
-        if !mesh.open_sessions(&id).is_empty() {
+        if mesh.open_sessions(&id).iter().any(|session| !session.is_carried()) {
             breaches.push((IDENTITY, format!("dials {} while connected to it", id.short())));
         }
         let peer = process.oracle.peer(id);

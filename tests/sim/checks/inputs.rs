@@ -26,6 +26,7 @@ impl World {
         }
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
+        let is_carried = up.session.is_carried();
         oracle.came_up += 1;
         let order = oracle.came_up;
         oracle
@@ -35,7 +36,9 @@ impl World {
             oracle.newcomer = Some(up.peer);
             oracle.newest = Some((up.peer, up.session));
             oracle.newest_dialled = dialled.map(|dial| dial.addr);
-            oracle.newest_source = Some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
+            // Inside a circuit the address is that of the carrier.
+            oracle.newest_source =
+                (!is_carried).then_some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
             oracle.newest_timeout = timeout;
         }
         let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
@@ -48,7 +51,8 @@ impl World {
         }
         peer.reached.extend(reached);
         let mut shown: Vec<_> = up.hello.advertised.clone();
-        if side == 0 {
+        if is_carried {
+        } else if side == 0 {
             shown.push(up.remote.into());
         } else {
             shown.push(DialAddr::Socket((up.remote.ip(), up.hello.listen_port).into()));
@@ -75,7 +79,7 @@ impl World {
         }
         self.check_place(proc, peer, session);
         let process = &mut self.procs[proc];
-        if session.is_dialled() {
+        if session.is_dialled() && !session.is_carried() {
             let conn = process.oracle.sessions[&session].conn;
             let reached = DialAddr::from(self.conns[conn].addr);
             let oracle = &mut self.procs[proc].oracle;
@@ -238,7 +242,9 @@ impl World {
         // stall, in which the peer may have given it up.
         let is_given_up =
             reason == DisconnectReason::Closed && oracle.woke_since(now.saturating_sub(timeout));
-        let is_announced = matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
+        let is_path_gone = session.is_carried() && reason == DisconnectReason::Closed;
+        let is_announced =
+            is_path_gone || matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
         if is_given_up || is_announced {
             oracle.peer(ended.peer).sessionless_since = Some(now);
         } else {

@@ -81,7 +81,8 @@ impl World {
         self.stats.addresses_taken += u64::from(reason == ByeReason::AddressTaken);
         let oracle = &mut self.procs[proc].oracle;
         oracle.leaving |= reason == ByeReason::Leaving;
-        if oracle.dials.contains_key(&session) {
+        let is_coming_up = session.is_carried() && !oracle.sessions.contains_key(&session);
+        if oracle.dials.contains_key(&session) || is_coming_up {
             oracle.cancelled.insert(session);
             return;
         }
@@ -93,11 +94,14 @@ impl World {
         oracle.changed.insert(peer);
         let is_newest = oracle.newest == Some((peer, session));
         let was_cancelled = oracle.cancelled.contains(&session);
+        let has_direct = oracle.open_sessions(&peer).any(|open| !open.is_carried());
+        // The node that opened a circuit keeps a direct session on which it hears the peer.
+        let is_needless = session.is_carried() && session.is_dialled() && has_direct;
         if !was_open && !was_cancelled {
             self.violated(IDENTITY, format!("p{proc} closes {session} twice"));
-        } else if is_newest && reason == ByeReason::Duplicate && !was_cancelled {
+        } else if is_newest && reason == ByeReason::Duplicate && !was_cancelled && !is_needless {
             self.violated(IDENTITY, format!("p{proc} closes {session}, the newest, as a duplicate"));
-        } else if is_newest {
+        } else if is_newest && !is_needless {
             // The node refused the new session, so it never counted.
             oracle.sessions.remove(&session);
         }

@@ -73,7 +73,13 @@ impl World {
             Output::Send { session, message } => self.check_send(proc, *session, Some(message), mesh),
             Output::Heartbeat { session } => self.check_send(proc, *session, None, mesh),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
-            Output::DrainUnread { .. } | Output::Vitals(_) | Output::NetworkKeys(_) | Output::Persist => {}
+            Output::DrainUnread { .. }
+            | Output::Vitals(_)
+            | Output::NetworkKeys(_)
+            | Output::Persist
+            | Output::Carry(_)
+            | Output::EnterCircuit { .. }
+            | Output::CloseCircuit { .. } => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(Report::WrongId { expected, .. }) => {
                 self.procs[proc].oracle.peer(*expected).proven.clear();

@@ -47,7 +47,8 @@ impl World {
         if !process.oracle.is_up(&id) && !may_refuse && !open.is_empty() {
             return Err(format!("{} is not up, but open: {open:?}", id.short()));
         }
-        let most = if process.id < id { 1 } else { SESSIONS_PER_PEER_MAX };
+        let is_carried = open.iter().any(|session| session.is_carried());
+        let most = if process.id < id && !is_carried { 1 } else { SESSIONS_PER_PEER_MAX };
         if open.len() > most {
             return Err(format!("{} of at most {most} sessions with {}", open.len(), id.short()));
         }

@@ -12,7 +12,7 @@ use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options};
 use super::control_arguments::control_socket;
 use super::usage_error::UsageError;
 use super::values::{
-    JOIN_TIMEOUT, NodeName, Output, Pings, TicketSource, parse_bind, parse_file, parse_forget_after,
+    JOIN_TIMEOUT, NodeName, Output, Pings, Relay, TicketSource, parse_bind, parse_file, parse_forget_after,
     parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_network_name,
     parse_period, parse_port, parse_ticket, parse_timeout,
 };
@@ -71,6 +71,10 @@ pub(super) struct Arguments {
     /// refuse new keys at the addresses of known peers
     #[argh(switch)]
     strict: bool,
+
+    /// carry for others: on or off [default: on]
+    #[argh(option, arg_name = "WHICH")]
+    relay: Option<Relay>,
 
     /// key of a closed network; twice while changing it
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
@@ -177,6 +181,7 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .connect(arguments.connect)
         .advertise(arguments.advertise)
         .strict(arguments.strict)
+        .relay(arguments.relay.unwrap_or_default() == Relay::On)
         .name(name.text)
         .heartbeat(heartbeat)
         .timeout(arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS))

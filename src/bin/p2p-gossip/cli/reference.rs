@@ -83,6 +83,11 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
              Without this option the other key is a new peer, and the node logs a warning.",
         ),
         text(
+            "--relay",
+            "A node that carries passes encrypted bytes between peers that cannot reach each other, and reads none.\n\
+             Other nodes carry for this one in any case.",
+        ),
+        text(
             "--network-key",
             "The file must be readable by its owner only.\n\
              If the option is given twice, the node accepts both keys and proves the first.",
@@ -192,10 +197,11 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
 }
 
 /// Each event and its meaning.
-const EVENTS: [(&str, &str); 12] = [
+const EVENTS: [(&str, &str); 13] = [
     ("listening", "The port accepts connections."),
     ("up", "A peer is connected and authenticated, and was not a member before."),
     ("down", "The connection to a peer is lost; the node dials it again."),
+    ("path", "A member is reached on another path; nothing was lost."),
     ("left", "A peer left the mesh; the node does not dial it again."),
     ("verdict", "The other members have said whether they hear the lost peer. A later verdict refines it."),
     ("isolated", "This node has lost more than half of its peers at once. A quiet down of each follows."),
@@ -211,13 +217,14 @@ const EVENTS: [(&str, &str); 12] = [
 ];
 
 /// Each field and its content.
-const FIELDS: [(&str, &str); 24] = [
+const FIELDS: [(&str, &str); 25] = [
     ("time", "time of the event: UTC with milliseconds, as in RFC 3339"),
     ("event", "the name of the event"),
     ("id", "this node's id, 64 hexadecimal digits"),
     ("peer", "the peer's id, 64 hexadecimal digits"),
     ("name", "the label that the peer gives itself, empty if it has none"),
     ("addr", "address on which this node listens, or the known address of the peer"),
+    ("via", "id of the peer through which this node reaches the peer, null if directly"),
     ("members", "number of live members now, this node included"),
     ("reason", "reason for the loss of the peer"),
     ("seq", "number of the ping among the peer's pings to this node, from 1"),
@@ -278,6 +285,7 @@ fn samples() -> Vec<Event> {
     vec![
         sample::listening(peer, "127.0.0.1:8080".parse().expect("an address")),
         sample::up(peer, name, addr.clone(), 2),
+        sample::path(peer, name, addr.clone(), Some(peer)),
         sample::quiet_down(peer, name, addr.clone(), DownReason::Timeout, 1),
         sample::left(peer, name, addr.clone(), 1),
         sample::verdict(peer, name, addr.clone(), Verdict::Node),

@@ -36,6 +36,14 @@ pub(super) enum Pings {
     Off,
 }
 
+/// Whether the node carries for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
+pub(super) enum Relay {
+    #[default]
+    On,
+    Off,
+}
+
 pub(super) fn parse_period(value: &str) -> Result<Duration, String> {
     seconds_between(value, PERIOD_MIN, PERIOD_MAX)
 }

@@ -48,6 +48,11 @@ fn write_members(metrics: &mut Metrics, status: &Status) -> fmt::Result {
     let help = "Peers that others are connected to and this node is not";
     metrics.gauge("peers_reached_by_others_only", help, unreached)?;
 
+    let carried = mesh.peers.iter().filter(|peer| peer.via.is_some()).count();
+    metrics.gauge("peers_via_carrier", "Peers that this node reaches through another one", carried)?;
+    let help = "Circuits between other peers that this node carries";
+    metrics.gauge("circuits_carried", help, mesh.circuits_carried)?;
+
     metrics.family("rtt_seconds", "histogram", "Round-trip times of heartbeats to all peers")?;
     let mut count = 0;
     for (bound, in_bucket) in mesh.rtt.buckets() {

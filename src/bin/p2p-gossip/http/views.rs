@@ -22,6 +22,7 @@ struct StatusView<'a> {
     isolated: bool,
     peers: StateCounts,
     dials_in_flight: usize,
+    circuits_carried: usize,
     totals: Totals,
     queues: Queues,
 }
@@ -87,6 +88,7 @@ pub(super) struct PeerView<'a> {
     pings_sent: u64,
     reconnects: u64,
     silence_s: Option<f64>,
+    via: Option<PeerId>,
     reached_by: &'a [PeerId],
     verdict: Option<VerdictView>,
 }
@@ -117,6 +119,7 @@ impl<'a> From<&'a PeerInfo> for PeerView<'a> {
             pings_sent: peer.pings_sent,
             reconnects: peer.reconnects,
             silence_s: peer.silence.map(seconds),
+            via: peer.via,
             reached_by: &peer.reached_by,
             verdict: peer.verdict.map(|said| VerdictView {
                 verdict: said.verdict,
@@ -158,6 +161,7 @@ pub(super) fn status(info: &NodeInfo, status: &Status, now: Timestamp) -> Result
         isolated: status.mesh.is_isolated,
         peers: StateCounts::count(&status.mesh.peers),
         dials_in_flight: status.mesh.dials_in_flight,
+        circuits_carried: status.mesh.circuits_carried,
         totals: status.totals,
         queues: status.queues,
     };

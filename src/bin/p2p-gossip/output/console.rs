@@ -1,5 +1,6 @@
 //! Stdout: events as lines for people or as JSON, written by a separate thread.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{io, iter};
@@ -84,6 +85,8 @@ struct Printer {
     name_width: usize,
     addr_width: usize,
     hints: JoinHints,
+    /// The names of the members that have one.
+    names: BTreeMap<PeerId, String>,
 }
 
 /// How to reach this node, beside the address that it listens on.
@@ -112,7 +115,14 @@ const RESET: &str = "\x1b[0m";
 
 impl Printer {
     fn new(output: Output, is_coloured: bool, hints: JoinHints) -> Self {
-        Self { output, is_coloured, name_width: 0, addr_width: "127.0.0.1:8080".len(), hints }
+        Self {
+            output,
+            is_coloured,
+            name_width: 0,
+            addr_width: "127.0.0.1:8080".len(),
+            hints,
+            names: BTreeMap::new(),
+        }
     }
 
     fn print(&mut self, out: &mut String, time: Timestamp, event: &Event) {
@@ -130,19 +140,32 @@ impl Printer {
                 self.begin(out, &time, "listening", BOLD);
                 print_join_hints(out, *id, *addr, &local_addresses(), &self.hints);
             }
-            Event::Up { peer, name, addr, members, .. } => {
+            Event::Up { peer, name, addr, via, members, .. } => {
                 self.begin(out, &time, "up", GREEN);
                 self.print_peer(out, *peer, name, addr);
-                push(out, format_args!("{}\n", count_members(*members)));
+                let via = via.map_or_else(String::new, |via| format!("  via {}", self.name_of(&via)));
+                push(out, format_args!("{}{via}\n", count_members(*members)));
+                if !name.is_empty() {
+                    self.names.insert(*peer, Escaped(name).to_string());
+                }
+            }
+            Event::Path { peer, name, addr, via, .. } => {
+                self.begin(out, &time, "path", YELLOW);
+                self.print_peer(out, *peer, name, addr);
+                let via =
+                    via.map_or_else(|| "direct".to_owned(), |via| format!("via {}", self.name_of(&via)));
+                push(out, format_args!("{via}\n"));
             }
             // It is a part of the line `isolated`.
             Event::Down { quiet: true, .. } | Event::Verdict { verdict: Verdict::Isolated, .. } => {}
             Event::Down { peer, name, addr, reason, members, .. } => {
+                self.names.remove(peer);
                 self.begin(out, &time, "down", RED);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}, {reason}\n", count_members(*members)));
             }
             Event::Left { peer, name, addr, members, .. } => {
+                self.names.remove(peer);
                 self.begin(out, &time, "left", YELLOW);
                 self.print_peer(out, *peer, name, addr);
                 push(out, format_args!("{}\n", count_members(*members)));
@@ -188,6 +211,11 @@ impl Printer {
             // Event is non-exhaustive: a new kind is shown by its Display.
             other => push(out, format_args!("{time}  {other}\n")),
         }
+    }
+
+    /// The name of a member, or its short id.
+    fn name_of(&self, peer: &PeerId) -> String {
+        self.names.get(peer).cloned().unwrap_or_else(|| peer.short().to_string())
     }
 
     fn begin(&self, out: &mut String, time: &str, word: &str, colour: &str) {
@@ -408,7 +436,7 @@ port 8080, with a new key for this run (--state DIR keeps one); Ctrl-C leaves
         let line = shown(&mut printer(Output::Json, false), &up("bob"));
         let id = "ab".repeat(32);
         let wanted = format!(
-            r#"{{"time":"2026-01-31T12:00:00.123Z","event":"up","peer":"{id}","name":"bob","addr":"127.0.0.1:8081","members":2}}"#
+            r#"{{"time":"2026-01-31T12:00:00.123Z","event":"up","peer":"{id}","name":"bob","addr":"127.0.0.1:8081","via":null,"members":2}}"#
         );
         assert_eq!(line, wanted + "\n");
         let stopped = shown(&mut printer(Output::Json, false), &Event::Stopped);

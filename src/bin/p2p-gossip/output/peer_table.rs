@@ -6,7 +6,7 @@ use p2p_gossip::{Escaped, PeerId, PeerInfo, PeerState, Status};
 
 use crate::output::table::format_table;
 
-const TITLES: [&str; 8] = ["NAME", "ID", "ADDRESS", "STATE", "SINCE", "RTT", "SILENCE", "VERDICT"];
+const TITLES: [&str; 9] = ["NAME", "ID", "ADDRESS", "VIA", "STATE", "SINCE", "RTT", "SILENCE", "VERDICT"];
 
 /// A line with the number of peers in each state, then a table of all known peers, those that are up first.
 pub(crate) fn table(id: PeerId, status: &Status) -> String {
@@ -29,13 +29,14 @@ fn count_states(peers: &[PeerInfo]) -> String {
     if counts.is_empty() { "no other node".to_owned() } else { counts.join(", ") }
 }
 
-fn row(peer: &PeerInfo) -> [String; 8] {
+fn row(peer: &PeerInfo) -> [String; 9] {
     let or_dash = |shown: Option<String>| shown.unwrap_or_else(|| "-".to_owned());
     let name = if peer.name.is_empty() { "-".to_owned() } else { Escaped(&peer.name).to_string() };
     [
         name,
         peer.id.short().to_string(),
         peer.addr.to_string(),
+        or_dash(peer.via.map(|via| via.short().to_string())),
         peer.state.word().to_owned(),
         two_units(peer.since),
         or_dash(peer.rtt.map(|rtt| format!("{:.2} ms", rtt.as_secs_f64() * 1000.0))),

@@ -69,7 +69,7 @@ function verdictOf(p) {
 const COLUMNS = [
   { key: "name", label: "Name", text: (p) => visible(p.name) || "–", sortBy: (p) => p.name.toLowerCase() || "\uffff" },
   { key: "short", label: "Id", cls: "id short", text: (p) => short(p.id), sortBy: (p) => p.id },
-  { key: "addr", label: "Address", cls: "mono addr", text: (p) => p.addr, sortBy: (p) => p.addr },
+  { key: "addr", label: "Address", cls: "mono addr", text: (p) => p.via ? `${p.addr} via ${nameById(p.via)}` : p.addr, sortBy: (p) => p.addr },
   { key: "state", label: "State", sortBy: (p) => ORDER[look(p)] },
   { key: "since", label: "Since", cls: "number", text: (p) => duration(p.since_s), sortBy: (p) => p.since_s },
   { key: "rtt", label: "RTT ms", cls: "number", text: (p) => millis(p.rtt_ms), sortBy: (p) => p.rtt_ms ?? Infinity },
@@ -84,6 +84,7 @@ const COLUMNS = [
 
 let status = null;
 let peers = [];
+const nameById = (id) => { const peer = peers.find((p) => p.id === id); return peer ? nameOf(peer) : short(id); };
 let sort = { key: "name", up: true };
 let last = null;
 // Smoothed round-trip times for the drawing; the last measured ones alone would make it jitter.
@@ -337,6 +338,7 @@ function showNumbers() {
     ["Heard of", status.peers.rumour], ["Median RTT", millis(median), median === null ? "" : "ms"],
     ["Received", ...rate("in")], ["Sent", ...rate("out")], ["Handshakes failed", failed],
     ["Dials open", status.dials_in_flight],
+    ["Circuits carried", status.circuits_carried],
   ];
   last = now;
   const list = $("numbers");
@@ -394,6 +396,8 @@ function describe(event) {
   const peer = event.peer ? `${visible(event.name) || short(event.peer)} ${event.addr}` : "";
   switch (event.event) {
     case "listening": return `at ${event.addr}`;
+    case "up": return event.via ? `${peer} via ${nameById(event.via)}` : peer;
+    case "path": return `${peer} ${event.via ? `via ${nameById(event.via)}` : "direct"}`;
     case "down": return `${peer}, ${event.reason}`;
     case "verdict": return `${peer}, ${verdictOf({ verdict: event })}`;
     case "unstable": return `${peer}, lost ${event.losses} times`;

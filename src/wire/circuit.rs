@@ -1,0 +1,97 @@
+//! What the messages about circuits have in common: names, reasons and limits. A circuit is a connection between two
+//! peers that a third one carries in its sessions with both.
+
+use std::fmt;
+
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+/// The name of a circuit on one session. The side that names it counts; the smaller id of the two takes even numbers,
+/// so that both sides can open circuits at the same time.
+pub type CircuitId = u64;
+
+/// Bytes in one message of circuit data: as many as TLS puts into one record.
+pub const CIRCUIT_BYTES_MAX: usize = 16 * 1024;
+
+/// Why a circuit is closed, or is not opened. On the wire a reason is its number, so that a later version can have more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CircuitReason {
+    /// The session inside the circuit has ended, or is not wanted any more.
+    Ended,
+    /// The sender carries for nobody.
+    NotCarrying,
+    /// The sender has no direct session with the target.
+    NotConnected,
+    /// The sender has no place for another circuit.
+    Limit,
+    /// The sender's lists exclude the peer.
+    NotAdmitted,
+    /// The session that led on to the other end has ended.
+    Gone,
+    /// The receiver sent more bytes than it was allowed to, or allowed more than were sent.
+    Credit,
+    /// A reason of a later version, which has this number.
+    Other(u16),
+}
+
+impl CircuitReason {
+    /// Every reason of this version, in the order of their numbers from 0. Reasons are added at the end, never removed.
+    pub const KNOWN: [Self; 7] = [
+        Self::Ended,
+        Self::NotCarrying,
+        Self::NotConnected,
+        Self::Limit,
+        Self::NotAdmitted,
+        Self::Gone,
+        Self::Credit,
+    ];
+
+    /// The reason's number on the wire.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Other(number) => number,
+            known => {
+                let at = Self::KNOWN.iter().position(|&reason| reason == known);
+                at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
+            }
+        }
+    }
+
+    /// The reason with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Self {
+        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Other(number))
+    }
+}
+
+impl fmt::Display for CircuitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ended => "the session inside ended",
+            Self::NotCarrying => "it carries for nobody",
+            Self::NotConnected => "it has no direct connection to the peer",
+            Self::Limit => "it has no place for another circuit",
+            Self::NotAdmitted => "its lists exclude the peer",
+            Self::Gone => "the connection to the other end is gone",
+            Self::Credit => "more bytes than allowed",
+            Self::Other(number) => return write!(f, "reason {number}, which only a later version knows"),
+        })
+    }
+}
+
+impl Encode for CircuitReason {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.number().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for CircuitReason {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        u16::decode(decoder).map(Self::from_number)
+    }
+}
+
+bincode::impl_borrow_decode!(CircuitReason);

@@ -1,0 +1,264 @@
+//! Circuits: which carrier is asked and when, what a node carries, and what a bad carrier or a bad peer achieves.
+
+use p2p_gossip::internals::mesh::{CircuitAt, DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Message};
+use p2p_gossip::{Access, Config, Event};
+
+use super::{SECOND, joined_node, ms};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, events_of, id, sent};
+
+/// The circuits that the node asks for: the session with the carrier, and the peer to reach.
+fn asked(outputs: &[Output]) -> Vec<(CircuitAt, u8)> {
+    let open = |(session, message): (SessionId, &Message)| match *message {
+        Message::CircuitOpen { circuit, target } => {
+            Some((CircuitAt { session, circuit }, target.as_bytes()[0]))
+        }
+        _ => None,
+    };
+    sent(outputs).into_iter().filter_map(open).collect()
+}
+
+/// The circuits that the node closes or refuses.
+fn closed(outputs: &[Output]) -> Vec<(CircuitAt, CircuitReason)> {
+    let close = |output: &Output| match *output {
+        Output::CloseCircuit { at, reason } => Some((at, reason)),
+        _ => None,
+    };
+    outputs.iter().filter_map(close).collect()
+}
+
+/// The sessions that the node starts inside circuits.
+fn entered(outputs: &[Output]) -> Vec<(SessionId, CircuitAt)> {
+    let enter = |output: &Output| match *output {
+        Output::EnterCircuit { session, at, .. } => Some((session, at)),
+        _ => None,
+    };
+    outputs.iter().filter_map(enter).collect()
+}
+
+fn refuse(node: &mut MeshHarness, at: CircuitAt, reason: CircuitReason) -> Vec<Output> {
+    node.receives(at.session, Message::CircuitClose { circuit: at.circuit, reason })
+}
+
+fn accept(node: &mut MeshHarness, at: CircuitAt) -> Vec<Output> {
+    node.receives(at.session, Message::CircuitAccept { circuit: at.circuit })
+}
+
+/// Node 9, connected to 3 and 4, which both list 20. Dials to 20 get no answer. Returns the first question.
+fn seeking_node() -> (MeshHarness, [SessionId; 2], CircuitAt) {
+    let (mut node, three) = joined_node();
+    let four = node.meets(4);
+    node.measures(three, ms(1));
+    node.measures(four, ms(2));
+    node.heartbeat(three, 1);
+    node.heartbeat(four, 1);
+    let mut outputs = node.wait(SECOND);
+    for session in [three, four] {
+        outputs.extend(node.list(session, [(id(20), addr(20))].into_iter()));
+    }
+    outputs.extend(node.wait(SECOND));
+    assert_eq!(asked(&outputs), [], "dials come first");
+    outputs = node.wait(SECOND);
+    let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    assert_eq!(at.session, three, "the nearest carrier is asked first");
+    (node, [three, four], at)
+}
+
+/// The same, with 20 reached through 3.
+fn carried_node() -> (MeshHarness, [SessionId; 2], SessionId, CircuitAt) {
+    let (mut node, sessions, at) = seeking_node();
+    let outputs = accept(&mut node, at);
+    let [(inside, entered_at)] = entered(&outputs)[..] else { panic!("{outputs:?}") };
+    assert!(entered_at == at && inside.is_carried() && inside.is_dialled());
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    let up = |event: &Event| matches!(event, Event::Up { peer, via, .. } if *peer == id(20) && *via == Some(id(3)));
+    assert!(events_of(&outputs).iter().any(up), "{outputs:?}");
+    (node, sessions, inside, at)
+}
+
+#[test]
+fn carrier_is_asked_once_dials_have_failed_and_the_next_one_if_it_refuses() {
+    let (mut node, [_, four], at) = seeking_node();
+    let outputs = refuse(&mut node, at, CircuitReason::NotConnected);
+    let [(next, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    assert_eq!(next.session, four);
+    // This one does not answer.
+    let outputs = node.wait(SECOND);
+    assert_eq!(closed(&outputs), [(next, CircuitReason::Ended)]);
+    assert_eq!(accept(&mut node, next), [], "too late");
+}
+
+#[test]
+fn direct_session_replaces_a_circuit_without_a_loss() {
+    let (mut node, _, inside, _) = carried_node();
+    let direct = SessionId::accepted(7);
+    let outputs = node.up(direct, id(20), 1);
+    assert!(closes(&outputs, inside), "9 is the arbiter of the pair");
+    assert_eq!(node.mesh.open_sessions(&id(20)), [direct]);
+    let events = events_of(&outputs);
+    assert!(matches!(events[..], [Event::Path { peer, via: None, .. }] if peer == id(20)), "{events:?}");
+}
+
+#[test]
+fn direct_session_that_comes_up_first_ends_the_search() {
+    let (mut node, _, at) = seeking_node();
+    let (inside, _) = entered(&accept(&mut node, at))[0];
+    let direct = SessionId::accepted(7);
+    let outputs = node.up(direct, id(20), 1);
+    assert!(closes(&outputs, inside), "{outputs:?}");
+    // The circuit came up all the same, before it heard of that.
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    assert!(outputs.is_empty(), "the goodbye is on its way: {outputs:?}");
+    assert_eq!(node.mesh.open_sessions(&id(20)), [direct]);
+}
+
+#[test]
+fn peer_whose_carrier_is_gone_is_sought_elsewhere_before_it_is_lost() {
+    for is_found in [true, false] {
+        let (mut node, [three, four], inside, _) = carried_node();
+        node.down(three, DisconnectReason::Closed);
+        let outputs = node.down(inside, DisconnectReason::Closed);
+        let [(next, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+        assert!(next.session == four && events_of(&outputs).is_empty());
+        if is_found {
+            let (other, _) = entered(&accept(&mut node, next))[0];
+            let events = events_of(&node.up_at(other, id(20), 1, addr(4)));
+            assert!(matches!(events[..], [Event::Path { via: Some(via), .. }] if via == id(4)), "{events:?}");
+        } else {
+            let outputs = refuse(&mut node, next, CircuitReason::NotConnected);
+            let events = events_of(&[outputs, node.wait(2 * SECOND)].concat());
+            assert!(events.iter().any(|event| matches!(event, Event::Down { peer, .. } if *peer == id(20))));
+        }
+    }
+}
+
+/// The `n`th circuit that a peer with a smaller id than 9 opens or offers.
+fn at(session: SessionId, n: u64) -> CircuitAt {
+    CircuitAt { session, circuit: 2 * n }
+}
+
+fn open(node: &mut MeshHarness, at: CircuitAt, target: u8) -> Vec<Output> {
+    node.receives(at.session, Message::CircuitOpen { circuit: at.circuit, target: id(target) })
+}
+
+#[test]
+fn carrier_joins_the_circuits_of_two_peers() {
+    let (mut node, three) = joined_node();
+    let four = node.meets(4);
+    let outputs = open(&mut node, at(three, 1), 4);
+    let [Output::Carry([from, to]), Output::Send { session, message }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((*from, to.session, *session), (at(three, 1), four, four));
+    assert_eq!(*message, Message::CircuitOffer { circuit: to.circuit, from: id(3) });
+    assert_eq!(node.mesh.status(node.now()).circuits_carried, 1);
+    // The peer that asked cannot accept its own circuit.
+    assert_eq!(accept(&mut node, *from), []);
+    assert_eq!(sent(&accept(&mut node, *to)), [(three, &Message::CircuitAccept { circuit: 2 })]);
+    refuse(&mut node, *to, CircuitReason::Ended);
+    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
+    // A session that ends takes its circuits with it.
+    open(&mut node, at(three, 2), 4);
+    node.down(four, DisconnectReason::Closed);
+    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
+}
+
+#[test]
+fn carrier_refuses_what_it_cannot_or_may_not_carry() {
+    let (mut node, three) = joined_node();
+    node.meets(4);
+    // To itself, to the carrier, to an unknown peer.
+    for target in [3, 9, 77] {
+        let outputs = open(&mut node, at(three, 1), target);
+        assert_eq!(closed(&outputs), [(at(three, 1), CircuitReason::NotConnected)]);
+    }
+    // A name that is taken, and one that only the carrier gives.
+    open(&mut node, at(three, 1), 4);
+    assert_eq!(closed(&open(&mut node, at(three, 1), 4)), [(at(three, 1), CircuitReason::Limit)]);
+    let odd = CircuitAt { session: three, circuit: 3 };
+    assert_eq!(closed(&open(&mut node, odd, 4)), [(odd, CircuitReason::Limit)]);
+
+    let mut node = MeshHarness::with(Config::default().relay(false));
+    let (three, _) = (node.meets(3), node.meets(4));
+    let outputs = open(&mut node, at(three, 1), 4);
+    assert_eq!(closed(&outputs), [(at(three, 1), CircuitReason::NotCarrying)]);
+}
+
+#[test]
+fn stranger_gets_its_share_of_circuits_and_leaves_others_theirs() {
+    let (mut node, three) = joined_node();
+    let (five, _) = (node.meets(5), node.meets(4));
+    let carried = |node: &mut MeshHarness, session| {
+        (1..1000).take_while(|&n| closed(&open(node, at(session, n), 4)).is_empty()).count()
+    };
+    assert_eq!((carried(&mut node, three), carried(&mut node, five)), (32, 32));
+    assert_eq!(closed(&open(&mut node, at(three, 2000), 4)), [(at(three, 2000), CircuitReason::Limit)]);
+}
+
+#[test]
+fn nothing_is_carried_inside_a_circuit() {
+    let (mut node, _, inside, _) = carried_node();
+    // 20 names its circuits with odd numbers, as its id is larger.
+    let within = CircuitAt { session: inside, circuit: 3 };
+    assert_eq!(closed(&open(&mut node, within, 4)), [(within, CircuitReason::NotCarrying)]);
+    let outputs = node.receives(inside, Message::CircuitOffer { circuit: 3, from: id(50) });
+    assert_eq!(closed(&outputs), [(within, CircuitReason::NotConnected)]);
+}
+
+fn offer(node: &mut MeshHarness, at: CircuitAt, from: u8) -> Vec<Output> {
+    node.receives(at.session, Message::CircuitOffer { circuit: at.circuit, from: id(from) })
+}
+
+#[test]
+fn offered_circuit_is_entered_and_accepted_within_limits() {
+    let (mut node, three) = joined_node();
+    let outputs = offer(&mut node, at(three, 1), 20);
+    let [(inside, _)] = entered(&outputs)[..] else { panic!("{outputs:?}") };
+    assert!(inside.is_carried() && !inside.is_dialled());
+    assert_eq!(sent(&outputs), [(three, &Message::CircuitAccept { circuit: 2 })]);
+    // The peer does not prove itself.
+    assert_eq!(closed(&node.dial_fails(inside)), [(at(three, 1), CircuitReason::Ended)]);
+    // From this node itself, and from the carrier.
+    for from in [9, 3] {
+        assert_eq!(
+            closed(&offer(&mut node, at(three, 2), from)),
+            [(at(three, 2), CircuitReason::NotConnected)]
+        );
+    }
+    // A carrier that invents peers.
+    let taken = (10..1000).take_while(|&n| closed(&offer(&mut node, at(three, n), 20)).is_empty()).count();
+    assert_eq!(taken, 64);
+
+    let deny = Access::default().deny([id(20)]);
+    let mut node = MeshHarness::with(Config::default().access(deny));
+    let three = node.meets(3);
+    assert_eq!(closed(&offer(&mut node, at(three, 1), 20)), [(at(three, 1), CircuitReason::NotAdmitted)]);
+}
+
+#[test]
+fn node_that_did_not_open_the_circuit_keeps_its_direct_session_until_the_other_decides() {
+    let (mut node, three) = joined_node();
+    let direct = node.meets(20);
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    assert!(!closes(&outputs, direct) && !closes(&outputs, inside), "{outputs:?}");
+    assert_eq!(node.mesh.open_sessions(&id(20)), [direct, inside]);
+    // The other node has a direct session as well, and does without the circuit.
+    let outputs = node.down(inside, DisconnectReason::Bye(ByeReason::Duplicate));
+    assert_eq!(node.mesh.open_sessions(&id(20)), [direct]);
+    assert!(events_of(&outputs).iter().all(|event| !matches!(event, Event::Down { .. })), "{outputs:?}");
+}
+
+#[test]
+fn leaving_node_says_goodbye_inside_circuits_before_it_leaves_their_carriers() {
+    let (mut node, [three, four], inside, _) = carried_node();
+    let outputs = node.handle(p2p_gossip::internals::mesh::Input::Leave);
+    assert!(closes(&outputs, inside) && closes(&outputs, four) && !closes(&outputs, three), "{outputs:?}");
+    let outputs = node.down(inside, DisconnectReason::Closed);
+    assert!(closes(&outputs, three), "{outputs:?}");
+
+    // The peer does not answer.
+    let (mut node, [three, _], _, _) = carried_node();
+    node.handle(p2p_gossip::internals::mesh::Input::Leave);
+    assert!(closes(&node.wait(ms(300)), three));
+}
