@@ -9,7 +9,7 @@ _p2p_gossip() {
     fi
     COMPREPLY=()
     case $previous in
-    --allow-file | --cert | --control | --deny-file | --key | --network | --network-key | --on-event)
+    --alert | --allow-file | --cert | --control | --deny-file | --key | --network | --network-key | --on-event)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
@@ -23,17 +23,18 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current")
         return
         ;;
-    --pings)
+    --pings | --relay)
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
-    --advertise | --allow | --bind | --connect | --deny | --forget-after | --heartbeat | --http | --join-timeout | --max-peers | --members | --name | --period | --port | --timeout) return ;;
+    --advertise | --allow | --bind | --connect | --deny | --discover | --forget-after | --heartbeat | --http | --join | --join-timeout | --max-peers | --members | --name | --period | --port | --timeout) return ;;
     esac
     case ${COMP_WORDS[1]} in
     keygen) options='--key --cert --network --help' ;;
     id) options='--key --cert --state --help' ;;
     peers) options='--state --output --help' ;;
     forget) options='--state --control --help' ;;
+    invite) options='--state --qr --help' ;;
     members) options='--state --control --output --help' ;;
     status) options='--state --control --output --help' ;;
     watch) options='--state --control --output --help' ;;
@@ -48,8 +49,8 @@ _p2p_gossip() {
     wait) options='--state --control --output --members --timeout --help' ;;
     doctor) options='--state --connect --port --output --help' ;;
     *)
-        options='--period --port --connect --key --cert --state --allow --allow-file --deny --deny-file --strict --network-key --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --http --control --version --help'
-        ((COMP_CWORD > 1)) || options+=' keygen id peers forget members status watch why ping send connect allow deny reload leave wait doctor'
+        options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --control --version --help'
+        ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite members status watch why ping send connect allow deny reload leave wait doctor'
         ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
