@@ -30,6 +30,8 @@ struct MemberState {
     listening: Option<(PeerId, SocketAddr)>,
     /// Peers that are up by the member's events.
     view: BTreeSet<PeerId>,
+    /// The peers that it has reported as unstable since they were last up.
+    unstable: BTreeSet<PeerId>,
     log: Vec<String>,
     ended: bool,
     /// The test ends the member itself.
@@ -139,9 +141,10 @@ impl History {
         self.records[mark..].iter().filter(move |r| r.member == member).map(|r| &r.event)
     }
 
-    /// The member's events about peers since the mark, without pings.
+    /// The member's events about peers since the mark, without pings and verdicts.
     pub(crate) fn changes_since(&self, member: Member, mark: usize) -> Vec<&Event> {
-        let change = |e: &&Event| !matches!(e, Event::Listening { .. } | Event::Ping { .. });
+        let change =
+            |e: &&Event| !matches!(e, Event::Listening { .. } | Event::Ping { .. } | Event::Verdict { .. });
         self.events_since(member, mark).filter(change).collect()
     }
 
@@ -189,11 +192,16 @@ impl MemberState {
     fn apply(&mut self, event: &Event) -> Option<&'static str> {
         let (consistent, members) = match event {
             Event::Listening { id, addr, .. } => (self.listening.replace((*id, *addr)).is_none(), None),
-            Event::Up { peer, members, .. } => (self.view.insert(*peer), Some(*members)),
+            Event::Up { peer, members, .. } => {
+                self.unstable.remove(peer);
+                (self.view.insert(*peer), Some(*members))
+            }
             Event::Down { peer, members, .. } | Event::Left { peer, members, .. } => {
                 (self.view.remove(peer), Some(*members))
             }
-            Event::Ping { peer, .. } => (self.view.contains(peer), None),
+            Event::Unstable { peer, .. } => (self.unstable.insert(*peer), None),
+            // An unstable peer works like a member.
+            Event::Ping { peer, .. } => (self.view.contains(peer) || self.unstable.contains(peer), None),
             _ => (true, None),
         };
         if !consistent {
