@@ -33,6 +33,13 @@ impl Losses {
         self.at.push_back(now);
     }
 
+    /// The loss at this time does not count, because many peers were lost with this one.
+    pub(super) fn excuse(&mut self, at: Instant) {
+        if self.at.back() == Some(&at) {
+            self.at.pop_back();
+        }
+    }
+
     /// The losses that count now.
     pub(super) fn count(&self, now: Instant) -> usize {
         self.at.iter().filter(|at| now.saturating_duration_since(**at) < LOSSES_WITHIN).count()

@@ -23,6 +23,11 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// A session that lasts this long ends the outage before it: the next backoff starts from the beginning.
 const STABLE: Duration = Duration::from_secs(5);
 
+/// So many peers lost within one timeout, and more than one in `MANY_PART` of all, show that the network has failed.
+/// A few peers that come and go together are less than that.
+const MANY_MIN: usize = 2;
+const MANY_PART: usize = 3;
+
 impl Mesh {
     /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
@@ -158,7 +163,27 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.losses.note(now);
         }
+        self.excuse_losses_of_many(now);
         self.inquire(now, id, loss, heard, expected, is_reported);
+    }
+
+    /// If many peers are lost within one timeout, the network has failed and will heal: no peer is unstable because of that.
+    fn excuse_losses_of_many(&mut self, now: Instant) {
+        let lost_at = |peer: &Peer| match peer.state {
+            State::Dead(gone) if now.saturating_duration_since(gone.since) <= self.config.timeout => {
+                Some(gone.since)
+            }
+            _ => None,
+        };
+        let lost: Vec<(PeerId, Instant)> =
+            self.peers.iter().filter_map(|(id, peer)| Some((*id, lost_at(peer)?))).collect();
+        if lost.len() >= MANY_MIN && lost.len() * MANY_PART > lost.len() + self.peers.joined() {
+            for (id, at) in lost {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.losses.excuse(at);
+                }
+            }
+        }
     }
 
     pub(super) fn left(&mut self, now: Instant, id: PeerId) {

@@ -1,5 +1,6 @@
 //! The log lines for events and reports of the mesh.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,11 +32,11 @@ pub(super) fn log_event(event: &Event) {
     match event {
         Event::Up { peer, name, addr, via, members } => {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
-                via:? = via.map(|via| via.short().to_string()), members = *members; "peer up");
+                via:% = Via(*via), members = *members; "peer up");
         }
         Event::Path { peer, name, addr, via } => {
             log::info!(target: MEMBERS, peer:% = peer.short(), name:% = Escaped(name), addr:% = addr,
-                via:? = via.map(|via| via.short().to_string()); "path changed");
+                via:% = Via(*via); "path changed");
         }
         Event::Down { quiet: true, .. } => {}
         Event::Down { peer, name, addr, reason, members, .. } => {
@@ -72,6 +73,18 @@ pub(super) fn log_event(event: &Event) {
 pub(super) fn log_unsendable(session: SessionId, error: &wire::WireError) {
     limited_log!(LogLimit::new(), error, { session:% = session, reason:% = error },
         "cannot encode a message; it was not sent");
+}
+
+/// The carrier of a session, or `direct`.
+struct Via(Option<PeerId>);
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(carrier) => write!(f, "{}", carrier.short()),
+            None => f.write_str("direct"),
+        }
+    }
 }
 
 /// Writes one line for a report. Each cause has its own limit, also at level debug, because peers decide how

@@ -55,7 +55,8 @@ impl World {
     fn spec(&self, node: usize) -> Spec {
         let name = format!("n{node}");
         let key = self.cluster.new_key(&name);
-        let spec = Spec::named(name).with_bind(addr(node)).with_key(&key);
+        // Without circuits, so that each test sees what a fault does to the direct links; circuits have their own tests.
+        let spec = Spec::named(name).with_bind(addr(node)).with_key(&key).with_args("--relay off");
         spec.with_namespace(self.network.namespace(node))
     }
 

@@ -100,6 +100,24 @@ fn restarted_or_returned_peer_is_up_at_once() {
     }
 }
 
+/// A network that splits and heals again and again makes no peer unstable.
+#[test]
+fn peers_that_are_lost_together_are_up_as_soon_as_they_are_back() {
+    let mut node = MeshHarness::new(&[]);
+    let steady = [node.meets(3), node.meets(4)];
+    for round in 0..5 {
+        let sessions = [5_u8, 6].map(|n| {
+            let session = SessionId::accepted(round * 10 + u64::from(n));
+            let events = events_of(&node.up(session, id(n), 1));
+            assert!(matches!(events[..], [Event::Up { .. }]), "{events:?}");
+            session
+        });
+        live(&mut node, &[&steady[..], &sessions[..]].concat(), 5);
+        sessions.iter().for_each(|session| drop(node.down(*session, CLOSED)));
+        live(&mut node, &steady, 3);
+    }
+}
+
 /// Lets time pass while these peers send a heartbeat each second.
 fn live(node: &mut MeshHarness, sessions: &[SessionId], seconds: u32) {
     for _ in 0..seconds {
