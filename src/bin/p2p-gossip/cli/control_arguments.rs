@@ -184,7 +184,7 @@ control_verb!(
     "change the key of a closed network",
     "Needs a node with --closed or --join. The other members get the new key\nfrom this node; status counts them. Make new tickets with invite.",
     {
-        /// how long the old key is accepted, e.g. 1d [default: 7d]
+        /// how long the old key counts, e.g. 1d [default: 7d]
         #[argh(option, arg_name = "TIME", from_str_fn(parse_grace))]
         grace: Option<Duration>,
     },
