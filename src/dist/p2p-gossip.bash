@@ -27,7 +27,7 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
-    --advertise | --allow | --bind | --connect | --deny | --discover | --forget-after | --heartbeat | --http | --join | --join-timeout | --max-peers | --members | --name | --period | --port | --timeout) return ;;
+    --advertise | --allow | --bind | --connect | --deny | --discover | --forget-after | --grace | --heartbeat | --http | --join | --join-timeout | --max-peers | --members | --name | --period | --port | --timeout) return ;;
     esac
     case ${COMP_WORDS[1]} in
     keygen) options='--key --cert --network --help' ;;
@@ -45,12 +45,13 @@ _p2p_gossip() {
     allow) options='--state --control --output --help' ;;
     deny) options='--state --control --output --help' ;;
     reload) options='--state --control --output --help' ;;
+    rotate) options='--state --control --output --grace --help' ;;
     leave) options='--state --control --output --help' ;;
     wait) options='--state --control --output --members --timeout --help' ;;
     doctor) options='--state --connect --port --output --help' ;;
     *)
         options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --control --version --help'
-        ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite members status watch why ping send connect allow deny reload leave wait doctor'
+        ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite members status watch why ping send connect allow deny reload rotate leave wait doctor'
         ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")

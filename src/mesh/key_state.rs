@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use crate::trust::key_ring::KEY_GRACE_MAX;
 use crate::trust::key_ring::{EARLIER_KEYS_MAX, KeyRing};
 use crate::trust::network_key::NetworkKeyError;
 use crate::util::token_bucket::TokenBucket;

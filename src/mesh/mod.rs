@@ -92,7 +92,7 @@ pub use io::{
     CircuitAt, DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp,
     UnixTime, Vitals,
 };
-pub use key_state::{KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
+pub use key_state::{KEY_GRACE_MAX, KEY_GRACE_MIN, NetworkKeyStatus, RotateError};
 pub use known_peer::{KnownAddr, KnownPeer};
 pub use machine::Mesh;
 pub use membership::GRACE;

@@ -17,7 +17,7 @@ const NETWORK_ID_BYTES: usize = 16;
 /// Precedes the first key in the input of the hash that names a network.
 const NETWORK_ID_LABEL: &[u8] = b"p2p-gossip network";
 /// Longest time for which an earlier key is accepted.
-pub(crate) const KEY_GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const KEY_GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Most changes of the key that a node can have missed. A larger step is a mistake or an attempt to use up all
 /// numbers, so that nobody can change the key again.
 const GENERATION_STEP_MAX: u64 = 1000;

@@ -144,6 +144,45 @@ fn qr_code_has_the_ticket() {
     assert!(width <= 80, "{width} columns");
 }
 
+#[test]
+fn rotate_changes_the_key_of_all_members_and_old_tickets_end_with_the_grace() {
+    let mut cluster = Cluster::new();
+    let first = cluster.start(spec(&cluster, "first").with_switch("--closed"));
+    let old = invite(&cluster.path("first"));
+    let second = cluster.start(spec(&cluster, "second").with_option("--join", &old));
+    cluster.wait_full_mesh(&[first, second]);
+    let paths = ["first", "second", "third"].map(|name| (name, cluster.path(name)));
+    let key = |wanted: &str| {
+        let (_, path) = paths.iter().find(|(name, _)| *name == wanted).unwrap();
+        StateDir::peek_key_ring(path).unwrap().unwrap()
+    };
+    let (before, state) = (key("first"), cluster.path("first"));
+    let state = state.to_str().unwrap();
+    let (code, stdout, stderr) = run(&["rotate", "--grace", "1h", "--state", state], None);
+    assert!(code == Some(0) && stdout.contains("number 1") && stdout.contains("1h00m"), "{stdout}{stderr}");
+    let deadline = Instant::now() + DEADLINE;
+    while key("second").generation() != 1 || key("first").generation() != 1 {
+        assert!(Instant::now() < deadline, "the key is not on every disk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(key("first").current() == key("second").current() && key("first").current() != before.current());
+    let (_, stdout, stderr) = run(&["status", "--state", state], None);
+    assert!(stdout.contains("number 1, held by 2 of 2 members"), "{stdout}{stderr}");
+    // The old ticket lets in as long as the key before is accepted, and brings the new key.
+    let third = cluster.start(spec(&cluster, "third").with_option("--join", &old));
+    cluster.wait_full_mesh(&[first, second, third]);
+    while key("third").generation() != 1 {
+        assert!(Instant::now() < deadline, "the third node has the new key");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_ne!(invite(&cluster.path("third")), old);
+    // A node of an open network has no key to change.
+    let open = cluster.start(spec(&cluster, "open"));
+    let (code, _, stderr) = run(&["rotate", "--state", cluster.path("open").to_str().unwrap()], None);
+    assert!(code == Some(1) && stderr.contains("no network key"), "{stderr}");
+    cluster.terminate(open);
+}
+
 /// A node of a closed network in this process.
 fn node(state: &Path, connect: Option<&Node>) -> Node {
     let connect = connect.map(|node| node.local_addr().into());

@@ -29,8 +29,7 @@ const STAND_INS: [(&str, &str); 8] = [
         "p2p-gossip",
         // A node reports that it cannot listen at its address after it has parsed everything else.
         r#"case $1 in
-keygen | id | peers | forget | invite) want=any ;;
-keygen | id | peers | forget | members | status | watch | why | ping | send | connect | allow | deny | reload | leave | doctor) want=any ;;
+keygen | id | peers | forget | members | status | watch | why | ping | send | connect | allow | deny | reload | leave | doctor | invite | rotate) want=any ;;
 wait)
     # No node starts here.
     want=any

@@ -52,6 +52,8 @@ pub(crate) enum ControlVerb {
     Allow(IdPrefix),
     Deny(IdPrefix),
     Reload,
+    /// The time for which the key before is accepted.
+    Rotate(Duration),
     Leave,
     Wait {
         members: usize,

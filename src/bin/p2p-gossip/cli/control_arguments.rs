@@ -9,8 +9,8 @@ use p2p_gossip::{Config, ConnectAddr};
 use super::action::{ControlVerb, Doctor, Verb};
 use super::usage_error::UsageError;
 use super::values::{
-    IdPrefix, JOIN_TIMEOUT, Output, parse_file, parse_id_prefix, parse_join_timeout, parse_members,
-    parse_port,
+    GRACE, IdPrefix, JOIN_TIMEOUT, Output, parse_file, parse_grace, parse_id_prefix, parse_join_timeout,
+    parse_members, parse_port,
 };
 
 /// The name of the control socket in a state directory.
@@ -176,6 +176,19 @@ control_verb!(
     "As SIGHUP: reads --allow-file and --deny-file. If one is wrong, the old lists\nstay in force.",
     {},
     |_this| Ok(ControlVerb::Reload)
+);
+
+control_verb!(
+    RotateArguments,
+    "rotate",
+    "change the key of a closed network",
+    "Needs a node with --closed or --join. The other members get the new key\nfrom this node; status counts them. Make new tickets with invite.",
+    {
+        /// how long the old key counts, e.g. 1d [default: 7d]
+        #[argh(option, arg_name = "TIME", from_str_fn(parse_grace))]
+        grace: Option<Duration>,
+    },
+    |this| Ok(ControlVerb::Rotate(this.grace.unwrap_or(GRACE)))
 );
 
 control_verb!(

@@ -34,4 +34,4 @@ pub(crate) use action::{
 };
 pub(crate) use parse::parse;
 pub(crate) use usage_error::PROGRAM;
-pub(crate) use values::{IdPrefix, Output, TicketSource, parse_id_prefix};
+pub(crate) use values::{IdPrefix, Output, TicketSource, parse_grace, parse_id_prefix};

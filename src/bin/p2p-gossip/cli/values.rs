@@ -12,10 +12,13 @@ use p2p_gossip::internals::limits::{
     FORGET_AFTER_MAX, FORGET_AFTER_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, NAME_BYTES_MAX, PEERS_LIMIT,
     PERIOD_MAX, PERIOD_MIN, TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
+use p2p_gossip::internals::mesh::KEY_GRACE_MAX;
 use p2p_gossip::{Config, ConfigError, DialAddr, DialAddrError, HostName, LocalIp, PeerId, Ticket};
 
 /// Default and limits of the time in which a node that only sends its standard input must join the mesh.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Default of the time for which the key before the last change is accepted.
+pub(super) const GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(super) const JOIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 pub(super) const JOIN_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
@@ -59,6 +62,12 @@ pub(super) fn parse_timeout(value: &str) -> Result<Duration, String> {
 
 pub(super) fn parse_join_timeout(value: &str) -> Result<Duration, String> {
     seconds_between(value, JOIN_TIMEOUT_MIN, JOIN_TIMEOUT_MAX)
+}
+
+pub(crate) fn parse_grace(value: &str) -> Result<Duration, String> {
+    parse_time(value)?
+        .filter(|time| *time <= KEY_GRACE_MAX)
+        .ok_or_else(|| format!("it must be at most {}d", KEY_GRACE_MAX.as_secs() / (24 * 60 * 60)))
 }
 
 pub(super) fn parse_forget_after(value: &str) -> Result<Duration, String> {

@@ -7,8 +7,8 @@ use argh::{ArgsInfo, FromArgs};
 use super::action::{KeySource, Keygen, Verb};
 use super::control_arguments::{
     AllowArguments, ConnectArguments, DenyArguments, DoctorArguments, LeaveArguments, MembersArguments,
-    PingArguments, ReloadArguments, SendArguments, StatusArguments, WaitArguments, WatchArguments,
-    WhyArguments, control_socket, no_node_named,
+    PingArguments, ReloadArguments, RotateArguments, SendArguments, StatusArguments, WaitArguments,
+    WatchArguments, WhyArguments, control_socket, no_node_named,
 };
 use super::usage_error::UsageError;
 use super::values::{IdPrefix, Output, parse_file, parse_id_prefix};
@@ -32,6 +32,7 @@ pub(super) enum VerbArguments {
     Allow(AllowArguments),
     Deny(DenyArguments),
     Reload(ReloadArguments),
+    Rotate(RotateArguments),
     Leave(LeaveArguments),
     Wait(WaitArguments),
     Doctor(DoctorArguments),
@@ -55,6 +56,7 @@ impl VerbArguments {
             Self::Allow(arguments) => arguments.check(),
             Self::Deny(arguments) => arguments.check(),
             Self::Reload(arguments) => arguments.check(),
+            Self::Rotate(arguments) => arguments.check(),
             Self::Leave(arguments) => arguments.check(),
             Self::Wait(arguments) => arguments.check(),
             Self::Doctor(arguments) => Ok(arguments.check()),

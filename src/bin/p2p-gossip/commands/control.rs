@@ -5,14 +5,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use p2p_gossip::Escaped;
+use p2p_gossip::internals::mesh::KEY_GRACE_MIN;
 use serde::Deserialize;
 
 use super::running_node::{
-    NodeStatus, Order, Peer, Peers, ask, parse, peers_as_lines, seconds, short, table,
+    KeyStatus, NodeStatus, Order, Peer, Peers, ask, parse, peers_as_lines, seconds, short, table,
 };
 use super::{VerbError, watch};
 use crate::cli::{ControlVerb, Output};
 use crate::http::{Client, ClientError};
+use crate::output::peer_table::two_units;
 
 /// Time between two questions while a verb waits for something. The node makes a new snapshot five times a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -42,6 +44,7 @@ pub(super) fn perform(client: &Client, verb: ControlVerb, output: Output) -> Res
             change(client, "/deny", &prefix.to_string(), output, text)
         }
         ControlVerb::Reload => change(client, "/reload", "", output, |_| "lists read again\n".to_owned()),
+        ControlVerb::Rotate(grace) => rotate(client, grace, output),
         ControlVerb::Leave => change(client, "/leave", "", output, |_| "the node leaves\n".to_owned()),
         ControlVerb::Wait { members, timeout } => wait(client, members, timeout, output),
     }
@@ -63,6 +66,20 @@ fn change(
     Ok(text(&Escaped(object["peer"].as_str().unwrap_or_default()).to_string()))
 }
 
+fn rotate(client: &Client, grace: Duration, output: Output) -> Result<String, VerbError> {
+    let answer = client.post("/rotate", &format!("{}s", grace.as_secs()))?;
+    if output == Output::Json {
+        return Ok(answer);
+    }
+    let object: serde_json::Value = parse(&answer)?;
+    let generation = object["generation"].as_u64().unwrap_or_default();
+    let grace = two_units(grace.max(KEY_GRACE_MIN));
+    Ok(format!(
+        "the network has a new key, number {generation}; the one before is accepted for {grace} more\n\
+         p2p-gossip status counts the members that have it, p2p-gossip invite makes new tickets\n"
+    ))
+}
+
 fn members(client: &Client, output: Output) -> Result<String, VerbError> {
     let answer = client.get("/peers")?;
     let mut peers: Peers = parse(&answer)?;
@@ -78,7 +95,7 @@ fn status(client: &Client, output: Output) -> Result<String, VerbError> {
     if output == Output::Json {
         return Ok(answer);
     }
-    let NodeStatus { node, members, joined, dials_in_flight } = parse(&answer)?;
+    let NodeStatus { node, members, joined, dials_in_flight, network_key } = parse(&answer)?;
     let mut shown = String::new();
     let mut row = |title: &str, value: &str| {
         // Writing into a String does not fail.
@@ -94,6 +111,18 @@ fn status(client: &Client, output: Output) -> Result<String, VerbError> {
     row("members", &format!("{members}, this node included"));
     row("joined", if joined { "yes" } else { "no: no --connect address answers yet" });
     row("dialling", &dials_in_flight.to_string());
+    if let Some(key) = network_key {
+        let KeyStatus { generation, holders, earlier_keys, grace_s } = key;
+        let mut shown = format!("number {generation}, held by {holders} of {members} members");
+        if earlier_keys > 0 {
+            let _ = write!(
+                shown,
+                "; the one before is accepted for {} more",
+                two_units(Duration::from_secs(grace_s))
+            );
+        }
+        row("key", &shown);
+    }
     Ok(shown)
 }
 

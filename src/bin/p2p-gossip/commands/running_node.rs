@@ -23,6 +23,16 @@ pub(super) struct NodeStatus {
     pub(super) members: usize,
     pub(super) joined: bool,
     pub(super) dials_in_flight: usize,
+    /// The key of a closed network that may change while the node runs.
+    pub(super) network_key: Option<KeyStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct KeyStatus {
+    pub(super) generation: u64,
+    pub(super) holders: usize,
+    pub(super) earlier_keys: usize,
+    pub(super) grace_s: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::{SignedDuration, Timestamp};
 use p2p_gossip::{
     BroadcastError, ConnectAddr, DialAddr, HistoryEntry, NodeHandle, PeerHistory, PeerId, RequestError,
+    RotateError,
 };
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use super::node_snapshot::Snapshots;
 use super::request::Request;
 use super::response::{BAD_REQUEST, CONFLICT, JSON, NOT_FOUND, OK, Response, TEXT, UNAVAILABLE};
 use super::views::{self, PeerView};
-use crate::cli::parse_id_prefix;
+use crate::cli::{parse_grace, parse_id_prefix};
 use crate::output::event_json::Time;
 
 /// Time limit for the main thread to do what a client asks for.
@@ -35,6 +36,7 @@ POST /allow    allow a peer until the node stops
 POST /deny     deny a peer until the node stops
 POST /forget   forget a peer that is not connected
 POST /reload   read the files with lists again
+POST /rotate   change the key of the network; the body is the grace, such as 7d
 POST /leave    leave the mesh and stop
 GET  /why?ID   what is known of a peer, or at an address of --connect
 and with GET: /status /peers /events /metrics /healthz /readyz
@@ -115,6 +117,14 @@ impl Control {
             }
             "/allow" => self.ask(Wanted::Allow(peer()?)),
             "/deny" => self.ask(Wanted::Deny(peer()?)),
+            "/rotate" => {
+                let grace = parse_grace(argument).map_err(|error| bad(&error))?;
+                let generation = self.node.rotate_network_key(grace).map_err(|error| match error {
+                    RotateError::Stopped => Response::new(UNAVAILABLE, TEXT, format!("{error}\n")),
+                    error => Response::new(CONFLICT, TEXT, format!("{error}\n")),
+                })?;
+                Ok(json(&Rotated { generation }))
+            }
             "/reload" => self.ask(Wanted::Reload),
             "/leave" => self.ask(Wanted::Leave),
             _ => Err(Response::new(NOT_FOUND, TEXT, PATHS)),
@@ -271,6 +281,11 @@ struct Sent {
 #[derive(Serialize)]
 struct Named {
     peer: PeerId,
+}
+
+#[derive(Serialize)]
+struct Rotated {
+    generation: u64,
 }
 
 #[derive(Serialize)]

@@ -23,8 +23,18 @@ struct StatusView<'a> {
     peers: StateCounts,
     dials_in_flight: usize,
     circuits_carried: usize,
+    network_key: Option<NetworkKeyView>,
     totals: Totals,
     queues: Queues,
+}
+
+/// The key of a closed network that may change while the node runs.
+#[derive(Serialize)]
+struct NetworkKeyView {
+    generation: u64,
+    holders: usize,
+    earlier_keys: usize,
+    grace_s: u64,
 }
 
 #[derive(Serialize)]
@@ -162,6 +172,12 @@ pub(super) fn status(info: &NodeInfo, status: &Status, now: Timestamp) -> Result
         peers: StateCounts::count(&status.mesh.peers),
         dials_in_flight: status.mesh.dials_in_flight,
         circuits_carried: status.mesh.circuits_carried,
+        network_key: status.mesh.network_key.map(|key| NetworkKeyView {
+            generation: key.generation,
+            holders: key.holders,
+            earlier_keys: key.earlier_keys,
+            grace_s: key.grace_left.as_secs(),
+        }),
         totals: status.totals,
         queues: status.queues,
     };
