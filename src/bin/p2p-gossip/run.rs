@@ -194,7 +194,14 @@ impl RunningProgram {
         };
         let (http, control) = http::Server::start(&node, &config, http_socket, control_socket)?;
         let is_brief = options.is_bare && io::stdout().is_terminal();
-        let hints = JoinHints { page, advertised: config.advertise.first().cloned(), invitation, is_brief };
+        let has_stored_key = node.status().is_some_and(|status| status.mesh.network_key.is_some());
+        let closed = options
+            .state
+            .as_deref()
+            .filter(|_| has_stored_key)
+            .map(|state| visible(&state.to_string_lossy()));
+        let advertised = config.advertise.first().cloned();
+        let hints = JoinHints { page, advertised, invitation, closed, is_brief };
         let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
         let stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
         let after_stdin = options.stdin.unwrap_or(AfterStdin::Stay);

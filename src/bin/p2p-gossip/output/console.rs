@@ -98,6 +98,8 @@ pub(crate) struct JoinHints {
     pub(crate) advertised: Option<DialAddr>,
     /// The command with which another node joins this closed network. It contains the network key.
     pub(crate) invitation: Option<Zeroizing<String>>,
+    /// The state directory of a node of a closed network, for which the verb `invite` prints the same command.
+    pub(crate) closed: Option<String>,
     /// Whether a newcomer looks, who gave no argument on a terminal: three lines say what happens and how to go on.
     pub(crate) is_brief: bool,
 }
@@ -281,11 +283,20 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAdd
     // With port 0, since this node may use the default port of this machine.
     let here = |ip: IpAddr| format!("{PROGRAM} --port 0 --connect {id}@{}", SocketAddr::new(ip, port));
     let from_elsewhere = |ip: IpAddr| format!("{PROGRAM} --connect {id}@{}", SocketAddr::new(ip, port));
+    let is_closed = hints.invitation.is_some() || hints.closed.is_some();
     if let Some(invitation) = &hints.invitation {
         push(out, format_args!("{addr}\n"));
         row(out, "id", &id.to_string());
         row(out, "others", "join this closed network with the next line; whoever has it can join:");
         push(out, format_args!("{}\n", **invitation));
+    } else if let Some(state) = &hints.closed {
+        push(out, format_args!("{addr}\n"));
+        row(out, "id", &id.to_string());
+        row(
+            out,
+            "others",
+            &format!("{PROGRAM} invite --state {state} prints how they join this closed network"),
+        );
     } else if addr.ip().is_unspecified() {
         push(out, format_args!("{addr} (every interface)\n"));
         row(out, "id", &id.to_string());
@@ -301,7 +312,7 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAdd
         let command = if addr.ip().is_loopback() { here(addr.ip()) } else { from_elsewhere(addr.ip()) };
         row(out, "join with", &command);
     }
-    if let Some(advertised) = hints.advertised.as_ref().filter(|_| hints.invitation.is_none()) {
+    if let Some(advertised) = hints.advertised.as_ref().filter(|_| !is_closed) {
         row(out, "elsewhere", &format!("{PROGRAM} --connect {id}@{advertised}"));
     }
     if let Some(page) = &hints.page {
