@@ -27,7 +27,7 @@ impl Mesh {
     pub fn network_key_status(&self) -> Option<NetworkKeyStatus> {
         let ring = self.network_keys.ring.as_ref()?;
         let holders =
-            self.peers.iter().filter(|(_, peer)| peer.is_member() && peer.network_key == KeyProof::Current);
+            self.peers.iter().filter(|(_, peer)| peer.is_joined() && peer.network_key == KeyProof::Current);
         Some(NetworkKeyStatus {
             generation: ring.generation(),
             holders: holders.count() + 1,

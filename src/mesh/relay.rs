@@ -237,12 +237,12 @@ impl Mesh {
         if is_known || !is_named_by_peer {
             return Err(CircuitReason::Limit);
         }
-        let peer = self.peers.get(&target).filter(|peer| peer.is_member() && target != from);
+        let peer = self.peers.get(&target).filter(|peer| peer.is_joined() && target != from);
         let connected = peer.and_then(|peer| peer.connected()).ok_or(CircuitReason::NotConnected)?;
         let session = connected.active().filter(|session| !session.is_carried());
         let session = session.filter(|_| !self.is_half_silent(now, connected));
         let session = session.ok_or(CircuitReason::NotConnected)?;
-        let asking = self.peers.get(&from).filter(|peer| peer.is_member());
+        let asking = self.peers.get(&from).filter(|peer| peer.is_joined());
         let asking = asking.ok_or(CircuitReason::NotAdmitted)?;
         let standing = self.standing(now, &from, asking);
         if self.relay.has_room_for(&from, standing) {
