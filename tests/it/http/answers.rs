@@ -170,6 +170,7 @@ fn status_and_peers_have_the_documented_fields() {
         "peers",
         "dials_in_flight",
         "circuits_carried",
+        "network_key",
         "totals",
         "queues",
     ];
