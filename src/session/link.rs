@@ -1,7 +1,7 @@
 //! Moves bytes between one socket and its TLS connection. Only [`Link::wait`] blocks, and it ends at a deadline
 //! or when the thread's waker is used.
 
-use std::io::{self, BufRead as _, ErrorKind, Read, Write};
+use std::io::{self, BufRead as _, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock};
@@ -69,6 +69,14 @@ impl Write for Transport {
         match self {
             Self::Tcp(socket) => socket.write(bytes),
             Self::Circuit(socket) => socket.write(bytes),
+        }
+    }
+
+    /// Sends all TLS records that wait in one system call, so they share TCP segments.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write_vectored(parts),
+            Self::Circuit(socket) => socket.write_vectored(parts),
         }
     }
 
@@ -283,5 +291,18 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_wait_go_out_in_one_call() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let parts = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+        assert_eq!(Transport::Tcp(socket).write_vectored(&parts).unwrap(), 6);
     }
 }
