@@ -89,7 +89,7 @@ pub struct Config {
     /// logs how many peers can be connected.
     pub peers_max: usize,
     /// Whether this node raises alarms: it emits [`Event::Alert`](crate::Event::Alert) when it is its turn among the
-    /// members that do so. The program that reads the events then alerts somebody, and calls
+    /// members that do so. The program that reads the events then alerts a person, and calls
     /// [`NodeHandle::alert_done`](crate::NodeHandle::alert_done). The default is `false`.
     pub alerts: bool,
 }

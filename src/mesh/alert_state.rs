@@ -22,7 +22,7 @@ pub(super) struct Alerts {
     pub(super) incidents: Incidents,
     /// The peers that were lost by silence. Of the others the connection was closed, so their machines live.
     pub(super) fell_silent: BTreeSet<PeerId>,
-    /// Peers lost by silence that nobody hears, and the time at which those lost so far become one incident.
+    /// Peers lost by silence that no member hears, and the time at which those lost so far become one incident.
     pub(super) silent: BTreeMap<PeerId, Instant>,
     pub(super) silent_until: Option<Instant>,
     /// Broken links, and when each becomes an incident.

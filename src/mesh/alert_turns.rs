@@ -145,7 +145,7 @@ impl Mesh {
         match incident.next_turn(now, &runners) {
             TurnOf::Member(owner) if owner == self.id => self.raise(subject),
             TurnOf::Member(_) => {}
-            TurnOf::Nobody => {
+            TurnOf::NoMember => {
                 let id = incident.id;
                 incident.end_turn();
                 self.report(Report::AlertFailed { incident: incident_text(id) });

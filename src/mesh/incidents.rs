@@ -55,7 +55,7 @@ pub(super) enum TurnOf {
     /// It is the turn of this member.
     Member(PeerId),
     /// Every member had its turns. This node gives up.
-    Nobody,
+    NoMember,
 }
 
 impl Incident {
@@ -71,14 +71,14 @@ impl Incident {
             None => (BTreeSet::new(), 0),
         };
         if runners.is_empty() || count >= TURNS_MAX {
-            return TurnOf::Nobody;
+            return TurnOf::NoMember;
         }
         if runners.iter().all(|runner| tried.contains(runner)) {
             tried.clear();
         }
         let fresh = runners.iter().filter(|runner| !tried.contains(*runner));
         let Some(&owner) = fresh.max_by_key(|runner| rank(self.id, runner)) else {
-            return TurnOf::Nobody;
+            return TurnOf::NoMember;
         };
         tried.insert(owner);
         self.turn = Some(Turn { owner, until: now + TURN, tried, count: count + 1 });
@@ -314,7 +314,7 @@ mod tests {
         for count in 0..TURNS_MAX as usize {
             assert_eq!(incident.next_turn(now, &runners), TurnOf::Member(runners[count % 3]));
         }
-        assert_eq!(incident.next_turn(now, &runners), TurnOf::Nobody);
+        assert_eq!(incident.next_turn(now, &runners), TurnOf::NoMember);
         assert_eq!(incident.turn_until(), None);
     }
 

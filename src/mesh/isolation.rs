@@ -26,7 +26,7 @@ impl Mesh {
         };
         let lost: VecDeque<(Instant, PeerId)> =
             self.silent_losses.lost.iter().filter(|loss| recent(loss)).copied().collect();
-        // Strangers cost nothing, so they count only as long as this node knows nobody better.
+        // Strangers cost nothing, so they count only as long as this node knows no other peers.
         let known = self.peers.iter_joined().filter(|(other, _)| is_known(other)).count()
             + lost.iter().filter(|(_, other)| is_known(other)).count();
         let counts = |other: &PeerId| known < PEERS_MIN || is_known(other);

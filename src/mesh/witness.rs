@@ -53,7 +53,7 @@ impl Mesh {
         self.timers.set(Timer::Witness(id), now + wait);
     }
 
-    /// A member is lost because this node is isolated: nobody can be asked.
+    /// A member is lost because this node is isolated: no member can be asked.
     pub(super) fn conclude_isolated(&mut self, now: Instant, id: PeerId, loss: Loss, heard: Instant) {
         let before = self.witnesses.inquiries.get(&id);
         let mut inquiry = Inquiry::new(now, loss, heard, Duration::ZERO, FOLLOW_UP_MIN).after(before);
@@ -93,7 +93,7 @@ impl Mesh {
     pub(super) fn refused_by_system(&mut self, now: Instant, id: PeerId) {
         if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
             inquiry.is_refused = true;
-            // If nobody could be asked, this is all that there is to know.
+            // If no member could be asked, this is all that there is to know.
             let has_none = |info: VerdictInfo| info.verdict == Verdict::Unknown;
             if inquiry.verdict().is_some_and(has_none) && self.timers.is_set(Timer::Witness(id)) {
                 inquiry.step = Step::Conclude;

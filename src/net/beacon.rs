@@ -5,9 +5,9 @@
 //! network, all bytes before it, and the IP address that the datagram comes from. So:
 //!
 //! - A node of another network, or with another key, does not understand the beacon, and learns no name and no id.
-//! - A copy of the beacon from another address is invalid. Whoever repeats a beacon directs dials to its sender only.
+//! - A copy of the beacon from another address is invalid. A node that repeats a beacon directs dials to its sender only.
 //!
-//! An open network has no key, so everybody who knows its name can make the tag.
+//! An open network has no key, so every program that knows its name can make the tag.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 

@@ -148,7 +148,7 @@ mod tests {
         // The other end still gets what came before, and learns why the circuit is closed.
         let news = far.take(usize::MAX);
         assert_eq!((news.bytes.len(), news.ended), (CIRCUIT_WINDOW_BYTES + 10, Some(CircuitReason::Credit)));
-        assert_eq!(circuits.received(4, &chunk), Ok(()), "a closed circuit harms nobody");
+        assert_eq!(circuits.received(4, &chunk), Ok(()), "a closed circuit harms no session");
         assert!(circuits.is_empty());
     }
 

@@ -77,7 +77,7 @@ fn check(path: &Path, owner: u32, links_left: u32) -> Result<(), (PathBuf, Weakn
                         return Err((name.to_owned(), Weakness::Owner(named.uid())));
                     }
                 }
-                // In a sticky directory nobody can take a name that this process is about to create.
+                // In a sticky directory no other user can take a name that this process is about to create.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && metadata.mode() & STICKY != 0 => {}
                 _ => return weak(Weakness::Mode(metadata.mode() & 0o7777)),
             }

@@ -19,7 +19,7 @@ const NETWORK_ID_LABEL: &[u8] = b"p2p-gossip network";
 /// Longest time for which an earlier key is accepted.
 pub const KEY_GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Most changes of the key that a node can have missed. A larger step is a mistake or an attempt to use up all
-/// numbers, so that nobody can change the key again.
+/// numbers, so that no member can change the key again.
 const GENERATION_STEP_MAX: u64 = 1000;
 
 /// Tells two networks apart, also after their keys have changed: a hash of the first key.

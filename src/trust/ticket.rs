@@ -29,7 +29,7 @@ const CHECKSUM_LABEL: &[u8] = b"p2p-gossip ticket";
 /// Crockford's base32.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A ticket of a closed network. Whoever has it can join. Its key is wiped from memory when dropped, and never shown.
+/// A ticket of a closed network. Every holder of it can join. Its key is wiped from memory when dropped, and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     network: NetworkId,

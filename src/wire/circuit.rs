@@ -20,7 +20,7 @@ pub const CIRCUIT_BYTES_MAX: usize = 16 * 1024;
 pub enum CircuitReason {
     /// The session inside the circuit has ended, or is not wanted any more.
     Ended,
-    /// The sender carries for nobody.
+    /// The sender carries for no other node.
     NotCarrying,
     /// The sender has no direct session with the target.
     NotConnected,
@@ -71,7 +71,7 @@ impl fmt::Display for CircuitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ended => "the session inside ended",
-            Self::NotCarrying => "it carries for nobody",
+            Self::NotCarrying => "it carries for no other node",
             Self::NotConnected => "it has no direct connection to the peer",
             Self::Limit => "it has no place for another circuit",
             Self::NotAdmitted => "its lists exclude the peer",

@@ -127,9 +127,9 @@ fn verbs_connect_send_and_leave() {
     let ((a, a_socket), (b, b_socket)) = (spec(&cluster, "a"), spec(&cluster, "b"));
     let (a, b) = (cluster.start(a), cluster.start(b));
     // An address at which no node listens: its dials fail, and `why` tells so.
-    let nobody = unique_addr().to_string();
-    assert!(verb(&["connect", &nobody], &a_socket).contains(&nobody));
-    let why = wait_json(&["why", &nobody], &a_socket, |why| whats(why).contains(&"dial failed"));
+    let unused = unique_addr().to_string();
+    assert!(verb(&["connect", &unused], &a_socket).contains(&unused));
+    let why = wait_json(&["why", &unused], &a_socket, |why| whats(why).contains(&"dial failed"));
     assert_eq!((&why["peer"], whats(&why)[0]), (&Value::Null, "connect"));
     assert_failure(&["why", "203.0.113.9:1"], &a_socket, "nothing has happened at that address");
     assert_failure(&["connect", "255.255.255.255:1"], &a_socket, "no node can be reached");
@@ -284,14 +284,14 @@ fn doctor_says_what_is_wrong() {
     assert!(text.contains(&format!("{id} answers after")) && text.contains("sees 1 members"), "{text}");
 
     let (other, port) = (format!("{}@{addr}", "0".repeat(64)), addr.port().to_string());
-    let nobody = unique_addr().to_string();
+    let unused = unique_addr().to_string();
     let (code, text, stderr) =
-        doctor(&["--port", &port, "--connect", &other, "--connect", &nobody, "--connect", "no.invalid:80"]);
+        doctor(&["--port", &port, "--connect", &other, "--connect", &unused, "--connect", "no.invalid:80"]);
     assert_eq!((code, stderr.as_str()), (Some(1), "p2p-gossip: 4 problems; see above\n"), "{text}");
     for words in [
         &format!("WRONG  port {port}: "),
         &format!("another peer answers: {id}"),
-        &format!("WRONG  {nobody}: cannot connect"),
+        &format!("WRONG  {unused}: cannot connect"),
         "cannot look the name up",
     ] {
         assert!(text.contains(words), "{words}: {text}");

@@ -126,7 +126,7 @@ impl Trial {
 /// The cause of a loss, as the simulator knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The peer does not run, or nobody reaches it.
+    /// The peer does not run, or no node reaches it.
     Node,
     /// More than half of the others reach the peer.
     Link,

@@ -81,7 +81,7 @@ fn crashes(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), 
             let timeline = crash(bench, &mut cluster, &victims)?;
             let healthy = others(bench.size, &victims);
             let times = timeline.first_and_last_down(&healthy, &victims);
-            let (earliest, latest) = times.ok_or_else(|| Stop::Failed("nobody noticed".to_owned()))?;
+            let (earliest, latest) = times.ok_or_else(|| Stop::Failed("no observer noticed".to_owned()))?;
             (first, last) = (first.min(earliest), last.max(latest));
             sizes.extend(timeline.sizes(&healthy));
             verdicts.push(timeline.verdicts(&healthy, &victims));

@@ -1,4 +1,4 @@
-//! Calm: a peer that comes and goes is unstable for a while, and an isolated node blames nobody.
+//! Calm: a peer that comes and goes is unstable for a while, and an isolated node blames no other node.
 
 use p2p_gossip::internals::mesh::{DisconnectReason, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Message};

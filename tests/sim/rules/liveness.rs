@@ -211,7 +211,7 @@ fn session_that_broke_while_this_node_stood_still_gets_the_grace() {
     let (session, ..) = dialled(&outputs)[0];
     assert!(events_of(&node.up(session, id(3), 1)).is_empty());
 
-    // Nobody comes this time.
+    // No peer comes this time.
     wait_with_heartbeats(&mut node, session, None, 2 * SECOND);
     node.stall(20 * SECOND);
     assert!(events_of(&node.down(session, DisconnectReason::Closed)).is_empty());

@@ -42,7 +42,7 @@ impl Taken {
                 match end.outbox.try_recv() {
                     Ok(Outgoing::Request(Request::Send(_))) => self.frames += 1,
                     Ok(Outgoing::Request(Request::Bye(_))) => self.goodbye = true,
-                    Ok(Outgoing::Request(other)) => panic!("nobody sent {other:?}"),
+                    Ok(Outgoing::Request(other)) => panic!("no thread sent {other:?}"),
                     Ok(Outgoing::Message(_, receipt)) => self.receipts.push(receipt),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {

@@ -176,7 +176,7 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Drop for Receiver<T> {
-    /// The last receiver drops the items that nobody can take any more.
+    /// The last receiver drops the items that no receiver can take any more.
     fn drop(&mut self) {
         if thread_panics() {
             return;

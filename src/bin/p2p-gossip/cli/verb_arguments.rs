@@ -186,7 +186,7 @@ impl ForgetArguments {
 #[argh(
     subcommand,
     name = "invite",
-    note = "The command contains a ticket with the key of the closed network:\nwhoever has it can join. Works while the node runs, and after it has\nstopped."
+    note = "The command contains a ticket with the key of the closed network:\nevery holder can join. Works while the node runs, and after it has\nstopped."
 )]
 pub(super) struct InviteArguments {
     /// state directory of a node of a closed network

@@ -287,7 +287,7 @@ fn print_join_hints(out: &mut String, id: PeerId, addr: SocketAddr, lan: &[IpAdd
     if let Some(invitation) = &hints.invitation {
         push(out, format_args!("{addr}\n"));
         row(out, "id", &id.to_string());
-        row(out, "others", "join this closed network with the next line; whoever has it can join:");
+        row(out, "others", "join this closed network with the next line; every holder of it can join:");
         push(out, format_args!("{}\n", **invitation));
     } else if let Some(state) = &hints.closed {
         push(out, format_args!("{addr}\n"));
