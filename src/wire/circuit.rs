@@ -3,10 +3,7 @@
 
 use std::fmt;
 
-use bincode::de::Decoder;
-use bincode::enc::Encoder;
-use bincode::error::{DecodeError, EncodeError};
-use bincode::{Decode, Encode};
+use super::numbered::numbered;
 
 /// The name of a circuit on one session. The side that names it counts; the smaller id of the two takes even numbers,
 /// so that both sides can open circuits at the same time.
@@ -47,24 +44,6 @@ impl CircuitReason {
         Self::Gone,
         Self::Credit,
     ];
-
-    /// The reason's number on the wire.
-    #[must_use]
-    pub fn number(self) -> u16 {
-        match self {
-            Self::Other(number) => number,
-            known => {
-                let at = Self::KNOWN.iter().position(|&reason| reason == known);
-                at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
-            }
-        }
-    }
-
-    /// The reason with this number.
-    #[must_use]
-    pub fn from_number(number: u16) -> Self {
-        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Other(number))
-    }
 }
 
 impl fmt::Display for CircuitReason {
@@ -82,16 +61,4 @@ impl fmt::Display for CircuitReason {
     }
 }
 
-impl Encode for CircuitReason {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.number().encode(encoder)
-    }
-}
-
-impl<Context> Decode<Context> for CircuitReason {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        u16::decode(decoder).map(Self::from_number)
-    }
-}
-
-bincode::impl_borrow_decode!(CircuitReason);
+numbered!(CircuitReason);

@@ -13,6 +13,7 @@ use bincode::{Decode, Encode};
 use super::circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
 use super::error::WireError;
 use super::incident::{INCIDENT_PEERS_MAX, IncidentNews};
+use super::numbered::numbered;
 use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PING_TEXT_BYTES_MAX};
 use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
 use crate::trust::network_key::NetworkKey;
@@ -294,24 +295,6 @@ impl ByeReason {
         Self::NetworkKeyUnknown,
     ];
 
-    /// The reason's number on the wire.
-    #[must_use]
-    pub fn number(self) -> u16 {
-        match self {
-            Self::Other(number) => number,
-            known => {
-                let at = Self::KNOWN.iter().position(|&reason| reason == known);
-                at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
-            }
-        }
-    }
-
-    /// The reason with this number.
-    #[must_use]
-    pub fn from_number(number: u16) -> Self {
-        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Other(number))
-    }
-
     /// The reason, worded for the receiver's user: "it" is the sender, "we" are the receiver.
     #[must_use]
     pub fn describe(self) -> Cow<'static, str> {
@@ -336,19 +319,7 @@ impl ByeReason {
     }
 }
 
-impl Encode for ByeReason {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.number().encode(encoder)
-    }
-}
-
-impl<Context> Decode<Context> for ByeReason {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        u16::decode(decoder).map(Self::from_number)
-    }
-}
-
-bincode::impl_borrow_decode!(ByeReason);
+numbered!(ByeReason);
 
 /// Checks the limits that bincode doesn't know, the same for both directions.
 pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {

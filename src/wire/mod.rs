@@ -5,6 +5,7 @@ mod error;
 mod frame;
 mod incident;
 mod message;
+mod numbered;
 
 pub use circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
 pub use error::{Malformation, WireError};
