@@ -11,6 +11,7 @@
 
 mod baseline;
 mod child_guard;
+mod circuits;
 mod clock;
 mod cluster;
 #[path = "../it/support/credentials.rs"]
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
         Some(system_under_test::embedded::ROLE) => system_under_test::embedded::run(arguments.drain(1..)),
         Some(system_under_test::embedded::BROADCAST_ROLE) => {
             system_under_test::embedded::broadcast(arguments.drain(1..))
+        }
+        Some(system_under_test::embedded::BURST_ROLE) => {
+            system_under_test::embedded::burst(arguments.drain(1..))
         }
         Some(baseline::MEMORY_ROLE) => baseline::print_session_bytes(),
         // `cargo bench` passes `--bench`; `cargo test --all-targets` does not.

@@ -344,6 +344,11 @@ impl<'a> Cluster<'a> {
         Ok(clock::now())
     }
 
+    /// Tells an embedded node to begin, with SIGUSR1.
+    pub(crate) fn signal(&self, node: usize) -> Result<(), Stop> {
+        Ok(kill_process(Pid::from_child(&self.nodes[node].child), Signal::USR1).map_err(io::Error::from)?)
+    }
+
     /// The node that has or had this id.
     pub(crate) fn node_of(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use p2p_gossip::internals::limits::{FRAMES_PER_SECOND, HEARTBEAT, PERIOD_DEFAULT, TIMEOUT};
 
 use crate::baseline::{self, ColdRecord, Handshake, OneRecord, Throughput};
+use crate::circuits;
 use crate::clock::{self, median};
 use crate::cluster::Cluster;
 use crate::machine::cores;
@@ -111,6 +112,9 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     }
     if options.wants("heal") {
         run.heal()?;
+    }
+    if options.wants("circuits") {
+        run.circuits()?;
     }
     if options.wants(LOAD) {
         run.load()?;
@@ -422,6 +426,47 @@ impl Run<'_> {
                 time(baseline.cpu_s),
                 ratio(taken.cpu_s, baseline.cpu_s),
             ]);
+        }
+        Ok(())
+    }
+
+    /// What a carrier pays, and how fast data passes through one, beside direct connections.
+    fn circuits(&mut self) -> Result<(), Stop> {
+        progress("circuits");
+        let rest = circuits::rest(&self.ours, self.signals, self.options.window());
+        let Some(Some(rest)) = self.report.or_note("circuits at rest", rest)? else {
+            return Ok(());
+        };
+        let n = circuits::STAR.to_string();
+        // Each pair sends a heartbeat and its answer in each interval.
+        let carried = 2.0 * circuits::CIRCUITS as f64 / HEARTBEAT.as_secs_f64();
+        let cpu_s = (rest.carried.cpu_s - rest.direct.cpu_s) / carried;
+        let record = self.baselines.cold_record.cpu_s;
+        let figure = "carrier, CPU a carried heartbeat".to_owned();
+        self.row([figure, n.clone(), time(cpu_s), time(record), ratio(cpu_s, record)]);
+        let circuit = (rest.carried.memory_bytes - rest.direct.memory_bytes) / circuits::CIRCUITS as f64;
+        self.row(["carrier, memory a circuit".to_owned(), n, bytes(circuit)]);
+
+        let (burst, socat) = (circuits::burst(&self.ours, self.signals), circuits::socat());
+        let Some(Some(burst)) = self.report.or_note("burst through a circuit", burst)? else {
+            return Ok(());
+        };
+        let circuits::Both { direct, carried } = burst;
+        self.row([
+            "10 MB through a circuit, beside a direct connection".to_owned(),
+            "3".to_owned(),
+            format!("{:.0} MB/s", carried.mb_per_s),
+            format!("{:.0} MB/s", direct.mb_per_s),
+            ratio(carried.mb_per_s, direct.mb_per_s),
+            "50 MB/s".to_owned(),
+        ]);
+        let all = "the same, CPU of all three nodes".to_owned();
+        let (ours, baseline) = (carried.cpu_s, direct.cpu_s);
+        self.row([all, "3".to_owned(), time(ours), time(baseline), ratio(ours, baseline)]);
+        if let Some(Some(socat)) = self.report.or_note("socat", socat)? {
+            let figure = "carrier, CPU for 10 MB carried, beside socat".to_owned();
+            let cpu_s = carried.carrier_cpu_s - direct.carrier_cpu_s;
+            self.row([figure, "3".to_owned(), time(cpu_s), time(socat), ratio(cpu_s, socat)]);
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::stop::Stop;
 
 /// The names of the figures that `ONLY` accepts.
-pub(crate) const FIGURES: [&str; 9] =
-    ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal", LOAD];
+pub(crate) const FIGURES: [&str; 10] =
+    ["formation", "join", "idle", "latency", "throughput", "memory", "death", "heal", "circuits", LOAD];
 /// A figure that takes ten minutes, so it runs only if `ONLY` names it.
 pub(crate) const LOAD: &str = "load";
 /// The names of the tests of faults that `ONLY` accepts.

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,10 +17,11 @@ use crossbeam_channel::{Sender, select, tick, unbounded};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
-use p2p_gossip::{Config, Event, Identity, Node};
+use p2p_gossip::{Config, ConnectAddr, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
 use super::{Observation, OutputParser, Plan, SystemUnderTest};
+use crate::circuits::{BURST_BYTES, BURST_MESSAGES};
 use crate::clock;
 
 /// The argument that makes this program a node that reports its pings. The period in seconds and the addresses
@@ -28,6 +29,9 @@ use crate::clock;
 pub(crate) const ROLE: &str = "embedded-node";
 /// The argument that makes this program a node that broadcasts. The number of nodes follows.
 pub(crate) const BROADCAST_ROLE: &str = "broadcasting-node";
+/// The argument that makes this program a node that sends a burst of messages at SIGUSR1. Its address and the address to
+/// join through follow.
+pub(crate) const BURST_ROLE: &str = "bursting-node";
 /// Most messages that wait to be written: half of the limit above which a message to a slow peer is dropped.
 const BROADCASTS_PENDING_MAX: usize = OUTBOX_FRAMES_WITH_MESSAGES / 2;
 /// Time between two reports of the pings sent meanwhile.
@@ -138,6 +142,36 @@ pub(crate) fn broadcast(
             let _ = oldest.wait(Duration::from_secs(1));
         }
     }
+}
+
+/// Runs a node that sends a burst of messages at SIGUSR1, until it is killed.
+pub(crate) fn burst(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
+    let mut begin = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR1])?;
+    let addr: SocketAddr = arguments.next().ok_or("the address is missing")?.parse()?;
+    let join: ConnectAddr = arguments.next().ok_or("the address to join is missing")?.parse()?;
+    let config = Config::default().port(addr.port()).bind(addr.ip().into()).connect([join]);
+    let node = Node::start(config, Identity::generate()?)?;
+    let events = node.events().clone();
+    thread::spawn(move || {
+        for event in &events {
+            let Ok(line) = serde_json::to_string(&event) else { continue };
+            if io::stdout().write_all(format!("{line}\n").as_bytes()).is_err() {
+                break;
+            }
+        }
+    });
+    let text = "x".repeat(BURST_BYTES);
+    for _ in begin.forever() {
+        let mut pending = VecDeque::new();
+        for _ in 0..BURST_MESSAGES {
+            pending.push_back(node.broadcast(&text)?);
+            if pending.len() > BROADCASTS_PENDING_MAX {
+                let oldest = pending.pop_front().expect("not empty");
+                let _ = oldest.wait(Duration::from_secs(10));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Runs a node that reports when it pings, until it is killed.
