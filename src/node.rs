@@ -31,7 +31,9 @@ use crate::runtime::member_log::MemberLog;
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
-use crate::session::{Context, HelloExchange, Lookups, Places, SharedHelloExchange, SharedVitals};
+use crate::session::{
+    Context, HelloExchange, Lookups, Places, SessionDelay, SharedHelloExchange, SharedVitals,
+};
 use crate::store::state_dir::{StateDir, StateError};
 use crate::store::writer::{self, WriterThread, wall_clock};
 use crate::trust::access::Access;
@@ -242,6 +244,7 @@ impl Node {
             source,
             inbox: inbox_sender,
             vitals: SharedVitals::default(),
+            session_delay: SessionDelay::default(),
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);

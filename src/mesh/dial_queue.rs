@@ -14,12 +14,8 @@ use crate::util::token_bucket::TokenBucket;
 pub const DIALS_IN_FLIGHT_MAX: usize = 16;
 /// Lanes of dials, each with slots of its own.
 pub const DIAL_LANES: usize = 2;
-/// Dials under way at once at the start, and while processors are busy: few enough for a mesh that forms on one small
-/// machine.
+/// Dials to IP addresses under way at once on an overloaded machine.
 const DIALS_IN_FLIGHT_MIN: usize = 4;
-/// A handshake that is delayed by more waits for processors, which further handshakes at once would only keep
-/// longer. A small machine takes 10 ms for a handshake.
-const HANDSHAKE_DELAY_MAX: Duration = Duration::from_millis(25);
 /// Dials that may start at once: a node that joins a mesh of a hundred nodes dials all of them.
 pub const DIALS_BURST: u32 = 128;
 /// Dials started per second in the long run, regardless of lists.
@@ -80,9 +76,9 @@ pub(super) struct DialQueue {
     dialled: u64,
     /// The rate limit of dials.
     starts: TokenBucket,
-    /// Dials to IP addresses that may be under way at once now. It grows by one with each quick handshake, and halves with
-    /// each slow one, as TCP's congestion window does (RFC 5681).
-    window: usize,
+    /// Dials to IP addresses that may be under way at once: fewer while this machine is overloaded, because further
+    /// handshakes would only keep those under way longer.
+    slots: usize,
 }
 
 /// Due dials that wait for a slot of one lane.
@@ -104,7 +100,7 @@ impl DialQueue {
             ready: Default::default(),
             dialled: 0,
             starts: TokenBucket::new(DIALS_BURST, DIALS_PER_SECOND, now),
-            window: DIALS_IN_FLIGHT_MIN,
+            slots: DIALS_IN_FLIGHT_MAX,
         }
     }
 
@@ -255,6 +251,12 @@ impl DialQueue {
         }
     }
 
+    /// Sets the load of this machine, from 1.
+    pub(super) fn set_load(&mut self, load: u32) {
+        let share = usize::try_from(load).map_or(0, |load| DIALS_IN_FLIGHT_MAX / load.max(1));
+        self.slots = share.max(DIALS_IN_FLIGHT_MIN);
+    }
+
     /// Slots for dials to known peers, and for dials to unknown ones: three quarters each, so that neither a false list
     /// nor a large outage stops dials of the other kind.
     pub(super) fn slots_of_one_kind(&self, lane: Lane) -> usize {
@@ -264,7 +266,7 @@ impl DialQueue {
     /// The slots of a lane. A lookup costs no processor time, so the load does not limit dials to names.
     fn slots(&self, lane: Lane) -> usize {
         match lane {
-            Lane::Address => self.window,
+            Lane::Address => self.slots,
             Lane::Name => DIALS_IN_FLIGHT_MAX,
         }
     }
@@ -279,15 +281,6 @@ impl DialQueue {
         self.in_flight.values().filter(|dial| dial.lane == lane && dial.is_known == is_known).count()
     }
 
-    /// Notes the delay of the handshake of a dial.
-    pub(super) fn note_handshake(&mut self, delay: Duration) {
-        self.window = if delay <= HANDSHAKE_DELAY_MAX {
-            DIALS_IN_FLIGHT_MAX.min(self.window + 1)
-        } else {
-            DIALS_IN_FLIGHT_MIN.max(self.window / 2)
-        };
-    }
-
     /// Whether a dial to the target waits or is under way. Cancelled dials do not count.
     pub(super) fn is_ready_or_in_flight(&self, target: Target) -> bool {
         self.ready.iter().any(|ready| ready.known.contains(&target) || ready.rumoured.contains(&target))
@@ -300,16 +293,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_handshakes_halve_the_window_and_quick_ones_widen_it() {
+    fn load_leaves_fewer_slots() {
         let mut queue = DialQueue::new(crate::test_now());
-        assert_eq!(queue.window, DIALS_IN_FLIGHT_MIN);
-        (0..50).for_each(|_| queue.note_handshake(HANDSHAKE_DELAY_MAX));
-        assert_eq!(queue.window, DIALS_IN_FLIGHT_MAX);
-        let slow = HANDSHAKE_DELAY_MAX * 2;
-        queue.note_handshake(slow);
-        assert_eq!(queue.window, DIALS_IN_FLIGHT_MAX / 2);
-        (0..50).for_each(|_| queue.note_handshake(slow));
-        assert_eq!(queue.window, DIALS_IN_FLIGHT_MIN);
+        let mut slots = |load: u32| {
+            queue.set_load(load);
+            queue.slots
+        };
+        assert_eq!([1, 2, 4, 8, 1].map(&mut slots), [16, 8, 4, 4, 16]);
     }
 
     #[test]
@@ -317,6 +307,7 @@ mod tests {
         let mut queue = DialQueue::new(crate::test_now());
         let targets = |first: u8| (first..first + 50).map(|n| Target::Peer(PeerId::from_bytes([n; 32])));
         let lane = Lane::Address;
+        queue.set_load(4);
         for target in targets(0) {
             queue.queue(target, true, lane);
         }

@@ -177,9 +177,6 @@ pub struct SessionUp {
     pub remote: SocketAddr,
     /// The network key that the peer has proven; `None` in an open network.
     pub network_key: Option<NetworkKey>,
-    /// By how much the TLS handshake took longer than connecting. Both take one round trip, so the difference
-    /// is the time for which the two machines' processors were busy. Zero for a session that this node accepted.
-    pub handshake_delay: Duration,
 }
 
 /// The reason for the end of a session that was up.

@@ -36,7 +36,7 @@ impl Mesh {
     /// A peer has connected. Heartbeats begin once membership has settled, or after an interval.
     pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.config.heartbeat);
+            let first = self.slot_before(now + self.interval().min(self.config.heartbeat * 2));
             self.timers.set(Timer::Heartbeat(id), first);
         }
         self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
@@ -335,17 +335,26 @@ impl Mesh {
         self.output(Output::Vitals(Vitals { digest: self.peers.digest(), interval_ms }));
     }
 
-    /// Notes how late the driver serves the next timer, and announces another interval if the load has changed.
+    /// Notes how long the thread of a session took to see a request for a heartbeat. The driver calls this before
+    /// [`Mesh::handle_timeout`].
+    pub fn note_session_delay(&mut self, delay: Duration) {
+        self.measures.session_delay = delay;
+    }
+
+    /// Notes how late the driver serves the next timer, or a session the last heartbeat, and announces another interval if
+    /// the load has changed.
     pub(super) fn note_lateness(&mut self, now: Instant) {
+        let session_delay = std::mem::take(&mut self.measures.session_delay);
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
             && due > self.measures.started
         {
-            self.note_delay(now, now.saturating_duration_since(due));
+            self.note_delay(now, now.saturating_duration_since(due).max(session_delay));
         }
     }
 
     fn note_delay(&mut self, now: Instant, delay: Duration) {
         if self.measures.load.note(now, delay) {
+            self.dialing.set_load(self.measures.load.factor());
             self.announce();
         }
     }

@@ -216,18 +216,23 @@ impl Mesh {
     pub(super) fn membership_changed(&mut self, now: Instant) {
         self.exchange.unsettled_since.get_or_insert(now);
         let since = *self.exchange.uncompared_since.get_or_insert(now);
-        self.timers.set(Timer::Settled, (now + SETTLE).min(since + SETTLE_MAX).max(now));
+        self.timers.set(Timer::Settled, (now + SETTLE).min(since + self.settle_max()).max(now));
+    }
+
+    /// On an overloaded machine each change takes longer.
+    fn settle_max(&self) -> Duration {
+        SETTLE_MAX.saturating_mul(self.measures.load.factor())
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
     /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
         let since = self.exchange.uncompared_since.unwrap_or(now);
-        if self.dialing.is_exploring() && now < since + SETTLE_MAX {
+        if self.dialing.is_exploring() && now < since + self.settle_max() {
             self.membership_changed(now);
             return;
         }
-        let is_restless = now >= since + SETTLE_MAX;
+        let is_restless = now >= since + self.settle_max();
         self.exchange.unsettled_since = None;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         let ours = self.peers.digest();

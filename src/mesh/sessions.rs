@@ -35,7 +35,6 @@ impl Mesh {
             }
             Some(dial) => {
                 self.accounts.give_back(&dial.payers);
-                self.dialing.note_handshake(up.handshake_delay);
                 self.beacon_answered(Some(dial.target), up.peer);
                 self.note_reached(now);
                 (Some(dial.target), Some(dial.addr))

@@ -352,6 +352,10 @@ impl Effects for Threads {
         self.sessions.is_empty()
     }
 
+    fn take_session_delay(&mut self) -> Duration {
+        self.context.session_delay.take()
+    }
+
     fn set_vitals(&mut self, vitals: Vitals) {
         self.context.vitals.set(vitals);
     }
@@ -438,8 +442,7 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
-        let up =
-            SessionUp { session, peer, hello, remote, network_key: None, handshake_delay: Duration::ZERO };
+        let up = SessionUp { session, peer, hello, remote, network_key: None };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));

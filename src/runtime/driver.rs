@@ -90,6 +90,9 @@ pub trait Effects {
     fn release(&mut self, session: SessionId);
     /// Whether no session has a handle.
     fn has_no_sessions(&self) -> bool;
+    /// How long the thread of a session last took to see a request for a heartbeat; zero if none saw one since the last
+    /// call.
+    fn take_session_delay(&mut self) -> Duration;
     /// Sets the vitals that sessions send with heartbeats and acknowledgements.
     fn set_vitals(&mut self, vitals: Vitals);
     /// Accepts these network keys from now on, and stores them.
@@ -163,6 +166,7 @@ impl Driver {
         }
         let now = self.tick(effects);
         if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
+            self.mesh.note_session_delay(effects.take_session_delay());
             self.mesh.handle_timeout(now);
         }
         self.execute_outputs(effects);

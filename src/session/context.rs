@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 #[cfg(test)]
 use crossbeam_channel::Receiver;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) inbox: Sender<FromSession>,
     /// This node's vitals, which the coordinator sets and the sessions send.
     pub(crate) vitals: SharedVitals,
+    /// What sessions tell the coordinator of the load of this machine.
+    pub(crate) session_delay: SessionDelay,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -88,6 +91,24 @@ impl SharedVitals {
     }
 }
 
+/// How long a session's thread took to see a request, by which the coordinator judges the load of this machine. Only the
+/// last one counts.
+#[derive(Debug, Default)]
+pub(crate) struct SessionDelay {
+    nanos: AtomicU64,
+}
+
+impl SessionDelay {
+    pub(super) fn note(&self, delay: Duration) {
+        self.nanos.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The last delay; zero if there was none since the last call.
+    pub(crate) fn take(&self) -> Duration {
+        Duration::from_nanos(self.nanos.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// A context for tests, with the receiver of its sessions' events.
 #[cfg(test)]
 pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSession>) {
@@ -102,6 +123,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         source: None,
         inbox,
         vitals: SharedVitals::default(),
+        session_delay: SessionDelay::default(),
         counters: Arc::default(),
     };
     (Arc::new(context), events)

@@ -53,10 +53,10 @@ pub(super) struct Established {
 
 impl Established {
     pub(super) fn new(session: Session, secured: Secured, frames: FrameRateLimit) -> Self {
-        let Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay } = secured;
+        let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
-        let ends = Ends { session: id, own: session.context.id, peer, remote, handshake_delay };
+        let ends = Ends { session: id, own: session.context.id, peer, remote };
         let exchange = session.context.hello_exchange.get();
         let vitals = session.context.vitals.get();
         let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
@@ -153,7 +153,10 @@ impl Established {
             self.read();
             self.protocol.handle_request(now, Request::DrainUnread);
         }
-        if self.protocol.wants_requests() && self.session.end.signals.take_heartbeat_request() {
+        if self.protocol.wants_requests()
+            && let Some(asked) = self.session.end.signals.take_heartbeat_request()
+        {
+            self.session.context.session_delay.note(now.saturating_duration_since(asked));
             self.protocol.handle_request(now, Request::Heartbeat);
         }
         let mut bytes = 0;

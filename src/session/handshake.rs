@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
@@ -50,8 +50,6 @@ pub(super) struct Secured {
     pub(super) deadline: Instant,
     /// For an accepted connection.
     pub(super) pending: Option<PendingGuard>,
-    /// See [`crate::mesh::SessionUp::handshake_delay`].
-    pub(super) handshake_delay: Duration,
 }
 
 /// A connection whose TLS handshake is not complete.
@@ -106,7 +104,6 @@ impl Session {
 
     /// Connects to one address and completes the TLS handshake there.
     fn dial_one(&self, target: &DialTarget, addr: SocketAddr, until: Until) -> Result<Secured, Failure> {
-        let started = Instant::now();
         let Self { context, end, .. } = self;
         let mut interrupted = || is_cancelled(&end.outbox);
         let opened = connect::open(addr, context.source, &end.waker, until.connected, &mut interrupted);
@@ -114,12 +111,9 @@ impl Session {
             io::ErrorKind::Interrupted => Failure::Cancelled,
             _ => Failure::Connect(error),
         })?;
-        let connected = Instant::now();
         let link = self.begin(Transport::Tcp(socket), |tls| tls.dial(target.expected))?;
         let opening = Opening { pending: None, link, early: Vec::new(), deadline: until.secured };
-        let secured = self.shake_hands(opening, addr)?;
-        let handshake_delay = connected.elapsed().saturating_sub(connected.duration_since(started));
-        Ok(Secured { handshake_delay, ..secured })
+        self.shake_hands(opening, addr)
     }
 
     /// Completes the TLS handshake inside a circuit.
@@ -152,8 +146,7 @@ impl Session {
         let peer = authenticated_peer(link.tls())?;
         let exported = hello::exported(link.tls()).map_err(Failure::Exporter)?;
         self.context.interfaces.note(&remote);
-        let handshake_delay = Duration::ZERO;
-        Ok(Secured { link, early, peer, remote, exported, deadline, pending, handshake_delay })
+        Ok(Secured { link, early, peer, remote, exported, deadline, pending })
     }
 
     /// Starts TLS on a socket that is connected and does not block.

@@ -35,7 +35,7 @@ pub use circuit_socket::CircuitSocket;
 pub(crate) use connect::DialTarget;
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use context::{Context, SharedHelloExchange, SharedVitals};
+pub(crate) use context::{Context, SessionDelay, SharedHelloExchange, SharedVitals};
 pub(crate) use eviction::Eviction;
 pub(crate) use handshake::CircuitEnd;
 pub use hello::{Exported, HelloExchange, Role};

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::circuits::{Circuits, Overrun};
 use super::failure::Failure;
@@ -44,8 +44,6 @@ pub struct Ends {
     pub peer: PeerId,
     /// The peer's socket address.
     pub remote: SocketAddr,
-    /// See [`SessionUp::handshake_delay`].
-    pub handshake_delay: Duration,
 }
 
 /// A request of the coordinator to an established session.
@@ -534,8 +532,8 @@ impl Protocol {
         }
         self.heard = self.arrived;
         self.frames.after_hello();
-        let Ends { session, peer, remote, handshake_delay, .. } = self.ends;
-        let up = SessionUp { session, peer, hello, remote, network_key, handshake_delay };
+        let Ends { session, peer, remote, .. } = self.ends;
+        let up = SessionUp { session, peer, hello, remote, network_key };
         self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);

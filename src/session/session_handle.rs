@@ -40,7 +40,7 @@ impl SessionHandle {
     /// Requests a heartbeat; never blocks. A request that the session's thread has not seen yet is enough, so
     /// heartbeats do not pile up on a busy machine.
     pub(crate) fn heartbeat(&self) {
-        self.signals.is_heartbeat_wanted.store(true, Ordering::Release);
+        self.signals.want_heartbeat(Instant::now());
         self.waker.wake();
     }
 
@@ -125,23 +125,32 @@ pub(super) struct Signals {
     /// not wake the session to ask.
     heard_nanos: AtomicU64,
     is_drain_wanted: AtomicBool,
-    is_heartbeat_wanted: AtomicBool,
+    /// When the coordinator asked for the heartbeat that the session has not seen yet, in nanoseconds since `epoch`; 0 if
+    /// it has not.
+    heartbeat_wanted_nanos: AtomicU64,
 }
 
 impl Signals {
     fn new(epoch: Instant) -> Self {
-        let [is_drain_wanted, is_heartbeat_wanted] = [(); 2].map(|()| AtomicBool::new(false));
-        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted, is_heartbeat_wanted }
+        let [heard_nanos, heartbeat_wanted_nanos] = [(); 2].map(|()| AtomicU64::new(0));
+        Self { epoch, heard_nanos, is_drain_wanted: AtomicBool::new(false), heartbeat_wanted_nanos }
     }
 
     pub(super) fn set_heard(&self, at: Instant) {
-        let nanos = at.saturating_duration_since(self.epoch).as_nanos();
-        self.heard_nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.heard_nanos.store(self.nanos(at), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since `epoch`, never 0.
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn time(&self, nanos: u64) -> Option<Instant> {
+        (nanos > 0).then(|| self.epoch + Duration::from_nanos(nanos))
     }
 
     fn heard(&self) -> Option<Instant> {
-        let nanos = self.heard_nanos.load(Ordering::Relaxed);
-        (nanos > 0).then(|| self.epoch + Duration::from_nanos(nanos))
+        self.time(self.heard_nanos.load(Ordering::Relaxed))
     }
 
     /// Takes the coordinator's request to drain.
@@ -149,9 +158,17 @@ impl Signals {
         take(&self.is_drain_wanted)
     }
 
-    /// Takes the coordinator's request for a heartbeat.
-    pub(super) fn take_heartbeat_request(&self) -> bool {
-        take(&self.is_heartbeat_wanted)
+    fn want_heartbeat(&self, now: Instant) {
+        // The oldest request tells how long the session takes.
+        let now = self.nanos(now);
+        let _ = self.heartbeat_wanted_nanos.compare_exchange(0, now, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Takes the coordinator's request for a heartbeat. Returns the time at which it asked.
+    pub(super) fn take_heartbeat_request(&self) -> Option<Instant> {
+        // Most of the time there is none, and a read costs less than an exchange.
+        let is_wanted = self.heartbeat_wanted_nanos.load(Ordering::Relaxed) > 0;
+        if is_wanted { self.time(self.heartbeat_wanted_nanos.swap(0, Ordering::Acquire)) } else { None }
     }
 }
 

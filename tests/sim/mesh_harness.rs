@@ -124,8 +124,7 @@ impl MeshHarness {
         hello: Hello,
         network_key: Option<NetworkKey>,
     ) -> Vec<Output> {
-        let handshake_delay = Duration::ZERO;
-        let up = SessionUp { session, peer, hello, remote, network_key, handshake_delay };
+        let up = SessionUp { session, peer, hello, remote, network_key };
         self.handle(Input::SessionUp(up))
     }
 

@@ -581,6 +581,11 @@ impl Effects for Node<'_> {
         self.world.procs[self.proc].handles.is_empty()
     }
 
+    fn take_session_delay(&mut self) -> Duration {
+        // A thread of the simulator runs at once, unless its whole process stands still.
+        Duration::ZERO
+    }
+
     fn set_vitals(&mut self, vitals: Vitals) {
         self.process().vitals = vitals;
         if self.process().is_liar {

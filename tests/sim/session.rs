@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
@@ -287,12 +287,6 @@ impl World {
             return;
         };
         let remote = if side == 0 { connection.addr } else { connection.source };
-        let connecting = thread.connected.saturating_sub(thread.started);
-        let handshake_delay = if side == 0 {
-            Duration::from_micros((self.now - thread.connected).saturating_sub(connecting))
-        } else {
-            Duration::ZERO
-        };
         let shown = connection.key.clone().filter(|_| side == 0);
         let process = &mut self.procs[proc];
         let (id, now) = (thread.id, process.clock.local(self.now));
@@ -300,7 +294,7 @@ impl World {
             return self.end(conn, side, None);
         };
         let (own, exchange) = shown.unwrap_or_else(|| (process.id, process.exchange.clone()));
-        let ends = Ends { session: id, own, peer, remote, handshake_delay };
+        let ends = Ends { session: id, own, peer, remote };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];

@@ -32,8 +32,7 @@ impl End {
         let now = crate::test_now();
         let session = if role == Role::Dialler { SessionId::dialled(1) } else { SessionId::accepted(1) };
         let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
-        let handshake_delay = Duration::ZERO;
-        let ends = Ends { session, own: id(5), peer: id(peer), remote, handshake_delay };
+        let ends = Ends { session, own: id(5), peer: id(peer), remote };
         let vitals = Vitals { digest: 77, interval_ms: 1000 };
         let by = now + Duration::from_secs(10);
         let protocol = Protocol::new(now, ends, role, exchange(), [0; 32], vitals, by);

@@ -207,7 +207,7 @@ impl Driver {
 
     fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
-        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, holds_network_key: false, handshake_delay: Duration::ZERO };
+        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, holds_network_key: false };
         self.feed(Input::SessionUp(up));
     }
 

@@ -37,7 +37,7 @@ impl Taken {
     fn take_until(&mut self, end: &SessionEnd, is_over: impl Fn(&Self) -> bool) {
         loop {
             self.drain |= end.signals.take_drain_request();
-            self.heartbeat |= end.signals.take_heartbeat_request();
+            self.heartbeat |= end.signals.take_heartbeat_request().is_some();
             loop {
                 match end.outbox.try_recv() {
                     Ok(Outgoing::Request(Request::Send(_))) => self.frames += 1,
