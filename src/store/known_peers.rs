@@ -492,6 +492,7 @@ last_success = \"1970-01-01T00:00:01Z\"
 [[peer.address]]
 addr = \"node.example:1\"
 origin = true
+foreign = true
 "
             )
         );
