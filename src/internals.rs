@@ -180,7 +180,7 @@ pub mod sample {
             left: false,
             connected: Duration::from_secs(3600),
             missed: Duration::ZERO,
-            addrs: vec![KnownAddr { addr, last_success: None, is_origin: false }],
+            addrs: vec![KnownAddr { addr, last_success: None, is_origin: false, is_foreign: false }],
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::address_scope::Told;
 use super::io::UnixTime;
 use super::known_peer::KnownAddr;
 use crate::limits::ADDRS_MAX;
@@ -63,12 +64,15 @@ struct Entry {
     last_success: Option<UnixTime>,
     /// Whether the peer connected from this IP address and said that it listens at this port.
     is_origin: bool,
+    /// Whether it is a name that must not lead into a private network, because only peers outside of these told it.
+    is_foreign: bool,
 }
 
 impl Entry {
     fn known(&self) -> KnownAddr {
-        let Self { addr, last_success, is_origin, .. } = self;
-        KnownAddr { addr: addr.clone(), last_success: *last_success, is_origin: *is_origin }
+        let Self { addr, last_success, is_origin, is_foreign, .. } = self;
+        let (last_success, is_origin, is_foreign) = (*last_success, *is_origin, *is_foreign);
+        KnownAddr { addr: addr.clone(), last_success, is_origin, is_foreign }
     }
 
     fn is_owned(&self) -> bool {
@@ -123,9 +127,10 @@ impl Addrs {
     pub(super) fn restore(&mut self, known: Vec<KnownAddr>) {
         let (proven, said): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.last_success.is_some());
-        for KnownAddr { addr, last_success, is_origin } in proven.into_iter().chain(said) {
+        for KnownAddr { addr, last_success, is_origin, is_foreign } in proven.into_iter().chain(said) {
             if addr.is_dialable() {
-                self.insert(Entry { source: AddressSource::Remembered, addr, last_success, is_origin });
+                let source = AddressSource::Remembered;
+                self.insert(Entry { source, addr, last_success, is_origin, is_foreign });
             }
         }
     }
@@ -185,6 +190,11 @@ impl Addrs {
         self.entries.iter().any(|entry| entry.source == AddressSource::Rumoured && entry.addr == *addr)
     }
 
+    /// Whether the address is a name that must not lead into a private network.
+    pub(super) fn is_foreign(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|entry| entry.is_foreign && entry.addr == *addr)
+    }
+
     /// The address for the next dial. A round goes through all addresses that the peer proved or claimed, and one
     /// rumour, so that false addresses do not delay the good ones.
     pub(super) fn next_to_dial(&mut self) -> Option<DialAddr> {
@@ -228,53 +238,67 @@ impl Addrs {
 
     /// A handshake was completed there.
     pub(super) fn prove(&mut self, addr: DialAddr, at: UnixTime) {
+        let is_foreign = self.is_foreign(&addr);
         self.remove(&addr);
-        let entry = Entry { source: AddressSource::Proven, addr, last_success: Some(at), is_origin: false };
+        let (source, last_success) = (AddressSource::Proven, Some(at));
+        let entry = Entry { source, addr, last_success, is_origin: false, is_foreign };
         self.entries.insert(0, entry);
         self.trim();
     }
 
     /// Replaces the peer's earlier claims with new ones, best first. The oldest proven addresses make room for
     /// them. `origin` is the IP address that it connected from, with the port at which it says that it listens.
-    pub(super) fn claim(&mut self, addrs: impl IntoIterator<Item = DialAddr>, origin: Option<&DialAddr>) {
+    pub(super) fn claim(
+        &mut self,
+        addrs: impl IntoIterator<Item = impl Into<Told>>,
+        origin: Option<&DialAddr>,
+    ) {
         self.entries.retain(|entry| entry.source != AddressSource::Claimed);
-        let mut said: Vec<DialAddr> = Vec::new();
-        for addr in addrs.into_iter().chain(origin.cloned()) {
-            if addr.is_dialable() && !said.contains(&addr) {
-                said.push(addr);
+        let mut said: Vec<Told> = Vec::new();
+        for told in addrs.into_iter().map(Into::into).chain(origin.cloned().map(Told::from)) {
+            if told.addr.is_dialable() && !said.iter().any(|known| known.addr == told.addr) {
+                said.push(told);
             }
         }
-        let fresh = said.iter().filter(|addr| !self.is_proven(addr)).count();
-        let stale = |entry: &Entry| entry.source == AddressSource::Proven && !said.contains(&entry.addr);
+        let fresh = said.iter().filter(|told| !self.is_proven(&told.addr)).count();
+        let is_said = |entry: &Entry| said.iter().any(|told| told.addr == entry.addr);
+        let stale = |entry: &Entry| entry.source == AddressSource::Proven && !is_said(entry);
         while self.proven() + fresh > ADDRS_MAX {
             match self.entries.iter().rposition(stale) {
                 Some(oldest) if oldest > 0 => drop(self.entries.remove(oldest)),
                 _ => break,
             }
         }
-        for addr in said {
+        for Told { addr, is_foreign } in said {
             let is_origin = origin == Some(&addr);
-            self.insert(Entry { source: AddressSource::Claimed, addr, last_success: None, is_origin });
+            let source = AddressSource::Claimed;
+            self.insert(Entry { source, addr, last_success: None, is_origin, is_foreign });
         }
     }
 
     /// Adds an address that another peer lists. It replaces only the oldest rumour, never a better source:
     /// otherwise one false list would keep this node from meeting the peer.
-    pub(super) fn rumour(&mut self, addr: DialAddr) {
-        if !addr.is_dialable() || self.contains(&addr) {
+    pub(super) fn rumour(&mut self, told: impl Into<Told>) {
+        let Told { addr, is_foreign } = told.into();
+        if let Some(known) = self.entries.iter_mut().find(|known| known.addr == addr) {
+            known.is_foreign &= is_foreign;
             return;
         }
-        let rumour = Entry { source: AddressSource::Rumoured, addr, last_success: None, is_origin: false };
+        if !addr.is_dialable() {
+            return;
+        }
+        let source = AddressSource::Rumoured;
+        let rumour = Entry { source, addr, last_success: None, is_origin: false, is_foreign };
         self.entries.insert(self.trusted(), rumour);
         self.trim();
     }
 
     /// Makes this the next address to dial, if no better source exists: a process with the peer's certificate
     /// answered there, but has not proven its key yet.
-    pub(super) fn hint(&mut self, addr: DialAddr) {
+    pub(super) fn hint(&mut self, told: Told) {
         if self.trusted() == 0 {
-            self.remove(&addr);
-            self.rumour(addr);
+            self.remove(&told.addr);
+            self.rumour(told);
             self.restart_round();
         }
     }
@@ -297,7 +321,9 @@ impl Addrs {
 
     fn insert(&mut self, mut entry: Entry) {
         if let Some(at) = self.entries.iter().position(|known| known.addr == entry.addr) {
+            entry.is_foreign &= self.entries[at].is_foreign;
             if self.entries[at].source <= entry.source {
+                self.entries[at].is_foreign = entry.is_foreign;
                 return;
             }
             entry.last_success = self.entries.remove(at).last_success;
@@ -437,6 +463,7 @@ mod tests {
             addr: addr(n),
             last_success: success.map(UnixTime),
             is_origin: false,
+            is_foreign: false,
         };
         // The clock was wrong when the peer was reached at the first of them.
         addrs.restore(vec![known(1, None), known(3, Some(9)), known(2, Some(5_000)), known(4, None)]);
@@ -449,6 +476,32 @@ mod tests {
         assert_eq!(all(&addrs), [2, 9, 3, 1].map(addr));
         assert_eq!(first_hand(&addrs), [2, 9].map(addr));
         assert_eq!(addrs.known()[0], known(2, Some(5_000)));
+    }
+
+    #[test]
+    fn name_is_foreign_until_a_peer_of_a_private_network_tells_it() {
+        let name: DialAddr = "node.example:8080".parse().unwrap();
+        let told = |is_foreign| Told { addr: name.clone(), is_foreign };
+        let mut addrs = Addrs::default();
+        addrs.rumour(told(true));
+        addrs.claim([told(true)], None);
+        addrs.prove(name.clone(), AT);
+        assert!(addrs.is_foreign(&name));
+        let mut restored = Addrs::default();
+        restored.restore(addrs.known());
+        assert!(restored.is_foreign(&name));
+        for tells in [
+            |addrs: &mut Addrs, told| addrs.rumour(told),
+            |addrs: &mut Addrs, told: Told| {
+                addrs.claim([told], None);
+            },
+        ] {
+            let mut addrs = addrs.clone();
+            tells(&mut addrs, told(false));
+            assert!(!addrs.is_foreign(&name));
+            tells(&mut addrs, told(true));
+            assert!(!addrs.is_foreign(&name));
+        }
     }
 
     #[test]

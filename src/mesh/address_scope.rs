@@ -5,14 +5,30 @@
 //! - A link-local address has a meaning on one link. This node sends it to, and accepts it from, peers that it
 //!   reaches over that link. The scope of an accepted address is that of the session.
 //! - A private address has a meaning in one network. This node accepts it from peers that it reaches at a private address
-//!   only. Otherwise a stranger could point this node at machines in its own network.
+//!   only. Otherwise a stranger could point this node at machines in its own network. A name that only other peers told
+//!   must not lead to one.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV6};
 
-use crate::net::addr::{DialAddr, is_link_local, scope_of};
+use crate::net::addr::{DialAddr, is_link_local, is_private, scope_of};
+
+/// An address that a peer told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) addr: DialAddr,
+    /// Whether it is a name that must not lead into a private network.
+    pub(super) is_foreign: bool,
+}
+
+impl From<DialAddr> for Told {
+    /// An address that this node knows without a teller.
+    fn from(addr: DialAddr) -> Self {
+        Self { addr, is_foreign: false }
+    }
+}
 
 /// An address that a peer at `remote` told, as this node must write it; `None` if it has no meaning here.
-pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr> {
+pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<Told> {
     let addr = match addr {
         DialAddr::Socket(SocketAddr::V6(v6)) if is_link_local(&v6.into()) => {
             let scope = Some(scope_of(&remote)).filter(|_| is_link_local(&remote))?;
@@ -22,7 +38,8 @@ pub(super) fn as_told_by(remote: SocketAddr, addr: DialAddr) -> Option<DialAddr>
     };
     let is_foreign = addr.socket().is_some_and(|addr| is_private(addr.ip()) && !is_near(remote));
     let means_something = (is_local(remote) || !addr.is_loopback()) && !is_foreign;
-    (means_something && addr.is_dialable()).then_some(addr)
+    let is_foreign = addr.is_name() && !addr.is_loopback() && !is_near(remote);
+    (means_something && addr.is_dialable()).then_some(Told { addr, is_foreign })
 }
 
 /// Whether an address that this node knows means the same to a peer at `remote`.
@@ -38,18 +55,6 @@ fn is_near(remote: SocketAddr) -> bool {
     is_local(remote) || is_private(remote.ip())
 }
 
-/// Whether the address has a meaning in one network only: private (RFC 1918, RFC 4193), link-local (RFC 3927, RFC 4291),
-/// or shared behind a provider's address translation (RFC 6598).
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
-            v4.is_private() || v4.is_link_local() || (first == 100 && second & 0xc0 == 64)
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
 /// Whether the other end is on this machine.
 fn is_local(remote: SocketAddr) -> bool {
     remote.ip().to_canonical().is_loopback()
@@ -60,7 +65,7 @@ mod tests {
     use super::*;
 
     fn told(by: &str, addr: &str) -> Option<String> {
-        as_told_by(by.parse().unwrap(), addr.parse().unwrap()).map(|addr| addr.to_string())
+        as_told_by(by.parse().unwrap(), addr.parse().unwrap()).map(|told| told.addr.to_string())
     }
 
     fn tells(to: &str, addr: &str) -> bool {
@@ -101,6 +106,20 @@ mod tests {
             }
         }
         assert!(told("192.0.2.1:9", "100.128.0.1:1").is_some());
+    }
+
+    #[test]
+    fn names_told_by_peers_outside_of_private_networks_lead_into_none() {
+        let is_foreign = |by: &str, addr: &str| {
+            let told = as_told_by(by.parse().unwrap(), addr.parse().unwrap());
+            told.unwrap().is_foreign
+        };
+        for far in ["192.0.2.1:9", "[2001:db8::9]:9"] {
+            assert!(is_foreign(far, "node.example:1") && !is_foreign(far, "192.0.2.7:1"));
+        }
+        for near in ["10.9.9.9:9", "127.0.0.1:9", "[fe80::9%4]:9", "[fd00::9]:9"] {
+            assert!(!is_foreign(near, "node.example:1"));
+        }
     }
 
     #[test]

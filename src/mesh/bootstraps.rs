@@ -7,7 +7,8 @@ use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::trust::pin::{ConnectAddr, Pin};
 
-/// Wait between two rounds through the IP addresses of a name that has led to a connected peer: others may come there.
+/// Longest wait between two rounds through the IP addresses of a name that has led to a connected peer: others may come
+/// there.
 pub const NAME_ROUND: Duration = Duration::from_secs(60);
 
 /// Addresses up to which the user can add more while the node runs.
@@ -31,6 +32,8 @@ pub(super) struct Bootstrap {
     /// Whether this node itself answered there. A name may lead to other nodes the next time.
     pub(super) is_self: bool,
     pub(super) backoff: Backoff,
+    /// Rounds through a name in a row that led to no new peer. The wait grows with them.
+    pub(super) rounds: u32,
     /// The start of the current outage, and whether the log has reported it.
     pub(super) since: Instant,
     pub(super) reported: bool,
@@ -46,6 +49,7 @@ impl Bootstrap {
             peer: None,
             is_self: false,
             backoff: Backoff::default(),
+            rounds: 0,
             since: now,
             reported: false,
             wrong_id_reported: false,

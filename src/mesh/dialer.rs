@@ -1,14 +1,14 @@
 //! The targets of dials, and the time of each dial.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
 use super::address_book::Addrs;
+use super::address_scope::Told;
 use super::backoff::LONG_OUTAGE;
 use super::bootstraps::NAME_ROUND;
 use super::dial_queue::{Lane, REFUSED_WAIT, RUMOUR_FAILURES_MAX, Target};
-use super::io::{DialError, DialSource, Output, Report, SessionId};
+use super::io::{DialError, DialSource, Output, Report, SessionId, Skip};
 use super::machine::{Mesh, millis};
 use super::peer::{Peer, State};
 use super::standing::Standing;
@@ -113,7 +113,7 @@ impl Mesh {
                 return;
             }
             let session = self.dialing.start(target, addr.clone(), is_known, lane, payers);
-            let skip = self.addresses_to_skip(target);
+            let skip = self.skip(target, &addr);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
                 Target::Peer(_) if is_known => DialSource::KnownPeer,
@@ -123,15 +123,20 @@ impl Mesh {
         }
     }
 
-    /// Of the IP addresses of a `--connect` name, those at which a peer is connected: the dial is for the others.
-    fn addresses_to_skip(&self, target: Target) -> Vec<SocketAddr> {
+    /// What the dial leaves out. One to a `--connect` name is for peers that are not connected.
+    fn skip(&self, target: Target, addr: &DialAddr) -> Skip {
         match target {
             Target::Bootstrap(index) if self.bootstraps.get(index).is_set() => {
-                let connected = self.peers.iter().filter(|(_, peer)| peer.connected().is_some());
+                let connected = || self.peers.iter().filter(|(_, peer)| peer.connected().is_some());
                 let dialled = |peer: &Peer| peer.remote.filter(|(_, dialled)| *dialled).map(|(addr, _)| addr);
-                connected.flat_map(|(_, peer)| peer.addrs.owned_sockets().chain(dialled(peer))).collect()
+                let at = connected().flat_map(|(_, peer)| peer.addrs.owned_sockets().chain(dialled(peer)));
+                Skip { addrs: at.collect(), peers: connected().map(|(id, _)| *id).collect(), private: false }
             }
-            Target::Bootstrap(_) | Target::Peer(_) | Target::Beacon(_) => Vec::new(),
+            Target::Peer(id) => {
+                let private = self.peers.get(&id).is_some_and(|peer| peer.addrs.is_foreign(addr));
+                Skip { private, ..Skip::default() }
+            }
+            Target::Bootstrap(_) | Target::Beacon(_) => Skip::default(),
         }
     }
 
@@ -286,6 +291,10 @@ impl Mesh {
             bootstrap.reported = false;
             bootstrap.wrong_id_reported = false;
             if bootstrap.is_set() {
+                bootstrap.rounds = 0;
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.behind = Some(index);
+                }
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
                 self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
             }
@@ -311,15 +320,20 @@ impl Mesh {
     /// the peers there tell each other of those that come.
     fn bootstrap_wait(&mut self, now: Instant, index: usize) -> Duration {
         if self.leads_to_a_peer(index) {
-            return self.name_round();
+            return self.name_round(index);
         }
         let bootstrap = self.bootstraps.get_mut(index);
         let outage = now.saturating_duration_since(bootstrap.since);
         bootstrap.backoff.next(&mut self.rng, outage)
     }
 
-    fn name_round(&mut self) -> Duration {
-        self.random_between(NAME_ROUND * 3 / 4, NAME_ROUND)
+    /// The wait before the next round through a name behind which peers are connected. It doubles with each round that
+    /// led to no new peer: behind a proxy the first answers may all come from one part of a mesh that is not whole.
+    fn name_round(&mut self, index: usize) -> Duration {
+        let bootstrap = self.bootstraps.get_mut(index);
+        bootstrap.rounds = bootstrap.rounds.saturating_add(1);
+        let nominal = BOOTSTRAP_WAIT.saturating_mul(2u32.saturating_pow(bootstrap.rounds)).min(NAME_ROUND);
+        self.random_between(nominal * 3 / 4, nominal)
     }
 
     fn leads_to_a_peer(&self, index: usize) -> bool {
@@ -328,13 +342,15 @@ impl Mesh {
     }
 
     /// Schedules dials of the `--connect` addresses that lead to a lost peer. A name leads to many, so its turn comes
-    /// when the last one is lost, too.
+    /// with each of them, and when the last peer of all is lost.
     pub(super) fn bootstraps_lost(&mut self, now: Instant, id: PeerId) {
         let is_alone = self.peers.joined() == 0;
+        let behind = self.peers.get(&id).and_then(|peer| peer.behind);
         for index in 0..self.bootstraps.len() {
             let bootstrap = self.bootstraps.get_mut(index);
-            if bootstrap.peer == Some(id) || bootstrap.is_set() && is_alone {
+            if bootstrap.peer == Some(id) || bootstrap.is_set() && (is_alone || behind == Some(index)) {
                 bootstrap.since = now;
+                bootstrap.rounds = 0;
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3 / 2);
                 self.timers.set_no_later(Timer::Dial(Target::Bootstrap(index)), now + wait);
             }
@@ -365,8 +381,11 @@ impl Mesh {
     /// A dial of a `--connect` address failed: the mesh dials it again after its backoff.
     fn bootstrap_failed(&mut self, now: Instant, index: usize, reason: DialError) {
         let leads_to_a_peer = self.leads_to_a_peer(index);
-        let wait =
-            if reason == DialError::NothingNew { self.name_round() } else { self.bootstrap_wait(now, index) };
+        let wait = if reason == DialError::NothingNew {
+            self.name_round(index)
+        } else {
+            self.bootstrap_wait(now, index)
+        };
         let bootstrap = self.bootstraps.get_mut(index);
         let addr = bootstrap.addr.clone();
         self.timers.set(Timer::Dial(Target::Bootstrap(index)), now + wait);
@@ -422,7 +441,8 @@ impl Mesh {
                     if !addr.is_name() {
                         peer.addrs.remove(&addr);
                     }
-                    self.hint(now, found, addr.clone());
+                    let is_foreign = peer.addrs.is_foreign(&addr);
+                    self.hint(now, found, Told { addr: addr.clone(), is_foreign });
                 }
                 self.strangers_lose(now, &addr, found, |_| true);
             }
@@ -437,11 +457,11 @@ impl Mesh {
 
     /// A dial to another peer reached an unknown peer that this node has heard of. This address is better than
     /// any rumour, so the mesh dials the peer there next, before peers that may not exist.
-    fn hint(&mut self, now: Instant, found: PeerId, addr: DialAddr) {
+    fn hint(&mut self, now: Instant, found: PeerId, told: Told) {
         let is_rumour = |peer: &&mut Peer| matches!(peer.state, State::Rumoured { .. });
         if let Some(peer) = self.peers.get_mut(&found).filter(is_rumour) {
-            let lane = Lane::of(&addr);
-            peer.addrs.hint(addr);
+            let lane = Lane::of(&told.addr);
+            peer.addrs.hint(told);
             let target = Target::Peer(found);
             if self.dialing.queue_first(target, lane) {
                 self.timers.cancel(Timer::Dial(target));
@@ -481,11 +501,13 @@ impl Mesh {
 
     /// A known peer's address belongs to another peer now. The mesh dials that peer there.
     fn handle_wrong_peer_at(&mut self, now: Instant, addr: &DialAddr, expected: PeerId, found: PeerId) {
+        let mut told = Told::from(addr.clone());
         if let Some(peer) = self.peers.get_mut(&expected) {
+            told.is_foreign = peer.addrs.is_foreign(addr);
             peer.addrs.demote(addr);
         }
         let is_free = !self.config.strict || self.peers.owner_of(addr, &found).is_none();
-        if is_free && !self.is_connected(&found) && self.hear_of(now, found, [addr.clone()]) {
+        if is_free && !self.is_connected(&found) && self.hear_of(now, found, [told]) {
             let soon = self.random_between(millis(100), millis(300));
             self.timers.set_no_later(Timer::Dial(Target::Peer(found)), now + soon);
         }
@@ -549,13 +571,13 @@ impl Mesh {
         &mut self,
         now: Instant,
         id: PeerId,
-        addrs: impl IntoIterator<Item = DialAddr>,
+        addrs: impl IntoIterator<Item = Told>,
     ) -> bool {
         if !self.peers.has_room_for(&id) || self.config.access.check(&id).is_err() {
             return false;
         }
         let peer = self.peers.get_or_insert(now, id);
-        addrs.into_iter().for_each(|addr| peer.addrs.rumour(addr));
+        addrs.into_iter().for_each(|told| peer.addrs.rumour(told));
         if peer.addrs.is_empty() && peer.met.is_none() {
             self.peers.remove(&id);
             return false;

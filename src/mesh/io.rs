@@ -204,7 +204,7 @@ pub enum DialError {
         /// The id in its certificate; not proven yet.
         found: PeerId,
     },
-    /// The name has no IP address but those that the dial was to skip.
+    /// Only peers that the dial was to skip answered at the name.
     NothingNew,
     /// Every IP address of the name leads to this node itself.
     OwnAddress,
@@ -232,6 +232,18 @@ impl DialSource {
     }
 }
 
+/// What a dial to a name leaves out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Skip {
+    /// Of the IP addresses of the name, those at which peers are connected. After the others the dial tries one of them at
+    /// most: a proxy may lead to another peer each time.
+    pub addrs: Vec<SocketAddr>,
+    /// The connected peers. A dial that reaches one of them ends without a session.
+    pub peers: Vec<PeerId>,
+    /// Whether addresses in private networks are left out, because only peers outside of these told the name.
+    pub private: bool,
+}
+
 /// An action outside of the mesh, which the coordinator carries out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -245,8 +257,8 @@ pub enum Output {
         expected: Expected,
         /// The origin of the address.
         source: DialSource,
-        /// Of the IP addresses of a name, those that are not tried, because peers are connected there.
-        skip: Vec<SocketAddr>,
+        /// What a dial to a name leaves out.
+        skip: Skip,
     },
     /// Send a message on a session that is up.
     Send {

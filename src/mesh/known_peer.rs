@@ -39,4 +39,6 @@ pub struct KnownAddr {
     pub last_success: Option<UnixTime>,
     /// Whether the peer connected from this IP address and said that it listens at this port.
     pub is_origin: bool,
+    /// Whether it is a name that must not lead into a private network, because only peers outside of these told it.
+    pub is_foreign: bool,
 }

@@ -89,7 +89,7 @@ pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;
 pub use incidents::{TURN, TURNS_MAX};
 pub use io::{
-    CircuitAt, DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp,
+    CircuitAt, DialError, DialSource, DisconnectReason, Input, Output, Report, SessionId, SessionUp, Skip,
     UnixTime, Vitals,
 };
 pub use key_state::{KEY_GRACE_MAX, KEY_GRACE_MIN, NetworkKeyStatus, RotateError};

@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) addrs: Addrs,
     /// The other end of its last session, and whether this node dialled that session.
     pub(super) remote: Option<(SocketAddr, bool)>,
+    /// The `--connect` name that last led to it, by index.
+    pub(super) behind: Option<usize>,
     pub(super) instances: Instances,
     /// The first and last time of a proven session, in this run or a previous one; `None` if never met.
     pub(super) met: Option<SeenTimes>,
@@ -249,6 +251,7 @@ impl Peer {
             name: String::new(),
             addrs: Addrs::default(),
             remote: None,
+            behind: None,
             instances: Instances::default(),
             met: None,
             connected_before: Duration::ZERO,

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::accounts::Account;
-use super::address_scope;
+use super::address_scope::{self, Told};
 use super::dial_queue::{RUMOUR_FAILURES_MAX, Target};
 use super::io::{Output, Report, SessionId};
 use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
@@ -331,7 +331,7 @@ impl Mesh {
         }
         let is_unknown = self.peers.get(&id).is_none();
         // With `strict`, an address that belongs to another peer is not dialled.
-        let is_free = |addr: &DialAddr| teller.owners.get(addr).is_none_or(|owners| owners.contains(&id));
+        let is_free = |told: &Told| teller.owners.get(&told.addr).is_none_or(|owners| owners.contains(&id));
         let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
         if is_unknown && !self.peers.has_room_for(&id) {
             let surplus = self.peers.surplus_rumour(&teller.account)?;
@@ -365,7 +365,7 @@ impl Mesh {
         &mut self,
         now: Instant,
         id: PeerId,
-        addrs: impl Iterator<Item = DialAddr>,
+        addrs: impl Iterator<Item = Told>,
         connected: bool,
     ) -> bool {
         if let Some(peer) = self.peers.get_mut(&id)

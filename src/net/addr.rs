@@ -513,6 +513,18 @@ pub(crate) fn is_link_local(addr: &SocketAddr) -> bool {
     matches!(addr, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
+/// Whether the address has a meaning in one network only: private (RFC 1918, RFC 4193), link-local (RFC 3927, RFC 4291),
+/// or shared behind a provider's address translation (RFC 6598).
+pub(crate) fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_private() || v4.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 /// The index of a link-local address's interface; 0 if it has none.
 #[must_use]
 pub(crate) fn scope_of(addr: &SocketAddr) -> u32 {

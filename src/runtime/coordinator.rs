@@ -14,7 +14,7 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, UnixTime, Vitals};
+use crate::mesh::{CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, Skip, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
 use crate::net::waker::Waker;
@@ -257,7 +257,7 @@ impl Effects for Threads {
         addr: DialAddr,
         expected: Expected,
         source: DialSource,
-        skip: Vec<SocketAddr>,
+        skip: Skip,
     ) -> Result<(), DialError> {
         self.context.counters.dials.one();
         let started = session::dial(&self.context, session, DialTarget { addr, expected, source, skip });

@@ -16,7 +16,7 @@ use crate::event::{AlertPhase, Event};
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
     CircuitAt, DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId,
-    UnixTime, Vitals,
+    Skip, UnixTime, Vitals,
 };
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
@@ -37,7 +37,7 @@ pub trait Effects {
     fn now(&self) -> Instant;
     /// The wall clock's time now, to be stored and shown.
     fn wall_clock(&self) -> UnixTime;
-    /// Starts a dial. Of the IP addresses of a name it does not try those in `skip`.
+    /// Starts a dial. `skip` is what a dial to a name leaves out.
     ///
     /// # Errors
     /// It cannot start; no event about this session follows.
@@ -47,7 +47,7 @@ pub trait Effects {
         addr: DialAddr,
         expected: Expected,
         source: DialSource,
-        skip: Vec<SocketAddr>,
+        skip: Skip,
     ) -> Result<(), DialError>;
     /// Queues a message for a session.
     ///

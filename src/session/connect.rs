@@ -14,8 +14,8 @@ use super::failure::Failure;
 use super::link::poll_until;
 use super::lookups::Lookups;
 use crate::limits::{CONNECT_TIMEOUT, NAME_ADDRS_MAX};
-use crate::mesh::DialSource;
-use crate::net::addr::{DialAddr, LocalIp};
+use crate::mesh::{DialSource, Skip};
+use crate::net::addr::{DialAddr, LocalIp, is_private};
 use crate::net::interfaces::Interfaces;
 use crate::net::socket;
 use crate::net::waker::Waker;
@@ -26,8 +26,8 @@ pub(crate) struct DialTarget {
     pub(crate) addr: DialAddr,
     pub(crate) expected: Expected,
     pub(crate) source: DialSource,
-    /// Of the IP addresses of a name, those that are not tried.
-    pub(crate) skip: Vec<SocketAddr>,
+    /// What a dial to a name leaves out.
+    pub(crate) skip: Skip,
 }
 
 /// The end of an attempt to reach one address.
@@ -42,7 +42,7 @@ pub(super) struct Until {
 /// Returns the IP addresses that this dial tries. Looks a name up if the budget of its source allows that.
 ///
 /// # Errors
-/// The name is not found or not looked up, or the dial skips all of its addresses.
+/// The name is not found or not looked up, or none of its addresses may be dialled.
 pub(super) fn addresses(
     target: &DialTarget,
     lookups: &Lookups,
@@ -72,27 +72,33 @@ fn resolve(
             let _permit = lookups.begin(target.source, now).map_err(Failure::Connect)?;
             let found = look_up(host.as_str(), *port).map_err(Failure::Connect)?;
             let loopback_too = !target.source.is_from_peer() || host.is_loopback();
-            let usable = usable(found, loopback_too);
+            let usable = usable(found, loopback_too, !target.skip.private);
             if usable.is_empty() {
                 let text = "the name has no address that may be dialled";
                 return Err(Failure::Connect(io::Error::new(ErrorKind::NotFound, text)));
             }
-            let new: Vec<SocketAddr> =
-                usable.into_iter().filter(|addr| !target.skip.contains(addr)).collect();
-            if new.is_empty() { Err(Failure::NothingNew) } else { Ok(choose(new, turn)) }
+            let (known, new): (Vec<_>, Vec<_>) =
+                usable.into_iter().partition(|addr| target.skip.addrs.contains(addr));
+            let mut chosen = choose(new, turn);
+            // A proxy may lead to another peer at an address where one is connected.
+            if !known.is_empty() && chosen.len() < NAME_ADDRS_MAX {
+                chosen.push(known[turn % known.len()]);
+            }
+            Ok(chosen)
         }
     }
 }
 
 /// The dialable addresses of a name, each once. Loopback addresses are dropped without `loopback_too`: a name from a
 /// peer leads to this machine only if it is a loopback name, because the owner of another name can point it anywhere
-/// at any time.
-fn usable(found: Vec<SocketAddr>, loopback_too: bool) -> Vec<SocketAddr> {
+/// at any time. For the same reason addresses in private networks are dropped without `private_too`.
+fn usable(found: Vec<SocketAddr>, loopback_too: bool, private_too: bool) -> Vec<SocketAddr> {
     let mut usable = Vec::new();
     for addr in found.into_iter().map(DialAddr::from) {
         if let Some(socket) = addr.socket()
             && addr.is_dialable()
             && (loopback_too || !addr.is_loopback())
+            && (private_too || !is_private(socket.ip()))
             && !usable.contains(&socket)
         {
             usable.push(socket);
@@ -250,12 +256,12 @@ mod tests {
         (lookups, now): (&Lookups, Instant),
         look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>>,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        let target = target(name, source, &[]);
+        let target = target(name, source, Skip::default());
         resolve(&target, lookups, 0, now, |_, _| look_up())
     }
 
-    fn target(name: &str, source: DialSource, skip: &[SocketAddr]) -> DialTarget {
-        DialTarget { addr: name.parse().unwrap(), expected: Expected::AnyPeer, source, skip: skip.to_vec() }
+    fn target(name: &str, source: DialSource, skip: Skip) -> DialTarget {
+        DialTarget { addr: name.parse().unwrap(), expected: Expected::AnyPeer, source, skip }
     }
 
     /// The kind of error of a connection attempt.
@@ -292,10 +298,10 @@ mod tests {
     fn undialable_addresses_are_not_tried() {
         let found =
             ["0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:0", "10.0.0.1:9"].map(|addr| addr.parse().unwrap());
-        assert_eq!(usable(found.into(), true), [found[3]]);
+        assert_eq!(usable(found.into(), true, true), [found[3]]);
         // They take no slot of a dialable address.
         let many = [&[found[0]; 50][..], &addrs(NAME_ADDRS_MAX)].concat();
-        assert_eq!(choose(usable(many, true), 7), addrs(NAME_ADDRS_MAX));
+        assert_eq!(choose(usable(many, true, true), 7), addrs(NAME_ADDRS_MAX));
     }
 
     #[test]
@@ -414,19 +420,50 @@ mod tests {
             ErrorKind::ConnectionRefused
         );
         assert!(matches!(dial(vec![own(), own(), own(), own()]), Err(Failure::OwnAddress)));
+        let known = || Failure::NothingNew;
+        assert!(dial(vec![known(), known(), known()]).is_ok());
+        assert!(matches!(dial(vec![known(), own(), known(), own()]), Err(Failure::NothingNew)));
+        assert_eq!(
+            kind(&dial(vec![known(), refused(), known(), known()]).unwrap_err()),
+            ErrorKind::ConnectionRefused
+        );
     }
 
     #[test]
-    fn addresses_of_connected_peers_are_skipped_before_others_take_turns() {
+    fn addresses_of_connected_peers_come_after_others() {
         let (lookups, now) = budgets();
         let all = addrs(6);
-        let resolved = |skip: &[SocketAddr]| {
+        let resolved = |skip: &[SocketAddr], turn| {
+            let skip = Skip { addrs: skip.to_vec(), ..Skip::default() };
             let target = target("mesh.example:9", DialSource::User, skip);
-            resolve(&target, &lookups, 0, now, |_, _| Ok(all.clone()))
+            resolve(&target, &lookups, turn, now, |_, _| Ok(all.clone())).unwrap()
         };
-        assert_eq!(resolved(&all[..3]).unwrap(), all[3..]);
-        assert_eq!(resolved(&all[1..]).unwrap(), all[..1]);
-        assert!(matches!(resolved(&all), Err(Failure::NothingNew)));
+        assert_eq!(resolved(&all[..2], 0), all[2..]);
+        // One of them is tried last: a proxy may lead to another peer there.
+        assert_eq!(resolved(&all[..3], 1), [&all[3..], &all[1..2]].concat());
+        assert_eq!(resolved(&all[1..], 0), all[..2]);
+        assert_eq!(resolved(&all, 2), all[2..3]);
+    }
+
+    #[test]
+    fn name_leads_into_a_private_network_only_if_a_peer_of_one_told_it() {
+        let (lookups, now) = budgets();
+        let found: Vec<SocketAddr> = [
+            "10.0.0.1:9",
+            "192.168.1.1:9",
+            "169.254.1.1:9",
+            "[fd00::1]:9",
+            "[::ffff:10.0.0.2]:9",
+            "192.0.2.7:9",
+        ]
+        .map(|addr| addr.parse().unwrap())
+        .into();
+        let resolved = |private| {
+            let target = target("node.example:9", DialSource::KnownPeer, Skip { private, ..Skip::default() });
+            resolve(&target, &lookups, 0, now, |_, _| Ok(found.clone())).unwrap()
+        };
+        assert_eq!(resolved(true), found[5..]);
+        assert!(resolved(false).contains(&found[0]));
     }
 
     #[test]

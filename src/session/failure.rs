@@ -39,7 +39,7 @@ pub(crate) enum Failure {
     Exporter(TlsError),
     #[error("{0}")]
     NetworkKey(Mismatch),
-    #[error("the name leads to no other address than those of connected peers")]
+    #[error("only connected peers answered at the name")]
     NothingNew,
     #[error("this node itself answered")]
     OwnAddress,
@@ -70,7 +70,9 @@ impl Failure {
     /// Of the failures at two addresses of one name, the one that tells the user more.
     pub(super) fn or_later(self, later: Self) -> Self {
         match (&self, &later) {
-            (Self::Link(LinkError::Rejected(Rejection::WrongId { .. })), _) | (_, Self::OwnAddress) => self,
+            (Self::OwnAddress, Self::NothingNew) => later,
+            (Self::Link(LinkError::Rejected(Rejection::WrongId { .. })), _)
+            | (_, Self::OwnAddress | Self::NothingNew) => self,
             _ => later,
         }
     }

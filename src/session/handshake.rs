@@ -91,6 +91,8 @@ impl Session {
             let secured = self.dial_one(target, addr, until);
             match secured {
                 Ok(secured) if addrs.len() > 1 && secured.peer == self.context.id => Err(Failure::OwnAddress),
+                // The peer sees a connection that was closed early, as a port scan makes.
+                Ok(secured) if target.skip.peers.contains(&secured.peer) => Err(Failure::NothingNew),
                 Ok(secured) => Ok(Secured { deadline, ..secured }),
                 Err(Failure::Link(LinkError::Rejected(Rejection::WrongId { found, .. })))
                     if addrs.len() > 1 && found == self.context.id =>

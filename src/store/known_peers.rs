@@ -254,6 +254,8 @@ struct AddrEntry {
     last_success: Option<Time>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     origin: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    foreign: bool,
 }
 
 fn acquainted() -> u64 {
@@ -370,9 +372,10 @@ fn parse(bytes: &[u8]) -> Result<Vec<KnownPeer>, Problem> {
         if entry.addrs.len() > ADDRS_READ_MAX {
             return Err(damaged(at, KnownPeersProblem::Addrs));
         }
-        let known = |AddrEntry { addr, last_success, origin }: AddrEntry| KnownAddr {
+        let known = |AddrEntry { addr, last_success, origin, foreign }: AddrEntry| KnownAddr {
             addr: addr.0,
             is_origin: origin,
+            is_foreign: foreign,
             last_success: last_success.map(|time| time.0),
         };
         peers.push(KnownPeer {
@@ -405,6 +408,7 @@ fn render(peers: &[KnownPeer]) -> Result<Vec<u8>, toml::ser::Error> {
                 addr: Addr(known.addr.clone()),
                 last_success: known.last_success.map(Time),
                 origin: known.is_origin,
+                foreign: known.is_foreign,
             })
             .collect(),
     };
@@ -432,8 +436,14 @@ mod tests {
                     addr: "127.0.0.1:8080".parse().unwrap(),
                     last_success: Some(UnixTime(1)),
                     is_origin: false,
+                    is_foreign: false,
                 },
-                KnownAddr { addr: "node.example:1".parse().unwrap(), last_success: None, is_origin: true },
+                KnownAddr {
+                    addr: "node.example:1".parse().unwrap(),
+                    last_success: None,
+                    is_origin: true,
+                    is_foreign: true,
+                },
             ],
         }
     }
@@ -482,6 +492,7 @@ last_success = \"1970-01-01T00:00:01Z\"
 [[peer.address]]
 addr = \"node.example:1\"
 origin = true
+foreign = true
 "
             )
         );
@@ -620,6 +631,7 @@ origin = true
                 addr: format!("{}.example:65535", ["a"; 8].map(|c| c.repeat(29)).join(".")).parse().unwrap(),
                 last_success: Some(UnixTime(1)),
                 is_origin: false,
+                is_foreign: false,
             };
             ADDRS_MAX + 1
         ];

@@ -3,9 +3,10 @@
 //! Most tests need root, network namespaces, and the tools ip, ss and nft; without these they print a message
 //! and pass.
 
-use std::fs;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Instant;
+use std::{fs, io, thread};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
 use p2p_gossip::{Event, NetworkKey, PeerId};
@@ -13,7 +14,7 @@ use p2p_gossip::{Event, NetworkKey, PeerId};
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, addr6};
 use crate::support::process::Spec;
-use crate::support::{Cluster, assert_mesh_stays_up};
+use crate::support::{Cluster, assert_mesh_stays_up, localhost};
 
 /// Start options of a node on every interface of its namespace.
 fn spec(cluster: &Cluster, network: &Network, node: usize) -> Spec {
@@ -140,6 +141,43 @@ fn nodes_with_one_connect_name_for_all_of_them_form_a_mesh() {
         .collect();
     cluster.wait_full_mesh(&nodes);
     assert_mesh_stays_up(&cluster, &nodes);
+}
+
+/// Starts a proxy that leads each connection to the next of these nodes, as the address of a cluster service does.
+fn start_proxy(backends: Vec<SocketAddr>) -> SocketAddr {
+    let listener = TcpListener::bind(localhost()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut backends = backends.into_iter().cycle();
+        for near in listener.incoming().map_while(Result::ok) {
+            // Connections fail once the test is over.
+            let Some(Ok(far)) = backends.next().map(TcpStream::connect) else { continue };
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn name_of_a_proxy_joins_parts_of_a_mesh_that_the_first_answer_does_not_reach() {
+    let mut cluster = Cluster::new();
+    let start = |cluster: &mut Cluster, args: &str| {
+        cluster.start(Spec::named("node").with_args(&format!("--bind 127.0.0.1 {args}")))
+    };
+    let first = start(&mut cluster, "");
+    let through_first = connect(cluster.addr(first));
+    let joined_first = start(&mut cluster, &through_first);
+    let apart = start(&mut cluster, "");
+    cluster.wait_full_mesh(&[first, joined_first]);
+    let proxy = start_proxy([first, joined_first, apart].map(|node| cluster.addr(node)).into());
+    let last = start(&mut cluster, &connect(format_args!("localhost:{}", proxy.port())));
+    cluster.wait_full_mesh(&[first, joined_first, apart, last]);
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl World {
             proofs: Vec::new(),
         };
         let addr = self.slots[to].addr;
-        self.dial(proc, session, addr, Expected::AnyPeer);
+        self.dial(proc, session, addr, Expected::AnyPeer, Vec::new());
         let conn = self.procs[proc].handles[&session].0;
         self.conns[conn].key = Some((key, Arc::new(HelloExchange::new(hello, Vec::new()))));
         // What an attacker sends need not arrive.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
-    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, UnixTime, Vitals,
 };
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
@@ -407,12 +407,9 @@ impl World {
         if found.is_empty() {
             return Err(DialError::Failed("no such name".to_owned()));
         }
-        let new: Vec<SocketAddr> = found.into_iter().filter(|addr| !skip.contains(addr)).collect();
-        match new[..] {
-            [] => Err(DialError::NothingNew),
-            [only] => Ok(only),
-            _ => Ok(new[self.rng.usize(..new.len())]),
-        }
+        let new: Vec<SocketAddr> = found.iter().copied().filter(|addr| !skip.contains(addr)).collect();
+        let usable = if new.is_empty() { found } else { new };
+        Ok(if usable.len() == 1 { usable[0] } else { usable[self.rng.usize(..usable.len())] })
     }
 
     fn persist(&mut self, proc: ProcId, mesh: &Mesh) {
@@ -468,10 +465,10 @@ impl Effects for Node<'_> {
         addr: DialAddr,
         expected: Expected,
         _source: DialSource,
-        skip: Vec<SocketAddr>,
+        skip: Skip,
     ) -> Result<(), DialError> {
-        let addr = self.world.look_up(&addr, &skip)?;
-        self.world.dial(self.proc, session, addr, expected);
+        let addr = self.world.look_up(&addr, &skip.addrs)?;
+        self.world.dial(self.proc, session, addr, expected, skip.peers);
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub struct Thread {
     pub id: SessionId,
     pub stage: Stage,
     pub expected: Expected,
+    /// The peers that must not answer.
+    skipped: Vec<PeerId>,
     pub outbox: VecDeque<Request>,
     /// The coordinator requests a heartbeat. This takes no room in the outbox.
     is_heartbeat_wanted: bool,
@@ -71,6 +73,7 @@ impl Thread {
             id,
             stage,
             expected,
+            skipped: Vec::new(),
             outbox: VecDeque::new(),
             is_heartbeat_wanted: false,
             is_drain_wanted: false,
@@ -133,11 +136,18 @@ impl Thread {
 }
 
 impl World {
-    pub fn dial(&mut self, proc: ProcId, id: SessionId, addr: SocketAddr, expected: Expected) {
+    pub fn dial(
+        &mut self,
+        proc: ProcId,
+        id: SessionId,
+        addr: SocketAddr,
+        expected: Expected,
+        skipped: Vec<PeerId>,
+    ) {
         if is_third_party(addr.ip()) {
             self.lent_dials.push((self.now, proc));
         }
-        let thread = Thread::new(id, Stage::Connecting, expected, self.now);
+        let thread = Thread { skipped, ..Thread::new(id, Stage::Connecting, expected, self.now) };
         let conn = self.open_connection(proc, thread, addr);
         self.procs[proc].handles.insert(id, (conn, 0));
         self.limit(conn, 0, Limit::Connect, self.now + micros(CONNECT_TIMEOUT));
@@ -246,6 +256,8 @@ impl World {
             (Stage::AwaitingServer, Packet::ServerHello(found)) => {
                 if !thread.expected.is_met_by(&found) {
                     self.end(conn, 0, Some(SessionEvent::DialFailed(DialError::WrongId { found })));
+                } else if thread.skipped.contains(&found) {
+                    self.end(conn, 0, Some(SessionEvent::DialFailed(DialError::NothingNew)));
                 } else if !self.admits(conn, 0, &found) {
                     self.fail(conn, "refused by our own lists");
                 } else {

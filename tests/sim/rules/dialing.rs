@@ -8,9 +8,9 @@ use p2p_gossip::internals::limits::TIMEOUT;
 use p2p_gossip::internals::mesh::backoff::{CAP, LONG_OUTAGE};
 use p2p_gossip::internals::mesh::{
     ACQUAINTED_AFTER, CREDIT_MAX, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialError, DialSource,
-    DisconnectReason, Input, NAME_ROUND, Output, Report, SessionId,
+    DisconnectReason, Input, NAME_ROUND, Output, Report, SessionId, Skip,
 };
-use p2p_gossip::internals::wire::{ByeReason, Hello};
+use p2p_gossip::internals::wire::{ByeReason, Hello, Message, PeerRecord};
 use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerState};
 
 use super::{MINUTE, SECOND, ms, node_with_strangers, reports, wait_with_heartbeats};
@@ -49,6 +49,31 @@ fn dial_names_the_source_of_its_address() {
     assert_eq!(source_of(addr(1)), [DialSource::User]);
     assert_eq!(source_of(addr(5)), [DialSource::KnownPeer]);
     assert_eq!(source_of(addr(20)), [DialSource::UnknownPeer]);
+}
+
+#[test]
+fn name_that_only_peers_outside_of_private_networks_tell_leads_into_none() {
+    let mut node = MeshHarness::new(&[]);
+    let near = node.meets(3);
+    let far = SessionId::accepted(100);
+    node.up_at(far, id(4), 1, SocketAddr::from(([192, 0, 2, 4], 8080)));
+    let name = |n: u8| format!("n{n}.example:8080").parse::<DialAddr>().unwrap();
+    let tell = |node: &mut MeshHarness, teller, n| {
+        let record = PeerRecord { id: id(n), addrs: vec![name(n)], connected: true };
+        node.receives(teller, Message::Peers { records: vec![record], more: false })
+    };
+    for (teller, n) in [(far, 20), (near, 21)] {
+        tell(&mut node, teller, n);
+    }
+    let outputs = node.wait_with_dials_open(3 * SECOND);
+    let private_skipped = |n| {
+        let dial = outputs.iter().find_map(|output| match output {
+            Output::Dial { addr, skip, .. } if *addr == name(n) => Some(skip.private),
+            _ => None,
+        });
+        dial.unwrap_or_else(|| panic!("no dial to {}", name(n)))
+    };
+    assert_eq!([20, 21].map(private_skipped), [true, false]);
 }
 
 /// Found by seed 70001170: the rumours took every right to start a dial, and then waited for the dial under way.
@@ -279,8 +304,8 @@ fn node_with_a_name() -> MeshHarness {
     MeshHarness::with(Config::default().connect([ConnectAddr::from(all_slots())]))
 }
 
-/// The IP addresses that the last dial to the name skips.
-fn skipped(outputs: &[Output]) -> Option<Vec<SocketAddr>> {
+/// What the last dial to the name skips.
+fn skipped(outputs: &[Output]) -> Option<Skip> {
     outputs.iter().rev().find_map(|output| match output {
         Output::Dial { addr, skip, .. } if *addr == all_slots() => Some(skip.clone()),
         _ => None,
@@ -306,20 +331,20 @@ fn is_own(report: &Report) -> bool {
 }
 
 #[test]
-fn name_is_dialled_until_peers_are_connected_at_all_its_addresses_and_looked_up_each_minute() {
+fn name_is_dialled_until_peers_are_connected_at_all_its_addresses_and_then_ever_more_slowly() {
     let mut node = node_with_a_name();
     let session = node.first_dial();
     node.up(session, id(3), 1);
     let outputs = node.wait_with_dials_open(2 * SECOND);
-    assert!(skipped(&outputs).unwrap().iter().all(|at| *at == addr(3)), "{outputs:?}");
+    assert!(skipped(&outputs).unwrap().addrs.iter().all(|at| *at == addr(3)), "{outputs:?}");
     let (second, ..) = dialled(&outputs)[0];
     node.up(second, id(4), 1);
     node.heartbeat(session, node.mesh.digest());
     let outputs = node.wait_with_dials_open(2 * SECOND);
-    let mut skipped = skipped(&outputs).unwrap();
-    skipped.sort();
-    skipped.dedup();
-    assert_eq!(skipped, [addr(3), addr(4)]);
+    let Skip { mut addrs, peers, private } = skipped(&outputs).unwrap();
+    addrs.sort();
+    addrs.dedup();
+    assert_eq!((&addrs[..], &peers[..], private), (&[addr(3), addr(4)][..], &[id(3), id(4)][..], false));
     let (dial, ..) = dialled(&outputs)[0];
     node.handle(Input::DialFailed { session: dial, reason: DialError::NothingNew });
     let mut lookups = 0;
@@ -332,8 +357,71 @@ fn name_is_dialled_until_peers_are_connected_at_all_its_addresses_and_looked_up_
             node.handle(Input::DialFailed { session: dial, reason: DialError::NothingNew });
         }
     }
-    let minutes = 5 * MINUTE.as_secs() / NAME_ROUND.as_secs();
-    assert!((minutes..=minutes * 4 / 3 + 1).contains(&(lookups as u64)), "{lookups} lookups");
+    // The waits of the first minute double from two seconds.
+    let rounds = 5 + 4 * MINUTE.as_secs() / NAME_ROUND.as_secs();
+    assert!((rounds - 1..=rounds * 4 / 3 + 2).contains(&(lookups as u64)), "{lookups} lookups");
+}
+
+/// A proxy leads to another node each time, behind one address.
+#[test]
+fn name_with_one_address_is_dialled_until_it_leads_to_another_peer() {
+    let proxy = addr(50);
+    let mut node = node_with_a_name();
+    let first = node.first_dial();
+    node.up_at(first, id(3), 1, proxy);
+    let mut dials = 0;
+    for _ in 0..30 {
+        node.heartbeat(first, node.mesh.digest());
+        let outputs = node.wait_with_dials_open(SECOND);
+        for (dial, ..) in dialled(&outputs) {
+            dials += 1;
+            let skip = skipped(&outputs).unwrap();
+            assert!(skip.addrs.contains(&proxy) && skip.peers == [id(3)], "{skip:?}");
+            node.handle(Input::DialFailed { session: dial, reason: DialError::NothingNew });
+        }
+    }
+    assert!((4..=7).contains(&dials), "{dials} dials in half a minute");
+    let other = loop {
+        node.heartbeat(first, node.mesh.digest());
+        if let Some((dial, ..)) = dialled(&node.wait_with_dials_open(SECOND)).first() {
+            break *dial;
+        }
+    };
+    node.up_at(other, id(4), 1, proxy);
+    let joined = |n| node.info(id(n)).is_some_and(|info| info.state == PeerState::Up);
+    assert!(joined(3) && joined(4));
+    // More may be there.
+    assert_eq!(dialled(&node.wait_with_dials_open(2 * SECOND)).len(), 1);
+}
+
+#[test]
+fn name_is_dialled_again_soon_after_any_peer_behind_it_is_lost() {
+    let mut node = node_with_a_name();
+    let first = node.first_dial();
+    node.up(first, id(3), 1);
+    let (last, ..) = dialled(&node.wait_with_dials_open(2 * SECOND))[0];
+    node.up(last, id(4), 1);
+    let elsewhere = node.meets(5);
+    let name_dials = |node: &mut MeshHarness, open: &[SessionId]| {
+        open.iter().for_each(|session| drop(node.heartbeat(*session, node.mesh.digest())));
+        let outputs = node.wait_with_dials_open(2 * SECOND);
+        let dials = dialled(&outputs).into_iter().filter(|(_, at, _)| *at == all_slots());
+        let dials: Vec<SessionId> = dials.map(|(dial, ..)| dial).collect();
+        for &session in &dials {
+            node.handle(Input::DialFailed { session, reason: DialError::NothingNew });
+        }
+        dials.len()
+    };
+    let open = [first, last, elsewhere];
+    for _ in 0..60 {
+        name_dials(&mut node, &open);
+    }
+    // After the next dial the name rests for most of a minute.
+    while name_dials(&mut node, &open) == 0 {}
+    node.down(elsewhere, DisconnectReason::Closed);
+    assert_eq!(name_dials(&mut node, &[first, last]), 0);
+    node.down(first, DisconnectReason::Closed);
+    assert_eq!(name_dials(&mut node, &[last]), 1);
 }
 
 /// Found by seed 70000143: the first node of a mesh has no `--connect` address itself, and starts again without what it knew.
