@@ -65,8 +65,8 @@ impl Mesh {
         let nearest = self.nearest_carriers(now);
         let mut questions: BTreeMap<PeerId, Vec<PeerId>> = BTreeMap::new();
         for peer in silent {
-            let again = now + self.interval() / 4;
-            self.timers.set(Timer::Path(peer), again);
+            let patience = self.peers.connected(&peer).map(|connected| self.patience(connected));
+            self.timers.set(Timer::Path(peer), now + patience.unwrap_or(self.config.timeout) / 12);
             for witness in self.relay.witnesses_of(&peer, &nearest) {
                 questions.entry(witness).or_default().push(peer);
             }

@@ -285,8 +285,12 @@ impl Mesh {
     /// A circuit that this node asked for, or offered for another peer, is accepted.
     pub(super) fn circuit_accepted(&mut self, now: Instant, at: CircuitAt) {
         if let Some(&Carried { other, is_offered, .. }) = self.relay.carried.get(&at) {
-            if is_offered {
-                let CircuitAt { session, circuit } = other;
+            let CircuitAt { session, circuit } = other;
+            if self.sessions.get(session).is_none_or(|session| session.closing) {
+                // This node has said goodbye to the opener on that session meanwhile.
+                self.relay.forget_carried(at);
+                self.output(Output::CloseCircuit { at, reason: CircuitReason::Gone });
+            } else if is_offered {
                 self.output(Output::Send { session, message: Message::CircuitAccept { circuit } });
             }
             return;

@@ -255,8 +255,13 @@ impl Mesh {
         carrier: Option<PeerId>,
     ) {
         let down = match reason {
-            DisconnectReason::Bye(ByeReason::Duplicate) | DisconnectReason::Closed if carrier.is_some() => {
-                // The path broke, and the peer may be well: another carrier leads to it, or a dial.
+            DisconnectReason::Bye(ByeReason::Duplicate)
+            | DisconnectReason::Closed
+            | DisconnectReason::Protocol
+                if carrier.is_some() =>
+            {
+                // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to
+                // it, or a dial.
                 self.timers.set(Timer::Grace(id), now + GRACE);
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
                 return self.seek_path(now, id, carrier);

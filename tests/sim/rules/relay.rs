@@ -402,3 +402,15 @@ fn session_on_which_the_peer_sends_nothing_more_is_given_up_after_the_timeout() 
         events_of(&outputs).iter().all(|event| !matches!(event, Event::Down { .. } | Event::Path { .. }))
     );
 }
+
+#[test]
+fn carrier_that_has_said_goodbye_to_the_opener_closes_the_circuit() {
+    let mut node = MeshHarness::new(&[]);
+    let (twenty, _) = (node.meets(20), node.meets(4));
+    let outputs = open(&mut node, CircuitAt { session: twenty, circuit: 3 }, 4);
+    let [Output::Carry([_, to]), ..] = outputs[..] else { panic!("{outputs:?}") };
+    assert!(closes(&node.up(SessionId::accepted(7), id(20), 1), twenty), "9 is the arbiter of the pair");
+    let outputs = accept(&mut node, to);
+    assert_eq!((sent(&outputs), closed(&outputs)), (vec![], vec![(to, CircuitReason::Gone)]));
+    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
+}
