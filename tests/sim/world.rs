@@ -287,7 +287,9 @@ impl World {
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Event::AlertRan(proc, incident, phase) => self.alert_ran(proc, incident, phase),
             Event::Circuit(conn, side) => {
-                if let Some(proc) = self.conns[conn].ends[side].proc.filter(|&proc| self.procs[proc].alive) {
+                // A session inside a circuit may not have started, because its carrier does not read.
+                let proc = self.conns.get(conn).and_then(|conn| conn.ends[side].proc);
+                if let Some(proc) = proc.filter(|&proc| self.procs[proc].alive) {
                     self.on_thread(proc, Deferred::Circuit(conn, side));
                 }
             }
