@@ -276,6 +276,12 @@ impl Addrs {
         }
     }
 
+    /// The address that it connected from last, in this run.
+    pub(super) fn origin(&self) -> Option<&DialAddr> {
+        let is_origin = |entry: &&Entry| entry.is_origin && entry.source == AddressSource::Claimed;
+        self.entries.iter().find(is_origin).map(|entry| &entry.addr)
+    }
+
     /// Adds an address that another peer lists. It replaces only the oldest rumour, never a better source:
     /// otherwise one false list would keep this node from meeting the peer.
     pub(super) fn rumour(&mut self, told: impl Into<Told>) {

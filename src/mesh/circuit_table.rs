@@ -46,6 +46,10 @@ pub(super) struct Search {
     pub(super) tried: BTreeSet<PeerId>,
     /// Whether all carriers have been asked once.
     pub(super) is_repeated: bool,
+    /// The number of carriers asked since the search began.
+    pub(super) circuits: u32,
+    /// The members asked whether they hear the peer, which is connected but silent, and whether they may hear it.
+    pub(super) witnesses: BTreeMap<PeerId, bool>,
 }
 
 #[derive(Debug, Default)]

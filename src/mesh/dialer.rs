@@ -61,6 +61,9 @@ impl Mesh {
             return;
         }
         if let Target::Peer(id) = target {
+            if let Some(at) = self.keeps_to_circuit_until(now, &id) {
+                return self.timers.set(Timer::Dial(target), at);
+            }
             if self.is_connected(&id) && self.dialing_beside_circuits() >= BESIDE_CIRCUITS_MAX {
                 let wait = self.random_between(BOOTSTRAP_WAIT, BOOTSTRAP_WAIT * 3);
                 return self.timers.set(Timer::Dial(target), now + wait);

@@ -12,6 +12,8 @@ const LOSSES_FREE: usize = 1;
 pub(super) const HOLD_MIN: Duration = Duration::from_secs(30);
 /// Longest such time: a user waits no longer for the news that a peer is back.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+/// Longest time for which a pair keeps to a circuit: its carrier pays for it.
+const PATH_HOLD_MAX: Duration = Duration::from_secs(8 * 60);
 /// Losses remembered of a peer. More make the time no longer.
 const LOSSES_MAX: usize = 64;
 
@@ -50,6 +52,14 @@ impl Losses {
         let more = self.count(now).checked_sub(LOSSES_FREE + 1)?;
         let doublings = u32::try_from(more).unwrap_or(u32::MAX);
         Some(HOLD_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(HOLD_MAX))
+    }
+
+    /// The time for which a pair keeps to a circuit that replaced its direct path; `None` if it may leave it at once. A
+    /// path that only loses packets falls silent again and again, and each time the wait doubles.
+    pub(super) fn path_hold(&self, now: Instant) -> Option<Duration> {
+        let more = self.count(now).checked_sub(LOSSES_FREE + 1)?;
+        let doublings = u32::try_from(more).unwrap_or(u32::MAX);
+        Some(HOLD_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(PATH_HOLD_MAX))
     }
 
     /// The peer is unstable. Returns whether that is news for the user.

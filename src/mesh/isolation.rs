@@ -75,7 +75,7 @@ impl Mesh {
     }
 
     /// Whether a peer that is still a member is silent for so long that it may be lost.
-    fn is_suspect(&self, now: Instant, connected: &Connected) -> bool {
+    pub(super) fn is_suspect(&self, now: Instant, connected: &Connected) -> bool {
         match connected.link {
             Link::Interrupted { .. } => true,
             Link::Open { .. } => self.silence_of(now, connected) >= self.suspicion(connected),

@@ -241,6 +241,7 @@ impl Mesh {
             // arrived, not by those that this node had the time to read.
             self.timers.set(Timer::Silence(id), now + self.config.heartbeat);
             self.output(Output::DrainUnread { session, since });
+            self.check_other_sessions(now, id);
         } else {
             // The session's thread has not run since: that is this node's fault, for a time.
             match dead_at.map(|dead_at| dead_at + self.config.timeout) {
@@ -259,8 +260,11 @@ impl Mesh {
             return;
         };
         // A leaving node has said its goodbyes already.
-        if self.leaving || connected.active() != Some(session) {
+        if self.leaving {
             return;
+        }
+        if connected.active() != Some(session) {
+            return self.other_session_drained(now, id, session, heard);
         }
         let Some(asked) = connected.drain_answered() else {
             return;
@@ -283,6 +287,7 @@ impl Mesh {
                 let next = suspected_at.unwrap_or(dead_at);
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
+                    self.seek_detour(now, id);
                 }
                 let slot = self.slot_before(next);
                 self.timers.set(Timer::Silence(id), if now < slot { slot } else { next });

@@ -42,6 +42,7 @@ mod beacons;
 mod bootstraps;
 mod circuit_table;
 mod connected_time;
+mod detour;
 mod dial_queue;
 mod dialer;
 mod digest;

@@ -56,6 +56,10 @@ pub(super) struct Peer {
     pub(super) wrong_id_reported: bool,
     /// Its recent losses, by which it may be unstable.
     pub(super) losses: Losses,
+    /// The recent losses of the direct path to it, after which a circuit led to it.
+    pub(super) path_losses: Losses,
+    /// The time before which it is not dialled while a circuit leads to it.
+    pub(super) direct_from: Option<Instant>,
     /// The rate limit of its questions about lost peers.
     pub(super) questions: TokenBucket,
     pub(super) state: State,
@@ -220,6 +224,15 @@ impl Connected {
         true
     }
 
+    /// Gives up a session that is not the last one.
+    pub(super) fn give_up_session(&mut self, session: SessionId) {
+        if let Link::Open { sessions, .. } = &mut self.link
+            && sessions.last() != Some(&session)
+        {
+            sessions.retain(|other| *other != session);
+        }
+    }
+
     /// The session is asked when it last heard the peer. Returns false if an earlier question is still unanswered.
     pub(super) fn ask_drain(&mut self, now: Instant) -> bool {
         match &mut self.link {
@@ -265,6 +278,8 @@ impl Peer {
             reached_by: BTreeSet::new(),
             wrong_id_reported: false,
             losses: Losses::default(),
+            path_losses: Losses::default(),
+            direct_from: None,
             questions: TokenBucket::new(QUESTIONS_BURST, QUESTIONS_PER_SECOND, now),
             state: State::Rumoured { failures: 0, since: now },
         }
@@ -394,6 +409,7 @@ impl Peer {
         self.addrs.check_limits();
         self.instances.check_limits();
         self.losses.check_limits();
+        self.path_losses.check_limits();
         debug_assert!(self.tellers.len() <= TELLERS_MAX, "{} tellers", self.tellers.len());
         debug_assert!(self.reached_by.len() <= REACHED_BY_MAX, "reached by {} peers", self.reached_by.len());
         debug_assert!(

@@ -15,7 +15,7 @@ use super::circuit_table::{Carried, Inside, Progress, Search, Step};
 use super::dial_queue::Target;
 use super::io::{CircuitAt, Output, SessionId, SessionUp};
 use super::machine::{Mesh, millis};
-use super::peer::{Connected, Link, State};
+use super::peer::State;
 use super::session_table::Session;
 use super::standing::Standing;
 use super::timer::Timer;
@@ -50,11 +50,11 @@ impl Mesh {
         }
     }
 
-    /// The path to a connected peer is gone or silent: carriers are asked at once, this one last.
+    /// The path to a connected peer is gone: carriers are asked at once, this one last.
     pub(super) fn seek_path(&mut self, now: Instant, id: PeerId, but: Option<PeerId>) {
-        if !self.relay.is_sought(&id) {
-            let search = Search { tried: but.into_iter().collect(), ..Search::default() };
-            self.relay.searches.insert(id, search);
+        let search = self.relay.searches.entry(id).or_default();
+        search.tried.extend(but);
+        if matches!(search.step, Step::Waiting) {
             self.ask_next_carrier(now, id);
         }
     }
@@ -64,6 +64,8 @@ impl Mesh {
         self.give_up_step(&id);
         if self.may_be_reached_soon(now, &id) {
             self.timers.set(Timer::Path(id), now + FORMING / 2);
+        } else if self.wants_detour(now, &id) {
+            self.ask_who_hears(now, id);
         } else if self.wants_path(now, &id) {
             self.ask_next_carrier(now, id);
         } else {
@@ -131,7 +133,7 @@ impl Mesh {
     }
 
     /// Whether this node needs a carrier to reach the peer.
-    fn wants_path(&self, now: Instant, id: &PeerId) -> bool {
+    pub(super) fn wants_path(&self, now: Instant, id: &PeerId) -> bool {
         let Some(peer) = self.peers.get(id).filter(|_| self.config.access.check(id).is_ok() && !self.leaving)
         else {
             return false;
@@ -143,10 +145,7 @@ impl Mesh {
             State::Left(gone) => gone.rounds_left > 0 && !peer.reached_by.is_empty(),
             State::Provisional { connected, .. }
             | State::Up(connected)
-            | State::Unstable { connected, .. } => match connected.link {
-                Link::Interrupted { .. } => true,
-                Link::Open { .. } => self.is_half_silent(now, connected),
-            },
+            | State::Unstable { connected, .. } => self.is_suspect(now, connected),
         }
     }
 
@@ -160,13 +159,6 @@ impl Mesh {
         let is_forming = self.relay.last_reached.is_some_and(|at| now < at + FORMING);
         let peer = self.peers.get(id).filter(|peer| peer.connected().is_none());
         is_forming && peer.is_some_and(|peer| !peer.backoff.has_failed())
-    }
-
-    /// Whether the peer has been silent for half of its timeout, as far as this node knows.
-    pub(super) fn is_half_silent(&self, now: Instant, connected: &Connected) -> bool {
-        let silence = now.saturating_duration_since(connected.heard);
-        let silence = silence.saturating_sub(self.measures.stalls.between(connected.heard, now));
-        silence >= self.timeout_for(connected.interval_ms) / 2
     }
 
     /// Asks the next carrier: the nearest one that has not been asked. A peer that is not connected may be reached by
@@ -190,14 +182,21 @@ impl Mesh {
             }
             return self.forget_unreached(now, id);
         };
+        self.ask_carrier(now, id, carrier, session);
+    }
+
+    /// Asks a member to carry a circuit to the peer.
+    pub(super) fn ask_carrier(&mut self, now: Instant, id: PeerId, carrier: PeerId, session: SessionId) {
         if let Err(wait) = self.relay.opens.take(now) {
             return self.timers.set(Timer::Path(id), now + wait);
         }
         let at = CircuitAt { session, circuit: self.relay.name(&self.id, &carrier) };
         if let Some(search) = self.relay.searches.get_mut(&id) {
             search.step = Step::Asked { at, carrier, since: now };
+            search.circuits += 1;
         }
-        self.timers.set(Timer::Path(id), now + ANSWER_WAIT);
+        let wait = self.step_wait(now, &id, &carrier, ANSWER_WAIT);
+        self.timers.set(Timer::Path(id), now + wait);
         let message = Message::CircuitOpen { circuit: at.circuit, target: id };
         self.output(Output::Send { session, message });
     }
@@ -240,7 +239,7 @@ impl Mesh {
         let peer = self.peers.get(&target).filter(|peer| peer.is_joined() && target != from);
         let connected = peer.and_then(|peer| peer.connected()).ok_or(CircuitReason::NotConnected)?;
         let session = connected.active().filter(|session| !session.is_carried());
-        let session = session.filter(|_| !self.is_half_silent(now, connected));
+        let session = session.filter(|_| !self.is_suspect(now, connected));
         let session = session.ok_or(CircuitReason::NotConnected)?;
         let asking = self.peers.get(&from).filter(|peer| peer.is_joined());
         let asking = asking.ok_or(CircuitReason::NotAdmitted)?;
@@ -286,8 +285,12 @@ impl Mesh {
     /// A circuit that this node asked for, or offered for another peer, is accepted.
     pub(super) fn circuit_accepted(&mut self, now: Instant, at: CircuitAt) {
         if let Some(&Carried { other, is_offered, .. }) = self.relay.carried.get(&at) {
-            if is_offered {
-                let CircuitAt { session, circuit } = other;
+            let CircuitAt { session, circuit } = other;
+            if self.sessions.get(session).is_none_or(|session| session.closing) {
+                // This node has said goodbye to the opener on that session meanwhile.
+                self.relay.forget_carried(at);
+                self.output(Output::CloseCircuit { at, reason: CircuitReason::Gone });
+            } else if is_offered {
                 self.output(Output::Send { session, message: Message::CircuitAccept { circuit } });
             }
             return;
@@ -303,7 +306,8 @@ impl Mesh {
         if let Some(search) = self.relay.searches.get_mut(&peer) {
             search.step = Step::Entering { session };
         }
-        self.timers.set(Timer::Path(peer), now + ENTER_WAIT);
+        let wait = self.step_wait(now, &peer, &carrier, ENTER_WAIT);
+        self.timers.set(Timer::Path(peer), now + wait);
         self.output(Output::EnterCircuit { session, at, peer, remote });
     }
 

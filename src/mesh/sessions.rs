@@ -87,6 +87,9 @@ impl Mesh {
         } else if connected.active().is_none() && !self.leaving {
             self.lost_last_session(now, id, session, reason, carrier);
         } else if !self.leaving {
+            if !session.is_carried() {
+                self.direct_path_lost(now, id);
+            }
             self.tell_path(id);
             self.dial_beside_circuit(now, id);
         }
@@ -145,6 +148,9 @@ impl Mesh {
             self.peers.connect(now, &id, session, hello.heartbeat_ms);
         }
         self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
+        if session.is_carried() && surplus.iter().any(|older| !older.is_carried()) {
+            self.direct_path_lost(now, id);
+        }
         self.close_duplicates(id, surplus, session.is_carried());
         if session.is_carried() {
             self.end_search_beside_circuit(&id);
@@ -192,9 +198,12 @@ impl Mesh {
         }
         let mut source = remote;
         source.set_port(hello.listen_port);
-        // Inside a circuit the source is that of the carrier.
-        let is_origin = !session.is_dialled() && !session.is_carried();
-        let origin = is_origin.then_some(DialAddr::Socket(source));
+        let origin = if session.is_carried() {
+            // The source is that of the carrier. The peer's own address still counts.
+            peer.addrs.origin().cloned()
+        } else {
+            (!session.is_dialled()).then_some(DialAddr::Socket(source))
+        };
         let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
         peer.addrs.claim(said, origin.as_ref());
         was_known
@@ -245,8 +254,13 @@ impl Mesh {
         carrier: Option<PeerId>,
     ) {
         let down = match reason {
-            DisconnectReason::Bye(ByeReason::Duplicate) | DisconnectReason::Closed if carrier.is_some() => {
-                // The path broke, and the peer may be well: another carrier leads to it, or a dial.
+            DisconnectReason::Bye(ByeReason::Duplicate)
+            | DisconnectReason::Closed
+            | DisconnectReason::Protocol
+                if carrier.is_some() =>
+            {
+                // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to
+                // it, or a dial.
                 self.timers.set(Timer::Grace(id), now + GRACE);
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
                 return self.seek_path(now, id, carrier);

@@ -246,6 +246,7 @@ impl Mesh {
         let rtt = self.peers.connected(&from).and_then(|connected| connected.rtt.last);
         let way = rtt.unwrap_or_default() / 2;
         for sighting in sightings {
+            self.path_witnessed(now, from, sighting, way);
             if let Some(inquiry) = self.witnesses.inquiries.get_mut(&sighting.peer)
                 && sighting.peer != from
             {
@@ -299,7 +300,7 @@ impl Mesh {
     }
 
     /// What this node knows of a peer. It tells no more than that it is connected, or was in this run, as lists do.
-    fn sighting(&self, now: Instant, id: PeerId) -> Sighting {
+    pub(super) fn sighting(&self, now: Instant, id: PeerId) -> Sighting {
         let unknown = Sighting { peer: id, hearing: Hearing::Unknown, ago_ms: u32::MAX };
         let is_admitted = self.config.access.check(&id).is_ok();
         let Some(peer) = self.peers.get(&id).filter(|_| is_admitted) else {
@@ -329,13 +330,17 @@ impl Mesh {
         silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
     }
 
+    /// The longest time between two messages of a living peer.
+    pub(super) fn longest_interval(&self, connected: &Connected) -> Duration {
+        let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
+        ours.max(millis(connected.interval_ms.into())).max(self.interval())
+    }
+
     /// The silence after which a connected peer is suspected: half of its timeout, but not less than one and a half
     /// heartbeats, which a living peer may take.
     pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
-        let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        let interval = ours.max(millis(connected.interval_ms.into())).max(self.interval());
         let timeout = self.patience(connected);
-        (timeout / 2).max(interval * 3 / 2).min(timeout)
+        (timeout / 2).max(self.longest_interval(connected) * 3 / 2).min(timeout)
     }
 
     /// The standing at which a peer counts for what all members together show.

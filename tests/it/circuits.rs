@@ -2,13 +2,15 @@
 //!
 //! They need root, network namespaces, and the tools ip, ss and nft; without these they print a message and pass.
 
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use p2p_gossip::{DownReason, Event, PeerId};
 
 use crate::support::Cluster;
 use crate::support::history::{History, Member};
-use crate::support::netns::{Network, addr, partition};
+use crate::support::netns::{Network, addr, addr6, drop_from_to, partition};
 use crate::support::process::Spec;
 
 /// Nodes 1, 2, …, each in its own namespace.
@@ -23,22 +25,31 @@ impl World {
     /// Starts nodes of which the first `hubs` reach all, and the others only those. All join through the hubs.
     fn start(hubs: usize, others: usize) -> Option<Self> {
         let count = hubs + others;
-        let network = Network::new(count)?;
-        let apart = (hubs + 1..=count).flat_map(|a| (a + 1..=count).map(move |b| (a, b)));
-        let rules: Vec<String> = apart.flat_map(|(a, b)| partition(&[a], &[b])).collect();
-        network.set_faults(&rules);
-        let mut world = Self { cluster: Cluster::new(), network, nodes: Vec::new() };
+        let mut world = Self::prepare(count, hubs + 1..count + 1)?;
         for node in 1..=count {
-            let name = format!("n{node}");
-            let key = world.cluster.new_key(&name);
-            let spec = Spec::named(name).with_bind(addr(node)).with_key(&key).with_period(0.2);
-            let spec = spec.with_namespace(world.network.namespace(node));
-            let spec =
-                (1..=hubs).filter(|&hub| hub < node).fold(spec, |spec, hub| spec.with_connect(addr(hub)));
-            let member = world.cluster.start(spec);
-            world.nodes.push(member);
+            world.join(node, &(1..=hubs).filter(|&hub| hub < node).map(addr).collect::<Vec<_>>(), "");
         }
         Some(world)
+    }
+
+    /// A network of that many nodes, of which these cannot reach each other.
+    fn prepare(count: usize, apart: Range<usize>) -> Option<Self> {
+        let network = Network::new(count)?;
+        let pairs = apart.clone().flat_map(|a| apart.clone().filter(move |&b| b > a).map(move |b| (a, b)));
+        let rules: Vec<String> = pairs.flat_map(|(a, b)| partition(&[a], &[b])).collect();
+        network.set_faults(&rules);
+        Some(Self { cluster: Cluster::new(), network, nodes: Vec::new() })
+    }
+
+    /// Starts the next node, which joins through these addresses.
+    fn join(&mut self, node: usize, connect: &[SocketAddr], args: &str) {
+        let name = format!("n{node}");
+        let key = self.cluster.new_key(&name);
+        let spec = Spec::named(name).with_bind(addr(node)).with_key(&key).with_period(0.2).with_args(args);
+        let spec = spec.with_namespace(self.network.namespace(node));
+        let spec = connect.iter().fold(spec, |spec, addr| spec.with_connect(*addr));
+        let member = self.cluster.start(spec);
+        self.nodes.push(member);
     }
 
     fn id(&self, node: usize) -> PeerId {
@@ -133,29 +144,103 @@ fn carried_node_that_leaves_says_goodbye_to_all() {
 #[test]
 fn pairs_move_to_another_carrier_when_theirs_is_killed_or_leaves() {
     for is_killed in [true, false] {
-        // Four nodes apart are six pairs.
-        let Some(mut world) = World::start(2, 4) else { return };
+        // Five nodes apart are ten pairs. The last node, which reaches all as the first does, comes once all are carried.
+        let Some(mut world) = World::prepare(7, 2..7) else { return };
+        for node in 1..=6 {
+            world.join(node, &[addr(1)][..usize::from(node > 1)], "");
+        }
+        let apart = [2, 3, 4, 5, 6];
+        let carrier = world.id(1);
+        world.wait_paths(&apart, |via| via == Some(carrier));
+        world.join(7, &[addr(1)], "");
         world.cluster.wait_full_mesh(&world.nodes);
-        let hubs = [world.id(1), world.id(2)];
-        world.wait_paths(&[3, 4, 5, 6], |via| via.is_some_and(|via| hubs.contains(&via)));
-        // At least one pair is carried by this hub.
-        let to = world.id(4);
-        let carrier = world
-            .cluster
-            .wait_for("a path", &world.nodes[2..3], |history| path(history, world.nodes[2], to).flatten());
-        let goes = hubs.iter().position(|hub| *hub == carrier).expect("one of the hubs carries");
-        let mark = world.cluster.mark();
+        let (mark, other) = (world.cluster.mark(), world.id(7));
         let started = Instant::now();
         if is_killed {
-            world.cluster.kill(world.nodes[goes]);
+            world.cluster.kill(world.nodes[0]);
         } else {
-            world.cluster.terminate(world.nodes[goes]);
+            world.cluster.terminate(world.nodes[0]);
         }
-        world.wait_paths(&[3, 4, 5, 6], |via| via == Some(hubs[1 - goes]));
-        println!("all pairs moved within {:.2} s", started.elapsed().as_secs_f64());
-        let left: Vec<Member> =
-            world.nodes.iter().copied().filter(|node| *node != world.nodes[goes]).collect();
-        world.cluster.wait_pings(&left, 3, world.cluster.mark());
+        world.wait_paths(&apart, |via| via == Some(other));
+        println!("ten pairs moved within {:.2} s", started.elapsed().as_secs_f64());
+        world.cluster.wait_pings(&world.nodes[1..], 3, world.cluster.mark());
         world.check_no_loss_but(&[carrier], mark);
     }
+}
+
+/// Nodes with a shorter timeout, so that the tests with cut links take less time.
+const QUICK: &str = "--heartbeat 0.5 --timeout 1.5";
+
+/// Five nodes that reach each other.
+fn five_nodes() -> Option<World> {
+    let mut world = World::prepare(5, 1..1)?;
+    for node in 1..=5 {
+        world.join(node, &[addr(1)][..usize::from(node > 1)], QUICK);
+    }
+    world.cluster.wait_full_mesh(&world.nodes);
+    Some(world)
+}
+
+#[test]
+fn each_link_of_five_nodes_may_break_without_a_loss() {
+    let Some(world) = five_nodes() else { return };
+    let mark = world.cluster.mark();
+    let links = (1..=5).flat_map(|a| (a + 1..=5).map(move |b| (a, b)));
+    let mut longest = 0.0_f64;
+    for (n, (a, b)) in links.enumerate() {
+        // Both ways, or one of the two.
+        let rules = match n % 3 {
+            0 => partition(&[a], &[b]),
+            1 => vec![drop_from_to(&[a], &[b])],
+            _ => vec![drop_from_to(&[b], &[a])],
+        };
+        let cut = Instant::now();
+        world.network.set_faults(&rules);
+        world.wait_paths(&[a, b], |via| via.is_some());
+        longest = longest.max(cut.elapsed().as_secs_f64());
+    }
+    println!("ten links cut in turn: both ends on another path after {longest:.2} s at most");
+    world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
+    world.check_no_loss_but(&[], mark);
+}
+
+#[test]
+fn partial_partition_causes_no_loss() {
+    let Some(world) = five_nodes() else { return };
+    let mark = world.cluster.mark();
+    let bridge = world.id(5);
+    let cut = Instant::now();
+    world.network.set_faults(&partition(&[1, 2], &[3, 4]));
+    for (a, b) in [(1, 3), (1, 4), (2, 3), (2, 4)] {
+        world.wait_paths(&[a, b], |via| via == Some(bridge));
+    }
+    println!("four pairs on another path after {:.2} s", cut.elapsed().as_secs_f64());
+    world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
+    world.check_no_loss_but(&[], mark);
+    // No path to the fourth node is left to the first.
+    world.network.set_faults(&partition(&[1], &[2, 3, 4, 5]));
+    world.cluster.wait_down(&world.nodes[1..], world.id(1), DownReason::Timeout, mark);
+}
+
+#[test]
+fn nodes_with_only_ipv4_and_only_ipv6_meet_through_one_with_both() {
+    let Some(mut world) = World::prepare(3, 1..1) else { return };
+    for node in [1, 3] {
+        world.network.ip(node, &format!("addr add {}/64 dev eth0 nodad", addr6(node).ip()));
+    }
+    world.network.ip(3, &format!("addr del {}/24 dev eth0", addr(3).ip()));
+    let any = "[::]:7000".parse().expect("an address");
+    for (node, bind, connect) in [(1, any, None), (2, addr(2), Some(addr(1))), (3, addr6(3), Some(addr6(1)))]
+    {
+        let name = format!("n{node}");
+        let key = world.cluster.new_key(&name);
+        let spec = Spec::named(name).with_bind(bind).with_key(&key).with_period(0.2);
+        let spec = spec.with_namespace(world.network.namespace(node));
+        let member = world.cluster.start(connect.into_iter().fold(spec, Spec::with_connect));
+        world.nodes.push(member);
+    }
+    world.cluster.wait_full_mesh(&world.nodes);
+    let both = world.id(1);
+    world.wait_paths(&[2, 3], |via| via == Some(both));
+    world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
 }

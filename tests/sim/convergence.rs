@@ -33,6 +33,9 @@ const LIES_RESOLVED: Micros = 15 * SECOND + 4 * 3 * SECOND;
 /// if it does not know the peer yet.
 const FOUND_THROUGH_OTHERS: Micros = 7 * SECOND;
 
+/// Time that a bad carrier costs which accepts a circuit that leads nowhere.
+const LED_ASTRAY: Micros = 4 * SECOND;
+
 /// Invented peers on a list that a node dials at the same time, before the real one.
 const INVENTED_DIALLED_AT_ONCE: Micros = 12;
 
@@ -63,6 +66,7 @@ impl World {
         if !self.scenario.walls.is_empty() {
             limit += learned_from_others(self.longest_heartbeat()) + FOUND_THROUGH_OTHERS;
         }
+        limit += self.scenario.bad_carriers.len() as Micros * 2 * LED_ASTRAY;
         if !self.scenario.liars.is_empty() {
             let rounds = self.scenario.faults.lies_per_list as Micros / INVENTED_DIALLED_AT_ONCE;
             limit += LIES_RESOLVED + rounds * 3 * SECOND;
@@ -119,7 +123,11 @@ impl World {
         let mut island: BTreeMap<ProcId, ProcId> = members.iter().map(|&proc| (proc, proc)).collect();
         let pairs = || members.iter().flat_map(|&a| members.iter().map(move |&b| (a, b)));
         // Joins two islands at a time until no process knows one of another island.
-        while let Some((a, b)) = pairs().find(|&(a, b)| island[&a] != island[&b] && self.knows(a, b)) {
+        let is_walled =
+            |a: ProcId, b: ProcId| self.scenario.walls.contains(&(self.procs[a].slot, self.procs[b].slot));
+        let finds =
+            |a: ProcId, b: ProcId| self.knows(a, b) && !is_walled(a, b) && self.have_path(&members, a, b);
+        while let Some((a, b)) = pairs().find(|&(a, b)| island[&a] != island[&b] && finds(a, b)) {
             let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
             island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
         }
@@ -224,9 +232,35 @@ impl World {
             if counted > members.len() + cloned && !is_attacked {
                 return Some(format!("p{proc} counts {counted} members of {}", members.len()));
             }
-            let mut others = members.iter().filter(|&&other| other != proc && self.share_island(proc, other));
+            let meets = |other: &&ProcId| {
+                **other != proc && self.share_island(proc, **other) && self.have_path(&members, proc, **other)
+            };
+            let mut others = members.iter().filter(meets);
             others.find_map(|&other| self.link_fault(proc, other))
         })
+    }
+
+    /// Whether two processes can connect, or both can connect to a third one that carries well.
+    fn have_path(&self, members: &[ProcId], a: ProcId, b: ProcId) -> bool {
+        let slot = |proc: ProcId| self.procs[proc].slot;
+        let carries = |proc: ProcId| {
+            let is_bad = self.scenario.bad_carriers.contains(&slot(proc)) || self.procs[proc].is_liar;
+            self.scenario.relay && !is_bad
+        };
+        let is_between = |&&other: &&ProcId| {
+            carries(other)
+                && other != a
+                && other != b
+                && self.can_connect(a, other)
+                && self.can_connect(other, b)
+        };
+        self.can_connect(a, b) || members.iter().any(|other| is_between(&other))
+    }
+
+    /// Whether one of two processes can open a connection to the other.
+    fn can_connect(&self, a: ProcId, b: ProcId) -> bool {
+        let (a, b) = (self.procs[a].slot, self.procs[b].slot);
+        !self.scenario.walls.contains(&(a, b)) || !self.scenario.walls.contains(&(b, a))
     }
 
     fn share_island(&self, a: ProcId, b: ProcId) -> bool {
@@ -248,18 +282,18 @@ impl World {
         let same = remote.filter(|remote| remote.alive).is_some_and(|remote| {
             let newest = remote.mesh().open_sessions(&process.id).last();
             let newest = newest.and_then(|session| remote.oracle.sessions.get(session));
-            let is_circuit = |conn: usize| self.conns[conn].circuit.is_some();
-            newest.is_some_and(|newest| newest.conn == conn || is_circuit(newest.conn) && is_circuit(conn))
+            newest.is_some_and(|newest| newest.conn == conn || self.far_conn(conn) == Some(newest.conn))
         });
         (!same).then(|| format!("p{proc} and {} use different connections", peer.short()))
     }
 
     /// The process at the other end of a connection, or of a circuit.
     pub fn far_end(&self, conn: ConnId, side: Side) -> Option<ProcId> {
-        let Some(circuit) = &self.conns[conn].circuit else {
+        if self.conns[conn].circuit.is_none() {
             return self.conns[conn].ends[1 - side].proc;
-        };
-        self.slots.iter().filter_map(|slot| slot.proc).find(|&proc| self.procs[proc].id == circuit.peer)
+        }
+        // At either end of a circuit the other side of the connection has no process.
+        self.far_conn(conn).and_then(|far| self.conns[far].ends[1 - side].proc)
     }
 
     /// Reports a ping that is older than a second and has not arrived on a connection that is up.

@@ -27,6 +27,16 @@ pub struct Faults {
     pub outbox_frames: usize,
     /// Capacity of the kernels' buffers of one direction of a connection.
     pub socket_frames: usize,
+    /// Whether nodes carry circuits for others.
+    pub relay: bool,
+    /// Pairs of nodes of a thousand that cannot connect one way, or both ways.
+    pub walls_permille: u32,
+    /// Nodes to which no other one can connect.
+    pub hidden: u32,
+    /// Nodes that carry circuits badly and claim to reach everyone.
+    pub bad_carriers: u32,
+    /// Cuts, both ways or one way, between single nodes that others still reach.
+    pub link_cuts: u32,
     /// Connections that are reset.
     pub resets: u32,
     /// Connections that one end closes without a goodbye.
@@ -111,6 +121,11 @@ impl Default for Faults {
             wall_clock_jumps: 0,
             outbox_frames: p2p_gossip::internals::limits::OUTBOX_FRAMES,
             socket_frames: 4096,
+            relay: false,
+            walls_permille: 0,
+            hidden: 0,
+            bad_carriers: 0,
+            link_cuts: 0,
             resets: 0,
             one_sided_closes: 0,
             stalls: 0,
@@ -165,6 +180,7 @@ impl Faults {
         if rng.u32(..6) == 0 {
             faults.attacks = rng.u32(1..=2);
         }
+        faults.choose_paths(rng);
         faults
     }
 
@@ -248,6 +264,20 @@ impl Faults {
         }
     }
 
+    fn choose_paths(&mut self, rng: &mut fastrand::Rng) {
+        self.relay = rng.bool();
+        if rng.u32(..3) == 0 {
+            self.link_cuts = rng.u32(1..=6);
+        }
+        if self.relay && rng.bool() {
+            self.walls_permille = rng.u32(50..800);
+            self.hidden = rng.u32(..3);
+        }
+        if self.relay && rng.u32(..4) == 0 {
+            self.bad_carriers = rng.u32(1..=2);
+        }
+    }
+
     /// The time at which all faults end.
     pub fn chaos(&self) -> Micros {
         self.chaos_ms * MS
@@ -278,6 +308,11 @@ impl Faults {
             late_joins,
             liars,
             attacks,
+            bad_carriers,
+            link_cuts,
+            hidden,
+            walls_permille,
+            relay,
             clones,
             denials,
             strict,

@@ -34,6 +34,8 @@ pub enum Packet {
     Bytes(Vec<u8>),
     Fin,
     Rst,
+    /// A record with a wrong tag.
+    Garbled,
 }
 
 /// The packets on their way in one direction.

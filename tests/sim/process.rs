@@ -14,7 +14,7 @@ use p2p_gossip::internals::mesh::{
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
 };
-use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hello, Message};
+use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hearing, Hello, Message};
 use p2p_gossip::internals::{Expected, sample};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, KeyRing, PeerId};
 
@@ -437,6 +437,10 @@ impl Node<'_> {
         self.world.procs[self.proc].handles.get(&session).copied()
     }
 
+    fn is_bad_carrier(&self) -> bool {
+        self.world.scenario.bad_carriers.contains(&self.world.procs[self.proc].slot)
+    }
+
     /// The next event in the coordinator's inbox.
     fn next_event(&mut self) -> Option<(SessionId, SessionEvent)> {
         let (moment, session, conn, side, event) = self.process().inbox.pop_front()?;
@@ -479,6 +483,13 @@ impl Effects for Node<'_> {
         }
         if world.scenario.false_witnesses.contains(&world.procs[self.proc].slot) {
             world.bear_false_witness(&mut message);
+        }
+        if world.scenario.bad_carriers.contains(&world.procs[self.proc].slot)
+            && let Message::WitnessReport { sightings } = &mut message
+        {
+            sightings
+                .iter_mut()
+                .for_each(|sighting| (sighting.hearing, sighting.ago_ms) = (Hearing::Hears, 0));
         }
         world.trace.mix(&session);
         world.stats.messages += 1;
@@ -529,6 +540,12 @@ impl Effects for Node<'_> {
         let Some((conn, side)) = self.conn(at.session) else {
             return Ok(());
         };
+        if self.is_bad_carrier() && reason != CircuitReason::Ended && !at.session.is_carried() {
+            // It claims to have opened the circuit.
+            let accept =
+                wire::encode(&Message::CircuitAccept { circuit: at.circuit }).expect("a short message");
+            return self.world.put(conn, side, Request::Send(accept));
+        }
         self.world.put(conn, side, Request::CloseCircuit(at.circuit, reason))
     }
 

@@ -33,6 +33,7 @@ impl Scenario {
         scenario.liars = (nodes..nodes + scenario.faults.liars as usize).collect();
         scenario.add_clones(nodes);
         scenario.vary_nodes();
+        scenario.add_walls(nodes);
         let script = FaultScript::new(&scenario).build();
         scenario.script.extend(script);
         scenario.script.push((chaos, Action::EndFaults));
@@ -94,6 +95,29 @@ impl Scenario {
         }
     }
 
+    /// Chooses the pairs that cannot connect. The first node reaches all and is reached by all: most others join through it.
+    fn add_walls(&mut self, nodes: usize) {
+        let mut rng = self.rng_of(26);
+        self.relay = self.faults.relay;
+        for from in 1..nodes {
+            for to in (from + 1)..nodes {
+                if rng.u32(..1000) < self.faults.walls_permille {
+                    let both = [(from, to), (to, from)];
+                    self.walls.extend(&both[[0..2, 0..1, 1..2][rng.usize(..3)].clone()]);
+                }
+            }
+        }
+        for _ in 0..self.faults.hidden {
+            let hidden = rng.usize(..nodes);
+            let others = (0..nodes).filter(|&other| other != hidden);
+            self.walls.extend(others.filter(|_| hidden > 0).map(|other| (other, hidden)));
+        }
+        self.walls.sort_unstable();
+        self.walls.dedup();
+        let bad = (0..self.faults.bad_carriers).map(|_| rng.usize(..nodes));
+        self.bad_carriers = bad.filter(|&slot| slot > 0).collect();
+    }
+
     /// Chooses the nodes behind a port mapping, with a host name, and with other heartbeats.
     fn vary_nodes(&mut self) {
         let total = self.nodes;
@@ -153,6 +177,7 @@ impl<'a> FaultScript<'a> {
         self.add_partitions();
         self.add_one_way_cuts();
         self.add_flaps();
+        self.add_link_cuts();
         self.add_outages(6, self.faults.kills, Action::Kill);
         self.add_outages(7, self.faults.power_losses, Action::PowerOff);
         self.add_pauses();
@@ -226,6 +251,23 @@ impl<'a> FaultScript<'a> {
             for _ in 0..CUTS_PER_FLAP {
                 self.cut_both_ways(at, at + cut, &left, &right);
                 at += cut + healed;
+            }
+        }
+    }
+
+    /// Cuts between one node and some others, while the rest of the mesh reaches both.
+    fn add_link_cuts(&mut self) {
+        let mut rng = self.scenario.rng_of(27);
+        for _ in 0..self.faults.link_cuts {
+            let one = rng.usize(..self.total);
+            let others: Vec<Slot> =
+                (0..self.total).filter(|&other| other != one && rng.u32(..3) == 0).collect();
+            let from = rng.u64(..self.chaos);
+            let to = from + rng.u64(..=3 * self.faults.cut_ms_max * MS);
+            match rng.u32(..3) {
+                0 => self.cut(from, to, &[one], &others),
+                1 => self.cut(from, to, &others, &[one]),
+                _ => self.cut_both_ways(from, to, &[one], &others),
             }
         }
     }

@@ -108,6 +108,9 @@ pub struct Scenario {
     pub walls: Vec<(Slot, Slot)>,
     /// Whether nodes carry circuits for others.
     pub relay: bool,
+    /// Slots that carry circuits badly: they drop, delay, repeat, exchange and change bytes, join the wrong circuits, and
+    /// claim to reach everyone.
+    pub bad_carriers: Vec<Slot>,
     /// Whether one name with the addresses of all slots is a bootstrap address of each.
     pub name_of_all: bool,
     /// Heartbeat and timeout of each slot, in milliseconds.
@@ -140,6 +143,7 @@ impl Scenario {
             named: Vec::new(),
             walls: Vec::new(),
             relay: false,
+            bad_carriers: Vec::new(),
             name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
             alerts: Vec::new(),

@@ -279,6 +279,9 @@ impl World {
             }
             (Stage::Connecting | Stage::AwaitingServer, _) => self.fail(conn, "closed during the handshake"),
             (Stage::AwaitingClient | Stage::AwaitingFinished, _) => self.end(conn, side, None),
+            (Stage::Secured(_), Packet::Garbled) => {
+                self.end(conn, side, Some(SessionEvent::Down(DisconnectReason::Protocol)));
+            }
             (Stage::Secured(protocol), packet) => {
                 match packet {
                     Packet::Bytes(bytes) => {

@@ -183,6 +183,26 @@ fn every_two_nodes_meet_if_a_third_one_reaches_both() {
 }
 
 #[test]
+fn bad_carriers_keep_no_pair_apart_that_a_good_one_reaches() {
+    let healed: Vec<Outcome> = (0..8).map(|seed| run(stories::bad_carriers(seed))).collect();
+    let garbled: u64 = healed.iter().map(|healed| healed.stats.garbled).sum();
+    assert!(garbled > 3, "{garbled} sessions ended because a carrier had changed bytes");
+}
+
+#[test]
+fn no_node_is_lost_while_a_path_leads_to_it() {
+    for seed in 0..5 {
+        let mut world = World::new(stories::cut_links(seed)).with_notes(false);
+        world.seen = Some(Vec::new());
+        world.run_to_end().unwrap_or_else(|found| panic!("seed {seed}: {found:?}"));
+        let seen = world.seen.unwrap_or_default();
+        let down = seen.iter().find(|(.., event)| matches!(event, p2p_gossip::Event::Down { .. }));
+        assert_eq!(down, None, "seed {seed}");
+        assert!(seen.iter().any(|(.., event)| matches!(event, p2p_gossip::Event::Path { via: Some(_), .. })));
+    }
+}
+
+#[test]
 fn mesh_without_walls_opens_no_circuit() {
     for (seed, hop) in [(1, 0), (2, 30 * MS)] {
         let mut scenario = Scenario::new(seed, 16).with(|faults| faults.thread_hop_us = hop);

@@ -14,6 +14,8 @@ pub const STORIES: &[(&str, Story)] = &[
     ("strangers-apart", strangers_apart),
     ("rotated-keys", rotated_keys),
     ("walls", walls),
+    ("bad-carriers", bad_carriers),
+    ("cut-links", cut_links),
 ];
 
 /// A partition separates eight nodes into halves. One node joins each half. The first half loses a node by a kill,
@@ -104,8 +106,12 @@ pub fn rotated_keys(seed: u64) -> Scenario {
 /// One or two nodes reach all others and are reached by them. Of the others, most pairs cannot connect to each other, or only
 /// one of the two can. One of the first nodes may be killed and started again, or lose some of its connections.
 pub fn walls(seed: u64) -> Scenario {
+    walls_around(seed, if seed.is_multiple_of(3) { 1 } else { 2 })
+}
+
+fn walls_around(seed: u64, hubs: usize) -> Scenario {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (hubs, nodes) = (rng.usize(1..=2), rng.usize(4..=8));
+    let nodes = rng.usize(4..=8);
     let mut scenario = Scenario::new(seed, nodes);
     scenario.relay = true;
     vary_network(&mut scenario, &mut rng);
@@ -132,6 +138,39 @@ pub fn walls(seed: u64) -> Scenario {
     }
     // Nothing happens if the node still runs.
     scenario.at_ms(at + 3_000, Action::Start(hub, Restart::SAME)).faults_end_at_ms(at + 8_000)
+}
+
+/// The same with two first nodes, of which one carries badly.
+pub fn bad_carriers(seed: u64) -> Scenario {
+    let mut scenario = walls_around(seed, 2);
+    scenario.bad_carriers = vec![usize::from(seed.is_multiple_of(2))];
+    scenario
+}
+
+/// One link after another breaks for a while, one way or both ways. Of the other links of the two nodes none is broken then,
+/// so no node ever loses another one.
+pub fn cut_links(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let nodes = rng.usize(3..=8);
+    let mut scenario = Scenario::new(seed, nodes);
+    scenario.relay = true;
+    vary_network(&mut scenario, &mut rng);
+    // A packet that is sent again late may meet a session that has ended meanwhile.
+    let mut at = 5_000;
+    for _ in 0..6 {
+        let one = rng.usize(..nodes);
+        let other = (one + rng.usize(1..nodes)) % nodes;
+        let healed = at + rng.u64(1_000..20_000);
+        let ways = [vec![(one, other)], vec![(one, other), (other, one)]];
+        for &(from, to) in &ways[rng.usize(..2)] {
+            scenario = scenario
+                .at_ms(at, Action::Cut { from: vec![from], to: vec![to] })
+                .at_ms(healed, Action::Heal { from: vec![from], to: vec![to] });
+        }
+        // The pair may still use the path around the link when the next one breaks.
+        at = healed + rng.u64(..10_000);
+    }
+    scenario.faults_end_at_ms(at)
 }
 
 /// Chooses the delays of the network and spreads the starts.

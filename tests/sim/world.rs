@@ -10,7 +10,7 @@ use p2p_gossip::internals::sample;
 use p2p_gossip::{Access, AlertPhase, DialAddr, KeyRing, PeerId};
 
 use super::alarms::Alarm;
-use super::circuits::Woken;
+use super::circuits::{BadCircuit, Woken};
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
 use super::net::{Conn, ConnId, Side};
@@ -46,6 +46,8 @@ pub enum Event {
     Limit(ConnId, Side, Limit),
     /// The alert program of a process has run for this incident.
     AlertRan(ProcId, u64, AlertPhase),
+    /// A bad carrier passes on what has arrived for this circuit.
+    BadCircuit(usize),
     /// A pipe of this end has news: its thread looks at its circuits.
     Circuit(ConnId, Side),
     /// An attacker acts.
@@ -104,6 +106,8 @@ pub struct Stats {
     pub handshakes: u64,
     /// Sessions that came up inside circuits, at either end.
     pub carried_sessions: u64,
+    /// Sessions inside circuits that met a wrong tag.
+    pub garbled: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.
@@ -156,8 +160,10 @@ pub struct World {
     pub violation: Option<Violation>,
     /// The events of all nodes with their times, if they are wanted.
     pub seen: Option<Vec<(Micros, ProcId, p2p_gossip::Event)>>,
-    /// The ends of connections whose threads pipes have woken.
+    /// Those whom pipes have woken.
     pub woken: Woken,
+    /// The circuits that bad carriers carry.
+    pub bad_circuits: Vec<BadCircuit>,
     queue: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     scheduled: u64,
     keys_made: u64,
@@ -188,6 +194,7 @@ impl World {
             violation: None,
             seen: None,
             woken: Woken::default(),
+            bad_circuits: Vec::new(),
             queue: BinaryHeap::new(),
             scheduled: 0,
             keys_made: 0,
@@ -255,6 +262,7 @@ impl World {
             self.now = at;
             self.stats.events += 1;
             self.handle_event(event);
+            self.wake_circuits();
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
@@ -279,10 +287,13 @@ impl World {
             Event::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Event::AlertRan(proc, incident, phase) => self.alert_ran(proc, incident, phase),
             Event::Circuit(conn, side) => {
-                if let Some(proc) = self.conns[conn].ends[side].proc.filter(|&proc| self.procs[proc].alive) {
+                // A session inside a circuit may not have started, because its carrier does not read.
+                let proc = self.conns.get(conn).and_then(|conn| conn.ends[side].proc);
+                if let Some(proc) = proc.filter(|&proc| self.procs[proc].alive) {
                     self.on_thread(proc, Deferred::Circuit(conn, side));
                 }
             }
+            Event::BadCircuit(circuit) => self.pass_badly(circuit),
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),

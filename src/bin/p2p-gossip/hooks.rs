@@ -462,6 +462,19 @@ mod tests {
     }
 
     #[test]
+    fn change_of_path_runs_the_program_with_the_carrier() {
+        let [peer, via] = [0xab, 0xcd].map(|byte| PeerId::from_bytes([byte; 32]));
+        let path = |via| sample::path(peer, "bob", "127.0.0.1:1".parse().unwrap(), via);
+        assert!(RunsFor::Events { with_pings: false }.wants(&path(None)));
+        let time = "2026-01-31T12:00:00.1239Z".parse().unwrap();
+        for (via, shown) in [(Some(via), "cd".repeat(32)), (None, String::new())] {
+            let variables = EventVariables::new(time, &path(via));
+            assert_eq!(variables.event(), "path");
+            assert_eq!(variables.map()["P2P_GOSSIP_VIA"], shown);
+        }
+    }
+
+    #[test]
     fn only_executable_files_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("plain");

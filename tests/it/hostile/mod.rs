@@ -6,6 +6,7 @@
 mod attack_harness;
 mod raw;
 
+mod circuits;
 mod dials;
 mod handshake;
 mod heartbeats;

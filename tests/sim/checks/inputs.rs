@@ -242,7 +242,8 @@ impl World {
         // stall, in which the peer may have given it up.
         let is_given_up =
             reason == DisconnectReason::Closed && oracle.woke_since(now.saturating_sub(timeout));
-        let is_path_gone = session.is_carried() && reason == DisconnectReason::Closed;
+        let is_path_gone =
+            session.is_carried() && matches!(reason, DisconnectReason::Closed | DisconnectReason::Protocol);
         let is_announced =
             is_path_gone || matches!(reason, DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent));
         if is_given_up || is_announced {

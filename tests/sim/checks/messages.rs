@@ -28,8 +28,8 @@ impl World {
             self.violated(IDENTITY, format!("p{proc} sends on {session} after closing it"));
             return;
         }
-        // A list answers a request on the session of the request, which need not be the newest.
-        let is_answer = matches!(message, Some(Message::Peers { .. }));
+        // An answer goes out on the session of the question, which need not be the newest.
+        let is_answer = matches!(message, Some(Message::Peers { .. } | Message::CircuitAccept { .. }));
         let older = mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
         if !is_answer && older.contains(&session) {
             self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));

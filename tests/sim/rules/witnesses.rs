@@ -1,7 +1,7 @@
 //! Witnesses: what a node asks and answers about lost peers, and the verdict that follows.
 
 use p2p_gossip::Verdict;
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, GRACE, Input, Output, SessionId};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Hearing, Message, Sighting};
 
 use super::{SECOND, ms};
@@ -118,10 +118,10 @@ fn refused_redial_shows_a_node_without_witnesses_that_its_peer_has_ended() {
 fn peer_that_is_back_within_the_grace_or_left_causes_no_question() {
     let (mut node, sessions) = node_with(3..8);
     let mut outputs = node.down(sessions[0], DisconnectReason::Bye(ByeReason::Silent));
-    outputs.extend(node.wait_with_dials_open(GRACE / 4));
+    outputs.extend(live(&mut node, &sessions[2..], 5));
     outputs.extend(node.up(SessionId::accepted(1), id(3), 1));
     outputs.extend(node.down(sessions[1], DisconnectReason::Bye(ByeReason::Leaving)));
-    outputs.extend(node.wait_with_dials_open(SECOND / 2));
+    outputs.extend(live(&mut node, &sessions[2..], 5));
     assert_eq!((questions(&outputs), verdicts_of(&outputs)), (vec![], vec![]));
 }
 
