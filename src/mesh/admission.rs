@@ -96,6 +96,7 @@ impl Mesh {
                     self.close_all(&up.peer, ByeReason::Replaced);
                     self.down(now, up.peer, DownReason::Restarted);
                 }
+                self.end_inquiry(&up.peer);
                 true
             }
             Process::Late => {

@@ -225,6 +225,7 @@ impl Mesh {
         self.announce();
         self.membership_changed(now);
         self.tell_incidents(id);
+        self.refine_by_circuit(now, id);
         match hold {
             None => self.show_up(now, id),
             Some(hold) => self.show_unstable(now, id, hold),

@@ -69,6 +69,16 @@ impl Mesh {
         self.timers.cancel(Timer::Witness(*id));
     }
 
+    /// The peer is back. If it comes through a member, and only a lone member had heard it meanwhile, the verdict was wrong:
+    /// a handshake inside a circuit proves that the peer lives, which no member can do in its name.
+    pub(super) fn refine_by_circuit(&mut self, now: Instant, id: PeerId) {
+        let is_contested = |info: VerdictInfo| info.verdict == Verdict::Node && info.seen_by > 0;
+        let verdict = self.witnesses.get(&id).and_then(Inquiry::verdict);
+        if self.via(&id).is_some() && verdict.is_some_and(is_contested) {
+            self.conclude(now, id, Verdict::Link);
+        }
+    }
+
     /// The peer is connected again, but not shown as up yet.
     pub(super) fn suspend_inquiry(&mut self, id: &PeerId) {
         self.timers.cancel(Timer::Witness(*id));

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::support::executable::write_script;
 use crate::support::history::Member;
+use crate::support::netns::{Network, addr, partition};
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE};
 
@@ -41,13 +42,35 @@ impl Watched {
     fn start(count: usize) -> Self {
         let mut cluster = Cluster::new();
         let script = cluster.path("alert");
-        let line = "#!/bin/sh\nprintf '%s %s %s %s %s %s\\n' \"$(date +%s.%N)\" \"$PPID\" \"$P2P_GOSSIP_INCIDENT\" \"$P2P_GOSSIP_PHASE\" \
-                    \"$P2P_GOSSIP_KIND\" \"$(echo $P2P_GOSSIP_PEERS)\" >> \"$0.log\"";
-        write_script(&script, line);
+        write_alert_script(&script);
         let spec = |n: usize| Spec::named(format!("n{n}")).with_option("--alert", &script);
         let members = cluster.start_star(spec(0), (1..count).map(spec));
         cluster.wait_full_mesh(&members);
         Self { cluster, members, script }
+    }
+
+    /// The same with a network namespace for each node. Without circuits, which would heal what a fault breaks.
+    fn start_in(network: &Network, count: usize) -> Self {
+        let mut cluster = Cluster::new();
+        let script = cluster.path("alert");
+        write_alert_script(&script);
+        let mut members = Vec::new();
+        for node in 1..=count {
+            let spec = Spec::named(format!("n{node}")).with_bind(addr(node)).with_args("--relay off");
+            let spec = spec.with_namespace(network.namespace(node)).with_option("--alert", &script);
+            members.push(cluster.spawn(if node == 1 { spec } else { spec.with_connect(addr(1)) }));
+        }
+        cluster.wait_full_mesh(&members);
+        Self { cluster, members, script }
+    }
+
+    fn ids(&self, members: &[Member]) -> BTreeSet<PeerId> {
+        members.iter().map(|&member| self.cluster.id(member)).collect()
+    }
+
+    /// Whether the program ran at one of these members.
+    fn ran_at(&self, alarm: &Alarm, members: &[Member]) -> bool {
+        members.iter().any(|&member| self.cluster.pid(member) == alarm.node)
     }
 
     fn alarms(&self) -> Vec<Alarm> {
@@ -70,6 +93,13 @@ impl Watched {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// A program that appends a line with the node's process id, the incident, its phase, its kind and its peers.
+fn write_alert_script(path: &Path) {
+    let line = "#!/bin/sh\nprintf '%s %s %s %s %s %s\\n' \"$(date +%s.%N)\" \"$PPID\" \"$P2P_GOSSIP_INCIDENT\" \"$P2P_GOSSIP_PHASE\" \
+                \"$P2P_GOSSIP_KIND\" \"$(echo $P2P_GOSSIP_PEERS)\" >> \"$0.log\"";
+    write_script(path, line);
 }
 
 fn alarm(line: &str) -> Alarm {
@@ -161,6 +191,50 @@ fn stopped_node_is_alerted_once_and_again_when_it_is_back() {
     let seen: Vec<_> = alarms.iter().map(|alarm| (alarm.phase.as_str(), alarm.kind.as_str())).collect();
     assert_eq!(seen, [("begin", "node"), ("end", "node")], "{alarms:#?}");
     assert!(alarms.iter().all(|alarm| alarm.peers == id));
+    assert_eq!(alarms[0].incident, alarms[1].incident);
+}
+
+/// The larger side of a split has one incident for all peers that it lost, and the smaller side says only that it is
+/// isolated. Each has one end.
+#[test]
+fn split_is_one_incident_on_each_side() {
+    let Some(network) = Network::new(7) else { return };
+    let mesh = Watched::start_in(&network, 7);
+    let (few, most) = mesh.members.split_at(2);
+    network.set_faults(&partition(&[1, 2], &[3, 4, 5, 6, 7]));
+    let begun = mesh.wait_for_alarms("an alarm on each side", |alarms| alarms.len() >= 2);
+    network.clear_faults();
+    mesh.wait_for_alarms("both ends", |alarms| alarms.len() >= 4);
+    // A second run would come when the turn of the first member is over: after five seconds, or 30 pings.
+    mesh.cluster.wait_pings(&mesh.members, 30, mesh.cluster.mark());
+    let alarms = mesh.alarms();
+    assert_no_duplicates(&alarms);
+    assert_eq!((begun.len(), alarms.len()), (2, 4), "{alarms:#?}");
+    for (kind, side, lost) in [("partition", most, few), ("isolated", few, most)] {
+        let of_kind: Vec<&Alarm> = alarms.iter().filter(|alarm| alarm.kind == kind).collect();
+        let phases: Vec<&str> = of_kind.iter().map(|alarm| alarm.phase.as_str()).collect();
+        assert_eq!(phases, ["begin", "end"], "{kind}: {alarms:#?}");
+        assert_eq!(of_kind[0].incident, of_kind[1].incident);
+        assert_eq!(of_kind[0].peers, mesh.ids(lost), "{kind}");
+        assert!(mesh.ran_at(of_kind[0], side), "{kind}: {alarms:#?}");
+    }
+}
+
+#[test]
+fn link_that_stays_broken_is_one_incident_of_the_mesh() {
+    let Some(network) = Network::new(4) else { return };
+    let mesh = Watched::start_in(&network, 4);
+    let ends = mesh.ids(&mesh.members[..2]);
+    let began = now();
+    network.set_faults(&partition(&[1], &[2]));
+    let alarms = mesh.wait_for_alarms("an alarm", |alarms| !alarms.is_empty());
+    let after = alarms[0].at.saturating_sub(began);
+    assert!(after >= Duration::from_secs(30), "a link that breaks for a moment is no incident: {after:?}");
+    network.clear_faults();
+    let alarms = mesh.wait_for_alarms("the end", |alarms| alarms.len() >= 2);
+    let seen: Vec<_> = alarms.iter().map(|alarm| (alarm.phase.as_str(), alarm.kind.as_str())).collect();
+    assert_eq!(seen, [("begin", "link"), ("end", "link")], "{alarms:#?}");
+    assert!(alarms.iter().all(|alarm| alarm.peers == ends), "{alarms:#?}");
     assert_eq!(alarms[0].incident, alarms[1].incident);
 }
 

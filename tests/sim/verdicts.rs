@@ -1,6 +1,6 @@
 //! Judges verdicts: what the nodes say of a lost peer, against what the simulator did.
 //!
-//! A run has five to ten nodes and one random fault, or two at once. Each `down` must be followed by the verdict that is
+//! A run has five to ten nodes, a network that may lose packets, and one random fault, or two at once. Each `down` must be followed by the verdict that is
 //! true. The confusion matrix counts the true causes (rows) and the verdicts (columns).
 
 use std::collections::BTreeSet;
@@ -108,6 +108,9 @@ impl Trial {
             net.latency_us = [50, 500, 5_000, 20_000][rng.usize(..4)];
             net.jitter_us = net.latency_us;
             net.thread_hop_us = [50, 500, 5_000][rng.usize(..3)];
+            // Half of the networks lose packets, which the kernel sends again.
+            net.resent_permille = [0, 0, 10, 50][rng.usize(..4)];
+            net.resent_ms = rng.u64(200..=300);
         });
         let at = QUIET_BEFORE + rng.u64(..QUIET_BEFORE);
         for fault in &faults {
@@ -225,7 +228,9 @@ impl fmt::Display for Matrix {
 /// An invariant was broken, or a node said of a living peer that most others hear that the peer has failed.
 pub fn judge(seed: u64, trial: Trial) -> Result<Matrix, Violation> {
     let (at, faults) = (trial.at, trial.faults.clone());
-    let is_near = trial.scenario.faults.latency_us <= 5_000;
+    // Where packets are sent again, round trips are long, and with them the time for answers.
+    let net = &trial.scenario.faults;
+    let is_near = net.latency_us <= 5_000 && net.resent_permille == 0;
     let has_liar = !trial.scenario.false_witnesses.is_empty();
     let mut world = World::new(trial.scenario);
     world.seen = Some(Vec::new());

@@ -2,11 +2,11 @@
 
 use p2p_gossip::internals::mesh::{CircuitAt, DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
-use p2p_gossip::{Access, Config, Event};
+use p2p_gossip::{Access, Config, Event, Verdict};
 
 use super::{SECOND, closes_with, joined_node, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, questions, sent,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, questions, sent, verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
@@ -88,6 +88,48 @@ fn carrier_is_asked_once_dials_have_failed_and_the_next_one_if_it_refuses() {
     let outputs = node.wait(SECOND);
     assert_eq!(closed(&outputs), [(next, CircuitReason::Ended)]);
     assert_eq!(accept(&mut node, next), [], "too late");
+}
+
+/// Node 9, connected to 3, 4, 5 and 20, loses 20, which only 3 hears. Returns the first question for a circuit.
+fn node_that_one_of_three_contradicts() -> (MeshHarness, CircuitAt) {
+    let (mut node, three) = joined_node();
+    let others = [node.meets(4), node.meets(5)];
+    let lost = node.meets(20);
+    node.wait_with_dials_open(SECOND);
+    node.down(lost, DisconnectReason::Closed);
+    node.wait(ms(130));
+    let says =
+        |hearing| Message::WitnessReport { sightings: vec![Sighting { peer: id(20), hearing, ago_ms: 0 }] };
+    node.receives(three, says(Hearing::Hears));
+    let mut outputs = Vec::new();
+    others.iter().for_each(|other| outputs.extend(node.receives(*other, says(Hearing::Lost))));
+    outputs.extend(node.wait(ms(250)));
+    assert_eq!(verdicts_of(&outputs), [(id(20), Verdict::Node, 3, 1)]);
+    for _ in 0..50 {
+        [three, others[0], others[1]].iter().for_each(|session| drop(node.heartbeat(*session, 1)));
+        node.list(three, [(id(20), addr(20))].into_iter());
+        if let [(at, 20), ..] = asked(&node.wait(ms(100)))[..] {
+            return (node, at);
+        }
+    }
+    panic!("no circuit is sought");
+}
+
+/// A lone member is not believed, but the peer itself is.
+#[test]
+fn peer_that_comes_back_through_a_lone_witness_was_lost_by_the_link() {
+    let (mut node, at) = node_that_one_of_three_contradicts();
+    let (inside, _) = entered(&accept(&mut node, at))[0];
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    assert_eq!(verdicts_of(&outputs), [(id(20), Verdict::Link, 3, 1)]);
+}
+
+#[test]
+fn restarted_process_that_comes_back_through_a_lone_witness_changes_no_verdict() {
+    let (mut node, at) = node_that_one_of_three_contradicts();
+    let (inside, _) = entered(&accept(&mut node, at))[0];
+    let outputs = node.up_at(inside, id(20), 2, addr(3));
+    assert_eq!(verdicts_of(&outputs), []);
 }
 
 #[test]
