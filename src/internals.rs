@@ -33,7 +33,7 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
-pub use crate::session::probe::{Probe, probe};
+pub use crate::session::probe::{Probe, ProbeAnswer, probe};
 /// Beacons: their encoding.
 pub mod beacon {
     pub use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
