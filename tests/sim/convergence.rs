@@ -33,6 +33,10 @@ const LIES_RESOLVED: Micros = 15 * SECOND + 4 * 3 * SECOND;
 /// if it does not know the peer yet.
 const FOUND_THROUGH_OTHERS: Micros = 7 * SECOND;
 
+/// Additional time if nodes find each other by beacons: one each 30 s with a quarter of jitter, by a clock that may be
+/// slow; a dial that was under way at its arrival; and the patience and jitter of the dial.
+const FOUND_BY_BEACONS: Micros = 38 * SECOND + 4 * SECOND;
+
 /// Invented peers on a list that a node dials at the same time, before the real one.
 const INVENTED_DIALLED_AT_ONCE: Micros = 12;
 
@@ -59,6 +63,9 @@ impl World {
         }
         if !self.all_know_each_other() {
             limit += learned_from_others(self.longest_heartbeat());
+        }
+        if self.scenario.faults.discover {
+            limit += FOUND_BY_BEACONS;
         }
         if !self.scenario.walls.is_empty() {
             limit += learned_from_others(self.longest_heartbeat()) + FOUND_THROUGH_OTHERS;
@@ -134,6 +141,12 @@ impl World {
 
     /// Whether one process knows an address that leads to the other.
     fn knows(&self, knower: ProcId, other: ProcId) -> bool {
+        // Of a node behind a router the beacon names a port that leads nowhere, and its own dials reach the others.
+        let hears_beacons = |proc: ProcId| self.procs[proc].discoverer.is_some();
+        let is_mapped = |proc: ProcId| self.scenario.mapped.contains(&self.procs[proc].slot);
+        if hears_beacons(knower) && hears_beacons(other) && !(is_mapped(knower) && is_mapped(other)) {
+            return true;
+        }
         let (process, target) = (&self.procs[knower], &self.procs[other]);
         let leads_there = |addr: &DialAddr| self.resolve(addr).contains(&target.addr);
         if process.config.connect.iter().any(|bootstrap| leads_there(&bootstrap.addr)) {

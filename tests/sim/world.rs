@@ -10,6 +10,7 @@ use p2p_gossip::internals::sample;
 use p2p_gossip::{Access, AlertPhase, DialAddr, KeyRing, PeerId};
 
 use super::alarms::Alarm;
+use super::beacons::LocalNetwork;
 use super::circuits::Woken;
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
@@ -48,6 +49,10 @@ pub enum Event {
     AlertRan(ProcId, u64, AlertPhase),
     /// A pipe of this end has news: its thread looks at its circuits.
     Circuit(ConnId, Side),
+    /// A process may have a beacon to send.
+    BeaconDue(ProcId),
+    /// The datagram with this number arrives.
+    Datagram(u64),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -150,6 +155,7 @@ pub struct World {
     pub stats: Stats,
     /// The runs of alert programs.
     pub alarms: Vec<Alarm>,
+    pub lan: LocalNetwork,
     /// The time and the node of each dial to an address of a third party.
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
@@ -183,6 +189,7 @@ impl World {
             stops_when_whole: false,
             stats: Stats::default(),
             alarms: Vec::new(),
+            lan: LocalNetwork::default(),
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
@@ -283,6 +290,12 @@ impl World {
                     self.on_thread(proc, Deferred::Circuit(conn, side));
                 }
             }
+            Event::BeaconDue(proc) => {
+                if self.procs[proc].alive {
+                    self.on_thread(proc, Deferred::BeaconDue);
+                }
+            }
+            Event::Datagram(number) => self.datagram_arrives(number),
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),
