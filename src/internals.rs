@@ -33,10 +33,12 @@ pub mod wire {
     pub use crate::wire::*;
 }
 
-pub use crate::session::probe::{Probe, probe};
-/// Beacons: their encoding.
+pub use crate::session::probe::{Probe, ProbeAnswer, probe};
+/// Beacons: their encoding, and what a node does with them.
 pub mod beacon {
     pub use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
+    pub use crate::net::beacon_pace::BEACON_INTERVAL;
+    pub use crate::net::discoverer::{Discoverer, Found};
     pub use crate::net::links::BEACON_PORT;
 }
 

@@ -48,7 +48,7 @@ _p2p_gossip() {
     rotate) options='--state --control --output --grace --help' ;;
     leave) options='--state --control --output --help' ;;
     wait) options='--state --control --output --members --timeout --help' ;;
-    doctor) options='--state --connect --port --output --help' ;;
+    doctor) options='--state --connect --network-key --port --output --help' ;;
     *)
         options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --control --version --help'
         ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite members status watch why ping send connect allow deny reload rotate leave wait doctor'

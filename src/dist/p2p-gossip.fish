@@ -110,6 +110,7 @@ complete -c p2p-gossip -n '__fish_seen_subcommand_from wait' -l members -x -d 'n
 complete -c p2p-gossip -n '__fish_seen_subcommand_from wait' -l timeout -x -d 'time to wait at most [default: 60s]'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from doctor' -l state -x -a '(__fish_complete_directories)' -d 'state directory of the node'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from doctor' -l connect -x -d 'address to try: host:port or ID@host:port; repeatable'
+complete -c p2p-gossip -n '__fish_seen_subcommand_from doctor' -l network-key -r -F -d 'key of a closed network [default: that of --state]'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from doctor' -l port -x -d 'port on which the node is to listen [default: 8080]'
 complete -c p2p-gossip -n '__fish_seen_subcommand_from doctor' -l output -x -a 'text json' -d 'text or json, one object on each line [default: text]'
 complete -c p2p-gossip -s h -l help -d 'print this help and exit'

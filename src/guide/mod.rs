@@ -12,6 +12,7 @@ macro_rules! page {
         #[doc = "[carriers]: carriers"]
         #[doc = "[contributing]: contributing"]
         #[doc = "[operations]: operations"]
+        #[doc = "[packages]: packages"]
         #[doc = "[performance]: performance"]
         #[doc = "[security]: security"]
         #[doc = "[stability]: stability"]
@@ -26,6 +27,7 @@ page!(security, include_str!("security.md"));
 page!(addressing, include_str!("addressing.md"));
 page!(carriers, include_str!("carriers.md"));
 page!(operations, include_str!("operations.md"));
+page!(packages, include_str!("packages.md"));
 page!(performance, include_str!("performance.md"));
 page!(stability, include_str!("stability.md"));
 page!(architecture, include_str!("architecture.md"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use crate::net::beacon::Beacon;
 use crate::trust::peer_id::PeerId;
@@ -11,37 +12,53 @@ use crate::trust::peer_id::PeerId;
 pub const BEACON_DIALS_MAX: usize = 64;
 /// Of these, addresses of one machine, at most: one machine must not take the places of all others.
 pub const BEACON_DIALS_PER_MACHINE: usize = 8;
+/// Longest wait for the dial. Forged beacons fill the queue with addresses at which nothing answers; those that waited for
+/// longer are left out, so that later beacons find room soon. The next beacon repeats an address that was left out.
+pub(super) const BEACON_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Addresses whose peer is remembered: as many as peers by default.
 const ANSWERED_MAX: usize = 1024;
 
 /// The addresses from beacons.
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
-    /// Addresses that wait for a dial, or are dialled, with the numbers of their processes.
-    pending: BTreeMap<SocketAddr, u64>,
+    /// Addresses that wait for a dial, or are dialled.
+    pending: BTreeMap<SocketAddr, Pending>,
     /// The last peer that answered at an address.
     answered: BTreeMap<SocketAddr, PeerId>,
+}
+
+/// An address that waits for a dial, or is dialled.
+#[derive(Debug)]
+struct Pending {
+    /// The number of the process that sent the beacon.
+    instance: u64,
+    heard: Instant,
 }
 
 impl Beacons {
     /// Adds an address that is to be dialled. Returns whether it is new and there is room for it. A process with several
     /// addresses is dialled at one at a time.
-    pub(super) fn add(&mut self, beacon: Beacon) -> bool {
+    pub(super) fn add(&mut self, now: Instant, beacon: Beacon) -> bool {
         let Beacon { instance, addr } = beacon;
         let of_machine = self.pending.keys().filter(|other| other.ip() == addr.ip()).count();
         let has_room = self.pending.len() < BEACON_DIALS_MAX && of_machine < BEACON_DIALS_PER_MACHINE;
-        let is_new =
-            !self.pending.contains_key(&addr) && self.pending.values().all(|other| *other != instance);
+        let is_new = !self.pending.contains_key(&addr)
+            && self.pending.values().all(|other| other.instance != instance);
         let is_added = has_room && is_new;
         if is_added {
-            self.pending.insert(addr, instance);
+            self.pending.insert(addr, Pending { instance, heard: now });
         }
         is_added
     }
 
     /// The beacon with this address, if the address waits for a dial or is dialled.
     pub(super) fn pending(&self, addr: SocketAddr) -> Option<Beacon> {
-        self.pending.get(&addr).map(|&instance| Beacon { instance, addr })
+        self.pending.get(&addr).map(|pending| Beacon { instance: pending.instance, addr })
+    }
+
+    /// Whether the address has waited for too long.
+    pub(super) fn is_stale(&self, now: Instant, addr: SocketAddr) -> bool {
+        self.pending.get(&addr).is_some_and(|pending| now > pending.heard + BEACON_WAIT_MAX)
     }
 
     /// The dial has ended, or is not wanted any more.

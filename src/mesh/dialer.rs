@@ -598,7 +598,7 @@ impl Mesh {
 
     fn is_wanted(&mut self, now: Instant, target: Target) -> bool {
         match target {
-            Target::Beacon(addr) => self.wants_beacon_dial(addr),
+            Target::Beacon(addr) => self.wants_beacon_dial(now, addr),
             Target::Peer(id) => {
                 let is_admitted = self.config.access.check(&id).is_ok();
                 is_admitted && self.peers.get(&id).is_some_and(Peer::wants_dial)

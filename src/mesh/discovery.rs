@@ -30,20 +30,21 @@ impl Mesh {
         if self.leaving || !DialAddr::from(addr).is_dialable() {
             return;
         }
-        if !self.is_answered(beacon) && self.beacons.add(beacon) {
+        if !self.is_answered(beacon) && self.beacons.add(now, beacon) {
             let patience = if beacon.instance < self.instance { BEACON_PATIENCE } else { Duration::ZERO };
             let soon = patience + self.random_between(Duration::ZERO, BEACON_JITTER);
             self.timers.set(Timer::Dial(Target::Beacon(addr)), now + soon);
         }
     }
 
-    /// Whether the address waits for a dial and no peer is connected there. Otherwise it no longer waits.
-    pub(super) fn wants_beacon_dial(&mut self, addr: SocketAddr) -> bool {
+    /// Whether the address waits for a dial, not for too long, and no peer is connected there. Otherwise it no longer waits.
+    pub(super) fn wants_beacon_dial(&mut self, now: Instant, addr: SocketAddr) -> bool {
         let is_answered = self.beacons.pending(addr).is_none_or(|beacon| self.is_answered(beacon));
-        if is_answered {
+        let is_over = is_answered || self.beacons.is_stale(now, addr);
+        if is_over {
             self.beacons.finish(addr);
         }
-        !is_answered
+        !is_over
     }
 
     /// A dial reached this peer. An address from a beacon that was its target waits no longer.

@@ -50,7 +50,7 @@ impl Mesh {
 
     /// The user changes the key of the network. Without a key of this node that may change, nothing happens.
     pub(super) fn rotate_network_key(&mut self, now: Instant, key: NetworkKey, grace: Duration) {
-        self.charge_keys(now);
+        let _ = self.charge_keys(now);
         let Some(ring) = &mut self.network_keys.ring else {
             return;
         };
@@ -70,7 +70,9 @@ impl Mesh {
         if self.peers.get(&id).is_none_or(|peer| peer.network_key == KeyProof::None) {
             return;
         }
-        self.charge_keys(now);
+        if self.charge_keys(now) {
+            self.output_keys();
+        }
         let NetworkKeys { ring, changes, .. } = &mut self.network_keys;
         let Some(ring) = ring else {
             return self.report(Report::NetworkKeyOutdated { by: id });
@@ -123,21 +125,19 @@ impl Mesh {
 
     /// Charges the earlier keys for the connected time, and tells the current key to members that lack it.
     pub(super) fn key_round_due(&mut self, now: Instant) {
-        self.charge_keys(now);
-        if let Some(ring) = &self.network_keys.ring {
-            self.output(Output::NetworkKeys(ring.clone()));
-        }
+        let _ = self.charge_keys(now);
+        // Also without an end of a key: the disk keeps the time that is left.
+        self.output_keys();
         self.tell_key_to_all();
         self.schedule_key_round(now);
     }
 
     /// This node has another current key, which it learned from a peer or made itself.
     fn key_changed(&mut self, now: Instant, by: Option<PeerId>) {
-        let Some(ring) = &self.network_keys.ring else {
+        let Some(generation) = self.network_keys.ring.as_ref().map(KeyRing::generation) else {
             return;
         };
-        let (ring, generation) = (ring.clone(), ring.generation());
-        self.output(Output::NetworkKeys(ring));
+        self.output_keys();
         self.report(Report::NetworkKeyChanged { by, generation });
         for peer in self.peers.iter_mut() {
             if peer.network_key == KeyProof::Current {
@@ -182,13 +182,17 @@ impl Mesh {
         self.send(id, message);
     }
 
-    fn charge_keys(&mut self, now: Instant) {
+    /// Charges the earlier keys for the connected time. Returns whether one is not accepted any more.
+    #[must_use]
+    fn charge_keys(&mut self, now: Instant) -> bool {
         let total = self.peers.connected_time.total(now);
         let elapsed = total.saturating_sub(std::mem::replace(&mut self.network_keys.charged, total));
-        if let Some(ring) = &mut self.network_keys.ring
-            && ring.spend(elapsed)
-        {
-            let ring = ring.clone();
+        self.network_keys.ring.as_mut().is_some_and(|ring| ring.spend(elapsed))
+    }
+
+    /// Hands out the keys: sessions accept them, and the disk keeps them.
+    fn output_keys(&mut self) {
+        if let Some(ring) = self.network_keys.ring.clone() {
             self.output(Output::NetworkKeys(ring));
         }
     }

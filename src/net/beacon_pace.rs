@@ -9,7 +9,7 @@ use crate::util::token_bucket::TokenBucket;
 /// Waits after the first beacons: one may be lost, and a switch may not forward for a moment.
 const FIRST_WAITS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
 /// Wait between later beacons, on average. The jitter is a quarter of it.
-pub(crate) const BEACON_INTERVAL: Duration = Duration::from_secs(30);
+pub const BEACON_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Machines whose beacons are counted. Beyond that, one whose beacons are few gives way.
 const MACHINES_MAX: usize = 1024;

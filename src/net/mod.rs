@@ -3,6 +3,7 @@
 pub(crate) mod addr;
 pub(crate) mod beacon;
 pub(crate) mod beacon_pace;
+pub(crate) mod discoverer;
 pub(crate) mod interfaces;
 pub(crate) mod links;
 pub(crate) mod listen;

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
 use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
-use crate::net::beacon_pace::{BeaconLimits, Heard, Schedule};
+use crate::net::discoverer::Discoverer;
 use crate::net::links::{BEACON_PORT, Link, links};
 use crate::net::socket;
 use crate::net::waker::Waker;
@@ -61,8 +61,8 @@ impl Discovery {
         let now = Instant::now();
         let discovering = Discovering {
             network,
-            beacons,
-            listening,
+            discoverer: Discoverer::new(beacons, listening.port(), fastrand::Rng::new(), now),
+            listening: listening.ip(),
             context,
             found,
             sockets,
@@ -70,9 +70,6 @@ impl Discovery {
             links: Vec::new(),
             look_at: now,
             is_first_look: true,
-            schedule: Schedule::new(now),
-            limits: BeaconLimits::new(now),
-            rng: fastrand::Rng::new(),
         };
         let thread = Some(Worker::spawn("discovery", move || discovering.run())?);
         Ok(Self { stop, thread })
@@ -90,8 +87,9 @@ impl Discovery {
 
 struct Discovering {
     network: String,
-    beacons: Beacons,
-    listening: SocketAddr,
+    discoverer: Discoverer,
+    /// The address on which the node listens.
+    listening: IpAddr,
     context: Arc<Context>,
     found: Sender<Beacon>,
     sockets: Vec<UdpSocket>,
@@ -100,9 +98,6 @@ struct Discovering {
     /// The time of the next look at the interfaces.
     look_at: Instant,
     is_first_look: bool,
-    schedule: Schedule,
-    limits: BeaconLimits,
-    rng: fastrand::Rng,
 }
 
 impl Discovering {
@@ -111,13 +106,13 @@ impl Discovering {
             let now = Instant::now();
             if now >= self.look_at {
                 // The network's key may have changed.
-                self.beacons.set_keys(self.context.hello_exchange.get().keys());
+                self.discoverer.set_keys(self.context.hello_exchange.get().keys());
                 self.look(now);
             }
-            if self.schedule.take_due(now, &mut self.rng) {
+            if self.discoverer.take_due(now) {
                 self.send();
             }
-            if self.wait(self.look_at.min(self.schedule.next()), true) {
+            if self.wait(self.look_at.min(self.discoverer.next()), true) {
                 return;
             }
             let now = Instant::now();
@@ -152,7 +147,7 @@ impl Discovering {
         self.look_at = now + LOOK_INTERVAL;
         let is_known = |link: &Link| self.links.contains(link);
         let usable = |link: &Link| is_known(link) || link.is_usable();
-        let found: Vec<Link> = links(self.listening.ip()).into_iter().filter(usable).collect();
+        let found: Vec<Link> = links(self.listening).into_iter().filter(usable).collect();
         if found == self.links && !self.is_first_look {
             return;
         }
@@ -165,7 +160,7 @@ impl Discovering {
             }
         }
         if has_new {
-            self.schedule = Schedule::new(now);
+            self.discoverer.start_again(now);
         }
         self.links = found;
         self.is_first_look = false;
@@ -189,7 +184,7 @@ impl Discovering {
     /// Sends this node's beacon to all links.
     fn send(&self) {
         for link in &self.links {
-            let beacon = self.beacons.encode(self.listening.port(), link.source.ip());
+            let beacon = self.discoverer.encode(link.source.ip());
             if let Err(error) = link.send(&beacon) {
                 limited_log!(LogLimit::debug(), debug, { interface:% = link.interface, reason:% = error },
                     "cannot send a beacon");
@@ -218,21 +213,18 @@ impl Discovering {
     }
 
     fn heard(&mut self, now: Instant, datagram: &[u8], from: SocketAddr) {
-        let Some(heard) = self.beacons.decode(datagram, from) else {
-            return;
-        };
+        // Machines that are not on a link of this node count for nothing.
         let Some(link) = self.links.iter().find(|link| link.contains(&from)) else {
             return;
         };
-        let Heard::Counts { answer } = self.limits.heard(now, heard.addr) else {
+        let Some(found) = self.discoverer.handle_datagram(now, datagram, from) else {
             return;
         };
-        if answer {
-            // The other node may reach this one, and not the other way round. The answer has as many bytes as the beacon.
-            let beacon = self.beacons.encode(self.listening.port(), link.source.ip());
-            let _ = link.send_to(&beacon, from);
+        if found.answer {
+            // The answer has as many bytes as the beacon.
+            let _ = link.send_to(&self.discoverer.encode(link.source.ip()), from);
         }
-        let _ = self.found.try_send(heard);
+        let _ = self.found.try_send(found.beacon);
     }
 }
 

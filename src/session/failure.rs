@@ -49,6 +49,8 @@ pub(crate) enum Failure {
     TooManySessions(#[from] TooManySessions),
     #[error("this node has no place for another session")]
     NoPlace,
+    #[error("it only looked whether it may join")]
+    Probed,
     #[error("it gave way to a newer connection before its handshake was complete")]
     Evicted,
 }
@@ -97,8 +99,8 @@ pub(super) fn log_refused(remote: SocketAddr, failure: &Failure) {
         {
             return log_ended(remote, failure);
         }
-        // The eviction has been logged, with its reason.
-        Failure::Evicted => return log_ended(remote, failure),
+        // The eviction has been logged, with its reason. A probe that may join is no failure.
+        Failure::Evicted | Failure::Probed => return log_ended(remote, failure),
         Failure::Deadline => &DEADLINE,
         Failure::Connect(_) | Failure::Link(LinkError::Io(_)) => &CONNECTION,
         Failure::Link(_) | Failure::Authentication(_) => &AUTHENTICATION,

@@ -31,6 +31,7 @@ use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
 use crate::trust::peer_id::PeerId;
 use crate::wire::{
     self, ByeReason, CircuitId, CircuitReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message,
+    PROBE_CAPABILITY,
 };
 
 /// The two ends of a connection whose TLS handshake is complete.
@@ -529,6 +530,12 @@ impl Protocol {
                 self.failure = Some(error.into());
                 return;
             }
+        }
+        if role == Role::Acceptor && hello.capabilities.contains(&PROBE_CAPABILITY) {
+            self.state = State::Refusing { until: now + LINGER };
+            self.failure = Some(Failure::Probed);
+            self.transmits.push_back(Transmit::Close);
+            return;
         }
         self.heard = self.arrived;
         self.frames.after_hello();

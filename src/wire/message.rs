@@ -186,6 +186,10 @@ pub enum Hearing {
     Unknown,
 }
 
+/// The number in a [`Hello`]'s capabilities of a sender that only looks whether it may join. The receiver answers with its
+/// Hello, or a goodbye with the reason, and ends the session before anybody counts it.
+pub const PROBE_CAPABILITY: u32 = 9;
+
 /// Describes the sender; the first message of each side.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Hello {
@@ -202,7 +206,7 @@ pub struct Hello {
     /// and acknowledgements announce a change.
     pub heartbeat_ms: u32,
     /// The numbers of the optional features that the sender has, at most [`CAPABILITIES_MAX`]. A receiver ignores
-    /// numbers that it does not know. See [`ALERT_CAPABILITY`](super::ALERT_CAPABILITY).
+    /// numbers that it does not know. See [`ALERT_CAPABILITY`](super::ALERT_CAPABILITY) and [`PROBE_CAPABILITY`].
     pub capabilities: Vec<u32>,
     /// Prove that the sender holds network keys, the current one first; see `session/hello.rs`. At most
     /// [`PROOFS_MAX`]. Empty in an open network.

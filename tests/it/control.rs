@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use p2p_gossip::Event;
+use p2p_gossip::{Event, NetworkKey, StateDir};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -301,4 +301,63 @@ fn doctor_says_what_is_wrong() {
     assert_eq!(code, Some(1));
     assert!(text.contains("chmod 700") && text.lines().all(|line| line.starts_with('{')), "{text}");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// A running node of a closed network, and one of an open network: what `doctor` says of each with the right key, another
+/// key, an earlier key and none. It joins neither.
+#[test]
+fn doctor_tells_the_three_problems_with_a_network_key_apart() {
+    let mut cluster = Cluster::new();
+    let [closed, open, rejoining] = ["closed", "open", "member"]
+        .map(|name| Spec::named(name).with_bind(localhost()).with_state(&cluster.path(name)));
+    let closed = closed.with_switch("--closed");
+    let (closed, open) = (cluster.start(closed), cluster.start(open));
+    let [ours, other] = ["closed", "other"].map(|name| cluster.path(name));
+    let state = StateDir::open(&other).unwrap();
+    state.identity().unwrap();
+    state.close_network().unwrap();
+    drop(state);
+    // A node of the closed network that does not run.
+    let member = cluster.path("member");
+    let state = StateDir::open(&member).unwrap();
+    state.identity().unwrap();
+    drop(state);
+    fs::copy(ours.join("network.key"), member.join("network.key")).unwrap();
+    let file = cluster.path("file.key");
+    NetworkKey::generate().unwrap().write_new(&file).unwrap();
+    let [member, other, file] = [&member, &other, &file].map(|path| path.to_str().unwrap());
+    let mark = cluster.mark();
+    for (node, args, code, words) in [
+        (closed, &["--state", member][..], 0, "it lets this node in; both hold the network key"),
+        (closed, &["--state", other], 1, "it asks for another network key"),
+        (closed, &["--network-key", file], 1, "it asks for another network key"),
+        // As at a node, the file counts and not the key of the directory.
+        (closed, &["--state", member, "--network-key", file], 1, "it asks for another network key"),
+        (closed, &[], 1, "its network is closed, and this node has no network key"),
+        (open, &["--state", member], 1, "its network is open"),
+        (open, &[], 0, "it lets this node in; its network is open"),
+    ] {
+        let addr = cluster.addr(node).to_string();
+        let output = program().args(["doctor", "--port=0", "--connect", &addr]).args(args).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(words), "{args:?}: {text}");
+        let wrong = text.lines().filter(|line| line.starts_with("WRONG")).count();
+        assert_eq!(wrong, usize::try_from(code).unwrap(), "{args:?}: {text}");
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    let output = program().args(["doctor", "--port=0", "--network-key", file]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("chmod 600"), "{text}");
+    // The first peers that the nodes see are those that come after all of these.
+    let specs = [(open, Spec::named("late").with_bind(localhost())), (closed, rejoining)];
+    for (node, spec) in specs {
+        let late = cluster.start(spec.with_connect(cluster.addr(node)));
+        cluster.wait_full_mesh(&[node, late]);
+        let id = cluster.id(late);
+        cluster.check(&[node], |history| {
+            let ups = history.ups_since(node, mark);
+            (ups != [id]).then(|| format!("not only the late peer came up: {ups:?}"))
+        });
+    }
 }

@@ -1,5 +1,5 @@
-//! The files installed with the program: shell completions, the manual page, the Dockerfile, and the install
-//! rules of the Makefile. A test prints a message and passes if its tool is missing.
+//! The files installed with the program: shell completions, the manual page, the Dockerfile, scripts and recipes for
+//! other systems, and the install rules of the Makefile. A test prints a message and passes if its tool is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -157,4 +157,186 @@ fn install_puts_files_in_standard_places_and_uninstall_removes_them() {
     assert!(unit.contains("\nExecStart=/usr/bin/p2p-gossip --state "), "{unit}");
     make("uninstall");
     assert_eq!(files(root.path()), [""; 0].map(PathBuf::from));
+}
+
+fn text_of(file: &str) -> String {
+    std::fs::read_to_string(dist(file)).unwrap()
+}
+
+/// Runs a script of a POSIX shell and returns its stdout.
+#[track_caller]
+fn sh(script: &str, arguments: &[&Path]) -> String {
+    output_of(Command::new("sh").args(["-euc", script, "sh"]).args(arguments))
+}
+
+/// The paths below a directory, without it.
+fn names_below(root: &Path) -> Vec<String> {
+    let files = files(root).into_iter();
+    files.map(|file| file.strip_prefix(root).unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// An empty program at the place where `make build` puts the real one.
+fn built_program(target: &Path) {
+    std::fs::create_dir(target.join("release")).unwrap();
+    std::fs::write(target.join("release/p2p-gossip"), "").unwrap();
+}
+
+#[test]
+fn services_and_recipes_use_options_that_the_program_has() {
+    let help = output_of(Command::new(env!("CARGO_BIN_EXE_p2p-gossip")).arg("--help"));
+    let known: Vec<&str> = help.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
+    for file in [
+        "alpine/p2p-gossip.confd",
+        "compose.yaml",
+        "openwrt/p2p-gossip.options",
+        "p2p-gossip.default",
+        "p2p-gossip.openrc",
+        "p2p-gossip.procd",
+        "p2p-gossip.service",
+    ] {
+        let text = text_of(file);
+        // Lines with the options of other programs.
+        let is_foreign =
+            |line: &&str| ["docker compose", "checkpath", "systemctl"].iter().any(|word| line.contains(word));
+        let lines = text.lines().filter(|line| !is_foreign(line));
+        let words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+        let options: Vec<&str> = words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
+        assert!(!options.is_empty(), "{file} has no option");
+        for option in options {
+            assert!(known.contains(&option), "{file}: the program has no {option}");
+        }
+    }
+}
+
+#[test]
+fn recipes_build_this_version() {
+    for (file, line) in [("alpine/APKBUILD", "pkgver="), ("openwrt/Makefile", "PKG_VERSION:=")] {
+        let text = text_of(file);
+        let version = text.lines().find_map(|other| other.strip_prefix(line)).unwrap();
+        assert_eq!(version, env!("CARGO_PKG_VERSION"), "{file}");
+        let archive = format!("p2p-gossip-{version}.crate");
+        assert!(text.contains(&archive), "{file} takes its source from another archive than {archive}");
+    }
+}
+
+/// The function of the recipe that fills the package, with the Makefile that ships.
+#[test]
+fn recipe_for_alpine_fills_its_package() {
+    let root = tempfile::tempdir().unwrap();
+    built_program(root.path());
+    let package = root.path().join("package");
+    let script = "cd \"$1\"; pkgdir=$2 srcdir=$3 CTARGET=none CARGO_TARGET_DIR=$3
+        export CARGO_TARGET_DIR; unset MAKEFLAGS MFLAGS MAKELEVEL
+        . src/dist/alpine/APKBUILD; package >/dev/null; rm -r \"$srcdir/unused\"
+        for name in $subpackages; do echo \"$name\"; done";
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let subpackages = sh(script, &[source, &package, root.path()]);
+    let found = names_below(&package);
+    for file in [
+        "etc/conf.d/p2p-gossip",
+        "etc/init.d/p2p-gossip",
+        "usr/bin/p2p-gossip",
+        "usr/share/bash-completion/completions/p2p-gossip",
+        "usr/share/doc/p2p-gossip/alerts/ntfy",
+        "usr/share/doc/p2p-gossip/grafana.json",
+        "usr/share/fish/vendor_completions.d/p2p-gossip.fish",
+        "usr/share/licenses/p2p-gossip/LICENSE",
+        "usr/share/man/man1/p2p-gossip.1",
+        "usr/share/zsh/site-functions/_p2p-gossip",
+    ] {
+        assert!(found.iter().any(|name| name == file), "{file} is missing: {found:?}");
+    }
+    assert!(!found.iter().any(|name| name.contains("systemd")), "{found:?}");
+    // Each of them takes its files out of the package: the shells, OpenRC, and the manual page with the documents.
+    assert_eq!(subpackages.lines().count(), 5, "{subpackages}");
+    let script = text_of("p2p-gossip.openrc");
+    let user = script.lines().find_map(|line| line.strip_prefix("command_user=")).unwrap();
+    assert_eq!(user, "\"p2p-gossip:p2p-gossip\"");
+    assert!(text_of("alpine/p2p-gossip.pre-install").contains("adduser -S"), "nobody makes the user");
+}
+
+/// The rules of OpenWrt's build that the recipe uses, as far as they install files.
+const OPENWRT_RULES: &str = "INSTALL_DIR:=install -d -m0755
+INSTALL_BIN:=install -m0755
+INSTALL_CONF:=install -m0600
+define RustBinPackage
+endef
+define BuildPackage
+install:
+\t$(call Package/$(1)/install,$(OUT))
+endef
+";
+
+#[test]
+fn recipe_for_openwrt_fills_its_package() {
+    if is_missing("make") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for dir in ["include", "feeds/packages/lang/rust", "install/bin"] {
+        std::fs::create_dir_all(path(dir)).unwrap();
+    }
+    std::fs::write(path("rules.mk"), OPENWRT_RULES).unwrap();
+    std::fs::write(path("include/package.mk"), "").unwrap();
+    std::fs::write(path("feeds/packages/lang/rust/rust-package.mk"), "").unwrap();
+    std::fs::write(path("install/bin/p2p-gossip"), "").unwrap();
+    let set = |name: &str, value: &Path| format!("{name}={}", value.display());
+    let mut make = Command::new("make");
+    make.arg("-sf").arg(dist("openwrt/Makefile")).arg("install").args([
+        set("TOPDIR", root.path()),
+        set("INCLUDE_DIR", &path("include")),
+        set("PKG_INSTALL_DIR", &path("install")),
+        set("PKG_BUILD_DIR", Path::new(env!("CARGO_MANIFEST_DIR"))),
+        set("OUT", &path("out")),
+    ]);
+    output_of(make.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL"));
+    let wanted = ["etc/init.d/p2p-gossip", "etc/p2p-gossip.options", "usr/bin/p2p-gossip"];
+    assert_eq!(names_below(&path("out")), wanted);
+}
+
+/// The script of procd, with functions in place of procd's that show what they get.
+#[test]
+fn service_of_openwrt_passes_the_options_of_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let options = root.path().join("options");
+    std::fs::write(&options, "# ours\n--name\nweb 1\n\n--quiet\n--connect\n192.0.2.7:8080").unwrap();
+    let script = "procd_set_param() { if [ $1 = command ]; then shift; printf '%s\\n' \"$@\"; fi }
+        procd_append_param() { shift; printf '%s\\n' \"$@\"; }
+        procd_open_instance() { :; }; procd_close_instance() { :; }
+        . \"$1\"; STATE=$2/state; OPTIONS=$2/options; start_service; ls -ld \"$STATE\" | cut -c 1-10";
+    let shown = sh(script, &[&dist("p2p-gossip.procd"), root.path()]);
+    let state = root.path().join("state");
+    let wanted = format!(
+        "/usr/bin/p2p-gossip\n--state\n{}\n--quiet\n--name\nweb 1\n--quiet\n--connect\n192.0.2.7:8080\ndrwx------\n",
+        state.display()
+    );
+    assert_eq!(shown, wanted);
+}
+
+#[test]
+fn shell_scripts_pass_lint() {
+    let scripts = [
+        "alerts/alertmanager",
+        "alerts/mail",
+        "alerts/ntfy",
+        "alerts/webhook",
+        "alpine/APKBUILD",
+        "alpine/p2p-gossip.pre-install",
+        "deb/build",
+        "deb/postinst",
+        "deb/postrm",
+        "deb/prerm",
+        "p2p-gossip.openrc",
+        "p2p-gossip.procd",
+    ];
+    let paths = scripts.map(dist);
+    for path in &paths {
+        output_of(Command::new("sh").arg("-n").arg(path));
+    }
+    if !is_missing("shellcheck") {
+        // The service managers read the variables that nothing here uses, and set those that nothing here sets.
+        let excluded = "--exclude=SC2034,SC2154";
+        output_of(Command::new("shellcheck").args(["--shell=dash", excluded]).args(&paths));
+    }
 }

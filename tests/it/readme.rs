@@ -55,7 +55,7 @@ exit 0"#,
         "docker",
         r#"case $* in
 'build -t p2p-gossip .') [ -e "$REPOSITORY/Dockerfile" ] || fault "docker $*" ;;
-'compose -f '*) [ -e "$REPOSITORY/$3" ] || fault "docker $*" ;;
+'compose -p mesh -f '*) [ -e "$REPOSITORY/$5" ] || fault "docker $*" ;;
 'run '*' p2p-gossip '*)
     while [ "$1" != p2p-gossip ]; do shift; done
     shift

@@ -35,6 +35,8 @@ pub enum Plot {
     Member(Lies),
     /// One key comes to all nodes and goes, again and again.
     Flapping { every: Micros },
+    /// It forges beacons.
+    Beacons { every: Micros },
 }
 
 /// What a hostile member tells.
@@ -142,6 +144,7 @@ impl World {
             }
             Plot::Member(lies) => self.act_as_member(proc, &mut attacker, &lies),
             Plot::Flapping { every } => self.flap(proc, &mut attacker, every),
+            Plot::Beacons { every } => self.forge_beacon(attacker.attack.slot, every),
         };
         self.procs[proc].attacker = Some(attacker);
         self.schedule(self.now + next, Event::Attack(proc));

@@ -35,6 +35,9 @@ const FOUND_THROUGH_OTHERS: Micros = 7 * SECOND;
 
 /// Time that a bad carrier costs which accepts a circuit that leads nowhere.
 const LED_ASTRAY: Micros = 4 * SECOND;
+/// Additional time if nodes find each other by beacons: one each 30 s with a quarter of jitter, by a clock that may be
+/// slow; a dial that was under way at its arrival; and the patience and jitter of the dial.
+const FOUND_BY_BEACONS: Micros = 38 * SECOND + 4 * SECOND;
 
 /// Invented peers on a list that a node dials at the same time, before the real one.
 const INVENTED_DIALLED_AT_ONCE: Micros = 12;
@@ -62,6 +65,9 @@ impl World {
         }
         if !self.all_know_each_other() {
             limit += learned_from_others(self.longest_heartbeat());
+        }
+        if self.scenario.faults.discover {
+            limit += FOUND_BY_BEACONS;
         }
         if !self.scenario.walls.is_empty() {
             limit += learned_from_others(self.longest_heartbeat()) + FOUND_THROUGH_OTHERS;
@@ -142,6 +148,12 @@ impl World {
 
     /// Whether one process knows an address that leads to the other.
     fn knows(&self, knower: ProcId, other: ProcId) -> bool {
+        // Of a node behind a router the beacon names a port that leads nowhere, and its own dials reach the others.
+        let hears_beacons = |proc: ProcId| self.procs[proc].discoverer.is_some();
+        let is_mapped = |proc: ProcId| self.scenario.mapped.contains(&self.procs[proc].slot);
+        if hears_beacons(knower) && hears_beacons(other) && !(is_mapped(knower) && is_mapped(other)) {
+            return true;
+        }
         let (process, target) = (&self.procs[knower], &self.procs[other]);
         let leads_there = |addr: &DialAddr| self.resolve(addr).contains(&target.addr);
         if process.config.connect.iter().any(|bootstrap| leads_there(&bootstrap.addr)) {

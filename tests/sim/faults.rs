@@ -85,6 +85,14 @@ pub struct Faults {
     pub lies_per_list: usize,
     /// Attackers: machines with many keys and no mesh.
     pub attacks: u32,
+    /// Whether nodes find each other by beacons, and by nothing else.
+    pub discover: bool,
+    /// Beacons of a thousand that are lost.
+    pub beacons_lost_permille: u32,
+    /// Beacons of a thousand that come twice.
+    pub beacons_doubled_permille: u32,
+    /// Attackers that forge beacons.
+    pub forgers: u32,
     /// Processes that use another node's key.
     pub clones: u32,
     /// Number of times that a node denies some others for a while.
@@ -150,6 +158,10 @@ impl Default for Faults {
             liars: 0,
             lies_per_list: 20,
             attacks: 0,
+            discover: false,
+            beacons_lost_permille: 0,
+            beacons_doubled_permille: 0,
+            forgers: 0,
             clones: 0,
             denials: 0,
             strict: false,
@@ -181,7 +193,18 @@ impl Faults {
             faults.attacks = rng.u32(1..=2);
         }
         faults.choose_paths(rng);
+        if rng.u32(..6) == 0 {
+            faults.choose_beacons(rng);
+        }
         faults
+    }
+
+    /// Nodes find each other by beacons, of which some are lost, doubled or forged.
+    pub fn choose_beacons(&mut self, rng: &mut fastrand::Rng) {
+        self.discover = true;
+        self.beacons_lost_permille = [0, 0, 200, 700][rng.usize(..4)];
+        self.beacons_doubled_permille = [0, 300][rng.usize(..2)];
+        self.forgers = rng.u32(..2);
     }
 
     /// The number of faults of each kind: none in two thirds of the runs.
@@ -313,6 +336,10 @@ impl Faults {
             hidden,
             walls_permille,
             relay,
+            discover,
+            beacons_lost_permille,
+            beacons_doubled_permille,
+            forgers,
             clones,
             denials,
             strict,

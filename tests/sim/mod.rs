@@ -10,6 +10,7 @@
 //! | `stories.rs` | scenarios with a fixed plot; a seed varies the details |
 //! | `world.rs` | the event queue and the state of a run |
 //! | `trace.rs` | the hash of a run and its last notes |
+//! | `beacons.rs` | the datagrams by which nodes find each other |
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
 //! | `process.rs` | a process: its coordinator, crashes, pauses |
@@ -37,6 +38,7 @@ pub mod adversary;
 pub mod alarms;
 pub mod attack_stories;
 pub mod attacker;
+pub mod beacons;
 pub mod checks;
 pub mod circuits;
 pub mod clock;

@@ -215,6 +215,8 @@ pub struct Oracle {
     id: PeerId,
     pub peers: BTreeMap<PeerId, PeerOracle>,
     pub sessions: BTreeMap<SessionId, SessionOracle>,
+    /// Addresses from beacons that counted.
+    pub beacons: BTreeSet<DialAddr>,
     /// Dials that have no result yet.
     pub dials: BTreeMap<SessionId, OpenDial>,
     /// What the node has dialled on account of each debtor.
@@ -268,6 +270,7 @@ impl Oracle {
             id,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            beacons: BTreeSet::new(),
             dials: BTreeMap::new(),
             debts: BTreeMap::new(),
             asked: BTreeSet::new(),

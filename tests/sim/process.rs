@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use p2p_gossip::internals::beacon::Discoverer;
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
@@ -40,6 +41,8 @@ pub enum Deferred {
     Arrive(ConnId, Side),
     Limit(ConnId, Side, Limit),
     Circuit(ConnId, Side),
+    Datagram(u64),
+    BeaconDue,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub struct Process {
     /// `None` while it is lent out.
     pub driver: Option<Driver>,
     pub exchange: Arc<HelloExchange>,
+    /// `None` without beacons.
+    pub discoverer: Option<Discoverer>,
     /// What its sessions state with heartbeats and acknowledgements.
     pub vitals: Vitals,
     pub config: Config,
@@ -116,6 +121,7 @@ impl World {
         let config = self.config(slot, restart);
         let addr = self.slots[slot].addr;
         let hello = self.hello(slot);
+        let instance = hello.instance;
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
         let mut mesh = Mesh::new(config.clone(), id, hello.instance, seed, clock.local(self.now));
@@ -135,6 +141,10 @@ impl World {
         let proc = self.procs.len();
         let attack = self.scenario.attacks.iter().find(|attack| attack.slot == slot).cloned();
         let attacker = attack.map(|attack| Attacker::new(attack, seed));
+        let discoverer = match attacker {
+            None => self.discoverer(slot, instance, clock.local(self.now)),
+            Some(_) => None,
+        };
         self.note(|| format!("p{proc} starts at slot {slot} {addr} as {} {:?}", id.short(), config.connect));
         self.procs.push(Process {
             slot,
@@ -142,6 +152,7 @@ impl World {
             addr,
             driver: Some(Driver::new(mesh)),
             exchange: Arc::new(exchange),
+            discoverer,
             vitals: Vitals::default(),
             places: SessionLimits::new(config.peers_max + SESSIONS_BESIDE_MEMBERS),
             key_rates: KeyRates::default(),
@@ -167,6 +178,9 @@ impl World {
             self.schedule(self.now, world::Event::Attack(proc));
         } else {
             self.want_turn(proc, self.now);
+            if self.procs[proc].discoverer.is_some() {
+                self.schedule(self.now, world::Event::BeaconDue(proc));
+            }
         }
     }
 
@@ -308,6 +322,8 @@ impl World {
                     Deferred::Arrive(conn, side) => world::Event::Arrive(conn, side),
                     Deferred::Limit(conn, side, limit) => world::Event::Limit(conn, side, limit),
                     Deferred::Circuit(conn, side) => world::Event::Circuit(conn, side),
+                    Deferred::Datagram(number) => world::Event::Datagram(number),
+                    Deferred::BeaconDue => world::Event::BeaconDue(proc),
                 },
             );
         }
@@ -348,6 +364,8 @@ impl World {
             Deferred::Arrive(conn, side) => self.arrive(conn, side),
             Deferred::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Deferred::Circuit(conn, side) => self.circuit_news(conn, side),
+            Deferred::Datagram(number) => self.read_datagram(proc, number),
+            Deferred::BeaconDue => self.beacon_due(proc),
         }
     }
 
@@ -614,6 +632,9 @@ impl Effects for Node<'_> {
     fn set_key_ring(&mut self, ring: &KeyRing, _mesh: &Mesh) {
         let process = &mut self.world.procs[self.proc];
         process.exchange = Arc::new(process.exchange.with_keys(ring.keys().cloned().collect()));
+        if let Some(discoverer) = &mut process.discoverer {
+            discoverer.set_keys(process.exchange.keys());
+        }
         let slot = process.slot;
         self.world.slots[slot].ring = Some(ring.clone());
     }

@@ -49,6 +49,11 @@ impl Scenario {
             let plot = random_plot(&mut rng, nodes);
             self = self.attacked_by(Attack { slot: 0, from, until: chaos, plot });
         }
+        let mut rng = self.rng_of(26);
+        for _ in 0..self.faults.forgers {
+            let (from, every) = (rng.u64(..chaos), [MS, 50 * MS, 1_000 * MS][rng.usize(..3)]);
+            self = self.attacked_by(Attack { slot: 0, from, until: chaos, plot: Plot::Beacons { every } });
+        }
         self
     }
 
@@ -66,6 +71,10 @@ impl Scenario {
             let late = slot > 0 && slot >= first_late;
             let at = if late { rng.u64(..chaos) } else { rng.u64(..500 * MS) };
             self.script.push((at, Action::Start(slot, Restart::SAME)));
+            if self.faults.discover {
+                self.connect[slot] = Vec::new();
+                continue;
+            }
             // Most nodes join through the first, some through another, some through several.
             let choice = rng.u32(..10);
             self.connect[slot] = match choice {

@@ -158,6 +158,23 @@ fn changed_halves_heal_as_fast_as_unchanged_ones() {
     }
 }
 
+/// They also have faults of every other kind.
+#[test]
+fn nodes_that_know_no_address_find_each_other_by_beacons() {
+    for seed in 0..6 {
+        run(stories::beacons(seed));
+    }
+    // Without faults the first beacons are enough.
+    for is_closed in [false, true] {
+        let mut scenario = Scenario::new(1, 20).faults_end_at_ms(3_000);
+        scenario.connect = vec![Vec::new(); 20];
+        scenario.faults.discover = true;
+        scenario.is_closed = is_closed;
+        let found = run(scenario);
+        assert!(found.islands == 1 && found.healed_after == 0, "{found:?}");
+    }
+}
+
 #[test]
 fn changed_network_key_reaches_all_nodes_also_those_that_were_away() {
     for seed in 0..40 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::{MS, Micros};
+use super::faults::Faults;
 use super::scenario::{Action, Restart, Scenario, Slot};
 
 /// Makes the scenario of a story from a seed.
@@ -16,7 +17,17 @@ pub const STORIES: &[(&str, Story)] = &[
     ("walls", walls),
     ("bad-carriers", bad_carriers),
     ("cut-links", cut_links),
+    ("beacons", beacons),
 ];
+
+/// Nodes that find each other by beacons alone, with random faults and forged beacons.
+pub fn beacons(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0xbeac_0000);
+    let nodes = rng.usize(2..=8);
+    let mut faults = Faults::random(&mut rng);
+    faults.choose_beacons(&mut rng);
+    Scenario::random_with(seed, nodes, faults)
+}
 
 /// A partition separates eight nodes into halves. One node joins each half. The first half loses a node by a kill,
 /// the second by a kill or a goodbye. Then the partition heals.

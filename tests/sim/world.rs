@@ -10,6 +10,7 @@ use p2p_gossip::internals::sample;
 use p2p_gossip::{Access, AlertPhase, DialAddr, KeyRing, PeerId};
 
 use super::alarms::Alarm;
+use super::beacons::LocalNetwork;
 use super::circuits::{BadCircuit, Woken};
 use super::clock::{Micros, SECOND};
 use super::convergence::Converged;
@@ -50,6 +51,10 @@ pub enum Event {
     BadCircuit(usize),
     /// A pipe of this end has news: its thread looks at its circuits.
     Circuit(ConnId, Side),
+    /// A process may have a beacon to send.
+    BeaconDue(ProcId),
+    /// The datagram with this number arrives.
+    Datagram(u64),
     /// An attacker acts.
     Attack(ProcId),
     /// An attacker's session has reported something.
@@ -154,6 +159,7 @@ pub struct World {
     pub stats: Stats,
     /// The runs of alert programs.
     pub alarms: Vec<Alarm>,
+    pub lan: LocalNetwork,
     /// The time and the node of each dial to an address of a third party.
     pub lent_dials: Vec<(Micros, ProcId)>,
     pub trace: Trace,
@@ -189,6 +195,7 @@ impl World {
             stops_when_whole: false,
             stats: Stats::default(),
             alarms: Vec::new(),
+            lan: LocalNetwork::default(),
             lent_dials: Vec::new(),
             trace: Trace::new(),
             violation: None,
@@ -294,6 +301,12 @@ impl World {
                 }
             }
             Event::BadCircuit(circuit) => self.pass_badly(circuit),
+            Event::BeaconDue(proc) => {
+                if self.procs[proc].alive {
+                    self.on_thread(proc, Deferred::BeaconDue);
+                }
+            }
+            Event::Datagram(number) => self.datagram_arrives(number),
             Event::Attack(proc) => self.attack(proc),
             Event::WakeAttacker(proc) => self.wake_attacker(proc),
             Event::Audit(conn) => self.audit(conn),

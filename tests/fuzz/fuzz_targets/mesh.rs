@@ -207,7 +207,7 @@ impl Driver {
 
     fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
-        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, holds_network_key: false };
+        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, network_key: None };
         self.feed(Input::SessionUp(up));
     }
 
@@ -260,7 +260,7 @@ impl Driver {
                 Output::EnterCircuit { session, at, .. } => {
                     assert!(session.is_carried() && !self.is_leaving && self.sessions.contains_key(&at.session));
                 }
-                Output::CloseCircuit { .. } | Output::Close { .. } | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
+                Output::CloseCircuit { .. } | Output::Close { .. } | Output::NetworkKeys(_) | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }
     }

@@ -159,6 +159,7 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
             &["members", "--state", secret],
             &["members", "--control", secret],
             &["doctor", "--state", secret],
+            &["doctor", "--network-key", secret],
             &[&format!("--{secret}")],
         ] {
             in_directory(args);

@@ -38,7 +38,7 @@ impl World {
                 breaches.push((IDENTITY, "dials itself".to_owned()));
             }
             Expected::Peer(id) => {
-                breaches.extend(self.check_peer_dial(proc, id, hearsay, mesh));
+                breaches.extend(self.check_peer_dial(proc, id, addr, hearsay, mesh));
                 breaches.extend(self.check_dial_to_stranger(proc, id, addr).filter(|_| hearsay));
             }
         }
@@ -78,10 +78,15 @@ impl World {
         breaches
     }
 
-    /// Those who owe a dial that may fail: the dialled machine, and the teller of a listed address if there is only one. Nobody
+    /// Those who owe a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a listed address if there is only one. Nobody
     /// owes a dial to an address of the user, to one where the peer was reached, or to one of which a peer says itself
     /// that it is its own and that the node knows well.
     fn debtors(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Vec<Debtor> {
+        let process = &self.procs[proc];
+        let is_bootstrap = || process.config.connect.iter().any(|bootstrap| bootstrap.addr == *addr);
+        if expected == Expected::AnyPeer && process.oracle.beacons.contains(addr) && !is_bootstrap() {
+            return addr.socket().map(|addr| Debtor::Target(addr.ip().to_string())).into_iter().collect();
+        }
         let Expected::Peer(id) = expected else {
             return Vec::new();
         };
@@ -122,15 +127,24 @@ impl World {
             .then(|| (LIMITS, format!("dials {}, a stranger, {gone_for} µs after it went", id.short())))
     }
 
-    /// A dial without a known peer id goes to a bootstrap address and expects its pin.
+    /// A dial without a known peer id goes to a bootstrap address and expects its pin, or to an address from a beacon.
     fn check_bootstrap_dial(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Option<Breach> {
         let expectation = |bootstrap: &ConnectAddr| bootstrap.pin.map_or(Expected::AnyPeer, Expected::Pinned);
         let mut bootstraps = self.procs[proc].config.connect.iter();
-        let is_one = bootstraps.any(|one| one.addr == *addr && expectation(one) == expected);
+        let is_from_beacon = expected == Expected::AnyPeer && self.procs[proc].oracle.beacons.contains(addr);
+        let is_one =
+            bootstraps.any(|one| one.addr == *addr && expectation(one) == expected) || is_from_beacon;
         (!is_one).then(|| (RUMOURS, format!("dials {addr} expecting {expected}")))
     }
 
-    fn check_peer_dial(&mut self, proc: ProcId, id: PeerId, hearsay: bool, mesh: &Mesh) -> Vec<Breach> {
+    fn check_peer_dial(
+        &mut self,
+        proc: ProcId,
+        id: PeerId,
+        addr: &DialAddr,
+        hearsay: bool,
+        mesh: &Mesh,
+    ) -> Vec<Breach> {
         let now = self.now;
         let has_liar = !self.scenario.liars.is_empty() || !self.scenario.attacks.is_empty();
         let process = &mut self.procs[proc];
@@ -141,9 +155,10 @@ impl World {
         if mesh.open_sessions(&id).iter().any(|session| !session.is_carried()) {
             breaches.push((IDENTITY, format!("dials {} while connected to it", id.short())));
         }
+        let is_from_beacon = process.oracle.beacons.contains(addr);
         let peer = process.oracle.peer(id);
-        // A bootstrap address may be dialled although its last peer left.
-        if peer.state == ExpectedState::Left && !listed_since_it_left(peer) && hearsay {
+        // A bootstrap address may be dialled although its last peer left, and one from a beacon.
+        if peer.state == ExpectedState::Left && !listed_since_it_left(peer) && hearsay && !is_from_beacon {
             breaches.push((LEFT, format!("dials {}, which left", id.short())));
         }
         peer.dials.retain(|&at| at + DIALS_WINDOW > now);

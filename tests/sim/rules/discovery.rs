@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::mesh::{
-    BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, SessionId,
+    BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, SessionId,
 };
 use p2p_gossip::{Access, Config};
 
@@ -161,4 +161,22 @@ fn lonely_node_that_looks_for_peers_has_not_joined() {
     node.list(session, std::iter::empty());
     node.wait(SECOND);
     assert!(node.is_settled());
+}
+
+/// A flood with false source addresses fills the queue, and no dial is answered. Once it is over, a beacon that arrives
+/// finds room: what waited for its dial for long is left out.
+#[test]
+fn beacons_that_waited_for_long_are_left_out() {
+    let mut node = MeshHarness::new(&[]);
+    for n in 0..BEACON_DIALS_MAX {
+        let at = SocketAddr::from(([10, 9, 0, u8::try_from(n).unwrap()], 8080));
+        node.handle(beacon(n as u64 + 5_000, at));
+    }
+    let held = dialled(&node.wait_with_dials_open(6 * SECOND));
+    assert!(!held.is_empty() && held.len() < BEACON_DIALS_MAX, "{}", held.len());
+    for (session, ..) in held {
+        let outputs = node.dial_fails(session);
+        assert_eq!(dials(&outputs), 0, "{outputs:?}");
+    }
+    assert_eq!(hears(&mut node, addr(3)).len(), 1);
 }

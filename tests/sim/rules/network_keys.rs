@@ -117,6 +117,8 @@ fn earlier_key_is_dropped_after_its_grace_of_connected_time() {
             break;
         }
     }
+    let handed_out = outputs.iter().filter(|output| matches!(output, Output::NetworkKeys(_)));
+    assert_eq!(handed_out.count(), 1, "the disk writes the keys once");
     assert_eq!(stored(&outputs).map(KeyRing::earlier_keys), Some(0));
     assert_eq!(node.mesh.network_key_status().map(|status| status.earlier_keys), Some(0));
 }

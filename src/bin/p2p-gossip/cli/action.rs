@@ -68,6 +68,8 @@ pub(crate) struct Doctor {
     pub(crate) state: Option<PathBuf>,
     /// Addresses of peers.
     pub(crate) connect: Vec<ConnectAddr>,
+    /// Files with network keys, besides that of the state directory.
+    pub(crate) network_keys: Vec<PathBuf>,
     /// The port on which the node listens, or is to listen.
     pub(crate) port: u16,
 }

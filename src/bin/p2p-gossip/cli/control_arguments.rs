@@ -225,7 +225,7 @@ control_verb!(
 #[argh(
     subcommand,
     name = "doctor",
-    note = "Looks at the port, the clock, the state directory, names and addresses, and says\nwhat to do. The exit code is 1 if something is wrong. It joins no mesh."
+    note = "Looks at the port, the clock, the state directory, names, addresses and the\nnetwork key, and says what to do. The exit code is 1 if something is wrong. It\njoins no mesh."
 )]
 pub(super) struct DoctorArguments {
     /// state directory of the node
@@ -235,6 +235,10 @@ pub(super) struct DoctorArguments {
     /// address to try: host:port or ID@host:port; repeatable
     #[argh(option, arg_name = "ADDR")]
     connect: Vec<ConnectAddr>,
+
+    /// key of a closed network [default: that of --state]
+    #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
+    network_key: Vec<PathBuf>,
 
     /// port on which the node is to listen [default: 8080]
     #[argh(option, arg_name = "PORT", from_str_fn(parse_port))]
@@ -248,7 +252,8 @@ pub(super) struct DoctorArguments {
 impl DoctorArguments {
     pub(super) fn check(self) -> Verb {
         let port = self.port.unwrap_or(Config::default().port);
-        let doctor = Doctor { state: self.state, connect: self.connect, port };
+        let Self { state, connect, network_key: network_keys, .. } = self;
+        let doctor = Doctor { state, connect, network_keys, port };
         Verb::Doctor(doctor, self.output.unwrap_or_default())
     }
 }

@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::path::Path;
 
 use jiff::Timestamp;
-use p2p_gossip::internals::probe;
-use p2p_gossip::{ConnectAddr, DialAddr, Escaped, Identity, StateDir, StateError};
+use p2p_gossip::internals::{ProbeAnswer, probe};
+use p2p_gossip::{
+    ConnectAddr, DialAddr, Escaped, Identity, KeyRing, NetworkKey, NetworkKeyError, StateDir, StateError,
+};
 use serde::Serialize;
 
 use super::VerbError;
@@ -51,16 +53,31 @@ pub(super) fn doctor(doctor: &Doctor, output: Output) -> Result<String, VerbErro
     if let Some(Err(error @ StateError::KeyAsName)) = doctor.state.as_deref().map(StateDir::peek_id) {
         return Err(error.into());
     }
+    // So does the name of a file.
+    let files = doctor.network_keys.iter().map(|file| (file, NetworkKey::from_file(file)));
+    let files: Vec<_> = files.collect();
+    if files.iter().any(|(_, key)| matches!(key, Err(NetworkKeyError::KeyAsName))) {
+        return Err(NetworkKeyError::KeyAsName.into());
+    }
     let mut findings = Findings::default();
     check_clock(&mut findings, Timestamp::now());
     let status = doctor.state.as_deref().and_then(|state| check_state(&mut findings, state));
+    let mut keys = Vec::new();
+    for (file, key) in files {
+        keys.extend(note_key(&mut findings, &file.display().to_string(), key.map(|key| vec![key])));
+    }
+    // As a node does: with a file it does not use the key of its directory.
+    if let Some(state) = doctor.state.as_deref().filter(|_| doctor.network_keys.is_empty()) {
+        keys.extend(stored_keys(&mut findings, state));
+    }
+    let keys = keys.concat();
     if status.is_none() {
         check_port(&mut findings, doctor.port);
     }
     // A second process with the key of a running node would only be refused as its double.
     let own = doctor.state.as_deref().filter(|_| status.is_none()).and_then(own_identity);
     let identity = own.map_or_else(Identity::generate, Ok)?;
-    doctor.connect.iter().for_each(|connect| check_address(&mut findings, connect, &identity));
+    doctor.connect.iter().for_each(|connect| check_address(&mut findings, connect, &identity, &keys));
     let shown = show(&findings, output)?;
     let wrong = findings.0.iter().filter(|finding| finding.is_wrong).count();
     if wrong == 0 {
@@ -139,6 +156,36 @@ fn check_state(findings: &mut Findings, state: &Path) -> Option<NodeStatus> {
     }
 }
 
+/// The network keys in the state directory.
+fn stored_keys(findings: &mut Findings, state: &Path) -> Option<Vec<NetworkKey>> {
+    // Without a directory the findings say so already.
+    let ring = StateDir::peek_key_ring(state).transpose().filter(|_| state.exists())?;
+    let what = state.join("network.key").display().to_string();
+    note_key(findings, &what, ring.map(|ring: KeyRing| ring.keys().cloned().collect()))
+}
+
+/// Says whether the keys can be read, and returns them.
+fn note_key(
+    findings: &mut Findings,
+    what: &str,
+    keys: Result<Vec<NetworkKey>, impl std::fmt::Display>,
+) -> Option<Vec<NetworkKey>> {
+    match keys {
+        Ok(keys) => {
+            let earlier = match keys.len() {
+                0 | 1 => String::new(),
+                all => format!(", and {} before it, still accepted", all - 1),
+            };
+            findings.good(what, format!("a network key, readable by its owner only{earlier}"));
+            Some(keys)
+        }
+        Err(error) => {
+            findings.wrong(what, error.to_string());
+            None
+        }
+    }
+}
+
 fn own_identity(state: &Path) -> Option<Identity> {
     let has_key = StateDir::peek_id(state).is_ok();
     has_key.then(|| StateDir::open_existing(state).ok()?.identity().ok()).flatten()
@@ -159,12 +206,12 @@ fn check_port(findings: &mut Findings, port: u16) {
     }
 }
 
-/// Checks an address of a peer: the name, TCP, TLS, the id and the lists.
-fn check_address(findings: &mut Findings, connect: &ConnectAddr, identity: &Identity) {
+/// Checks an address of a peer: the name, TCP, TLS, the id, the lists and the network key.
+fn check_address(findings: &mut Findings, connect: &ConnectAddr, identity: &Identity, keys: &[NetworkKey]) {
     let what = connect.to_string();
     for addr in resolve(findings, &what, &connect.addr) {
         let what = if Some(addr) == connect.addr.socket() { what.clone() } else { format!("{what} {addr}") };
-        let probe = probe(addr, identity);
+        let probe = probe(addr, identity, keys);
         match (&probe.peer, probe.connected_in) {
             (Err(reason), None) => {
                 let text = format!(
@@ -180,14 +227,47 @@ fn check_address(findings: &mut Findings, connect: &ConnectAddr, identity: &Iden
             }
             (Ok(peer), Some(time)) => {
                 findings.good(&what, format!("{peer} answers after {:.1} ms", time.as_secs_f64() * 1000.0));
-                if let Some(refusal) = &probe.refusal {
-                    let text = format!("{refusal}; the owner of that node can allow {}", identity.id());
-                    findings.wrong(&what, text);
-                }
+                check_answer(findings, &what, &probe.answer, identity, keys);
             }
             (Ok(peer), None) => findings.good(&what, format!("{peer} answers")),
         }
     }
+}
+
+/// Says whether the peer lets this node in.
+fn check_answer(
+    findings: &mut Findings,
+    what: &str,
+    answer: &ProbeAnswer,
+    identity: &Identity,
+    keys: &[NetworkKey],
+) {
+    let text = match answer {
+        ProbeAnswer::None => return,
+        ProbeAnswer::Admitted if keys.is_empty() => {
+            return findings.good(what, "it lets this node in; its network is open");
+        }
+        ProbeAnswer::Admitted => {
+            return findings.good(what, "it lets this node in; both hold the network key");
+        }
+        ProbeAnswer::KeyMissing => {
+            "its network is closed, and this node has no network key: start it with --join and the ticket that \
+             p2p-gossip invite prints there, or with --network-key"
+        }
+        ProbeAnswer::KeyWrong => {
+            "it asks for another network key: it is in another network, or its network has changed the key; start \
+             this node with --join and a new ticket, which p2p-gossip invite prints there"
+        }
+        ProbeAnswer::KeyUnknown => {
+            "its network is open, so it does not accept a node with a network key: start this node without the \
+             key, or close the other network with --closed or --join"
+        }
+        ProbeAnswer::Refused(reason) => {
+            return findings
+                .wrong(what, format!("{reason}; the owner of that node can allow {}", identity.id()));
+        }
+    };
+    findings.wrong(what, text);
 }
 
 fn resolve(findings: &mut Findings, what: &str, addr: &DialAddr) -> Vec<SocketAddr> {
