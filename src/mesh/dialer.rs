@@ -86,6 +86,10 @@ impl Mesh {
             if !self.is_wanted(now, target) {
                 continue;
             }
+            // It may have waited for long, for a slot or until this node's lists allow it again.
+            if self.give_up_stranger(now, target) {
+                continue;
+            }
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
@@ -100,9 +104,6 @@ impl Mesh {
             if let Err(wait) = self.accounts.pay(now, &payers) {
                 if let Target::Beacon(addr) = target {
                     self.beacons.finish(addr);
-                    continue;
-                }
-                if self.give_up_stranger(now, target) {
                     continue;
                 }
                 let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
