@@ -1,6 +1,7 @@
 //! The coordinator's handle of a session: its outbox, its waker, and the time at which it last heard its peer.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::protocol::Request;
@@ -84,6 +85,11 @@ impl SessionHandle {
         self.signals.heard()
     }
 
+    /// The local address of the connection, once its handshake is complete, if this node dialled it.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.signals.local_addr.get().copied()
+    }
+
     /// Lets the session have heard its peer at this time.
     #[cfg(test)]
     pub(crate) fn hear(&self, at: Instant) {
@@ -126,12 +132,20 @@ pub(super) struct Signals {
     heard_nanos: AtomicU64,
     is_drain_wanted: AtomicBool,
     is_heartbeat_wanted: AtomicBool,
+    /// See [`SessionHandle::local_addr`].
+    local_addr: OnceLock<SocketAddr>,
 }
 
 impl Signals {
     fn new(epoch: Instant) -> Self {
         let [is_drain_wanted, is_heartbeat_wanted] = [(); 2].map(|()| AtomicBool::new(false));
-        Self { epoch, heard_nanos: AtomicU64::new(0), is_drain_wanted, is_heartbeat_wanted }
+        let (heard_nanos, local_addr) = (AtomicU64::new(0), OnceLock::new());
+        Self { epoch, heard_nanos, is_drain_wanted, is_heartbeat_wanted, local_addr }
+    }
+
+    pub(super) fn set_local_addr(&self, addr: SocketAddr) {
+        // The handshake of a session completes once.
+        let _ = self.local_addr.set(addr);
     }
 
     pub(super) fn set_heard(&self, at: Instant) {

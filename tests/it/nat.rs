@@ -31,9 +31,9 @@ impl World {
         for ((hidden, router), nat) in HIDDEN.into_iter().zip(ROUTERS).zip(nats) {
             network.put_behind_nat(&[hidden], router, nat)?;
         }
-        let mut world = Self { cluster: Cluster::new(), network: network, nodes: Vec::new() };
+        let mut world = Self { cluster: Cluster::new(), network, nodes: Vec::new() };
         for node in [PUBLIC].into_iter().chain(HIDDEN) {
-            let spec = Spec::named(format!("n{node}")).with_period(0.2);
+            let spec = Spec::named(format!("n{node}")).with_period(0.2).with_log("warn,p2p_gossip=debug");
             let spec = spec.with_namespace(world.network.namespace(node));
             let spec = Spec { port: addr(node).port(), ..spec };
             let spec = if node == PUBLIC { spec } else { spec.with_connect(addr(PUBLIC)) };
@@ -75,13 +75,51 @@ impl World {
     }
 }
 
-#[test]
-fn nodes_behind_two_nats_meet_through_a_public_node() {
-    for nat in [Nat::Masquerade, Nat::Random, Nat::FullyRandom, Nat::Open] {
-        let Some(world) = World::start([nat; 2]) else { return };
-        world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
-        let carrier = world.cluster.id(world.nodes[0]);
-        assert_eq!(world.paths(), [vec![Some(carrier)], vec![Some(carrier)]]);
-        world.check_no_loss();
+/// Checks whether the nodes behind these NATs get a direct connection, and lose nothing on the way to it.
+fn check_pair(nats: [Nat; 2], is_direct: bool) {
+    let Some(world) = World::start(nats) else { return };
+    let carrier = world.cluster.id(world.nodes[0]);
+    let expected = if is_direct { vec![Some(carrier), None] } else { vec![Some(carrier)] };
+    let [a, b] = world.hidden();
+    if is_direct {
+        for (member, other) in [(a, b), (b, a)] {
+            let to = world.cluster.id(other);
+            world.cluster.wait_for("a direct connection", &[member], |history| {
+                let mut events = history.events_since(member, 0);
+                events
+                    .any(|event| matches!(event, Event::Path { peer, via: None, .. } if *peer == to))
+                    .then_some(())
+            });
+        }
+    } else {
+        // The first attempt has failed: each end logs the address that it could not reach.
+        let text = "the NATs let no connection through";
+        world.cluster.wait_for("a failed attempt", &[a, b], |history| {
+            [a, b].iter().all(|&member| history.log_mentions(member, text)).then_some(())
+        });
     }
+    world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
+    assert_eq!(world.paths(), [expected.clone(), expected], "{nats:?}");
+    world.check_no_loss();
+}
+
+#[test]
+fn nodes_behind_nats_that_keep_ports_connect_directly() {
+    check_pair([Nat::Masquerade, Nat::Masquerade], true);
+    check_pair([Nat::Masquerade, Nat::Open], true);
+    check_pair([Nat::Open, Nat::Open], true);
+}
+
+/// The outside port of the NAT that changes it is unknown to the other end. If the other end's NAT lets everything in, that
+/// is no obstacle.
+#[test]
+fn node_behind_a_nat_that_changes_ports_connects_only_to_one_whose_nat_is_open() {
+    check_pair([Nat::FullyRandom, Nat::Open], true);
+    check_pair([Nat::Masquerade, Nat::FullyRandom], false);
+}
+
+#[test]
+fn nodes_behind_nats_that_change_ports_stay_on_their_circuit() {
+    check_pair([Nat::Random, Nat::Random], false);
+    check_pair([Nat::FullyRandom, Nat::FullyRandom], false);
 }

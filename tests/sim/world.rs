@@ -104,6 +104,8 @@ pub struct Stats {
     pub handshakes: u64,
     /// Sessions that came up inside circuits, at either end.
     pub carried_sessions: u64,
+    /// Attempts to connect through NATs.
+    pub punches: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.
