@@ -43,7 +43,7 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
 use crate::util::worker::Worker;
-use crate::wire::{ALERT_CAPABILITY, Hello};
+use crate::wire::{ALERT_CAPABILITY, Hello, PUNCH_CAPABILITY};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -181,7 +181,10 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        capabilities: if config.alerts { vec![ALERT_CAPABILITY] } else { Vec::new() },
+        capabilities: [PUNCH_CAPABILITY]
+            .into_iter()
+            .chain(config.alerts.then_some(ALERT_CAPABILITY))
+            .collect(),
         proofs: Vec::new(),
     }
 }

@@ -183,6 +183,8 @@ impl Mesh {
     pub(super) fn dial_failed(&mut self, now: Instant, session: SessionId, reason: DialError) {
         if session.is_carried() {
             self.circuit_failed(now, session);
+        } else if session.is_punched() {
+            self.punch_failed(now, session, reason);
         } else if let Some(dial) = self.dialing.failed(session)
             && !self.leaving
         {

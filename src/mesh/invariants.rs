@@ -36,6 +36,7 @@ impl Mesh {
         );
         self.check_sessions();
         self.alerts.check_limits();
+        self.punches.check_limits();
         self.check_inquiries();
         self.check_silent_losses();
         self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));
@@ -128,6 +129,7 @@ impl Mesh {
             Timer::Settled | Timer::Alerts => true,
             Timer::KeyRound => self.network_key_status().is_some_and(|status| status.earlier_keys > 0),
             Timer::Path(id) => self.relay.is_sought(&id),
+            Timer::Punch(id) => self.punches.is_wanted(&id),
             Timer::LeaveCarriers => self.leaving,
         };
         debug_assert!(is_needed, "{timer:?} is set for nothing");

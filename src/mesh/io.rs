@@ -21,23 +21,44 @@ pub struct SessionId(u64);
 impl SessionId {
     const DIALLED: u64 = 1;
     const CARRIED: u64 = 2;
+    const PUNCHED: u64 = 4;
+    const FLAGS: u64 = 7;
 
     /// The `n`th session that a peer dialled. The listener counts these.
     #[must_use]
     pub const fn accepted(n: u64) -> Self {
-        Self(n << 2)
+        Self(n << 3)
     }
 
     /// The `n`th session that this node dialled. The mesh counts these.
     #[must_use]
     pub const fn dialled(n: u64) -> Self {
-        Self(n << 2 | Self::DIALLED)
+        Self(n << 3 | Self::DIALLED)
     }
 
     /// The `n`th session inside a circuit. The mesh counts these. This node dialled it if it opened the circuit.
     #[must_use]
     pub const fn carried(n: u64, is_dialled: bool) -> Self {
-        Self(n << 2 | Self::CARRIED | if is_dialled { Self::DIALLED } else { 0 })
+        Self(n << 3 | Self::CARRIED | if is_dialled { Self::DIALLED } else { 0 })
+    }
+
+    /// The `n`th session on a connection that this node and a peer open at once, through NATs. The mesh counts these. Of
+    /// the two nodes the one with the smaller id counts as the dialler.
+    #[must_use]
+    pub const fn punched(n: u64, is_dialled: bool) -> Self {
+        Self(n << 3 | Self::PUNCHED | if is_dialled { Self::DIALLED } else { 0 })
+    }
+
+    /// Whether this node and the peer opened the connection at once.
+    #[must_use]
+    pub const fn is_punched(self) -> bool {
+        self.0 & Self::PUNCHED != 0
+    }
+
+    /// Whether the listener accepted it. The mesh ordered all others.
+    #[must_use]
+    pub const fn is_accepted(self) -> bool {
+        self.0 & Self::FLAGS == 0
     }
 
     /// Whether it runs inside a circuit.
@@ -53,11 +74,16 @@ impl SessionId {
     }
 }
 
-/// `d7` for the seventh dialled, `a7` for the seventh accepted; `cd7` and `ca7` inside a circuit.
+/// `d7` for the seventh dialled, `a7` for the seventh accepted; `cd7` and `ca7` inside a circuit, `pd7` and `pa7` through
+/// NATs.
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let carried = if self.is_carried() { "c" } else { "" };
-        write!(f, "{carried}{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 >> 2)
+        let way = match (self.is_carried(), self.is_punched()) {
+            (true, _) => "c",
+            (_, true) => "p",
+            _ => "",
+        };
+        write!(f, "{way}{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 >> 3)
     }
 }
 
@@ -302,6 +328,17 @@ pub enum Output {
         peer: PeerId,
         /// The carrier's socket address.
         remote: SocketAddr,
+    },
+    /// Connect through NATs at the same time as the peer. The answer is `SessionUp` or `DialFailed`.
+    Punch {
+        /// The session's name if it comes up.
+        session: SessionId,
+        /// The peer that must be at the other end.
+        peer: PeerId,
+        /// The peer's address, outside of its NAT.
+        addr: SocketAddr,
+        /// The session from whose local port this node connects.
+        beside: SessionId,
     },
     /// Close a circuit, or refuse to open it.
     CloseCircuit {

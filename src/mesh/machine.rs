@@ -17,6 +17,7 @@ use super::list_exchange::Exchange;
 use super::measures::Measures;
 use super::peer::Connected;
 use super::peer_table::PeerTable;
+use super::punch_table::Punches;
 use super::session_table::{Session, SessionTable};
 use super::silent_losses::{Isolation, SilentLosses};
 use super::timer::{Timer, Timers};
@@ -41,6 +42,7 @@ pub struct Mesh {
     pub(super) accounts: Accounts,
     pub(super) exchange: Exchange,
     pub(super) relay: Relay,
+    pub(super) punches: Punches,
     pub(super) measures: Measures,
     pub(super) network_keys: NetworkKeys,
     pub(super) alerts: Alerts,
@@ -67,6 +69,7 @@ impl Mesh {
             accounts: Accounts::default(),
             exchange: Exchange::new(now),
             relay: Relay::new(now),
+            punches: Punches::default(),
             measures: Measures::new(now),
             network_keys: NetworkKeys::default(),
             alerts: Alerts::default(),
@@ -134,6 +137,7 @@ impl Mesh {
                 Timer::KeyRound => self.key_round_due(now),
                 Timer::Alerts => self.alerts_due(now),
                 Timer::Path(peer) => self.path_due(now, peer),
+                Timer::Punch(peer) => self.punch_due(now, peer),
                 Timer::LeaveCarriers => self.leave_carriers(),
             }
         }
@@ -239,6 +243,8 @@ impl Mesh {
                 Message::CircuitClose { circuit, .. } => {
                     self.circuit_closed(now, CircuitAt { session, circuit });
                 }
+                Message::SeenAt { addr } => self.received_seen_address(session, addr),
+                Message::Punch { addr } => self.received_punch(now, peer, session, addr),
                 // The session handles the bytes of circuits.
                 Message::CircuitData { .. }
                 | Message::CircuitCredit { .. }

@@ -17,6 +17,7 @@
 //! | `bootstraps.rs` | the `--connect` addresses |
 //! | `discovery.rs`, `beacons.rs` | dials to the addresses from beacons |
 //! | `relay.rs`, `circuit_table.rs` | circuits: which peers meet through another one, and what this node carries for others |
+//! | `punch.rs`, `punch_table.rs` | direct connections through NATs, with the help of a carrier |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
 //! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
@@ -68,6 +69,8 @@ mod peer;
 mod peer_exchange;
 mod peer_table;
 mod pins;
+mod punch;
+mod punch_table;
 mod relay;
 mod restore;
 mod rtt;

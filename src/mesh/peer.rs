@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) network_key: KeyProof,
     /// Whether it runs an alert program.
     pub(super) runs_alerts: bool,
+    /// Whether it connects through NATs with the help of a carrier, by its last Hello.
+    pub(super) can_punch: bool,
     /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
@@ -270,6 +272,7 @@ impl Peer {
             connected_before: Duration::ZERO,
             network_key: KeyProof::None,
             runs_alerts: false,
+            can_punch: false,
             tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,

@@ -151,7 +151,7 @@ impl Mesh {
     }
 
     /// The account that pays for the lists of a connected peer.
-    fn account_of(&self, now: Instant, from: PeerId, remote: SocketAddr) -> Account {
+    pub(super) fn account_of(&self, now: Instant, from: PeerId, remote: SocketAddr) -> Account {
         if self.is_stranger(now, &from) { Account::machine(remote.ip()) } else { Account::Peer(from) }
     }
 

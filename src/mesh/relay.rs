@@ -205,6 +205,9 @@ impl Mesh {
     pub(super) fn circuit_asked(&mut self, now: Instant, from: PeerId, at: CircuitAt, target: PeerId) {
         match self.check_carrying(now, from, at, target) {
             Ok((session, standing)) => {
+                // Both ends may need it to do without this node.
+                self.tell_seen_address(&from, at.session);
+                self.tell_seen_address(&target, session);
                 let circuit = self.relay.name(&self.id, &target);
                 let next = CircuitAt { session, circuit };
                 let end = Carried { other: next, opener: from, standing, is_offered: false };

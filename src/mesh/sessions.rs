@@ -16,10 +16,11 @@ use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::wire::{ALERT_CAPABILITY, ByeReason};
+use crate::wire::{ALERT_CAPABILITY, ByeReason, PUNCH_CAPABILITY};
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
+        self.punched(up.session);
         if !self.circuit_entered(&up) {
             return self.note_late_session(&up);
         }
@@ -69,6 +70,7 @@ impl Mesh {
     pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
         let carrier = self.relay.carrier(session);
         self.circuits_ended(now, session);
+        self.punches.session_ended(session);
         let Some(Session { peer: id, .. }) = self.sessions.remove(session) else {
             return;
         };
@@ -117,6 +119,7 @@ impl Mesh {
         self.timers.clear();
         self.exchange.unsettled_since = None;
         let mut open: Vec<SessionId> = self.dialing.give_up();
+        open.extend(self.punches.in_flight());
         open.extend(self.leave_inside_first(now));
         for session in open {
             self.close(session, ByeReason::Leaving);
@@ -155,8 +158,10 @@ impl Mesh {
         if session.is_carried() {
             self.end_search_beside_circuit(&id);
             self.dial_beside_circuit(now, id);
+            self.punch_later(now, id);
         } else {
             self.end_search(&id);
+            self.end_punching(&id);
             self.timers.cancel(Timer::Dial(Target::Peer(id)));
         }
         self.timers.cancel(Timer::Grace(id));
@@ -188,6 +193,7 @@ impl Mesh {
         let was_known = peer.met.is_some();
         peer.network_key = network_key;
         peer.runs_alerts = hello.capabilities.contains(&ALERT_CAPABILITY);
+        peer.can_punch = hello.capabilities.contains(&PUNCH_CAPABILITY);
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);
@@ -198,11 +204,11 @@ impl Mesh {
         }
         let mut source = remote;
         source.set_port(hello.listen_port);
-        let origin = if session.is_carried() {
-            // The source is that of the carrier. The peer's own address still counts.
+        let origin = if session.is_carried() || session.is_punched() {
+            // The source is that of the carrier, or a port of a NAT. The peer's own address still counts.
             peer.addrs.origin().cloned()
         } else {
-            (!session.is_dialled()).then_some(DialAddr::Socket(source))
+            session.is_accepted().then_some(DialAddr::Socket(source))
         };
         let said = hello.advertised.iter().filter_map(|addr| address_scope::as_told_by(remote, addr.clone()));
         peer.addrs.claim(said, origin.as_ref());
@@ -211,7 +217,7 @@ impl Mesh {
 
     /// The dialled address led to this peer: the log learns it if the address belongs to another known peer.
     fn note_dialled_address(&mut self, now: Instant, up: &SessionUp, dialled: Option<DialAddr>) {
-        if up.session.is_carried() {
+        if up.session.is_carried() || up.session.is_punched() {
             return;
         }
         let Some(addr) = dialled else {

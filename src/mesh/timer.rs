@@ -35,6 +35,8 @@ pub(super) enum Timer {
     Alerts,
     /// Take the next step of the search for a carrier to a peer.
     Path(PeerId),
+    /// Propose that a peer and this node connect through their NATs at once, or start to.
+    Punch(PeerId),
     /// Say goodbye to the carriers of circuits, because those inside were told, or should have been.
     LeaveCarriers,
 }

@@ -24,8 +24,8 @@ use crate::runtime::status::{Queues, Status};
 use crate::runtime::subscribers::Subscribers;
 use crate::session::delivery::{Delivery, receipts};
 use crate::session::{
-    self, CircuitEnd, CircuitSocket, Context, DialTarget, FromSession, OutboxFull, Request, SessionHandle,
-    Wake,
+    self, CircuitEnd, CircuitSocket, Context, DialTarget, FromSession, OutboxFull, PunchTarget, Request,
+    SessionHandle, Wake,
 };
 use crate::store::writer::{Store, wall_clock};
 use crate::trust::key_ring::KeyRing;
@@ -315,6 +315,23 @@ impl Effects for Threads {
             .map_err(|OutboxFull| failed("the carrier does not read".to_owned()))?;
         let circuit = CircuitEnd { socket: CircuitSocket::new(inner), peer, remote };
         let handle = session::enter_circuit(&self.context, session, circuit, waker).map_err(none_left)?;
+        self.sessions.insert(session, handle);
+        Ok(())
+    }
+
+    fn punch(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        addr: SocketAddr,
+        beside: SessionId,
+    ) -> Result<(), DialError> {
+        let failed = |text: String| DialError::Failed(text);
+        let local = self.sessions.get(&beside).and_then(SessionHandle::local_addr);
+        let local = local.ok_or_else(|| failed("the carrier is gone".to_owned()))?;
+        self.context.counters.dials.one();
+        let started = session::punch(&self.context, session, PunchTarget { peer, addr, local });
+        let handle = started.map_err(|error| failed(format!("no thread or descriptor left: {error}")))?;
         self.sessions.insert(session, handle);
         Ok(())
     }

@@ -70,6 +70,17 @@ pub trait Effects {
         peer: PeerId,
         remote: SocketAddr,
     ) -> Result<(), DialError>;
+    /// Connects to this address from the local port of the session `beside`, at the same time as the peer.
+    ///
+    /// # Errors
+    /// It cannot start; no event about this session follows.
+    fn punch(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        addr: SocketAddr,
+        beside: SessionId,
+    ) -> Result<(), DialError>;
     /// Closes a circuit, or refuses to open it.
     ///
     /// # Errors
@@ -333,6 +344,11 @@ impl Driver {
                 }
                 Output::EnterCircuit { session, at, peer, remote } => {
                     if let Err(reason) = effects.enter_circuit(session, at, peer, remote) {
+                        self.feed(effects, Input::DialFailed { session, reason });
+                    }
+                }
+                Output::Punch { session, peer, addr, beside } => {
+                    if let Err(reason) = effects.punch(session, peer, addr, beside) {
                         self.feed(effects, Input::DialFailed { session, reason });
                     }
                 }

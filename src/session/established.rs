@@ -291,7 +291,7 @@ impl Established {
 
     fn report_failure(&mut self, failure: Failure) {
         let session = self.ends.session;
-        let remote = (!session.is_dialled() && !session.is_carried()).then_some(self.ends.remote);
+        let remote = session.is_accepted().then_some(self.ends.remote);
         self.session.report_failure(remote, failure);
     }
 

@@ -15,6 +15,7 @@ use super::hello::{self, Exported};
 use super::link::{Link, LinkError, Stream, Transport};
 use super::pending::PendingGuard;
 use super::protocol::Request;
+use super::punch::{self, PunchTarget};
 use super::session_handle::Outgoing;
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::trust::peer_id::PeerId;
@@ -27,6 +28,7 @@ pub(super) enum Origin {
     Dial(DialTarget),
     Accept { socket: TcpStream, remote: SocketAddr, pending: PendingGuard },
     Circuit(CircuitEnd),
+    Punch(PunchTarget),
 }
 
 /// An open circuit in which a session runs.
@@ -78,7 +80,10 @@ impl Session {
                 )
             }
             Origin::Dial(target) => self.dial(&target, deadline),
-            Origin::Circuit(end) => self.meet_in_circuit(end, deadline),
+            Origin::Circuit(CircuitEnd { socket, peer, remote }) => {
+                self.meet(Transport::Circuit(socket), peer, remote, deadline)
+            }
+            Origin::Punch(target) => self.punch(&target, deadline),
         }
     }
 
@@ -118,10 +123,29 @@ impl Session {
         self.shake_hands(opening, addr)
     }
 
-    /// Completes the TLS handshake inside a circuit.
-    fn meet_in_circuit(&self, end: CircuitEnd, deadline: Instant) -> Result<Secured, Failure> {
-        let CircuitEnd { socket, peer, remote } = end;
-        let transport = Transport::Circuit(socket);
+    /// Connects at the same time as the peer, and completes the TLS handshake.
+    fn punch(&self, target: &PunchTarget, deadline: Instant) -> Result<Secured, Failure> {
+        let Self { end, .. } = self;
+        let mut interrupted = || is_cancelled(&end.outbox);
+        let met = punch::meet_half_way(target, &end.waker, &mut interrupted);
+        let socket = met.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Failure::Cancelled,
+            _ => Failure::Connect(error),
+        })?;
+        socket.set_nonblocking(true).map_err(LinkError::Io)?;
+        let remote = socket.peer_addr().map_err(LinkError::Io)?;
+        self.meet(Transport::Tcp(socket), target.peer, remote, deadline)
+    }
+
+    /// Completes the TLS handshake with this peer, inside a circuit or on a connection that both nodes opened. The name of
+    /// the session tells which of them is the dialler.
+    fn meet(
+        &self,
+        transport: Transport,
+        peer: PeerId,
+        remote: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Secured, Failure> {
         let expected = Expected::Peer(peer);
         let link = if self.id.is_dialled() {
             self.begin(transport, |tls| tls.dial(expected))?
@@ -133,7 +157,7 @@ impl Session {
         if secured.peer == peer {
             Ok(secured)
         } else {
-            // The carrier named another peer than the one that it led to this node.
+            // Another peer is at the other end than the one that was named.
             let found = secured.peer;
             Err(Failure::Link(LinkError::Rejected(Rejection::WrongId { expected, found })))
         }

@@ -2,12 +2,13 @@
 //! or when the thread's waker is used.
 
 use std::io::{self, BufRead as _, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 use rustls::Connection;
 
 use super::circuit_socket::CircuitSocket;
@@ -117,6 +118,18 @@ impl Link {
     /// Whether bytes wait for the socket to take them.
     pub(crate) fn is_write_pending(&self) -> bool {
         !self.is_broken && self.tls.wants_write()
+    }
+
+    /// Lets further sockets of this machine use the local port beside this connection, and returns the local address. `None`
+    /// inside a circuit, or if the system refuses that.
+    pub(crate) fn share_port(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Tcp(socket) => {
+                sockopt::set_socket_reuseaddr(socket, true).ok()?;
+                socket.local_addr().ok()
+            }
+            Transport::Circuit(_) => None,
+        }
     }
 
     /// Gives up the bytes that wait. A wait for a broken socket to take them would end at once, again and again.

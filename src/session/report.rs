@@ -26,11 +26,10 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// The end of a session that has just started. The coordinator knows of a dial, and of a circuit, already.
+    /// The end of a session that has just started. The coordinator knows of those that it ordered already.
     pub(super) fn new(inbox: Sender<FromSession>, session: SessionId) -> Self {
         let panicked = DialError::Failed("the session's thread panicked".to_owned());
-        let is_known = session.is_dialled() || session.is_carried();
-        let event = is_known.then_some(SessionEvent::DialFailed(panicked));
+        let event = (!session.is_accepted()).then_some(SessionEvent::DialFailed(panicked));
         Self { inbox, session, event }
     }
 

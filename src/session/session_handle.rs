@@ -1,6 +1,7 @@
 //! The coordinator's handle of a session: its outbox, its waker, and the time at which it last heard its peer.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::protocol::Request;
@@ -84,6 +85,11 @@ impl SessionHandle {
         self.signals.heard()
     }
 
+    /// The local address of the connection, once its handshake is complete, if this node dialled it.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.signals.local_addr.get().copied()
+    }
+
     /// Lets the session have heard its peer at this time.
     #[cfg(test)]
     pub(crate) fn hear(&self, at: Instant) {
@@ -128,12 +134,20 @@ pub(super) struct Signals {
     /// When the coordinator asked for the heartbeat that the session has not seen yet, in nanoseconds since `epoch`; 0 if
     /// it has not.
     heartbeat_wanted_nanos: AtomicU64,
+    /// See [`SessionHandle::local_addr`].
+    local_addr: OnceLock<SocketAddr>,
 }
 
 impl Signals {
     fn new(epoch: Instant) -> Self {
         let [heard_nanos, heartbeat_wanted_nanos] = [(); 2].map(|()| AtomicU64::new(0));
-        Self { epoch, heard_nanos, is_drain_wanted: AtomicBool::new(false), heartbeat_wanted_nanos }
+        let (is_drain_wanted, local_addr) = (AtomicBool::new(false), OnceLock::new());
+        Self { epoch, heard_nanos, is_drain_wanted, heartbeat_wanted_nanos, local_addr }
+    }
+
+    pub(super) fn set_local_addr(&self, addr: SocketAddr) {
+        // The handshake of a session completes once.
+        let _ = self.local_addr.set(addr);
     }
 
     pub(super) fn set_heard(&self, at: Instant) {

@@ -12,6 +12,7 @@ use super::eviction::Eviction;
 use super::handshake::{CircuitEnd, Origin};
 use super::pending::PendingGuard;
 use super::pipe::Wake;
+use super::punch::PunchTarget;
 use super::session_handle::{SessionHandle, handle_and_end};
 use crate::limits::SESSION_STACK_BYTES;
 use crate::mesh::SessionId;
@@ -76,6 +77,22 @@ pub(crate) fn enter_circuit(
     Ok(handle)
 }
 
+/// Starts a session that connects through NATs at the same time as its peer. If it does not come up, its thread reports
+/// `DialFailed`.
+///
+/// # Errors
+/// As [`dial`].
+pub(crate) fn punch(context: &Arc<Context>, id: SessionId, target: PunchTarget) -> io::Result<SessionHandle> {
+    let waker = Arc::new(Waker::new()?);
+    let eviction = Eviction::new(&waker);
+    let (handle, end) = handle_and_end(waker);
+    let context = Arc::clone(context);
+    spawn_detached(format!("punch-{id}"), SESSION_STACK_BYTES, move || {
+        run(Session::new(context, id, end, eviction, None), Origin::Punch(target));
+    })?;
+    Ok(handle)
+}
+
 impl Wake for Waker {
     fn wake(&self) {
         Self::wake(self);
@@ -85,10 +102,15 @@ impl Wake for Waker {
 fn run(mut session: Session, origin: Origin) {
     let remote = match &origin {
         Origin::Accept { remote, .. } => Some(*remote),
-        Origin::Dial(_) | Origin::Circuit(_) => None,
+        Origin::Dial(_) | Origin::Circuit(_) | Origin::Punch(_) => None,
     };
     let secured = session.secure(origin).and_then(|secured| {
         let frames = session.context.places.admit(session.id, secured.peer)?;
+        if session.id.is_dialled()
+            && let Some(local) = secured.link.share_port()
+        {
+            session.end.signals.set_local_addr(local);
+        }
         Ok((secured, frames))
     });
     match secured {

@@ -9,6 +9,8 @@ use super::numbered::numbered;
 /// so that both sides can open circuits at the same time.
 pub type CircuitId = u64;
 
+/// The number in a [`Hello`](super::Hello)'s capabilities of a node that connects through NATs with the help of a carrier.
+pub const PUNCH_CAPABILITY: u32 = 2;
 /// Bytes in one message of circuit data: as many as TLS puts into one record.
 pub const CIRCUIT_BYTES_MAX: usize = 16 * 1024;
 

@@ -160,6 +160,18 @@ pub enum Message {
         /// The reason.
         reason: CircuitReason,
     },
+    /// The address at which the sender sees the receiver. Goes only to a peer that has
+    /// [`PUNCH_CAPABILITY`](super::PUNCH_CAPABILITY).
+    SeenAt {
+        /// The source of the connection that the receiver made.
+        addr: SocketAddr,
+    },
+    /// Inside a circuit: proposes that both ends connect to each other at once, or accepts that. Goes only to a peer that
+    /// has [`PUNCH_CAPABILITY`](super::PUNCH_CAPABILITY).
+    Punch {
+        /// The address of the sender, as the carrier sees it.
+        addr: SocketAddr,
+    },
 }
 
 /// What the sender knows of a peer.
@@ -356,6 +368,8 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         | Message::CircuitAccept { .. }
         | Message::CircuitCredit { .. }
         | Message::CircuitClose { .. }
+        | Message::SeenAt { .. }
+        | Message::Punch { .. }
         | Message::PeersRequest
         | Message::Notice(_)
         | Message::NetworkKey { .. }

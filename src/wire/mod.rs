@@ -7,7 +7,7 @@ mod incident;
 mod message;
 mod numbered;
 
-pub use circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason};
+pub use circuit::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason, PUNCH_CAPABILITY};
 pub use error::{Malformation, WireError};
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, decode, encode};
 pub use incident::{ALERT_CAPABILITY, INCIDENT_PEERS_MAX, IncidentNews, Stage, Subject};

@@ -275,6 +275,10 @@ fn circuits() -> Vec<Row> {
         ("circuit-close-gone", close(CircuitReason::Gone)),
         ("circuit-close-credit", close(CircuitReason::Credit)),
         ("circuit-close-other-65535", close(CircuitReason::Other(u16::MAX))),
+        ("seen-at-ipv4", Message::SeenAt { addr: "192.0.2.7:40000".parse().unwrap() }),
+        ("seen-at-ipv6", Message::SeenAt { addr: "[2001:db8::7]:40000".parse().unwrap() }),
+        ("punch-ipv4", Message::Punch { addr: "192.0.2.7:40000".parse().unwrap() }),
+        ("punch-ipv6", Message::Punch { addr: "[2001:db8::7]:65535".parse().unwrap() }),
     ]
 }
 
@@ -300,6 +304,8 @@ fn kind(message: &Message) -> &'static str {
         Message::CircuitAccept { .. } => "circuit-accept",
         Message::CircuitData { .. } => "circuit-data",
         Message::CircuitCredit { .. } => "circuit-credit",
+        Message::SeenAt { .. } => "seen-at",
+        Message::Punch { .. } => "punch",
         Message::CircuitClose { reason, .. } => match reason {
             CircuitReason::Ended => "circuit-close-ended",
             CircuitReason::NotCarrying => "circuit-close-not-carrying",
@@ -408,8 +414,8 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 19 kinds without a reason, and the reasons of two kinds, of which unknown ones are
+    // The number of results of `kind`: 21 kinds without a reason, and the reasons of two kinds, of which unknown ones are
     // one each.
     let reasons = ByeReason::KNOWN.len() + 1 + CircuitReason::KNOWN.len() + 1;
-    assert_eq!(kinds.len(), 19 + reasons, "{kinds:?}");
+    assert_eq!(kinds.len(), 21 + reasons, "{kinds:?}");
 }

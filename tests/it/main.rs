@@ -22,6 +22,7 @@ mod hosts;
 mod http;
 mod json;
 mod limits;
+mod nat;
 mod network_faults;
 mod readme;
 mod state;

@@ -15,7 +15,9 @@ use p2p_gossip::internals::mesh::{
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
 };
-use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hearing, Hello, Message};
+use p2p_gossip::internals::wire::{
+    self, ByeReason, CircuitReason, Hearing, Hello, Message, PUNCH_CAPABILITY,
+};
 use p2p_gossip::internals::{Expected, sample};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, Event, KeyRing, PeerId};
 
@@ -219,7 +221,7 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
-            capabilities: self.capabilities(slot),
+            capabilities: [PUNCH_CAPABILITY].into_iter().chain(self.capabilities(slot)).collect(),
             proofs: Vec::new(),
         }
     }
@@ -552,6 +554,24 @@ impl Effects for Node<'_> {
     ) -> Result<(), DialError> {
         let outer = self.conn(at.session).ok_or(DialError::Failed("the carrier is gone".to_owned()))?;
         self.world.enter_circuit(self.proc, session, (at, outer), peer, remote)
+    }
+
+    /// No connection in this network is opened from both ends at once.
+    fn punch(
+        &mut self,
+        session: SessionId,
+        _peer: PeerId,
+        _addr: SocketAddr,
+        beside: SessionId,
+    ) -> Result<(), DialError> {
+        let world = &mut *self.world;
+        world.trace.mix(&session);
+        world.stats.punches += 1;
+        let is_direct = beside.is_dialled() && !beside.is_carried();
+        if !is_direct || !world.procs[self.proc].handles.contains_key(&beside) {
+            world.violated("punch", format!("p{} has no connection {beside} to punch beside", self.proc));
+        }
+        Err(DialError::Failed("the NATs let nothing through".to_owned()))
     }
 
     fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull> {

@@ -197,6 +197,8 @@ fn every_two_nodes_meet_if_a_third_one_reaches_both() {
     assert!(healed.iter().all(|healed| healed.islands == 1), "{healed:?}");
     let carried: u64 = healed.iter().map(|healed| healed.stats.carried_sessions).sum();
     assert!(carried > 200, "{carried} sessions inside circuits");
+    let punches: u64 = healed.iter().map(|healed| healed.stats.punches).sum();
+    assert!(punches > 50, "{punches} attempts to connect through NATs");
 }
 
 #[test]

@@ -113,6 +113,8 @@ pub struct Stats {
     pub carried_sessions: u64,
     /// Sessions inside circuits that met a wrong tag.
     pub garbled: u64,
+    /// Attempts to connect through NATs.
+    pub punches: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.

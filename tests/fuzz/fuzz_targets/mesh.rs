@@ -260,6 +260,10 @@ impl Driver {
                 Output::EnterCircuit { session, at, .. } => {
                     assert!(session.is_carried() && !self.is_leaving && self.sessions.contains_key(&at.session));
                 }
+                Output::Punch { session, beside, .. } => {
+                    assert!(session.is_punched() && beside.is_dialled() && !self.is_leaving);
+                    self.feed(Input::DialFailed { session, reason: DialError::Failed(String::new()) });
+                }
                 Output::CloseCircuit { .. } | Output::Close { .. } | Output::NetworkKeys(_) | Output::Persist | Output::Notify(_) | Output::Report(_) => {}
             }
         }

@@ -6,7 +6,7 @@
 //! reports are rules and routes of that node's namespace.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Once;
@@ -18,9 +18,6 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 const PREFIX: &str = "p2pfault";
 /// Every node listens on this port of its address. It is below the range of source ports.
 const PORT: u16 = 7000;
-/// Addresses on the link behind a router: the router's end, and the hidden node.
-const ROUTER_INSIDE: &str = "10.78.0.1";
-const HIDDEN: &str = "10.78.0.2";
 /// The nftables chain that drops packets in transit between the nodes.
 const BRIDGE_CHAIN: &str = "bridge faults forward";
 /// The nftables chain by which a node's own kernel refuses to send.
@@ -134,24 +131,44 @@ impl Network {
     /// router replaces `hidden`'s source address by its own, and maps this port to `hidden`'s port.
     /// `None`, with the reason on stderr, if the kernel cannot do that.
     pub(crate) fn put_behind_router(&self, hidden: usize, router: usize, mapped_port: u16) -> Option<()> {
-        let (inside, outside) = (self.namespace(hidden), self.namespace(router));
+        self.move_behind(hidden, router);
+        let inside = inside(hidden, 2);
+        self.translate(
+            router,
+            &format!(
+                "add chain ip mapping in {{ type nat hook prerouting priority -100; }}\n\
+                 add rule ip mapping in iifname eth0 tcp dport {mapped_port} dnat to {inside}:{PORT}\n\
+                 add chain ip mapping out {{ type nat hook postrouting priority 100; }}\n\
+                 add rule ip mapping out oifname eth0 masquerade\n"
+            ),
+        )
+    }
+
+    /// Moves these nodes from the bridge to links behind `router`, which translates their addresses (NAT).
+    /// `None`, with the reason on stderr, if the kernel cannot do that.
+    pub(crate) fn put_behind_nat(&self, hidden: &[usize], router: usize, nat: Nat) -> Option<()> {
+        hidden.iter().for_each(|&hidden| self.move_behind(hidden, router));
+        self.translate(router, nat.rules())
+    }
+
+    fn move_behind(&self, hidden: usize, router: usize) {
+        let (link, namespace) = (format!("in{hidden}"), self.namespace(hidden));
         self.ip(hidden, "link set eth0 down");
-        self.ip(router, &format!("link add in0 type veth peer name in0 netns {inside}"));
-        for (node, ip) in [(router, ROUTER_INSIDE), (hidden, HIDDEN)] {
-            self.ip(node, &format!("addr add {ip}/24 dev in0\nlink set in0 up"));
+        self.ip(router, &format!("link add {link} type veth peer name {link} netns {namespace}"));
+        for (node, host) in [(router, 1), (hidden, 2)] {
+            let ip = inside(hidden, host);
+            self.ip(node, &format!("addr add {ip}/24 dev {link}\nlink set {link} up"));
         }
-        self.ip(hidden, &format!("route add default via {ROUTER_INSIDE}"));
-        let forward = ["ip", "netns", "exec", &outside, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
-        let rules = format!(
-            "add table ip mapping\n\
-             add chain ip mapping in {{ type nat hook prerouting priority -100; }}\n\
-             add rule ip mapping in iifname eth0 tcp dport {mapped_port} dnat to {HIDDEN}:{PORT}\n\
-             add chain ip mapping out {{ type nat hook postrouting priority 100; }}\n\
-             add rule ip mapping out oifname eth0 masquerade\n"
-        );
-        match run(&forward, "").and_then(|_| self.nft(&outside, &rules)) {
+        self.ip(hidden, &format!("route add default via {}", inside(hidden, 1)));
+    }
+
+    fn translate(&self, router: usize, rules: &str) -> Option<()> {
+        let router = self.namespace(router);
+        let forward = ["ip", "netns", "exec", &router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
+        let rules = format!("add table ip mapping\n{rules}");
+        match run(&forward, "").and_then(|_| self.nft(&router, &rules)) {
             Ok(()) => Some(()),
-            Err(error) => skip(&format!("the kernel maps no ports: {error}")),
+            Err(error) => skip(&format!("the kernel does not translate addresses so: {error}")),
         }
     }
 
@@ -245,6 +262,58 @@ fn unique_prefix_for(tools: &[[&str; 2]]) -> Option<String> {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
     Some(format!("{PREFIX}-{}-{count}", std::process::id()))
+}
+
+/// The address of a host on the link to a node behind a router: 1 is the router, 2 the node.
+fn inside(node: usize, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 78, u8::try_from(node).expect("a small network"), host)
+}
+
+/// How a router translates addresses (RFC 4787, RFC 5382). Each kind drops what arrives unasked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nat {
+    /// A connection keeps its source port, so the mapping is the same for each destination. Only the destination gets in.
+    Masquerade,
+    /// Linux derives the outside port from all addresses and ports of the connection. Only the destination gets in.
+    Random,
+    /// Each connection has a random outside port. Only the destination gets in.
+    FullyRandom,
+    /// As `Masquerade`, but anyone gets in at the outside port of a connection, also from inside (hairpin).
+    Open,
+}
+
+impl Nat {
+    fn rules(self) -> &'static str {
+        // Nothing listens on the router: without the filter its kernel would refuse connections from outside.
+        macro_rules! outward {
+            ($masquerade:literal) => {
+                concat!(
+                    "add chain ip mapping filter { type filter hook input priority 0; }\n\
+                     add rule ip mapping filter ct state new drop\n\
+                     add chain ip mapping out { type nat hook postrouting priority 100; }\n\
+                     add rule ip mapping out oifname eth0 ",
+                    $masquerade,
+                    "\n"
+                )
+            };
+        }
+        match self {
+            Self::Masquerade => outward!("masquerade"),
+            Self::Random => outward!("masquerade random"),
+            Self::FullyRandom => outward!("masquerade fully-random"),
+            // The map has learned each port from the connection that went out from it. A connection that comes back to
+            // the inside gets the router's address as its source, so that the answers return by way of the router.
+            Self::Open => concat!(
+                outward!("masquerade"),
+                "add map ip mapping hosts { type inet_service : ipv4_addr; flags dynamic; size 1024; }\n\
+                 add chain ip mapping learn { type filter hook forward priority 0; }\n\
+                 add rule ip mapping learn iifname != eth0 ip protocol tcp add @hosts { tcp sport : ip saddr }\n\
+                 add chain ip mapping in { type nat hook prerouting priority -100; }\n\
+                 add rule ip mapping in fib daddr type local meta l4proto tcp dnat to tcp dport map @hosts\n\
+                 add rule ip mapping out ct status dnat masquerade\n"
+            ),
+        }
+    }
 }
 
 /// The address where node 1, 2, … listens; the same in every network, as networks are separate.

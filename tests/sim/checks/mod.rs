@@ -79,6 +79,7 @@ impl World {
             | Output::Persist
             | Output::Carry(_)
             | Output::EnterCircuit { .. }
+            | Output::Punch { .. }
             | Output::CloseCircuit { .. } => {}
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(Report::WrongId { expected, .. }) => {

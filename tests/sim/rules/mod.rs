@@ -10,6 +10,7 @@ mod liveness;
 mod loss;
 mod memory;
 mod network_keys;
+mod punch;
 mod relay;
 mod sessions;
 mod settled;

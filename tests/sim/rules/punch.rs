@@ -1,0 +1,170 @@
+//! Direct connections through NATs: which attempts a node proposes and accepts, and what a bad peer achieves.
+
+use std::net::SocketAddr;
+
+use p2p_gossip::Event;
+use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::wire::{Hello, Message, PUNCH_CAPABILITY};
+
+use super::{MINUTE, SECOND, ms};
+use crate::sim::mesh_harness::{MeshHarness, addr, closes, events_of, hello, id, sent};
+
+/// Where the carrier sees node 9, and where it sees the peer.
+const OWN: SocketAddr = outside(9);
+const THEIRS: SocketAddr = outside(20);
+
+const fn outside(n: u8) -> SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr};
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, n)), 40_000)
+}
+
+/// Node 9, which has dialled 3 and reaches this peer through a circuit that 3 offered.
+fn carried_node(peer: u8) -> (MeshHarness, SessionId, SessionId) {
+    let carrier = addr(3);
+    let mut node = MeshHarness::new(&[carrier]);
+    let three = node.first_dial();
+    node.up_at(three, id(3), 1, carrier);
+    node.list(three, std::iter::empty());
+    node.receives(three, Message::SeenAt { addr: OWN });
+    let inside = enter(&mut node, three, peer);
+    (node, three, inside)
+}
+
+/// The carrier offers a circuit, and the session inside comes up.
+fn enter(node: &mut MeshHarness, carrier: SessionId, peer: u8) -> SessionId {
+    let circuit = u64::from(peer) * 2;
+    let outputs = node.receives(carrier, Message::CircuitOffer { circuit, from: id(peer) });
+    let entered = outputs.iter().find_map(|output| match *output {
+        Output::EnterCircuit { session, at, .. } if at == CircuitAt { session: carrier, circuit } => {
+            Some(session)
+        }
+        _ => None,
+    });
+    let inside = entered.expect("the node enters the circuit");
+    let hello = Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
+    node.up_with_hello(inside, id(peer), addr(3), hello);
+    inside
+}
+
+/// The number of proposals, or answers, to this session.
+fn proposals(outputs: &[Output], to: SessionId) -> usize {
+    let own = Message::Punch { addr: OWN };
+    sent(outputs).iter().filter(|(session, message)| *session == to && **message == own).count()
+}
+
+/// The attempts: session, address, and the session from whose port they go.
+fn punches(outputs: &[Output]) -> Vec<(SessionId, SocketAddr, SessionId)> {
+    let punch = |output: &Output| match *output {
+        Output::Punch { session, addr, beside, .. } => Some((session, addr, beside)),
+        _ => None,
+    };
+    outputs.iter().filter_map(punch).collect()
+}
+
+/// The peer hears this node, and this node the peers.
+fn wait_alive(node: &mut MeshHarness, sessions: &[SessionId], seconds: u64) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    for _ in 0..seconds {
+        let digest = node.mesh.digest();
+        sessions.iter().for_each(|session| outputs.extend(node.heartbeat(*session, digest)));
+        outputs.extend(node.wait(SECOND));
+    }
+    outputs
+}
+
+#[test]
+fn leader_of_a_pair_proposes_three_attempts_and_then_one_in_ten_minutes() {
+    let (mut node, three, inside) = carried_node(20);
+    let mut count = 0;
+    for seconds in [1, 5, 15] {
+        let outputs = wait_alive(&mut node, &[three, inside], seconds);
+        count += proposals(&outputs, inside);
+        assert_eq!(punches(&outputs), [], "the peer has not answered");
+        let outputs = node.receives(inside, Message::Punch { addr: THEIRS });
+        let [(punch, THEIRS, beside)] = punches(&outputs)[..] else { panic!("{outputs:?}") };
+        assert!(beside == three && punch.is_punched() && punch.is_dialled());
+        // An answer that nothing asked for, and one while the attempt is under way.
+        assert_eq!(punches(&node.receives(inside, Message::Punch { addr: THEIRS })), []);
+        node.dial_fails(punch);
+        assert_eq!(punches(&node.receives(inside, Message::Punch { addr: THEIRS })), []);
+    }
+    assert_eq!(count, 3);
+    assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 500), inside), 0);
+    assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 300), inside), 1);
+}
+
+#[test]
+fn other_node_of_a_pair_answers_and_starts_when_its_answer_has_arrived() {
+    let (mut node, three, inside) = carried_node(5);
+    node.measures(inside, ms(80));
+    assert_eq!(proposals(&node.wait(SECOND), inside), 0, "5 leads the pair");
+    let outputs = node.receives(inside, Message::Punch { addr: THEIRS });
+    assert_eq!((proposals(&outputs, inside), punches(&outputs)), (1, vec![]));
+    assert_eq!(punches(&node.wait(ms(39))), []);
+    let outputs = node.wait(ms(1));
+    let [(punch, THEIRS, beside)] = punches(&outputs)[..] else { panic!("{outputs:?}") };
+    assert!(beside == three && punch.is_punched() && !punch.is_dialled());
+}
+
+#[test]
+fn punched_connection_replaces_the_circuit_without_a_loss() {
+    let (mut node, three, inside) = carried_node(20);
+    node.wait(SECOND);
+    let outputs = node.receives(inside, Message::Punch { addr: THEIRS });
+    let [(punch, ..)] = punches(&outputs)[..] else { panic!("{outputs:?}") };
+    let outputs = node.up_at(punch, id(20), 1, THEIRS);
+    assert!(closes(&outputs, inside), "9 is the arbiter of the pair");
+    let events = events_of(&outputs);
+    assert!(matches!(events[..], [Event::Path { peer, via: None, .. }] if peer == id(20)), "{events:?}");
+    node.down(inside, DisconnectReason::Closed);
+    let outputs = wait_alive(&mut node, &[three, punch], 60);
+    assert_eq!(proposals(&outputs, punch), 0, "nothing is left to punch for");
+}
+
+#[test]
+fn carrier_tells_both_ends_once_where_it_sees_them() {
+    let mut node = MeshHarness::new(&[]);
+    let capable = || Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
+    let [three, four, five] = [3, 4, 5].map(|n| SessionId::accepted(1000 + n));
+    node.up_with_hello(three, id(3), outside(3), capable());
+    node.up_with_hello(four, id(4), outside(4), capable());
+    // A peer of an earlier version.
+    node.up(five, id(5), 1);
+    let mut told = Vec::new();
+    for (circuit, target) in [(1, 4), (3, 4), (5, 5)] {
+        let outputs = node.receives(three, Message::CircuitOpen { circuit: circuit - 1, target: id(target) });
+        told.extend(sent(&outputs).into_iter().filter_map(|(to, message)| match message {
+            Message::SeenAt { addr } => Some((to, *addr)),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, [(three, outside(3)), (four, outside(4))]);
+}
+
+#[test]
+fn peers_word_leads_to_no_more_attempts_than_addresses_in_a_list() {
+    let (mut node, three, inside) = carried_node(5);
+    let mut started = 0;
+    for n in 0..200 {
+        // Each time another machine, and all of them within a minute.
+        let outputs = node.receives(inside, Message::Punch { addr: outside(n) });
+        let outputs: Vec<Output> = outputs.into_iter().chain(node.wait(ms(100))).collect();
+        for (punch, ..) in punches(&outputs) {
+            started += 1;
+            node.dial_fails(punch);
+        }
+        if n % 10 == 0 {
+            node.heartbeat(three, 1);
+            node.heartbeat(inside, 1);
+        }
+    }
+    let most = CREDIT_MAX as usize + 2;
+    assert!(started > 10 && started <= most, "{started} attempts");
+    // What means this machine, or this node itself, is not tried at all.
+    node.wait(MINUTE * 20);
+    let (mut node, _, inside) = carried_node(5);
+    for addr in ["127.0.0.1:80", "0.0.0.0:80", "198.51.100.9:40000", "[2001:db8::1]:80", "198.51.100.20:0"] {
+        let outputs = node.receives(inside, Message::Punch { addr: addr.parse().unwrap() });
+        assert_eq!((proposals(&outputs, inside), punches(&node.wait(ms(1)))), (0, vec![]), "{addr}");
+    }
+}
