@@ -157,7 +157,7 @@ impl History {
             Event::Down { peer, addr, reason, .. } => (peer, HistoryKind::Down, addr, reason.to_string()),
             Event::Left { peer, addr, .. } => (peer, HistoryKind::Left, addr, String::new()),
             Event::Verdict { peer, addr, verdict, asked, seen_by, .. } => {
-                let detail = format!("{verdict}: of {asked} members asked, {seen_by} hear it");
+                let detail = format!("{verdict}: {seen_by} of {asked} asked hear it");
                 return self.note(now, Subject::Peer(*peer), HistoryKind::Verdict, Some(addr), detail);
             }
             Event::Unstable { peer, addr, losses, .. } => {

@@ -281,7 +281,7 @@ fn doctor_says_what_is_wrong() {
     let path = state.to_str().unwrap();
     let (code, text, stderr) = doctor(&["--state", path, "--connect", &format!("{id}@{addr}")]);
     assert_eq!(code, Some(0), "{text}{stderr}");
-    assert!(text.contains(&format!("{id} answers after")) && text.contains("sees 1 members"), "{text}");
+    assert!(text.contains(&format!("{id} answers after")) && text.contains("sees 1 member\n"), "{text}");
 
     let (other, port) = (format!("{}@{addr}", "0".repeat(64)), addr.port().to_string());
     let unused = unique_addr().to_string();

@@ -133,8 +133,9 @@ fn check_state(findings: &mut Findings, state: &Path) -> Option<NodeStatus> {
     let answer = Client::new(state.join("control")).get("/status");
     match answer.map_err(VerbError::from).and_then(|answer| parse::<NodeStatus>(&answer)) {
         Ok(status) if status.joined => {
-            findings
-                .good("node", format!("it runs at {} and sees {} members", status.node.addr, status.members));
+            let s = if status.members == 1 { "" } else { "s" };
+            let text = format!("it runs at {} and sees {} member{s}", status.node.addr, status.members);
+            findings.good("node", text);
             Some(status)
         }
         Ok(status) => {
