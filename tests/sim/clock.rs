@@ -37,6 +37,7 @@ impl Clock {
 
     /// The first moment of virtual time at which this clock shows at least `at`.
     pub fn global(&self, at: Instant) -> Micros {
+        // The deadline may lie between two microseconds, and a step before it would do nothing.
         let wanted = at.saturating_duration_since(self.base).as_nanos().div_ceil(1_000) as Micros;
         let rate = (1_000_000 + self.ppm) as u128;
         let mut now = (u128::from(wanted) * 1_000_000 / rate) as Micros;
