@@ -86,10 +86,6 @@ impl Mesh {
             if !self.is_wanted(now, target) {
                 continue;
             }
-            // It may have waited for long, for a slot or until this node's lists allow it again.
-            if self.give_up_stranger(now, target) {
-                continue;
-            }
             let Some((addr, expected)) = self.address_of(now, target) else {
                 continue;
             };
@@ -104,6 +100,9 @@ impl Mesh {
             if let Err(wait) = self.accounts.pay(now, &payers) {
                 if let Target::Beacon(addr) = target {
                     self.beacons.finish(addr);
+                    continue;
+                }
+                if self.give_up_stranger(now, target) {
                     continue;
                 }
                 let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
@@ -271,9 +270,6 @@ impl Mesh {
     /// Dials a lost peer again after its backoff, or at once if it has an address not yet tried. A stranger that only came
     /// to this node is not dialled for long.
     pub(super) fn redial_later(&mut self, now: Instant, id: PeerId) -> Option<Duration> {
-        if self.give_up_stranger(now, Target::Peer(id)) {
-            return None;
-        }
         let peer = self.peers.get_mut(&id)?;
         let wait = if peer.addrs.round_complete() {
             // A peer that is reached through another one can wait.
@@ -282,6 +278,9 @@ impl Mesh {
         } else {
             self.random_between(millis(10), millis(50))
         };
+        if self.give_up_stranger(now + wait, Target::Peer(id)) {
+            return None;
+        }
         self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
         Some(wait)
     }

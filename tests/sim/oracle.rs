@@ -262,6 +262,8 @@ pub struct Oracle {
     pub leaving: bool,
     /// The access lists in force.
     pub access: Access,
+    /// When the user last changed the access lists. A peer that they admit again is dialled at once.
+    pub access_changed: Micros,
 }
 
 impl Oracle {
@@ -294,6 +296,7 @@ impl Oracle {
             pins: Vec::new(),
             leaving: false,
             access: Access::default(),
+            access_changed: 0,
         }
     }
 

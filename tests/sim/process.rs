@@ -347,6 +347,7 @@ impl World {
         self.slots[slot].access = access.clone();
         if let Some(proc) = running {
             self.procs[proc].oracle.access = access.clone();
+            self.procs[proc].oracle.access_changed = self.now;
             self.drive(proc, |driver, node| driver.set_access(node, access));
             self.with_mesh(proc, |world, mesh| world.check_admission(proc, mesh));
             self.want_turn(proc, self.now);

@@ -120,7 +120,7 @@ impl World {
         if !is_from_there && !peer.listed.contains(addr) {
             return Some((RUMOURS, format!("dials {} at {addr}, which only it claims", id.short())));
         }
-        let gone_for = self.now - peer.since;
+        let gone_for = self.now - peer.since.max(self.procs[proc].oracle.access_changed);
         let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
         let too_long = gone_for > STRANGER_DIALLED + SLACK;
         (too_long && !is_listed && peer.reached.is_empty())
