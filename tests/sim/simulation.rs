@@ -62,8 +62,6 @@ macro_rules! seeds_that_once_failed {
 seeds_that_once_failed! {
     // The node's key was in use elsewhere: up, down (refused), up, down, once a second.
     refused_node_waits_a_minute_at_its_connect_address: 80,
-    // Three hundred invented peers kept two real ones from meeting for 56 s.
-    invented_peers_do_not_delay_meeting_a_real_peer: 2_150,
     // Four dead addresses, listed first, left no room for the addresses that honest peers listed later.
     first_lie_about_a_stranger_does_not_hide_its_address: 2_547,
     // Each dead address that a liar listed for a lost peer was dialled before the peer's own.

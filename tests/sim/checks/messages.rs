@@ -29,7 +29,10 @@ impl World {
             return;
         }
         // An answer goes out on the session of the question, which need not be the newest.
-        let is_answer = matches!(message, Some(Message::Peers { .. } | Message::CircuitAccept { .. }));
+        let is_answer = matches!(
+            message,
+            Some(Message::Peers { .. } | Message::CircuitAccept { .. } | Message::SeenAt { .. })
+        );
         let older = mesh.open_sessions(&peer).split_last().map_or(&[][..], |(_, older)| older);
         if !is_answer && older.contains(&session) {
             self.violated(IDENTITY, format!("p{proc} sends on {session}, which is not the newest"));
