@@ -131,8 +131,7 @@ impl World {
         // Joins two islands at a time until no process knows one of another island.
         let is_walled =
             |a: ProcId, b: ProcId| self.scenario.walls.contains(&(self.procs[a].slot, self.procs[b].slot));
-        let finds =
-            |a: ProcId, b: ProcId| self.knows(a, b) && !is_walled(a, b) && self.have_path(&members, a, b);
+        let finds = |a: ProcId, b: ProcId| self.knows(a, b) && !is_walled(a, b);
         while let Some((a, b)) = pairs().find(|&(a, b)| island[&a] != island[&b] && finds(a, b)) {
             let (smaller, larger) = (island[&a].min(island[&b]), island[&a].max(island[&b]));
             island.values_mut().filter(|at| **at == larger).for_each(|at| *at = smaller);
@@ -151,7 +150,7 @@ impl World {
         // Of a node behind a router the beacon names a port that leads nowhere, and its own dials reach the others.
         let hears_beacons = |proc: ProcId| self.procs[proc].discoverer.is_some();
         let is_mapped = |proc: ProcId| self.scenario.mapped.contains(&self.procs[proc].slot);
-        if hears_beacons(knower) && hears_beacons(other) && !(is_mapped(knower) && is_mapped(other)) {
+        if hears_beacons(knower) && hears_beacons(other) && !is_mapped(other) {
             return true;
         }
         let (process, target) = (&self.procs[knower], &self.procs[other]);
@@ -252,7 +251,7 @@ impl World {
         })
     }
 
-    /// Whether two processes can connect, or both can connect to a third one that carries well.
+    /// Whether two processes of an island can connect, or both can connect to a third one of it that carries well.
     fn have_path(&self, members: &[ProcId], a: ProcId, b: ProcId) -> bool {
         let slot = |proc: ProcId| self.procs[proc].slot;
         let carries = |proc: ProcId| {
@@ -263,6 +262,7 @@ impl World {
             carries(other)
                 && other != a
                 && other != b
+                && self.share_island(a, other)
                 && self.can_connect(a, other)
                 && self.can_connect(other, b)
         };
@@ -279,13 +279,15 @@ impl World {
         self.islands.get(&a) == self.islands.get(&b)
     }
 
-    /// The reason why two processes do not have exactly one session that both use.
+    /// The reason why two processes do not have one session that both use.
     fn link_fault(&self, proc: ProcId, other: ProcId) -> Option<String> {
         let process = &self.procs[proc];
         let peer = self.procs[other].id;
-        let [session] = process.mesh().open_sessions(&peer) else {
-            let open = process.mesh().open_sessions(&peer).len();
-            return Some(format!("p{proc} has {open} sessions with {}", peer.short()));
+        // A pair that moves from a circuit to a direct connection has both for a moment.
+        let open = process.mesh().open_sessions(&peer);
+        let Some((session, _)) = open.split_last().filter(|(_, older)| older.iter().all(|s| s.is_carried()))
+        else {
+            return Some(format!("p{proc} has {} sessions with {}", open.len(), peer.short()));
         };
         let Some(&SessionOracle { conn, side, .. }) = process.oracle.sessions.get(session) else {
             return Some(format!("p{proc} has {session}, which does not exist"));

@@ -532,7 +532,6 @@ impl Effects for Node<'_> {
         }
         let sent = self.world.put(conn, side, Request::Send(frame));
         if sent.is_err() {
-            self.world.conns[conn].disturbed = true;
             let proc = self.proc;
             self.world.note(|| format!("p{proc} ← {session} c{conn} is too slow"));
         }

@@ -443,6 +443,8 @@ impl World {
             return Ok(());
         };
         if thread.outbox.len() >= most {
+            // The coordinator gives up a peer that does not read.
+            self.conns[conn].disturbed = true;
             return Err(OutboxFull);
         }
         if thread.protocol().is_some() {
