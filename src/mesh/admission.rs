@@ -211,7 +211,7 @@ impl Mesh {
         !self.is_stranger(now, id)
     }
 
-    /// Whether this node knows the peer only by a key that anybody can make, or not even that.
+    /// Whether this node knows the peer only by a key that any stranger can make, or not even that.
     pub(super) fn is_stranger(&self, now: Instant, id: &PeerId) -> bool {
         self.peers.get(id).is_none_or(|peer| self.standing(now, id, peer) <= Standing::Stranger)
     }

@@ -1,7 +1,7 @@
 //! Another path to a connected peer that has fallen silent, before it is lost.
 //!
 //! At half of the timeout this node asks some members whether they hear the peer. One that has heard it after this node
-//! should have is asked for a circuit. Nobody has heard a dead peer so late, so a dead peer costs no circuit.
+//! should have is asked for a circuit. No member has heard a dead peer so late, so a dead peer costs no circuit.
 //!
 //! A path that only loses packets falls silent again and again. A pair that has left its direct path twice in ten minutes
 //! keeps to its circuit for 30 s before it dials again, then for a minute, and so on up to eight minutes.

@@ -23,7 +23,7 @@ impl<T> Clone for Sender<T> {
 pub enum Share {
     /// Items that must not get lost for others.
     All,
-    /// Items that anybody can cause, but that matter.
+    /// Items that any stranger can cause, but that matter.
     ThreeQuarters,
     /// Items of which there may be a flood.
     Half,

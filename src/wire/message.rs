@@ -199,7 +199,7 @@ pub enum Hearing {
 }
 
 /// The number in a [`Hello`]'s capabilities of a sender that only looks whether it may join. The receiver answers with its
-/// Hello, or a goodbye with the reason, and ends the session before anybody counts it.
+/// Hello, or a goodbye with the reason, and ends the session before its mesh counts it.
 pub const PROBE_CAPABILITY: u32 = 9;
 
 /// Describes the sender; the first message of each side.

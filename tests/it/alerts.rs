@@ -244,7 +244,7 @@ fn failed_program_is_followed_by_that_of_another_node() {
     let (failing, working) = (cluster.path("failing"), cluster.path("working"));
     write_script(&failing, "#!/bin/sh\necho failed >> \"$0.log\"; exit 3");
     write_script(&working, "#!/bin/sh\necho \"$P2P_GOSSIP_TEXT\" >> \"$0.log\"");
-    // One of three works. In whichever order, the turn reaches it.
+    // One of three works. The turn reaches it in any order.
     let scripts = [&failing, &failing, &working, &failing];
     let specs: Vec<Spec> = scripts
         .iter()

@@ -252,7 +252,7 @@ fn recipe_for_alpine_fills_its_package() {
     let script = text_of("p2p-gossip.openrc");
     let user = script.lines().find_map(|line| line.strip_prefix("command_user=")).unwrap();
     assert_eq!(user, "\"p2p-gossip:p2p-gossip\"");
-    assert!(text_of("alpine/p2p-gossip.pre-install").contains("adduser -S"), "nobody makes the user");
+    assert!(text_of("alpine/p2p-gossip.pre-install").contains("adduser -S"), "no script makes the user");
 }
 
 /// The rules of OpenWrt's build that the recipe uses, as far as they install files.

@@ -32,7 +32,7 @@ pub enum Sleeper {
     BadCarrier(usize),
 }
 
-/// Those whom pipes have woken.
+/// Threads that pipes have woken.
 pub type Woken = Arc<Mutex<Vec<Sleeper>>>;
 
 #[derive(Debug)]

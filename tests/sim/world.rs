@@ -168,7 +168,7 @@ pub struct World {
     pub violation: Option<Violation>,
     /// The events of all nodes with their times, if they are wanted.
     pub seen: Option<Vec<(Micros, ProcId, p2p_gossip::Event)>>,
-    /// Those whom pipes have woken.
+    /// Threads that pipes have woken.
     pub woken: Woken,
     /// The circuits that bad carriers carry.
     pub bad_circuits: Vec<BadCircuit>,

@@ -42,7 +42,7 @@ fn bad_circuits_end_alone() {
     let open = |raw: &mut Raw, n, target| {
         raw.send(&Message::CircuitOpen { circuit: name(n), target }).unwrap();
     };
-    // To itself, to the carrier, to nobody.
+    // To itself, to the carrier, to a peer that does not exist.
     for (n, target) in [(1, me.id()), (2, victim), (3, Credentials::new().id())] {
         open(&mut raw, n, target);
         assert_eq!(closed(&mut raw, name(n)), CircuitReason::NotConnected);

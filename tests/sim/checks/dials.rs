@@ -78,7 +78,7 @@ impl World {
         breaches
     }
 
-    /// Those who owe a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a listed address if there is only one. Nobody
+    /// The debtors of a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a listed address if there is only one. Nobody
     /// owes a dial to an address of the user, to one where the peer was reached, or to one of which a peer says itself
     /// that it is its own and that the node knows well.
     fn debtors(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Vec<Debtor> {
