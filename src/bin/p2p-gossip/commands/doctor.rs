@@ -127,7 +127,10 @@ fn check_state(findings: &mut Findings, state: &Path) -> Option<NodeStatus> {
         Err(error) => findings.wrong(&what, error.to_string()),
     }
     match StateDir::peek(state) {
-        Ok(known) => findings.good(&what, format!("{} known peers", known.len())),
+        Ok(known) => {
+            let s = if known.len() == 1 { "" } else { "s" };
+            findings.good(&what, format!("{} known peer{s}", known.len()));
+        }
         Err(error) => findings.wrong(&what, error.to_string()),
     }
     let answer = Client::new(state.join("control")).get("/status");
