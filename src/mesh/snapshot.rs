@@ -226,6 +226,12 @@ impl Mesh {
         self.sessions.get(session).map(|session| session.peer)
     }
 
+    /// The number of connected peers that this node does not show as up yet, because they came and went too often.
+    #[must_use]
+    pub fn unstable_peers(&self) -> usize {
+        self.peers.joined() - self.peers.members()
+    }
+
     /// All known peers, sorted by id: each with its state and its best address. Unlike [`Mesh::peers`], this copies
     /// nothing.
     pub fn visible_states(&self) -> impl Iterator<Item = (PeerId, PeerState, Option<&DialAddr>)> {

@@ -1,5 +1,6 @@
 //! The peer id: the hash of a node's public key.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,7 +24,7 @@ const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0
 ///
 /// Shown as 64 lower-case hexadecimal digits. To compute the id of a certificate with other tools:
 /// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
@@ -37,6 +38,13 @@ impl PeerId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The bytes as four numbers, which have the same order.
+    #[inline]
+    fn words(&self) -> [u64; 4] {
+        let (words, _) = self.0.as_chunks();
+        std::array::from_fn(|at| u64::from_be_bytes(words[at]))
     }
 
     /// Returns the first ten hexadecimal digits: enough to tell the nodes of a mesh apart by eye, too few to
@@ -73,6 +81,22 @@ pub enum CertificateError {
     /// The RSA key is too small to be safe, or so large that checking its signatures takes too long.
     #[error("its RSA key is out of range: 2048 to 4096 bits are accepted")]
     KeySize,
+}
+
+/// The order of the bytes, compared as four numbers: much faster than a call of `memcmp`, and tables of peers compare ids
+/// all the time.
+impl Ord for PeerId {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.words().cmp(&other.words())
+    }
+}
+
+impl PartialOrd for PeerId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for PeerId {

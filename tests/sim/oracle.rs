@@ -87,8 +87,6 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct PeerOracle {
     pub state: ExpectedState,
-    /// It is up, but the user does not know that yet.
-    pub unstable: bool,
     /// Start of the state; for a restored stranger, the time since which the node misses it.
     pub since: Micros,
     /// The node met it in this run or restored it from a previous one.
@@ -144,7 +142,6 @@ impl PeerOracle {
     fn new() -> Self {
         Self {
             state: ExpectedState::Stranger,
-            unstable: false,
             since: 0,
             is_known: false,
             heard: 0,
@@ -231,6 +228,8 @@ pub struct Oracle {
     pub cancelled: BTreeSet<SessionId>,
     /// Number of peers that are up for the user.
     pub up: usize,
+    /// Peers that are up, but the user does not know that yet.
+    pub unstable: BTreeSet<PeerId>,
     /// Membership digest of the node and the peers that are up.
     pub digest: u64,
     /// Total stalls of the process.
@@ -280,6 +279,7 @@ impl Oracle {
             came_up: 0,
             cancelled: BTreeSet::new(),
             up: 0,
+            unstable: BTreeSet::new(),
             digest: membership_digest([&id]),
             held: 0,
             surely_held: 0,
@@ -401,7 +401,7 @@ impl Oracle {
         let is = state == ExpectedState::Up;
         if was != is {
             self.digest ^= membership_digest([&id]);
-            let is_shown = !std::mem::take(&mut self.peer(id).unstable);
+            let is_shown = !self.unstable.remove(&id);
             self.up = if is { self.up + 1 } else { self.up - usize::from(is_shown) };
         }
         let peer = self.peer(id);
@@ -421,13 +421,13 @@ impl Oracle {
     /// The node counts the peer as connected, but does not show it as up yet.
     pub fn set_unstable(&mut self, id: PeerId, now: Micros) {
         self.set_state(id, ExpectedState::Up, now);
-        self.peer(id).unstable = true;
+        self.unstable.insert(id);
         self.up -= 1;
     }
 
     /// The user learns that an unstable peer is up. Returns whether it was unstable.
     pub fn held(&mut self, id: PeerId) -> bool {
-        let was_unstable = std::mem::take(&mut self.peer(id).unstable);
+        let was_unstable = self.unstable.remove(&id);
         self.up += usize::from(was_unstable);
         was_unstable
     }

@@ -53,7 +53,7 @@ pub struct Process {
     pub id: PeerId,
     pub addr: SocketAddr,
     /// `None` while it is lent out.
-    pub driver: Option<Driver>,
+    pub driver: Option<Box<Driver>>,
     pub exchange: Arc<HelloExchange>,
     /// `None` without beacons.
     pub discoverer: Option<Discoverer>,
@@ -152,7 +152,7 @@ impl World {
             slot,
             id,
             addr,
-            driver: Some(Driver::new(mesh)),
+            driver: Some(Box::new(Driver::new(mesh))),
             exchange: Arc::new(exchange),
             discoverer,
             vitals: Vitals::default(),

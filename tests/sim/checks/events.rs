@@ -47,10 +47,12 @@ impl World {
 
     /// An unstable peer comes and goes without `up` and `down`.
     pub fn note_unstable(&mut self, proc: ProcId, mesh: &Mesh) {
+        if mesh.unstable_peers() == 0 && self.procs[proc].oracle.unstable.is_empty() {
+            return;
+        }
         for (id, state, _) in mesh.visible_states() {
-            let peer = self.procs[proc].oracle.peers.get(&id);
-            let (is_up, was_unstable) =
-                peer.map_or((false, false), |peer| (peer.state == ExpectedState::Up, peer.unstable));
+            let oracle = &self.procs[proc].oracle;
+            let (is_up, was_unstable) = (oracle.is_up(&id), oracle.unstable.contains(&id));
             let state = match state {
                 PeerState::Unstable if !is_up => {
                     self.last_change = self.now;
