@@ -38,7 +38,7 @@ STATIC = $(STATIC_DIR)/$(BINARY)
 STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz bench bench-peers bench-faults dist install install-program install-files uninstall deb test-deb notices clean tools
+.PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz fuzz-check bench bench-peers bench-faults dist install install-program install-files uninstall deb test-deb notices clean tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -117,6 +117,9 @@ bench-faults: tools ## measure faults beside Serf, NATS, foca and chitchat; need
 
 fuzz: tools ## fuzz the decoders and the mesh: make fuzz [SECONDS=60]
 	@CARGO='$(CARGO)' tests/fuzz/run '$(SECONDS)'
+
+fuzz-check: tools ## compile the fuzz targets with the stable compiler; needs a C++ compiler
+	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml
 
 # A test fails when these files differ from the options and events of the code.
 dist: tools ## generate the completions and the reference in the manual page
