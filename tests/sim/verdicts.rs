@@ -137,7 +137,7 @@ pub enum Cause {
     Isolated,
     /// Some others reach the peer: both the peer and the link may be blamed.
     Either,
-    /// The peer has failed, and the node is cut off, too: whichever it notices first.
+    /// The peer has failed, and the node is cut off, too: the verdict names the one that it notices first.
     Both,
 }
 

@@ -15,6 +15,8 @@ use p2p_gossip::internals::worker::Worker;
 use p2p_gossip::{Event, Node, PeerId, Verdict};
 use sd_notify::NotifyState;
 
+use crate::output::count;
+
 /// Shortest time between two status lines; only people read them.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Notices that wait for the service manager. A full queue drops new ones; the manager is never that slow.
@@ -86,17 +88,16 @@ impl Health {
 /// `3 members, isolated, 1 node down, 2 links broken`.
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = |count: usize| if count == 1 { "" } else { "s" };
-        write!(f, "{} member{}", self.members, s(self.members))?;
+        f.write_str(&count(self.members, "member"))?;
         if self.is_isolated {
             f.write_str(", isolated")?;
         }
         let (nodes, links) = (self.count(Verdict::Node), self.count(Verdict::Link));
         if nodes > 0 {
-            write!(f, ", {nodes} node{} down", s(nodes))?;
+            write!(f, ", {} down", count(nodes, "node"))?;
         }
         if links > 0 {
-            write!(f, ", {links} link{} broken", s(links))?;
+            write!(f, ", {} broken", count(links, "link"))?;
         }
         Ok(())
     }

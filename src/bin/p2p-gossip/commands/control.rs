@@ -14,6 +14,7 @@ use super::running_node::{
 use super::{VerbError, watch};
 use crate::cli::{ControlVerb, Output};
 use crate::http::{Client, ClientError};
+use crate::output::count;
 use crate::output::peer_table::two_units;
 
 /// Time between two questions while a verb waits for something. The node makes a new snapshot five times a second.
@@ -113,7 +114,7 @@ fn status(client: &Client, output: Output) -> Result<String, VerbError> {
     row("dialling", &dials_in_flight.to_string());
     if let Some(key) = network_key {
         let KeyStatus { generation, holders, earlier_keys, grace_s } = key;
-        let mut shown = format!("number {generation}, held by {holders} of {members} members");
+        let mut shown = format!("number {generation}, held by {holders} of {}", count(members, "member"));
         if earlier_keys > 0 {
             let _ = write!(
                 shown,
@@ -267,10 +268,9 @@ fn send(client: &Client, text: &str, output: Output) -> Result<String, VerbError
         return Ok(answer);
     }
     let Sent { reached, missed } = parse(&answer)?;
-    let peers = if reached == 1 { "peer" } else { "peers" };
     let too_slow =
         if missed == 0 { String::new() } else { format!("; {missed} read too slowly and miss it") };
-    Ok(format!("sent to {reached} {peers}{too_slow}\n"))
+    Ok(format!("sent to {}{too_slow}\n", count(reached, "peer")))
 }
 
 /// Waits until the node has started and sees this many members.
@@ -283,7 +283,7 @@ fn wait(client: &Client, wanted: usize, timeout: Duration, output: Output) -> Re
             Ok(answer) => {
                 let NodeStatus { members, .. } = parse(&answer)?;
                 if members >= wanted {
-                    return Ok(if output == Output::Json { answer } else { format!("{members} members\n") });
+                    return Ok(if output == Output::Json { answer } else { count(members, "member") + "\n" });
                 }
                 if is_over {
                     return Err(VerbError::TooFewMembers { members, wanted, waited: timeout });

@@ -15,6 +15,7 @@ use super::VerbError;
 use super::running_node::{NodeStatus, parse};
 use crate::cli::{Doctor, Output};
 use crate::http::{Client, ClientError};
+use crate::output::count;
 
 /// Addresses of a name that are tried.
 const NAME_ADDRS_MAX: usize = 8;
@@ -84,7 +85,7 @@ pub(super) fn doctor(doctor: &Doctor, output: Output) -> Result<String, VerbErro
         return Ok(shown);
     }
     print!("{shown}");
-    Err(VerbError::Findings(if wrong == 1 { "1 problem".to_owned() } else { format!("{wrong} problems") }))
+    Err(VerbError::Findings(count(wrong, "problem")))
 }
 
 fn show(findings: &Findings, output: Output) -> Result<String, VerbError> {
@@ -127,17 +128,14 @@ fn check_state(findings: &mut Findings, state: &Path) -> Option<NodeStatus> {
         Err(error) => findings.wrong(&what, error.to_string()),
     }
     match StateDir::peek(state) {
-        Ok(known) => {
-            let s = if known.len() == 1 { "" } else { "s" };
-            findings.good(&what, format!("{} known peer{s}", known.len()));
-        }
+        Ok(known) => findings.good(&what, count(known.len(), "known peer")),
         Err(error) => findings.wrong(&what, error.to_string()),
     }
     let answer = Client::new(state.join("control")).get("/status");
     match answer.map_err(VerbError::from).and_then(|answer| parse::<NodeStatus>(&answer)) {
         Ok(status) if status.joined => {
-            let s = if status.members == 1 { "" } else { "s" };
-            let text = format!("it runs at {} and sees {} member{s}", status.node.addr, status.members);
+            let text =
+                format!("it runs at {} and sees {}", status.node.addr, count(status.members, "member"));
             findings.good("node", text);
             Some(status)
         }

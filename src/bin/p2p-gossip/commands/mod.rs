@@ -18,6 +18,7 @@ use p2p_gossip::{IdentityError, NetworkKeyError, StateError};
 
 use crate::cli::{IdPrefix, Verb};
 use crate::http::{Client, ClientError};
+use crate::output::count;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ pub(crate) enum VerbError {
     Answer,
     #[error("the node did not hear {0} within its timeout")]
     Unheard(String),
-    #[error("{members} of {wanted} members after {}s", waited.as_secs())]
+    #[error("{members} of {} after {}s", count(*wanted, "member"), waited.as_secs())]
     TooFewMembers { members: usize, wanted: usize, waited: Duration },
     #[error("cannot use the terminal: {0}")]
     Terminal(#[from] io::Error),

@@ -14,6 +14,7 @@ use p2p_gossip::{DialAddr, Escaped, Event, Events, PeerId, Verdict};
 use zeroize::Zeroizing;
 
 use crate::cli::{Output, PROGRAM};
+use crate::output::count;
 use crate::output::event_json::{self, timestamp};
 use crate::output::local_addresses::local_addresses;
 use crate::output::stream::{Stream, is_coloured};
@@ -146,7 +147,7 @@ impl Printer {
                 self.begin(out, &time, "up", GREEN);
                 self.print_peer(out, *peer, name, addr);
                 let via = via.map_or_else(String::new, |via| format!("  via {}", self.name_of(&via)));
-                push(out, format_args!("{}{via}\n", count_members(*members)));
+                push(out, format_args!("{}{via}\n", count(*members, "member")));
                 if !name.is_empty() {
                     self.names.insert(*peer, Escaped(name).to_string());
                 }
@@ -164,13 +165,13 @@ impl Printer {
                 self.names.remove(peer);
                 self.begin(out, &time, "down", RED);
                 self.print_peer(out, *peer, name, addr);
-                push(out, format_args!("{}, {reason}\n", count_members(*members)));
+                push(out, format_args!("{}, {reason}\n", count(*members, "member")));
             }
             Event::Left { peer, name, addr, members, .. } => {
                 self.names.remove(peer);
                 self.begin(out, &time, "left", YELLOW);
                 self.print_peer(out, *peer, name, addr);
-                push(out, format_args!("{}\n", count_members(*members)));
+                push(out, format_args!("{}\n", count(*members, "member")));
             }
             Event::Ping { peer, name, addr, seq, text, rtt_ms, .. } => {
                 self.begin(out, &time, "ping", CYAN);
@@ -195,11 +196,11 @@ impl Printer {
             }
             Event::Isolated { lost, members, .. } => {
                 self.begin(out, &time, "isolated", RED);
-                push(out, format_args!("this node has lost {lost} of {}\n", count_members(*members)));
+                push(out, format_args!("this node has lost {lost} of {}\n", count(*members, "member")));
             }
             Event::Rejoined { members, .. } => {
                 self.begin(out, &time, "rejoined", GREEN);
-                push(out, format_args!("{}\n", count_members(*members)));
+                push(out, format_args!("{}\n", count(*members, "member")));
             }
             Event::Alert { incident, kind, phase, text, .. } => {
                 self.begin(out, &time, "alert", BOLD);
@@ -253,10 +254,6 @@ pub(crate) fn explain_verdict(verdict: Verdict, asked: usize, seen_by: usize) ->
         (Verdict::Isolated, _) => "self: this node is cut off".to_owned(),
         (verdict, _) => format!("{verdict}: {seen_by} of {asked} asked hear it"),
     }
-}
-
-fn count_members(members: usize) -> String {
-    if members == 1 { "1 member".to_owned() } else { format!("{members} members") }
 }
 
 /// Prints this node's address and id, and commands to copy that join through it. With the id in front of the

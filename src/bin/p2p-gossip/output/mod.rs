@@ -7,3 +7,9 @@ pub(crate) mod local_addresses;
 pub(crate) mod peer_table;
 pub(crate) mod stream;
 pub(crate) mod table;
+
+/// A number of things: `1 member`, `3 members`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
