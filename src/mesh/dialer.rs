@@ -255,14 +255,8 @@ impl Mesh {
     /// Lets a lost stranger count as left if it is time. Returns whether it is.
     fn give_up_stranger(&mut self, now: Instant, target: Target) -> bool {
         let is_over = self.stranger_given_up_at(now, target).is_some_and(|at| now >= at);
-        if is_over
-            && let Target::Peer(id) = target
-            && let Some(peer) = self.peers.get_mut(&id)
-            && let State::Dead(gone) = peer.state
-        {
-            peer.state = State::Left(gone);
-            self.end_inquiry(&id);
-            self.output(Output::Persist);
+        if is_over && let Target::Peer(id) = target {
+            self.give_up(id);
         }
         is_over
     }
@@ -554,7 +548,7 @@ impl Mesh {
         }
     }
 
-    /// A stranger has no address left: it counts as left, and comes again if it lives.
+    /// A stranger is not dialled any more: it counts as left, and comes again if it lives.
     fn give_up(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -8,7 +8,7 @@ use p2p_gossip::internals::limits::TIMEOUT;
 use p2p_gossip::internals::mesh::backoff::{CAP, LONG_OUTAGE};
 use p2p_gossip::internals::mesh::{
     ACQUAINTED_AFTER, CREDIT_MAX, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, DialError, DialSource,
-    DisconnectReason, Input, NAME_ROUND, Output, Report, SessionId, Skip,
+    DisconnectReason, Input, NAME_ROUND, Output, Report, STRANGER_REDIAL, SessionId, Skip,
 };
 use p2p_gossip::internals::wire::{ByeReason, Hello, Message, PeerRecord};
 use p2p_gossip::{Config, ConnectAddr, DialAddr, PeerState};
@@ -179,6 +179,23 @@ fn stranger_that_left_is_dialled_only_where_it_came_from() {
     assert_eq!(dials(&node.wait(10 * MINUTE)), 0);
     assert_eq!(node.info(id(3)).unwrap().state, PeerState::Left);
     assert_eq!(node.mesh.known_peers()[0].addrs.len(), 1);
+}
+
+/// A list names the stranger as connected while this node's last dial to it is under way.
+#[test]
+fn listed_stranger_that_is_given_up_waits_for_no_dial() {
+    let mut node = MeshHarness::new(&[]);
+    node.up_at(SessionId::accepted(1), id(3), 1, addr(3));
+    node.down(SessionId::accepted(1), DisconnectReason::Closed);
+    node.wait(STRANGER_REDIAL - 10 * SECOND);
+    let outputs = node.wait_for_dial();
+    let [(dial, ..)] = dialled(&outputs)[..] else { panic!("one dial: {outputs:?}") };
+    node.wait_with_dials_open(10 * SECOND);
+    let teller = node.meets(4);
+    node.list(teller, [(id(3), addr(3))].into_iter());
+    // The mesh asserts that no timer is set for nothing.
+    node.dial_fails(dial);
+    assert_eq!(node.info(id(3)).unwrap().state, PeerState::Left);
 }
 
 #[test]
