@@ -339,7 +339,7 @@ impl Mesh {
         }
         let may_be_dialled = self.hear_of_listed(now, id, addrs.filter(is_free), connected);
         // Also if the peer is connected: it may be dialled at a listed address once it is lost.
-        self.peers.told_by(id, &teller.account);
+        let is_new_teller = self.peers.told_by(id, &teller.account);
         if !may_be_dialled {
             return None;
         }
@@ -347,6 +347,8 @@ impl Mesh {
         let peer = self.peers.get_mut(&id)?;
         match &peer.state {
             State::Rumoured { .. } if is_unknown => {}
+            // The other tellers may have nothing left to pay with.
+            State::Rumoured { .. } if is_new_teller => {}
             State::Dead(_) if connected => peer.backoff.reset(),
             State::Left(_) => peer.backoff.reset(),
             State::Rumoured { .. }

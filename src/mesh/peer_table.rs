@@ -152,14 +152,16 @@ impl PeerTable {
 
     /// A peer is named by the owner of this account: the peer may be dialled on its bill. A rumour that has no
     /// teller yet counts as this one's.
-    pub(super) fn told_by(&mut self, id: PeerId, teller: &Account) {
+    pub(super) fn told_by(&mut self, id: PeerId, teller: &Account) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else {
-            return;
+            return false;
         };
+        let is_new = !peer.tellers.contains(teller);
         if peer.tellers.is_empty() && matches!(peer.state, State::Rumoured { .. }) {
             self.rumours.entry(teller.clone()).or_default().insert(id);
         }
         peer.told_by(teller.clone());
+        is_new
     }
 
     /// The rumour that makes room for one by this teller: the first rumour of the account with the most. `None` if

@@ -8,7 +8,7 @@ use p2p_gossip::internals::mesh::{
 use p2p_gossip::internals::wire::Hello;
 use p2p_gossip::{PeerId, PeerState};
 
-use super::{MINUTE, SECOND, ms};
+use super::{MINUTE, SECOND, make_node_request, ms};
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id};
 
 /// [`CREDIT_MAX`], as the number of a key.
@@ -81,6 +81,22 @@ fn teller_pays_for_what_it_told_of_connected_peers() {
     let told =
         dialled(&outputs).iter().filter(|(_, at, _)| at.socket().is_some_and(|at| at.port() == 22)).count();
     assert!(told > 0 && told <= CREDIT_MAX as usize + 4, "{told} dials to what one peer told");
+}
+
+/// A liar has listed the peer, and has nothing left to pay for the dial. Then an honest member lists it, too.
+#[test]
+fn rumour_that_waits_for_a_payment_is_dialled_once_another_member_lists_it() {
+    let mut node = MeshHarness::new(&[]);
+    let liar = node.meets(3);
+    // Rumours of lower ids are dialled first.
+    node.list(liar, (0..2 * CREDIT).map(|n| (key(n), other(n))).chain([(id(200), addr(200))]));
+    let outputs = node.wait(10 * SECOND);
+    assert!(dialled(&outputs).iter().all(|(_, at, _)| *at != addr(200).into()), "the liar has paid for it");
+    let honest = node.meets(4);
+    make_node_request(&mut node, honest, 1);
+    node.list(honest, [(id(200), addr(200))].into_iter());
+    let outputs = node.wait(2 * SECOND);
+    assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == addr(200).into()), "{:?}", dialled(&outputs));
 }
 
 #[test]
