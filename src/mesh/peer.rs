@@ -200,11 +200,14 @@ impl Connected {
         surplus
     }
 
-    /// Adds a session, keeps at most `max`, and returns the oldest ones that are too many.
-    pub(super) fn add_session(&mut self, session: SessionId, max: usize) -> Vec<SessionId> {
-        let mut sessions = self.sessions().to_vec();
+    /// Adds a direct session and keeps at most `max`. Returns those that it replaces: circuits that this node opened,
+    /// because of the two nodes that one decides between them and a direct session, and the oldest ones that are too many.
+    pub(super) fn add_direct(&mut self, session: SessionId, max: usize) -> Vec<SessionId> {
+        let is_replaced = |old: &SessionId| old.is_carried() && old.is_dialled();
+        let (mut surplus, mut sessions): (Vec<SessionId>, Vec<SessionId>) =
+            self.sessions().iter().copied().partition(is_replaced);
         sessions.push(session);
-        let surplus = sessions.drain(..sessions.len().saturating_sub(max)).collect();
+        surplus.extend(sessions.drain(..sessions.len().saturating_sub(max)));
         self.link = Link::Open { sessions, drain_asked: None };
         surplus
     }

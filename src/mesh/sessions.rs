@@ -143,7 +143,7 @@ impl Mesh {
             surplus = if session.is_carried() {
                 connected.add_carried(session, is_arbiter, SESSIONS_PER_PEER_MAX)
             } else {
-                connected.add_session(session, if is_arbiter { 1 } else { SESSIONS_PER_PEER_MAX })
+                connected.add_direct(session, if is_arbiter { 1 } else { SESSIONS_PER_PEER_MAX })
             };
             connected.heard = now;
             connected.interval_ms = hello.heartbeat_ms;

@@ -4,7 +4,7 @@ use p2p_gossip::internals::mesh::{CircuitAt, DisconnectReason, Output, SessionId
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
 use p2p_gossip::{Access, Config, Event, Verdict};
 
-use super::{SECOND, closes_with, joined_node, ms};
+use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
     MeshHarness, addr, closes, dialled, dials_to, events_of, id, questions, sent, verdicts_of,
 };
@@ -291,6 +291,26 @@ fn node_that_did_not_open_the_circuit_keeps_its_direct_session_until_the_other_d
     let outputs = node.down(inside, DisconnectReason::Bye(ByeReason::Duplicate));
     assert_eq!(node.mesh.open_sessions(&id(20)), [direct]);
     assert!(events_of(&outputs).iter().all(|event| !matches!(event, Event::Down { .. })), "{outputs:?}");
+}
+
+/// The peer is the arbiter of the pair. For it the circuit came up last, so it waits until this node decides.
+#[test]
+fn opener_gives_up_its_circuit_for_a_direct_session_that_comes_later() {
+    let (mut node, three) = joined_node();
+    make_node_request(&mut node, three, 1);
+    node.list(three, [(id(2), addr(2))].into_iter());
+    let question = (0..50).find_map(|_| {
+        node.heartbeat(three, 1);
+        asked(&node.wait(ms(100))).first().copied()
+    });
+    let Some((at, 2)) = question else { panic!("no circuit is sought") };
+    let (inside, _) = entered(&accept(&mut node, at))[0];
+    node.up_at(inside, id(2), 1, addr(3));
+    let direct = SessionId::accepted(77);
+    let outputs = node.up_at(direct, id(2), 1, addr(2));
+    assert!(closes_with(&outputs, inside, ByeReason::Duplicate), "{outputs:?}");
+    assert_eq!(node.mesh.open_sessions(&id(2)), [direct]);
+    assert!(matches!(events_of(&outputs)[..], [Event::Path { via: None, .. }]), "{outputs:?}");
 }
 
 #[test]
