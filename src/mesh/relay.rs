@@ -37,6 +37,8 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(2);
 /// Handshakes under way in circuits that one carrier, and all carriers together, have offered: each holds a thread.
 const OFFERS_PER_CARRIER_MAX: usize = 64;
 const OFFERS_MAX: usize = 128;
+/// Of these, handshakes in circuits that strangers have offered, all together: they leave places to known carriers.
+const STRANGERS_OFFERS_MAX: usize = 64;
 /// A leaving node says goodbye inside circuits first. It waits no longer for that.
 const LEAVE_INSIDE: Duration = Duration::from_millis(200);
 
@@ -258,6 +260,7 @@ impl Mesh {
     pub(super) fn circuit_offered(&mut self, now: Instant, carrier: PeerId, at: CircuitAt, from: PeerId) {
         let pending = || self.relay.inside.values().filter(|inside| inside.progress != Progress::Up);
         let of_carrier = pending().filter(|inside| inside.carrier == carrier).count();
+        let of_strangers = || pending().filter(|inside| self.is_stranger(now, &inside.carrier)).count();
         let is_taken = self.relay.inside.values().any(|inside| inside.at == at);
         let is_named_by_peer = at.circuit & 1 == u64::from(carrier > self.id);
         let remote = self.sessions.get(at.session).map(|session| session.remote);
@@ -269,6 +272,7 @@ impl Mesh {
             || !is_named_by_peer
             || of_carrier >= OFFERS_PER_CARRIER_MAX
             || pending().count() >= OFFERS_MAX
+            || self.is_stranger(now, &carrier) && of_strangers() >= STRANGERS_OFFERS_MAX
         {
             Some(CircuitReason::Limit)
         } else {
