@@ -217,17 +217,6 @@ impl PeerTable {
         known.or_else(|| self.pins.owner(addr).filter(|owner| owner != other))
     }
 
-    /// The owners of all addresses. This takes as long as [`PeerTable::owner_of`] for one address, so a long list is
-    /// compared with this.
-    pub(super) fn owners(&self) -> BTreeMap<DialAddr, Vec<PeerId>> {
-        let mut owners: BTreeMap<DialAddr, Vec<PeerId>> = BTreeMap::new();
-        let known = self.iter().flat_map(|(id, peer)| peer.addrs.owned().map(|addr| (addr, *id)));
-        for (addr, id) in known.chain(self.pins.iter()) {
-            owners.entry(addr.clone()).or_default().push(id);
-        }
-        owners
-    }
-
     /// Keeps the addresses of a peer that is forgotten only because it is a stranger.
     pub(super) fn pin(&mut self, id: PeerId, peer: &Peer) {
         peer.addrs.owned().for_each(|addr| self.pins.insert(addr.clone(), id));
@@ -237,7 +226,8 @@ impl PeerTable {
     pub(super) fn connect(&mut self, now: Instant, id: &PeerId, session: SessionId, interval_ms: u32) {
         if let Some(peer) = self.peers.get_mut(id) {
             self.came += 1;
-            let tellers = std::mem::take(&mut peer.tellers);
+            // They go on to pay: the addresses that they listed stay, and are dialled once the peer is lost.
+            let tellers = peer.tellers.clone();
             peer.connect(Connected::new(now, self.came, interval_ms, session));
             self.end_rumour(id, &tellers);
             self.pins.remove(id);

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use p2p_gossip::internals::mesh::{
-    CREDIT_MAX, DialError, DisconnectReason, Input, STRANGER_REDIAL, SessionId,
+    CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId,
 };
 use p2p_gossip::internals::wire::Hello;
-use p2p_gossip::{PeerId, PeerState};
+use p2p_gossip::{DialAddr, PeerId, PeerState};
 
 use super::{MINUTE, SECOND, ms};
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id};
@@ -67,20 +67,80 @@ fn teller_pays_for_what_it_told_of_connected_peers() {
         sessions.push(session);
     }
     let teller = node.meets(3);
-    for _ in 0..61 {
-        for &session in sessions.iter().chain([&teller]) {
-            node.heartbeat(session, 0);
-        }
-        node.wait_with_dials_open(SECOND);
-    }
+    sessions.push(teller);
+    stay_a_minute(&mut node, &sessions);
+    sessions.pop();
     node.list(teller, peers.map(|n| (key(n), other(n))));
     for session in sessions {
         node.down(session, DisconnectReason::Closed);
     }
-    let outputs = node.wait(30 * SECOND);
-    let told =
-        dialled(&outputs).iter().filter(|(_, at, _)| at.socket().is_some_and(|at| at.port() == 22)).count();
+    let told = to_third_parties(&node.wait(30 * SECOND));
     assert!(told > 0 && told <= CREDIT_MAX as usize + 4, "{told} dials to what one peer told");
+}
+
+/// Lets a minute pass in which all these sessions are alive.
+fn stay_a_minute(node: &mut MeshHarness, sessions: &[SessionId]) {
+    for _ in 0..61 {
+        for &session in sessions {
+            node.heartbeat(session, 0);
+        }
+        node.wait_with_dials_open(SECOND);
+    }
+}
+
+/// Dials to ports that only third parties have.
+fn to_third_parties(outputs: &[Output]) -> usize {
+    let is_third = |at: &DialAddr| at.socket().is_some_and(|at| at.port() == 22);
+    dialled(outputs).iter().filter(|(_, at, _)| is_third(at)).count()
+}
+
+/// Peers that were members for a minute claim the address of a third party, and go without a goodbye.
+#[test]
+fn acquainted_peers_lend_few_dials_to_a_third_party_that_they_claim() {
+    let mut node = MeshHarness::new(&[]);
+    let peers = 3 * CREDIT;
+    let comes = |n: u16| {
+        let session = SessionId::accepted(40_000 + u64::from(n));
+        let [high, low] = n.to_be_bytes();
+        let hello = Hello { advertised: vec![other(1).into()], ..hello() };
+        node.up_with_hello(session, key(n), SocketAddr::from(([10, 8, high, low], 8080)), hello);
+        session
+    };
+    let sessions: Vec<SessionId> = (0..peers).map(comes).collect();
+    stay_a_minute(&mut node, &sessions);
+    for session in sessions {
+        node.down(session, DisconnectReason::Closed);
+    }
+    let outputs = node.wait(MINUTE);
+    let third = to_third_parties(&outputs);
+    assert!(third > 0 && third <= CREDIT_MAX as usize + 5, "{third} dials to what peers claim");
+    // Where the peers came from they are sought as before.
+    let others = dialled(&outputs).len() - third;
+    assert!(others >= 3 * usize::from(peers), "{others} dials to the peers");
+}
+
+/// One peer lists addresses of others before these come. They stay for a minute, and go without a goodbye.
+#[test]
+fn teller_pays_for_what_it_told_of_peers_that_came_later() {
+    let mut node = MeshHarness::new(&[]);
+    let peers = 0..3 * CREDIT;
+    let teller = node.meets(3);
+    node.list(teller, peers.clone().map(|n| (key(n), other(n))));
+    let mut sessions = Vec::new();
+    for n in peers {
+        let session = SessionId::accepted(20_000 + u64::from(n));
+        let [high, low] = n.to_be_bytes();
+        node.up_at(session, key(n), 1, SocketAddr::from(([10, 8, high, low], 8080)));
+        sessions.push(session);
+    }
+    sessions.push(teller);
+    stay_a_minute(&mut node, &sessions);
+    sessions.pop();
+    for session in sessions {
+        node.down(session, DisconnectReason::Closed);
+    }
+    let told = to_third_parties(&node.wait(30 * SECOND));
+    assert!(told > 0 && told <= CREDIT_MAX as usize + 5, "{told} dials to what one peer told");
 }
 
 #[test]
