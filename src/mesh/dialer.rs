@@ -288,6 +288,8 @@ impl Mesh {
         {
             peer.state = State::Left(gone);
             self.end_inquiry(&id);
+            // A list may have named it while the last dial was under way.
+            self.timers.cancel(Timer::Dial(target));
             self.output(Output::Persist);
         }
         is_over
@@ -527,12 +529,7 @@ impl Mesh {
             // Perhaps the list was wrong. A later list may name the peer again.
             gone.rounds_left = gone.rounds_left.saturating_sub(1);
         }
-        if peer.wants_dial() {
-            return self.redial_later(now, id);
-        }
-        // A dial to another peer may have found it at this address meanwhile.
-        self.timers.cancel(Timer::Dial(Target::Peer(id)));
-        None
+        if peer.wants_dial() { self.redial_later(now, id) } else { None }
     }
 
     /// A known peer's address belongs to another peer now. The mesh dials that peer there.

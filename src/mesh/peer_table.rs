@@ -1,6 +1,7 @@
 //! The table of known peers: every other node in any state, the members among them, and the connected time after which
 //! a peer that is gone is forgotten.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub(super) struct PeerTable {
     rumours: BTreeMap<Account, BTreeSet<PeerId>>,
     /// The addresses of strangers that the table has no room for any more.
     pins: Pins,
+    /// The number of times that this node went through all peers.
+    passes: Cell<u64>,
 }
 
 impl PeerTable {
@@ -54,6 +57,7 @@ impl PeerTable {
             connected_time: ConnectedTime::default(),
             rumours: BTreeMap::new(),
             pins: Pins::default(),
+            passes: Cell::new(0),
         }
     }
 
@@ -75,7 +79,13 @@ impl PeerTable {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.passes.set(self.passes.get() + 1);
         self.peers.iter()
+    }
+
+    /// The number of times that this node went through all peers.
+    pub(super) fn passes(&self) -> u64 {
+        self.passes.get()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {

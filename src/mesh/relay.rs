@@ -169,14 +169,20 @@ impl Mesh {
         let (Some(peer), Some(search)) = (self.peers.get(&id), self.relay.searches.get(&id)) else {
             return;
         };
-        let is_listing = |carrier: &PeerId| peer.connected().is_some() || peer.reached_by.contains(carrier);
-        let carriers = self.peers.iter_connected().filter_map(|(carrier, connected)| {
+        let candidate = |carrier: &PeerId| {
+            let connected = self.peers.connected(carrier)?;
             let session = connected.active().filter(|session| !session.is_carried())?;
-            let is_candidate = *carrier != id && is_listing(carrier) && !search.tried.contains(carrier);
+            let is_candidate = *carrier != id && !search.tried.contains(carrier);
             let rtt = connected.rtt.last.unwrap_or(Duration::MAX);
             is_candidate.then_some((rtt, *carrier, session))
-        });
-        let Some((_, carrier, session)) = carriers.min() else {
+        };
+        let nearest = if peer.connected().is_some() {
+            self.peers.iter_connected().filter_map(|(carrier, _)| candidate(carrier)).min()
+        } else {
+            // Only few list it. A list of thousands of invented peers would make this node go through all peers for each.
+            peer.reached_by.iter().filter_map(candidate).min()
+        };
+        let Some((_, carrier, session)) = nearest else {
             let again = self.random_between(SEARCH_AGAIN * 3 / 4, SEARCH_AGAIN);
             self.timers.set(Timer::Path(id), now + again);
             if let Some(search) = self.relay.searches.get_mut(&id) {

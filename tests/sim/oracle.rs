@@ -142,6 +142,8 @@ pub struct PeerOracle {
     pub is_named: bool,
     /// It has refused this node, and has sent nothing on an open session since.
     pub refuses: bool,
+    /// The last time at which it refused this node, which waits a minute then.
+    pub refused_at: Micros,
 }
 
 impl PeerOracle {
@@ -174,6 +176,7 @@ impl PeerOracle {
             stays_left: false,
             is_named: false,
             refuses: false,
+            refused_at: 0,
         }
     }
 

@@ -128,7 +128,8 @@ impl World {
         if !is_from_there && !peer.listed.contains(addr) {
             return Some((RUMOURS, format!("dials {} at {addr}, which only it claims", id.short())));
         }
-        let gone_for = self.now - peer.since.max(self.procs[proc].oracle.access_changed);
+        let since = peer.since.max(peer.refused_at).max(self.procs[proc].oracle.access_changed);
+        let gone_for = self.now - since;
         let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
         let too_long = gone_for > STRANGER_DIALLED + SLACK;
         (too_long && !is_listed && peer.reached.is_empty())

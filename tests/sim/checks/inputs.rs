@@ -237,7 +237,11 @@ impl World {
         }
         if let DisconnectReason::Bye(bye) = reason {
             let is_refusal = !matches!(bye, ByeReason::Duplicate | ByeReason::Silent | ByeReason::Leaving);
-            oracle.peer(ended.peer).refuses |= is_refusal;
+            let peer = oracle.peer(ended.peer);
+            peer.refuses |= is_refusal;
+            if is_refusal {
+                peer.refused_at = now;
+            }
         }
         oracle.asked.remove(&ended.peer);
         if !oracle.is_up(&ended.peer) {

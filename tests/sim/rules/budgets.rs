@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use p2p_gossip::internals::mesh::{
     CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId,
 };
-use p2p_gossip::internals::wire::Hello;
+use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{DialAddr, PeerId, PeerState};
 
-use super::{MINUTE, SECOND, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id};
+use super::{MINUTE, SECOND, joined_node, ms};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, requests, sent};
 
 /// [`CREDIT_MAX`], as the number of a key.
 #[allow(clippy::cast_possible_truncation)]
@@ -160,6 +160,34 @@ fn stranger_that_waits_for_a_payment_counts_as_left_after_a_minute() {
     assert_eq!(dialled(&node.wait(10 * MINUTE)).len(), 0);
 }
 
+#[test]
+fn stranger_that_a_list_names_during_its_last_dial_counts_as_left() {
+    let (mut node, three) = joined_node();
+    let four = node.meets(4);
+    node.down(four, DisconnectReason::Closed);
+    let (mut dial, mut digest) = (None, 0);
+    loop {
+        digest += 1;
+        let outputs = node.heartbeat(three, digest);
+        let (more, is_late) = match dial {
+            None if digest < 57 => (node.wait(SECOND), false),
+            _ => (node.wait_with_dials_open(SECOND), digest > 61),
+        };
+        if digest >= 57 {
+            dial = dial.or(dialled(&more).first().map(|(session, ..)| *session));
+        }
+        if requests(&outputs) + requests(&more) > 0 {
+            node.list(three, [(id(4), addr(4))].into_iter().filter(|_| is_late));
+            if is_late {
+                break;
+            }
+        }
+    }
+    // The mesh asserts that it has no timer for a dial to a peer that left.
+    node.dial_fails(dial.unwrap());
+    assert_eq!(node.info(id(4)).map(|info| info.state), Some(PeerState::Left));
+}
+
 /// Three keys come from one address, as those of a site behind one router do.
 #[test]
 fn shared_address_stays_open_while_one_of_its_peers_is_connected() {
@@ -176,6 +204,37 @@ fn shared_address_stays_open_while_one_of_its_peers_is_connected() {
         rest.into_iter().for_each(|session| drop(node.down(session, DisconnectReason::Closed)));
         node.up_at(SessionId::accepted(4), key(4), 1, addr(3));
         assert_eq!(node.mesh.members(), 1, "all of its peers are lost");
+    }
+}
+
+/// Four members list invented peers until the table is full, and go on. With each pass through all peers that an invented one
+/// costs, the work grows with the square of the table.
+#[test]
+fn invented_peers_cost_few_passes_through_all_peers() {
+    for strict in [false, true] {
+        let config = p2p_gossip::Config::default().peers_max(800).strict(strict);
+        let mut node = MeshHarness::with(config);
+        let tellers = [1, 2, 3, 4].map(|n| node.meets(n));
+        let (before, mut records) = (node.mesh.passes(), 0);
+        for digest in 1..60 {
+            let mut outputs = Vec::new();
+            for &teller in &tellers {
+                outputs.extend(node.heartbeat(teller, digest));
+            }
+            outputs.extend(node.wait_with_dials_open(SECOND / 2));
+            for (teller, message) in sent(&outputs) {
+                if *message == Message::PeersRequest {
+                    let first = 0x1000 + u16::try_from(records).unwrap();
+                    node.list(teller, (first..first + 300).map(|n| (key(n), other(n))));
+                    records += 300;
+                }
+            }
+        }
+        let passes = node.mesh.passes() - before;
+        assert!(
+            node.mesh.peers(node.now()).len() == 800 && passes < records / 8,
+            "{passes} passes for {records} peers"
+        );
     }
 }
 
