@@ -195,18 +195,18 @@ fn members_that_lost_each_other_meet_beside_flapping_and_invented_peers() {
     let Some(scene) = Scene::new() else { return };
     let pair = [scene.victim, scene.honest];
     let ids = pair.map(|member| scene.cluster.id(member));
-    let over = AtomicBool::new(false);
+    let over = &AtomicBool::new(false);
     let attack = || {
         thread::scope(|scope| {
             for (node, id) in [VICTIM, HONEST].into_iter().zip(ids) {
-                scope.spawn(|| flap(addr(node), &over));
-                scope.spawn(|| invent_peers(addr(node), id, &over));
+                scope.spawn(move || flap(addr(node), over));
+                scope.spawn(move || invent_peers(addr(node), id, over));
             }
         });
     };
     let (cluster, network) = (&scene.cluster, &scene.network);
     scene.attack_beside(attack, || {
-        let _over = SetOnDrop(&over);
+        let _over = SetOnDrop(over);
         scene.wait_attempt();
         let mark = cluster.mark();
         network.set_faults(&partition(&[VICTIM], &[HONEST]));
