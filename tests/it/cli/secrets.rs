@@ -134,8 +134,6 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
             "--cert",
             "--http",
             "--heartbeat",
-            "--allow",
-            "--deny",
             "--key",
             "--state",
             "--control",
