@@ -3,7 +3,7 @@
 
 pub use crate::config::check_name;
 pub use crate::trust::pin::{Expected, PIN_DIGITS_MIN};
-pub use crate::trust::secret_text::{is_key_text, is_secret_name};
+pub use crate::trust::secret_text::{is_key_text, is_secret_name, is_ticket_text};
 
 /// Defaults, limits and intervals.
 pub mod limits {

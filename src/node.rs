@@ -288,7 +288,7 @@ impl Node {
                 history: History::default(),
             },
         };
-        let listener = Listener::start(socket, context, capacity.pending)?;
+        let listener = Listener::start(socket, context, capacity.pending, capacity.accepted)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
         Ok(Self { id, local_addr, events, handle, listener, discovery, coordinator, writing })

@@ -2,7 +2,8 @@
 //!
 //! A peer can name addresses of third parties, in its own Hello or in its lists. Each dial to an address that nothing has
 //! proven is therefore paid from the account of its teller, and from the account of the IP address that is dialled. A
-//! session that comes up returns the payment; otherwise it returns slowly.
+//! session that comes up returns the payment; otherwise it returns slowly. A peer that this node knows well pays nothing for
+//! the machine that it came from.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -24,6 +25,9 @@ const ACCOUNTS_MAX: usize = 4096;
 pub(super) enum Account {
     /// A peer that this node knows, for the addresses in its lists.
     Peer(PeerId),
+    /// A peer that this node knows, for the addresses of other machines that it claims to have. The account is apart from
+    /// that of its lists, so that a long outage leaves enough for the lists.
+    Claimant(PeerId),
     /// All strangers that connect from one machine, for the addresses in their lists. New keys cost nothing, new
     /// machines do.
     Machine(IpAddr),

@@ -153,6 +153,12 @@ impl Addrs {
         self.entries.retain(|entry| entry.is_at_own_machine(from));
     }
 
+    /// Whether the address is of the machine that the peer came from last, in this run or a previous one.
+    pub(super) fn is_at_own_machine(&self, addr: &DialAddr, from: Option<IpAddr>) -> bool {
+        let is_there = |entry: &Entry| entry.is_at_own_machine(from) || from.is_none() && entry.is_origin;
+        self.entries.iter().any(|entry| entry.addr == *addr && is_there(entry))
+    }
+
     /// Whether this node has reached the peer at any of these addresses.
     pub(super) fn has_success(&self) -> bool {
         self.entries.iter().any(|entry| entry.last_success.is_some())

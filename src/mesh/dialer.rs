@@ -82,6 +82,9 @@ impl Mesh {
 
     /// Starts as many dials as there are slots for.
     pub(super) fn start_queued_dials(&mut self, now: Instant) {
+        if self.leaving {
+            return;
+        }
         while let Some((target, is_known, lane)) = self.next_dial(now) {
             if !self.is_wanted(now, target) {
                 continue;
@@ -105,6 +108,14 @@ impl Mesh {
                 if self.give_up_stranger(now, target) {
                     continue;
                 }
+                if let Target::Peer(id) = target
+                    && is_known
+                    && !self.is_stranger(now, &id)
+                {
+                    // The peer has other addresses, or its turn comes again after its backoff.
+                    self.redial_later(now, id);
+                    continue;
+                }
                 let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
                 let given_up = self.stranger_given_up_at(now, target);
                 self.timers.set(Timer::Dial(target), given_up.map_or(at, |given_up| at.min(given_up)));
@@ -114,6 +125,13 @@ impl Mesh {
                 self.accounts.give_back(&payers);
                 self.timers.set(Timer::Dial(target), now + wait);
                 return;
+            }
+            if let Target::Peer(id) = target
+                && self.belongs_to_another(&id, &addr)
+            {
+                // The search for the owner goes through all peers, so it comes after the payment.
+                self.after_failed_dial(now, id);
+                continue;
             }
             let session = self.dialing.start(target, addr.clone(), is_known, lane, payers);
             let skip = self.skip(target, &addr);
@@ -196,8 +214,14 @@ impl Mesh {
         self.start_queued_dials(now);
     }
 
-    /// The accounts that pay for a dial to this address. Nothing pays for an address of the user, or for one that the peer
-    /// owns, or that a peer which is no stranger claims.
+    /// Whether others list the address of this peer, and in a strict mesh it belongs to another peer.
+    fn belongs_to_another(&self, id: &PeerId, addr: &DialAddr) -> bool {
+        let is_rumour = || self.peers.get(id).is_some_and(|peer| peer.addrs.is_rumour(addr));
+        self.config.strict && is_rumour() && self.peers.owner_of(addr, id).is_some()
+    }
+
+    /// The accounts that pay for a dial to this address. Nothing pays for an address of the user, for one where the peer was
+    /// reached, or for one that a peer which is no stranger claims at the machine that it came from.
     fn payers(&self, now: Instant, target: Target, addr: &DialAddr) -> Vec<Account> {
         let id = match target {
             Target::Peer(id) => id,
@@ -208,10 +232,12 @@ impl Mesh {
             return Vec::new();
         };
         let is_claimed = !peer.addrs.is_rumour(addr) && !self.is_stranger(now, &id);
-        if is_claimed || peer.addrs.was_proven(addr) {
+        let from = peer.remote.map(|(addr, _)| addr.ip());
+        if is_claimed && peer.addrs.is_at_own_machine(addr, from) || peer.addrs.was_proven(addr) {
             return Vec::new();
         }
-        self.teller_of(now, peer).into_iter().chain(Account::target(addr)).collect()
+        let teller = if is_claimed { Some(Account::Claimant(id)) } else { self.teller_of(now, peer) };
+        teller.into_iter().chain(Account::target(addr)).collect()
     }
 
     /// Of the peers that told this node of a rumour, the one whose account can pay for the most dials.

@@ -80,13 +80,15 @@ impl Mesh {
     }
 
     /// Whether the process that sent the beacon is connected, perhaps at another of its addresses, or a peer is connected at
-    /// this address, or the last one that answered there is refused by the lists.
+    /// this address, or the lists refuse the last one that answered there, or with `strict` the one that owns the address.
     fn is_answered(&self, beacon: Beacon) -> bool {
         let is_settled = |id: PeerId| self.is_connected(&id) || self.config.access.check(&id).is_err();
         let dial = DialAddr::from(beacon.addr);
+        let owner = || self.peers.owner_of(&dial, &self.id).filter(|_| self.config.strict);
         let is_it = |peer: &Peer| peer.instances.is_current(beacon.instance) || peer.addrs.owns(&dial);
         beacon.instance == self.instance
             || self.beacons.peer_at(beacon.addr).is_some_and(is_settled)
+            || owner().is_some_and(is_settled)
             || self.peers.iter().any(|(_, peer)| peer.connected().is_some() && is_it(peer))
     }
 }

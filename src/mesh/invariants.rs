@@ -23,6 +23,7 @@ impl Mesh {
         self.accounts.check_limits();
         self.relay.check_limits();
         self.beacons.check_limits();
+        self.punches.check_limits(self.peers.limit());
         self.dialing.check_limits(self.peers.limit() + self.bootstraps.len() + BEACON_DIALS_MAX);
         if self.peers.len() > PEERS_CHECKED_MAX {
             return;
@@ -36,7 +37,6 @@ impl Mesh {
         );
         self.check_sessions();
         self.alerts.check_limits();
-        self.punches.check_limits();
         self.check_inquiries();
         self.check_silent_losses();
         self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));

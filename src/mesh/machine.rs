@@ -197,6 +197,12 @@ impl Mesh {
         self.dialing.in_flight()
     }
 
+    /// The number of times that this node went through all peers; for checks of what an input costs.
+    #[must_use]
+    pub fn passes(&self) -> u64 {
+        self.peers.passes()
+    }
+
     fn received(
         &mut self,
         now: Instant,

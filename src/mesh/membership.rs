@@ -67,6 +67,7 @@ impl Mesh {
             self.dialing.take_waiting(Target::Peer(id));
             self.timers.cancel(Timer::Forget(id));
             self.end_search(&id);
+            self.end_punching(&id);
         }
     }
 

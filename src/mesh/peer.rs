@@ -44,7 +44,7 @@ pub(super) struct Peer {
     pub(super) runs_alerts: bool,
     /// Whether it connects through NATs with the help of a carrier, by its last Hello.
     pub(super) can_punch: bool,
-    /// Who told this node of it, while it is a rumour; at most [`TELLERS_MAX`].
+    /// The accounts of those that listed it, the last ones; at most [`TELLERS_MAX`]. The first listed it as a rumour.
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
     /// Pings sent to it and received from it in this run.
@@ -387,9 +387,14 @@ impl Peer {
 
     /// Another teller names it, which may pay for its dials.
     pub(super) fn told_by(&mut self, teller: Account) {
-        if self.tellers.len() < TELLERS_MAX && !self.tellers.contains(&teller) {
-            self.tellers.push(teller);
+        if self.tellers.contains(&teller) {
+            return;
         }
+        if self.tellers.len() == TELLERS_MAX {
+            // The first is the one in whose list of rumours the peer is.
+            self.tellers.remove(1);
+        }
+        self.tellers.push(teller);
     }
 
     /// The connected time of the mesh at which it is forgotten, if it is dead or left.

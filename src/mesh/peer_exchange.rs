@@ -7,7 +7,7 @@
 //! - All other nodes compare digests of the membership once it has settled, and ask only on a difference. Of
 //!   two nodes that learn of each other like that, the smaller id dials and the other waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,6 @@ struct Teller {
     /// It pays for dials to the rumours in the list.
     account: Account,
     remote: SocketAddr,
-    /// With `strict`, the owners of all addresses.
-    owners: BTreeMap<DialAddr, Vec<PeerId>>,
 }
 
 impl Mesh {
@@ -128,11 +126,7 @@ impl Mesh {
             }
         }
         let connected: Vec<PeerId> = records.iter().filter(|r| r.connected).map(|r| r.id).collect();
-        let teller = Teller {
-            account: self.account_of(now, from, remote),
-            remote,
-            owners: if self.config.strict { self.peers.owners() } else { BTreeMap::new() },
-        };
+        let teller = Teller { account: self.account_of(now, from, remote), remote };
         let news = records.into_iter().filter_map(|record| self.learn(now, &teller, record, why)).count();
         for id in connected {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -330,14 +324,12 @@ impl Mesh {
             return None;
         }
         let is_unknown = self.peers.get(&id).is_none();
-        // With `strict`, an address that belongs to another peer is not dialled.
-        let is_free = |told: &Told| teller.owners.get(&told.addr).is_none_or(|owners| owners.contains(&id));
         let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
         if is_unknown && !self.peers.has_room_for(&id) {
             let surplus = self.peers.surplus_rumour(&teller.account)?;
             self.forget(surplus);
         }
-        let may_be_dialled = self.hear_of_listed(now, id, addrs.filter(is_free), connected);
+        let may_be_dialled = self.hear_of_listed(now, id, addrs, connected);
         // Also if the peer is connected: it may be dialled at a listed address once it is lost.
         let is_new_teller = self.peers.told_by(id, &teller.account);
         if !may_be_dialled {

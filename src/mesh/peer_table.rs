@@ -1,6 +1,7 @@
 //! The table of known peers: every other node in any state, the members among them, and the connected time after which
 //! a peer that is gone is forgotten.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub(super) struct PeerTable {
     rumours: BTreeMap<Account, BTreeSet<PeerId>>,
     /// The addresses of strangers that the table has no room for any more.
     pins: Pins,
+    /// The number of times that this node went through all peers.
+    passes: Cell<u64>,
 }
 
 impl PeerTable {
@@ -54,6 +57,7 @@ impl PeerTable {
             connected_time: ConnectedTime::default(),
             rumours: BTreeMap::new(),
             pins: Pins::default(),
+            passes: Cell::new(0),
         }
     }
 
@@ -75,7 +79,13 @@ impl PeerTable {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.passes.set(self.passes.get() + 1);
         self.peers.iter()
+    }
+
+    /// The number of times that this node went through all peers.
+    pub(super) fn passes(&self) -> u64 {
+        self.passes.get()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
@@ -219,17 +229,6 @@ impl PeerTable {
         known.or_else(|| self.pins.owner(addr).filter(|owner| owner != other))
     }
 
-    /// The owners of all addresses. This takes as long as [`PeerTable::owner_of`] for one address, so a long list is
-    /// compared with this.
-    pub(super) fn owners(&self) -> BTreeMap<DialAddr, Vec<PeerId>> {
-        let mut owners: BTreeMap<DialAddr, Vec<PeerId>> = BTreeMap::new();
-        let known = self.iter().flat_map(|(id, peer)| peer.addrs.owned().map(|addr| (addr, *id)));
-        for (addr, id) in known.chain(self.pins.iter()) {
-            owners.entry(addr.clone()).or_default().push(id);
-        }
-        owners
-    }
-
     /// Keeps the addresses of a peer that is forgotten only because it is a stranger.
     pub(super) fn pin(&mut self, id: PeerId, peer: &Peer) {
         peer.addrs.owned().for_each(|addr| self.pins.insert(addr.clone(), id));
@@ -239,7 +238,8 @@ impl PeerTable {
     pub(super) fn connect(&mut self, now: Instant, id: &PeerId, session: SessionId, interval_ms: u32) {
         if let Some(peer) = self.peers.get_mut(id) {
             self.came += 1;
-            let tellers = std::mem::take(&mut peer.tellers);
+            // They go on to pay: the addresses that they listed stay, and are dialled once the peer is lost.
+            let tellers = peer.tellers.clone();
             peer.connect(Connected::new(now, self.came, interval_ms, session));
             self.end_rumour(id, &tellers);
             self.pins.remove(id);

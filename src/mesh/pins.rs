@@ -33,10 +33,6 @@ impl Pins {
         self.owners.get(addr).copied()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&DialAddr, PeerId)> {
-        self.owners.iter().map(|(addr, id)| (addr, *id))
-    }
-
     /// One machine has many ports, so a stranger could fill the table with its own addresses.
     fn drop_one(&mut self) {
         let mut count: BTreeMap<Option<Account>, Vec<&DialAddr>> = BTreeMap::new();

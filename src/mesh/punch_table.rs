@@ -67,7 +67,9 @@ impl Punches {
         self.peers.contains_key(peer)
     }
 
-    pub(super) fn check_limits(&self) {
+    /// `peers_max` is the number of peers that this node can know.
+    pub(super) fn check_limits(&self, peers_max: usize) {
+        debug_assert!(self.peers.len() <= peers_max, "{} peers to reach through NATs", self.peers.len());
         debug_assert!(self.in_flight.len() <= PUNCHES_MAX, "{} punches under way", self.in_flight.len());
     }
 }

@@ -37,6 +37,8 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(2);
 /// Handshakes under way in circuits that one carrier, and all carriers together, have offered: each holds a thread.
 const OFFERS_PER_CARRIER_MAX: usize = 64;
 const OFFERS_MAX: usize = 128;
+/// Of these, handshakes in circuits that strangers have offered, all together: they leave places to known carriers.
+const STRANGERS_OFFERS_MAX: usize = 64;
 /// A leaving node says goodbye inside circuits first. It waits no longer for that.
 const LEAVE_INSIDE: Duration = Duration::from_millis(200);
 
@@ -167,14 +169,20 @@ impl Mesh {
         let (Some(peer), Some(search)) = (self.peers.get(&id), self.relay.searches.get(&id)) else {
             return;
         };
-        let is_listing = |carrier: &PeerId| peer.connected().is_some() || peer.reached_by.contains(carrier);
-        let carriers = self.peers.iter_connected().filter_map(|(carrier, connected)| {
+        let candidate = |carrier: &PeerId| {
+            let connected = self.peers.connected(carrier)?;
             let session = connected.active().filter(|session| !session.is_carried())?;
-            let is_candidate = *carrier != id && is_listing(carrier) && !search.tried.contains(carrier);
+            let is_candidate = *carrier != id && !search.tried.contains(carrier);
             let rtt = connected.rtt.last.unwrap_or(Duration::MAX);
             is_candidate.then_some((rtt, *carrier, session))
-        });
-        let Some((_, carrier, session)) = carriers.min() else {
+        };
+        let nearest = if peer.connected().is_some() {
+            self.peers.iter_connected().filter_map(|(carrier, _)| candidate(carrier)).min()
+        } else {
+            // Only few list it. A list of thousands of invented peers would make this node go through all peers for each.
+            peer.reached_by.iter().filter_map(candidate).min()
+        };
+        let Some((_, carrier, session)) = nearest else {
             let again = self.random_between(SEARCH_AGAIN * 3 / 4, SEARCH_AGAIN);
             self.timers.set(Timer::Path(id), now + again);
             if let Some(search) = self.relay.searches.get_mut(&id) {
@@ -258,6 +266,7 @@ impl Mesh {
     pub(super) fn circuit_offered(&mut self, now: Instant, carrier: PeerId, at: CircuitAt, from: PeerId) {
         let pending = || self.relay.inside.values().filter(|inside| inside.progress != Progress::Up);
         let of_carrier = pending().filter(|inside| inside.carrier == carrier).count();
+        let of_strangers = || pending().filter(|inside| self.is_stranger(now, &inside.carrier)).count();
         let is_taken = self.relay.inside.values().any(|inside| inside.at == at);
         let is_named_by_peer = at.circuit & 1 == u64::from(carrier > self.id);
         let remote = self.sessions.get(at.session).map(|session| session.remote);
@@ -269,6 +278,7 @@ impl Mesh {
             || !is_named_by_peer
             || of_carrier >= OFFERS_PER_CARRIER_MAX
             || pending().count() >= OFFERS_MAX
+            || self.is_stranger(now, &carrier) && of_strangers() >= STRANGERS_OFFERS_MAX
         {
             Some(CircuitReason::Limit)
         } else {

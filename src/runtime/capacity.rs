@@ -10,7 +10,7 @@ use crate::mesh::DIALS_IN_FLIGHT_MAX;
 const DESCRIPTORS_EACH: usize = 2;
 /// Descriptors for all else: the listener, files, HTTP connections, pipes of hooks, and those of the embedding program.
 const DESCRIPTORS_ELSE: usize = 64;
-/// Connections that gave way to others and whose threads have not closed them yet.
+/// Connections that gave way to others and whose threads have not closed them yet. The listener waits for them.
 const ENDING_MAX: usize = 64;
 /// A system with few descriptors gives all else at most one in this many.
 const ELSE_SHARE: usize = 4;
@@ -27,6 +27,8 @@ pub(crate) struct Capacity {
     pub(crate) sessions: usize,
     /// Accepted connections whose handshake is not complete.
     pub(crate) pending: usize,
+    /// All accepted connections, also those whose threads are about to close them.
+    pub(crate) accepted: usize,
 }
 
 impl Capacity {
@@ -40,22 +42,25 @@ impl Capacity {
         let pending = UNAUTHENTICATED_MAX.min(share);
         let beside = SESSIONS_BESIDE_MEMBERS.min(share);
         let dials = DIALS_IN_FLIGHT_MAX.min(share);
-        let others = pending + beside + dials + ENDING_MAX.min(share);
+        let ending = ENDING_MAX.min(share);
+        let others = pending + beside + dials + ending;
         let members = peers_max.min(places.saturating_sub(others).max(1));
-        Self { members, sessions: members + beside, pending }
+        let sessions = members + beside;
+        Self { members, sessions, pending, accepted: sessions + pending + ending }
     }
 
     fn wanted(peers_max: usize) -> Self {
         let sessions = peers_max + SESSIONS_BESIDE_MEMBERS;
-        Self { members: peers_max, sessions, pending: UNAUTHENTICATED_MAX }
+        let accepted = sessions + UNAUTHENTICATED_MAX + ENDING_MAX;
+        Self { members: peers_max, sessions, pending: UNAUTHENTICATED_MAX, accepted }
     }
 }
 
 /// The descriptors that a node with room for `peers_max` peers needs.
 pub(crate) fn descriptors_for(peers_max: usize) -> usize {
-    let Capacity { sessions, pending, .. } = Capacity::wanted(peers_max);
+    let Capacity { accepted, .. } = Capacity::wanted(peers_max);
     // Handshakes get no more than their share.
-    let places = (sessions + pending + DIALS_IN_FLIGHT_MAX + ENDING_MAX).max(UNAUTHENTICATED_MAX * SHARE);
+    let places = (accepted + DIALS_IN_FLIGHT_MAX).max(UNAUTHENTICATED_MAX * SHARE);
     places * DESCRIPTORS_EACH + DESCRIPTORS_ELSE
 }
 
@@ -92,10 +97,13 @@ mod tests {
     fn all_states_together_fit_into_the_descriptors() {
         for descriptors in (20..5000).chain([100_000]) {
             for peers_max in [1, 7, PEERS_MAX, PEERS_LIMIT] {
-                let Capacity { members, sessions, pending } = Capacity::new(peers_max, Some(descriptors));
+                let capacity = Capacity::new(peers_max, Some(descriptors));
+                let Capacity { members, sessions, pending, accepted } = capacity;
                 assert!(members >= 1 && pending >= 1 && sessions > members && members <= peers_max);
-                let connections = sessions + pending + 1;
-                assert!(connections * DESCRIPTORS_EACH < descriptors, "{descriptors}: {sessions} {pending}");
+                assert!(
+                    accepted > sessions + pending && accepted * DESCRIPTORS_EACH < descriptors,
+                    "{capacity:?}"
+                );
             }
         }
     }
@@ -108,6 +116,6 @@ mod tests {
             assert_eq!(Capacity::new(peers_max, None), Capacity::wanted(peers_max));
         }
         let few = Capacity::new(PEERS_MAX, Some(1024));
-        assert_eq!(few, Capacity { members: 284, sessions: 344, pending: 60 });
+        assert_eq!(few, Capacity { members: 284, sessions: 344, pending: 60, accepted: 464 });
     }
 }

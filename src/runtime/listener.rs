@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::mesh::SessionId;
@@ -11,11 +11,14 @@ use crate::net::waker::Waker;
 use crate::session::pending::PendingConnections;
 use crate::session::{self, Context, Eviction};
 use crate::util::log_limit::{LogLimit, limited_log};
-use crate::util::sync::{Receiver, Sender, TryRecvError, bounded};
+use crate::util::sync::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use crate::util::worker::Worker;
 
 /// Pause after a failed accept. Without it, a lack of descriptors would keep one core busy.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Time after which the listener looks again whether a connection that gave way is closed. Its thread only has to run.
+const CLOSE_WAIT: Duration = Duration::from_millis(2);
 
 /// The running accept loop.
 #[derive(Debug)]
@@ -27,15 +30,27 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Starts the thread that accepts connections; at most `pending_max` of them may have an unfinished handshake.
+    /// Starts the thread that accepts connections; at most `accepted_max` of them are open at once, and of these at most
+    /// `pending_max` have an unfinished handshake.
     ///
     /// # Errors
     /// The system has no thread or memory left.
-    pub(crate) fn start(socket: ListenSocket, context: Arc<Context>, pending_max: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        socket: ListenSocket,
+        context: Arc<Context>,
+        pending_max: usize,
+        accepted_max: usize,
+    ) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let (stop, stopped) = bounded(0);
-        let pending = PendingConnections::new(pending_max);
-        let accepting = Accepting { socket: Arc::clone(&socket), context, stopped, pending };
+        let mut accepting = Accepting {
+            socket: Arc::clone(&socket),
+            context,
+            stopped,
+            pending: PendingConnections::new(pending_max),
+            accepted_max,
+            wakers: Vec::new(),
+        };
         let thread = Worker::spawn("listener", move || accepting.run())?;
         Ok(Self { socket, stop: Some(stop), thread: Some(thread) })
     }
@@ -56,12 +71,17 @@ struct Accepting {
     context: Arc<Context>,
     stopped: Receiver<()>,
     pending: Arc<PendingConnections>,
+    /// The number of connections that may be open, also those that gave way and are not closed yet.
+    accepted_max: usize,
+    /// The wakers of the accepted connections. That of a closed connection is gone.
+    wakers: Vec<Weak<Waker>>,
 }
 
 impl Accepting {
-    fn run(self) {
+    fn run(&mut self) {
         let mut accepted = 0;
         loop {
+            self.wait_for_room();
             let connection = self.next_connection();
             if self.stopped.try_recv() == Err(TryRecvError::Disconnected) {
                 self.pending.evict_all();
@@ -86,6 +106,19 @@ impl Accepting {
         }
     }
 
+    /// Waits until fewer connections are open than may be. On a busy machine the threads of those that gave way close them
+    /// late, and without this wait the newcomers would take the last descriptors.
+    fn wait_for_room(&mut self) {
+        let is_open = |waker: &Weak<Waker>| waker.strong_count() > 0;
+        while self.wakers.len() >= self.accepted_max {
+            self.wakers.retain(is_open);
+            let is_stopped = || self.stopped.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Disconnected);
+            if self.wakers.len() >= self.accepted_max && is_stopped() {
+                return;
+            }
+        }
+    }
+
     /// Waits for a connection. The waker is created first. If it takes the last descriptor, the connection
     /// waits in the kernel for a free one, and is not closed for lack of a waker.
     fn next_connection(&self) -> io::Result<(Connection, SocketAddr, Waker)> {
@@ -95,13 +128,14 @@ impl Accepting {
     }
 
     fn start_session(
-        &self,
+        &mut self,
         id: SessionId,
         socket: Connection,
         remote: SocketAddr,
         waker: Waker,
     ) -> io::Result<()> {
         let waker = Arc::new(waker);
+        self.wakers.push(Arc::downgrade(&waker));
         let eviction = Eviction::new(&waker);
         let guard = self.pending.add(id, remote, &eviction);
         session::accept(&self.context, id, socket, remote, guard, waker, eviction)

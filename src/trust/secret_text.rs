@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::ticket::Ticket;
+
 /// The beginning of every PEM block.
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 /// Fewest characters of base64 that are taken for a private key; an Ed25519 key has 64.
@@ -18,14 +20,26 @@ pub fn is_key_text(text: &[u8]) -> bool {
         || bare.len() >= BASE64_DIGITS_MIN && bare.starts_with(b"M") && bare.iter().all(is_base64)
 }
 
-/// Whether this name of a file is a key instead: text of a private key, or a network key. A file that exists is one,
-/// whatever its name is.
+/// Fewest characters of a text that is taken for a ticket. A ticket has more, and some file may be called `p2pg.txt`.
+const TICKET_DIGITS_MIN: usize = 16;
+
+/// Whether a word of the text is a ticket, or the beginning of one.
+#[must_use]
+pub fn is_ticket_text(text: &str) -> bool {
+    let is_digit = |digit: char| digit.is_ascii_alphanumeric() || digit == '-';
+    text.split(|digit: char| !is_digit(digit))
+        .any(|word| word.len() >= TICKET_DIGITS_MIN && Ticket::is_ticket(word.trim_start_matches('-')))
+}
+
+/// Whether this name of a file is a secret instead: text of a private key, a network key or a ticket. A file that exists is
+/// one, whatever its name is.
 #[must_use]
 pub fn is_secret_name(name: &Path) -> bool {
     let text = name.as_os_str().as_encoded_bytes();
     let bare = text.trim_ascii();
     let is_network_key = bare.len() == NETWORK_KEY_DIGITS && bare.iter().all(u8::is_ascii_hexdigit);
-    (is_key_text(text) || is_network_key) && name.symlink_metadata().is_err()
+    let is_ticket = str::from_utf8(text).is_ok_and(is_ticket_text);
+    (is_key_text(text) || is_network_key || is_ticket) && name.symlink_metadata().is_err()
 }
 
 #[cfg(test)]
@@ -38,14 +52,16 @@ mod tests {
         let base64 = pem.lines().nth(1).unwrap();
         let rsa: String =
             include_str!("../../tests/fixtures/keys/rsa2048_pkcs1.pem").lines().skip(1).take(9).collect();
-        for text in [pem, base64, &format!("{base64}\n"), &rsa, &"0aF".repeat(22)[..64]] {
+        let ticket = format!("P2PG{}", "0a1b".repeat(9));
+        for text in [pem, base64, &format!("{base64}\n"), &rsa, &"0aF".repeat(22)[..64], &ticket] {
             assert!(is_secret_name(Path::new(text)), "{text}");
         }
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("M".repeat(64));
         std::fs::write(&file, "").unwrap();
-        for name in ["key.pem", "/home/me/keys/My-key.pem", "", "M", &"0".repeat(63), file.to_str().unwrap()]
-        {
+        let others =
+            ["key.pem", "/home/me/keys/My-key.pem", "", "M", "p2pg.txt", "/run/p2p-gossip/ticket-file"];
+        for name in others.into_iter().chain([&*"0".repeat(63), file.to_str().unwrap()]) {
             assert!(!is_secret_name(Path::new(name)), "{name}");
         }
     }

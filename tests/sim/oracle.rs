@@ -41,6 +41,8 @@ pub enum Debtor {
     Target(String),
     /// A peer that listed the address.
     Peer(PeerId),
+    /// A peer that claims the address of another machine than the one that it came from.
+    Claimant(PeerId),
     /// The strangers of one machine, one of which listed the address.
     Machine(IpAddr),
 }
@@ -121,7 +123,9 @@ pub struct PeerOracle {
     pub listed: BTreeSet<DialAddr>,
     /// The last time at which another peer listed it.
     pub listed_at: Option<Micros>,
-    /// Those who listed it since it was connected last.
+    /// Addresses at which a dial to another peer found it, before it proved its key.
+    pub seen_at: BTreeSet<DialAddr>,
+    /// Those who listed it.
     pub tellers: BTreeSet<Debtor>,
     /// The IP address of the other end of its last session.
     pub came_from: Option<IpAddr>,
@@ -136,6 +140,8 @@ pub struct PeerOracle {
     pub is_named: bool,
     /// It has refused this node, and has sent nothing on an open session since.
     pub refuses: bool,
+    /// The last time at which it refused this node, which waits a minute then.
+    pub refused_at: Micros,
 }
 
 impl PeerOracle {
@@ -159,6 +165,7 @@ impl PeerOracle {
             remembered: BTreeSet::new(),
             listed: BTreeSet::new(),
             listed_at: None,
+            seen_at: BTreeSet::new(),
             tellers: BTreeSet::new(),
             came_from: None,
             origin: None,
@@ -166,6 +173,7 @@ impl PeerOracle {
             stays_left: false,
             is_named: false,
             refuses: false,
+            refused_at: 0,
         }
     }
 
@@ -218,7 +226,7 @@ pub struct Oracle {
     pub dials: BTreeMap<SessionId, OpenDial>,
     /// What the node has dialled on account of each debtor.
     debts: BTreeMap<Debtor, Debt>,
-    /// Peers that the node has asked for their lists.
+    /// Peers that the node has asked for their lists, and whose answers have not ended.
     pub asked: BTreeSet<PeerId>,
     /// The peer whose session came up with the current input.
     pub newcomer: Option<PeerId>,

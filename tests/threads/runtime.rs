@@ -71,7 +71,7 @@ fn end_of_a_thread() {
 /// deadlock.
 fn listener_stops(system: System) {
     let context = Arc::new(Context::default());
-    let mut listener = Listener::start(ListenSocket::new(system, 1), Arc::clone(&context), 1).unwrap();
+    let mut listener = Listener::start(ListenSocket::new(system, 1), Arc::clone(&context), 1, 2).unwrap();
     listener.stop();
     assert!(Arc::into_inner(context).is_some(), "the listener's thread has not ended");
 }

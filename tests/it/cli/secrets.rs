@@ -126,8 +126,14 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
         assert!(output.stdout.is_empty());
     };
     let base64 = ED25519.lines().nth(1).unwrap();
-    for secret in [ED25519, base64, DIGITS] {
+    let (ticket, upper) = (format!("p2pg{DIGITS}{DIGITS}"), format!("P2PG-{DIGITS}"));
+    for secret in [ED25519, base64, DIGITS, &ticket, &upper] {
         for option in [
+            "--join",
+            "--alert",
+            "--cert",
+            "--http",
+            "--heartbeat",
             "--key",
             "--state",
             "--control",
@@ -160,6 +166,10 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
             &["members", "--control", secret],
             &["doctor", "--state", secret],
             &["doctor", "--network-key", secret],
+            &["invite", "--control", secret],
+            &["rotate", "--network-key", secret],
+            &["why", secret],
+            &["keygen", "--network", secret, secret],
             &[&format!("--{secret}")],
         ] {
             in_directory(args);

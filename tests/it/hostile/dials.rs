@@ -1,7 +1,8 @@
 //! Third parties that a stranger makes a node dial: the kernel counts the node's connection attempts.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{iter, thread};
 
@@ -10,10 +11,10 @@ use p2p_gossip::internals::mesh::CREDIT_MAX;
 use p2p_gossip::internals::wire::{Hello, Message, PeerRecord, RECORDS_MAX};
 use p2p_gossip::{Event, PeerId};
 
-use super::raw::{Credentials, Raw, hello};
+use super::raw::{Credentials, Raw, client_config, hello};
 use super::resources::alone;
 use crate::support::history::Member;
-use crate::support::netns::{Network, addr};
+use crate::support::netns::{Network, addr, partition};
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE};
 
@@ -30,6 +31,8 @@ const INVENTED: u16 = 1_000;
 const FRESH_KEYS: u16 = 200;
 /// Time between two reads of the kernel's counter, which tells of no change.
 const COUNT_EVERY: Duration = Duration::from_millis(50);
+/// Time between two acts of the attacker.
+const FLAP_EVERY: Duration = Duration::from_millis(100);
 /// Payments that return while the test runs, on a slow machine.
 const RETURNED_MAX: u64 = 4 * 5;
 
@@ -59,6 +62,11 @@ impl Scene {
 
     /// Runs the attacker in its namespace.
     fn attack(&self, attack: impl FnOnce() + Send) {
+        self.attack_beside(attack, || ());
+    }
+
+    /// Runs the attacker in its namespace, and `during` beside it.
+    fn attack_beside(&self, attack: impl FnOnce() + Send, during: impl FnOnce()) {
         let namespace = self.network.namespace(ATTACKER);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -66,6 +74,7 @@ impl Scene {
                 setns(file, CloneFlags::CLONE_NEWNET).unwrap();
                 attack();
             });
+            during();
         });
     }
 
@@ -115,6 +124,12 @@ fn spec(network: &Network, node: usize) -> Spec {
     Spec::named(format!("n{node}")).with_namespace(network.namespace(node)).with_bind(addr(node))
 }
 
+/// An address of the third party.
+fn elsewhere(n: u16) -> SocketAddr {
+    let [high, low] = n.to_be_bytes();
+    SocketAddr::from(([10, 88, high, low], 22))
+}
+
 /// An invented peer at this address.
 fn invented(at: SocketAddr) -> PeerRecord {
     let mut id = [0; 32];
@@ -122,13 +137,98 @@ fn invented(at: SocketAddr) -> PeerRecord {
     PeerRecord { id: PeerId::from_bytes(id), addrs: vec![at.into()], connected: true }
 }
 
+/// Sets a flag when it is dropped, also by a panic.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// One key comes and goes.
+fn flap(to: SocketAddr, over: &AtomicBool) {
+    let me = Credentials::new();
+    while !over.load(Ordering::SeqCst) {
+        if let Ok(socket) = TcpStream::connect(to) {
+            let mut raw = Raw::over(socket, client_config(&me));
+            if raw.shake_hands().is_ok() {
+                let _ = raw.send(&Message::Hello(hello("flaps")));
+            }
+        }
+        thread::sleep(FLAP_EVERY);
+    }
+}
+
+/// A member answers each question with a list of invented peers, and makes the node ask again.
+fn invent_peers(to: SocketAddr, id: PeerId, over: &AtomicBool) {
+    // The peer with the smaller id sends the heartbeats.
+    let lower = iter::repeat_with(Credentials::new).find(|me| me.id() < id);
+    let mut raw = Raw::join(to, &lower.expect("there is one"));
+    for seq in 1.. {
+        let heartbeat = Message::Heartbeat { seq, digest: fastrand::u64(..), interval_ms: 1000, rtt_us: 0 };
+        if over.load(Ordering::SeqCst) || raw.send(&heartbeat).is_err() {
+            return;
+        }
+        loop {
+            match raw.receive() {
+                Ok(Message::HeartbeatAck { .. }) => break,
+                Ok(Message::PeersRequest) => {
+                    let records: Vec<PeerRecord> = (1..=INVENTED).map(|n| invented(elsewhere(n))).collect();
+                    for records in records.chunks(RECORDS_MAX) {
+                        let _ = raw.send(&Message::Peers { records: records.to_vec(), more: true });
+                    }
+                    let _ = raw.send(&Message::Peers { records: Vec::new(), more: false });
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        thread::sleep(FLAP_EVERY);
+    }
+}
+
+/// Two members that have lost each other meet again although one key comes and goes at both and another invents peers.
+#[test]
+fn members_that_lost_each_other_meet_beside_flapping_and_invented_peers() {
+    let _alone = alone();
+    let Some(scene) = Scene::new() else { return };
+    let pair = [scene.victim, scene.honest];
+    let ids = pair.map(|member| scene.cluster.id(member));
+    let over = &AtomicBool::new(false);
+    let attack = || {
+        thread::scope(|scope| {
+            for (node, id) in [VICTIM, HONEST].into_iter().zip(ids) {
+                scope.spawn(move || flap(addr(node), over));
+                scope.spawn(move || invent_peers(addr(node), id, over));
+            }
+        });
+    };
+    let (cluster, network) = (&scene.cluster, &scene.network);
+    scene.attack_beside(attack, || {
+        let _over = SetOnDrop(over);
+        scene.wait_attempt();
+        let mark = cluster.mark();
+        network.set_faults(&partition(&[VICTIM], &[HONEST]));
+        cluster.wait_for("both to lose each other", &pair, |history| {
+            let is_lost = |at: usize| !history.view(pair[at]).contains(&ids[1 - at]);
+            (is_lost(0) && is_lost(1)).then_some(())
+        });
+        network.clear_faults();
+        let healed = Instant::now();
+        cluster.wait_for("both to meet again", &pair, |history| {
+            let is_met = |at: usize| history.view(pair[at]).contains(&ids[1 - at]);
+            (is_met(0) && is_met(1)).then_some(())
+        });
+        let flaps =
+            cluster.wait_for("the events", &[], |history| Some(history.ups_since(pair[0], mark).len()));
+        eprintln!("met again after {:?}; {flaps} peers came to the node meanwhile", healed.elapsed());
+    });
+}
+
 /// The node dials invented peers only as often as their teller can pay for.
 #[test]
 fn invented_peers_at_one_and_at_a_thousand_addresses_cost_a_third_party_few_connects() {
-    let elsewhere = |n: u16| {
-        let [high, low] = n.to_be_bytes();
-        SocketAddr::from(([10, 88, high, low], 22))
-    };
     let third = SocketAddr::new(addr(THIRD).ip(), 22);
     for place in [&(|_| third) as &(dyn Fn(u16) -> SocketAddr + Sync), &elsewhere] {
         let _alone = alone();

@@ -78,9 +78,9 @@ impl World {
         breaches
     }
 
-    /// The debtors of a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a listed address if there is only one. Nobody
-    /// owes a dial to an address of the user, to one where the peer was reached, or to one of which a peer says itself
-    /// that it is its own and that the node knows well.
+    /// The debtors of a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a
+    /// listed address if there is only one. Nobody owes a dial to an address of the user, or to one where the peer was
+    /// reached. A peer that the node knows well owes what it claims itself, but not at the machine that it came from.
     fn debtors(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Vec<Debtor> {
         let process = &self.procs[proc];
         let is_bootstrap = || process.config.connect.iter().any(|bootstrap| bootstrap.addr == *addr);
@@ -99,10 +99,18 @@ impl World {
             return debtors;
         };
         let is_own = peer.first_hand.contains(addr) || peer.remembered.contains(addr);
-        if peer.reached.contains(addr) || is_own && peer.most_rank(self.now) > Rank::Stranger {
+        if peer.reached.contains(addr) {
             return Vec::new();
         }
-        if !is_own && peer.tellers.len() == 1 {
+        if is_own && peer.most_rank(self.now) > Rank::Stranger {
+            let origin = || peer.origin.as_ref().and_then(DialAddr::socket).map(|origin| origin.ip());
+            let came_from = peer.came_from.or_else(origin);
+            if addr.socket().is_some_and(|addr| Some(addr.ip()) == came_from) {
+                return Vec::new();
+            }
+            debtors.extend((peer.least_rank(self.now) > Rank::Stranger).then_some(Debtor::Claimant(id)));
+        }
+        if !is_own && !peer.seen_at.contains(addr) && peer.tellers.len() == 1 {
             debtors.extend(peer.tellers.iter().cloned());
         }
         debtors
@@ -120,7 +128,8 @@ impl World {
         if !is_from_there && !peer.listed.contains(addr) {
             return Some((RUMOURS, format!("dials {} at {addr}, which only it claims", id.short())));
         }
-        let gone_for = self.now - peer.since.max(self.procs[proc].oracle.access_changed);
+        let since = peer.since.max(peer.refused_at).max(self.procs[proc].oracle.access_changed);
+        let gone_for = self.now - since;
         let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
         let too_long = gone_for > STRANGER_DIALLED + SLACK;
         (too_long && !is_listed && peer.reached.is_empty())

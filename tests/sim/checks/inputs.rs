@@ -43,9 +43,6 @@ impl World {
         }
         let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
         let peer = oracle.peer(up.peer);
-        if open && peer.state != ExpectedState::Up {
-            peer.tellers.clear();
-        }
         if reached.is_some() {
             peer.reached.insert(up.remote.into());
         }
@@ -114,8 +111,13 @@ impl World {
                 oracle.changed.insert(peer);
             }
         }
-        if let Some(Message::Peers { records, .. }) = message {
+        if let Some(Message::Peers { records, more }) = message
+            && open
+        {
             self.saw_list(proc, session, records);
+            if !more {
+                self.procs[proc].oracle.asked.remove(&peer);
+            }
         }
     }
 
@@ -203,7 +205,9 @@ impl World {
         let at = process.oracle.dials.remove(&session).map(|dial| dial.addr);
         if let (Some(at), DialError::WrongId { found }) = (&at, reason) {
             // The node has seen this peer there itself.
-            process.oracle.peer(*found).listed.insert(at.clone());
+            let found = process.oracle.peer(*found);
+            found.listed.insert(at.clone());
+            found.seen_at.insert(at.clone());
         }
         if let (Some(at), DialError::WrongId { .. }) = (at, reason) {
             // The node's own key or another peer answered there, so the address is no longer the first one of any peer.
@@ -233,8 +237,13 @@ impl World {
         }
         if let DisconnectReason::Bye(bye) = reason {
             let is_refusal = !matches!(bye, ByeReason::Duplicate | ByeReason::Silent | ByeReason::Leaving);
-            oracle.peer(ended.peer).refuses |= is_refusal;
+            let peer = oracle.peer(ended.peer);
+            peer.refuses |= is_refusal;
+            if is_refusal {
+                peer.refused_at = now;
+            }
         }
+        oracle.asked.remove(&ended.peer);
         if !oracle.is_up(&ended.peer) {
             return;
         }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use p2p_gossip::internals::mesh::{
-    CREDIT_MAX, DialError, DisconnectReason, Input, STRANGER_REDIAL, SessionId,
+    CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId,
 };
-use p2p_gossip::internals::wire::Hello;
-use p2p_gossip::{PeerId, PeerState};
+use p2p_gossip::internals::wire::{Hello, Message};
+use p2p_gossip::{DialAddr, PeerId, PeerState};
 
-use super::{MINUTE, SECOND, make_node_request, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id};
+use super::{MINUTE, SECOND, joined_node, make_node_request, ms};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, requests, sent};
 
 /// [`CREDIT_MAX`], as the number of a key.
 #[allow(clippy::cast_possible_truncation)]
@@ -67,19 +67,14 @@ fn teller_pays_for_what_it_told_of_connected_peers() {
         sessions.push(session);
     }
     let teller = node.meets(3);
-    for _ in 0..61 {
-        for &session in sessions.iter().chain([&teller]) {
-            node.heartbeat(session, 0);
-        }
-        node.wait_with_dials_open(SECOND);
-    }
+    sessions.push(teller);
+    stay_a_minute(&mut node, &sessions);
+    sessions.pop();
     node.list(teller, peers.map(|n| (key(n), other(n))));
     for session in sessions {
         node.down(session, DisconnectReason::Closed);
     }
-    let outputs = node.wait(30 * SECOND);
-    let told =
-        dialled(&outputs).iter().filter(|(_, at, _)| at.socket().is_some_and(|at| at.port() == 22)).count();
+    let told = to_third_parties(&node.wait(30 * SECOND));
     assert!(told > 0 && told <= CREDIT_MAX as usize + 4, "{told} dials to what one peer told");
 }
 
@@ -99,6 +94,71 @@ fn rumour_that_waits_for_a_payment_is_dialled_once_another_member_lists_it() {
     assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == addr(200).into()), "{:?}", dialled(&outputs));
 }
 
+/// Lets a minute pass in which all these sessions are alive.
+fn stay_a_minute(node: &mut MeshHarness, sessions: &[SessionId]) {
+    for _ in 0..61 {
+        for &session in sessions {
+            node.heartbeat(session, 0);
+        }
+        node.wait_with_dials_open(SECOND);
+    }
+}
+
+/// Dials to ports that only third parties have.
+fn to_third_parties(outputs: &[Output]) -> usize {
+    let is_third = |at: &DialAddr| at.socket().is_some_and(|at| at.port() == 22);
+    dialled(outputs).iter().filter(|(_, at, _)| is_third(at)).count()
+}
+
+/// Peers that were members for a minute claim the address of a third party, and go without a goodbye.
+#[test]
+fn acquainted_peers_lend_few_dials_to_a_third_party_that_they_claim() {
+    let mut node = MeshHarness::new(&[]);
+    let peers = 3 * CREDIT;
+    let comes = |n: u16| {
+        let session = SessionId::accepted(40_000 + u64::from(n));
+        let [high, low] = n.to_be_bytes();
+        let hello = Hello { advertised: vec![other(1).into()], ..hello() };
+        node.up_with_hello(session, key(n), SocketAddr::from(([10, 8, high, low], 8080)), hello);
+        session
+    };
+    let sessions: Vec<SessionId> = (0..peers).map(comes).collect();
+    stay_a_minute(&mut node, &sessions);
+    for session in sessions {
+        node.down(session, DisconnectReason::Closed);
+    }
+    let outputs = node.wait(MINUTE);
+    let third = to_third_parties(&outputs);
+    assert!(third > 0 && third <= CREDIT_MAX as usize + 5, "{third} dials to what peers claim");
+    // Where the peers came from they are sought as before.
+    let others = dialled(&outputs).len() - third;
+    assert!(others >= 3 * usize::from(peers), "{others} dials to the peers");
+}
+
+/// One peer lists addresses of others before these come. They stay for a minute, and go without a goodbye.
+#[test]
+fn teller_pays_for_what_it_told_of_peers_that_came_later() {
+    let mut node = MeshHarness::new(&[]);
+    let peers = 0..3 * CREDIT;
+    let teller = node.meets(3);
+    node.list(teller, peers.clone().map(|n| (key(n), other(n))));
+    let mut sessions = Vec::new();
+    for n in peers {
+        let session = SessionId::accepted(20_000 + u64::from(n));
+        let [high, low] = n.to_be_bytes();
+        node.up_at(session, key(n), 1, SocketAddr::from(([10, 8, high, low], 8080)));
+        sessions.push(session);
+    }
+    sessions.push(teller);
+    stay_a_minute(&mut node, &sessions);
+    sessions.pop();
+    for session in sessions {
+        node.down(session, DisconnectReason::Closed);
+    }
+    let told = to_third_parties(&node.wait(30 * SECOND));
+    assert!(told > 0 && told <= CREDIT_MAX as usize + 5, "{told} dials to what one peer told");
+}
+
 #[test]
 fn stranger_that_waits_for_a_payment_counts_as_left_after_a_minute() {
     let mut node = MeshHarness::new(&[]);
@@ -114,6 +174,34 @@ fn stranger_that_waits_for_a_payment_counts_as_left_after_a_minute() {
     let dead = strangers.filter(|n| node.info(key(*n)).is_some_and(|info| info.state == PeerState::Dead));
     assert_eq!(dead.count(), 0);
     assert_eq!(dialled(&node.wait(10 * MINUTE)).len(), 0);
+}
+
+#[test]
+fn stranger_that_a_list_names_during_its_last_dial_counts_as_left() {
+    let (mut node, three) = joined_node();
+    let four = node.meets(4);
+    node.down(four, DisconnectReason::Closed);
+    let (mut dial, mut digest) = (None, 0);
+    loop {
+        digest += 1;
+        let outputs = node.heartbeat(three, digest);
+        let (more, is_late) = match dial {
+            None if digest < 57 => (node.wait(SECOND), false),
+            _ => (node.wait_with_dials_open(SECOND), digest > 61),
+        };
+        if digest >= 57 {
+            dial = dial.or(dialled(&more).first().map(|(session, ..)| *session));
+        }
+        if requests(&outputs) + requests(&more) > 0 {
+            node.list(three, [(id(4), addr(4))].into_iter().filter(|_| is_late));
+            if is_late {
+                break;
+            }
+        }
+    }
+    // The mesh asserts that it has no timer for a dial to a peer that left.
+    node.dial_fails(dial.unwrap());
+    assert_eq!(node.info(id(4)).map(|info| info.state), Some(PeerState::Left));
 }
 
 /// Three keys come from one address, as those of a site behind one router do.
@@ -132,6 +220,37 @@ fn shared_address_stays_open_while_one_of_its_peers_is_connected() {
         rest.into_iter().for_each(|session| drop(node.down(session, DisconnectReason::Closed)));
         node.up_at(SessionId::accepted(4), key(4), 1, addr(3));
         assert_eq!(node.mesh.members(), 1, "all of its peers are lost");
+    }
+}
+
+/// Four members list invented peers until the table is full, and go on. With each pass through all peers that an invented one
+/// costs, the work grows with the square of the table.
+#[test]
+fn invented_peers_cost_few_passes_through_all_peers() {
+    for strict in [false, true] {
+        let config = p2p_gossip::Config::default().peers_max(800).strict(strict);
+        let mut node = MeshHarness::with(config);
+        let tellers = [1, 2, 3, 4].map(|n| node.meets(n));
+        let (before, mut records) = (node.mesh.passes(), 0);
+        for digest in 1..60 {
+            let mut outputs = Vec::new();
+            for &teller in &tellers {
+                outputs.extend(node.heartbeat(teller, digest));
+            }
+            outputs.extend(node.wait_with_dials_open(SECOND / 2));
+            for (teller, message) in sent(&outputs) {
+                if *message == Message::PeersRequest {
+                    let first = 0x1000 + u16::try_from(records).unwrap();
+                    node.list(teller, (first..first + 300).map(|n| (key(n), other(n))));
+                    records += 300;
+                }
+            }
+        }
+        let passes = node.mesh.passes() - before;
+        assert!(
+            node.mesh.peers(node.now()).len() == 800 && passes < records / 8,
+            "{passes} passes for {records} peers"
+        );
     }
 }
 

@@ -106,6 +106,12 @@ fn strict_node_expects_the_peer_that_owns_the_address() {
         !all.is_empty() && all.iter().all(|(.., expected)| *expected == Expected::Peer(id(3))),
         "{all:?}"
     );
+
+    // The lists refuse that peer.
+    let access = Access::default().deny([id(3)]);
+    let mut node = MeshHarness::with(Config::default().strict(true).access(access));
+    node.restore(vec![known(3)]);
+    assert!(hears(&mut node, addr(3)).is_empty());
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::Event;
 use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
-use p2p_gossip::internals::wire::{Hello, Message, PUNCH_CAPABILITY};
+use p2p_gossip::internals::wire::{ByeReason, Hello, Message, PUNCH_CAPABILITY};
+use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, ms};
 use crate::sim::mesh_harness::{MeshHarness, addr, closes, events_of, hello, id, sent};
@@ -166,5 +166,19 @@ fn peers_word_leads_to_no_more_attempts_than_addresses_in_a_list() {
     for addr in ["127.0.0.1:80", "0.0.0.0:80", "198.51.100.9:40000", "[2001:db8::1]:80", "198.51.100.20:0"] {
         let outputs = node.receives(inside, Message::Punch { addr: addr.parse().unwrap() });
         assert_eq!((proposals(&outputs, inside), punches(&node.wait(ms(1)))), (0, vec![]), "{addr}");
+    }
+}
+
+/// Keys are free: each of these peers comes through a circuit once, and gives way to the next.
+#[test]
+fn forgotten_peers_leave_no_attempts_behind() {
+    let carrier = addr(3);
+    let mut node = MeshHarness::with(Config::default().peers_max(4).connect([carrier.into()]));
+    let three = node.first_dial();
+    node.up_at(three, id(3), 1, carrier);
+    for peer in 20..60 {
+        let inside = enter(&mut node, three, peer);
+        // The mesh asserts that it keeps no more attempts than it knows peers.
+        node.down(inside, DisconnectReason::Bye(ByeReason::Leaving));
     }
 }

@@ -6,7 +6,7 @@ use p2p_gossip::{Access, Config, Event, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, questions, sent, verdicts_of,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, sent, verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
@@ -280,6 +280,16 @@ fn offered_circuit_is_entered_and_accepted_within_limits() {
 }
 
 #[test]
+fn offers_of_strangers_leave_places_to_a_known_carrier() {
+    let mut node = MeshHarness::remembering(vec![known(5)]);
+    let [three, four, five] = [3, 4, 5].map(|n| node.meets(n));
+    let offers = |node: &mut MeshHarness, carrier: SessionId| {
+        (0..100).take_while(|&n| closed(&offer(node, at(carrier, n), 20)).is_empty()).count()
+    };
+    assert_eq!([three, four, five].map(|carrier| offers(&mut node, carrier)), [64, 0, 64]);
+}
+
+#[test]
 fn node_that_did_not_open_the_circuit_keeps_its_direct_session_until_the_other_decides() {
     let (mut node, three) = joined_node();
     let direct = node.meets(20);
@@ -325,6 +335,19 @@ fn leaving_node_says_goodbye_inside_circuits_before_it_leaves_their_carriers() {
     let (mut node, [three, _], _, _) = carried_node();
     node.handle(p2p_gossip::internals::mesh::Input::Leave);
     assert!(closes(&node.wait(ms(300)), three));
+}
+
+/// The carrier of a circuit hears the goodbye last, and may answer a question before it.
+#[test]
+fn leaving_node_dials_no_peer_of_a_late_list() {
+    let mut node = MeshHarness::new(&[]);
+    let three = node.meets(3);
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    node.up_at(inside, id(20), 1, addr(3));
+    node.handle(p2p_gossip::internals::mesh::Input::Leave);
+    let mut outputs = node.list(three, [(id(30), addr(30))].into_iter());
+    outputs.extend(node.wait(SECOND));
+    assert!(closes(&outputs, three) && dialled(&outputs).is_empty(), "{outputs:?}");
 }
 
 /// Node 9 with the direct peers 20, 3, 4 and 5, and their sessions. All but 20 go on to send heartbeats, until 9 asks the

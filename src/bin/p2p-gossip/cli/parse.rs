@@ -34,8 +34,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Act
     }
     let program = Arguments::get_args_info();
     let verb = texts.first().and_then(|first| program.commands.iter().find(|verb| verb.name == first));
-    parse_texts(&program, verb, &texts)
-        .map_err(|error| UsageError { verb: verb.map(|verb| verb.name), ..error })
+    parse_texts(&program, verb, &texts).map_err(|error| {
+        UsageError { verb: verb.map(|verb| verb.name), ..error }.without_rest_of_ticket(&texts)
+    })
 }
 
 /// Parses the arguments of a node, or of the verb that the first of them names.

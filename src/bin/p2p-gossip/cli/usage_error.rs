@@ -2,16 +2,13 @@
 
 use std::fmt;
 
-use p2p_gossip::Ticket;
+use p2p_gossip::internals::is_ticket_text;
 
 /// The program's name in its own messages; the name of the executable file does not matter.
 pub(crate) const PROGRAM: &str = "p2p-gossip";
 
 /// Hexadecimal digits of a network key.
 const KEY_DIGITS: usize = 64;
-
-/// Characters from which a word that begins as a ticket is not shown.
-const TICKET_DIGITS_MIN: usize = 16;
 
 /// An error of the command line; the program exits with code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,15 +27,22 @@ impl UsageError {
             let digits = message[at..].bytes().take_while(u8::is_ascii_hexdigit).count();
             message.replace_range(at..at + digits, "<hexadecimal digits>");
         }
-        let words = message.split(|c: char| !c.is_ascii_alphanumeric());
-        let tickets: Vec<String> = words
-            .filter(|word| word.len() >= TICKET_DIGITS_MIN && Ticket::is_ticket(word))
-            .map(str::to_owned)
-            .collect();
+        let words = message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        let tickets: Vec<String> = words.filter(|word| is_ticket_text(word)).map(str::to_owned).collect();
         for ticket in tickets {
             message = message.replace(&ticket, "<ticket>");
         }
         Self { message, verb: None }
+    }
+
+    /// Hides what follows a ticket on the command line: blanks in a ticket without quotes make several arguments of it.
+    pub(super) fn without_rest_of_ticket(mut self, arguments: &[String]) -> Self {
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let mut rest = arguments.iter().skip_while(|argument| !is_ticket_text(argument)).skip(1);
+        while let Some(part) = rest.next().filter(|part| !part.starts_with('-') && is_digits(part)) {
+            self.message = self.message.replace(part.as_str(), "<rest of the ticket>");
+        }
+        self
     }
 
     /// The command that prints the matching help.
@@ -73,6 +77,13 @@ mod tests {
             let message = error(line);
             assert!(!message.contains("0a1b0a1b"), "{message}");
         }
+        let (first, rest) = ticket.split_at(40);
+        for line in [&["--join", first, rest][..], &["--port=0", "--join", first, &rest[..9], &rest[9..]]] {
+            let message = error(line);
+            assert!(!message.contains("0a1b"), "{message}");
+        }
+        let with_hyphens = format!("p2pg-{}", "0a1b-".repeat(20));
+        assert!(!error(&["--port", &with_hyphens]).contains("0a1b"));
         let short = &key[1..];
         assert!(error(&["--allow", short]).contains(short));
     }

@@ -5,17 +5,20 @@ use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use p2p_gossip::internals::is_secret_name;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 
 /// The longest path of a Unix socket on Linux, in bytes (unix(7): 108 with the final zero).
 const PATH_BYTES_MAX: usize = 107;
+/// Connections that may wait in the kernel to be accepted: programs of one user.
+const BACKLOG: i32 = 128;
 
 /// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +72,6 @@ impl ControlSocket {
             bound => bound,
         };
         let listener = listener.map_err(failed)?;
-        // Until now the umask decides. A user that connects meanwhile is refused by its id.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let found = fs::symlink_metadata(path).map_err(failed)?;
         let file = ControlFile { path: path.to_owned(), device: found.dev(), inode: found.ino() };
         Ok(Self { listener, file })
@@ -103,8 +104,16 @@ fn make_room(path: &Path) -> Result<(), ControlError> {
     }
 }
 
+/// Makes the socket for its owner alone. Linux gives the file the mode of the socket. A change of the file's mode by its
+/// path could follow a link that another user puts there meanwhile.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    with_short_path(path, |path| UnixListener::bind(path))
+    with_short_path(path, |path| {
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        net::listen(&socket, BACKLOG)?;
+        Ok(UnixListener::from(socket))
+    })
 }
 
 /// Connects to a control socket.
@@ -149,6 +158,8 @@ pub(super) fn is_trusted_server(socket: &TcpStream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
