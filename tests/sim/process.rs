@@ -10,7 +10,8 @@ use p2p_gossip::internals::beacon::Discoverer;
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
-    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, Standing, UnixTime,
+    Vitals,
 };
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
@@ -538,11 +539,11 @@ impl Effects for Node<'_> {
         sent
     }
 
-    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId> {
+    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId> {
         let [Some(a), Some(b)] = circuits.map(|at| self.conn(at.session)) else {
             return Ok(());
         };
-        self.world.carry(circuits, [a, b])
+        self.world.carry(circuits, standings, [a, b])
     }
 
     fn enter_circuit(
