@@ -552,27 +552,33 @@ impl Effects for Node<'_> {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
+        standing: Standing,
     ) -> Result<(), DialError> {
         let outer = self.conn(at.session).ok_or(DialError::Failed("the carrier is gone".to_owned()))?;
-        self.world.enter_circuit(self.proc, session, (at, outer), peer, remote)
+        self.world.enter_circuit(self.proc, session, (at, outer), peer, (remote, standing))
     }
 
-    /// No connection in this network is opened from both ends at once.
     fn punch(
         &mut self,
         session: SessionId,
-        _peer: PeerId,
-        _addr: SocketAddr,
+        peer: PeerId,
+        addr: SocketAddr,
         beside: SessionId,
     ) -> Result<(), DialError> {
         let world = &mut *self.world;
         world.trace.mix(&session);
         world.stats.punches += 1;
         let is_direct = beside.is_dialled() && !beside.is_carried();
-        if !is_direct || !world.procs[self.proc].handles.contains_key(&beside) {
+        let Some(&(beside_conn, 0)) = world.procs[self.proc].handles.get(&beside).filter(|_| is_direct)
+        else {
             world.violated("punch", format!("p{} has no connection {beside} to punch beside", self.proc));
+            return Err(DialError::Failed("the carrier is gone".to_owned()));
+        };
+        if !world.scenario.nats.contains(&world.procs[self.proc].slot) {
+            return Err(DialError::Failed("the NATs let nothing through".to_owned()));
         }
-        Err(DialError::Failed("the NATs let nothing through".to_owned()))
+        world.punch(self.proc, session, peer, beside_conn, addr);
+        Ok(())
     }
 
     fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull> {
