@@ -64,6 +64,9 @@ pub struct Config {
     /// Whether the node carries circuits between peers that cannot reach each other. Others may carry for it in any case.
     /// The default is `true`. The page [`carriers`](crate::guide::carriers) says what that costs.
     pub relay: bool,
+    /// Whether the node asks its router by NAT-PMP to pass on connections from outside. The default is `true`; a node that
+    /// listens on loopback or at a public address does not ask.
+    pub port_mapping: bool,
     /// The keys of a closed network. A peer must prove one of them; this node proves the first. The default is none:
     /// the network is open. At most 2, else [`ConfigError::NetworkKeys`].
     pub network_keys: Vec<NetworkKey>,
@@ -106,6 +109,7 @@ impl Default for Config {
             access: Access::default(),
             strict: false,
             relay: true,
+            port_mapping: true,
             network_keys: Vec::new(),
             name: String::new(),
             ping_text: "ping".to_owned(),
@@ -179,6 +183,13 @@ impl Config {
     #[must_use]
     pub fn relay(self, relay: bool) -> Self {
         Self { relay, ..self }
+    }
+
+    /// Sets whether the node asks its router to pass on connections from outside, by default `true`.
+    /// See [`port_mapping`](#structfield.port_mapping).
+    #[must_use]
+    pub fn port_mapping(self, port_mapping: bool) -> Self {
+        Self { port_mapping, ..self }
     }
 
     /// Sets the keys of a closed network: at most 2, by default none. A peer must prove one of them; this node proves

@@ -23,8 +23,8 @@ pub mod driver {
 /// One connection above TLS, as a pure state machine.
 pub mod session {
     pub use crate::session::{
-        CircuitSocket, Ends, Exported, FrameRateLimit, HelloExchange, KeyRates, OutboxFull, PipeEnd,
-        Protocol, Request, Role, SessionEvent, SessionLimits, Surplus, TooManySessions, Transmit, Wake, pipe,
+        CircuitSocket, Ends, Exported, HelloExchange, KeyRateLimit, KeyRates, OutboxFull, PipeEnd, Protocol,
+        Request, Role, SessionEvent, SessionLimits, Surplus, TooManySessions, Transmit, Wake, pipe,
     };
 }
 

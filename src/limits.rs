@@ -142,5 +142,14 @@ pub const ADDRS_MAX: usize = 4;
 /// Bytes that one end of a circuit may send before the other end has taken some: enough for 0.6 MB a second between
 /// two continents. No more than that waits for a slow end.
 pub const CIRCUIT_WINDOW_BYTES: usize = 64 * 1024;
-/// Bytes of circuit data that count as one frame for the rate limit of a key: 8 MB a second in the long run.
-pub const CIRCUIT_BYTES_PER_FRAME: usize = 4 * 1024;
+/// The least that a message about the bytes of a circuit counts for: about the work that it makes.
+pub const CIRCUIT_MESSAGE_BYTES_MIN: usize = 1024;
+/// Bytes that a stranger's key may send in circuits at once: as many as fit into the messages that one peer accepts at
+/// once from it.
+pub const CIRCUIT_BYTES_BURST_OF_STRANGER: usize = 16 * 1024 * 1024;
+/// Bytes that a stranger's key may send in circuits per second in the long run: as many as one peer accepts from it.
+pub const CIRCUIT_BYTES_PER_SECOND_OF_STRANGER: usize = 8 * 1024 * 1024;
+/// Bytes that the key of a peer above strangers may send in circuits at once: it may send to several peers.
+pub const CIRCUIT_BYTES_BURST: usize = 64 * 1024 * 1024;
+/// Bytes that such a key may send in circuits per second in the long run: half of a link of 1 Gbit/s.
+pub const CIRCUIT_BYTES_PER_SECOND: usize = 64 * 1024 * 1024;

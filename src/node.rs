@@ -28,6 +28,7 @@ use crate::runtime::event_log::log_access_warning;
 use crate::runtime::history::History;
 use crate::runtime::listener::Listener;
 use crate::runtime::member_log::MemberLog;
+use crate::runtime::port_mapping::{self, PortMapping};
 use crate::runtime::status::Status;
 use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
@@ -78,6 +79,8 @@ pub struct Node {
     listener: Listener,
     /// The thread of the beacons, if the node looks for others by beacons.
     discovery: Option<Discovery>,
+    /// The thread that asks the router to pass on connections, if the node may be behind one.
+    port_mapping: Option<PortMapping>,
     coordinator: Option<Worker>,
     /// The thread that writes the known peers, if the node has a state directory.
     writing: Option<WriterThread>,
@@ -251,6 +254,9 @@ impl Node {
             counters: Arc::default(),
         });
         let member_log = MemberLog::new(config.peers_max);
+        let port_mapping = (config.port_mapping && port_mapping::is_useful(local_addr))
+            .then(|| PortMapping::start(local_addr.port(), None, Arc::clone(&context)))
+            .transpose()?;
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         mesh.set_connected_max(capacity.members);
         if let Some(ring) = ring {
@@ -291,7 +297,7 @@ impl Node {
         let listener = Listener::start(socket, context, capacity.pending, capacity.accepted)?;
         let listening = Event::Listening { id, addr: local_addr };
         let coordinator = Some(Worker::spawn("coordinator", move || coordinator.run(listening))?);
-        Ok(Self { id, local_addr, events, handle, listener, discovery, coordinator, writing })
+        Ok(Self { id, local_addr, events, handle, listener, discovery, port_mapping, coordinator, writing })
     }
 
     /// This node's id.
@@ -388,6 +394,9 @@ impl Node {
         // First no new connections, then goodbye to all peers.
         if let Some(discovery) = &mut self.discovery {
             discovery.stop();
+        }
+        if let Some(port_mapping) = &mut self.port_mapping {
+            port_mapping.stop();
         }
         self.listener.stop();
         self.handle.leave();

@@ -23,7 +23,7 @@ _p2p_gossip() {
         mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current")
         return
         ;;
-    --pings | --relay)
+    --pings | --port-mapping | --relay)
         mapfile -t COMPREPLY < <(compgen -W 'on off' -- "$current")
         return
         ;;
@@ -50,7 +50,7 @@ _p2p_gossip() {
     wait) options='--state --control --output --members --timeout --help' ;;
     doctor) options='--state --connect --network-key --port --output --help' ;;
     *)
-        options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --control --version --help'
+        options='--period --port --connect --discover --key --cert --state --allow --allow-file --deny --deny-file --strict --relay --port-mapping --network-key --closed --join --bind --advertise --name --max-peers --heartbeat --timeout --forget-after --output --pings --quiet --stdin --exit-after-stdin --join-timeout --on-event --on-event-pings --alert --http --control --version --help'
         ((COMP_CWORD > 1)) || options+=' keygen id peers forget invite members status watch why ping send connect allow deny reload rotate leave wait doctor'
         ;;
     esac

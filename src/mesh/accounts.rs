@@ -1,9 +1,10 @@
-//! Who pays for dials that may fail: the peers and machines that made this node dial.
+//! Who pays for dials and circuits that may fail: the peers and machines that made this node try.
 //!
 //! A peer can name addresses of third parties, in its own Hello or in its lists. Each dial to an address that nothing has
-//! proven is therefore paid from the account of its teller, and from the account of the IP address that is dialled. A
-//! session that comes up returns the payment; otherwise it returns slowly. A peer that this node knows well pays nothing for
-//! the machine that it came from.
+//! proven is therefore paid from the account of its teller, and from the account of the IP address that is dialled. A peer
+//! that this node knows well pays nothing for the machine that it came from. A peer can also say that it is connected to
+//! peers that do not exist. So it pays for the question whether it carries a circuit to a peer that nothing has proven. A
+//! session that comes up returns the payment; otherwise it returns slowly.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,6 +32,9 @@ pub(super) enum Account {
     /// All strangers that connect from one machine, for the addresses in their lists. New keys cost nothing, new
     /// machines do.
     Machine(IpAddr),
+    /// One of the two above, for questions to carriers about the peers in its lists. Nodes that only carriers reach must
+    /// not wait until the dials to them have been paid.
+    Circuits(Box<Self>),
     /// An IP address that is dialled.
     Target(IpAddr),
     /// A name that is dialled.

@@ -1,8 +1,9 @@
 //! The circuits of a node: those of its own sessions, those that it carries, and the searches for carriers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::io::{CircuitAt, SessionId};
 use super::standing::Standing;
 use crate::limits::PEERS_LIMIT;
@@ -22,6 +23,9 @@ const CARRIED_FOR_STRANGERS_MAX: usize = 256;
 const CARRIED_FOR_ACQUAINTED_MAX: usize = 1024;
 const CARRIED_MAX: usize = PEERS_LIMIT;
 
+/// Wait before a member that carries nothing, or has no place, is asked for another circuit.
+const REFUSAL_WAIT: Duration = Duration::from_secs(5);
+
 /// The circuits of a node.
 #[derive(Debug)]
 pub(super) struct Relay {
@@ -35,6 +39,8 @@ pub(super) struct Relay {
     pub(super) named: u64,
     pub(super) entered: u64,
     pub(super) opens: TokenBucket,
+    /// Members that carry no circuit for this node before this time, as they have said.
+    pub(super) refusing: BTreeMap<PeerId, Instant>,
     /// The last time at which a dial reached a peer.
     pub(super) last_reached: Option<Instant>,
 }
@@ -48,6 +54,8 @@ pub(super) struct Search {
     pub(super) is_repeated: bool,
     /// The number of carriers asked since the search began.
     pub(super) circuits: u32,
+    /// The accounts that have paid for the question to the carrier.
+    pub(super) payers: Vec<Account>,
     /// The members asked whether they hear the peer, which is connected but silent, and whether they may hear it.
     pub(super) witnesses: BTreeMap<PeerId, bool>,
 }
@@ -101,6 +109,7 @@ impl Relay {
             named: 0,
             entered: 0,
             opens: TokenBucket::new(OPENS_BURST, OPENS_PER_SECOND, now),
+            refusing: BTreeMap::new(),
             last_reached: None,
         }
     }
@@ -118,6 +127,17 @@ impl Relay {
     /// Whether some carrier has not been asked yet.
     pub(super) fn is_first_search(&self, peer: &PeerId) -> bool {
         self.searches.get(peer).is_some_and(|search| !search.is_repeated)
+    }
+
+    /// Notes whether a member refuses to carry any circuit now.
+    pub(super) fn note_refusal(&mut self, now: Instant, carrier: PeerId) {
+        self.refusing.retain(|_, until| now < *until);
+        self.refusing.insert(carrier, now + REFUSAL_WAIT);
+    }
+
+    /// Whether a member has refused to carry circuits a short while ago.
+    pub(super) fn is_refusing(&self, now: Instant, carrier: &PeerId) -> bool {
+        self.refusing.get(carrier).is_some_and(|until| now < *until)
     }
 
     /// The number of circuits that this node carries.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::standing::Standing;
 use crate::event::{AlertPhase, Event};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
@@ -201,6 +202,8 @@ pub struct SessionUp {
     /// The other end's socket address: the one that this node dialled, or the source of the connection. Inside a circuit
     /// it is that of the carrier.
     pub remote: SocketAddr,
+    /// The local address of a connection that this node dialled.
+    pub local: Option<SocketAddr>,
     /// The network key that the peer has proven; `None` in an open network.
     pub network_key: Option<NetworkKey>,
 }
@@ -316,7 +319,12 @@ pub enum Output {
         reason: ByeReason,
     },
     /// Pass the bytes of a circuit on one session to a circuit on another, and back.
-    Carry([CircuitAt; 2]),
+    Carry {
+        /// The two circuits.
+        circuits: [CircuitAt; 2],
+        /// The standing of each session's peer, which decides how much it may send in circuits.
+        standings: [Standing; 2],
+    },
     /// Start a session inside an open circuit, as the dialler or as the acceptor: its name tells. The answer is
     /// `SessionUp` or `DialFailed`.
     EnterCircuit {
@@ -328,6 +336,8 @@ pub enum Output {
         peer: PeerId,
         /// The carrier's socket address.
         remote: SocketAddr,
+        /// The carrier's standing.
+        standing: Standing,
     },
     /// Connect through NATs at the same time as the peer. The answer is `SessionUp` or `DialFailed`.
     Punch {

@@ -246,8 +246,8 @@ impl Mesh {
                 Message::CircuitAccept { circuit } => {
                     self.circuit_accepted(now, CircuitAt { session, circuit });
                 }
-                Message::CircuitClose { circuit, .. } => {
-                    self.circuit_closed(now, CircuitAt { session, circuit });
+                Message::CircuitClose { circuit, reason } => {
+                    self.circuit_closed(now, CircuitAt { session, circuit }, reason);
                 }
                 Message::SeenAt { addr } => self.received_seen_address(session, addr),
                 Message::Punch { addr } => self.received_punch(now, peer, session, addr),

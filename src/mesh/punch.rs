@@ -5,6 +5,10 @@
 //! address that the other end names inside the circuit. Both connect at the same moment: each NAT takes the packets of the
 //! other end for answers, and TCP makes one connection of the two attempts (simultaneous open). The node with the smaller
 //! id leads the pair: it proposes the attempts, and is the dialler of the session.
+//!
+//! Two nodes behind the same NAT have the same outside address. Many NATs let no connection come back to the inside, so
+//! they name their inner addresses instead. A private address means a machine in this node's own network, so it counts only
+//! if members list the peer at this node's outside address, and if the peer is no stranger.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,15 +19,20 @@ use super::io::{DialError, Output, Report, SessionId};
 use super::machine::{Mesh, millis};
 use super::punch_table::{Attempt, PUNCHES_MAX, Step};
 use super::timer::Timer;
-use crate::net::addr::DialAddr;
+use crate::net::addr::{DialAddr, is_private};
 use crate::trust::peer_id::PeerId;
 use crate::wire::Message;
 
 /// Wait before each of the first attempts. The first leaves time for a dial that succeeds; further ones may find the
-/// machines less busy.
-const WAITS: [Duration; 3] = [millis(300), Duration::from_secs(3), Duration::from_secs(10)];
-/// Wait before each further attempt. Two NATs that did not let three attempts through hardly ever let one through.
+/// machines less busy. At the last one, the two ends are no strangers any more.
+const WAITS: [Duration; 4] =
+    [millis(300), Duration::from_secs(3), Duration::from_secs(10), Duration::from_secs(60)];
+/// Wait before each further attempt. Two NATs that did not let four attempts through hardly ever let one through.
 const WAIT_LATER: Duration = Duration::from_secs(600);
+/// The attempt, counted from 1, that goes to the outside address of a peer behind the same NAT: the NAT may let connections
+/// come back to the inside. All others go to its inner address.
+const HAIRPIN_ATTEMPT: usize = 2;
+
 impl Mesh {
     /// Tells the peer of a session, once, at which address this node sees it. A peer that this node dialled knows.
     pub(super) fn tell_seen_address(&mut self, peer: &PeerId, session: SessionId) {
@@ -74,14 +83,16 @@ impl Mesh {
             return;
         }
         let origin = self.punch_origin(&id);
+        let inner = origin.and_then(|origin| self.inner_address(now, &id, origin));
         let Some(punch) = self.punches.peers.get_mut(&id) else {
             return;
         };
         punch.proposed += 1;
         let proposed = punch.proposed;
-        if let Some((_, own)) = origin {
+        if let Some((_, outside)) = origin {
             punch.step = Step::Proposed;
-            self.send(&id, Message::Punch { addr: own });
+            let addr = inner.filter(|_| proposed != HAIRPIN_ATTEMPT).unwrap_or(outside);
+            self.send(&id, Message::Punch { addr });
         }
         let wait = self.wait_for_proposal(proposed);
         self.timers.set(Timer::Punch(id), now + wait);
@@ -108,16 +119,39 @@ impl Mesh {
         Some((beside, *self.punches.seen_at.get(&beside)?))
     }
 
+    /// This node's own end of its connection to the carrier, if the peer is behind the same NAT: members list the peer at
+    /// the address at which the carrier sees this node. A stranger may have put itself there.
+    fn inner_address(
+        &self,
+        now: Instant,
+        id: &PeerId,
+        (beside, outside): (SessionId, SocketAddr),
+    ) -> Option<SocketAddr> {
+        let local = self.sessions.get(beside)?.local.filter(|local| local.ip() != outside.ip())?;
+        let peer = self.peers.get(id).filter(|_| !self.is_stranger(now, id))?;
+        let is_outside = |addr: &DialAddr| addr.socket().is_some_and(|addr| addr.ip() == outside.ip());
+        peer.addrs.iter().any(is_outside).then_some(local)
+    }
+
     /// The peer proposes an attempt, or accepts one, and tells its address. Its word is a claim: what it makes this node
     /// dial costs it as much as an address in a list.
     pub(super) fn received_punch(&mut self, now: Instant, id: PeerId, session: SessionId, addr: SocketAddr) {
         let Some(remote) = self.sessions.get(session).map(|session| session.remote) else {
             return;
         };
-        // The peer is as near as the carrier: an address that has a meaning in one network only counts in that network.
-        let addr = address_scope::as_told_by(remote, addr.into()).and_then(|told| told.addr.socket());
         let origin = self.punch_origin(&id).filter(|_| session.is_carried() && self.is_only_carried(&id));
-        let (Some(addr), Some((beside, own))) = (addr, origin) else {
+        let Some((beside, outside)) = origin else {
+            return;
+        };
+        let inner = self
+            .inner_address(now, &id, (beside, outside))
+            .filter(|_| is_private(addr.ip()) && addr.ip() != outside.ip());
+        // The peer is as near as the carrier, or behind the same NAT: an address that has a meaning in one network only
+        // counts in that network.
+        let near = inner.unwrap_or(remote);
+        let own = inner.unwrap_or(outside);
+        let told = address_scope::as_told_by(near, addr.into());
+        let Some(addr) = told.and_then(|told| told.addr.socket()) else {
             return;
         };
         let is_under_way = self.punches.in_flight.values().any(|attempt| attempt.peer == id);

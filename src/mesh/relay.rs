@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::accounts::Account;
 use super::circuit_table::{Carried, Inside, Progress, Search, Step};
 use super::dial_queue::Target;
 use super::io::{CircuitAt, Output, SessionId, SessionUp};
@@ -99,6 +100,14 @@ impl Mesh {
         }
     }
 
+    /// The peer exists, or its carrier did not have to answer the question about it.
+    pub(super) fn give_back_question(&mut self, id: &PeerId) {
+        if let Some(search) = self.relay.searches.get_mut(id) {
+            let payers = std::mem::take(&mut search.payers);
+            self.accounts.give_back(&payers);
+        }
+    }
+
     /// A session inside a circuit has come up. Only the arbiter of the pair gives up a circuit of its own that crosses it:
     /// if both did, nothing would be left.
     pub(super) fn end_search_beside_circuit(&mut self, id: &PeerId) {
@@ -172,7 +181,14 @@ impl Mesh {
         let candidate = |carrier: &PeerId| {
             let connected = self.peers.connected(carrier)?;
             let session = connected.active().filter(|session| !session.is_carried())?;
-            let is_candidate = *carrier != id && !search.tried.contains(carrier);
+            let can_pay = || {
+                let payer = self.circuit_payer(now, &id, carrier);
+                payer.is_none_or(|payer| self.accounts.left(now, &payer) > 0)
+            };
+            let is_candidate = *carrier != id
+                && !search.tried.contains(carrier)
+                && !self.relay.is_refusing(now, carrier)
+                && can_pay();
             let rtt = connected.rtt.last.unwrap_or(Duration::MAX);
             is_candidate.then_some((rtt, *carrier, session))
         };
@@ -195,18 +211,32 @@ impl Mesh {
 
     /// Asks a member to carry a circuit to the peer.
     pub(super) fn ask_carrier(&mut self, now: Instant, id: PeerId, carrier: PeerId, session: SessionId) {
+        let payers: Vec<Account> = self.circuit_payer(now, &id, &carrier).into_iter().collect();
+        if let Err(wait) = self.accounts.pay(now, &payers) {
+            return self.timers.set(Timer::Path(id), now + wait);
+        }
         if let Err(wait) = self.relay.opens.take(now) {
+            self.accounts.give_back(&payers);
             return self.timers.set(Timer::Path(id), now + wait);
         }
         let at = CircuitAt { session, circuit: self.relay.name(&self.id, &carrier) };
         if let Some(search) = self.relay.searches.get_mut(&id) {
             search.step = Step::Asked { at, carrier, since: now };
+            search.payers = payers;
             search.circuits += 1;
         }
         let wait = self.step_wait(now, &id, &carrier, ANSWER_WAIT);
         self.timers.set(Timer::Path(id), now + wait);
         let message = Message::CircuitOpen { circuit: at.circuit, target: id };
         self.output(Output::Send { session, message });
+    }
+
+    /// The account that pays for the question whether this member carries a circuit to a peer that it lists. Nothing pays
+    /// if the peer has been met.
+    fn circuit_payer(&self, now: Instant, id: &PeerId, carrier: &PeerId) -> Option<Account> {
+        let is_rumour = self.peers.get(id).is_some_and(|peer| peer.met.is_none());
+        let (remote, _) = self.peers.get(carrier).and_then(|carrier| carrier.remote).filter(|_| is_rumour)?;
+        Some(Account::Circuits(Box::new(self.account_of(now, *carrier, remote))))
     }
 
     /// A peer asks this node to carry a circuit.
@@ -221,7 +251,8 @@ impl Mesh {
                 let end = Carried { other: next, opener: from, standing, is_offered: false };
                 self.relay.carried.insert(at, end);
                 self.relay.carried.insert(next, Carried { other: at, is_offered: true, ..end });
-                self.output(Output::Carry([at, next]));
+                let standings = [standing, self.standing_of(now, &target).unwrap_or(Standing::Stranger)];
+                self.output(Output::Carry { circuits: [at, next], standings });
                 self.output(Output::Send { session, message: Message::CircuitOffer { circuit, from } });
             }
             Err(reason) => {
@@ -252,9 +283,8 @@ impl Mesh {
         let session = connected.active().filter(|session| !session.is_carried());
         let session = session.filter(|_| !self.is_suspect(now, connected));
         let session = session.ok_or(CircuitReason::NotConnected)?;
-        let asking = self.peers.get(&from).filter(|peer| peer.is_joined());
-        let asking = asking.ok_or(CircuitReason::NotAdmitted)?;
-        let standing = self.standing(now, &from, asking);
+        // Its question has made it a member, if the lists admit it.
+        let standing = self.standing_of(now, &from).unwrap_or(Standing::Stranger);
         if self.relay.has_room_for(&from, standing) {
             Ok((session, standing))
         } else {
@@ -290,7 +320,8 @@ impl Mesh {
         };
         let inside = Inside { at, carrier, since: now, progress: Progress::Handshake };
         let session = self.relay.enter(inside, false);
-        self.output(Output::EnterCircuit { session, at, peer: from, remote });
+        let standing = self.standing_of(now, &carrier).unwrap_or(Standing::Stranger);
+        self.output(Output::EnterCircuit { session, at, peer: from, remote, standing });
         let message = Message::CircuitAccept { circuit: at.circuit };
         self.output(Output::Send { session: at.session, message });
     }
@@ -321,7 +352,8 @@ impl Mesh {
         }
         let wait = self.step_wait(now, &peer, &carrier, ENTER_WAIT);
         self.timers.set(Timer::Path(peer), now + wait);
-        self.output(Output::EnterCircuit { session, at, peer, remote });
+        let standing = self.standing_of(now, &carrier).unwrap_or(Standing::Stranger);
+        self.output(Output::EnterCircuit { session, at, peer, remote, standing });
     }
 
     /// The search that waits for the answer about this circuit: its peer, the carrier, and the time of the question.
@@ -333,9 +365,14 @@ impl Mesh {
     }
 
     /// The peer has closed a circuit, or refuses to open it. The session has passed that on.
-    pub(super) fn circuit_closed(&mut self, now: Instant, at: CircuitAt) {
+    pub(super) fn circuit_closed(&mut self, now: Instant, at: CircuitAt, reason: CircuitReason) {
         self.relay.forget_carried(at);
         if let Some((peer, carrier, _)) = self.asked_at(at) {
+            if matches!(reason, CircuitReason::NotCarrying | CircuitReason::Limit) {
+                // That says nothing about the peer, and the answer for another one would be the same.
+                self.relay.note_refusal(now, carrier);
+                self.give_back_question(&peer);
+            }
             self.try_another(now, peer, carrier);
         }
     }

@@ -64,7 +64,8 @@ impl Mesh {
     /// Notes a session that is not wanted any more; the goodbye is on its way. Messages that the peer sends before it reads
     /// the goodbye still count.
     fn note_late_session(&mut self, up: &SessionUp) {
-        self.sessions.insert(up.session, Session { peer: up.peer, remote: up.remote, closing: true });
+        let &SessionUp { session, peer, remote, local, .. } = up;
+        self.sessions.insert(session, Session { peer, remote, local, closing: true });
     }
 
     pub(super) fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason) {
@@ -150,11 +151,13 @@ impl Mesh {
         } else {
             self.peers.connect(now, &id, session, hello.heartbeat_ms);
         }
-        self.sessions.insert(session, Session { peer: id, remote: up.remote, closing: false });
+        let (remote, local) = (up.remote, up.local);
+        self.sessions.insert(session, Session { peer: id, remote, local, closing: false });
         if session.is_carried() && surplus.iter().any(|older| !older.is_carried()) {
             self.direct_path_lost(now, id);
         }
         self.close_duplicates(id, surplus, session.is_carried());
+        self.give_back_question(&id);
         if session.is_carried() {
             self.end_search_beside_circuit(&id);
             self.dial_beside_circuit(now, id);

@@ -7,6 +7,7 @@ pub(crate) mod discoverer;
 pub(crate) mod interfaces;
 pub(crate) mod links;
 pub(crate) mod listen;
+pub(crate) mod nat_pmp;
 pub(crate) mod socket;
 pub(crate) mod wake_fd;
 pub(crate) mod waker;

@@ -14,7 +14,9 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, Skip, UnixTime, Vitals};
+use crate::mesh::{
+    CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, Skip, Standing, UnixTime, Vitals,
+};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
 use crate::net::waker::Waker;
@@ -287,13 +289,15 @@ impl Effects for Threads {
         sent
     }
 
-    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId> {
+    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId> {
         let [Some(a), Some(b)] = circuits.map(|at| self.sessions.get(&at.session)) else {
             return Ok(());
         };
         let wakers = [a, b].map(|handle| Arc::clone(handle.waker()) as Arc<dyn Wake>);
-        for ((at, handle), end) in circuits.into_iter().zip([a, b]).zip(session::pipe(wakers)) {
-            handle.request(Request::Attach(at.circuit, end)).map_err(|OutboxFull| at.session)?;
+        let ends = session::pipe(wakers).into_iter().zip(standings);
+        for ((at, handle), (end, standing)) in circuits.into_iter().zip([a, b]).zip(ends) {
+            let attach = Request::Attach(at.circuit, end, standing);
+            handle.request(attach).map_err(|OutboxFull| at.session)?;
         }
         Ok(())
     }
@@ -304,6 +308,7 @@ impl Effects for Threads {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
+        standing: Standing,
     ) -> Result<(), DialError> {
         let failed = |text: String| DialError::Failed(text);
         let none_left = |error| failed(format!("no thread or descriptor left: {error}"));
@@ -311,7 +316,7 @@ impl Effects for Threads {
         let waker = Arc::new(Waker::new().map_err(none_left)?);
         let [end, inner] = session::pipe([Arc::clone(outer.waker()) as Arc<dyn Wake>, waker.clone()]);
         outer
-            .request(Request::Attach(at.circuit, end))
+            .request(Request::Attach(at.circuit, end, standing))
             .map_err(|OutboxFull| failed("the carrier does not read".to_owned()))?;
         let circuit = CircuitEnd { socket: CircuitSocket::new(inner), peer, remote };
         let handle = session::enter_circuit(&self.context, session, circuit, waker).map_err(none_left)?;
@@ -459,7 +464,7 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
-        let up = SessionUp { session, peer, hello, remote, network_key: None };
+        let up = SessionUp { session, peer, hello, remote, local: None, network_key: None };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));

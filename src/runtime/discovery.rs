@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
 
+use super::stop::Stop;
 use crate::net::beacon::{BEACON_BYTES, Beacon, Beacons};
 use crate::net::discoverer::Discoverer;
 use crate::net::links::{BEACON_PORT, Link, links};
 use crate::net::socket;
-use crate::net::waker::Waker;
 use crate::session::Context;
 use crate::util::log_limit::{LogLimit, limited_log};
-use crate::util::sync::{AtomicBool, Ordering};
 use crate::util::worker::Worker;
 
 /// Beacons that wait for the coordinator. Beyond that they are dropped; the next beacon repeats them.
@@ -38,12 +37,6 @@ pub(crate) struct Discovery {
     thread: Option<Worker>,
 }
 
-#[derive(Debug)]
-struct Stop {
-    waker: Waker,
-    is_wanted: AtomicBool,
-}
-
 impl Discovery {
     /// Starts the thread. `listening` is the address on which the node listens; `found` gets the beacons of others.
     ///
@@ -57,7 +50,7 @@ impl Discovery {
         found: Sender<Beacon>,
     ) -> io::Result<Self> {
         let sockets = open_sockets(listening.ip())?;
-        let stop = Arc::new(Stop { waker: Waker::new()?, is_wanted: AtomicBool::new(false) });
+        let stop = Arc::new(Stop::new()?);
         let now = Instant::now();
         let discovering = Discovering {
             network,
@@ -77,8 +70,7 @@ impl Discovery {
 
     /// Stops the thread.
     pub(crate) fn stop(&mut self) {
-        self.stop.is_wanted.store(true, Ordering::Release);
-        self.stop.waker.wake();
+        self.stop.set();
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
@@ -124,22 +116,8 @@ impl Discovering {
 
     /// Waits until the time has come, or a datagram if they are `heard`. Returns whether the thread has to stop.
     fn wait(&self, until: Instant, heard: bool) -> bool {
-        let mut fds = vec![PollFd::new(self.stop.waker.fd(), PollFlags::IN)];
-        if heard {
-            fds.extend(
-                self.sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)),
-            );
-        }
-        // Rounded up, so that the thread does not wake before the time has come.
-        let wait = until.saturating_duration_since(Instant::now()) + Duration::from_micros(100);
-        let wait = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        if let Err(error) = poll(&mut fds, Some(&wait))
-            && error != rustix::io::Errno::INTR
-        {
-            // Only a lack of memory is left as a reason. A pause keeps the loop from using up a processor.
-            std::thread::sleep(READ_PAUSE);
-        }
-        self.stop.is_wanted.load(Ordering::Acquire)
+        let sockets = self.sockets.iter().filter(|_| heard);
+        self.stop.wait(until, sockets.map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)))
     }
 
     /// Finds the interfaces that beacons go to. A new one gets the first beacons again.

@@ -1,4 +1,4 @@
-//! The coordinator, listener and discovery threads, the subscribers' queues, the log of mesh events, and the history of
+//! The threads of the coordinator, the listener, the beacons and the port mapping, the subscribers' queues, the log of mesh events, and the history of
 //! each peer.
 
 pub(crate) mod capacity;
@@ -10,5 +10,7 @@ pub(crate) mod event_log;
 pub(crate) mod history;
 pub(crate) mod listener;
 pub(crate) mod member_log;
+pub(crate) mod port_mapping;
 pub(crate) mod status;
+mod stop;
 pub(crate) mod subscribers;

@@ -1,6 +1,6 @@
 //! The socket of a session inside a circuit: it reads and writes as a connection that does not block.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use super::pipe::PipeEnd;
 use crate::limits::CIRCUIT_WINDOW_BYTES;
@@ -49,18 +49,16 @@ impl CircuitSocket {
         self.allowed > 0 || self.is_ended
     }
 
-    /// Takes what the other end of the pipe has.
+    /// Takes what the other end of the pipe has; no more bytes while some wait here.
     fn look(&mut self) {
         if !self.end.has_news() {
             return;
         }
-        let waits = self.received.len() - self.read;
-        let mut news = self.end.take(CIRCUIT_BYTES_MAX.saturating_sub(waits));
-        if waits == 0 {
-            self.received = std::mem::take(&mut news.bytes);
+        let waits = self.read < self.received.len();
+        let news = self.end.take(if waits { 0 } else { CIRCUIT_BYTES_MAX });
+        if !waits {
+            self.received = news.bytes;
             self.read = 0;
-        } else {
-            self.received.append(&mut news.bytes);
         }
         self.allowed += news.credit;
         self.is_ended |= news.ended.is_some();
@@ -101,6 +99,19 @@ impl Write for CircuitSocket {
         self.end.write(&bytes[..length]);
         self.allowed -= length;
         Ok(length)
+    }
+
+    /// Takes all TLS records that wait, as far as there is credit.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut written = 0;
+        for part in parts {
+            match self.write(part) {
+                Ok(length) => written += length,
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

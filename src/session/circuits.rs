@@ -10,6 +10,9 @@ use super::pipe::PipeEnd;
 use crate::limits::CIRCUIT_WINDOW_BYTES;
 use crate::wire::{CIRCUIT_BYTES_MAX, CircuitId, CircuitReason, Message};
 
+/// Bytes of a circuit in one message. With what the message has beside them it fills one TLS record.
+const CHUNK_BYTES: usize = CIRCUIT_BYTES_MAX - 32;
+
 #[derive(Debug)]
 struct Circuit {
     end: PipeEnd,
@@ -98,7 +101,7 @@ impl Circuits {
             if !open.end.has_news() {
                 return true;
             }
-            let news = open.end.take(CIRCUIT_BYTES_MAX);
+            let news = open.end.take(CHUNK_BYTES);
             if !news.bytes.is_empty() {
                 open.unconfirmed += news.bytes.len();
                 messages.push(Message::CircuitData { circuit, bytes: news.bytes });
@@ -180,7 +183,7 @@ mod tests {
         let mut far = Vec::new();
         for (circuit, [near, other]) in (0..).zip(pipes) {
             circuits.attach(circuit, near);
-            other.write(&vec![1; CIRCUIT_BYTES_MAX + 1]);
+            other.write(&vec![1; CHUNK_BYTES + 1]);
             far.push(other);
         }
         let sizes = |circuits: &mut Circuits| -> Vec<(CircuitId, usize)> {
@@ -190,7 +193,7 @@ mod tests {
             };
             circuits.take().into_iter().filter_map(data).collect()
         };
-        assert_eq!(sizes(&mut circuits), [(0, CIRCUIT_BYTES_MAX), (1, CIRCUIT_BYTES_MAX)]);
+        assert_eq!(sizes(&mut circuits), [(0, CHUNK_BYTES), (1, CHUNK_BYTES)]);
         assert!(circuits.has_news());
         assert_eq!(sizes(&mut circuits), [(0, 1), (1, 1)]);
         drop(far);

@@ -14,16 +14,21 @@ use super::link::{Link, LinkError, Stream};
 use super::pending::PendingGuard;
 use super::places::Place;
 use super::protocol::{Ends, Protocol, Request, Transmit};
-use super::rate_limit::FrameRateLimit;
+use super::rate_limit::KeyRateLimit;
 use super::report::FromSession;
 use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
+use crate::limits::CIRCUIT_WINDOW_BYTES;
 use crate::mesh::DisconnectReason;
 use crate::session::delivery::Receipt;
 use crate::util::log_limit::{LogLimit, limited_log};
+use crate::wire::CIRCUIT_BYTES_MAX;
 
 /// Requests are handled until their frames have this many bytes; then the socket is asked to take them.
 const WRITE_BATCH_BYTES: usize = 16 * 1024;
+
+/// Messages of each circuit that are passed on before the socket is asked to take them: a window.
+const CIRCUIT_ROUNDS: usize = CIRCUIT_WINDOW_BYTES / CIRCUIT_BYTES_MAX;
 
 /// Whether to look for requests again without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +57,12 @@ pub(super) struct Established {
 }
 
 impl Established {
-    pub(super) fn new(session: Session, secured: Secured, frames: FrameRateLimit) -> Self {
+    pub(super) fn new(session: Session, secured: Secured, frames: KeyRateLimit) -> Self {
         let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
-        let ends = Ends { session: id, own: session.context.id, peer, remote };
+        let local = session.end.signals.local_addr();
+        let ends = Ends { session: id, own: session.context.id, peer, remote, local };
         let exchange = session.context.hello_exchange.get();
         let vitals = session.context.vitals.get();
         let mut protocol = Protocol::new(now, ends, role, exchange, exported, vitals, deadline);
@@ -179,7 +185,13 @@ impl Established {
             let is_sent = self.protocol.handle_request(now, request);
             self.unwritten.extend(receipt.filter(|_| is_sent));
         }
-        if self.protocol.handle_circuits() { Requests::MoreLeft } else { Requests::AllTaken }
+        // Each call passes on one message of each circuit at most.
+        for _ in 0..CIRCUIT_ROUNDS {
+            if !self.protocol.handle_circuits() {
+                return Requests::AllTaken;
+            }
+        }
+        Requests::MoreLeft
     }
 
     /// Encrypts and writes what the protocol sends, as far as the socket takes it.

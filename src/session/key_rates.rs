@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::rate_limit::FrameRateLimit;
+use super::rate_limit::KeyRateLimit;
 use crate::limits::{KEY_SESSIONS_BURST, KEY_SESSIONS_PER_SECOND, KEYS_RATED_MAX};
 use crate::trust::peer_id::PeerId;
 use crate::util::token_bucket::TokenBucket;
@@ -19,7 +19,7 @@ pub struct KeyRates {
 struct KeyRate {
     sessions: TokenBucket,
     /// Shared with the key's sessions.
-    frames: FrameRateLimit,
+    frames: KeyRateLimit,
 }
 
 /// The key opens sessions faster than a node accepts them.
@@ -38,13 +38,13 @@ impl KeyRates {
         now: Instant,
         key: PeerId,
         is_dialled: bool,
-    ) -> Result<FrameRateLimit, TooManySessions> {
+    ) -> Result<KeyRateLimit, TooManySessions> {
         if self.keys.len() >= KEYS_RATED_MAX && !self.keys.contains_key(&key) {
             self.prune(now);
         }
         let rate = self.keys.entry(key).or_insert_with(|| KeyRate {
             sessions: TokenBucket::new(KEY_SESSIONS_BURST, KEY_SESSIONS_PER_SECOND, now),
-            frames: FrameRateLimit::new(now),
+            frames: KeyRateLimit::new(now),
         });
         if !is_dialled {
             rate.sessions.take(now).map_err(|_| TooManySessions)?;
@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn sessions_of_one_key_share_the_rate_of_frames() {
         let (mut rates, now) = (KeyRates::default(), crate::test_now());
-        let mut sessions: Vec<FrameRateLimit> =
+        let mut sessions: Vec<KeyRateLimit> =
             [1, 1, 1, 2].iter().map(|&n| rates.admit(now, key(n), false).unwrap()).collect();
         let admitted =
-            |frames: &mut FrameRateLimit| (0..2 * FRAMES_BURST).filter(|_| frames.admit(now).is_ok()).count();
+            |frames: &mut KeyRateLimit| (0..2 * FRAMES_BURST).filter(|_| frames.admit(now).is_ok()).count();
         let of_first: usize = sessions[..3].iter_mut().map(admitted).sum();
         assert_eq!((of_first, admitted(&mut sessions[3])), (FRAMES_BURST as usize, FRAMES_BURST as usize));
         // A new session does not bring a new burst.

@@ -19,7 +19,11 @@ use crate::trust::tls_error::TlsError;
 use crate::wire::Frame;
 
 /// Most bytes read from the socket at a time. Bounds the memory that one peer can make this node hold.
-const READ_BYTES_MAX: usize = 16 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the first read. Most of the time no more have arrived.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+/// Bytes of each further read: a TLS record.
+const NEXT_READ_BYTES: usize = 16 * 1024;
 
 /// A connection that failed.
 #[derive(Debug, thiserror::Error)]
@@ -175,19 +179,37 @@ impl Link {
     /// The socket or TLS failed. After a TLS error the alert for the peer has been sent, if the socket took it.
     pub(crate) fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<Stream, LinkError> {
         let mut budget = READ_BYTES_MAX;
+        let (mut first, mut next) = ([0; FIRST_READ_BYTES], Vec::new());
         while budget > 0 {
-            let mut socket = Socket { transport: &mut self.transport, is_drained: false };
-            let read = self.tls.read_tls(&mut socket);
-            let is_drained = socket.is_drained;
-            match read {
+            let chunk = if next.is_empty() { &mut first[..] } else { &mut next[..] };
+            let read = match self.transport.read(chunk) {
                 Ok(0) => return Ok(Stream::Ended),
-                Ok(read) => {
-                    self.counters.bytes_received.add(read);
-                    budget = budget.saturating_sub(read);
-                }
+                Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
+            };
+            self.counters.bytes_received.add(read);
+            budget = budget.saturating_sub(read);
+            // Otherwise a further read would find nothing.
+            let is_full = read == chunk.len();
+            if self.decrypt(&chunk[..read], &mut take)? == Stream::Ended {
+                return Ok(Stream::Ended);
+            }
+            if !is_full {
+                break;
+            }
+            next.resize(NEXT_READ_BYTES, 0);
+        }
+        Ok(Stream::Open)
+    }
+
+    /// Passes received bytes through TLS, and what they decrypt to to `take`.
+    fn decrypt(&mut self, mut received: &[u8], take: &mut impl FnMut(&[u8])) -> Result<Stream, LinkError> {
+        while !received.is_empty() {
+            if self.tls.read_tls(&mut received)? == 0 {
+                // The peer has closed its direction of TLS before these bytes.
+                return Ok(Stream::Ended);
             }
             let state = match self.tls.process_new_packets() {
                 Ok(state) => state,
@@ -210,9 +232,6 @@ impl Link {
             }
             if state.peer_has_closed() {
                 return Ok(Stream::Ended);
-            }
-            if is_drained {
-                break;
             }
         }
         Ok(Stream::Open)
@@ -275,20 +294,6 @@ fn wait_in_circuit(
         }
     }
     Ok(Ready { readable: is_ready().0, woken })
-}
-
-/// Notes whether a read emptied the socket, which saves a further read.
-struct Socket<'a> {
-    transport: &'a mut Transport,
-    is_drained: bool,
-}
-
-impl Read for Socket<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.transport.read(buffer)?;
-        self.is_drained = read < buffer.len();
-        Ok(read)
-    }
 }
 
 /// poll(2) with an absolute deadline. A signal ends it early.

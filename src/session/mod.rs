@@ -46,7 +46,7 @@ pub use pipe::{PipeEnd, Wake, pipe};
 pub(crate) use places::Places;
 pub use protocol::{Ends, Protocol, Request, Transmit};
 pub(crate) use punch::PunchTarget;
-pub use rate_limit::FrameRateLimit;
+pub use rate_limit::KeyRateLimit;
 pub(crate) use report::FromSession;
 pub use session_event::SessionEvent;
 pub use session_handle::OutboxFull;

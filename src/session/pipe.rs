@@ -96,13 +96,9 @@ impl PipeEnd {
         }
         let mut ways = self.lock();
         let way = &mut ways[1 - self.side];
-        let bytes = way.bytes.drain(..way.bytes.len().min(bytes_max)).collect();
+        let bytes = take_front(&mut way.bytes, bytes_max);
         let credit = std::mem::take(&mut way.credit);
         let is_empty = way.bytes.is_empty();
-        if is_empty {
-            // Most circuits rest most of the time.
-            way.bytes = VecDeque::new();
-        }
         let ended = if is_empty { way.ended } else { None };
         // Under the lock, so that no news after it is missed.
         self.pipe.news[self.side].store(!is_empty, Ordering::Release);
@@ -122,6 +118,18 @@ impl PipeEnd {
     fn lock(&self) -> MutexGuard<'_, [Way; 2]> {
         self.pipe.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes at most that many bytes. An empty queue keeps no memory: most circuits rest most of the time.
+fn take_front(queue: &mut VecDeque<u8>, bytes_max: usize) -> Vec<u8> {
+    if queue.len() <= bytes_max {
+        return std::mem::take(queue).into();
+    }
+    let (front, back) = queue.as_slices();
+    let front = &front[..front.len().min(bytes_max)];
+    let bytes = [front, &back[..bytes_max - front.len()]].concat();
+    queue.drain(..bytes_max);
+    bytes
 }
 
 impl Drop for PipeEnd {

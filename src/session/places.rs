@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::eviction::{Evicted, Eviction};
 use super::key_rates::{KeyRates, TooManySessions};
-use super::rate_limit::FrameRateLimit;
+use super::rate_limit::KeyRateLimit;
 use super::session_limits::{SessionLimits, Surplus};
 use crate::mesh::SessionId;
 use crate::trust::peer_id::PeerId;
@@ -25,7 +25,7 @@ impl Places {
     }
 
     /// Admits a session whose handshake is complete; see [`KeyRates::admit`].
-    pub(super) fn admit(&self, session: SessionId, key: PeerId) -> Result<FrameRateLimit, TooManySessions> {
+    pub(super) fn admit(&self, session: SessionId, key: PeerId) -> Result<KeyRateLimit, TooManySessions> {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.admit(Instant::now(), key, session.is_dialled())
     }

@@ -108,7 +108,7 @@ fn look(
     }
     let peer = authenticated_peer(link.tls())?;
     probe.peer = Ok(peer);
-    let ends = Ends { session: SessionId::dialled(1), own: identity.id(), peer, remote: addr };
+    let ends = Ends { session: SessionId::dialled(1), own: identity.id(), peer, remote: addr, local: None };
     let exchange = HelloExchange::new(hello_of_probe(), keys.to_vec());
     let exported = hello::exported(link.tls()).map_err(Failure::Exporter)?;
     let (exchange, vitals) = (Arc::new(exchange), Vitals::default());

@@ -24,10 +24,10 @@ use super::failure::Failure;
 use super::heartbeats::Heartbeats;
 use super::hello::{Exported, HelloExchange, Role};
 use super::pipe::PipeEnd;
-use super::rate_limit::FrameRateLimit;
+use super::rate_limit::KeyRateLimit;
 use super::session_event::SessionEvent;
-use crate::limits::{CIRCUIT_BYTES_PER_FRAME, LEAVE_FLUSH, LINGER, WRITE_STALL};
-use crate::mesh::{DisconnectReason, SessionId, SessionUp, Vitals};
+use crate::limits::{LEAVE_FLUSH, LINGER, WRITE_STALL};
+use crate::mesh::{DisconnectReason, SessionId, SessionUp, Standing, Vitals};
 use crate::trust::peer_id::PeerId;
 use crate::wire::{
     self, ByeReason, CircuitId, CircuitReason, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, Hello, Message,
@@ -45,6 +45,8 @@ pub struct Ends {
     pub peer: PeerId,
     /// The peer's socket address.
     pub remote: SocketAddr,
+    /// The local address of a connection that this node dialled.
+    pub local: Option<SocketAddr>,
 }
 
 /// A request of the coordinator to an established session.
@@ -61,8 +63,8 @@ pub enum Request {
     Bye(ByeReason),
     /// End without a goodbye: the coordinator has no use for this session any more.
     Release,
-    /// Pass the bytes of this circuit to this end of a pipe, and back.
-    Attach(CircuitId, PipeEnd),
+    /// Pass the bytes of this circuit to this end of a pipe, and back. The session's peer has this standing.
+    Attach(CircuitId, PipeEnd, Standing),
     /// Close a circuit, or refuse to open it.
     CloseCircuit(CircuitId, CircuitReason),
 }
@@ -128,7 +130,7 @@ pub struct Protocol {
     heard: Instant,
     /// Whether the peer can still send.
     is_ended: bool,
-    rate_limit: FrameRateLimit,
+    rate_limit: KeyRateLimit,
     /// The end of a pause that the rate limit demands.
     paused_until: Option<Instant>,
     /// The coordinator awaits [`SessionEvent::Drained`].
@@ -167,7 +169,7 @@ impl Protocol {
             arrived: now,
             heard: now,
             is_ended: false,
-            rate_limit: FrameRateLimit::new(now),
+            rate_limit: KeyRateLimit::new(now),
             paused_until: None,
             is_draining: false,
             heartbeats: Heartbeats::default(),
@@ -195,7 +197,7 @@ impl Protocol {
     }
 
     /// Replaces the rate limit of received frames by that of the peer's key, which all of its sessions share.
-    pub fn share_rate_limit(&mut self, frames: FrameRateLimit) {
+    pub fn share_rate_limit(&mut self, frames: KeyRateLimit) {
         self.rate_limit = frames;
     }
 
@@ -239,7 +241,10 @@ impl Protocol {
                 self.send(frame);
             }
             (State::Established, Request::Heartbeat) => self.send_heartbeat(now),
-            (State::Established, Request::Attach(circuit, end)) => self.circuits.attach(circuit, end),
+            (State::Established, Request::Attach(circuit, end, standing)) => {
+                self.rate_limit.set_standing(now, standing);
+                self.circuits.attach(circuit, end);
+            }
             (State::Established, Request::CloseCircuit(circuit, reason)) => {
                 self.circuits.close(circuit, reason);
                 self.send_message(&Message::CircuitClose { circuit, reason });
@@ -436,7 +441,7 @@ impl Protocol {
                         return false;
                     }
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => self.end(reason),
-                    Ok(Some(message)) => self.deliver(message),
+                    Ok(Some(message)) => self.deliver(now, message),
                 }
             }
             State::Refusing { .. } | State::PeerClosing { .. } | State::Closed => return false,
@@ -460,7 +465,7 @@ impl Protocol {
                 self.state = State::PeerClosing { until: now + LEAVE_FLUSH, is_last: false };
             }
             Ok(Some(Message::Hello(_))) => self.protocol_error(now, "a second Hello".to_owned()),
-            Ok(Some(message)) => self.deliver(message),
+            Ok(Some(message)) => self.deliver(now, message),
             Err(error) => self.protocol_error(now, error.to_string()),
         }
         true
@@ -485,6 +490,13 @@ impl Protocol {
     fn return_frame(&mut self) {
         if !self.is_ended {
             self.rate_limit.give_back();
+        }
+    }
+
+    /// The frame that was admitted has bytes of a circuit, which have a limit of their own.
+    fn charge_circuit(&mut self, now: Instant, bytes: usize) {
+        if !self.is_ended {
+            self.rate_limit.charge_circuit(now, bytes);
         }
     }
 
@@ -539,8 +551,8 @@ impl Protocol {
         }
         self.heard = self.arrived;
         self.frames.after_hello();
-        let Ends { session, peer, remote, .. } = self.ends;
-        let up = SessionUp { session, peer, hello, remote, network_key };
+        let Ends { session, peer, remote, local, .. } = self.ends;
+        let up = SessionUp { session, peer, hello, remote, local, network_key };
         self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);
@@ -548,7 +560,7 @@ impl Protocol {
     }
 
     /// Handles a message that is neither a Hello nor a goodbye.
-    fn deliver(&mut self, message: Message) {
+    fn deliver(&mut self, now: Instant, message: Message) {
         self.frames_received += 1;
         self.heard = self.arrived;
         let arrived = self.arrived;
@@ -574,11 +586,12 @@ impl Protocol {
             // A later version of the program sent it.
             Message::Extension { .. } => {}
             Message::CircuitData { circuit, bytes } => {
-                self.rate_limit.charge(arrived, bytes.len() / CIRCUIT_BYTES_PER_FRAME);
+                self.charge_circuit(now, bytes.len());
                 let received = self.circuits.received(circuit, &bytes);
                 self.note_overrun(circuit, received);
             }
             Message::CircuitCredit { circuit, bytes } => {
+                self.charge_circuit(now, 0);
                 let allowed = self.circuits.allowed(circuit, bytes);
                 self.note_overrun(circuit, allowed);
             }

@@ -1,47 +1,73 @@
-//! Rate limit for the frames of one key, in all of its sessions: a token bucket delays reading, and TCP slows the peer
-//! down.
+//! Rate limits for what one key sends, in all of its sessions: a token bucket each for frames and for bytes in circuits.
+//! An empty one delays reading, and TCP slows the peer down.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND};
+use crate::limits::{
+    CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND,
+    CIRCUIT_BYTES_PER_SECOND_OF_STRANGER, CIRCUIT_MESSAGE_BYTES_MIN, FRAMES_BURST, FRAMES_PER_SECOND,
+};
+use crate::mesh::Standing;
 use crate::util::token_bucket::TokenBucket;
 
-/// Pause once the bucket is empty. A longer pause than one frame's share wakes the thread less often.
+/// Pause once a bucket is empty. A longer pause than one frame's share wakes the thread less often.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The rate limit of one key. All clones share it.
+/// The rate limits of one key. All clones share them.
 #[derive(Clone, Debug)]
-pub struct FrameRateLimit(Arc<Mutex<TokenBucket>>);
+pub struct KeyRateLimit(Arc<Mutex<Buckets>>);
 
-impl FrameRateLimit {
-    /// The limit of a key that has sent nothing.
+#[derive(Debug)]
+struct Buckets {
+    frames: TokenBucket,
+    /// A token is [`CIRCUIT_MESSAGE_BYTES_MIN`].
+    circuits: TokenBucket,
+    standing: Standing,
+}
+
+impl KeyRateLimit {
+    /// The limits of a key that has sent nothing.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now))))
+        let [burst, per_second] = circuit_tokens(Standing::Stranger);
+        Self(Arc::new(Mutex::new(Buckets {
+            frames: TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now),
+            circuits: TokenBucket::new(burst, per_second, now),
+            standing: Standing::Stranger,
+        })))
     }
 
     /// Admits one frame.
     ///
     /// # Errors
-    /// The rate is used up. The error is the time at which the session tries again.
+    /// A rate is used up. The error is the time at which the session tries again.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Instant> {
-        self.lock().take(now).map_err(|_| now + PAUSE)
+        let mut buckets = self.lock();
+        let is_admitted = buckets.circuits.has_token(now) && buckets.frames.take(now).is_ok();
+        if is_admitted { Ok(()) } else { Err(now + PAUSE) }
     }
 
-    /// A frame that was admitted costs as much as that many more.
-    pub(super) fn charge(&mut self, now: Instant, frames: usize) {
-        let mut bucket = self.lock();
-        for _ in 0..frames {
-            if bucket.take(now).is_err() {
-                return;
-            }
+    /// The frame that was admitted belongs to a circuit: its bytes count, not the frame.
+    pub(super) fn charge_circuit(&mut self, now: Instant, bytes: usize) {
+        let mut buckets = self.lock();
+        buckets.frames.give_back();
+        buckets.circuits.take_up_to(now, tokens(bytes).max(1));
+    }
+
+    /// The key has this standing from now on.
+    pub(super) fn set_standing(&mut self, now: Instant, standing: Standing) {
+        let mut buckets = self.lock();
+        if buckets.standing != standing {
+            let [burst, per_second] = circuit_tokens(standing);
+            buckets.circuits.change(burst, per_second, now);
+            buckets.standing = standing;
         }
     }
 
     /// Undoes the last admission, for which there was no frame.
     pub(super) fn give_back(&mut self) {
-        self.lock().give_back();
+        self.lock().frames.give_back();
     }
 
     /// Whether another clone is left.
@@ -49,9 +75,24 @@ impl FrameRateLimit {
         Arc::strong_count(&self.0) > 1
     }
 
-    fn lock(&self) -> MutexGuard<'_, TokenBucket> {
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Burst and tokens a second for the bytes in circuits.
+fn circuit_tokens(standing: Standing) -> [u32; 2] {
+    match standing {
+        Standing::Rumoured | Standing::Stranger => {
+            [CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND_OF_STRANGER]
+        }
+        Standing::Acquainted | Standing::Trusted => [CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_PER_SECOND],
+    }
+    .map(tokens)
+}
+
+fn tokens(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(CIRCUIT_MESSAGE_BYTES_MIN)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -61,7 +102,7 @@ mod tests {
     #[test]
     fn flood_is_admitted_at_the_stated_rate() {
         let start = crate::test_now();
-        let mut rate_limit = FrameRateLimit::new(start);
+        let mut rate_limit = KeyRateLimit::new(start);
         let mut now = start;
         let mut admitted = 0_u32;
         while now < start + Duration::from_secs(10) {
@@ -77,7 +118,7 @@ mod tests {
     #[test]
     fn idle_peer_regains_its_burst_and_no_more() {
         let start = crate::test_now();
-        let mut rate_limit = FrameRateLimit::new(start);
+        let mut rate_limit = KeyRateLimit::new(start);
         while rate_limit.admit(start).is_ok() {}
         let later = start + Duration::from_secs(3600);
         let admitted = (0..).take_while(|_| rate_limit.admit(later).is_ok()).count();

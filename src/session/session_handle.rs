@@ -87,7 +87,7 @@ impl SessionHandle {
 
     /// The local address of the connection, once its handshake is complete, if this node dialled it.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        self.signals.local_addr.get().copied()
+        self.signals.local_addr()
     }
 
     /// Lets the session have heard its peer at this time.
@@ -143,6 +143,10 @@ impl Signals {
         let [heard_nanos, heartbeat_wanted_nanos] = [(); 2].map(|()| AtomicU64::new(0));
         let (is_drain_wanted, local_addr) = (AtomicBool::new(false), OnceLock::new());
         Self { epoch, heard_nanos, is_drain_wanted, heartbeat_wanted_nanos, local_addr }
+    }
+
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr.get().copied()
     }
 
     pub(super) fn set_local_addr(&self, addr: SocketAddr) {

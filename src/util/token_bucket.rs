@@ -39,6 +39,25 @@ impl TokenBucket {
         }
     }
 
+    /// Takes this many tokens, or all that are left.
+    pub(crate) fn take_up_to(&mut self, now: Instant, tokens: u32) {
+        self.refill(now);
+        self.tokens = self.tokens.saturating_sub(tokens);
+    }
+
+    /// Replaces burst and rate. What has been taken stays taken.
+    pub(crate) fn change(&mut self, burst: u32, per_second: u32, now: Instant) {
+        self.refill(now);
+        let taken = self.burst.saturating_sub(self.tokens);
+        *self = Self { tokens: burst.saturating_sub(taken), ..Self::new(burst, per_second, now) };
+    }
+
+    /// Whether the bucket holds a token.
+    pub(crate) fn has_token(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens > 0
+    }
+
     /// Whether the bucket holds its whole burst.
     pub(crate) fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);

@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use p2p_gossip::{DownReason, Event, PeerId};
@@ -27,7 +29,8 @@ impl World {
         let count = hubs + others;
         let mut world = Self::prepare(count, hubs + 1..count + 1)?;
         for node in 1..=count {
-            world.join(node, &(1..=hubs).filter(|&hub| hub < node).map(addr).collect::<Vec<_>>(), "");
+            let control = format!("--control {}", world.control_socket(node).display());
+            world.join(node, &(1..=hubs).filter(|&hub| hub < node).map(addr).collect::<Vec<_>>(), &control);
         }
         Some(world)
     }
@@ -50,6 +53,18 @@ impl World {
         let spec = connect.iter().fold(spec, |spec, addr| spec.with_connect(*addr));
         let member = self.cluster.start(spec);
         self.nodes.push(member);
+    }
+
+    fn control_socket(&self, node: usize) -> PathBuf {
+        self.cluster.path(&format!("n{node}.socket"))
+    }
+
+    /// What `why` shows at one node of another one.
+    fn why(&self, node: usize, of: usize) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
+        command.arg("why").arg(self.id(of).to_string()).arg("--control").arg(self.control_socket(node));
+        let output = command.env_remove("RUST_LOG").stdin(Stdio::null()).output().expect("the program runs");
+        String::from_utf8(output.stdout).expect("text")
     }
 
     fn id(&self, node: usize) -> PeerId {
@@ -98,6 +113,9 @@ fn nodes_that_cannot_connect_meet_through_a_third_one_until_they_can() {
     println!("all pairs up {:.2} s after the last node listens", started.elapsed().as_secs_f64());
     let carrier = world.id(1);
     world.wait_paths(&[2, 3, 4], |via| via == Some(carrier));
+    let through = format!("connected through n1 {}\n", carrier.short());
+    let (carried, direct) = (world.why(2, 3), world.why(2, 1));
+    assert!(carried.contains(&through) && !direct.contains("through"), "{carried}{direct}");
     let mark = world.cluster.mark();
     world.cluster.wait_pings(&world.nodes, 3, mark);
     world.cluster.check(&world.nodes, |history| {

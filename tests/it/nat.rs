@@ -1,14 +1,14 @@
-//! Nodes behind routers that translate addresses (NAT): they meet through a public node.
+//! Nodes behind routers that translate addresses (NAT), or behind firewalls: they meet through a public node.
 //!
 //! They need root, network namespaces, and the tools ip, ss and nft; without these they print a message and pass.
 
 use std::time::Instant;
 
-use p2p_gossip::{Event, PeerId};
+use p2p_gossip::{Event, NetworkKey, PeerId};
 
 use crate::support::Cluster;
 use crate::support::history::Member;
-use crate::support::netns::{Nat, Network, addr};
+use crate::support::netns::{Nat, Network, addr, inside};
 use crate::support::process::Spec;
 
 /// The first node is public. The others are behind the routers.
@@ -31,9 +31,35 @@ impl World {
         for ((hidden, router), nat) in HIDDEN.into_iter().zip(ROUTERS).zip(nats) {
             network.put_behind_nat(&[hidden], router, nat)?;
         }
+        Some(Self::form(network, &format!("{nats:?}"), false))
+    }
+
+    /// Starts a public node, and two nodes behind one NAT. With a network key no node is a stranger.
+    fn start_behind_one(nat: Nat, is_closed: bool) -> Option<Self> {
+        let network = Network::new(4)?;
+        network.put_behind_nat(&HIDDEN, ROUTERS[0], nat)?;
+        Some(Self::form(network, &format!("{nat:?} for both"), is_closed))
+    }
+
+    /// Starts a public node, and two nodes of which each has a firewall that lets in only answers.
+    fn start_behind_firewalls() -> Option<Self> {
+        let network = Network::new(3)?;
+        for hidden in HIDDEN {
+            network.refuse_new_connections(hidden)?;
+        }
+        Some(Self::form(network, "firewalls", false))
+    }
+
+    fn form(network: Network, what: &str, is_closed: bool) -> Self {
         let mut world = Self { cluster: Cluster::new(), network, nodes: Vec::new() };
+        let key = is_closed.then(|| {
+            let file = world.cluster.path("network.key");
+            NetworkKey::generate().and_then(|key| key.write_new(&file)).expect("a key file can be written");
+            file
+        });
         for node in [PUBLIC].into_iter().chain(HIDDEN) {
             let spec = Spec::named(format!("n{node}")).with_period(0.2).with_log("warn,p2p_gossip=debug");
+            let spec = key.iter().fold(spec, |spec, key| spec.with_option("--network-key", key));
             let spec = spec.with_namespace(world.network.namespace(node));
             let spec = Spec { port: addr(node).port(), ..spec };
             let spec = if node == PUBLIC { spec } else { spec.with_connect(addr(PUBLIC)) };
@@ -43,8 +69,8 @@ impl World {
         let started = Instant::now();
         world.cluster.wait_full_mesh(&world.nodes);
         let took = started.elapsed().as_secs_f64();
-        println!("{nats:?}: all pairs up {took:.2} s after the last node listens");
-        Some(world)
+        println!("{what}: all pairs up {took:.2} s after the last node listens");
+        world
     }
 
     fn hidden(&self) -> [Member; 2] {
@@ -77,7 +103,13 @@ impl World {
 
 /// Checks whether the nodes behind these NATs get a direct connection, and lose nothing on the way to it.
 fn check_pair(nats: [Nat; 2], is_direct: bool) {
-    let Some(world) = World::start(nats) else { return };
+    if let Some(world) = World::start(nats) {
+        check(&world, is_direct);
+    }
+}
+
+/// Checks whether the hidden nodes get a direct connection, and lose nothing on the way to it.
+fn check(world: &World, is_direct: bool) {
     let carrier = world.cluster.id(world.nodes[0]);
     let expected = if is_direct { vec![Some(carrier), None] } else { vec![Some(carrier)] };
     let [a, b] = world.hidden();
@@ -99,8 +131,38 @@ fn check_pair(nats: [Nat; 2], is_direct: bool) {
         });
     }
     world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
-    assert_eq!(world.paths(), [expected.clone(), expected], "{nats:?}");
+    assert_eq!(world.paths(), [expected.clone(), expected]);
     world.check_no_loss();
+}
+
+/// Whether the hidden nodes have a connection between their inner addresses.
+fn is_inside(world: &World) -> bool {
+    let [a, b] = HIDDEN.map(|hidden| inside(hidden, 2));
+    world.network.has_connection(HIDDEN[0], b) && world.network.has_connection(HIDDEN[1], a)
+}
+
+#[test]
+fn nodes_behind_one_nat_connect_at_their_inner_addresses_unless_they_are_strangers() {
+    // This NAT lets connections come back to the inside.
+    if let Some(world) = World::start_behind_one(Nat::Open, false) {
+        check(&world, true);
+        assert!(!is_inside(&world), "strangers connect at inner addresses");
+    }
+    // This one does not.
+    if let Some(world) = World::start_behind_one(Nat::Masquerade, true) {
+        check(&world, true);
+        assert!(is_inside(&world));
+    }
+    if let Some(world) = World::start_behind_one(Nat::Masquerade, false) {
+        check(&world, false);
+    }
+}
+
+#[test]
+fn nodes_behind_firewalls_without_a_nat_connect_directly() {
+    if let Some(world) = World::start_behind_firewalls() {
+        check(&world, true);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::HANDSHAKE_TIMEOUT;
-use p2p_gossip::internals::mesh::{CircuitAt, DialError, SessionId};
+use p2p_gossip::internals::mesh::{CircuitAt, DialError, SessionId, Standing};
 use p2p_gossip::internals::session::{CircuitSocket, OutboxFull, PipeEnd, Request, Wake, pipe};
 
 use super::clock::{Micros, SECOND, micros};
@@ -157,13 +157,19 @@ impl World {
     }
 
     /// Joins circuits on two connections of one process.
-    pub fn carry(&mut self, circuits: [CircuitAt; 2], at: [(ConnId, Side); 2]) -> Result<(), SessionId> {
+    pub fn carry(
+        &mut self,
+        circuits: [CircuitAt; 2],
+        standings: [Standing; 2],
+        at: [(ConnId, Side); 2],
+    ) -> Result<(), SessionId> {
         let wakers = at.map(|(conn, side)| self.waker(Sleeper::Thread(conn, side)));
         let slot = self.conns[at[0].0].ends[at[0].1].slot;
         let is_bad = slot.is_some_and(|slot| self.scenario.bad_carriers.contains(&slot));
         let ends = if is_bad { self.carry_badly(slot, wakers) } else { pipe(wakers) };
-        for ((circuit, (conn, side)), end) in circuits.into_iter().zip(at).zip(ends) {
-            let attach = Request::Attach(circuit.circuit, end);
+        let ends = ends.into_iter().zip(standings);
+        for ((circuit, (conn, side)), (end, standing)) in circuits.into_iter().zip(at).zip(ends) {
+            let attach = Request::Attach(circuit.circuit, end, standing);
             self.put(conn, side, attach).map_err(|OutboxFull| circuit.session)?;
         }
         Ok(())
@@ -176,12 +182,12 @@ impl World {
         id: SessionId,
         (at, outer): (CircuitAt, (ConnId, Side)),
         peer: PeerId,
-        remote: SocketAddr,
+        (remote, standing): (SocketAddr, Standing),
     ) -> Result<(), DialError> {
         let (conn, side) = (self.conns.len(), usize::from(!id.is_dialled()));
         let sleepers = [Sleeper::Thread(outer.0, outer.1), Sleeper::Thread(conn, side)];
         let [end, inner] = pipe(sleepers.map(|sleeper| self.waker(sleeper)));
-        let attached = self.put(outer.0, outer.1, Request::Attach(at.circuit, end));
+        let attached = self.put(outer.0, outer.1, Request::Attach(at.circuit, end, standing));
         attached.map_err(|OutboxFull| DialError::Failed("the carrier does not read".to_owned()))?;
         let (stage, expected) = if id.is_dialled() {
             (Stage::AwaitingServer, Expected::Peer(peer))

@@ -1,7 +1,7 @@
 //! A harness for one mesh alone: tests give it inputs and look at its outputs. It tests rules whose violation other
 //! nodes of a full mesh would compensate, so no run of many nodes would show it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use p2p_gossip::internals::mesh::{
@@ -25,6 +25,8 @@ const TURNS_MAX: u32 = 10_000;
 
 /// The instance number of the node's own process.
 pub const OWN_INSTANCE: u64 = 1;
+/// The local address of each connection that the node dials.
+pub const INNER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 9)), 50_000);
 /// The wall clock while the harness runs.
 pub const WALL: UnixTime = UnixTime(1_769_860_800);
 
@@ -124,7 +126,8 @@ impl MeshHarness {
         hello: Hello,
         network_key: Option<NetworkKey>,
     ) -> Vec<Output> {
-        let up = SessionUp { session, peer, hello, remote, network_key };
+        let local = session.is_dialled().then_some(INNER);
+        let up = SessionUp { session, peer, hello, remote, local, network_key };
         self.handle(Input::SessionUp(up))
     }
 

@@ -7,19 +7,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use p2p_gossip::PeerId;
+use p2p_gossip::internals::Expected;
+use p2p_gossip::internals::limits::HANDSHAKE_TIMEOUT;
+use p2p_gossip::internals::mesh::SessionId;
 use p2p_gossip::internals::session::HelloExchange;
 
 use super::circuits::CircuitLink;
-use super::clock::{MS, Micros, SECOND};
+use super::clock::{MS, Micros, SECOND, micros};
 use super::process::{Deferred, ProcId};
 use super::scenario::Slot;
-use super::session::{Limit, Thread};
+use super::session::{Limit, Stage, Thread};
 use super::world::{Event, World};
 
 pub type ConnId = usize;
 /// One end of a connection: 0 dialled, 1 accepted.
 pub type Side = usize;
 
+/// Time for two attempts to connect at once.
+const PUNCH_WINDOW: Micros = 2 * SECOND;
 /// Time after which a kernel repeats an unanswered connection attempt.
 const SYN_AGAIN: Micros = SECOND;
 
@@ -81,6 +86,23 @@ pub struct Conn {
     pub circuit: Option<CircuitLink>,
 }
 
+impl Conn {
+    /// A connection without ends.
+    fn unopened(addr: SocketAddr, source: SocketAddr) -> Self {
+        Self {
+            ends: Default::default(),
+            ways: Default::default(),
+            addr,
+            source,
+            key: None,
+            established: false,
+            pings: Default::default(),
+            disturbed: false,
+            circuit: None,
+        }
+    }
+}
+
 impl World {
     /// The peer id that this end of a connection proves.
     pub fn id_at(&self, conn: ConnId, side: Side) -> Option<PeerId> {
@@ -124,20 +146,73 @@ impl World {
         let near =
             End { proc: Some(proc), slot: Some(slot), open: true, thread: Some(thread), ..End::default() };
         let far = End { slot: self.at_addr.get(&addr).copied(), ..End::default() };
-        self.conns.push(Conn {
-            ends: [near, far],
-            ways: [Direction::default(), Direction::default()],
-            addr,
-            source,
-            key: None,
-            established: false,
-            pings: [VecDeque::new(), VecDeque::new()],
-            disturbed: false,
-            circuit: None,
-        });
+        self.conns.push(Conn { ends: [near, far], ..Conn::unopened(addr, source) });
         self.procs[proc].conns.insert((conn, 0));
         self.send_syn(conn, 0);
         conn
+    }
+
+    /// Connects at the same time as a peer, from the port of another connection. Until both meet, each has an attempt of
+    /// its own.
+    pub fn punch(&mut self, proc: ProcId, id: SessionId, peer: PeerId, beside: ConnId, addr: SocketAddr) {
+        let (conn, slot) = (self.conns.len(), self.procs[proc].slot);
+        let thread = Thread::new(id, Stage::Connecting, Expected::Peer(peer), self.now);
+        let near =
+            End { proc: Some(proc), slot: Some(slot), open: true, thread: Some(thread), ..End::default() };
+        let source = self.conns[beside].source;
+        self.conns.push(Conn { ends: [near, End::default()], ..Conn::unopened(addr, source) });
+        self.procs[proc].conns.insert((conn, 0));
+        self.procs[proc].handles.insert(id, (conn, 0));
+        self.limit(conn, 0, Limit::Connect, self.now + PUNCH_WINDOW);
+        self.limit(conn, 0, Limit::Handshake, self.now + micros(HANDSHAKE_TIMEOUT));
+        let lost = !self.faults_ended && self.rng.u32(..1000) < self.scenario.faults.connect_lost_permille;
+        if !lost && let Some(other) = (0..conn).rev().find(|&other| self.go_to_each_other(conn, other)) {
+            let delay = self.delay();
+            self.schedule(self.now + delay, Event::Meet(other, conn));
+        }
+    }
+
+    /// Whether each of two attempts goes to the address from which the other one comes.
+    fn go_to_each_other(&self, one: ConnId, other: ConnId) -> bool {
+        let is_attempt = |conn: &Conn| {
+            let thread = conn.ends[0].thread.as_ref();
+            thread.is_some_and(|thread| thread.id.is_punched() && thread.is_connecting())
+        };
+        let (one, other) = (&self.conns[one], &self.conns[other]);
+        is_attempt(one) && is_attempt(other) && one.addr == other.source && other.addr == one.source
+    }
+
+    /// Two attempts meet, unless one has ended or the path is cut: TCP makes one connection of them.
+    pub fn meet(&mut self, one: ConnId, other: ConnId) {
+        let is_dialled =
+            |conn: &Conn| conn.ends[0].thread.as_ref().is_some_and(|thread| thread.id.is_dialled());
+        let (dialled, accepted) = if is_dialled(&self.conns[one]) { (one, other) } else { (other, one) };
+        let ends =
+            [dialled, accepted].map(|conn| (self.conns[conn].ends[0].proc, self.conns[conn].ends[0].slot));
+        let [(Some(near), Some(from)), (Some(far), Some(to))] = ends else {
+            return;
+        };
+        let is_stopped = |proc: ProcId| !self.procs[proc].alive || self.procs[proc].paused;
+        if !self.go_to_each_other(one, other)
+            || is_stopped(near)
+            || is_stopped(far)
+            || self.is_path_cut(from, to)
+            || self.is_path_cut(to, from)
+        {
+            return;
+        }
+        let mut end = std::mem::take(&mut self.conns[accepted].ends[0]);
+        if let Some(thread) = &mut end.thread {
+            thread.stage = Stage::AwaitingClient;
+            self.procs[far].handles.insert(thread.id, (dialled, 1));
+        }
+        self.conns[dialled].ends[1] = end;
+        self.conns[dialled].established = true;
+        self.procs[far].conns.remove(&(accepted, 0));
+        self.procs[far].conns.insert((dialled, 1));
+        self.limit(dialled, 1, Limit::Handshake, self.now + micros(HANDSHAKE_TIMEOUT));
+        self.stats.punched += 1;
+        self.connected(dialled);
     }
 
     fn send_syn(&mut self, conn: ConnId, attempt: u32) {

@@ -10,7 +10,8 @@ use p2p_gossip::internals::beacon::Discoverer;
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
-    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, UnixTime, Vitals,
+    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, Standing, UnixTime,
+    Vitals,
 };
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
@@ -538,11 +539,11 @@ impl Effects for Node<'_> {
         sent
     }
 
-    fn carry(&mut self, circuits: [CircuitAt; 2]) -> Result<(), SessionId> {
+    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId> {
         let [Some(a), Some(b)] = circuits.map(|at| self.conn(at.session)) else {
             return Ok(());
         };
-        self.world.carry(circuits, [a, b])
+        self.world.carry(circuits, standings, [a, b])
     }
 
     fn enter_circuit(
@@ -551,27 +552,33 @@ impl Effects for Node<'_> {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
+        standing: Standing,
     ) -> Result<(), DialError> {
         let outer = self.conn(at.session).ok_or(DialError::Failed("the carrier is gone".to_owned()))?;
-        self.world.enter_circuit(self.proc, session, (at, outer), peer, remote)
+        self.world.enter_circuit(self.proc, session, (at, outer), peer, (remote, standing))
     }
 
-    /// No connection in this network is opened from both ends at once.
     fn punch(
         &mut self,
         session: SessionId,
-        _peer: PeerId,
-        _addr: SocketAddr,
+        peer: PeerId,
+        addr: SocketAddr,
         beside: SessionId,
     ) -> Result<(), DialError> {
         let world = &mut *self.world;
         world.trace.mix(&session);
         world.stats.punches += 1;
         let is_direct = beside.is_dialled() && !beside.is_carried();
-        if !is_direct || !world.procs[self.proc].handles.contains_key(&beside) {
+        let Some(&(beside_conn, 0)) = world.procs[self.proc].handles.get(&beside).filter(|_| is_direct)
+        else {
             world.violated("punch", format!("p{} has no connection {beside} to punch beside", self.proc));
+            return Err(DialError::Failed("the carrier is gone".to_owned()));
+        };
+        if !world.scenario.nats.contains(&world.procs[self.proc].slot) {
+            return Err(DialError::Failed("the NATs let nothing through".to_owned()));
         }
-        Err(DialError::Failed("the NATs let nothing through".to_owned()))
+        world.punch(self.proc, session, peer, beside_conn, addr);
+        Ok(())
     }
 
     fn close_circuit(&mut self, at: CircuitAt, reason: CircuitReason) -> Result<(), OutboxFull> {

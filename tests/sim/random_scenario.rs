@@ -125,6 +125,9 @@ impl Scenario {
         self.walls.dedup();
         let bad = (0..self.faults.bad_carriers).map(|_| rng.usize(..nodes));
         self.bad_carriers = bad.filter(|&slot| slot > 0).collect();
+        if !self.walls.is_empty() && rng.bool() {
+            self.nats = (0..nodes).filter(|_| rng.bool()).collect();
+        }
     }
 
     /// Chooses the nodes behind a port mapping, with a host name, and with other heartbeats.

@@ -106,6 +106,9 @@ pub struct Scenario {
     pub named: Vec<Slot>,
     /// Pairs of slots between which no connection can be opened, from the first to the second, also after the faults.
     pub walls: Vec<(Slot, Slot)>,
+    /// Slots behind a NAT that gives all connections from one port the same outside port: two of them connect if both try at
+    /// once, whatever walls are between them.
+    pub nats: Vec<Slot>,
     /// Whether nodes carry circuits for others.
     pub relay: bool,
     /// Slots that carry circuits badly: they drop, delay, repeat, exchange and change bytes, join the wrong circuits, and
@@ -142,6 +145,7 @@ impl Scenario {
             mapped: Vec::new(),
             named: Vec::new(),
             walls: Vec::new(),
+            nats: Vec::new(),
             relay: false,
             bad_carriers: Vec::new(),
             name_of_all: false,

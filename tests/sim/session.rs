@@ -87,6 +87,11 @@ impl Thread {
         }
     }
 
+    /// Whether the coordinator knows of it before it comes up, also if this end accepts.
+    fn is_asked_for(&self) -> bool {
+        self.id.is_carried() || self.id.is_punched()
+    }
+
     pub fn is_connecting(&self) -> bool {
         matches!(self.stage, Stage::Connecting)
     }
@@ -217,7 +222,7 @@ impl World {
         let thread = self.conns[conn].ends[side].thread.take();
         if let Some(thread) = thread {
             let failed = || SessionEvent::DialFailed(DialError::Failed("no session".to_owned()));
-            let last = last.or_else(|| (thread.id.is_carried() && thread.protocol().is_none()).then(failed));
+            let last = last.or_else(|| (thread.is_asked_for() && thread.protocol().is_none()).then(failed));
             if let Some(proc) = self.conns[conn].ends[side].proc {
                 self.procs[proc].places.remove(thread.id);
             }
@@ -271,7 +276,7 @@ impl World {
                 self.transmit(conn, 1, Packet::ServerHello(self.procs[proc].id));
             }
             (Stage::AwaitingFinished, Packet::Finished(peer)) => {
-                if self.admits(conn, 1, &peer) {
+                if thread.expected.is_met_by(&peer) && self.admits(conn, 1, &peer) {
                     self.secured(conn, 1, peer);
                 } else {
                     self.end(conn, 1, None);
@@ -309,7 +314,8 @@ impl World {
             return self.end(conn, side, None);
         };
         let (own, exchange) = shown.unwrap_or_else(|| (process.id, process.exchange.clone()));
-        let ends = Ends { session: id, own, peer, remote };
+        let local = (side == 0).then_some(connection.source);
+        let ends = Ends { session: id, own, peer, remote, local };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);
         let mut exported = [0; 32];
@@ -334,10 +340,12 @@ impl World {
         };
         let now = self.procs[proc].clock.local(self.now);
         thread.take_requests(now, self.procs[proc].vitals);
+        let is_asked_for = thread.is_asked_for();
         let Stage::Secured(protocol) = &mut thread.stage else {
             self.conns[conn].ends[side].thread = Some(thread);
             return;
         };
+
         let was_up = protocol.is_up();
         protocol.handle_timeout(now);
         // A deadline that ends a session may lose what was sent.
@@ -353,7 +361,8 @@ impl World {
                         if victim.is_some_and(|(victim, _)| victim == (conn, side)) {
                             self.conns[conn].ends[side].thread = Some(thread);
                             let failed = DialError::Failed("no place".to_owned());
-                            let last = (side == 0).then_some(SessionEvent::DialFailed(failed));
+                            let last =
+                                (side == 0 || is_asked_for).then_some(SessionEvent::DialFailed(failed));
                             return self.end(conn, side, last);
                         }
                         victims.extend(victim);
@@ -380,8 +389,7 @@ impl World {
         let is_new = std::mem::replace(&mut thread.deadline, deadline) != deadline;
         self.conns[conn].ends[side].thread = Some(thread);
         if is_closed {
-            let is_carried = self.conns[conn].circuit.is_some();
-            let failure = failure.filter(|_| side == 0 || is_carried);
+            let failure = failure.filter(|_| side == 0 || is_asked_for);
             let last = failure.map(|failure| SessionEvent::DialFailed(DialError::Failed(failure)));
             self.end(conn, side, last);
         } else if let Some(at) = deadline.filter(|_| is_new) {

@@ -197,6 +197,8 @@ fn every_two_nodes_meet_if_a_third_one_reaches_both() {
     assert!(carried > 200, "{carried} sessions inside circuits");
     let punches: u64 = healed.iter().map(|healed| healed.stats.punches).sum();
     assert!(punches > 50, "{punches} attempts to connect through NATs");
+    let punched: u64 = healed.iter().map(|healed| healed.stats.punched).sum();
+    assert!(punched > 20, "{punched} connections through NATs");
 }
 
 #[test]

@@ -115,7 +115,8 @@ pub fn rotated_keys(seed: u64) -> Scenario {
 }
 
 /// One or two nodes reach all others and are reached by them. Of the others, most pairs cannot connect to each other, or only
-/// one of the two can. One of the first nodes may be killed and started again, or lose some of its connections.
+/// one of the two can. In half of the networks some of the others are behind NATs, through which two of them may connect. One
+/// of the first nodes may be killed and started again, or lose some of its connections.
 pub fn walls(seed: u64) -> Scenario {
     walls_around(seed, if seed.is_multiple_of(3) { 1 } else { 2 })
 }
@@ -135,6 +136,9 @@ fn walls_around(seed: u64, hubs: usize) -> Scenario {
                 _ => scenario.walls.extend([(from, to), (to, from)]),
             }
         }
+    }
+    if rng.bool() {
+        scenario.nats = (hubs..nodes).filter(|_| rng.u32(..4) > 0).collect();
     }
     for slot in 1..nodes {
         scenario.connect[slot] = (0..hubs.min(slot)).collect();

@@ -39,6 +39,8 @@ pub enum Event {
     SynAck(ConnId),
     /// The dialler learns that the connection is refused.
     Refused(ConnId),
+    /// Two attempts to connect at once may meet.
+    Meet(ConnId, ConnId),
     /// The listener accepts the connection.
     Accept(ConnId),
     /// Packets from this end may be due at the other.
@@ -115,6 +117,8 @@ pub struct Stats {
     pub garbled: u64,
     /// Attempts to connect through NATs.
     pub punches: u64,
+    /// Connections that two attempts at once have made.
+    pub punched: u64,
     pub pings: u64,
     pub events: u64,
     /// Sessions that a strict node refused because of their address.
@@ -287,6 +291,7 @@ impl World {
             Event::SynAgain(conn) => self.syn_again(conn),
             Event::SynAck(conn) => self.on_dialler(conn, Deferred::Connected(conn)),
             Event::Refused(conn) => self.on_dialler(conn, Deferred::Refused(conn)),
+            Event::Meet(one, other) => self.meet(one, other),
             Event::Accept(conn) => {
                 if let Some(proc) = self.conns[conn].ends[1].proc.filter(|&proc| self.procs[proc].alive) {
                     self.on_thread(proc, Deferred::Accept(conn));

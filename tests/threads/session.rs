@@ -30,7 +30,7 @@ mod key_rates {
 }
 
 mod rate_limit {
-    pub(crate) use p2p_gossip::internals::session::FrameRateLimit;
+    pub(crate) use p2p_gossip::internals::session::KeyRateLimit;
 }
 
 mod session_limits {

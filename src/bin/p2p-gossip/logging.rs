@@ -31,7 +31,7 @@ const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 
 /// The modules that write log lines; no other package of the program does. A filter that names none of them has no
 /// effect.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "p2p_gossip::hooks",
     "p2p_gossip::http::event_stream",
     "p2p_gossip::http::routes",
@@ -46,6 +46,7 @@ const MODULES: [&str; 21] = [
     "p2p_gossip::runtime::discovery",
     "p2p_gossip::runtime::event_log",
     "p2p_gossip::runtime::listener",
+    "p2p_gossip::runtime::port_mapping",
     "p2p_gossip::session::established",
     "p2p_gossip::session::failure",
     "p2p_gossip::session::pending",

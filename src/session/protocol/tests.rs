@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use super::*;
+use crate::limits::{
+    CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND_OF_STRANGER,
+    CIRCUIT_MESSAGE_BYTES_MIN,
+};
 
 /// One end of a connection to a peer that the test plays.
 struct End {
@@ -32,7 +36,7 @@ impl End {
         let now = crate::test_now();
         let session = if role == Role::Dialler { SessionId::dialled(1) } else { SessionId::accepted(1) };
         let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
-        let ends = Ends { session, own: id(5), peer: id(peer), remote };
+        let ends = Ends { session, own: id(5), peer: id(peer), remote, local: None };
         let vitals = Vitals { digest: 77, interval_ms: 1000 };
         let by = now + Duration::from_secs(10);
         let protocol = Protocol::new(now, ends, role, exchange(), [0; 32], vitals, by);
@@ -243,7 +247,7 @@ fn flood_after_our_goodbye_is_read_at_the_same_rate() {
 #[test]
 fn sessions_of_one_key_share_the_rate_of_frames() {
     let [mut first, mut second] = [End::up(7), End::up(7)];
-    let frames = FrameRateLimit::new(first.now);
+    let frames = KeyRateLimit::new(first.now);
     first.protocol.share_rate_limit(frames.clone());
     second.protocol.share_rate_limit(frames);
     let messages: Vec<Message> = (0..u64::from(crate::limits::FRAMES_BURST) + 500).map(ping).collect();
@@ -279,7 +283,7 @@ impl crate::session::Wake for NoWaker {
 fn with_circuit() -> (End, PipeEnd) {
     let mut end = End::up(7);
     let [near, far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
-    end.request(Request::Attach(3, near));
+    end.request(Request::Attach(3, near, Standing::Stranger));
     (end, far)
 }
 
@@ -335,10 +339,8 @@ fn end_of_a_session_ends_its_circuits() {
     assert_eq!(far.take(9).ended, Some(CircuitReason::Gone));
 }
 
-#[test]
-fn bytes_of_circuits_count_for_the_rate_of_frames() {
-    let (mut end, far) = with_circuit();
-    let frames_per_chunk = wire::CIRCUIT_BYTES_MAX / CIRCUIT_BYTES_PER_FRAME + 1;
+/// Chunks of circuit data that a key sends before it must pause.
+fn chunks_until_pause(end: &mut End, far: &PipeEnd) -> usize {
     let mut chunks = 0;
     while end.protocol.wants_bytes() {
         end.receive(&[data(3, wire::CIRCUIT_BYTES_MAX)]);
@@ -346,5 +348,47 @@ fn bytes_of_circuits_count_for_the_rate_of_frames() {
         end.round();
         chunks += 1;
     }
-    assert_eq!(chunks, (crate::limits::FRAMES_BURST as usize).div_ceil(frames_per_chunk));
+    chunks
+}
+
+#[test]
+fn bytes_of_circuits_have_a_rate_of_their_own() {
+    let (mut end, far) = with_circuit();
+    let chunks = |bytes: usize| bytes / wire::CIRCUIT_BYTES_MAX;
+    assert_eq!(chunks_until_pause(&mut end, &far), chunks(CIRCUIT_BYTES_BURST_OF_STRANGER));
+    // They have taken nothing from other messages, nor those from them.
+    let pause = end.protocol.poll_timeout().expect("a pause");
+    end.now = pause.max(end.now + Duration::from_secs(1));
+    end.round();
+    let pings: Vec<Message> = (0..u64::from(crate::limits::FRAMES_BURST)).map(ping).collect();
+    assert_eq!(end.receive(&pings).len(), pings.len());
+    end.now += Duration::from_secs(1);
+    end.round();
+    let in_two_seconds = chunks(2 * CIRCUIT_BYTES_PER_SECOND_OF_STRANGER);
+    assert_eq!(chunks_until_pause(&mut end, &far), in_two_seconds);
+    // A small message costs more than its bytes.
+    end.now += Duration::from_secs(3600);
+    end.round();
+    let mut messages = 0;
+    while end.protocol.wants_bytes() {
+        end.receive(&[data(3, 1)]);
+        far.grant(far.take(usize::MAX).bytes.len());
+        end.round();
+        messages += 1;
+    }
+    assert_eq!(messages, CIRCUIT_BYTES_BURST_OF_STRANGER / CIRCUIT_MESSAGE_BYTES_MIN);
+}
+
+#[test]
+fn peer_above_strangers_may_send_more_bytes_in_circuits() {
+    let (mut end, far) = with_circuit();
+    let of_stranger = chunks_until_pause(&mut end, &far);
+    let [near, _far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
+    end.request(Request::Attach(4, near, Standing::Acquainted));
+    end.now = end.protocol.poll_timeout().expect("a pause");
+    end.round();
+    let in_all = of_stranger + chunks_until_pause(&mut end, &far);
+    let expected = CIRCUIT_BYTES_BURST / wire::CIRCUIT_BYTES_MAX;
+    // The pause brings some more.
+    assert!((expected..expected + 500).contains(&in_all), "{in_all} of {expected}");
 }

@@ -207,7 +207,7 @@ impl Driver {
 
     fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
-        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, network_key: None };
+        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, local: session.is_dialled().then_some(remote), network_key: None };
         self.feed(Input::SessionUp(up));
     }
 
@@ -254,8 +254,8 @@ impl Driver {
                     assert!(!self.up.contains(&peer), "a verdict on a peer that is up");
                     assert!(seen_by <= asked, "{seen_by} of {asked} hear the peer");
                 }
-                Output::Carry(ends) => {
-                    assert!(ends.iter().all(|end| self.sessions.contains_key(&end.session)), "carried on a session that is gone");
+                Output::Carry { circuits, .. } => {
+                    assert!(circuits.iter().all(|end| self.sessions.contains_key(&end.session)), "carried on a session that is gone");
                 }
                 Output::EnterCircuit { session, at, .. } => {
                     assert!(session.is_carried() && !self.is_leaving && self.sessions.contains_key(&at.session));

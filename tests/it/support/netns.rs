@@ -151,6 +151,25 @@ impl Network {
         self.translate(router, nat.rules())
     }
 
+    /// The node's own kernel drops connections that come unasked from other nodes. `None`, with the reason on stderr, if the
+    /// kernel cannot do that.
+    pub(crate) fn refuse_new_connections(&self, node: usize) -> Option<()> {
+        let rules = "add table inet firewall\n\
+            add chain inet firewall in { type filter hook input priority 0; }\n\
+            add rule inet firewall in iifname eth0 ct state new drop\n";
+        match self.nft(&self.namespace(node), rules) {
+            Ok(()) => Some(()),
+            Err(error) => skip(&format!("the kernel does not track connections: {error}")),
+        }
+    }
+
+    /// Whether the node has an established TCP connection to this IP address, by its kernel.
+    pub(crate) fn has_connection(&self, node: usize, to: Ipv4Addr) -> bool {
+        let (namespace, to) = (self.namespace(node), to.to_string());
+        let command = ["ip", "netns", "exec", &namespace, "ss", "-Htn", "state", "established", "dst", &to];
+        !run(&command, "").expect("connections can be listed").stdout.is_empty()
+    }
+
     fn move_behind(&self, hidden: usize, router: usize) {
         let (link, namespace) = (format!("in{hidden}"), self.namespace(hidden));
         self.ip(hidden, "link set eth0 down");
@@ -265,7 +284,7 @@ fn unique_prefix_for(tools: &[[&str; 2]]) -> Option<String> {
 }
 
 /// The address of a host on the link to a node behind a router: 1 is the router, 2 the node.
-fn inside(node: usize, host: u8) -> Ipv4Addr {
+pub(crate) fn inside(node: usize, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 78, u8::try_from(node).expect("a small network"), host)
 }
 

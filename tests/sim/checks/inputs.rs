@@ -26,7 +26,8 @@ impl World {
         }
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
-        let is_carried = up.session.is_carried();
+        // Inside a circuit the address is that of the carrier, and outside of a NAT a port that nobody listens on.
+        let is_elsewhere = up.session.is_carried() || up.session.is_punched();
         oracle.came_up += 1;
         let order = oracle.came_up;
         oracle
@@ -36,9 +37,8 @@ impl World {
             oracle.newcomer = Some(up.peer);
             oracle.newest = Some((up.peer, up.session));
             oracle.newest_dialled = dialled.map(|dial| dial.addr);
-            // Inside a circuit the address is that of the carrier.
             oracle.newest_source =
-                (!is_carried).then_some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
+                (!is_elsewhere).then_some(SocketAddr::new(up.remote.ip(), up.hello.listen_port));
             oracle.newest_timeout = timeout;
         }
         let reached = oracle.newest_dialled.clone().filter(|_| open && side == 0);
@@ -48,7 +48,7 @@ impl World {
         }
         peer.reached.extend(reached);
         let mut shown: Vec<_> = up.hello.advertised.clone();
-        if is_carried {
+        if is_elsewhere {
         } else if side == 0 {
             shown.push(up.remote.into());
         } else {
@@ -76,7 +76,7 @@ impl World {
         }
         self.check_place(proc, peer, session);
         let process = &mut self.procs[proc];
-        if session.is_dialled() && !session.is_carried() {
+        if session.is_dialled() && !session.is_carried() && !session.is_punched() {
             let conn = process.oracle.sessions[&session].conn;
             let reached = DialAddr::from(self.conns[conn].addr);
             let oracle = &mut self.procs[proc].oracle;

@@ -77,7 +77,7 @@ impl World {
             | Output::Vitals(_)
             | Output::NetworkKeys(_)
             | Output::Persist
-            | Output::Carry(_)
+            | Output::Carry { .. }
             | Output::EnterCircuit { .. }
             | Output::Punch { .. }
             | Output::CloseCircuit { .. } => {}

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Hello, Message, PUNCH_CAPABILITY};
-use p2p_gossip::{Config, Event};
+use p2p_gossip::{Access, Config, Event};
 
 use super::{MINUTE, SECOND, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, closes, events_of, hello, id, sent};
+use crate::sim::mesh_harness::{INNER, MeshHarness, addr, closes, events_of, hello, id, sent};
 
 /// Where the carrier sees node 9, and where it sees the peer.
 const OWN: SocketAddr = outside(9);
@@ -32,6 +32,11 @@ fn carried_node(peer: u8) -> (MeshHarness, SessionId, SessionId) {
 
 /// The carrier offers a circuit, and the session inside comes up.
 fn enter(node: &mut MeshHarness, carrier: SessionId, peer: u8) -> SessionId {
+    enter_from(node, carrier, peer, addr(3))
+}
+
+/// The same with a carrier at this address.
+fn enter_from(node: &mut MeshHarness, carrier: SessionId, peer: u8, remote: SocketAddr) -> SessionId {
     let circuit = u64::from(peer) * 2;
     let outputs = node.receives(carrier, Message::CircuitOffer { circuit, from: id(peer) });
     let entered = outputs.iter().find_map(|output| match *output {
@@ -42,7 +47,7 @@ fn enter(node: &mut MeshHarness, carrier: SessionId, peer: u8) -> SessionId {
     });
     let inside = entered.expect("the node enters the circuit");
     let hello = Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
-    node.up_with_hello(inside, id(peer), addr(3), hello);
+    node.up_with_hello(inside, id(peer), remote, hello);
     inside
 }
 
@@ -73,10 +78,10 @@ fn wait_alive(node: &mut MeshHarness, sessions: &[SessionId], seconds: u64) -> V
 }
 
 #[test]
-fn leader_of_a_pair_proposes_three_attempts_and_then_one_in_ten_minutes() {
+fn leader_of_a_pair_proposes_four_attempts_and_then_one_in_ten_minutes() {
     let (mut node, three, inside) = carried_node(20);
     let mut count = 0;
-    for seconds in [1, 5, 15] {
+    for seconds in [1, 5, 15, 80] {
         let outputs = wait_alive(&mut node, &[three, inside], seconds);
         count += proposals(&outputs, inside);
         assert_eq!(punches(&outputs), [], "the peer has not answered");
@@ -88,7 +93,7 @@ fn leader_of_a_pair_proposes_three_attempts_and_then_one_in_ten_minutes() {
         node.dial_fails(punch);
         assert_eq!(punches(&node.receives(inside, Message::Punch { addr: THEIRS })), []);
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
     assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 500), inside), 0);
     assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 300), inside), 1);
 }
@@ -181,4 +186,57 @@ fn forgotten_peers_leave_no_attempts_behind() {
         // The mesh asserts that it keeps no more attempts than it knows peers.
         node.down(inside, DisconnectReason::Bye(ByeReason::Leaving));
     }
+}
+
+/// Node 9 behind a NAT, with a public carrier, and a peer that the carrier lists at this address.
+fn node_with_peer_at(peer: u8, listed: SocketAddr, knows_peer: bool) -> (MeshHarness, [SessionId; 2]) {
+    let named = if knows_peer { [id(3), id(peer)] } else { [id(3); 2] };
+    let config = Config::default().connect([outside(3).into()]);
+    let config = if knows_peer { config.access(Access::default().allow(named)) } else { config };
+    let mut node = MeshHarness::with(config);
+    let three = node.first_dial();
+    node.up_at(three, id(3), 1, outside(3));
+    node.list(three, [(id(peer), listed)].into_iter());
+    node.receives(three, Message::SeenAt { addr: OWN });
+    let inside = enter_from(&mut node, three, peer, outside(3));
+    (node, [three, inside])
+}
+
+/// The addresses that the node proposes, or answers with, in this session.
+fn told(outputs: &[Output], to: SessionId) -> Vec<SocketAddr> {
+    let punch = |(session, message): (SessionId, &Message)| match message {
+        Message::Punch { addr } if session == to => Some(*addr),
+        _ => None,
+    };
+    sent(outputs).into_iter().filter_map(punch).collect()
+}
+
+/// Where the peer is inside, in the same network as this node.
+const THEIR_INNER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 20)), 50_000);
+
+#[test]
+fn inner_addresses_are_named_to_and_taken_from_known_peers_behind_the_same_nat_only() {
+    let own_nat = SocketAddr::new(OWN.ip(), 8080);
+    for (listed, knows_peer) in [(own_nat, true), (own_nat, false), (outside(20), true)] {
+        let is_inside = listed == own_nat && knows_peer;
+        // Node 9 leads the pair.
+        let (mut node, [_, inside]) = node_with_peer_at(20, listed, knows_peer);
+        let outputs = node.wait_with_dials_open(SECOND);
+        assert_eq!(told(&outputs, inside), [if is_inside { INNER } else { OWN }]);
+        let outputs = node.receives(inside, Message::Punch { addr: THEIR_INNER });
+        assert_eq!(punches(&outputs).len(), usize::from(is_inside), "{listed} {knows_peer}");
+        // The peer leads it.
+        let (mut node, [_, inside]) = node_with_peer_at(5, listed, knows_peer);
+        let outputs = node.receives(inside, Message::Punch { addr: THEIR_INNER });
+        assert_eq!(told(&outputs, inside), if is_inside { vec![INNER] } else { vec![] });
+        // An outside address is answered by an outside one.
+        let (mut node, [_, inside]) = node_with_peer_at(5, listed, knows_peer);
+        let outputs = node.receives(inside, Message::Punch { addr: THEIRS });
+        assert_eq!(told(&outputs, inside), [OWN]);
+    }
+    // One attempt goes through the NAT.
+    let (mut node, sessions) = node_with_peer_at(20, own_nat, true);
+    let outputs = wait_alive(&mut node, &sessions, 5);
+    assert_eq!(told(&outputs, sessions[1]), [INNER, OWN]);
 }

@@ -1,8 +1,11 @@
 //! Circuits: which carrier is asked and when, what a node carries, and what a bad carrier or a bad peer achieves.
 
-use p2p_gossip::internals::mesh::{CircuitAt, DisconnectReason, Output, SessionId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
-use p2p_gossip::{Access, Config, Event, Verdict};
+use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
@@ -190,7 +193,7 @@ fn carrier_joins_the_circuits_of_two_peers() {
     let (mut node, three) = joined_node();
     let four = node.meets(4);
     let outputs = open(&mut node, at(three, 1), 4);
-    let [Output::Carry([from, to]), Output::Send { session, message }] = &outputs[..] else {
+    let [Output::Carry { circuits: [from, to], .. }, Output::Send { session, message }] = &outputs[..] else {
         panic!("{outputs:?}")
     };
     assert_eq!((*from, to.session, *session), (at(three, 1), four, four));
@@ -493,9 +496,109 @@ fn carrier_that_has_said_goodbye_to_the_opener_closes_the_circuit() {
     let mut node = MeshHarness::new(&[]);
     let (twenty, _) = (node.meets(20), node.meets(4));
     let outputs = open(&mut node, CircuitAt { session: twenty, circuit: 3 }, 4);
-    let [Output::Carry([_, to]), ..] = outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Carry { circuits: [_, to], .. }, ..] = outputs[..] else { panic!("{outputs:?}") };
     assert!(closes(&node.up(SessionId::accepted(7), id(20), 1), twenty), "9 is the arbiter of the pair");
     let outputs = accept(&mut node, to);
     assert_eq!((sent(&outputs), closed(&outputs)), (vec![], vec![(to, CircuitReason::Gone)]));
+    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
+}
+
+/// The ids of peers that do not exist, different for each number.
+fn invented(number: u32) -> PeerId {
+    let mut bytes = [77; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    PeerId::from_bytes(bytes)
+}
+
+/// Node 9 hears from 3 of many peers, and dials reach none of them. The test answers each question for a circuit. Returns
+/// the number of questions.
+fn questions_about_invented_peers(answer: impl Fn(&mut MeshHarness, CircuitAt) -> Vec<Output>) -> usize {
+    let (mut node, three) = joined_node();
+    let mut count = 0;
+    for second in 0..120 {
+        // The node asks for a list only if the digests differ.
+        node.heartbeat(three, u64::from(second));
+        let mut outputs = node.wait(SECOND);
+        if second % 5 == 0 {
+            outputs.extend(node.list(three, (0..20).map(|n| (invented(second * 20 + n), addr(50)))));
+        }
+        let mut seen = 0;
+        while seen < outputs.len() {
+            for (at, _) in asked(&outputs[seen..=seen]) {
+                assert_eq!(at.session, three);
+                count += 1;
+                outputs.extend(answer(&mut node, at));
+            }
+            seen += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn member_that_invents_peers_pays_for_the_questions_about_them() {
+    let refuse_peer = |node: &mut MeshHarness, at| refuse(node, at, CircuitReason::NotConnected);
+    let count = questions_about_invented_peers(refuse_peer);
+    // Within the first minute as a stranger, and then from the account of the peer.
+    let most = 2 * CREDIT_MAX as usize + 4 * 2;
+    assert!((CREDIT_MAX as usize..=most).contains(&count), "{count} questions");
+    // Silence costs the same.
+    let count = questions_about_invented_peers(|_, _| Vec::new());
+    assert!((CREDIT_MAX as usize..=most).contains(&count), "{count} questions without an answer");
+}
+
+/// Time from a refusal of the only carrier to the next question to it, while it lists the peer.
+fn time_until_asked_again(reason: CircuitReason) -> Duration {
+    let mut node = MeshHarness::new(&[]);
+    let three = node.meets(3);
+    let lists_peer = |node: &mut MeshHarness| {
+        node.heartbeat(three, 1);
+        let outputs = node.list(three, [(id(20), addr(20))].into_iter());
+        [outputs, node.wait(ms(100))].concat()
+    };
+    let mut first = Vec::new();
+    while first.is_empty() {
+        first = asked(&lists_peer(&mut node));
+    }
+    refuse(&mut node, first[0].0, reason);
+    let since = node.now();
+    while asked(&lists_peer(&mut node)).is_empty() {}
+    node.now() - since
+}
+
+#[test]
+fn carrier_without_a_place_is_not_asked_again_soon() {
+    let after_limit = time_until_asked_again(CircuitReason::Limit);
+    assert!(after_limit >= 5 * SECOND, "{after_limit:?}");
+    let after_another = time_until_asked_again(CircuitReason::NotConnected);
+    assert!(after_another < 5 * SECOND, "{after_another:?}");
+}
+
+#[test]
+fn peers_that_exist_cost_their_teller_nothing() {
+    let mut node = MeshHarness::new(&[]);
+    let three = node.meets(3);
+    let numbers = 20..200;
+    let mut outputs = node.list(three, numbers.clone().map(|n| (id(n), addr(n))));
+    let mut reached = BTreeSet::new();
+    for _ in 0..10 {
+        node.heartbeat(three, 1);
+        outputs.extend(node.wait(SECOND));
+        for (at, peer) in asked(&std::mem::take(&mut outputs)) {
+            let (inside, _) = entered(&accept(&mut node, at))[0];
+            node.up_at(inside, id(peer), 1, addr(3));
+            reached.insert(peer);
+        }
+    }
+    assert_eq!(reached.len(), numbers.len());
+}
+
+#[test]
+fn peer_that_the_lists_exclude_is_not_carried_for() {
+    let deny = Access::default().deny([id(3)]);
+    let mut node = MeshHarness::with(Config::default().access(deny));
+    node.meets(4);
+    let three = node.meets(3);
+    assert_eq!(open(&mut node, at(three, 1), 4), [], "this node has said goodbye on that session");
     assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
 }

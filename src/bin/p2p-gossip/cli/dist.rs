@@ -28,7 +28,7 @@ fn value_of(flag: &FlagInfo<'_>) -> Value {
         FlagInfoKind::Option { arg_name: "FILE" | "PROGRAM" } => Value::File,
         FlagInfoKind::Option { arg_name: "DIR" } => Value::Directory,
         FlagInfoKind::Option { arg_name: "FORMAT" } => Value::OneOf("text json"),
-        FlagInfoKind::Option { arg_name: "WHICH" } => Value::OneOf("on off"),
+        FlagInfoKind::Option { arg_name: "HOW" } => Value::OneOf("on off"),
         FlagInfoKind::Option { .. } => Value::Word,
     }
 }

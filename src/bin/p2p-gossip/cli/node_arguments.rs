@@ -12,7 +12,7 @@ use super::action::{AfterStdin, IdentitySource, Membership, OnEvent, Options};
 use super::control_arguments::control_socket;
 use super::usage_error::UsageError;
 use super::values::{
-    JOIN_TIMEOUT, NodeName, Output, Pings, Relay, TicketSource, parse_bind, parse_file, parse_forget_after,
+    JOIN_TIMEOUT, NodeName, Output, Pings, Switch, TicketSource, parse_bind, parse_file, parse_forget_after,
     parse_heartbeat, parse_http, parse_join_timeout, parse_max_peers, parse_name, parse_network_name,
     parse_period, parse_port, parse_ticket, parse_timeout,
 };
@@ -73,8 +73,12 @@ pub(super) struct Arguments {
     strict: bool,
 
     /// carry for others: on or off [default: on]
-    #[argh(option, arg_name = "WHICH")]
-    relay: Option<Relay>,
+    #[argh(option, arg_name = "HOW")]
+    relay: Option<Switch>,
+
+    /// ask the router for a port: on or off [default: on]
+    #[argh(option, arg_name = "HOW")]
+    port_mapping: Option<Switch>,
 
     /// key of a closed network; twice while changing it
     #[argh(option, arg_name = "FILE", from_str_fn(parse_file))]
@@ -121,7 +125,7 @@ pub(super) struct Arguments {
     output: Option<Output>,
 
     /// show pings on stdout: on or off [default: on]
-    #[argh(option, arg_name = "WHICH")]
+    #[argh(option, arg_name = "HOW")]
     pings: Option<Pings>,
 
     /// the same as --pings off
@@ -181,7 +185,8 @@ pub(super) fn check(arguments: Arguments) -> Result<Options, UsageError> {
         .connect(arguments.connect)
         .advertise(arguments.advertise)
         .strict(arguments.strict)
-        .relay(arguments.relay.unwrap_or_default() == Relay::On)
+        .relay(arguments.relay.unwrap_or_default() == Switch::On)
+        .port_mapping(arguments.port_mapping.unwrap_or_default() == Switch::On)
         .name(name.text)
         .heartbeat(heartbeat)
         .timeout(arguments.timeout.unwrap_or(heartbeat * TIMEOUT_HEARTBEATS))

@@ -88,6 +88,11 @@ pub(super) fn option_details() -> Vec<(&'static str, String)> {
              Other nodes carry for this one in any case.",
         ),
         text(
+            "--port-mapping",
+            "A home router that speaks NAT-PMP then passes on connections from outside, and peers learn the address.\n\
+             A node that listens on loopback or at a public address does not ask.",
+        ),
+        text(
             "--network-key",
             "The file must be readable by its owner only.\n\
              If the option is given twice, the node accepts both keys and proves the first.",

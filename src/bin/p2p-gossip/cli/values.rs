@@ -39,9 +39,9 @@ pub(super) enum Pings {
     Off,
 }
 
-/// Whether the node carries for others.
+/// The value of an option that is on by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromArgValue)]
-pub(super) enum Relay {
+pub(super) enum Switch {
     #[default]
     On,
     Off,

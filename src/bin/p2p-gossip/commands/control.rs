@@ -158,17 +158,32 @@ fn why(client: &Client, subject: &str, output: Output) -> Result<String, VerbErr
     // The other characters of an id or address stand for themselves (RFC 3986 section 3.4).
     let query = subject.replace('%', "%25").replace('[', "%5B").replace(']', "%5D");
     let answer = client.get(&format!("/why?{query}"))?;
-    if output == Output::Json { Ok(answer) } else { parse(&answer).map(|why: Why| why.text(subject)) }
+    if output == Output::Json {
+        return Ok(answer);
+    }
+    let why: Why = parse(&answer)?;
+    let carrier = match why.peer.as_ref().and_then(|peer| peer.via.as_ref()) {
+        Some(via) => Some(carrier_text(via, &ask(client, "/peers")?)),
+        None => None,
+    };
+    Ok(why.text(subject, carrier.as_deref()))
+}
+
+/// The member that carries a connection: its name, if it has one, and its id.
+fn carrier_text(id: &str, Peers { peers }: &Peers) -> String {
+    let carrier = peers.iter().find(|peer| peer.id == id && !peer.name.is_empty());
+    let name = carrier.map_or_else(String::new, |carrier| format!("{} ", Escaped(&carrier.name)));
+    format!("{name}{}", Escaped(short(id)))
 }
 
 impl Why {
-    fn text(&self, subject: &str) -> String {
+    fn text(&self, subject: &str, carrier: Option<&str>) -> String {
         let mut shown = String::new();
-        self.write(&mut shown, subject);
+        self.write(&mut shown, subject, carrier);
         shown
     }
 
-    fn write(&self, shown: &mut String, subject: &str) {
+    fn write(&self, shown: &mut String, subject: &str, carrier: Option<&str>) {
         let mut line = |text: std::fmt::Arguments<'_>| {
             // Writing into a String does not fail.
             let _ = writeln!(shown, "{text}");
@@ -180,6 +195,9 @@ impl Why {
                 let standing = Escaped(self.standing.as_deref().unwrap_or("unknown"));
                 line(format_args!("{name}{}", Escaped(&peer.id)));
                 line(format_args!("{} for {}, {standing}", Escaped(&peer.state), seconds(peer.since_s)));
+                if let Some(carrier) = carrier {
+                    line(format_args!("connected through {carrier}"));
+                }
                 if let Some(silence) = peer.silence_s {
                     line(format_args!("last message {silence:.1} s ago"));
                 }
