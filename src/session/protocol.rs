@@ -554,8 +554,9 @@ impl Protocol {
         let arrived = self.arrived;
         match message {
             Message::Heartbeat { seq, digest, interval_ms, rtt_us } => {
-                self.heartbeats.received(arrived, rtt_us);
-                if self.blocked_since.is_some() {
+                if !self.heartbeats.received(arrived, seq, rtt_us) {
+                    // It repeats the last one to tell the round-trip time.
+                } else if self.blocked_since.is_some() {
                     // The peer does not read. It gets one acknowledgement when it does, so none pile up.
                     self.heartbeats.delay_ack(seq);
                 } else if matches!(self.state, State::Established) {
@@ -566,8 +567,9 @@ impl Protocol {
             Message::HeartbeatAck { seq, digest, interval_ms } => {
                 let is_first = self.heartbeats.acknowledged(arrived, seq);
                 if is_first && matches!(self.state, State::Established) {
-                    // The peer learns the first round-trip time at once.
-                    self.send_heartbeat(arrived);
+                    // The peer learns the first round-trip time at once, and need not answer.
+                    let (seq, rtt_us) = self.heartbeats.repeat();
+                    self.tell_heartbeat(seq, rtt_us);
                 }
                 self.report_heartbeat(Vitals { digest, interval_ms });
             }
@@ -616,9 +618,13 @@ impl Protocol {
     fn send_heartbeat(&mut self, now: Instant) {
         if self.ends.own < self.ends.peer {
             let (seq, rtt_us) = self.heartbeats.send(now);
-            let Vitals { digest, interval_ms } = self.vitals;
-            self.send_message(&Message::Heartbeat { seq, digest, interval_ms, rtt_us });
+            self.tell_heartbeat(seq, rtt_us);
         }
+    }
+
+    fn tell_heartbeat(&mut self, seq: u64, rtt_us: u32) {
+        let Vitals { digest, interval_ms } = self.vitals;
+        self.send_message(&Message::Heartbeat { seq, digest, interval_ms, rtt_us });
     }
 
     fn acknowledge(&mut self, seq: u64) {
