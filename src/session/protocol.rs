@@ -137,6 +137,8 @@ pub struct Protocol {
     circuits: Circuits,
     /// What this node tells with heartbeats and acknowledgements.
     vitals: Vitals,
+    /// The heartbeat interval that this node's Hello tells, in milliseconds.
+    told_interval_ms: u32,
     transmits: VecDeque<Transmit>,
     /// The connection has not taken all bytes since this time.
     blocked_since: Option<Instant>,
@@ -173,6 +175,7 @@ impl Protocol {
             heartbeats: Heartbeats::default(),
             circuits: Circuits::default(),
             vitals,
+            told_interval_ms: vitals.interval_ms,
             transmits: VecDeque::new(),
             blocked_since: None,
             events: VecDeque::new(),
@@ -515,7 +518,10 @@ impl Protocol {
         let network_key = proven.ok().flatten().cloned();
         let answer = match proven {
             Ok(_) if role == Role::Dialler => Ok(None),
-            Ok(key) => exchange.hello(role, &exported, key, self.vitals.interval_ms).map(Some),
+            Ok(key) => {
+                self.told_interval_ms = self.vitals.interval_ms;
+                exchange.hello(role, &exported, key, self.told_interval_ms).map(Some)
+            }
             Err(mismatch) => {
                 self.state = State::Refusing { until: now + LINGER };
                 self.failure = Some(Failure::NetworkKey(mismatch));
@@ -540,7 +546,8 @@ impl Protocol {
         self.heard = self.arrived;
         self.frames.after_hello();
         let Ends { session, peer, remote, .. } = self.ends;
-        let up = SessionUp { session, peer, hello, remote, network_key };
+        let told_interval_ms = self.told_interval_ms;
+        let up = SessionUp { session, peer, hello, remote, network_key, told_interval_ms };
         self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);

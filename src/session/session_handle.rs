@@ -145,6 +145,11 @@ impl Signals {
         Self { epoch, heard_nanos, is_drain_wanted, heartbeat_wanted_nanos, local_addr }
     }
 
+    /// The time since the coordinator or the listener ordered the session.
+    pub(super) fn age(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
     pub(super) fn set_local_addr(&self, addr: SocketAddr) {
         // The handshake of a session completes once.
         let _ = self.local_addr.set(addr);

@@ -207,7 +207,9 @@ impl Driver {
 
     fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
-        let up = SessionUp { session, peer: id(peer), hello: hello(peer, instance), remote, network_key: None };
+        let hello = hello(peer, instance);
+        let up =
+            SessionUp { session, peer: id(peer), hello, remote, network_key: None, told_interval_ms: 1000 };
         self.feed(Input::SessionUp(up));
     }
 
