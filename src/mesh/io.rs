@@ -206,6 +206,8 @@ pub struct SessionUp {
     pub local: Option<SocketAddr>,
     /// The network key that the peer has proven; `None` in an open network.
     pub network_key: Option<NetworkKey>,
+    /// This node's heartbeat interval as its Hello told the peer, in milliseconds.
+    pub told_interval_ms: u32,
 }
 
 /// The reason for the end of a session that was up.

@@ -33,13 +33,24 @@ const FIRST_PING_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PING_EACH: Duration = Duration::from_millis(10);
 
 impl Mesh {
-    /// A peer has connected. Heartbeats begin once membership has settled, or after an interval.
-    pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId) {
+    /// A peer has connected, and got a Hello with this interval. Heartbeats begin once membership has settled, or after
+    /// that interval: the peer waits for it.
+    pub(super) fn start_liveness(&mut self, now: Instant, id: PeerId, told: Duration) {
+        self.start_heartbeats(now, id, told);
+        // A ping costs both machines more than a heartbeat, and on an overloaded one handshakes come first.
+        let first_ping = self.slowed(FIRST_PING_WAIT.min(self.config.period));
+        self.timers.set(Timer::Ping(id), now + first_ping);
+    }
+
+    /// A session has come up, on which the peer got a Hello with this interval.
+    pub(super) fn start_heartbeats(&mut self, now: Instant, id: PeerId, told: Duration) {
         if self.leads(&id) {
-            let first = self.slot_before(now + self.interval().min(self.config.heartbeat * 2));
-            self.timers.set(Timer::Heartbeat(id), first);
+            let first = self.slot_before(now + told);
+            self.timers.set_no_later(Timer::Heartbeat(id), first);
+            if let Some(connected) = self.peers.connected_mut(&id) {
+                connected.beat_intervals[1] = connected.beat_intervals[1].max(Some(told));
+            }
         }
-        self.timers.set(Timer::Ping(id), now + FIRST_PING_WAIT.min(self.config.period));
     }
 
     /// Whether this node sends the heartbeats of the pair.
@@ -123,7 +134,8 @@ impl Mesh {
     pub(super) fn send_heartbeat(&mut self, id: PeerId) {
         let interval = self.interval();
         if let Some(connected) = self.peers.connected_mut(&id) {
-            connected.beat_intervals = [Some(interval), connected.beat_intervals[0]];
+            let [last, before] = connected.beat_intervals;
+            connected.beat_intervals = [Some(interval), last.or(before)];
             if let Some(session) = connected.active() {
                 self.output(Output::Heartbeat { session });
             }
@@ -158,6 +170,7 @@ impl Mesh {
         if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
             let others = u32::try_from(self.peers.joined()).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);
+            let longest = self.slowed(longest);
             let soon = self.random_between(Duration::ZERO, longest);
             self.timers.set_no_later(Timer::Ping(id), now + soon);
         }
@@ -171,7 +184,7 @@ impl Mesh {
     }
 
     pub(super) fn send_ping(&mut self, now: Instant, id: PeerId) {
-        let text = self.config.ping_text.clone();
+        let (text, period) = (self.config.ping_text.clone(), self.slowed(self.config.period));
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -182,7 +195,6 @@ impl Mesh {
         let has_session = connected.active().is_some();
         // Peers that met at the same time do not keep pinging at the same time. A ping that goes out together with
         // heartbeats needs no wake-up of its own.
-        let period = self.config.period;
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
         peer.pings_sent += u64::from(has_session);
         let seq = peer.pings_sent;
@@ -226,6 +238,11 @@ impl Mesh {
 
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
+        // This timer was set before the load rose: the peer is given more time now.
+        let later = self.suspected_at(now, &id).filter(|at| now + self.config.heartbeat <= *at);
+        if let Some(at) = later.filter(|_| self.is_overloaded()) {
+            return self.timers.set(Timer::Silence(id), self.slot_before(at));
+        }
         let Some(connected) = self.peers.connected_mut(&id) else {
             return;
         };
@@ -334,14 +351,24 @@ impl Mesh {
         (configured * self.measures.load.factor()).min(HEARTBEAT_MAX.max(configured))
     }
 
+    /// Whether this machine is overloaded.
+    fn is_overloaded(&self) -> bool {
+        self.measures.load.factor() > 1
+    }
+
+    /// A time in which others do something, on this machine: everything takes longer on an overloaded one.
+    pub(super) fn slowed(&self, time: Duration) -> Duration {
+        time.saturating_mul(self.measures.load.factor())
+    }
+
     /// Tells the sessions what to tell with heartbeats and acknowledgements.
     pub(super) fn announce(&mut self) {
         let interval_ms = u32::try_from(self.interval().as_millis()).unwrap_or(u32::MAX);
         self.output(Output::Vitals(Vitals { digest: self.peers.digest(), interval_ms }));
     }
 
-    /// Notes how long the thread of a session took to see a request for a heartbeat. The driver calls this before
-    /// [`Mesh::handle_timeout`].
+    /// Notes how long the thread of a session took to start, or to see a request for a heartbeat. The driver calls this
+    /// before [`Mesh::handle_timeout`].
     pub fn note_session_delay(&mut self, delay: Duration) {
         self.measures.session_delay = delay;
     }

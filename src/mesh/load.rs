@@ -18,7 +18,7 @@ const FALL_INTERVAL: Duration = Duration::from_secs(2);
 /// The load of this machine.
 #[derive(Debug)]
 pub(super) struct Load {
-    /// The last delays: of timers, and of answers of sessions.
+    /// The last delays: of timers, of answers of sessions, and of the starts of their threads.
     delays: [Duration; SAMPLES],
     next: usize,
     factor: u32,

@@ -126,8 +126,8 @@ pub(super) struct Connected {
     pub(super) heard: Instant,
     /// Its heartbeat interval, as it last announced, in milliseconds.
     pub(super) interval_ms: u32,
-    /// This node's heartbeat interval at each of its last two heartbeats to this peer; `None` before them. The
-    /// acknowledgement of the last one may be under way, so both count for its silence.
+    /// This node's heartbeat interval at each of its last two heartbeats to this peer. Before the first heartbeat the
+    /// second is that of the Hello. The acknowledgement of the last one may be under way, so both count for its silence.
     pub(super) beat_intervals: [Option<Duration>; 2],
     pub(super) rtt: Rtt,
     /// Whether this node has sent it a ping since it connected.

@@ -153,7 +153,7 @@ impl Mesh {
     pub(super) fn compare_digests(&mut self, now: Instant, id: PeerId) {
         let digest = self.peers.connected(&id).and_then(|connected| connected.digest);
         if digest.is_some_and(|digest| digest != self.peers.digest()) && self.exchange.is_settled() {
-            self.timers.set_no_later(Timer::DigestCheck(id), now + DIGEST_PATIENCE);
+            self.timers.set_no_later(Timer::DigestCheck(id), now + self.slowed(DIGEST_PATIENCE));
         }
     }
 
@@ -210,23 +210,19 @@ impl Mesh {
     pub(super) fn membership_changed(&mut self, now: Instant) {
         self.exchange.unsettled_since.get_or_insert(now);
         let since = *self.exchange.uncompared_since.get_or_insert(now);
-        self.timers.set(Timer::Settled, (now + SETTLE).min(since + self.settle_max()).max(now));
-    }
-
-    /// On an overloaded machine each change takes longer.
-    fn settle_max(&self) -> Duration {
-        SETTLE_MAX.saturating_mul(self.measures.load.factor())
+        self.timers
+            .set(Timer::Settled, (now + self.slowed(SETTLE)).min(since + self.slowed(SETTLE_MAX)).max(now));
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a
     /// difference shows at once.
     pub(super) fn settled(&mut self, now: Instant) {
         let since = self.exchange.uncompared_since.unwrap_or(now);
-        if self.dialing.is_exploring() && now < since + self.settle_max() {
+        if self.dialing.is_exploring() && now < since + self.slowed(SETTLE_MAX) {
             self.membership_changed(now);
             return;
         }
-        let is_restless = now >= since + self.settle_max();
+        let is_restless = now >= since + self.slowed(SETTLE_MAX);
         self.exchange.unsettled_since = None;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
         let ours = self.peers.digest();

@@ -49,7 +49,7 @@ impl Mesh {
         if !self.is_connected(&id) && !self.relay.is_sought(&id) {
             let patience = if self.leads(&id) { PATIENCE } else { PATIENCE_OF_LARGER_ID };
             self.relay.searches.insert(id, Search::default());
-            self.timers.set(Timer::Path(id), now + patience);
+            self.timers.set(Timer::Path(id), now + self.slowed(patience));
         }
     }
 
@@ -167,7 +167,7 @@ impl Mesh {
 
     /// Whether dials reach peers, and those to this one have not failed.
     fn may_be_reached_soon(&self, now: Instant, id: &PeerId) -> bool {
-        let is_forming = self.relay.last_reached.is_some_and(|at| now < at + FORMING);
+        let is_forming = self.relay.last_reached.is_some_and(|at| now < at + self.slowed(FORMING));
         let peer = self.peers.get(id).filter(|peer| peer.connected().is_none());
         is_forming && peer.is_some_and(|peer| !peer.backoff.has_failed())
     }

@@ -173,12 +173,14 @@ impl Mesh {
             let first_check = now + self.suspicion(connected);
             self.timers.set_no_later(Timer::Silence(id), first_check);
         }
+        let told = millis(up.told_interval_ms.into());
         if is_new {
-            self.start_liveness(now, id);
+            self.start_liveness(now, id, told);
             if is_welcome {
                 self.join(now, id);
             }
         } else {
+            self.start_heartbeats(now, id, told);
             self.tell_path(id);
         }
         self.output(Output::Persist);

@@ -464,7 +464,15 @@ mod tests {
     fn up(coordinator: &mut Coordinator, session: SessionId, handle: SessionHandle) {
         let hello = Hello::plain();
         let (peer, remote) = (PeerId::from_bytes([0; 32]), ([127, 0, 0, 1], 4000).into());
-        let up = SessionUp { session, peer, hello, remote, local: None, network_key: None };
+        let up = SessionUp {
+            session,
+            peer,
+            hello,
+            remote,
+            local: None,
+            network_key: None,
+            told_interval_ms: 1000,
+        };
         let event = SessionEvent::Up(Box::new(up));
         let event = FromSession { session, event, handle: Some(handle) };
         coordinator.handle_event(CoordinatorEvent::Session(event));

@@ -102,8 +102,8 @@ pub trait Effects {
     fn release(&mut self, session: SessionId);
     /// Whether no session has a handle.
     fn has_no_sessions(&self) -> bool;
-    /// How long the thread of a session last took to see a request for a heartbeat; zero if none saw one since the last
-    /// call.
+    /// How long the thread of a session last took to start, or to see a request for a heartbeat; zero if none has done
+    /// either since the last call.
     fn take_session_delay(&mut self) -> Duration;
     /// Sets the vitals that sessions send with heartbeats and acknowledgements.
     fn set_vitals(&mut self, vitals: Vitals);

@@ -30,6 +30,7 @@ impl Session {
         eviction: Arc<Eviction>,
         handle: Option<SessionHandle>,
     ) -> Self {
+        context.session_delay.note(end.signals.age());
         let ending = Ending::new(context.inbox.clone(), id);
         Self { context, id, end, eviction, handle, ending }
     }

@@ -98,7 +98,7 @@ impl SharedVitals {
     }
 }
 
-/// How long a session's thread took to see a request, by which the coordinator judges the load of this machine. Only the
+/// How long a session's thread took to start or to see a request, by which the coordinator judges the load. Only the
 /// last one counts.
 #[derive(Debug, Default)]
 pub(crate) struct SessionDelay {

@@ -20,6 +20,8 @@ pub(super) struct Heartbeats {
     sent: u64,
     /// Number and time of each heartbeat whose acknowledgement is awaited.
     awaited: VecDeque<(u64, Instant)>,
+    /// The number of the peer's last heartbeat.
+    last_seq: Option<u64>,
     /// The time at which the last heartbeat of the peer arrived.
     last_received: Option<Instant>,
     /// The time at which this follower last believed a round-trip time that the leader told.
@@ -42,6 +44,11 @@ impl Heartbeats {
             self.awaited.pop_front();
         }
         self.awaited.push_back((self.sent, now));
+        self.repeat()
+    }
+
+    /// The number of the last heartbeat, and the last round-trip time in microseconds.
+    pub(super) fn repeat(&self) -> (u64, u32) {
         let rtt_us = self.rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1));
         (self.sent, rtt_us)
     }
@@ -59,8 +66,9 @@ impl Heartbeats {
 
     /// Notes a heartbeat of the leader, with the round-trip time that it tells; 0 if it has none. The leader measured
     /// that time between its last two heartbeats, so a longer time is false. A leader tells what it likes, as often as
-    /// it likes, so only one time in ten seconds counts.
-    pub(super) fn received(&mut self, arrived: Instant, rtt_us: u32) {
+    /// it likes, so only one time in ten seconds counts. Returns whether it is to be acknowledged: a leader repeats a
+    /// number only to tell the time.
+    pub(super) fn received(&mut self, arrived: Instant, seq: u64, rtt_us: u32) -> bool {
         let previous = self.last_received.replace(arrived);
         let age = self.believed.map(|at| arrived.saturating_duration_since(at));
         if let Some(previous) = previous
@@ -71,6 +79,7 @@ impl Heartbeats {
             let longest = arrived.saturating_duration_since(previous);
             self.measured(Duration::from_micros(rtt_us.into()).min(longest));
         }
+        self.last_seq.replace(seq) != Some(seq)
     }
 
     /// Returns whether the coordinator should hear of a heartbeat or acknowledgement with these vitals: `None` if not,
@@ -152,12 +161,12 @@ mod tests {
     fn follower_believes_no_longer_time_than_the_leader_can_have_measured() {
         let start = crate::test_now();
         let mut heartbeats = Heartbeats::default();
-        heartbeats.received(start, u32::MAX);
+        assert!(heartbeats.received(start, 1, u32::MAX));
         assert_eq!(heartbeats.take_rtt_news(), None);
-        heartbeats.received(start + ms(1000), 500);
+        assert!(!heartbeats.received(start + ms(1000), 1, 500));
         assert_eq!(heartbeats.take_rtt_news(), Some(Duration::from_micros(500)));
-        heartbeats.received(start + ms(10_200), 500);
-        heartbeats.received(start + ms(11_000), u32::MAX);
+        assert!(heartbeats.received(start + ms(10_200), 2, 500));
+        assert!(heartbeats.received(start + ms(11_000), 3, u32::MAX));
         assert_eq!(heartbeats.take_rtt_news(), Some(ms(800)));
     }
 
@@ -166,7 +175,7 @@ mod tests {
         let start = crate::test_now();
         let mut heartbeats = Heartbeats::default();
         let news = (0..3000).filter(|n| {
-            heartbeats.received(start + ms(10 * n), 1);
+            assert!(heartbeats.received(start + ms(10 * n), *n, 1));
             heartbeats.take_rtt_news().is_some()
         });
         assert_eq!(news.count(), 3);

@@ -139,6 +139,8 @@ pub struct Protocol {
     circuits: Circuits,
     /// What this node tells with heartbeats and acknowledgements.
     vitals: Vitals,
+    /// The heartbeat interval that this node's Hello tells, in milliseconds.
+    told_interval_ms: u32,
     transmits: VecDeque<Transmit>,
     /// The connection has not taken all bytes since this time.
     blocked_since: Option<Instant>,
@@ -175,6 +177,7 @@ impl Protocol {
             heartbeats: Heartbeats::default(),
             circuits: Circuits::default(),
             vitals,
+            told_interval_ms: vitals.interval_ms,
             transmits: VecDeque::new(),
             blocked_since: None,
             events: VecDeque::new(),
@@ -527,7 +530,10 @@ impl Protocol {
         let network_key = proven.ok().flatten().cloned();
         let answer = match proven {
             Ok(_) if role == Role::Dialler => Ok(None),
-            Ok(key) => exchange.hello(role, &exported, key, self.vitals.interval_ms).map(Some),
+            Ok(key) => {
+                self.told_interval_ms = self.vitals.interval_ms;
+                exchange.hello(role, &exported, key, self.told_interval_ms).map(Some)
+            }
             Err(mismatch) => {
                 self.state = State::Refusing { until: now + LINGER };
                 self.failure = Some(Failure::NetworkKey(mismatch));
@@ -552,7 +558,8 @@ impl Protocol {
         self.heard = self.arrived;
         self.frames.after_hello();
         let Ends { session, peer, remote, local, .. } = self.ends;
-        let up = SessionUp { session, peer, hello, remote, local, network_key };
+        let told_interval_ms = self.told_interval_ms;
+        let up = SessionUp { session, peer, hello, remote, local, network_key, told_interval_ms };
         self.events.push_back(SessionEvent::Up(Box::new(up)));
         if let Some(reason) = stop {
             self.close(now, reason);
@@ -566,8 +573,9 @@ impl Protocol {
         let arrived = self.arrived;
         match message {
             Message::Heartbeat { seq, digest, interval_ms, rtt_us } => {
-                self.heartbeats.received(arrived, rtt_us);
-                if self.blocked_since.is_some() {
+                if !self.heartbeats.received(arrived, seq, rtt_us) {
+                    // It repeats the last one to tell the round-trip time.
+                } else if self.blocked_since.is_some() {
                     // The peer does not read. It gets one acknowledgement when it does, so none pile up.
                     self.heartbeats.delay_ack(seq);
                 } else if matches!(self.state, State::Established) {
@@ -578,8 +586,9 @@ impl Protocol {
             Message::HeartbeatAck { seq, digest, interval_ms } => {
                 let is_first = self.heartbeats.acknowledged(arrived, seq);
                 if is_first && matches!(self.state, State::Established) {
-                    // The peer learns the first round-trip time at once.
-                    self.send_heartbeat(arrived);
+                    // The peer learns the first round-trip time at once, and need not answer.
+                    let (seq, rtt_us) = self.heartbeats.repeat();
+                    self.tell_heartbeat(seq, rtt_us);
                 }
                 self.report_heartbeat(Vitals { digest, interval_ms });
             }
@@ -629,9 +638,13 @@ impl Protocol {
     fn send_heartbeat(&mut self, now: Instant) {
         if self.ends.own < self.ends.peer {
             let (seq, rtt_us) = self.heartbeats.send(now);
-            let Vitals { digest, interval_ms } = self.vitals;
-            self.send_message(&Message::Heartbeat { seq, digest, interval_ms, rtt_us });
+            self.tell_heartbeat(seq, rtt_us);
         }
+    }
+
+    fn tell_heartbeat(&mut self, seq: u64, rtt_us: u32) {
+        let Vitals { digest, interval_ms } = self.vitals;
+        self.send_message(&Message::Heartbeat { seq, digest, interval_ms, rtt_us });
     }
 
     fn acknowledge(&mut self, seq: u64) {

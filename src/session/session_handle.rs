@@ -149,6 +149,11 @@ impl Signals {
         self.local_addr.get().copied()
     }
 
+    /// The time since the coordinator or the listener ordered the session.
+    pub(super) fn age(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
     pub(super) fn set_local_addr(&self, addr: SocketAddr) {
         // The handshake of a session completes once.
         let _ = self.local_addr.set(addr);

@@ -50,7 +50,8 @@ pub enum Message {
     },
     /// The leader of the pair, which is the node with the smaller id, sends this every heartbeat interval.
     Heartbeat {
-        /// The sender's count of heartbeats on this session, from 1.
+        /// The sender's count of heartbeats on this session, from 1. One that repeats the last number tells the first
+        /// round-trip time and is not answered.
         seq: u64,
         /// Digest of the sender and the peers that it is connected to; see
         /// [`membership_digest`](crate::mesh::membership_digest).

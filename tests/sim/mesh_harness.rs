@@ -18,6 +18,8 @@ pub struct MeshHarness {
     turns: u32,
     /// While time passes, sessions answer at once that they have no unread messages.
     pub answers_drains: bool,
+    /// The heartbeat interval that this node's Hellos tell.
+    pub told_interval_ms: u32,
 }
 
 /// Turns at one moment after which the mesh is assumed to loop.
@@ -57,7 +59,9 @@ impl MeshHarness {
     /// Node 9 with this configuration.
     pub fn with(config: Config) -> Self {
         let now = Instant::now();
-        Self { mesh: Mesh::new(config, id(9), OWN_INSTANCE, 1, now), now, turns: 0, answers_drains: true }
+        let told_interval_ms = u32::try_from(config.heartbeat.as_millis()).unwrap();
+        let mesh = Mesh::new(config, id(9), OWN_INSTANCE, 1, now);
+        Self { mesh, now, turns: 0, answers_drains: true, told_interval_ms }
     }
 
     /// Node 9, which restores these peers from a previous run.
@@ -127,7 +131,8 @@ impl MeshHarness {
         network_key: Option<NetworkKey>,
     ) -> Vec<Output> {
         let local = session.is_dialled().then_some(INNER);
-        let up = SessionUp { session, peer, hello, remote, local, network_key };
+        let told_interval_ms = self.told_interval_ms;
+        let up = SessionUp { session, peer, hello, remote, local, network_key, told_interval_ms };
         self.handle(Input::SessionUp(up))
     }
 

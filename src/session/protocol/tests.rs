@@ -194,7 +194,17 @@ fn follower_acknowledges_and_leader_measures() {
     leader.now += ms(30);
     let events = leader.receive(&[Message::HeartbeatAck { seq: 1, digest: 9, interval_ms: 1000 }]);
     assert!(matches!(events[..], [SessionEvent::Heartbeat { rtt: Some(rtt), .. }] if rtt == ms(30)));
-    assert!(matches!(leader.sent()[..], [Message::Heartbeat { seq: 2, rtt_us: 30_000, .. }]));
+    // The follower learns the first time at once. That needs no answer.
+    let told = leader.sent();
+    assert!(matches!(told[..], [Message::Heartbeat { seq: 1, rtt_us: 30_000, .. }]));
+    let mut follower = End::up(3);
+    follower.receive(&[heartbeat(1)]);
+    follower.now += ms(30);
+    let events = follower.receive(&told);
+    assert!(matches!(events[..], [SessionEvent::Heartbeat { rtt: Some(rtt), .. }] if rtt == ms(30)));
+    assert_eq!(follower.sent().len(), 1, "the first acknowledgement only");
+    leader.request(Request::Heartbeat);
+    assert!(matches!(leader.sent()[..], [Message::Heartbeat { seq: 2, .. }]));
 }
 
 #[test]

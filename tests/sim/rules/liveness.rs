@@ -9,7 +9,7 @@ use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{Config, Event};
 
 use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, events_of, hello, id, sent};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, drains, events_of, hello, id, sent};
 
 #[test]
 fn any_message_is_a_sign_of_life() {
@@ -118,6 +118,62 @@ fn first_heartbeat_waits_one_interval_at_most() {
     }
     assert!(heard[0] <= HEARTBEAT && heard[0] + HEARTBEAT / 8 >= HEARTBEAT, "{heard:?}");
     assert!(heard.len() == 2 && heard[1] - heard[0] <= HEARTBEAT, "{heard:?}");
+}
+
+/// Runs timers so late that the node sends heartbeats eight times less often.
+fn overload(node: &mut MeshHarness) {
+    let session = node.meets(200);
+    for _ in 0..20 {
+        node.wait_for_late_timer(ms(300));
+        node.heartbeat(session, node.mesh.digest());
+    }
+}
+
+/// The time until the node sends the first heartbeat on this session.
+fn time_until_beat(node: &mut MeshHarness, session: SessionId) -> Duration {
+    let mut waited = Duration::ZERO;
+    while !node.wait(ms(1)).contains(&Output::Heartbeat { session }) {
+        waited += ms(1);
+        assert!(waited < MINUTE, "no heartbeat");
+    }
+    waited
+}
+
+#[test]
+fn overloaded_node_keeps_the_interval_that_its_hello_told() {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    // This Hello was sent before the load rose.
+    let session = node.meets(10);
+    assert!(time_until_beat(&mut node, session) <= HEARTBEAT);
+
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    node.told_interval_ms = 8_000;
+    node.meets(10);
+    node.told_interval_ms = 1_000;
+    let newer = SessionId::accepted(5_000);
+    node.up(newer, id(10), 1);
+    assert!(time_until_beat(&mut node, newer) <= HEARTBEAT);
+}
+
+#[test]
+fn peer_of_an_overloaded_node_is_not_judged_before_it_can_answer_a_heartbeat() {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    node.told_interval_ms = 8_000;
+    let session = node.meets(10);
+    let mut outputs = Vec::new();
+    // Newcomers keep membership from settling, so no heartbeat goes out before the interval.
+    for n in 20..80 {
+        node.told_interval_ms = 8_000;
+        node.meets(n);
+        outputs.extend(node.wait(ms(100)));
+    }
+    assert!(!outputs.contains(&Output::Heartbeat { session }));
+    assert!(
+        !drains(&outputs, session) && !outputs.iter().any(|output| matches!(output, Output::Close { .. }))
+    );
 }
 
 #[test]
