@@ -11,7 +11,7 @@ SECONDS ?= 60
 
 # Cargo's profile for the benchmark, and the options that the benchmark reads.
 BENCH_PROFILE ?= bench
-export QUICK ONLY MARKDOWN JSON BUILD PROGRAM LONG BESIDE
+export QUICK ONLY MARKDOWN JSON BUILD PROGRAM LONG BESIDE JOBS
 
 # The static program: Rust's name of its target.
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -95,8 +95,10 @@ demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
 
 # The profile sim is optimised and keeps every assertion.
+# Verdicts are judged by what nodes tell, so their own assertions, which take half of the time, are left out.
+NO_ASSERTIONS = --config profile.sim.package.$(BINARY).debug-assertions=false
 sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1, VERDICTS=1
-	$(CARGO) build --locked --profile sim --example sim
+	$(CARGO) build --locked --profile sim --example sim $(if $(VERDICTS),$(NO_ASSERTIONS))
 	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' VERDICTS='$(VERDICTS)' LIAR='$(LIAR)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
 
 # Real figures need the release build and an idle machine. Other profiles are for work on the benchmark.
@@ -109,7 +111,7 @@ bench-peers: tools ## measure beside Serf and NATS, if they are installed: make 
 # The libraries have packages of their own, which nothing else builds. Without a network they are left out.
 comma := ,
 LIBRARIES = $(abspath $(CARGO_TARGET_DIR))/libraries
-bench-faults: tools ## measure faults beside Serf, NATS, foca and chitchat; needs root: make bench-faults [QUICK=1] [ONLY=T2,T4] [LONG=1] [BESIDE=serf,foca]
+bench-faults: tools ## measure faults beside Serf, NATS, foca and chitchat; needs root: make bench-faults [QUICK=1] [ONLY=T2,T4] [LONG=1] [JOBS=8] [BESIDE=serf,foca]
 	@for library in $(if $(BESIDE),$(filter foca chitchat,$(subst $(comma), ,$(BESIDE))),foca chitchat); do \
 		$(CARGO) build --release --locked --target-dir '$(LIBRARIES)' --manifest-path tests/bench/$$library/Cargo.toml \
 			|| echo "make: $$library cannot be built and is left out" >&2; done

@@ -23,6 +23,9 @@ pub const DIALS_PER_SECOND: u32 = 64;
 /// Failed rounds through all addresses of a peer after which it is forgotten, if this node has never met it.
 pub const RUMOUR_FAILURES_MAX: u32 = 5;
 
+/// Age at which a dial is given up for a new one because a member reports that the peer is there: the network may have
+/// healed since, and the kernel repeats an attempt only after one second. A working network answers sooner.
+pub(super) const RENEW_AFTER: Duration = Duration::from_millis(500);
 /// Wait before this node dials a peer again that refused it.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
@@ -62,6 +65,11 @@ pub(super) struct Dial {
     /// The lane whose slot it holds.
     lane: Lane,
     pub(super) cancelled: bool,
+    /// Whether it was cancelled for a new dial, which starts when this one has ended.
+    pub(super) is_renewed: bool,
+    /// Whether a member has reported since it started that the peer is there.
+    is_doubtful: bool,
+    started: Instant,
     /// The accounts that paid for it.
     pub(super) payers: Vec<Account>,
 }
@@ -140,6 +148,7 @@ impl DialQueue {
     /// Starts a dial. Returns the name of its session.
     pub(super) fn start(
         &mut self,
+        now: Instant,
         target: Target,
         addr: DialAddr,
         is_known: bool,
@@ -148,7 +157,18 @@ impl DialQueue {
     ) -> SessionId {
         self.dialled += 1;
         let session = SessionId::dialled(self.dialled);
-        self.in_flight.insert(session, Dial { target, addr, is_known, lane, cancelled: false, payers });
+        let dial = Dial {
+            target,
+            addr,
+            is_known,
+            lane,
+            cancelled: false,
+            is_renewed: false,
+            is_doubtful: false,
+            started: now,
+            payers,
+        };
+        self.in_flight.insert(session, dial);
         session
     }
 
@@ -178,6 +198,30 @@ impl DialQueue {
     pub(super) fn cancel_to(&mut self, id: &PeerId) -> Vec<SessionId> {
         let wanted = |dial: &Dial| dial.target == Target::Peer(*id) && !dial.cancelled;
         self.cancel(wanted)
+    }
+
+    /// A member reports that this peer is there: a dial under way to it may have begun while the network was cut.
+    pub(super) fn doubt(&mut self, id: &PeerId) {
+        let target = Target::Peer(*id);
+        self.in_flight
+            .values_mut()
+            .filter(|dial| dial.target == target)
+            .for_each(|dial| dial.is_doubtful = true);
+    }
+
+    /// The session of a doubtful dial to this peer, and the time at which a new dial replaces it.
+    pub(super) fn renewal(&self, id: &PeerId) -> Option<(SessionId, Instant)> {
+        let is_wanted = |dial: &Dial| dial.target == Target::Peer(*id) && dial.is_doubtful && !dial.cancelled;
+        let (session, dial) = self.in_flight.iter().find(|(_, dial)| is_wanted(dial))?;
+        Some((*session, dial.started + RENEW_AFTER))
+    }
+
+    /// Cancels a dial for a new one, which starts when this one has ended.
+    pub(super) fn renew(&mut self, session: SessionId) {
+        if let Some(dial) = self.in_flight.get_mut(&session) {
+            dial.cancelled = true;
+            dial.is_renewed = true;
+        }
     }
 
     /// Cancels all dials. Returns the sessions of those under way, for `Output::Close`.
@@ -315,13 +359,20 @@ mod tests {
         while let Some(target) = queue.pop_known(lane) {
             known += 1;
             let addr = DialAddr::Socket(([10, 0, 0, known], 1).into());
-            queue.start(target, addr, true, lane, Vec::new());
+            queue.start(crate::test_now(), target, addr, true, lane, Vec::new());
         }
         assert_eq!(known, 3);
         targets(100).for_each(|target| queue.queue(target, false, lane));
         let rumour = queue.ready_rumours(lane).next().unwrap();
         queue.take_waiting(rumour);
-        queue.start(rumour, DialAddr::Socket(([10, 0, 1, 1], 1).into()), false, lane, Vec::new());
+        queue.start(
+            crate::test_now(),
+            rumour,
+            DialAddr::Socket(([10, 0, 1, 1], 1).into()),
+            false,
+            lane,
+            Vec::new(),
+        );
         assert_eq!(queue.ready_rumours(lane).next(), None);
     }
 }

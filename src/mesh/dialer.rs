@@ -57,7 +57,10 @@ impl Mesh {
 
     /// Queues a dial that is due, if it is still wanted.
     pub(super) fn dial_due(&mut self, now: Instant, target: Target) {
-        if self.dialing.is_ready_or_in_flight(target) || !self.is_wanted(now, target) {
+        if self.dialing.is_ready_or_in_flight(target) {
+            return self.renew_dial(now, target);
+        }
+        if !self.is_wanted(now, target) {
             return;
         }
         if let Target::Peer(id) = target {
@@ -72,6 +75,22 @@ impl Mesh {
         }
         self.dialing.queue(target, self.is_known(target), self.lane_of(target));
         self.start_queued_dials(now);
+    }
+
+    /// Gives up a dial under way for a new one, if it may have begun while the network was cut.
+    fn renew_dial(&mut self, now: Instant, target: Target) {
+        let Target::Peer(id) = target else {
+            return;
+        };
+        let Some((dial, at)) = self.dialing.renewal(&id) else {
+            return;
+        };
+        if now < at {
+            self.timers.set_no_later(Timer::Dial(target), at);
+        } else {
+            self.dialing.renew(dial);
+            self.close(dial, ByeReason::Duplicate);
+        }
     }
 
     /// The dials that wait or are under way to peers with a session inside a circuit.
@@ -133,7 +152,7 @@ impl Mesh {
                 self.after_failed_dial(now, id);
                 continue;
             }
-            let session = self.dialing.start(target, addr.clone(), is_known, lane, payers);
+            let session = self.dialing.start(now, target, addr.clone(), is_known, lane, payers);
             let skip = self.skip(target, &addr);
             let source = match target {
                 Target::Bootstrap(_) => DialSource::User,
@@ -207,6 +226,7 @@ impl Mesh {
         {
             match dial.target {
                 Target::Bootstrap(bootstrap) => self.bootstrap_failed(now, bootstrap, reason),
+                Target::Peer(_) if dial.is_renewed => self.dial_due(now, dial.target),
                 Target::Peer(id) => self.peer_dial_failed(now, id, dial.addr, reason),
                 Target::Beacon(addr) => self.beacon_dial_failed(addr, reason),
             }

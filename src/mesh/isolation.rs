@@ -54,6 +54,7 @@ impl Mesh {
                 self.isolation = Some(Isolation { lost_until, peers });
                 self.notify(Event::Isolated { lost, members: peers + 1 });
                 self.alert_isolated(now);
+                self.refine_by_isolation(now);
             }
         }
     }

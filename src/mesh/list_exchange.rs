@@ -13,6 +13,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// and leave, all digests differ, and the length of each list grows with the mesh.
 const DIGEST_QUESTIONS_BURST: u32 = 8;
 const DIGEST_QUESTIONS_PER_SECOND: u32 = 4;
+/// Shortest time between two requests for lists because of members that this node knows and has lost: a list could only
+/// bring new addresses of them. A member that comes and goes makes all digests differ again and again.
+const KNOWN_LOSSES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The reason of a request for a list. It decides how soon this node dials the new peers on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) enum ExchangeReason {
 pub(super) struct Exchange {
     /// The rate limit of requests for lists because of digests.
     pub(super) digest_questions: TokenBucket,
+    /// The rate limit of those about known losses.
+    pub(super) known_losses: TokenBucket,
     /// The first change of membership since it last settled; `None` while it is settled.
     pub(super) unsettled_since: Option<Instant>,
     /// The first change of membership since digests were last compared; `None` if there was none.
@@ -41,7 +46,14 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(now: Instant) -> Self {
         let digest_questions = TokenBucket::new(DIGEST_QUESTIONS_BURST, DIGEST_QUESTIONS_PER_SECOND, now);
-        Self { digest_questions, unsettled_since: None, uncompared_since: None, has_list: false }
+        let known_losses = TokenBucket::every(1, KNOWN_LOSSES_INTERVAL);
+        Self {
+            digest_questions,
+            known_losses,
+            unsettled_since: None,
+            uncompared_since: None,
+            has_list: false,
+        }
     }
 
     /// Whether membership has settled, so that digests can be compared.

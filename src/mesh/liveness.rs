@@ -157,8 +157,11 @@ impl Mesh {
         self.heard(now, arrived, &id);
         self.measured(now, id, rtt);
         if let Some(connected) = self.peers.connected_mut(&id) {
-            connected.digest = Some(vitals.digest);
+            let is_new = connected.digest.replace(vitals.digest) != Some(vitals.digest);
             connected.interval_ms = vitals.interval_ms;
+            if is_new && vitals.digest == self.peers.digest() {
+                self.end_reports(id, &[]);
+            }
             self.compare_digests(now, id);
         }
     }

@@ -431,9 +431,15 @@ impl Peer {
 
     /// A member reports that it is connected to this peer.
     pub(super) fn reported(&mut self, by: PeerId) {
-        if self.connected().is_none() && self.reached_by.len() < REACHED_BY_MAX {
+        if self.is_report_kept(&by) {
             self.reached_by.insert(by);
         }
+    }
+
+    /// Whether the report of this member, that it is connected to this peer, is kept as a new one.
+    pub(super) fn is_report_kept(&self, by: &PeerId) -> bool {
+        let has_room = self.reached_by.len() < REACHED_BY_MAX;
+        self.connected().is_none() && has_room && !self.reached_by.contains(by)
     }
 
     /// A dial to the address `dialled` reached this peer at `remote`. A host name is stored only if the peer

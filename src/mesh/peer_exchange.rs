@@ -18,6 +18,7 @@ use super::io::{Output, Report, SessionId};
 use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
 use super::machine::{Mesh, millis};
 use super::peer::{Connected, Peer, State};
+use super::session_table::Session;
 use super::timer::Timer;
 use crate::limits::PEERS_LIMIT;
 use crate::net::addr::DialAddr;
@@ -44,7 +45,7 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
 const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
 /// A peer that has been lost for longer is left out of lists.
-const RECENT: Duration = Duration::from_secs(10 * 60);
+pub(super) const RECENT: Duration = Duration::from_secs(10 * 60);
 /// A first request within this time of connecting marks a joiner.
 const JOINING: Duration = Duration::from_secs(2);
 /// A departure reaches all members within this time; a later listing means that the peer is back.
@@ -125,6 +126,24 @@ impl Mesh {
                 peer.reached_by.remove(&from);
             }
         }
+        let news = self.learn_all(now, from, remote, records, why);
+        if news > 0 {
+            if let Some(connected) = self.peers.connected_mut(&from) {
+                connected.lists.interval = ASK_AGAIN_MIN;
+            }
+            self.report(Report::ListNews { from, news });
+        }
+    }
+
+    /// Takes in what a peer says of others. Returns the number of records that are news.
+    fn learn_all(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        remote: SocketAddr,
+        records: Vec<PeerRecord>,
+        why: ExchangeReason,
+    ) -> usize {
         let connected: Vec<PeerId> = records.iter().filter(|r| r.connected).map(|r| r.id).collect();
         let teller = Teller { account: self.account_of(now, from, remote), remote };
         let news = records.into_iter().filter_map(|record| self.learn(now, &teller, record, why)).count();
@@ -136,12 +155,7 @@ impl Mesh {
                 }
             }
         }
-        if news > 0 {
-            if let Some(connected) = self.peers.connected_mut(&from) {
-                connected.lists.interval = ASK_AGAIN_MIN;
-            }
-            self.report(Report::ListNews { from, news });
-        }
+        news
     }
 
     /// The account that pays for the lists of a connected peer.
@@ -168,6 +182,22 @@ impl Mesh {
             return;
         };
         self.exchange.uncompared_since = None;
+        if let Some(parts) = self.peers.parts_of(now, ours ^ theirs) {
+            let is_lost = |part: &PeerId| self.peers.connected(part).is_none();
+            let lost: Vec<PeerId> = parts.into_iter().filter(is_lost).collect();
+            self.end_reports(id, &lost);
+            if lost.is_empty() {
+                // The peer has lost members that this node has: its list would bring no news. It asks this node.
+                return;
+            }
+            self.learn_from_digest(now, id, lost);
+            if let Err(wait) = self.exchange.known_losses.take(now) {
+                return self.timers.set(Timer::DigestCheck(id), now + wait);
+            }
+        }
+        let Some(connected) = self.peers.connected(&id) else {
+            return;
+        };
         let is_new = connected.lists.asked_for != Some(theirs);
         if connected.lists.is_answer_due(now) || !is_new && now < connected.lists.not_before {
             let again = connected.lists.not_before.max(now + DIGEST_CHECK_INTERVAL);
@@ -192,6 +222,30 @@ impl Mesh {
         self.ask(now, id, ExchangeReason::Digest);
         // If the answer does not remove the difference, this node asks again.
         self.timers.set(Timer::DigestCheck(id), now + DIGEST_CHECK_INTERVAL);
+    }
+
+    /// A peer's digest says that of the members which this node has lost it has only these.
+    pub(super) fn end_reports(&mut self, by: PeerId, but: &[PeerId]) {
+        let lost: Vec<PeerId> = self.peers.iter().map(|(id, _)| *id).filter(|id| !but.contains(id)).collect();
+        for id in lost {
+            if let Some(peer) = self.peers.get_mut(&id).filter(|peer| matches!(peer.state, State::Dead(_))) {
+                peer.reached_by.remove(&by);
+            }
+        }
+    }
+
+    /// A peer's digest says that it has these members, which this node knows and has lost: they are dialled as if a list
+    /// had named them.
+    fn learn_from_digest(&mut self, now: Instant, from: PeerId, lost: Vec<PeerId>) {
+        let is_news = |id: &PeerId| self.peers.get(id).is_some_and(|peer| peer.is_report_kept(&from));
+        let record = |id| PeerRecord { id, addrs: Vec::new(), connected: true };
+        let records: Vec<PeerRecord> = lost.into_iter().filter(is_news).map(record).collect();
+        let session = self.peers.connected(&from).and_then(Connected::active);
+        if let Some(Session { remote, .. }) = session.and_then(|session| self.sessions.get(session))
+            && !records.is_empty()
+        {
+            self.learn_all(now, from, remote, records, ExchangeReason::Digest);
+        }
     }
 
     /// An unknown peer did not answer, although these peers report that they are connected to it. The mesh asks one
@@ -337,7 +391,13 @@ impl Mesh {
             State::Rumoured { .. } if is_unknown => {}
             // The other tellers may have nothing left to pay with.
             State::Rumoured { .. } if is_new_teller => {}
-            State::Dead(_) if connected => peer.backoff.reset(),
+            State::Dead(_) if connected => {
+                peer.backoff.reset();
+                // The first report since it was lost: the network may just have healed.
+                if peer.reached_by.is_empty() {
+                    self.dialing.doubt(&id);
+                }
+            }
             State::Left(_) => peer.backoff.reset(),
             State::Rumoured { .. }
             | State::Provisional { .. }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::accounts::Account;
 use super::connected_time::ConnectedTime;
-use super::digest::{digest_term, membership_digest};
+use super::digest::{self, SUSPECTS_MAX, digest_term, membership_digest};
 use super::io::SessionId;
 use super::peer::{Connected, Peer, State};
+use super::peer_exchange::RECENT;
 use super::pins::Pins;
 use super::standing::Standing;
 use crate::net::addr::DialAddr;
@@ -134,6 +135,21 @@ impl PeerTable {
     /// Digest of this node and all members, also those that are unstable.
     pub(super) fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// The known peers that make up a difference between a member's digest and this node's; `None` if there are others.
+    /// Peers that this node lost lately are the likeliest, and the member may have lost one more.
+    pub(super) fn parts_of(&self, now: Instant, difference: u64) -> Option<Vec<PeerId>> {
+        let is_suspect = |peer: &Peer| match &peer.state {
+            State::Dead(gone) => now.saturating_duration_since(gone.since) < RECENT,
+            State::Up(_) | State::Unstable { .. } => peer.losses.count(now) > 0,
+            State::Rumoured { .. } | State::Provisional { .. } | State::Left(_) => false,
+        };
+        let suspects = self.iter().filter(|(_, peer)| is_suspect(peer)).map(|(id, _)| *id);
+        let suspects: Vec<PeerId> = suspects.take(SUSPECTS_MAX).collect();
+        let others =
+            self.iter_joined().map(|(id, _)| *id).filter(|id| !suspects.contains(id)).collect::<Vec<_>>();
+        digest::parts(difference, &suspects, &others)
     }
 
     /// Whether the table knows the peer, or has room for one more.

@@ -32,6 +32,9 @@ impl Mesh {
             Some(dial) if dial.cancelled => {
                 self.accounts.give_back(&dial.payers);
                 self.note_late_session(&up);
+                if dial.is_renewed {
+                    self.dial_due(now, dial.target);
+                }
                 return self.start_queued_dials(now);
             }
             Some(dial) => {

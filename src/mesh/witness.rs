@@ -79,6 +79,18 @@ impl Mesh {
         }
     }
 
+    /// This node is isolated: that is why no member answered about the peers that it lost just before.
+    pub(super) fn refine_by_isolation(&mut self, now: Instant) {
+        let lost = self.silent_losses.lost.iter().map(|(_, id)| *id);
+        let before: Vec<PeerId> = lost.filter(|id| !self.is_connected(id)).collect();
+        for id in before {
+            let verdict = self.witnesses.get(&id).map(Inquiry::verdict);
+            if verdict.is_some_and(|info| info.is_none_or(|info| info.verdict == Verdict::Unknown)) {
+                self.conclude(now, id, Verdict::Isolated);
+            }
+        }
+    }
+
     /// The peer is connected again, but not shown as up yet.
     pub(super) fn suspend_inquiry(&mut self, id: &PeerId) {
         self.timers.cancel(Timer::Witness(*id));

@@ -262,6 +262,7 @@ impl<'a> Cluster<'a> {
                     observation @ (Observation::Up(_)
                     | Observation::Down(_)
                     | Observation::QuietDown(_)
+                    | Observation::Path(_)
                     | Observation::Verdict { .. }),
                 ) => {
                     let is_change = match &observation {

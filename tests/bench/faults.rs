@@ -12,8 +12,9 @@
 //! | T7 | the mesh is split in half | memberlist |
 //! | T8 | none: traffic at rest, and during T1 to T3 | |
 //!
-//! Faults of the network take little CPU, so all programs suffer them at the same time, in separate networks. Each
-//! test begins with new processes. T5 is about CPU, so the programs take turns.
+//! Faults of the network take little CPU, so many cases run at the same time, each with new processes in networks of its
+//! own: `JOBS` of them. T1, which counts milliseconds, comes before them, and T5, which is about CPU, after them; there the
+//! programs take turns. Only splits of half an hour go on meanwhile: nothing happens in them.
 //!
 //! A program's events are what its users see: this program's JSON lines, the log lines of Serf's agent for its member
 //! events, the routes in NATS's debug log, foca's notifications, and changes of chitchat's list of live nodes. The
@@ -25,8 +26,9 @@ mod rows;
 mod stopped;
 mod timeline;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -49,21 +51,25 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// cores miss their pings and never become a full mesh.
 const STARTED_AT_ONCE: usize = 4;
 /// Longest wait for a group of nodes to join before the next one starts.
-const GROUP_MAX: Duration = Duration::from_secs(2);
+const GROUP_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for a mesh to form.
-const FORM_MAX: Duration = Duration::from_secs(60);
+const FORM_MAX: Duration = Duration::from_secs(90);
+/// Meshes of one program that fail to form before it is not measured further: a mesh that never becomes whole takes the
+/// CPU from all others.
+const FAILURES_MAX: usize = 2;
 
 /// What all tests of one program share.
 struct Bench<'a> {
     options: &'a Options,
     signals: &'a Signals,
     system: &'a dyn SystemUnderTest,
+    /// The same program without circuits, if it has any: there a cut link shows as a loss.
+    without_circuits: Option<&'a dyn SystemUnderTest>,
     /// Held while a mesh forms or a test measures milliseconds, so that programs do not disturb each other.
     turn: &'a Mutex<()>,
     size: usize,
-    /// Set when a mesh could not be formed. The program is not measured further: a mesh that never becomes whole takes
-    /// the CPU from all others.
-    has_given_up: AtomicBool,
+    /// Meshes that could not be formed.
+    failures: AtomicUsize,
     /// Only this project's program says why it lost a peer.
     gives_verdicts: bool,
 }
@@ -71,14 +77,24 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// A mesh in this network, at rest.
     fn mesh<'a>(&'a self, network: &'a Network, size: usize) -> Result<Cluster<'a>, Stop> {
-        let mut cluster = Cluster::new(self.system, self.signals)?.in_network(network);
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has_given_up.load(Ordering::Relaxed) {
-            return Err(Stop::Failed("not measured, because a mesh could not be formed".to_owned()));
+        self.mesh_of(self.system, network, size)
+    }
+
+    /// The same of this variant of the program.
+    fn mesh_of<'a>(
+        &'a self,
+        system: &'a dyn SystemUnderTest,
+        network: &'a Network,
+        size: usize,
+    ) -> Result<Cluster<'a>, Stop> {
+        let mut cluster = Cluster::new(system, self.signals)?.in_network(network);
+        let turn = self.turn();
+        if self.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
+            return Err(Stop::Failed("not measured, because meshes could not be formed".to_owned()));
         }
         let formed = self.form(&mut cluster, size);
         if let Err(Stop::Failed(_)) = &formed {
-            self.has_given_up.store(true, Ordering::Relaxed);
+            self.failures.fetch_add(1, Ordering::Relaxed);
         }
         formed?;
         drop(turn);
@@ -101,6 +117,15 @@ impl Bench<'_> {
         cluster.until_whole(deadline).map(drop)
     }
 
+    /// While the caller holds it, no mesh forms and no other case measures milliseconds.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> Result<Network, Stop> {
+        Network::new(self.size).ok_or_else(|| Stop::Failed("no network for the nodes".to_owned()))
+    }
+
     fn wants(&self, test: &str) -> bool {
         debug_assert!(FAULTS.contains(&test), "a test has a name");
         self.options.wants(test)
@@ -121,6 +146,7 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     let size = options.size_of_faults();
     let nats = Nats::new().map_err(|error| Stop::Failed(format!("a certificate authority: {error}")))?;
     let ours = Ours::quiet(options.program.clone());
+    let without_circuits = ours.without_circuits();
     let (foca, chitchat) = (Library::foca(&options.libraries, size), Library::chitchat(&options.libraries));
     let others: [&dyn SystemUnderTest; 4] = [&Serf, &nats, &foca, &chitchat];
     let others = others.into_iter().filter(|system| options.wants_beside(&system.name()));
@@ -137,15 +163,16 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     let turn = Mutex::new(());
     let mut benches: Vec<Bench<'_>> = Vec::new();
     for system in found {
-        let gives_verdicts = system.name() == ours.name();
+        let is_ours = system.name() == ours.name();
         benches.push(Bench {
             options,
             signals,
             system,
             turn: &turn,
             size,
-            has_given_up: AtomicBool::new(false),
-            gives_verdicts,
+            without_circuits: is_ours.then_some(&without_circuits),
+            failures: AtomicUsize::new(0),
+            gives_verdicts: is_ours,
         });
     }
 
@@ -163,32 +190,70 @@ pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> 
     Ok(report)
 }
 
-/// A part of the tests of one program, and the program's column.
-type Part<'a> = (usize, Box<dyn FnOnce() -> Result<Rows, Stop> + Send + 'a>);
+/// A case of one program's tests, and the program's column.
+type Case<'a> = (usize, Box<dyn FnOnce() -> Result<Rows, Stop> + Send + 'a>);
+type Done = (usize, Result<Rows, Stop>);
 
 fn measure(benches: &[Bench<'_>], rows: &mut Rows, report: &mut Report) -> Result<(), Stop> {
-    let mut parts: Vec<Part<'_>> = Vec::new();
-    for (column, bench) in benches.iter().enumerate() {
-        parts.push((column, Box::new(move || network_faults::in_turn(bench))));
-        if bench.wants("T3") {
-            parts.push((column, Box::new(move || network_faults::loss(bench))));
+    let columns = || benches.iter().enumerate();
+    let (mut crashes, mut long, mut others): (Vec<Case<'_>>, Vec<Case<'_>>, Vec<Case<'_>>) =
+        Default::default();
+    for (column, bench) in columns() {
+        if bench.wants("T1") {
+            crashes.push((column, Box::new(|| network_faults::crashes(bench))));
         }
-        if bench.gives_verdicts && bench.wants("T6") {
-            parts.push((column, Box::new(move || partial::run(bench))));
+        if bench.wants("T7") && bench.options.long {
+            long.push((column, Box::new(|| network_faults::split(bench, network_faults::LONGEST_SPLIT))));
         }
     }
-    let done: Vec<(usize, Result<Rows, Stop>)> = thread::scope(|scope| {
-        let threads: Vec<_> = parts.into_iter().map(|(column, part)| (column, scope.spawn(part))).collect();
-        let panicked = |_| Err(Stop::Failed("a fault could not be imposed".to_owned()));
-        threads.into_iter().map(|(column, thread)| (column, thread.join().unwrap_or_else(panicked))).collect()
+    // The longest cases begin first, so that they do not end long after all others. Programs take turns.
+    for nth in 0.. {
+        let before = others.len();
+        for (column, bench) in columns() {
+            let case = network_faults::cases(bench).into_iter().nth(nth);
+            others.extend(case.map(|case| (column, case)));
+        }
+        if others.len() == before {
+            break;
+        }
+    }
+    for (column, bench) in columns().filter(|(_, bench)| bench.wants("T6")) {
+        if let Some(system) = bench.without_circuits {
+            others.push((column, Box::new(|| partial::with_circuits(bench))));
+            others.push((column, Box::new(move || partial::without_circuits(bench, system))));
+        }
+    }
+
+    let jobs = benches.first().map_or(1, |bench| bench.options.jobs);
+    let mut all = at_once(jobs, crashes);
+    thread::scope(|scope| {
+        let long_jobs = long.len();
+        let long = scope.spawn(move || at_once(long_jobs, long));
+        all.extend(at_once(jobs, others));
+        for (column, bench) in columns().filter(|(_, bench)| bench.wants("T5")) {
+            all.push((column, stopped::run(bench)));
+        }
+        all.extend(long.join().unwrap_or_default());
     });
-    for (column, done) in done {
+    for (column, done) in all {
         keep(benches, column, done, rows, report)?;
     }
-    for (column, bench) in benches.iter().enumerate().filter(|(_, bench)| bench.wants("T5")) {
-        keep(benches, column, stopped::run(bench), rows, report)?;
-    }
     Ok(())
+}
+
+/// Runs the cases in this order, so many of them at the same time.
+fn at_once(jobs: usize, cases: Vec<Case<'_>>) -> Vec<Done> {
+    let waiting = Mutex::new(VecDeque::from(cases));
+    let done = Mutex::new(Vec::new());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = || {
+        while let Some((column, case)) = next() {
+            let result = case();
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((column, result));
+        }
+    };
+    thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn keep(

@@ -15,6 +15,8 @@ pub(crate) const LOAD: &str = "load";
 pub(crate) const FAULTS: [&str; 8] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8"];
 /// The names that `BESIDE` accepts.
 const BESIDE: [&str; 5] = ["serf", "nats", "foca", "chitchat", "none"];
+/// Cases of faults at the same time, if `JOBS` does not say: their nodes at rest take half of a core.
+const JOBS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -24,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) build: bool,
     /// Hours instead of minutes: faults one by one, and long partitions.
     pub(crate) long: bool,
+    /// Cases of faults that run at the same time, each in networks of its own.
+    pub(crate) jobs: usize,
     /// The other programs to measure; all if it is empty, and `none` names none.
     beside: Vec<String>,
     /// A file for the table as JSON.
@@ -53,6 +57,16 @@ impl Options {
             let known = BESIDE.join(", ");
             return Err(Stop::Failed(format!("BESIDE names programs: {known}; {unknown:?} is none of them")));
         }
+        let jobs = word("JOBS");
+        let jobs = match jobs.parse() {
+            _ if jobs.is_empty() => JOBS,
+            Ok(jobs) if (1..=64).contains(&jobs) => jobs,
+            _ => {
+                return Err(Stop::Failed(format!(
+                    "JOBS is a number of cases from 1 to 64; {jobs:?} is none"
+                )));
+            }
+        };
         let sizes = word("N");
         let sizes = sizes.split([',', ' ']).filter(|size| !size.is_empty()).map(|size| match size.parse() {
             Ok(count) if (4..=200).contains(&count) => Ok(count),
@@ -65,6 +79,7 @@ impl Options {
             markdown: is_set("MARKDOWN"),
             build: is_set("BUILD"),
             long: is_set("LONG"),
+            jobs,
             beside,
             json: Some(word("JSON")).filter(|file| !file.is_empty()).map(PathBuf::from),
             libraries: word("LIBRARIES"),

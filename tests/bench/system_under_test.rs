@@ -54,6 +54,8 @@ pub(crate) enum Observation {
         /// The verdict, in the program's own word.
         verdict: String,
     },
+    /// The path to the peer with this id has changed: another one carries it, or none any more.
+    Path(String),
     /// The node received a ping.
     Ping {
         /// The beginning of the sender's id.

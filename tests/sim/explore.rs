@@ -3,7 +3,7 @@
 //! ```text
 //! SEEDS=100000 [FROM=0] [JOBS=2] [BRIEF=1]   explores     SEED=7   replays     SCALE=1   measures large meshes
 //! STORY=changed-halves                       uses this story with SEEDS or SEED
-//! VERDICTS=1 SEEDS=100000 [LIAR=1]           judges verdicts on one random fault a run; VERDICTS=2 on two at once
+//! VERDICTS=1 SEEDS=100000 [LIAR=1]           judges verdicts on one random fault at a time; VERDICTS=2 on two
 //! ```
 
 // The user of the explorer reads its texts.
@@ -105,8 +105,7 @@ fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
     let judge = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < seeds) {
             let seed = from + seed;
-            let trial = sim::verdicts::Trial::random(seed, faults, is_with_liar);
-            match sim::verdicts::judge(seed, trial) {
+            match sim::verdicts::judge(seed, faults, is_with_liar) {
                 Ok(matrix) => total.lock().unwrap().add(matrix),
                 Err(violation) => {
                     failures.fetch_add(1, Ordering::Relaxed);
@@ -123,7 +122,7 @@ fn verdicts(faults: u64, from: u64, seeds: u64) -> ExitCode {
     let wrong: Vec<&u64> = total.wrong_seeds.iter().take(20).collect();
     println!("{total}seeds with a wrong verdict: {} {wrong:?}", total.wrong_seeds.len());
     total.wrong.iter().take(20).for_each(|wrong| println!("{wrong}"));
-    println!("{:.0} runs a second", total.trials as f64 / begun.elapsed().as_secs_f64());
+    println!("{:.0} trials a second", total.trials as f64 / begun.elapsed().as_secs_f64());
     if failures.load(Ordering::Relaxed) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -92,18 +92,18 @@ fn check_verdicts(seeds: std::ops::Range<u64>, faults: usize, liar: bool, least_
 
 #[test]
 fn verdicts_on_single_faults_are_right() {
-    check_verdicts(0..60, 1, false, 0.999);
+    check_verdicts(0..16, 1, false, 0.999);
 }
 
 #[test]
 fn verdicts_on_double_faults_are_right() {
-    check_verdicts(0..40, 2, false, 0.99);
+    check_verdicts(0..12, 2, false, 0.99);
 }
 
 /// Five nodes or more: a false witness is one of at least three.
 #[test]
 fn false_witness_changes_no_verdict() {
-    check_verdicts(1_000..1_030, 1, true, 0.99);
+    check_verdicts(1_000..1_010, 1, true, 0.99);
 }
 
 #[test]

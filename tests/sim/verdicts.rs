@@ -1,7 +1,8 @@
 //! Judges verdicts: what the nodes say of a lost peer, against what the simulator did.
 //!
-//! A run has five to ten nodes, a network that may lose packets, and one random fault, or two at once. Each `down` must be followed by the verdict that is
-//! true. The confusion matrix counts the true causes (rows) and the verdicts (columns).
+//! A run has five to ten nodes, a network that may lose packets, and many trials in turn: one random fault, or two at once,
+//! and the time in which the mesh heals. Each `down` must be followed by the verdict that is true; `unknown` may be refined.
+//! The confusion matrix counts the true causes (rows) and the verdicts (columns).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,15 +13,25 @@ use p2p_gossip::{Event, PeerId, Verdict};
 use super::checks::VERDICTS;
 use super::clock::{MS, Micros, SECOND};
 use super::process::ProcId;
-use super::scenario::{Action, Scenario, Slot};
+use super::scenario::{Action, Restart, Scenario, Slot};
 use super::world::{Violation, World};
 
-/// The faults happen this long after the last start, and later by up to as much again.
+/// Time in which the mesh forms, and in which it rests after each trial, and longer by up to as much again.
 const QUIET_BEFORE: Micros = 4 * SECOND;
-/// The run ends this long after the faults: timeouts, graces and verdicts are over.
-const WATCHED: Micros = 12 * SECOND;
+const QUIET_BETWEEN: Micros = SECOND;
+/// A trial ends this long after the faults: timeouts, graces and verdicts are over.
+const WATCHED: Micros = 9 * SECOND;
+/// Longest wait until the mesh is whole after a trial, and how often the run looks.
+const HEALED_WITHIN: Micros = 30 * SECOND;
+const LOOK_EVERY: Micros = 250 * MS;
 /// A verdict after this time counts as none.
 const VERDICT_WITHIN: Micros = 5 * SECOND;
+/// Trials of one run. Later ones would be kills only, which wear no pair.
+const TRIALS_MAX: usize = 4;
+/// Losses of a pair by which neither node becomes unstable for the other, so that all that it tells is about the faults.
+const LOSSES_MAX: u32 = 1;
+/// Random faults that are tried until one is found that concerns no worn pair.
+const DRAWS_MAX: usize = 20;
 /// Time from the loss until the verdict if round trips are short, as the design demands.
 pub const LATENCY_MAX: Micros = 250 * MS;
 
@@ -72,6 +83,22 @@ impl Fault {
         }
     }
 
+    /// What ends the fault. A killed node is started again, as its user would.
+    fn remedies(self, nodes: usize) -> Vec<Action> {
+        let remedy = |action| match action {
+            Action::Kill(slot) | Action::PowerOff(slot) => Action::Start(slot, Restart::REMEMBERING),
+            Action::Pause(slot) => Action::Resume(slot),
+            Action::Cut { from, to } => Action::Heal { from, to },
+            other => other,
+        };
+        self.actions(nodes).into_iter().map(remedy).collect()
+    }
+
+    /// Whether peers count the loss: a restart by the user is none.
+    fn wears(self) -> bool {
+        !matches!(self, Self::Kill(_) | Self::PowerOff(_))
+    }
+
     /// The nodes at which events about it are no surprise: about these, or between these two.
     fn concerns(self, a: Slot, b: Slot) -> bool {
         match self {
@@ -86,24 +113,23 @@ impl Fault {
     }
 }
 
-/// One run.
-#[derive(Clone, Debug)]
-pub struct Trial {
-    pub scenario: Scenario,
-    pub faults: Vec<Fault>,
-    at: Micros,
+/// A run: one world, and the choice of its faults.
+struct Run {
+    seed: u64,
+    nodes: usize,
+    rng: fastrand::Rng,
+    world: World,
+    /// Losses that each node and each other may count, at index `a * nodes + b`.
+    losses: Vec<u32>,
+    /// Whether round trips are short. Where packets are sent again they are long, and with them the time for answers.
+    is_near: bool,
+    has_liar: bool,
 }
 
-impl Trial {
-    /// The run of this seed with this number of faults, with a liar among the witnesses if there is to be one.
-    pub fn random(seed: u64, faults: usize, liar: bool) -> Self {
+impl Run {
+    fn new(seed: u64, liar: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0xe71d_e4ce);
         let nodes = rng.usize(5..=10);
-        let faults: Vec<Fault> = (0..faults).map(|_| Fault::random(&mut rng, nodes)).collect();
-        Self::new(seed, nodes, faults, liar, &mut rng)
-    }
-
-    fn new(seed: u64, nodes: usize, faults: Vec<Fault>, liar: bool, rng: &mut fastrand::Rng) -> Self {
         let mut scenario = Scenario::new(seed, nodes).with(|net| {
             net.latency_us = [50, 500, 5_000, 20_000][rng.usize(..4)];
             net.jitter_us = net.latency_us;
@@ -112,17 +138,73 @@ impl Trial {
             net.resent_permille = [0, 0, 10, 50][rng.usize(..4)];
             net.resent_ms = rng.u64(200..=300);
         });
-        let at = QUIET_BEFORE + rng.u64(..QUIET_BEFORE);
-        for fault in &faults {
-            let when = at + rng.u64(..200) * MS * u64::from(faults.len() > 1);
-            for action in fault.actions(nodes) {
-                scenario.script.push((when, action));
-            }
-        }
         if liar {
             scenario.false_witnesses = vec![rng.usize(..nodes)];
         }
-        Self { scenario, faults, at }
+        let is_near = scenario.faults.latency_us <= 5_000 && scenario.faults.resent_permille == 0;
+        let mut world = World::new(scenario);
+        // Killed nodes start again with what they knew.
+        world.restores_nothing = false;
+        Self { seed, nodes, rng, world, losses: vec![0; nodes * nodes], is_near, has_liar: liar }
+    }
+
+    /// Random faults that concern no worn pair; `None` if there are hardly any left.
+    fn draw(&mut self, count: usize) -> Option<Vec<Fault>> {
+        for _ in 0..DRAWS_MAX {
+            let faults: Vec<Fault> = (0..count).map(|_| Fault::random(&mut self.rng, self.nodes)).collect();
+            let mut losses = self.losses.clone();
+            for (index, losses) in losses.iter_mut().enumerate() {
+                let (a, b) = (index / self.nodes, index % self.nodes);
+                *losses +=
+                    u32::from(a != b && faults.iter().any(|fault| fault.wears() && fault.concerns(a, b)));
+            }
+            if losses.iter().all(|losses| *losses <= LOSSES_MAX) {
+                self.losses = losses;
+                return Some(faults);
+            }
+        }
+        None
+    }
+
+    /// One trial after the other.
+    fn judge(&mut self, faults: usize) -> Result<Matrix, Violation> {
+        let mut matrix = Matrix::default();
+        let mut quiet = QUIET_BEFORE;
+        for _ in 0..TRIALS_MAX {
+            let Some(faults) = self.draw(faults) else {
+                break;
+            };
+            self.world.seen = Some(Vec::new());
+            let at = self.world.now + quiet + self.rng.u64(..quiet);
+            for (nth, fault) in faults.iter().enumerate() {
+                let when = at + if nth > 0 { self.rng.u64(..200) * MS } else { 0 };
+                fault.actions(self.nodes).into_iter().for_each(|action| self.world.act_at(when, action));
+            }
+            self.world.run_until(at + WATCHED)?;
+            matrix.add(self.judge_trial(at, &faults)?);
+            for remedy in faults.iter().flat_map(|fault| fault.remedies(self.nodes)) {
+                self.world.act_at(self.world.now, remedy);
+            }
+            self.wait_until_whole()?;
+            quiet = QUIET_BETWEEN;
+        }
+        Ok(matrix)
+    }
+
+    fn wait_until_whole(&mut self) -> Result<(), Violation> {
+        let end = self.world.now + HEALED_WITHIN;
+        loop {
+            self.world.run_until(self.world.now + LOOK_EVERY)?;
+            let procs = || self.world.slots.iter().filter_map(|slot| slot.proc);
+            let members = |proc: ProcId| self.world.procs[proc].mesh().members();
+            if procs().all(|proc| members(proc) == self.nodes) {
+                return Ok(());
+            }
+            if self.world.now > end {
+                let detail = format!("the mesh is not whole {} s after the faults", HEALED_WITHIN / SECOND);
+                return Err(broken(&self.world, self.world.now, detail));
+            }
+        }
     }
 }
 
@@ -205,7 +287,7 @@ impl fmt::Display for Matrix {
         let ms = |share| self.latency(share) as f64 / 1000.0;
         writeln!(
             f,
-            "{} runs, {} losses, {:.4} % right; verdict after {:.1} ms (p50), {:.1} ms (p99), {:.1} ms (most)",
+            "{} trials, {} losses, {:.4} % right; verdict after {:.1} ms (p50), {:.1} ms (p99), {:.1} ms (most)",
             self.trials,
             self.losses(),
             self.right() * 100.0,
@@ -222,68 +304,78 @@ impl fmt::Display for Matrix {
     }
 }
 
-/// Runs a trial and judges every loss after the faults.
+/// Makes a run and judges every loss after its faults.
 ///
 /// # Errors
 /// An invariant was broken, or a node said of a living peer that most others hear that the peer has failed.
-pub fn judge(seed: u64, trial: Trial) -> Result<Matrix, Violation> {
-    let (at, faults) = (trial.at, trial.faults.clone());
-    // Where packets are sent again, round trips are long, and with them the time for answers.
-    let net = &trial.scenario.faults;
-    let is_near = net.latency_us <= 5_000 && net.resent_permille == 0;
-    let has_liar = !trial.scenario.false_witnesses.is_empty();
-    let mut world = World::new(trial.scenario);
-    world.seen = Some(Vec::new());
-    world.run_until(at + WATCHED)?;
-    let seen = world.seen.take().unwrap_or_default();
-    let mut matrix = Matrix { trials: 1, ..Matrix::default() };
-    for (index, (lost_at, observer, event)) in seen.iter().enumerate() {
-        if let Some(breach) = surprise(&world, &faults, *lost_at >= at, *observer, event) {
-            return Err(broken(&world, *lost_at, breach));
-        }
-        let Event::Down { peer, .. } = event else {
-            continue;
-        };
-        let later = &seen[index + 1..];
-        let is_mine = |other: &ProcId| other == observer;
-        let end = later.iter().find(|(_, other, event)| {
-            is_mine(other) && matches!(event, Event::Up { peer: back, .. } if back == peer)
-        });
-        let end = end.map_or(Micros::MAX, |(at, ..)| *at).min(lost_at + VERDICT_WITHIN);
-        let found = later.iter().find_map(|(at, other, event)| match event {
-            Event::Verdict { peer: about, verdict, .. } if is_mine(other) && about == peer && *at <= end => {
-                Some((*at, *verdict))
+pub fn judge(seed: u64, faults: usize, liar: bool) -> Result<Matrix, Violation> {
+    Run::new(seed, liar).judge(faults)
+}
+
+impl Run {
+    /// Judges the losses of one trial.
+    fn judge_trial(&mut self, at: Micros, faults: &[Fault]) -> Result<Matrix, Violation> {
+        let seen = self.world.seen.take().unwrap_or_default();
+        let world = &self.world;
+        let (is_near, has_liar, seed) = (self.is_near, self.has_liar, self.seed);
+        let mut matrix = Matrix { trials: 1, ..Matrix::default() };
+        for (index, (lost_at, observer, event)) in seen.iter().enumerate() {
+            if let Some(breach) = surprise(world, faults, *lost_at >= at, *observer, event) {
+                return Err(broken(world, *lost_at, breach));
             }
-            _ => None,
-        });
-        // A peer that is back before there can be a verdict needs none.
-        if found.is_none() && end < lost_at + LATENCY_MAX {
-            continue;
+            let Event::Down { peer, .. } = event else {
+                continue;
+            };
+            let later = &seen[index + 1..];
+            let is_mine = |other: &ProcId| other == observer;
+            let end = later.iter().find(|(_, other, event)| {
+                is_mine(other) && matches!(event, Event::Up { peer: back, .. } if back == peer)
+            });
+            let end = end.map_or(Micros::MAX, |(at, ..)| *at).min(lost_at + VERDICT_WITHIN);
+            let verdicts: Vec<(Micros, Verdict)> = later
+                .iter()
+                .filter_map(|(at, other, event)| match event {
+                    Event::Verdict { peer: about, verdict, .. }
+                        if is_mine(other) && about == peer && *at <= end =>
+                    {
+                        Some((*at, *verdict))
+                    }
+                    _ => None,
+                })
+                .collect();
+            let first = verdicts.first().copied();
+            // A node that can say nothing at first may say later what it was; it may not say something else.
+            let found = verdicts.iter().find(|(_, verdict)| *verdict != Verdict::Unknown).copied().or(first);
+            // A peer that is back before there can be a verdict needs none.
+            if found.is_none() && end < lost_at + LATENCY_MAX {
+                continue;
+            }
+            // A stopped node says nothing more.
+            if world.procs[*observer].paused || !world.procs[*observer].alive {
+                continue;
+            }
+            let cause = cause(world, *observer, peer);
+            let column = found.map_or(Verdict::ALL.len(), |(_, verdict)| position(verdict));
+            matrix.counts[CAUSES.iter().position(|other| *other == cause).unwrap_or(0)][column] += 1;
+            let is_right = found.is_some_and(|(_, verdict)| cause.agrees(verdict));
+            matrix.right += u64::from(is_right);
+            if !is_right {
+                matrix.wrong.push(format!(
+                    "seed {seed}, {faults:?}: {cause:?} at {lost_at} µs, but p{observer} says {found:?}"
+                ));
+                matrix.wrong_seeds.insert(seed);
+            }
+            if let Some((at, _)) = first.filter(|_| is_near) {
+                matrix.latencies.push(u32::try_from(at - lost_at).unwrap_or(u32::MAX));
+            }
+            if cause == Cause::Link && found.is_some_and(|(_, verdict)| verdict == Verdict::Node) && !has_liar
+            {
+                let detail = format!("p{observer} blames {}, which most others hear", peer.short());
+                return Err(broken(world, *lost_at, detail));
+            }
         }
-        // A stopped node says nothing more.
-        if world.procs[*observer].paused || !world.procs[*observer].alive {
-            continue;
-        }
-        let cause = cause(&world, *observer, peer);
-        let column = found.map_or(Verdict::ALL.len(), |(_, verdict)| position(verdict));
-        matrix.counts[CAUSES.iter().position(|other| *other == cause).unwrap_or(0)][column] += 1;
-        let is_right = found.is_some_and(|(_, verdict)| cause.agrees(verdict));
-        matrix.right += u64::from(is_right);
-        if !is_right {
-            matrix.wrong.push(format!(
-                "seed {seed}, {faults:?}: {cause:?} at {lost_at} µs, but p{observer} says {found:?}"
-            ));
-            matrix.wrong_seeds.insert(seed);
-        }
-        if let Some((at, _)) = found.filter(|_| is_near) {
-            matrix.latencies.push(u32::try_from(at - lost_at).unwrap_or(u32::MAX));
-        }
-        if cause == Cause::Link && found.is_some_and(|(_, verdict)| verdict == Verdict::Node) && !has_liar {
-            let detail = format!("p{observer} blames {}, which most others hear", peer.short());
-            return Err(broken(&world, *lost_at, detail));
-        }
+        Ok(matrix)
     }
-    Ok(matrix)
 }
 
 fn position(verdict: Verdict) -> usize {
@@ -329,9 +421,13 @@ fn cause(world: &World, observer: ProcId, peer: &PeerId) -> Cause {
     let is_cut_off = cut_off * 2 > all - 1;
     let others: Vec<Slot> = (0..all).filter(|&slot| slot != here && slot != there && runs(slot)).collect();
     let hearers = others.iter().filter(|&&slot| runs(there) && hear(slot, there)).count();
+    // The peer hears no node, but is heard by more than this one: until it gives up, its link is to blame as well.
+    let is_heard = |by: Slot| runs(there) && world.cuts[there * all + by] == 0;
+    let is_heard_elsewhere = !is_heard(here) && others.iter().any(|&slot| is_heard(slot));
     match hearers {
         0 if is_cut_off => Cause::Both,
         _ if is_cut_off => Cause::Isolated,
+        0 if is_heard_elsewhere => Cause::Either,
         0 => Cause::Node,
         n if n * 2 > others.len() => Cause::Link,
         _ => Cause::Either,
@@ -352,7 +448,7 @@ impl World {
     }
 }
 
-/// Judges the trials of these seeds, and returns the first broken invariant.
+/// Judges the runs of these seeds, and returns the first broken invariant.
 ///
 /// # Errors
 /// See [`judge`].
@@ -363,8 +459,7 @@ pub fn judge_all(
 ) -> Result<Matrix, (u64, Violation)> {
     let mut matrix = Matrix::default();
     for seed in seeds {
-        let judged = judge(seed, Trial::random(seed, faults, liar));
-        matrix.add(judged.map_err(|violation| (seed, violation))?);
+        matrix.add(judge(seed, faults, liar).map_err(|violation| (seed, violation))?);
     }
     Ok(matrix)
 }

@@ -271,7 +271,9 @@ impl World {
     /// # Errors
     /// An invariant was broken.
     pub fn run_until(&mut self, end: Micros) -> Result<(), Violation> {
-        while let Some(Reverse((at, _, event))) = self.queue.pop().filter(|Reverse((at, ..))| *at <= end) {
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end)
+            && let Some(Reverse((at, _, event))) = self.queue.pop()
+        {
             self.now = at;
             self.stats.events += 1;
             self.handle_event(event);
@@ -280,7 +282,14 @@ impl World {
                 return Err(violation);
             }
         }
+        self.now = end;
         Ok(())
+    }
+
+    /// Adds an action to the script.
+    pub fn act_at(&mut self, at: Micros, action: Action) {
+        self.scenario.script.push((at, action));
+        self.schedule(at, Event::Script(self.scenario.script.len() - 1));
     }
 
     fn handle_event(&mut self, event: Event) {

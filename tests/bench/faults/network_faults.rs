@@ -1,6 +1,6 @@
 //! T1 to T4, T7 and T8: killed members, lost packets, a cut link and a split mesh.
 
-use std::sync::PoisonError;
+use std::fmt;
 use std::time::Duration;
 
 use super::rows::Rows;
@@ -12,6 +12,7 @@ use crate::measure::PATIENCE;
 use crate::netns::Network;
 use crate::netns::{addr, drop_from_to, partition};
 use crate::stop::Stop;
+use crate::system_under_test::SystemUnderTest;
 use crate::table::time;
 
 /// Least time after a crash in which the traffic is counted, and in which verdicts may arrive.
@@ -28,26 +29,65 @@ const PAIR: [usize; 2] = [3, 4];
 /// Longest wait for a mesh that was split.
 const HEAL_MAX: Duration = Duration::from_secs(180);
 
-/// T1, T2, T4, T7 and T8 at rest, one after the other.
-pub(super) fn in_turn(bench: &Bench<'_>) -> Result<Rows, Stop> {
-    let mut rows = Rows::of(bench.system);
-    let network = network(bench.size)?;
-    type Test = fn(&Bench<'_>, &Network, &mut Rows) -> Result<(), Stop>;
-    let tests: [(&str, Test); 5] =
-        [("T8", rest), ("T1", crashes), ("T2", deaf), ("T4", cut_pair), ("T7", split)];
-    for (test, run) in tests {
-        if bench.wants(test) {
-            bench.progress(test);
-            let done = run(bench, &network, &mut rows);
-            network.clear_faults();
-            rows.or_note(test, done)?;
-        }
+/// The longest split of a long run. Nothing happens meanwhile, so it takes no other case's place.
+pub(super) const LONGEST_SPLIT: Duration = Duration::from_secs(1800);
+
+/// A test in a network of its own.
+type Test<'a> = Box<dyn FnOnce(&Network, &mut Rows) -> Result<(), Stop> + Send + 'a>;
+
+/// All cases but T1, T5, T6 and the longest split; the longest come first.
+pub(super) fn cases<'a>(bench: &'a Bench<'_>) -> Vec<Box<dyn FnOnce() -> Result<Rows, Stop> + Send + 'a>> {
+    let mut tests: Vec<(&str, Test<'a>)> = Vec::new();
+    // All six kinds of loss at once, each at another member; or one after the other.
+    let at_once = if bench.options.long { 1 } else { Loss::ALL.len() };
+    for losses in Loss::ALL.chunks(at_once) {
+        tests.push(("T3", Box::new(move |network, rows| lose(bench, network, losses, rows))));
     }
-    Ok(rows)
+    let seconds: &[u64] = match (bench.options.quick, bench.options.long) {
+        (true, _) => &[15],
+        (false, false) => &[60],
+        (false, true) => &[300, 60],
+    };
+    for &seconds in seconds {
+        let time = Duration::from_secs(seconds);
+        tests.push(("T7", Box::new(move |network, rows| split_for(bench, network, time, rows))));
+    }
+    tests.push(("T2", Box::new(move |network, rows| deaf(bench, network, rows))));
+    tests.push(("T4", Box::new(move |network, rows| cut_pair(bench, network, rows))));
+    if let Some(system) = bench.without_circuits {
+        tests.push((
+            "T4",
+            Box::new(move |network, rows| cut_pair_without_circuits(bench, system, network, rows)),
+        ));
+    }
+    tests.push(("T8", Box::new(move |network, rows| rest(bench, network, rows))));
+    tests
+        .into_iter()
+        .filter(|(test, _)| bench.wants(test))
+        .map(|(test, run)| Box::new(move || in_network(bench, test, run)) as Box<_>)
+        .collect()
 }
 
-fn network(size: usize) -> Result<Network, Stop> {
-    Network::new(size).ok_or_else(|| Stop::Failed("no network for the nodes".to_owned()))
+/// T1: killed members.
+pub(super) fn crashes(bench: &Bench<'_>) -> Result<Rows, Stop> {
+    in_network(bench, "T1", |network, rows| crash_all(bench, network, rows))
+}
+
+/// T7 for this time.
+pub(super) fn split(bench: &Bench<'_>, time: Duration) -> Result<Rows, Stop> {
+    in_network(bench, "T7", |network, rows| split_for(bench, network, time, rows))
+}
+
+fn in_network(
+    bench: &Bench<'_>,
+    test: &str,
+    run: impl FnOnce(&Network, &mut Rows) -> Result<(), Stop>,
+) -> Result<Rows, Stop> {
+    let mut rows = Rows::of(bench.system);
+    bench.progress(test);
+    let done = bench.network().and_then(|network| run(&network, &mut rows));
+    rows.or_note(test, done)?;
+    Ok(rows)
 }
 
 /// Traffic without faults.
@@ -70,7 +110,7 @@ fn add_traffic(bench: &Bench<'_>, rows: &mut Rows, when: &str, reach: &str, time
     }
 }
 
-fn crashes(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), Stop> {
+fn crash_all(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), Stop> {
     let mut cluster = bench.mesh(network, bench.size)?;
     let rounds = if bench.options.quick { 1 } else { 2 };
     for (dead, what) in [(1, "1 killed"), (bench.size / 10, "a tenth killed")] {
@@ -103,7 +143,7 @@ fn crashes(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), 
 
 /// Kills these nodes at once; returns what the others said until all knew.
 fn crash<'a>(bench: &Bench<'_>, cluster: &mut Cluster<'a>, victims: &[usize]) -> Result<Timeline, Stop> {
-    let turn = bench.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = bench.turn();
     Timeline::record(cluster, |cluster| {
         let began = clock::now();
         cluster.kill_at_once(victims)?;
@@ -119,7 +159,7 @@ fn crash<'a>(bench: &Bench<'_>, cluster: &mut Cluster<'a>, victims: &[usize]) ->
 fn revive(bench: &Bench<'_>, cluster: &mut Cluster<'_>, victims: &[usize]) -> Result<(), Stop> {
     let join = cluster.join_address(0).to_owned();
     {
-        let _turn = bench.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = bench.turn();
         for &victim in victims {
             cluster.restart(victim, &join)?;
         }
@@ -227,21 +267,7 @@ impl Loss {
     }
 }
 
-/// T3: members that lose packets. All six kinds of loss at once, each at another member; one after the other if
-/// the run is a long one.
-pub(super) fn loss(bench: &Bench<'_>) -> Result<Rows, Stop> {
-    let mut rows = Rows::of(bench.system);
-    let network = network(bench.size)?;
-    bench.progress("T3");
-    let at_once = if bench.options.long { 1 } else { Loss::ALL.len() };
-    for losses in Loss::ALL.chunks(at_once) {
-        let done = lose(bench, &network, losses, &mut rows);
-        network.clear_faults();
-        rows.or_note("T3", done)?;
-    }
-    Ok(rows)
-}
-
+/// T3: members that lose packets.
 fn lose(bench: &Bench<'_>, network: &Network, losses: &[Loss], rows: &mut Rows) -> Result<(), Stop> {
     let mut cluster = bench.mesh(network, bench.size)?;
     let victims: Vec<usize> = (VICTIM..).take(losses.len()).collect();
@@ -265,52 +291,99 @@ fn lose(bench: &Bench<'_>, network: &Network, losses: &[Loss], rows: &mut Rows) 
     Ok(())
 }
 
+/// T4 with the program's own settings.
 fn cut_pair(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), Stop> {
-    let mut cluster = bench.mesh(network, bench.size)?;
+    let timeline = timeline_of_cut_pair(bench, bench.system, network)?;
+    add_events_of_cut_pair(rows, "T4 one pair cut", &timeline);
+    if bench.without_circuits.is_some() {
+        let [one, other] = PAIR;
+        let paths = [(one, other), (other, one)].map(|(from, to)| timeline.other_path(from, to));
+        rows.add("T4 one pair cut: another path after", "", OtherPaths::of(paths).to_string());
+    }
+    Ok(())
+}
+
+/// T4 without circuits, where the cut shows as a loss with a verdict.
+fn cut_pair_without_circuits(
+    bench: &Bench<'_>,
+    system: &dyn SystemUnderTest,
+    network: &Network,
+    rows: &mut Rows,
+) -> Result<(), Stop> {
+    let timeline = timeline_of_cut_pair(bench, system, network)?;
+    let name = "T4 one pair cut, --relay off";
+    add_events_of_cut_pair(rows, name, &timeline);
+    rows.add(format!("{name}: verdicts"), "link at both", timeline.verdicts(&PAIR, &PAIR));
+    Ok(())
+}
+
+fn timeline_of_cut_pair(
+    bench: &Bench<'_>,
+    system: &dyn SystemUnderTest,
+    network: &Network,
+) -> Result<Timeline, Stop> {
+    let mut cluster = bench.mesh_of(system, network, bench.size)?;
     let cut = Duration::from_secs(if bench.options.quick { 10 } else { 30 });
     let [one, other] = PAIR;
-    let timeline = Timeline::record(&mut cluster, |cluster| {
+    Timeline::record(&mut cluster, |cluster| {
         network.set_faults(&partition(&numbers(&[one]), &numbers(&[other])));
         cluster.listen_for(cut)?;
         network.clear_faults();
         cluster.listen_for(AFTER_CUT)
-    })?;
+    })
+}
+
+fn add_events_of_cut_pair(rows: &mut Rows, name: &str, timeline: &Timeline) {
     let is_elsewhere = |change: &&super::timeline::Change| {
         !(PAIR.contains(&change.observer) && PAIR.contains(&change.subject))
     };
     let elsewhere = timeline.changes.iter().filter(is_elsewhere).count();
-    rows.add("T4 one pair cut: events elsewhere", "0", elsewhere);
-    rows.add("T4 one pair cut: downs at its two ends", "", timeline.downs(&PAIR, &PAIR));
-    add_verdicts(
-        bench,
-        rows,
-        "T4 one pair cut: verdicts".to_owned(),
-        "link at both",
-        timeline.verdicts(&PAIR, &PAIR),
-    );
-    Ok(())
+    rows.add(format!("{name}: events elsewhere"), "0", elsewhere);
+    rows.add(format!("{name}: downs at its two ends"), "", timeline.downs(&PAIR, &PAIR));
 }
 
-fn split(bench: &Bench<'_>, network: &Network, rows: &mut Rows) -> Result<(), Stop> {
-    let seconds: &[u64] = match (bench.options.quick, bench.options.long) {
-        (true, _) => &[15],
-        (false, false) => &[60],
-        (false, true) => &[60, 300, 1800],
-    };
+/// How many ends of cut links were told another path, and the longest time until then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OtherPaths {
+    ends: usize,
+    told: usize,
+    most: Duration,
+}
+
+impl OtherPaths {
+    pub(super) fn of(paths: impl IntoIterator<Item = Option<Duration>>) -> Self {
+        let mut all = Self::default();
+        for path in paths {
+            all.ends += 1;
+            all.told += usize::from(path.is_some());
+            all.most = all.most.max(path.unwrap_or_default());
+        }
+        all
+    }
+}
+
+impl fmt::Display for OtherPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} ends, at most {}", self.told, self.ends, time(self.most.as_secs_f64()))
+    }
+}
+
+/// T7: the mesh is split in half.
+fn split_for(bench: &Bench<'_>, network: &Network, split: Duration, rows: &mut Rows) -> Result<(), Stop> {
     let nodes: Vec<usize> = (0..bench.size).collect();
     let (here, there) = nodes.split_at(bench.size / 2);
-    for &seconds in seconds {
-        let mut cluster = bench.mesh(network, bench.size)?;
-        network.set_faults(&partition(&numbers(here), &numbers(there)));
-        cluster.listen_for(Duration::from_secs(seconds))?;
-        network.clear_faults();
-        let lifted = clock::now();
-        let healed = match cluster.until_whole(lifted + HEAL_MAX) {
-            Ok(whole) => time(whole.saturating_sub(lifted).as_secs_f64()),
-            Err(Stop::Failed(_)) => format!("not in {} s", HEAL_MAX.as_secs()),
-            Err(stop) => return Err(stop),
-        };
-        rows.add(format!("T7 split in half for {seconds:>4} s: whole after"), "≤ 1 s", healed);
-    }
+    let mut cluster = bench.mesh(network, bench.size)?;
+    network.set_faults(&partition(&numbers(here), &numbers(there)));
+    cluster.listen_for(split)?;
+    let _turn = bench.turn();
+    // The rules end somewhere in the call, which takes long on a busy machine: the time is at most this.
+    let lifted = clock::now();
+    network.clear_faults();
+    let healed = match cluster.until_whole(lifted + HEAL_MAX) {
+        Ok(whole) => time(whole.saturating_sub(lifted).as_secs_f64()),
+        Err(Stop::Failed(_)) => format!("not in {} s", HEAL_MAX.as_secs()),
+        Err(stop) => return Err(stop),
+    };
+    rows.add(format!("T7 split in half for {:>4} s: whole after", split.as_secs()), "≤ 1 s", healed);
     Ok(())
 }

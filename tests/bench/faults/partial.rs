@@ -1,4 +1,5 @@
-//! T6: five nodes, each link cut and each partial partition, and the verdict of each end of each cut link.
+//! T6: five nodes, each link cut and each partial partition, and what each end of each cut link tells: another path, or
+//! without circuits a verdict.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -6,11 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::Bench;
+use super::network_faults::OtherPaths;
 use super::rows::Rows;
 use super::timeline::Timeline;
 use crate::clock;
 use crate::netns::{Network, partition};
 use crate::stop::Stop;
+use crate::system_under_test::SystemUnderTest;
 
 const NODES: usize = 5;
 /// Networks in which cases run at the same time.
@@ -37,30 +40,68 @@ impl Evidence {
     fn row(self) -> (String, &'static str) {
         match self {
             Self::Witnesses { asked, hearing } => {
-                (format!("{hearing} of {asked} witnesses hear the peer"), "link")
+                // A lone witness does not outweigh the others: it may lie.
+                let right = if hearing == 1 && asked > 2 { "node" } else { "link" };
+                (format!("{hearing} of {asked} witnesses hear the peer"), right)
             }
             Self::LostMost => ("the observer lost more than half".to_owned(), "self"),
         }
     }
 }
 
-pub(super) fn run(bench: &Bench<'_>) -> Result<Rows, Stop> {
+/// What an end of a cut link told of the other end.
+struct End {
+    evidence: Evidence,
+    /// The last verdict; a loss among most is `self`.
+    verdict: String,
+    is_lost: bool,
+    other_path: Option<Duration>,
+}
+
+/// All cases with the program's own settings: other paths replace the cut links.
+pub(super) fn with_circuits(bench: &Bench<'_>) -> Result<Rows, Stop> {
+    let (name, ends) = run(bench, bench.system)?;
+    let mut rows = Rows::of(bench.system);
+    let lost = ends.iter().filter(|end| end.is_lost).count();
+    rows.add(format!("{name}: downs at the ends of cut links"), "0", format!("{lost} of {}", ends.len()));
+    let paths = OtherPaths::of(ends.iter().map(|end| end.other_path));
+    rows.add(format!("{name}: another path after"), "", paths);
+    Ok(rows)
+}
+
+/// All cases without circuits: the verdict of each end of each cut link.
+pub(super) fn without_circuits(bench: &Bench<'_>, system: &dyn SystemUnderTest) -> Result<Rows, Stop> {
+    let (name, ends) = run(bench, system)?;
+    // How often each verdict was given, by the evidence.
+    let mut counts: BTreeMap<(Evidence, String), usize> = BTreeMap::new();
+    for end in ends {
+        *counts.entry((end.evidence, end.verdict)).or_default() += 1;
+    }
+    let mut cells: BTreeMap<Evidence, Vec<String>> = BTreeMap::new();
+    for ((evidence, verdict), count) in counts {
+        cells.entry(evidence).or_default().push(format!("{verdict} {count}"));
+    }
+    let mut rows = Rows::of(bench.system);
+    for (evidence, cell) in cells {
+        let (what, right) = evidence.row();
+        rows.add(format!("{name}, --relay off: {what}"), &format!("all {right}"), cell.join(", "));
+    }
+    Ok(rows)
+}
+
+/// Runs the cases, several at the same time. Returns the rows' name, and what all ends told.
+fn run(bench: &Bench<'_>, system: &dyn SystemUnderTest) -> Result<(String, Vec<End>), Stop> {
     let cases = cases();
     let cases = if bench.options.quick { &cases[..10] } else { &cases[..] };
     bench.progress(&format!("T6, {} cases", cases.len()));
-    let waiting = Mutex::new(cases.iter());
-    // How often each verdict was given, by the evidence.
-    let counts: Mutex<BTreeMap<(Evidence, String), usize>> = Mutex::default();
+    let (waiting, ends) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
     let work = || -> Result<(), Stop> {
         let network = Network::new(NODES).ok_or_else(|| Stop::Failed("no network".to_owned()))?;
         loop {
             let next = waiting.lock().expect("no holder panics").next();
             let Some(case) = next else { return Ok(()) };
-            let verdicts = impose(bench, &network, case)?;
-            let mut counts = counts.lock().expect("no holder panics");
-            for verdict in verdicts {
-                *counts.entry(verdict).or_default() += 1;
-            }
+            let told = impose(bench, system, &network, case)?;
+            ends.lock().expect("no holder panics").extend(told);
         }
     };
     thread::scope(|scope| {
@@ -68,18 +109,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Rows, Stop> {
         let panicked = |_| Err(Stop::Failed("a fault could not be imposed".to_owned()));
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
     })?;
-    let counts = counts.into_inner().expect("no holder panics");
-    let mut rows = Rows::of(bench.system);
-    let mut cells: BTreeMap<Evidence, Vec<String>> = BTreeMap::new();
-    for ((evidence, verdict), count) in counts {
-        cells.entry(evidence).or_default().push(format!("{verdict} {count}"));
-    }
-    for (evidence, cell) in cells {
-        let (name, right) = evidence.row();
-        let name = format!("T6 {} partial partitions of 5 nodes: {name}", cases.len());
-        rows.add(name, &format!("all {right}"), cell.join(", "));
-    }
-    Ok(rows)
+    let name = format!("T6 {} partial partitions of 5 nodes", cases.len());
+    Ok((name, ends.into_inner().expect("no holder panics")))
 }
 
 /// Each way to choose two groups of which none is empty, and a non-empty rest; cuts of one link come first.
@@ -98,13 +129,14 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Imposes the case on a new mesh; returns the verdict of each end of each cut link.
+/// Imposes the case on a new mesh; returns what each end of each cut link told.
 fn impose(
     bench: &Bench<'_>,
+    system: &dyn SystemUnderTest,
     network: &Network,
     (one, other): &Case,
-) -> Result<Vec<(Evidence, String)>, Stop> {
-    let mut cluster = bench.mesh(network, NODES)?;
+) -> Result<Vec<End>, Stop> {
+    let mut cluster = bench.mesh_of(system, network, NODES)?;
     let cut = |a: &usize, b: &usize| {
         (one.contains(a) && other.contains(b)) || (one.contains(b) && other.contains(a))
     };
@@ -124,7 +156,7 @@ fn impose(
     });
     network.clear_faults();
     let timeline = timeline?;
-    let verdict = |&(observer, subject): &(usize, usize)| {
+    let told = |&(observer, subject): &(usize, usize)| {
         let lost = (0..NODES).filter(|node| cut(&observer, node)).count();
         let witnesses: Vec<usize> = (0..NODES)
             .filter(|node| *node != observer && *node != subject && !cut(&observer, node))
@@ -135,7 +167,12 @@ fn impose(
         } else {
             Evidence::Witnesses { asked: witnesses.len(), hearing }
         };
-        (evidence, timeline.last_verdict(observer, subject).unwrap_or("none").to_owned())
+        End {
+            evidence,
+            verdict: timeline.last_verdict(observer, subject).unwrap_or("none").to_owned(),
+            is_lost: timeline.is_lost(observer, subject),
+            other_path: timeline.other_path(observer, subject),
+        }
     };
-    Ok(pairs.iter().map(verdict).collect())
+    Ok(pairs.iter().map(told).collect())
 }

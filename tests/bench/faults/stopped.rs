@@ -29,8 +29,7 @@ const SEED: u64 = 5;
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<Rows, Stop> {
     let mut rows = Rows::of(bench.system);
-    let network =
-        Network::new(bench.size).ok_or_else(|| Stop::Failed("no network for the nodes".to_owned()))?;
+    let network = bench.network()?;
     let window = Duration::from_secs(if bench.options.quick { 10 } else { 20 });
     let counts = if bench.options.quick { &STOPPED[1..2] } else { &STOPPED[..] };
     for &count in counts {
@@ -57,6 +56,7 @@ fn stopped(
     let mut cluster = bench.mesh(network, bench.size)?;
     // Spread over the mesh; never node 0.
     let victims: Vec<usize> = (1..=count).map(|at| at * (bench.size - 1) / count).collect();
+    let _turn = bench.turn();
     let timeline = Timeline::record(&mut cluster, |cluster| {
         stop_and_resume(cluster, &victims, window)?;
         cluster.listen_for(AFTERWARDS)
@@ -100,6 +100,7 @@ fn stop_and_resume(cluster: &mut Cluster<'_>, victims: &[usize], window: Duratio
 
 fn busy(bench: &Bench<'_>, network: &Network, window: Duration, rows: &mut Rows) -> Result<(), Stop> {
     let mut cluster = bench.mesh(network, bench.size)?;
+    let _turn = bench.turn();
     let loops = LOOPS_A_CORE * cores();
     let is_over = AtomicBool::new(false);
     let timeline = thread::scope(|scope| {

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     /// A loss that is shown in lists only.
     QuietDown,
     Verdict(String),
+    /// Another path leads to a peer that is not lost.
+    Path,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Timeline {
                 Observation::Down(id) => (id, Kind::Down),
                 Observation::QuietDown(id) => (id, Kind::QuietDown),
                 Observation::Verdict { peer, verdict } => (peer, Kind::Verdict(verdict)),
+                Observation::Path(id) => (id, Kind::Path),
                 _ => return None,
             };
             let subject = cluster.node_of(&id)?;
@@ -141,8 +144,22 @@ impl Timeline {
         self.changes.iter().rev().filter(is_about).find_map(|change| match &change.kind {
             Kind::Verdict(verdict) => Some(verdict.as_str()),
             Kind::QuietDown => Some("self"),
-            Kind::Up | Kind::Down => None,
+            Kind::Up | Kind::Down | Kind::Path => None,
         })
+    }
+
+    /// Whether this observer lost this subject, if only for a moment.
+    pub(crate) fn is_lost(&self, observer: usize, subject: usize) -> bool {
+        let is_loss = |change: &Change| matches!(change.kind, Kind::Down | Kind::QuietDown);
+        self.changes.iter().any(|c| c.observer == observer && c.subject == subject && is_loss(c))
+    }
+
+    /// The time since `from` of the first other path from this observer to this subject.
+    pub(crate) fn other_path(&self, observer: usize, subject: usize) -> Option<Duration> {
+        let is_it = |change: &&Change| {
+            change.observer == observer && change.subject == subject && change.kind == Kind::Path
+        };
+        self.changes.iter().find(is_it).map(|change| change.at.saturating_sub(self.from))
     }
 
     /// The share of seconds in which all these observers saw the same members, all the second long.
@@ -184,6 +201,6 @@ fn apply(views: &mut [BTreeSet<usize>], change: &Change) {
         Kind::Down | Kind::QuietDown => {
             views[change.observer].remove(&change.subject);
         }
-        Kind::Verdict(_) => {}
+        Kind::Verdict(_) | Kind::Path => {}
     }
 }

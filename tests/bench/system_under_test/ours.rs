@@ -18,15 +18,22 @@ const NO_PINGS_S: f64 = 86_400.0;
 pub(crate) struct Ours {
     pub(crate) program: PathBuf,
     pub(crate) period_s: f64,
+    /// Whether nodes carry circuits for each other.
+    relay: bool,
 }
 
 impl Ours {
     pub(crate) fn quiet(program: PathBuf) -> Self {
-        Self { program, period_s: NO_PINGS_S }
+        Self { program, period_s: NO_PINGS_S, relay: true }
     }
 
     pub(crate) fn with_period(self, period_s: f64) -> Self {
         Self { period_s, ..self }
+    }
+
+    /// The same without circuits: a cut link then shows as `down`, and with a verdict.
+    pub(crate) fn without_circuits(&self) -> Self {
+        Self { relay: false, ..self.clone() }
     }
 }
 
@@ -45,6 +52,9 @@ impl SystemUnderTest for Ours {
         // The log level of a typical service; events go to stdout at each level.
         let spec = Spec::named(plan.name()).with_bind(bind);
         let mut spec = spec.with_period(self.period_s).with_log("warn");
+        if !self.relay {
+            spec = spec.with_option("--relay", "off");
+        }
         if let Some(join) = plan.join {
             spec = spec.with_connect(join.parse().map_err(io::Error::other)?);
         }
@@ -87,6 +97,7 @@ impl OutputParser for Events {
             }
             Event::Up { peer, .. } => Observation::Up(peer.to_string()),
             Event::Down { peer, .. } | Event::Left { peer, .. } => Observation::Down(peer.to_string()),
+            Event::Path { peer, .. } => Observation::Path(peer.to_string()),
             Event::Ping { peer, seq, .. } => Observation::Ping { peer: peer.to_string(), seq },
             _ => return None,
         })

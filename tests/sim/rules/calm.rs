@@ -149,6 +149,21 @@ fn node_that_loses_most_peers_at_once_says_that_it_is_isolated() {
     assert_eq!((told.len(), told.iter().position(is_rejoined)), (4, Some(3)), "{told:?}");
 }
 
+/// No member answers about the first loss, and a moment later it is clear why.
+#[test]
+fn isolation_explains_the_loss_just_before_it() {
+    let mut node = MeshHarness::new(&[]);
+    let sessions: Vec<SessionId> = (3..8).map(|n| node.meets(n)).collect();
+    live(&mut node, &sessions, 5);
+    live(&mut node, &sessions[1..], 2);
+    let told = verdicts_of(&node.wait_with_dials_open(3 * SECOND));
+    let about_first: Vec<Verdict> =
+        told.iter().filter(|(peer, ..)| *peer == id(3)).map(|(_, verdict, ..)| *verdict).collect();
+    assert_eq!(about_first, [Verdict::Unknown, Verdict::Isolated], "{told:?}");
+    let own = told.iter().filter(|(_, verdict, ..)| *verdict == Verdict::Isolated);
+    assert_eq!((told.len(), own.count()), (6, 5), "{told:?}");
+}
+
 #[test]
 fn closed_connections_and_the_loss_of_half_of_the_peers_are_no_isolation() {
     let mut node = MeshHarness::new(&[]);

@@ -521,6 +521,42 @@ fn cancelled_dial_does_not_block_the_next() {
 }
 
 /// Found by seed 80: the node reported up and down once a second.
+/// The dial may have begun before the network healed, and its next packet goes out only a second after the first.
+#[test]
+fn first_report_of_a_lost_peer_renews_a_dial_that_has_no_answer() {
+    for age in [ms(100), ms(700)] {
+        let mut node = MeshHarness::new(&[]);
+        for n in [3, 4, 12] {
+            let session = node.meets(n);
+            node.down(session, DisconnectReason::Closed);
+        }
+        let mut outputs = node.wait_for_dial();
+        while dials_to(&outputs, id(12)) == 0 {
+            outputs.extend(node.wait_with_dials_open(ms(1)));
+        }
+        let dial_to_12 = |outputs: &[Output]| {
+            dialled(outputs).into_iter().find(|(.., expected)| *expected == Expected::Peer(id(12))).unwrap().0
+        };
+        let first = dial_to_12(&outputs);
+        node.wait_with_dials_open(age);
+        let reports = |node: &mut MeshHarness, n: u8, wait| {
+            let session = node.meets(n);
+            node.list(session, [(id(12), addr(12))].into_iter());
+            node.wait_with_dials_open(wait)
+        };
+        let early = reports(&mut node, 3, ms(150));
+        assert_eq!(closes(&early, first), age > ms(500), "{age:?}");
+        let late = node.wait_with_dials_open(ms(400));
+        assert!(closes(&early, first) || closes(&late, first), "{age:?}");
+        let outputs = node.handle(Input::DialFailed { session: first, reason: DialError::Cancelled });
+        let second = dial_to_12(&outputs);
+        // Later reports say the same.
+        let outputs = [node.wait_with_dials_open(SECOND), reports(&mut node, 4, SECOND)].concat();
+        assert!(!closes(&outputs, second));
+    }
+}
+
+/// Found by seed 80: the node reported up and down once a second.
 #[test]
 fn refused_node_waits_a_minute_at_bootstrap_addresses_too() {
     let mut node = MeshHarness::new(&[addr(3)]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::limits::PEERS_LIMIT;
-use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId, membership_digest};
 use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
 
 use super::{
@@ -86,6 +86,79 @@ fn digest_differences_are_asked_about_at_a_limited_rate() {
     }
     // 8 requests at once and 4 a second. No peer answers, and after five seconds the node may ask all again.
     assert!((60..=88).contains(&asked), "{asked}");
+}
+
+/// A member's sessions with all others come and go at different times, so the digests of all differ for most of the time.
+#[test]
+fn member_that_comes_and_goes_costs_few_lists() {
+    let mut node = MeshHarness::new(&[]);
+    let others: Vec<SessionId> = (20..28).map(|n| node.meets(n)).collect();
+    let flapping = SessionId::accepted(1);
+    node.up(flapping, id(5), 1);
+    let whole = node.mesh.digest();
+    let without = whole ^ membership_digest([&id(5)]);
+    let mut asked = 0;
+    for second in 0..60 {
+        for (session, at) in others.iter().zip(0..) {
+            let outputs = node.heartbeat(*session, if (second + at) % 4 < 2 { whole } else { without });
+            asked += requests(&outputs);
+        }
+        let mut outputs = match second % 4 {
+            0 => node.down(SessionId::accepted(1 + second), DisconnectReason::Closed),
+            3 => node.up(SessionId::accepted(2 + second), id(5), 1),
+            _ => Vec::new(),
+        };
+        outputs.extend(node.wait(SECOND));
+        let to: Vec<SessionId> = sent(&outputs)
+            .into_iter()
+            .filter_map(|(to, message)| matches!(message, Message::PeersRequest).then_some(to))
+            .filter(|to| others.contains(to))
+            .collect();
+        asked += to.len();
+        for session in to {
+            node.list(session, (20..28).chain([5]).map(|n| (id(n), addr(n))));
+        }
+    }
+    assert_eq!(node.mesh.peers(node.now()).iter().filter(|peer| peer.reconnects == 0).count(), others.len());
+    // The difference is one that the node knows: one list in ten seconds, for a new address of the lost member.
+    assert!(asked <= 7, "{asked}");
+}
+
+#[test]
+fn lost_member_that_only_a_digest_shows_is_dialled_again() {
+    let (mut node, session) = joined_node();
+    let lost = node.meets(12);
+    let whole = node.mesh.digest();
+    node.down(lost, DisconnectReason::Closed);
+    let mut beat = |digest: Option<u64>| {
+        node.heartbeat(session, digest.unwrap_or(node.mesh.digest()));
+        let outputs = node.wait(SECOND);
+        (dials_to(&outputs, id(12)), node.info(id(12)).unwrap().reached_by)
+    };
+    // After these failed dials the next wait is two seconds.
+    (0..8).for_each(|_| drop(beat(None)));
+    // The digests differ for half a second, then the node dials at the pace of a first loss.
+    let (dials, reached_by) = beat(Some(whole));
+    assert!(dials >= 1 && reached_by == [id(3)], "{dials} {reached_by:?}");
+    let (more, _) = beat(Some(whole));
+    assert!(dials + more >= 3, "{dials} {more}");
+    // The member has lost it, too.
+    assert!(beat(None).1.is_empty());
+}
+
+#[test]
+fn stranger_in_a_digest_beside_a_lost_member_is_asked_about() {
+    let (mut node, session) = joined_node();
+    let lost = node.meets(5);
+    let whole = node.mesh.digest();
+    node.down(lost, DisconnectReason::Closed);
+    let asked = |node: &mut MeshHarness, digest| {
+        requests(&wait_with_heartbeats(node, session, Some(digest), 3 * SECOND))
+    };
+    assert_eq!(asked(&mut node, whole), 1, "the lost member may have a new address");
+    node.list(session, [(id(5), addr(5))].into_iter());
+    assert_eq!(asked(&mut node, whole), 0);
+    assert_eq!(asked(&mut node, whole ^ 77), 1);
 }
 
 #[test]
