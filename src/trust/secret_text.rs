@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use super::ticket::Ticket;
-
 /// The beginning of every PEM block.
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 /// Fewest characters of base64 that are taken for a private key; an Ed25519 key has 64.
@@ -20,15 +18,22 @@ pub fn is_key_text(text: &[u8]) -> bool {
         || bare.len() >= BASE64_DIGITS_MIN && bare.starts_with(b"M") && bare.iter().all(is_base64)
 }
 
+/// The beginning of every ticket.
+pub(super) const TICKET_PREFIX: &str = "p2pg";
 /// Fewest characters of a text that is taken for a ticket. A ticket has more, and some file may be called `p2pg.txt`.
 const TICKET_DIGITS_MIN: usize = 16;
+
+/// Whether the text begins as a ticket does.
+pub(super) fn begins_as_ticket(text: &str) -> bool {
+    text.get(..TICKET_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(TICKET_PREFIX))
+}
 
 /// Whether a word of the text is a ticket, or the beginning of one.
 #[must_use]
 pub fn is_ticket_text(text: &str) -> bool {
     let is_digit = |digit: char| digit.is_ascii_alphanumeric() || digit == '-';
     text.split(|digit: char| !is_digit(digit))
-        .any(|word| word.len() >= TICKET_DIGITS_MIN && Ticket::is_ticket(word.trim_start_matches('-')))
+        .any(|word| word.len() >= TICKET_DIGITS_MIN && begins_as_ticket(word.trim_start_matches('-')))
 }
 
 /// Whether this name of a file is a secret instead: text of a private key, a network key or a ticket. A file that exists is

@@ -13,13 +13,12 @@ use super::key_ring::{KeyRing, NetworkId};
 use super::network_key::NetworkKey;
 use super::peer_id::PeerId;
 use super::pin::ConnectAddr;
+use super::secret_text::{TICKET_PREFIX as PREFIX, begins_as_ticket};
 use crate::limits::ADDRS_MAX;
 use crate::net::addr::DialAddr;
 
 /// Most members that a ticket names.
 pub const TICKET_MEMBERS_MAX: usize = 4;
-/// The beginning of every ticket.
-const PREFIX: &str = "p2pg";
 const VERSION: u8 = 1;
 /// Bytes of version and length.
 const HEADER_BYTES: usize = 3;
@@ -104,7 +103,7 @@ impl Ticket {
     /// Whether the text begins as a ticket does.
     #[must_use]
     pub fn is_ticket(text: &str) -> bool {
-        text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        begins_as_ticket(text)
     }
 
     /// Reads the ticket in a text. Words before the ticket mean nothing, so the text may be the whole command line that a
