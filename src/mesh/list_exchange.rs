@@ -16,6 +16,8 @@ const DIGEST_QUESTIONS_PER_SECOND: u32 = 4;
 /// Shortest time between two requests for lists because of members that this node knows and has lost: a list could only
 /// bring new addresses of them. A member that comes and goes makes all digests differ again and again.
 const KNOWN_LOSSES_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that has been lost for longer is left out of lists.
+pub(super) const RECENT: Duration = Duration::from_secs(10 * 60);
 
 /// The reason of a request for a list. It decides how soon this node dials the new peers on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::accounts::Account;
 use super::address_scope::{self, Told};
 use super::dial_queue::{RUMOUR_FAILURES_MAX, Target};
 use super::io::{Output, Report, SessionId};
-use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason};
+use super::list_exchange::{ASK_AGAIN_MAX, ASK_AGAIN_MIN, ExchangeReason, RECENT};
 use super::machine::{Mesh, millis};
 use super::peer::{Connected, Peer, State};
 use super::session_table::Session;
@@ -44,8 +44,6 @@ const DIGEST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// Frames accepted as one answer: the longest list that a node may have.
 const ANSWER_FRAMES_MAX: usize = PEERS_LIMIT.div_ceil(RECORDS_MAX);
-/// A peer that has been lost for longer is left out of lists.
-pub(super) const RECENT: Duration = Duration::from_secs(10 * 60);
 /// A first request within this time of connecting marks a joiner.
 const JOINING: Duration = Duration::from_secs(2);
 /// A departure reaches all members within this time; a later listing means that the peer is back.

@@ -4,7 +4,7 @@
 //! The environment: `QUICK=1` for fewer sizes and repetitions, `N="8 64"` for these sizes, `ONLY=idle,join`
 //! for these figures, `BUILD=1` for the cost of a clean build as well, `MARKDOWN=1` for Markdown, `JSON=FILE` for the
 //! table as JSON in a file, `PROGRAM=…` for another build than Cargo's, `LONG=1` for the long tests of faults,
-//! `BESIDE=serf,foca` for these programs beside ours in them.
+//! `BESIDE=serf,foca` for these programs beside ours in them, `JOBS=16` for so many of their cases at the same time.
 
 // Counts become figures, which do not need the last bits of a 64-bit number.
 #![allow(clippy::cast_precision_loss)]
