@@ -40,13 +40,6 @@ impl PeerId {
         &self.0
     }
 
-    /// The bytes as four numbers, which have the same order.
-    #[inline]
-    fn words(&self) -> [u64; 4] {
-        let (words, _) = self.0.as_chunks();
-        std::array::from_fn(|at| u64::from_be_bytes(words[at]))
-    }
-
     /// Returns the first ten hexadecimal digits: enough to tell the nodes of a mesh apart by eye, too few to
     /// authenticate one.
     #[must_use]
@@ -83,12 +76,12 @@ pub enum CertificateError {
     KeySize,
 }
 
-/// The order of the bytes, compared as four numbers: much faster than a call of `memcmp`, and tables of peers compare ids
-/// all the time.
+/// The order of the bytes. Nearly all ids differ in the first one, and tables of peers compare ids all the time: that saves
+/// the call of a function for all 32.
 impl Ord for PeerId {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.words().cmp(&other.words())
+        self.0[0].cmp(&other.0[0]).then_with(|| self.0.cmp(&other.0))
     }
 }
 

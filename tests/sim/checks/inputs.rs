@@ -47,6 +47,9 @@ impl World {
             peer.reached.insert(up.remote.into());
         }
         peer.reached.extend(reached);
+        if open && up.session.is_punched() {
+            peer.came_from = Some(up.remote.ip());
+        }
         let mut shown: Vec<_> = up.hello.advertised.clone();
         if is_elsewhere {
         } else if side == 0 {
