@@ -152,6 +152,11 @@ impl Inquiry {
         has(Voice::Sees) && has(Voice::Misses)
     }
 
+    /// Whether some member has been asked in this round.
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     pub(super) fn was_asked(&self, witness: &PeerId) -> bool {
         self.asked.contains(witness)
     }

@@ -282,8 +282,10 @@ impl Mesh {
     /// time, so that a peer which comes and goes for some members causes few.
     fn reconsider(&mut self, now: Instant, id: PeerId) {
         // Before the members are asked, one that tells of the loss unasked decides nothing.
-        let is_open = |inquiry: &&Inquiry| {
-            matches!(inquiry.step, Step::AskAgain | Step::Conclude) && inquiry.verdict().is_none()
+        let is_open = |inquiry: &&Inquiry| match inquiry.verdict() {
+            None => matches!(inquiry.step, Step::AskAgain | Step::Conclude),
+            // The answers come late.
+            Some(info) => info.verdict == Verdict::Unknown && inquiry.has_asked(),
         };
         if self.witnesses.get(&id).filter(is_open).is_some()
             && self.timers.is_set(Timer::Witness(id))

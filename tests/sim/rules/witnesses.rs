@@ -85,6 +85,11 @@ fn members_that_do_not_answer_delay_the_verdict_no_longer_than_a_quarter_of_a_se
     node.down(sessions[0], CLOSED);
     assert_eq!(verdicts_of(&node.wait(ms(200))), []);
     assert_eq!(verdicts_of(&node.wait(ms(50))), [(id(3), Verdict::Unknown, 4, 0)]);
+    // Their late answers decide.
+    let late =
+        |session: &SessionId| verdicts_of(&reports(&mut node, *session, vec![says(3, Hearing::Lost, 1)]));
+    let verdicts: Vec<_> = sessions[1..].iter().flat_map(late).collect();
+    assert_eq!(verdicts, [(id(3), Verdict::Node, 4, 0)]);
 }
 
 /// A question says that its sender has lost the peer.
