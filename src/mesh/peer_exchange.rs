@@ -372,6 +372,7 @@ impl Mesh {
             return None;
         }
         let is_unknown = self.peers.get(&id).is_none();
+        let names_addrs = !addrs.is_empty();
         let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
         if is_unknown && !self.peers.has_room_for(&id) {
             let surplus = self.peers.surplus_rumour(&teller.account)?;
@@ -379,7 +380,8 @@ impl Mesh {
         }
         let may_be_dialled = self.hear_of_listed(now, id, addrs, connected);
         // Also if the peer is connected: it may be dialled at a listed address once it is lost.
-        let is_new_teller = self.peers.told_by(id, &teller.account);
+        // Who names no address pays for none.
+        let is_new_teller = names_addrs && self.peers.told_by(id, &teller.account);
         if !may_be_dialled {
             return None;
         }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use p2p_gossip::internals::mesh::{
-    CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId,
+    CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId, membership_digest,
 };
 use p2p_gossip::internals::wire::{Hello, Message};
 use p2p_gossip::{DialAddr, PeerId, PeerState};
 
 use super::{MINUTE, SECOND, joined_node, make_node_request, ms};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, requests, sent};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, known, requests, sent};
 
 /// [`CREDIT_MAX`], as the number of a key.
 #[allow(clippy::cast_possible_truncation)]
@@ -76,6 +76,24 @@ fn teller_pays_for_what_it_told_of_connected_peers() {
     }
     let told = to_third_parties(&node.wait(30 * SECOND));
     assert!(told > 0 && told <= CREDIT_MAX as usize + 4, "{told} dials to what one peer told");
+}
+
+/// A digest says that its sender has the lost peer. It names no address, so its sender pays for none that a liar names.
+#[test]
+fn sender_of_a_digest_pays_for_no_address_of_a_liar() {
+    let mut node = MeshHarness::remembering(vec![known(20)]);
+    let [liar, honest] = [3, 4].map(|n| node.meets(n));
+    node.list(liar, (0..8).map(|n| (id(20), other(n))));
+    let with_the_lost_peer = node.mesh.digest() ^ membership_digest([&id(20)]);
+    let mut outputs = Vec::new();
+    for _ in 0..300 {
+        node.heartbeat(liar, node.mesh.digest());
+        node.heartbeat(honest, with_the_lost_peer);
+        outputs.extend(node.wait(SECOND));
+    }
+    let told = to_third_parties(&outputs);
+    let most = CREDIT_MAX as usize + 300 / 15 + 2;
+    assert!(told > CREDIT_MAX as usize && told <= most, "{told} dials to what the liar told");
 }
 
 /// A liar has listed the peer, and has nothing left to pay for the dial. Then an honest member lists it, too.
