@@ -146,7 +146,9 @@ impl Ticket {
             std::cmp::Ordering::Equal => {}
         }
         let (payload, found) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TicketError::Cut)?;
-        if checksum(payload) != *found {
+        // The last digit may have bits that belong to no byte. In a ticket they are zero.
+        let surplus = pending & ((1 << bits) - 1);
+        if checksum(payload) != *found || surplus != 0 {
             return Err(TicketError::Mistyped);
         }
         let mut reader = Reader(&payload[HEADER_BYTES..]);
@@ -333,6 +335,26 @@ mod tests {
         }
         // The first byte is the version.
         assert_eq!(Ticket::find(&format!("p2pgzz{}", &text[6..])), Err(TicketError::Version));
+    }
+
+    #[test]
+    fn every_other_last_digit_is_a_mistake() {
+        // Five lengths: the last digit has another number of bits that belong to no byte in each.
+        for host in ["a", "ab", "abc", "abcd", "abcde"] {
+            let members =
+                [(PeerId::from_bytes([7; 32]), vec![format!("{host}.example.org:7000").parse().unwrap()])];
+            let text = Ticket::new(&KeyRing::new(NetworkKey::from_bytes([1; 32])), members).to_text();
+            let (start, last) = text.split_at(text.len() - 1);
+            for other in
+                ALPHABET.iter().map(|&digit| char::from(digit)).filter(|digit| !last.contains(*digit))
+            {
+                assert_eq!(
+                    Ticket::find(&format!("{start}{other}")),
+                    Err(TicketError::Mistyped),
+                    "{host} {other}"
+                );
+            }
+        }
     }
 
     #[test]

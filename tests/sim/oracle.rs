@@ -412,6 +412,9 @@ impl Oracle {
             let is_shown = !self.unstable.remove(&id);
             self.up = if is { self.up + 1 } else { self.up - usize::from(is_shown) };
         }
+        if was && !is {
+            self.asked.remove(&id);
+        }
         let peer = self.peer(id);
         if was {
             peer.up_before = peer.up_in_all(now);

@@ -246,7 +246,6 @@ impl World {
                 peer.refused_at = now;
             }
         }
-        oracle.asked.remove(&ended.peer);
         if !oracle.is_up(&ended.peer) {
             return;
         }
