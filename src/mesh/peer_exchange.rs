@@ -318,7 +318,7 @@ impl Mesh {
     }
 
     fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
-        let Some(connected) = self.peers.connected_mut(&id) else {
+        let Some(connected) = self.peers.connected_mut(&id).filter(|peer| peer.active().is_some()) else {
             return;
         };
         if !connected.lists.is_answer_due(now) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::limits::PEERS_LIMIT;
 use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId, membership_digest};
-use p2p_gossip::internals::wire::{Message, PeerRecord, RECORDS_MAX};
+use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord, RECORDS_MAX};
 
 use super::{
     MINUTE, SECOND, joined_node, make_node_request, ms, node_with_strangers, requests_without_news,
@@ -31,6 +31,20 @@ fn loopback_addresses_are_listed_on_loopback_only() {
     node.wait(LONGER_THAN_JOINING);
     assert_eq!(listed_ids(&node.receives(near, Message::PeersRequest)), [id(3), id(5)]);
     assert_eq!(listed_ids(&node.receives(far, Message::PeersRequest)), []);
+}
+
+/// The digests still differ when the only session with the peer has gone, and another one is expected.
+#[test]
+fn request_that_cannot_be_sent_is_not_open() {
+    let (mut node, session) = joined_node();
+    wait_with_heartbeats(&mut node, session, None, 3 * SECOND);
+    node.heartbeat(session, 1);
+    node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
+    assert_eq!(requests(&node.wait(ms(700))), 0);
+    let next = SessionId::accepted(7);
+    assert_eq!(requests(&node.up(next, id(3), 1)), 0);
+    node.list(next, [(id(20), addr(20))].into_iter());
+    assert!(node.info(id(20)).is_none(), "a list without a request");
 }
 
 #[test]
