@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::incidents::Incident;
+use super::inquiry::Inquiry;
 use super::machine::Mesh;
 use super::peer::State;
 use super::timer::Timer;
@@ -255,7 +256,8 @@ impl Mesh {
 
     /// Whether this peer is lost to this node only.
     pub(super) fn is_link_lost(&self, id: &PeerId) -> bool {
-        self.alerts.links.contains_key(id)
+        let verdict = self.witnesses.get(id).and_then(Inquiry::verdict);
+        self.lost_at(id).is_some() && verdict.is_some_and(|info| info.verdict == Verdict::Link)
     }
 
     /// The peers that were lost after this time and are lost now.
