@@ -117,7 +117,7 @@ impl Mesh {
         if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
             self.measures.rtt.measured(rtt);
-            if self.exchange.is_settled() {
+            if self.exchange.is_settled() && !self.leaving {
                 self.ping_if_due(now, id);
             }
         }
