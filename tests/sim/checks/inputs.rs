@@ -26,7 +26,7 @@ impl World {
         }
         oracle.changed.insert(up.peer);
         let open = !oracle.cancelled.contains(&up.session);
-        // Inside a circuit the address is that of the carrier, and outside of a NAT a port that nobody listens on.
+        // Inside a circuit the address is that of the carrier, and outside of a NAT a port at which no node listens.
         let is_elsewhere = up.session.is_carried() || up.session.is_punched();
         oracle.came_up += 1;
         let order = oracle.came_up;
