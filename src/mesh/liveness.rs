@@ -117,7 +117,7 @@ impl Mesh {
         if let Some(connected) = self.peers.connected_mut(&id) {
             connected.rtt.measured(rtt);
             self.measures.rtt.measured(rtt);
-            if self.exchange.is_settled() && !self.leaving {
+            if self.exchange.is_settled() {
                 self.ping_if_due(now, id);
             }
         }
@@ -169,7 +169,7 @@ impl Mesh {
     /// The first ping goes out if there is a round-trip time to show beside it: within a tenth of a second, or
     /// longer if there are many others to ping.
     pub(super) fn ping_if_due(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.connected(&id);
+        let connected = self.peers.connected(&id).filter(|_| !self.leaving);
         if connected.is_some_and(|connected| !connected.is_pinged && connected.rtt.last.is_some()) {
             let others = u32::try_from(self.peers.joined()).unwrap_or(u32::MAX);
             let longest = FIRST_PING_EACH.saturating_mul(others).max(millis(100)).min(self.config.period);

@@ -79,8 +79,8 @@ impl World {
     }
 
     /// The debtors of a dial that may fail: the dialled machine, also for an address from a beacon, and the teller of a
-    /// listed address if there is only one. A dial to an address of the user, or to one where the peer was
-    /// reached, has no debtor. A peer that the node knows well owes what it claims itself, but not at the machine that it came from.
+    /// listed address if there is only one. A dial to an address of the user, or to one where the peer was reached, has
+    /// no debtor. A peer that the node knows well owes what it claims itself, but not at the machine that it came from.
     fn debtors(&self, proc: ProcId, addr: &DialAddr, expected: Expected) -> Vec<Debtor> {
         let process = &self.procs[proc];
         let is_bootstrap = || process.config.connect.iter().any(|bootstrap| bootstrap.addr == *addr);
