@@ -209,15 +209,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn received_ping(
-        &mut self,
-        now: Instant,
-        arrived: Instant,
-        id: PeerId,
-        seq: u64,
-        text: String,
-    ) {
-        self.heard(now, arrived, &id);
+    pub(super) fn received_ping(&mut self, id: PeerId, seq: u64, text: String) {
         let via = self.via(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -231,8 +223,7 @@ impl Mesh {
     }
 
     /// Handles a message of the peer's user, on any of its sessions. The peer sends it on one session, so it arrives once.
-    pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
-        self.heard(now, arrived, &id);
+    pub(super) fn received_broadcast(&mut self, id: PeerId, text: String) {
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.connected().is_some()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });

@@ -108,9 +108,9 @@ impl World {
         let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(&session) else {
             return;
         };
-        if open || matches!(message, Some(Message::Ping { .. })) {
+        if open {
             oracle.heard(peer, moment);
-            if open && std::mem::take(&mut oracle.peer(peer).refuses) {
+            if std::mem::take(&mut oracle.peer(peer).refuses) {
                 oracle.changed.insert(peer);
             }
         }
