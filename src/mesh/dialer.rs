@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
+use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX, KEPT_FOR_CONNECTED};
 use super::address_book::Addrs;
 use super::address_scope::Told;
 use super::backoff::LONG_OUTAGE;
@@ -119,7 +119,8 @@ impl Mesh {
                 continue;
             }
             let payers = self.payers(now, target, &addr);
-            if let Err(wait) = self.accounts.pay(now, &payers) {
+            let kept = if self.is_said_to_be_connected(target) { 0 } else { KEPT_FOR_CONNECTED };
+            if let Err(wait) = self.accounts.pay(now, &payers, kept) {
                 if let Target::Beacon(addr) = target {
                     self.beacons.finish(addr);
                     continue;
@@ -134,6 +135,11 @@ impl Mesh {
                     // The peer has other addresses, or its turn comes again after its backoff.
                     self.redial_later(now, id);
                     continue;
+                }
+                if let Target::Peer(id) = target
+                    && let Some(Peer { state: State::Rumoured { waits, .. }, .. }) = self.peers.get_mut(&id)
+                {
+                    *waits = kept > 0;
                 }
                 let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
                 let given_up = self.stranger_given_up_at(now, target);
@@ -258,6 +264,14 @@ impl Mesh {
         }
         let teller = if is_claimed { Some(Account::Claimant(id)) } else { self.teller_of(now, peer) };
         teller.into_iter().chain(Account::target(addr)).collect()
+    }
+
+    /// Whether a member or a beacon says that the target is there now.
+    fn is_said_to_be_connected(&self, target: Target) -> bool {
+        match target {
+            Target::Peer(id) => self.peers.get(&id).is_some_and(|peer| !peer.reached_by.is_empty()),
+            Target::Bootstrap(_) | Target::Beacon(_) => true,
+        }
     }
 
     /// Of the peers that told this node of a rumour, the one whose account can pay for the most dials.

@@ -218,8 +218,8 @@ impl Mesh {
             self.measured(now, peer, rtt);
             self.heard(now, arrived, &peer);
         }
-        // After a goodbye only pings and broadcasts are still shown, and only while the peer is connected: no event about
-        // a peer follows its `down`. They are no sign of life: a session that this node has ended may be that of a process
+        // After a goodbye only pings and broadcasts are still shown, and only while the peer is a member: no event about a
+        // peer follows its `down`. They are no sign of life: a session that this node has ended may be that of a process
         // which it refused.
         if let Message::Ping { seq, text } = message {
             self.received_ping(peer, seq, text);
