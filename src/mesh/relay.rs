@@ -199,11 +199,13 @@ impl Mesh {
             peer.reached_by.iter().filter_map(candidate).min()
         };
         let Some((_, carrier, session)) = nearest else {
+            let reporters = peer.reached_by.clone();
             let again = self.random_between(SEARCH_AGAIN * 3 / 4, SEARCH_AGAIN);
             self.timers.set(Timer::Path(id), now + again);
             if let Some(search) = self.relay.searches.get_mut(&id) {
                 *search = Search { is_repeated: true, ..Search::default() };
             }
+            reporters.into_iter().for_each(|reporter| self.end_hold(now, reporter));
             return self.forget_unreached(now, id);
         };
         self.ask_carrier(now, id, carrier, session);
@@ -257,6 +259,9 @@ impl Mesh {
             }
             Err(reason) => {
                 self.relay.forget_carried(at);
+                if reason == CircuitReason::NotConnected {
+                    self.end_hold(now, target);
+                }
                 self.output(Output::CloseCircuit { at, reason });
             }
         }
