@@ -121,6 +121,19 @@ fn lost_peers_in_a_list_leave_payments_for_those_that_come() {
     assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == other(newcomer).into()), "{outputs:?}");
 }
 
+/// Found by seed 840003020. A liar has listed the stranger, and has nothing left to pay with.
+#[test]
+fn lost_stranger_is_dialled_where_it_came_from_whoever_has_listed_it() {
+    let mut node = MeshHarness::new(&[]);
+    let (liar, stranger) = (node.meets(3), SessionId::accepted(77));
+    node.up_at(stranger, id(20), 1, addr(20));
+    node.list(liar, (0..2 * CREDIT).map(|n| (key(n), other(n))).chain([(id(20), addr(20))]));
+    assert!(to_third_parties(&node.wait(2 * SECOND)) >= CREDIT_MAX as usize);
+    node.down(stranger, DisconnectReason::Closed);
+    let outputs = node.wait(3 * SECOND);
+    assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == addr(20).into()), "{outputs:?}");
+}
+
 /// A liar has listed the peer, and has nothing left to pay for the dial. Then an honest member lists it, too.
 #[test]
 fn rumour_that_waits_for_a_payment_is_dialled_once_another_member_lists_it() {
