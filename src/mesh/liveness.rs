@@ -151,7 +151,10 @@ impl Mesh {
         arrived: Instant,
         rtt: Option<Duration>,
     ) {
-        let Some(Session { peer: id, closing: false, .. }) = self.sessions.get(session) else {
+        // To a leaving node it is no news.
+        let Some(Session { peer: id, closing: false, .. }) =
+            self.sessions.get(session).filter(|_| !self.leaving)
+        else {
             return;
         };
         self.heard(now, arrived, &id);

@@ -106,7 +106,9 @@ impl World {
     pub fn saw_event(&mut self, proc: ProcId, moment: Moment, session: SessionId, event: &SessionEvent) {
         let (message, timeout) = match event {
             SessionEvent::Received { message, .. } => (Some(message), None),
-            SessionEvent::Heartbeat { vitals, .. } => (None, Some(self.timeout_for(proc, vitals.interval_ms))),
+            SessionEvent::Heartbeat { vitals, .. } => {
+                (None, Some(self.timeout_for(proc, vitals.interval_ms)))
+            }
             _ => return,
         };
         let oracle = &mut self.procs[proc].oracle;

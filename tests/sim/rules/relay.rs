@@ -353,6 +353,18 @@ fn leaving_node_dials_no_peer_of_a_late_list() {
     assert!(closes(&outputs, three) && dialled(&outputs).is_empty(), "{outputs:?}");
 }
 
+/// Found by seed 700028718. The round-trip time of the carrier is measured after the node has begun to leave.
+#[test]
+fn leaving_node_sends_its_carrier_only_a_goodbye() {
+    let (mut node, three) = joined_node();
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    node.up_at(inside, id(20), 1, addr(3));
+    node.handle(p2p_gossip::internals::mesh::Input::Leave);
+    let mut outputs = node.measures(three, ms(1));
+    outputs.extend(node.wait(SECOND));
+    assert!(closes(&outputs, three) && sent(&outputs).is_empty(), "{outputs:?}");
+}
+
 /// Node 9 with the direct peers 20, 3, 4 and 5, and their sessions. All but 20 go on to send heartbeats, until 9 asks the
 /// first of them whether they hear 20.
 fn node_with_a_silent_peer() -> (MeshHarness, SessionId, Vec<SessionId>) {
