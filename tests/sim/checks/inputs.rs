@@ -71,7 +71,7 @@ impl World {
             return;
         }
         process.oracle.heard(peer, moment);
-        process.oracle.peer(peer).timeout = process.oracle.newest_timeout;
+        process.oracle.peer(peer).usual_timeout = process.oracle.newest_timeout;
         if mesh.open_sessions(&peer).last() != Some(&session) {
             let open = mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
@@ -110,6 +110,7 @@ impl World {
         };
         if open || matches!(message, Some(Message::Ping { .. })) {
             oracle.heard(peer, moment);
+            oracle.peer(peer).has_beaten |= message.is_none();
             if open && std::mem::take(&mut oracle.peer(peer).refuses) {
                 oracle.changed.insert(peer);
             }

@@ -358,6 +358,7 @@ fn leaving_node_dials_no_peer_of_a_late_list() {
 fn node_with_a_silent_peer() -> (MeshHarness, SessionId, Vec<SessionId>) {
     let mut node = MeshHarness::new(&[]);
     let silent = node.meets(20);
+    node.heartbeat(silent, 0);
     let members: Vec<SessionId> = (3..6).map(|n| node.meets(n)).collect();
     let outputs = live(&mut node, &members, 16);
     let about: Vec<_> = questions(&outputs).into_iter().map(|(_, about)| about).collect();
@@ -424,7 +425,8 @@ fn dead_peer_costs_no_circuit_and_is_lost_in_time() {
 #[test]
 fn four_carriers_are_asked_about_one_silence_and_the_peer_is_lost_in_time() {
     let mut node = MeshHarness::new(&[]);
-    node.meets(20);
+    let silent = node.meets(20);
+    node.heartbeat(silent, 0);
     let members: Vec<SessionId> = (30..50).map(|n| node.meets(n)).collect();
     let mut outputs = live(&mut node, &members, 16);
     let mut circuits = 0;
