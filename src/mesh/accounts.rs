@@ -16,6 +16,9 @@ use crate::trust::peer_id::PeerId;
 /// Dials that an account pays for at once: enough to join a large mesh through a list with some dead peers. With what
 /// returns meanwhile, these are 64 in the first minute.
 pub const CREDIT_MAX: u32 = 60;
+/// Payments that an account keeps for peers which somebody says are connected: keys that came for a moment stay in the
+/// lists of honest members for a while, and would use up all that these members can pay.
+pub(super) const KEPT_FOR_CONNECTED: u32 = CREDIT_MAX / 2;
 /// Time after which one payment returns: 4 a minute.
 pub const CREDIT_INTERVAL: Duration = Duration::from_secs(15);
 /// Accounts remembered. Beyond that, the account that was used longest ago is forgotten.
@@ -101,12 +104,12 @@ impl Accounts {
         })
     }
 
-    /// Takes one payment from each of these accounts, or from none.
+    /// Takes one payment from each of these accounts, or from none. Those who tell keep so many.
     ///
     /// # Errors
     /// The time until all of them can pay.
-    pub(super) fn pay(&mut self, now: Instant, accounts: &[Account]) -> Result<(), Duration> {
-        let wait = accounts.iter().map(|account| self.wait(now, account)).max().unwrap_or_default();
+    pub(super) fn pay(&mut self, now: Instant, accounts: &[Account], kept: u32) -> Result<(), Duration> {
+        let wait = accounts.iter().map(|account| self.wait(now, account, kept)).max().unwrap_or_default();
         if wait > Duration::ZERO {
             return Err(wait);
         }
@@ -132,10 +135,13 @@ impl Accounts {
         }
     }
 
-    fn wait(&self, now: Instant, account: &Account) -> Duration {
+    /// The time until the account can pay. One that is dialled keeps nothing.
+    fn wait(&self, now: Instant, account: &Account, kept: u32) -> Duration {
+        let kept = if matches!(account, Account::Target(_) | Account::Name(_)) { 0 } else { kept };
         match self.credits.get(account) {
-            Some(credit) if self.left(now, account) == 0 => {
-                (credit.since + CREDIT_INTERVAL).saturating_duration_since(now)
+            Some(credit) if self.left(now, account) <= kept => {
+                let missing = kept + 1 - credit.left;
+                (credit.since + CREDIT_INTERVAL * missing).saturating_duration_since(now)
             }
             _ => Duration::ZERO,
         }
@@ -176,14 +182,14 @@ mod tests {
         let start = crate::test_now();
         let mut accounts = Accounts::default();
         let payer = [machine(1)];
-        assert!((0..CREDIT_MAX).all(|_| accounts.pay(start, &payer).is_ok()));
+        assert!((0..CREDIT_MAX).all(|_| accounts.pay(start, &payer, 0).is_ok()));
         let mut paid = 0;
         for second in 0..60 {
-            paid += u32::from(accounts.pay(start + Duration::from_secs(second), &payer).is_ok());
+            paid += u32::from(accounts.pay(start + Duration::from_secs(second), &payer, 0).is_ok());
         }
         assert_eq!(paid, 3);
-        assert!(accounts.pay(start + Duration::from_secs(60), &payer).is_ok());
-        let wait = accounts.pay(start + Duration::from_secs(61), &payer).unwrap_err();
+        assert!(accounts.pay(start + Duration::from_secs(60), &payer, 0).is_ok());
+        let wait = accounts.pay(start + Duration::from_secs(61), &payer, 0).unwrap_err();
         assert_eq!(wait, CREDIT_INTERVAL - Duration::from_secs(1));
     }
 
@@ -191,11 +197,25 @@ mod tests {
     fn one_empty_account_stops_the_payment_of_all() {
         let now = crate::test_now();
         let mut accounts = Accounts::default();
-        while accounts.pay(now, &[machine(1)]).is_ok() {}
-        assert!(accounts.pay(now, &[machine(2), machine(1)]).is_err());
+        while accounts.pay(now, &[machine(1)], 0).is_ok() {}
+        assert!(accounts.pay(now, &[machine(2), machine(1)], 0).is_err());
         assert_eq!(accounts.left(now, &machine(2)), CREDIT_MAX);
         accounts.give_back(&[machine(1)]);
-        assert!(accounts.pay(now, &[machine(2), machine(1)]).is_ok());
+        assert!(accounts.pay(now, &[machine(2), machine(1)], 0).is_ok());
+    }
+
+    #[test]
+    fn account_that_keeps_payments_makes_them_for_others() {
+        let now = crate::test_now();
+        let mut accounts = Accounts::default();
+        let (payer, kept) = ([machine(1), Account::Target(IpAddr::from([10, 0, 0, 1]))], CREDIT_MAX / 3);
+        assert!((kept..CREDIT_MAX).all(|_| accounts.pay(now, &payer, kept).is_ok()));
+        assert_eq!(accounts.pay(now, &payer, kept), Err(CREDIT_INTERVAL));
+        assert!((0..kept - 1).all(|_| accounts.pay(now, &payer, 0).is_ok()));
+        assert_eq!(accounts.pay(now, &payer, kept), Err(CREDIT_INTERVAL * kept));
+        let later = now + CREDIT_INTERVAL * kept;
+        assert_eq!(accounts.pay(later - CREDIT_INTERVAL / 2, &payer, kept), Err(CREDIT_INTERVAL / 2));
+        assert!(accounts.pay(later, &payer, kept).is_ok());
     }
 
     #[test]
@@ -215,7 +235,7 @@ mod tests {
         for n in 0..u32::try_from(ACCOUNTS_MAX).unwrap() + 10 {
             now += Duration::from_millis(1);
             let account = Account::Target(IpAddr::from(n.to_be_bytes()));
-            assert!(accounts.pay(now, &[account]).is_ok());
+            assert!(accounts.pay(now, &[account], 0).is_ok());
             accounts.check_limits();
         }
     }

@@ -157,6 +157,18 @@ impl Mesh {
         peer.direct_from.filter(|at| is_well && now < *at)
     }
 
+    /// A third node may only be reached through this peer, and nothing is carried inside a circuit: the peer is dialled
+    /// soon, although its direct path keeps falling silent.
+    pub(super) fn end_hold(&mut self, now: Instant, id: PeerId) {
+        let soon = now + self.random_between(millis(500), millis(1000));
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.direct_from.take().is_some_and(|at| soon < at)
+            && peer.wants_dial()
+        {
+            self.timers.set_no_later(Timer::Dial(Target::Peer(id)), soon);
+        }
+    }
+
     /// Asks the sessions on which this node does not send to a peer when they last heard it. The other node has chosen one,
     /// and its goodbyes on the others may be lost with their paths.
     pub(super) fn check_other_sessions(&mut self, now: Instant, id: PeerId) {

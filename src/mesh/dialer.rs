@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX};
+use super::accounts::{Account, CREDIT_INTERVAL, CREDIT_MAX, KEPT_FOR_CONNECTED};
 use super::address_book::Addrs;
 use super::address_scope::Told;
 use super::backoff::LONG_OUTAGE;
@@ -119,7 +119,8 @@ impl Mesh {
                 continue;
             }
             let payers = self.payers(now, target, &addr);
-            if let Err(wait) = self.accounts.pay(now, &payers) {
+            let kept = self.kept_for_others(target);
+            if let Err(wait) = self.accounts.pay(now, &payers, kept) {
                 if let Target::Beacon(addr) = target {
                     self.beacons.finish(addr);
                     continue;
@@ -134,6 +135,11 @@ impl Mesh {
                     // The peer has other addresses, or its turn comes again after its backoff.
                     self.redial_later(now, id);
                     continue;
+                }
+                if let Target::Peer(id) = target
+                    && let Some(Peer { state: State::Rumoured { waits, .. }, .. }) = self.peers.get_mut(&id)
+                {
+                    *waits = kept > 0;
                 }
                 let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
                 let given_up = self.stranger_given_up_at(now, target);
@@ -241,7 +247,8 @@ impl Mesh {
     }
 
     /// The accounts that pay for a dial to this address. Nothing pays for an address of the user, for one where the peer was
-    /// reached, or for one that a peer which is no stranger claims at the machine that it came from.
+    /// reached, or for one that a peer which is no stranger claims at the machine that it came from. Only that machine
+    /// pays if the peer is a stranger: a liar that lists it, too, must not delay it.
     fn payers(&self, now: Instant, target: Target, addr: &DialAddr) -> Vec<Account> {
         let id = match target {
             Target::Peer(id) => id,
@@ -251,13 +258,29 @@ impl Mesh {
         let Some(peer) = self.peers.get(&id) else {
             return Vec::new();
         };
-        let is_claimed = !peer.addrs.is_rumour(addr) && !self.is_stranger(now, &id);
+        let is_claimed = !peer.addrs.is_rumour(addr);
         let from = peer.remote.map(|(addr, _)| addr.ip());
-        if is_claimed && peer.addrs.is_at_own_machine(addr, from) || peer.addrs.was_proven(addr) {
+        let is_own = is_claimed && peer.addrs.is_at_own_machine(addr, from);
+        let is_stranger = self.is_stranger(now, &id);
+        if is_own && !is_stranger || peer.addrs.was_proven(addr) {
             return Vec::new();
         }
-        let teller = if is_claimed { Some(Account::Claimant(id)) } else { self.teller_of(now, peer) };
+        let teller = match () {
+            () if is_own => None,
+            () if is_claimed && !is_stranger => Some(Account::Claimant(id)),
+            () => self.teller_of(now, peer),
+        };
         teller.into_iter().chain(Account::target(addr)).collect()
+    }
+
+    /// What the tellers of the target keep for others: nobody says that this one is connected.
+    fn kept_for_others(&self, target: Target) -> u32 {
+        let Target::Peer(id) = target else {
+            return 0;
+        };
+        let is_absent =
+            |peer: &Peer| matches!(peer.state, State::Rumoured { .. }) && peer.reached_by.is_empty();
+        if self.peers.get(&id).is_some_and(is_absent) { KEPT_FOR_CONNECTED } else { 0 }
     }
 
     /// Of the peers that told this node of a rumour, the one whose account can pay for the most dials.

@@ -213,31 +213,21 @@ impl Mesh {
         }
     }
 
-    pub(super) fn received_ping(
-        &mut self,
-        now: Instant,
-        arrived: Instant,
-        id: PeerId,
-        seq: u64,
-        text: String,
-    ) {
-        self.heard(now, arrived, &id);
+    pub(super) fn received_ping(&mut self, id: PeerId, seq: u64, text: String) {
         let via = self.via(&id);
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_joined()) else {
             return;
         };
-        if let Some(connected) = peer.connected() {
-            let rtt_ms = connected.rtt.last.map(|rtt| rtt.as_secs_f64() * 1000.0);
-            peer.pings_received += 1;
-            let (name, addr) = (peer.name.clone(), peer.shown_addr());
-            self.notify(Event::Ping { peer: id, name, addr, via, seq, text, rtt_ms });
-        }
+        let rtt = peer.connected().and_then(|connected| connected.rtt.last);
+        let rtt_ms = rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+        peer.pings_received += 1;
+        let (name, addr) = (peer.name.clone(), peer.shown_addr());
+        self.notify(Event::Ping { peer: id, name, addr, via, seq, text, rtt_ms });
     }
 
     /// Handles a message of the peer's user, on any of its sessions. The peer sends it on one session, so it arrives once.
-    pub(super) fn received_broadcast(&mut self, now: Instant, arrived: Instant, id: PeerId, text: String) {
-        self.heard(now, arrived, &id);
-        if let Some(peer) = self.peers.get(&id).filter(|peer| peer.connected().is_some()) {
+    pub(super) fn received_broadcast(&mut self, id: PeerId, text: String) {
+        if let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_joined()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });
         }

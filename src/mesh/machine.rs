@@ -216,15 +216,16 @@ impl Mesh {
         };
         if !closing {
             self.measured(now, peer, rtt);
-        }
-        // After a goodbye only pings and broadcasts still count, and only while the peer is connected: no
-        // event about a peer follows its `down`.
-        if let Message::Ping { seq, text } = message {
-            self.received_ping(now, arrived, peer, seq, text);
-        } else if let Message::Broadcast { text } = message {
-            self.received_broadcast(now, arrived, peer, text);
-        } else if !closing {
             self.heard(now, arrived, &peer);
+        }
+        // After a goodbye only pings and broadcasts are still shown, and only while the peer is a member: no event about a
+        // peer follows its `down`. They are no sign of life: a session that this node has ended may be that of a process
+        // which it refused.
+        if let Message::Ping { seq, text } = message {
+            self.received_ping(peer, seq, text);
+        } else if let Message::Broadcast { text } = message {
+            self.received_broadcast(peer, text);
+        } else if !closing {
             match message {
                 Message::PeersRequest => self.answer_list(now, peer, session),
                 Message::Peers { records, more } => self.received_list(now, peer, remote, records, more),

@@ -86,8 +86,9 @@ impl SeenTimes {
 /// The state of a peer, with the data that only this state needs.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses.
-    Rumoured { failures: u32, since: Instant },
+    /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses. It `waits` if
+    /// its tellers keep what is left of their accounts for peers that somebody says are connected.
+    Rumoured { failures: u32, since: Instant, waits: bool },
     /// Connected, but not a member yet. A peer whose last `refusal` of this node still counts becomes a member with its
     /// first message after the handshake, because it may refuse again; any other peer at once.
     Provisional { connected: Box<Connected>, refusal: Option<ByeReason> },
@@ -287,7 +288,7 @@ impl Peer {
             path_losses: Losses::default(),
             direct_from: None,
             questions: TokenBucket::new(QUESTIONS_BURST, QUESTIONS_PER_SECOND, now),
-            state: State::Rumoured { failures: 0, since: now },
+            state: State::Rumoured { failures: 0, since: now, waits: false },
         }
     }
 
@@ -331,7 +332,7 @@ impl Peer {
         let State::Provisional { connected, .. } = &self.state else {
             return false;
         };
-        let placeholder = State::Rumoured { failures: 0, since: connected.since };
+        let placeholder = State::Rumoured { failures: 0, since: connected.since, waits: false };
         if let State::Provisional { connected, .. } = std::mem::replace(&mut self.state, placeholder) {
             self.state = match holds_until {
                 None => State::Up(connected),
@@ -346,7 +347,7 @@ impl Peer {
         let State::Unstable { connected, .. } = &self.state else {
             return false;
         };
-        let placeholder = State::Rumoured { failures: 0, since: connected.since };
+        let placeholder = State::Rumoured { failures: 0, since: connected.since, waits: false };
         if let State::Unstable { connected, .. } = std::mem::replace(&mut self.state, placeholder) {
             self.state = State::Up(connected);
         }

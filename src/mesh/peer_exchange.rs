@@ -387,8 +387,9 @@ impl Mesh {
         }
         let wait = self.wait_before_dial(id, connected, why);
         let peer = self.peers.get_mut(&id)?;
-        match &peer.state {
+        match &mut peer.state {
             State::Rumoured { .. } if is_unknown => {}
+            State::Rumoured { waits, .. } if *waits && connected => *waits = false,
             // The other tellers may have nothing left to pay with.
             State::Rumoured { .. } if is_new_teller => {}
             State::Dead(_) if connected => {

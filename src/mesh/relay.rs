@@ -199,11 +199,13 @@ impl Mesh {
             peer.reached_by.iter().filter_map(candidate).min()
         };
         let Some((_, carrier, session)) = nearest else {
+            let reporters = peer.reached_by.clone();
             let again = self.random_between(SEARCH_AGAIN * 3 / 4, SEARCH_AGAIN);
             self.timers.set(Timer::Path(id), now + again);
             if let Some(search) = self.relay.searches.get_mut(&id) {
                 *search = Search { is_repeated: true, ..Search::default() };
             }
+            reporters.into_iter().for_each(|reporter| self.end_hold(now, reporter));
             return self.forget_unreached(now, id);
         };
         self.ask_carrier(now, id, carrier, session);
@@ -212,7 +214,7 @@ impl Mesh {
     /// Asks a member to carry a circuit to the peer.
     pub(super) fn ask_carrier(&mut self, now: Instant, id: PeerId, carrier: PeerId, session: SessionId) {
         let payers: Vec<Account> = self.circuit_payer(now, &id, &carrier).into_iter().collect();
-        if let Err(wait) = self.accounts.pay(now, &payers) {
+        if let Err(wait) = self.accounts.pay(now, &payers, 0) {
             return self.timers.set(Timer::Path(id), now + wait);
         }
         if let Err(wait) = self.relay.opens.take(now) {
@@ -257,6 +259,9 @@ impl Mesh {
             }
             Err(reason) => {
                 self.relay.forget_carried(at);
+                if reason == CircuitReason::NotConnected {
+                    self.end_hold(now, target);
+                }
                 self.output(Output::CloseCircuit { at, reason });
             }
         }

@@ -117,18 +117,19 @@ impl World {
     }
 
     /// A stranger that is gone is dialled where it came from or was reached, and for a minute. What others list of it
-    /// is dialled on their account.
+    /// is dialled on their account, and its beacons say where it is now.
     fn check_dial_to_stranger(&self, proc: ProcId, id: PeerId, addr: &DialAddr) -> Option<Breach> {
-        let peer = self.procs[proc].oracle.peers.get(&id)?;
+        let oracle = &self.procs[proc].oracle;
+        let peer = oracle.peers.get(&id)?;
         let is_gone = peer.state == ExpectedState::Down && peer.most_rank(self.now) == Rank::Stranger;
-        if !is_gone || peer.reached.contains(addr) {
+        if !is_gone || peer.reached.contains(addr) || oracle.beacons.contains(addr) {
             return None;
         }
         let is_from_there = addr.socket().is_some_and(|addr| Some(addr.ip()) == peer.came_from);
         if !is_from_there && !peer.listed.contains(addr) {
             return Some((RUMOURS, format!("dials {} at {addr}, which only it claims", id.short())));
         }
-        let since = peer.since.max(peer.refused_at).max(self.procs[proc].oracle.access_changed);
+        let since = peer.since.max(peer.refused_at).max(oracle.access_changed);
         let gone_for = self.now - since;
         let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
         let too_long = gone_for > STRANGER_DIALLED + SLACK;

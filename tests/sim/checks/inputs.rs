@@ -7,7 +7,7 @@ use p2p_gossip::internals::session::SessionEvent;
 use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
 use p2p_gossip::{DialAddr, PeerId};
 
-use super::super::clock::{MS, SECOND, micros};
+use super::super::clock::{MS, Micros, SECOND, micros};
 use super::super::net::{ConnId, Side};
 use super::super::oracle::{Debtor, ExpectedState, Moment, Rank, SessionOracle};
 use super::super::process::ProcId;
@@ -15,10 +15,15 @@ use super::super::world::World;
 use super::{IDENTITY, RUMOURS, SLACK};
 
 impl World {
+    /// The silence after which a peer that announces this heartbeat interval is dead. The design's rule: the node's timeout
+    /// or three of the peer's heartbeats, but the latter a minute at most.
+    fn timeout_for(&self, proc: ProcId, interval_ms: u32) -> Micros {
+        let theirs = (3 * u64::from(interval_ms) * MS).min(60 * SECOND);
+        micros(self.procs[proc].config.timeout).max(theirs)
+    }
+
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
-        // The design's rule: the node's timeout or three of the peer's heartbeats, but the latter a minute at most.
-        let theirs = (3 * u64::from(up.hello.heartbeat_ms) * MS).min(60 * SECOND);
-        let timeout = micros(self.procs[proc].config.timeout).max(theirs);
+        let timeout = self.timeout_for(proc, up.hello.heartbeat_ms);
         let oracle = &mut self.procs[proc].oracle;
         let dialled = oracle.dials.remove(&up.session);
         if let Some(dial) = &dialled {
@@ -99,19 +104,23 @@ impl World {
 
     /// The mesh handles an event of a session that was reported at this moment.
     pub fn saw_event(&mut self, proc: ProcId, moment: Moment, session: SessionId, event: &SessionEvent) {
-        let message = match event {
-            SessionEvent::Received { message, .. } => Some(message),
-            SessionEvent::Heartbeat { .. } => None,
+        let (message, timeout) = match event {
+            SessionEvent::Received { message, .. } => (Some(message), None),
+            SessionEvent::Heartbeat { vitals, .. } => {
+                (None, Some(self.timeout_for(proc, vitals.interval_ms)))
+            }
             _ => return,
         };
         let oracle = &mut self.procs[proc].oracle;
         let Some(&SessionOracle { peer, open, .. }) = oracle.sessions.get(&session) else {
             return;
         };
-        if open || matches!(message, Some(Message::Ping { .. })) {
+        if open {
             oracle.heard(peer, moment);
-            oracle.peer(peer).has_beaten |= message.is_none();
-            if open && std::mem::take(&mut oracle.peer(peer).refuses) {
+            let expected = oracle.peer(peer);
+            expected.usual_timeout = timeout.unwrap_or(expected.usual_timeout);
+            expected.has_beaten |= timeout.is_some();
+            if std::mem::take(&mut expected.refuses) {
                 oracle.changed.insert(peer);
             }
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use p2p_gossip::internals::mesh::{
     CREDIT_MAX, DialError, DisconnectReason, Input, Output, STRANGER_REDIAL, SessionId, membership_digest,
 };
-use p2p_gossip::internals::wire::{Hello, Message};
+use p2p_gossip::internals::wire::{Hello, Message, PeerRecord};
 use p2p_gossip::{DialAddr, PeerId, PeerState};
 
 use super::{MINUTE, SECOND, joined_node, make_node_request, ms};
@@ -94,6 +94,44 @@ fn sender_of_a_digest_pays_for_no_address_of_a_liar() {
     let told = to_third_parties(&outputs);
     let most = CREDIT_MAX as usize + 300 / 15 + 2;
     assert!(told > CREDIT_MAX as usize && told <= most, "{told} dials to what the liar told");
+}
+
+/// An honest member lists keys that came for a moment, as lost, and a peer that connects to it later.
+#[test]
+fn lost_peers_in_a_list_leave_payments_for_those_that_come() {
+    let mut node = MeshHarness::new(&[]);
+    let honest = node.meets(3);
+    let record = |n: u16, connected| PeerRecord { id: key(n), addrs: vec![other(n).into()], connected };
+    let newcomer = 2 * CREDIT;
+    let lost = (0..=newcomer).map(|n| record(n, false)).collect();
+    node.receives(honest, Message::Peers { records: lost, more: false });
+    let mut outputs = Vec::new();
+    for _ in 0..30 {
+        node.heartbeat(honest, node.mesh.digest());
+        outputs.extend(node.wait(SECOND));
+    }
+    let told = to_third_parties(&outputs);
+    assert!(
+        (CREDIT / 2..=CREDIT / 2 + 3).contains(&u16::try_from(told).unwrap()),
+        "{told} dials to lost peers"
+    );
+    make_node_request(&mut node, honest, 1);
+    node.receives(honest, Message::Peers { records: vec![record(newcomer, true)], more: false });
+    let outputs = node.wait(3 * SECOND);
+    assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == other(newcomer).into()), "{outputs:?}");
+}
+
+/// Found by seed 840003020. A liar has listed the stranger, and has nothing left to pay with.
+#[test]
+fn lost_stranger_is_dialled_where_it_came_from_whoever_has_listed_it() {
+    let mut node = MeshHarness::new(&[]);
+    let (liar, stranger) = (node.meets(3), SessionId::accepted(77));
+    node.up_at(stranger, id(20), 1, addr(20));
+    node.list(liar, (0..2 * CREDIT).map(|n| (key(n), other(n))).chain([(id(20), addr(20))]));
+    assert!(to_third_parties(&node.wait(2 * SECOND)) >= CREDIT_MAX as usize);
+    node.down(stranger, DisconnectReason::Closed);
+    let outputs = node.wait(3 * SECOND);
+    assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == addr(20).into()), "{outputs:?}");
 }
 
 /// A liar has listed the peer, and has nothing left to pay for the dial. Then an honest member lists it, too.

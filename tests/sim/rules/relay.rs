@@ -7,7 +7,7 @@ use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Outpu
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
 use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
 
-use super::{SECOND, closes_with, joined_node, make_node_request, ms};
+use super::{SECOND, closes_with, joined_node, make_node_request, ms, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
     MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, sent, verdicts_of,
 };
@@ -449,6 +449,27 @@ fn four_carriers_are_asked_about_one_silence_and_the_peer_is_lost_in_time() {
     assert_eq!(downs.iter().filter(is_down).count(), 1);
 }
 
+/// The direct path to 20 falls silent. A circuit through 3 replaces it.
+fn moves_to_circuit(node: &mut MeshHarness, three: SessionId) -> SessionId {
+    while questions(&live(node, &[three], 1)).is_empty() {}
+    let outputs = tells(node, three, Hearing::Hears, 0);
+    let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    let (inside, _) = entered(&accept(node, at))[0];
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    assert_eq!(node.mesh.open_sessions(&id(20)), [inside], "{outputs:?}");
+    inside
+}
+
+/// The tenths of a second until the node dials 20, and the dial.
+fn until_dialled(node: &mut MeshHarness, sessions: &[SessionId]) -> (u64, SessionId) {
+    let dial = |tenths| {
+        let outputs = live(node, sessions, 1);
+        let (session, ..) = *dialled(&outputs).iter().find(|(_, at, _)| *at == addr(20).into())?;
+        Some((tenths, session))
+    };
+    (1..2_000).find_map(dial).expect("no dial")
+}
+
 #[test]
 fn pair_whose_direct_path_keeps_falling_silent_stays_with_its_circuit() {
     let mut node = MeshHarness::new(&[]);
@@ -456,25 +477,39 @@ fn pair_whose_direct_path_keeps_falling_silent_stays_with_its_circuit() {
     node.meets(20);
     let mut dialled_after = Vec::new();
     for round in 0..4_u64 {
-        while questions(&live(&mut node, &[three], 1)).is_empty() {}
-        let outputs = tells(&mut node, three, Hearing::Hears, 0);
-        let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
-        let (inside, _) = entered(&accept(&mut node, at))[0];
-        let outputs = node.up_at(inside, id(20), 1, addr(3));
-        assert_eq!(node.mesh.open_sessions(&id(20)), [inside], "{round}: {outputs:?}");
-        for tenths in 1..2_000 {
-            let outputs = live(&mut node, &[three, inside], 1);
-            if dials_to(&outputs, id(20)) > 0 {
-                let (session, ..) = dialled(&outputs)[0];
-                dialled_after.push(tenths / 10);
-                let events = events_of(&node.up(session, id(20), 1));
-                assert!(matches!(events[..], [Event::Path { via: None, .. }]), "{round}: {events:?}");
-                break;
-            }
-        }
+        let inside = moves_to_circuit(&mut node, three);
+        let (tenths, session) = until_dialled(&mut node, &[three, inside]);
+        dialled_after.push(tenths / 10);
+        let events = events_of(&node.up(session, id(20), 1));
+        assert!(matches!(events[..], [Event::Path { via: None, .. }]), "{round}: {events:?}");
     }
     assert_eq!(dialled_after[1..], [30, 60, 120], "{dialled_after:?}");
     assert!(dialled_after[0] <= 1, "the first time, a dial follows at once");
+}
+
+/// Found by seed 830001834.
+#[test]
+fn pair_leaves_its_circuit_soon_if_a_third_node_is_reached_only_that_way() {
+    // 20 lists a peer that nobody else reaches; then 3 asks for a circuit to 20.
+    for asks_for_circuit in [false, true] {
+        let mut node = MeshHarness::new(&[]);
+        let three = node.meets(3);
+        node.meets(20);
+        let first = moves_to_circuit(&mut node, three);
+        let (_, direct) = until_dialled(&mut node, &[three, first]);
+        node.up(direct, id(20), 1);
+        let inside = moves_to_circuit(&mut node, three);
+        assert_eq!(dials_to(&live(&mut node, &[three, inside], 50), id(20)), 0);
+        if asks_for_circuit {
+            let refused = closed(&open(&mut node, at(three, 7), 20));
+            assert_eq!(refused, [(at(three, 7), CircuitReason::NotConnected)]);
+        } else {
+            wait_with_heartbeats(&mut node, inside, Some(1), 2 * SECOND);
+            node.list(inside, [(id(40), addr(40))].into_iter());
+        }
+        let (tenths, _) = until_dialled(&mut node, &[three, inside]);
+        assert!(tenths < 100, "{tenths}");
+    }
 }
 
 #[test]

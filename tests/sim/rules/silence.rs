@@ -1,7 +1,8 @@
 //! Unread messages at the time a peer's timeout ends.
 
 use p2p_gossip::internals::limits::TIMEOUT;
-use p2p_gossip::internals::mesh::{Input, SessionId};
+use p2p_gossip::internals::mesh::{DisconnectReason, Input, SessionId};
+use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{DownReason, Event};
 
 use super::SECOND;
@@ -57,4 +58,33 @@ fn leaving_node_says_goodbye_once_despite_a_late_drain() {
     assert!(closes(&node.handle(Input::Leave), session));
     let heard = node.now() - 2 * TIMEOUT;
     assert!(node.handle(Input::Drained { session, heard }).is_empty());
+}
+
+/// A session that this node has ended may be that of a process which it refused.
+#[test]
+fn ping_on_an_ended_session_is_shown_but_is_no_sign_of_life() {
+    let mut node = MeshHarness::new(&[]);
+    let (older, newest) = (SessionId::accepted(1), SessionId::accepted(2));
+    node.up(older, id(12), 1);
+    assert!(closes(&node.up(newest, id(12), 1), older));
+    node.wait(TIMEOUT / 2);
+    let events = events_of(&node.receives(older, Message::Ping { seq: 1, text: String::new() }));
+    assert!(matches!(events[..], [Event::Ping { .. }]), "{events:?}");
+    let events = events_of(&node.wait(TIMEOUT / 2 + SECOND / 50));
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+}
+
+/// A peer that refused this node is a member once it sends something on a session that stays.
+#[test]
+fn ping_on_an_ended_session_of_a_peer_that_is_no_member_yet_is_not_shown() {
+    let mut node = MeshHarness::new(&[]);
+    let [refused, older, newest] = [1, 2, 3].map(SessionId::accepted);
+    node.up(refused, id(12), 1);
+    node.down(refused, DisconnectReason::Bye(ByeReason::Full));
+    assert!(events_of(&node.up(older, id(12), 1)).is_empty());
+    assert!(closes(&node.up(newest, id(12), 1), older));
+    let ping = Message::Ping { seq: 1, text: String::new() };
+    assert!(events_of(&node.receives(older, ping.clone())).is_empty());
+    let events = events_of(&node.receives(newest, ping));
+    assert!(matches!(events[..], [Event::Up { .. }, Event::Ping { .. }]), "{events:?}");
 }
