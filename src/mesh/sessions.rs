@@ -172,10 +172,7 @@ impl Mesh {
         }
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
-        if let Some(connected) = self.peers.connected(&id) {
-            let first_check = now + self.suspicion(connected);
-            self.timers.set_no_later(Timer::Silence(id), first_check);
-        }
+        self.watch_silence(now, id);
         let told = millis(up.told_interval_ms.into());
         if is_new {
             self.start_liveness(now, id, told);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, FIRST_HEARTBEAT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::internals::mesh::backoff::CAP;
 use p2p_gossip::{DialAddr, KeyRing, PeerState};
 
@@ -90,7 +90,10 @@ impl World {
 
     /// The same for one end of a connection.
     fn obstacle_gone_at(&self, conn: &Conn, side: Side) -> Micros {
-        let silent = self.longest_silence();
+        // A peer whose first heartbeat has not arrived gets more time.
+        let first_silence = micros(FIRST_HEARTBEAT_TIMEOUT) + self.longest_heartbeat();
+        let is_first = [side, 1 - side].into_iter().any(|side| !self.has_beaten(conn, side));
+        let silent = self.longest_silence().max(if is_first { first_silence } else { 0 });
         let Some(thread) = &conn.ends[side].thread else {
             if conn.ways[side].queue.is_empty() {
                 return self.now;
@@ -109,6 +112,15 @@ impl World {
         } else {
             self.now
         }
+    }
+
+    /// Whether a heartbeat of the peer has reached this end since the peer connected.
+    fn has_beaten(&self, conn: &Conn, side: Side) -> bool {
+        let [here, there] = [side, 1 - side].map(|side| conn.ends[side].proc);
+        let (Some(here), Some(there)) = (here, there) else {
+            return false;
+        };
+        self.procs[here].oracle.peers.get(&self.procs[there].id).is_some_and(|peer| peer.has_beaten)
     }
 
     fn longest_heartbeat(&self) -> Micros {

@@ -13,6 +13,7 @@ fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
+    node.heartbeat(session, node.mesh.digest());
     // Half of the timeout is enough for a suspicion.
     assert!(drains(&node.wait(TIMEOUT - SECOND), session));
     node.answers_drains = false;
