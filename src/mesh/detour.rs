@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::circuit_table::{Relay, Search, Step};
 use super::dial_queue::Target;
 use super::io::{Output, SessionId};
+use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, millis};
 use super::peer::Link;
 use super::timer::Timer;
@@ -155,6 +156,15 @@ impl Mesh {
         let peer = self.peers.get(id)?;
         let is_well = peer.connected().is_some_and(|connected| !self.is_suspect(now, connected));
         peer.direct_from.filter(|at| is_well && now < *at)
+    }
+
+    /// A peer that is reached through a carrier may be one whose address nobody has told. The carrier lists it.
+    pub(super) fn ask_where_it_is(&mut self, now: Instant, id: &PeerId) {
+        if self.peers.get(id).is_some_and(|peer| peer.addrs.is_empty())
+            && let Some(carrier) = self.via(id)
+        {
+            self.ask(now, carrier, ExchangeReason::Join);
+        }
     }
 
     /// A third node may only be reached through this peer, and nothing is carried inside a circuit: the peer is dialled

@@ -317,7 +317,7 @@ impl Mesh {
         is_found && (is_calm || is_old())
     }
 
-    fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
+    pub(super) fn ask(&mut self, now: Instant, id: PeerId, why: ExchangeReason) {
         let Some(connected) = self.peers.connected_mut(&id).filter(|peer| peer.active().is_some()) else {
             return;
         };
@@ -400,11 +400,11 @@ impl Mesh {
                 }
             }
             State::Left(_) => peer.backoff.reset(),
-            State::Rumoured { .. }
-            | State::Provisional { .. }
-            | State::Up(_)
-            | State::Unstable { .. }
-            | State::Dead(_) => return None,
+            State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => {
+                self.dial_beside_circuit(now, id);
+                return None;
+            }
+            State::Rumoured { .. } | State::Dead(_) => return None,
         }
         peer.addrs.restart_round();
         self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);

@@ -164,6 +164,7 @@ impl Mesh {
         if session.is_carried() {
             self.end_search_beside_circuit(&id);
             self.dial_beside_circuit(now, id);
+            self.ask_where_it_is(now, &id);
             self.punch_later(now, id);
         } else {
             self.end_search(&id);

@@ -9,7 +9,8 @@ use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, sent, verdicts_of,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, requests, sent,
+    verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
@@ -497,6 +498,18 @@ fn pair_whose_direct_path_keeps_falling_silent_stays_with_its_circuit() {
     }
     assert_eq!(dialled_after[1..], [30, 60, 120], "{dialled_after:?}");
     assert!(dialled_after[0] <= 1, "the first time, a dial follows at once");
+}
+
+/// Found by seed 870004143. The peer has opened the circuit, and has told no address.
+#[test]
+fn carrier_is_asked_where_a_peer_is_that_came_through_it() {
+    let (mut node, three) = joined_node();
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    assert!(sent(&outputs).contains(&(three, &Message::PeersRequest)), "{outputs:?}");
+    node.list(three, [(id(20), addr(20))].into_iter());
+    let (tenths, _) = until_dialled(&mut node, &[three, inside]);
+    assert!(tenths < 20, "{tenths}");
 }
 
 /// Found by seed 830001834.

@@ -67,6 +67,7 @@ fn ping_on_an_ended_session_is_shown_but_is_no_sign_of_life() {
     let (older, newest) = (SessionId::accepted(1), SessionId::accepted(2));
     node.up(older, id(12), 1);
     assert!(closes(&node.up(newest, id(12), 1), older));
+    node.heartbeat(newest, node.mesh.digest());
     node.wait(TIMEOUT / 2);
     let events = events_of(&node.receives(older, Message::Ping { seq: 1, text: String::new() }));
     assert!(matches!(events[..], [Event::Ping { .. }]), "{events:?}");
