@@ -23,6 +23,16 @@ const CARRIED_FOR_STRANGERS_MAX: usize = 256;
 const CARRIED_FOR_ACQUAINTED_MAX: usize = 1024;
 const CARRIED_MAX: usize = PEERS_LIMIT;
 
+/// Circuits that one peer may ask this node to carry or to enter: at once, and per second in the long run. Each costs the
+/// node at its end a thread and a handshake, also if the peer closes it at once. A node asks no faster.
+pub(super) const CIRCUITS_BURST: u32 = 2 * OPENS_BURST;
+pub(super) const CIRCUITS_PER_SECOND: u32 = OPENS_PER_SECOND;
+/// A circuit of a stranger counts for this many.
+const STRANGERS_CIRCUIT_COST: u32 = 4;
+/// Circuits of all strangers together: at once, and per second in the long run.
+const STRANGERS_CIRCUITS_BURST: u32 = 512;
+const STRANGERS_CIRCUITS_PER_SECOND: u32 = 64;
+
 /// Wait before a member that carries nothing, or has no place, is asked for another circuit.
 const REFUSAL_WAIT: Duration = Duration::from_secs(5);
 
@@ -39,6 +49,8 @@ pub(super) struct Relay {
     pub(super) named: u64,
     pub(super) entered: u64,
     pub(super) opens: TokenBucket,
+    /// The rate limit of circuits that strangers ask this node to carry or to enter.
+    pub(super) of_strangers: TokenBucket,
     /// Members that carry no circuit for this node before this time, as they have said.
     pub(super) refusing: BTreeMap<PeerId, Instant>,
     /// The last time at which a dial reached a peer.
@@ -109,6 +121,7 @@ impl Relay {
             named: 0,
             entered: 0,
             opens: TokenBucket::new(OPENS_BURST, OPENS_PER_SECOND, now),
+            of_strangers: TokenBucket::new(STRANGERS_CIRCUITS_BURST, STRANGERS_CIRCUITS_PER_SECOND, now),
             refusing: BTreeMap::new(),
             last_reached: None,
         }
@@ -169,6 +182,15 @@ impl Relay {
             Standing::Trusted => (CARRIED_FOR_PEER_MAX, CARRIED_MAX),
         };
         own < own_max && alike < alike_max
+    }
+
+    /// Whether a peer with this rate limit asks for another circuit no faster than it may.
+    pub(super) fn admits(&mut self, now: Instant, rate: &mut TokenBucket, is_stranger: bool) -> bool {
+        let is_admitted = rate.has_token(now) && (!is_stranger || self.of_strangers.take(now).is_ok());
+        if is_admitted {
+            rate.take_up_to(now, if is_stranger { STRANGERS_CIRCUIT_COST } else { 1 });
+        }
+        is_admitted
     }
 
     pub(super) fn forget_carried(&mut self, at: CircuitAt) -> Option<Carried> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::accounts::Account;
 use super::address_book::Addrs;
 use super::backoff::Backoff;
+use super::circuit_table::{CIRCUITS_BURST, CIRCUITS_PER_SECOND};
 use super::flapping::Losses;
 use super::inquiries::{QUESTIONS_BURST, QUESTIONS_PER_SECOND};
 use super::instances::Instances;
@@ -64,6 +65,8 @@ pub(super) struct Peer {
     pub(super) direct_from: Option<Instant>,
     /// The rate limit of its questions about lost peers.
     pub(super) questions: TokenBucket,
+    /// The rate limit of the circuits that it asks this node to carry or to enter.
+    pub(super) circuits: TokenBucket,
     pub(super) state: State,
 }
 
@@ -288,6 +291,7 @@ impl Peer {
             path_losses: Losses::default(),
             direct_from: None,
             questions: TokenBucket::new(QUESTIONS_BURST, QUESTIONS_PER_SECOND, now),
+            circuits: TokenBucket::new(CIRCUITS_BURST, CIRCUITS_PER_SECOND, now),
             state: State::Rumoured { failures: 0, since: now, waits: false },
         }
     }

@@ -269,7 +269,7 @@ impl Mesh {
 
     /// Whether this node carries a circuit. Returns its session with the target, and the standing of the asking peer.
     fn check_carrying(
-        &self,
+        &mut self,
         now: Instant,
         from: PeerId,
         at: CircuitAt,
@@ -290,11 +290,18 @@ impl Mesh {
         let session = session.ok_or(CircuitReason::NotConnected)?;
         // Its question has made it a member, if the lists admit it.
         let standing = self.standing_of(now, &from).unwrap_or(Standing::Stranger);
-        if self.relay.has_room_for(&from, standing) {
+        if self.relay.has_room_for(&from, standing) && self.admits_circuit(now, &from) {
             Ok((session, standing))
         } else {
             Err(CircuitReason::Limit)
         }
+    }
+
+    /// Whether a peer asks this node for circuits no faster than it may, whatever became of the earlier ones.
+    fn admits_circuit(&mut self, now: Instant, from: &PeerId) -> bool {
+        let is_stranger = self.is_stranger(now, from);
+        let peer = self.peers.get_mut(from);
+        peer.is_some_and(|peer| self.relay.admits(now, &mut peer.circuits, is_stranger))
     }
 
     /// A carrier offers a circuit from another peer.
@@ -314,6 +321,7 @@ impl Mesh {
             || of_carrier >= OFFERS_PER_CARRIER_MAX
             || pending().count() >= OFFERS_MAX
             || self.is_stranger(now, &carrier) && of_strangers() >= STRANGERS_OFFERS_MAX
+            || !self.admits_circuit(now, &carrier)
         {
             Some(CircuitReason::Limit)
         } else {

@@ -9,8 +9,7 @@ use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, requests, sent,
-    verdicts_of,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, sent, verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
@@ -241,6 +240,55 @@ fn stranger_gets_its_share_of_circuits_and_leaves_others_theirs() {
     };
     assert_eq!((carried(&mut node, three), carried(&mut node, five)), (32, 32));
     assert_eq!(closed(&open(&mut node, at(three, 2000), 4)), [(at(three, 2000), CircuitReason::Limit)]);
+}
+
+/// The number of circuits of 2000 that a peer opens to 4, each closed at once, until one is refused.
+fn churned(node: &mut MeshHarness, from: SessionId, first: u64) -> usize {
+    let opens_and_closes = |n: &u64| {
+        let is_open = closed(&open(node, at(from, *n), 4)).is_empty();
+        refuse(node, at(from, *n), CircuitReason::Ended);
+        is_open
+    };
+    (first..first + 2_000).take_while(opens_and_closes).count()
+}
+
+#[test]
+fn peer_that_opens_and_closes_circuits_without_end_costs_the_target_few() {
+    let mut node = MeshHarness::remembering(vec![known(5)]);
+    let [three, five, six, _] = [3, 5, 6, 4].map(|n| node.meets(n));
+    assert_eq!(churned(&mut node, three, 1), 128);
+    let outputs = open(&mut node, at(three, 5_000), 4);
+    assert_eq!(closed(&outputs), [(at(three, 5_000), CircuitReason::Limit)]);
+    assert_eq!(outputs.len(), 1, "the target hears nothing of it");
+    // Others keep theirs, and a peer above strangers has more.
+    assert_eq!((churned(&mut node, six, 1), churned(&mut node, five, 1)), (128, 512));
+    // It may go on at its rate.
+    node.wait(SECOND);
+    assert_eq!(churned(&mut node, three, 10_000), 8);
+}
+
+#[test]
+fn strangers_together_open_and_close_circuits_at_a_limited_rate() {
+    let mut node = MeshHarness::remembering(vec![known(5)]);
+    let strangers = [1, 2, 3, 6, 7].map(|n| node.meets(n));
+    let [five, _] = [5, 4].map(|n| node.meets(n));
+    let opened: usize = strangers.into_iter().map(|stranger| churned(&mut node, stranger, 1)).sum();
+    assert_eq!((opened, churned(&mut node, five, 1)), (512, 512));
+}
+
+#[test]
+fn carrier_that_offers_and_closes_circuits_without_end_costs_this_node_few_threads() {
+    let mut node = MeshHarness::remembering(vec![known(5)]);
+    let [three, five] = [3, 5].map(|n| node.meets(n));
+    let mut entered_from = |carrier: SessionId| {
+        let enters = |n: &u64| {
+            let [(inside, _)] = entered(&offer(&mut node, at(carrier, *n), 20))[..] else { return false };
+            node.dial_fails(inside);
+            true
+        };
+        (1..2_000).take_while(enters).count()
+    };
+    assert_eq!((entered_from(three), entered_from(five)), (128, 512));
 }
 
 #[test]
