@@ -4,7 +4,7 @@ use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::mesh::{DIAL_LANES, DIALS_IN_FLIGHT_MAX, Mesh, SessionId};
 use p2p_gossip::{ConnectAddr, DialAddr, PeerId};
 
-use super::super::clock::{Micros, SECOND};
+use super::super::clock::{Micros, SECOND, micros};
 use super::super::oracle::{DIALS_TO_ONE_PEER_MAX, DIALS_WINDOW, Debtor, ExpectedState, OpenDial, Rank};
 use super::super::process::ProcId;
 use super::super::world::World;
@@ -132,7 +132,8 @@ impl World {
         let since = peer.since.max(peer.refused_at).max(oracle.access_changed);
         let gone_for = self.now - since;
         let is_listed = peer.listed_at.is_some_and(|at| at >= peer.since);
-        let too_long = gone_for > STRANGER_DIALLED + SLACK;
+        // One that says it knows a newer process of this node is dialled after the longest timeout and a heartbeat.
+        let too_long = gone_for > STRANGER_DIALLED + micros(self.procs[proc].config.heartbeat) + SLACK;
         (too_long && !is_listed && peer.reached.is_empty())
             .then(|| (LIMITS, format!("dials {}, a stranger, {gone_for} µs after it went", id.short())))
     }
