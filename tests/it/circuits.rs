@@ -11,6 +11,7 @@ use std::time::Instant;
 use p2p_gossip::{DownReason, Event, PeerId};
 
 use crate::support::Cluster;
+use crate::support::executable::RunToEnd as _;
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, addr6, drop_from_to, partition};
 use crate::support::process::Spec;
@@ -63,7 +64,7 @@ impl World {
     fn why(&self, node: usize, of: usize) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
         command.arg("why").arg(self.id(of).to_string()).arg("--control").arg(self.control_socket(node));
-        let output = command.env_remove("RUST_LOG").stdin(Stdio::null()).output().expect("the program runs");
+        let output = command.env_remove("RUST_LOG").stdin(Stdio::null()).run_to_end();
         String::from_utf8(output.stdout).expect("text")
     }
 

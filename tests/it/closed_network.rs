@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use p2p_gossip::{Config, Event, Events, Node, StateDir};
 
+use crate::support::executable::RunToEnd as _;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, localhost};
 
@@ -15,7 +16,7 @@ use crate::support::{Cluster, DEADLINE, localhost};
 fn run(args: &[&str], input: Option<&Path>) -> (Option<i32>, String, String) {
     let stdin = input.map_or_else(Stdio::null, |file| fs::File::open(file).unwrap().into());
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
-    let output = command.args(args).stdin(stdin).env_remove("RUST_LOG").output().expect("binary starts");
+    let output = command.args(args).stdin(stdin).env_remove("RUST_LOG").run_to_end();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -14,6 +14,7 @@ use p2p_gossip::{Event, NetworkKey, StateDir};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::executable::RunToEnd as _;
 use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, assert_mesh_stays_up, localhost, unique_addr};
@@ -28,7 +29,7 @@ fn program() -> Command {
 }
 
 fn run(args: &[&str], socket: &Path) -> Output {
-    program().args(args).arg("--control").arg(socket).output().unwrap()
+    program().args(args).arg("--control").arg(socket).run_to_end()
 }
 
 /// Runs a verb successfully; returns its stdout.
@@ -193,7 +194,7 @@ fn control_socket_belongs_to_the_owner_and_outlives_a_killed_node() {
     // The socket of the dead process is replaced; that of a living one is an error.
     cluster.start(node());
     verb(&["members"], &socket);
-    let second = program().args(["--port=0", "--bind=127.0.0.1", "--control"]).arg(&socket).output().unwrap();
+    let second = program().args(["--port=0", "--bind=127.0.0.1", "--control"]).arg(&socket).run_to_end();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("listens at the control socket"), "{second:?}");
 
@@ -270,7 +271,7 @@ fn page_on_tcp_changes_nothing() {
 #[test]
 fn doctor_says_what_is_wrong() {
     let doctor = |args: &[&str]| {
-        let output = program().arg("doctor").args(args).output().unwrap();
+        let output = program().arg("doctor").args(args).run_to_end();
         let text = String::from_utf8(output.stdout).unwrap();
         (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
     };
@@ -338,7 +339,7 @@ fn doctor_tells_the_three_problems_with_a_network_key_apart() {
         (open, &[], 0, "it lets this node in; its network is open"),
     ] {
         let addr = cluster.addr(node).to_string();
-        let output = program().args(["doctor", "--port=0", "--connect", &addr]).args(args).output().unwrap();
+        let output = program().args(["doctor", "--port=0", "--connect", &addr]).args(args).run_to_end();
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
         assert!(text.contains(words), "{args:?}: {text}");
@@ -346,7 +347,7 @@ fn doctor_tells_the_three_problems_with_a_network_key_apart() {
         assert_eq!(wrong, usize::try_from(code).unwrap(), "{args:?}: {text}");
     }
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
-    let output = program().args(["doctor", "--port=0", "--network-key", file]).output().unwrap();
+    let output = program().args(["doctor", "--port=0", "--network-key", file]).run_to_end();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("chmod 600"), "{text}");
     // The first peers that the nodes see are those that come after all of these.

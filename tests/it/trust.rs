@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::executable::RunToEnd as _;
 use crate::support::history::Member;
 use crate::support::process::Spec;
 use crate::support::{Cluster, localhost, unique_addr};
@@ -47,7 +48,7 @@ fn check_never_connected(cluster: &Cluster, a: Member, b: Member) {
 /// Runs the program to its end; returns the exit code and stderr.
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
-    let output = command.args(args).stdin(Stdio::null()).output().unwrap();
+    let output = command.args(args).stdin(Stdio::null()).run_to_end();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -368,7 +369,8 @@ fn closed_network_recipe_of_the_guide_works() {
     let hosts = ["alpha", "beta", "gamma"];
     let (network, state) = (cluster.path("network.key"), |name: &str| format!("{name}-state"));
     let verb = |args: &[&Path]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_p2p-gossip")).args(args).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_p2p-gossip")).args(args).stdin(Stdio::null()).run_to_end();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };

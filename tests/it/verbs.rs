@@ -1,5 +1,6 @@
 //! The verbs `keygen` and `id` of the real program: files are never overwritten, and openssl confirms the ids.
 
+use crate::support::executable::RunToEnd as _;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 fn run<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
     command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
-    let output = command.output().expect("binary starts");
+    let output = command.run_to_end();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::program::{
     ED25519, ED25519_CERT, ED25519_ID, Files, Node, addr_of, assert_failure, assert_failure_of,
     assert_usage_error, program, run, unprivileged,
 };
+use crate::support::executable::RunToEnd as _;
 use crate::support::leaks::{assert_hidden, with_backslashes, with_blanks};
 
 #[test]
@@ -140,7 +141,7 @@ fn file_of_another_form_is_named_with_the_command_that_converts_it() {
             "key" => vec!["id", "--key", "old"],
             _ => vec!["--port=0", "--key", "key.pem", "--cert", "old"],
         };
-        let output = program().args(&args).current_dir(files.dir()).output().unwrap();
+        let output = program().args(&args).current_dir(files.dir()).stdin(Stdio::null()).run_to_end();
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{make}: {message}");
         assert!(message.contains(form), "{make}: {message}");
@@ -155,7 +156,7 @@ fn file_of_another_form_is_named_with_the_command_that_converts_it() {
         assert!(shell(&files, &convert), "{convert}");
         let option = format!("--{option}");
         let args = ["id", &option, "new"];
-        let output = program().args(args).current_dir(files.dir()).output().unwrap();
+        let output = program().args(args).current_dir(files.dir()).stdin(Stdio::null()).run_to_end();
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{make}; {convert}: {message}");
     }
@@ -298,7 +299,7 @@ fn key_from_a_service_manager_is_accepted() {
         command
     };
     let key = files.with_mode("key.pem", ED25519, 0o440);
-    let output = with_credentials(files.dir()).args(["id", "--key", &key]).output().unwrap();
+    let output = with_credentials(files.dir()).args(["id", "--key", &key]).stdin(Stdio::null()).run_to_end();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), ED25519_ID);
     // A file outside the credentials directory is refused, and so is one open to other users.
     let elsewhere = files.dir().join("elsewhere");

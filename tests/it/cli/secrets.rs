@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use super::program::{ED25519, ED25519_CERT, Files, Node, addr_of, program, run};
+use crate::support::executable::RunToEnd as _;
 use crate::support::leaks::{assert_hidden, with_backslashes, with_blanks};
 
 /// A word that no message of the program contains.
@@ -33,7 +34,7 @@ fn assert_no_secret(shown: &str) {
 #[track_caller]
 fn assert_refused_without_secret(args: &[&str]) {
     let mut command = program();
-    let output = command.env("RUST_LOG", "trace").args(args).output().unwrap();
+    let output = command.env("RUST_LOG", "trace").args(args).stdin(Stdio::null()).run_to_end();
     assert!(matches!(output.status.code(), Some(1 | 2)), "{args:?}: {:?}", output.status);
     for stream in [output.stdout, output.stderr] {
         assert_no_secret(&String::from_utf8_lossy(&stream));
@@ -120,7 +121,7 @@ fn no_reader_shows_a_secret_from_a_file() {
 fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
     let files = Files::new();
     let in_directory = |args: &[&str]| {
-        let output = program().current_dir(files.dir()).args(args).output().unwrap();
+        let output = program().current_dir(files.dir()).args(args).stdin(Stdio::null()).run_to_end();
         assert!(matches!(output.status.code(), Some(1 | 2)), "{args:?}: {:?}", output.status);
         assert_no_secret(&String::from_utf8_lossy(&output.stderr));
         assert!(output.stdout.is_empty());

@@ -1,7 +1,7 @@
 //! State directories of tests, read through `p2p-gossip peers` as a user would.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use p2p_gossip::PeerId;
 use serde_json::Value;
 
 use crate::support::DEADLINE;
+use crate::support::executable::RunToEnd as _;
 
 /// State directories of one test, removed with it.
 pub(super) struct Store(tempfile::TempDir);
@@ -27,7 +28,7 @@ impl Store {
 pub(super) fn program(args: &[&str], state: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
     command.arg(args[0]).arg("--state").arg(state).args(&args[1..]);
-    command.output().expect("binary starts")
+    command.stdin(Stdio::null()).run_to_end()
 }
 
 /// The known peers in the directory, which must be readable at any moment.

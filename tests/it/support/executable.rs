@@ -1,9 +1,12 @@
-//! Executable files for tests. Another process, install(1), writes them: a child that another test starts
+//! Programs that end by themselves, and executable files for tests. Another process, install(1), writes them: a child that another test starts
 //! meanwhile would inherit a file open for writing, and the kernel refuses to run such a file.
 
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
 
 /// Writes a script that every user may run.
 pub(crate) fn write_script(file: &Path, text: &str) {
@@ -23,4 +26,49 @@ pub(crate) fn write_script(file: &Path, text: &str) {
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let installed = Command::new("install").args(["-m", "755"]).arg(from).arg(to).status();
     assert!(installed.expect("install(1) is there").success(), "{} cannot be written", to.display());
+}
+
+/// Runs a program that ends by itself.
+pub(crate) trait RunToEnd {
+    /// Waits until the program has ended, and returns what it wrote. What it reads must be set.
+    ///
+    /// # Panics
+    /// It does not start, or still runs after the deadline: then it is killed.
+    fn run_to_end(&mut self) -> Output;
+}
+
+impl RunToEnd for Command {
+    #[track_caller]
+    fn run_to_end(&mut self) -> Output {
+        let mut child =
+            self.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let (mut stdout, mut stderr) =
+            (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+        let end = Instant::now() + DEADLINE;
+        std::thread::scope(|scope| {
+            let read = |pipe: &mut dyn Read| {
+                let mut bytes = Vec::new();
+                pipe.read_to_end(&mut bytes).expect("the pipe is ours");
+                bytes
+            };
+            let stdout = scope.spawn(move || read(&mut stdout));
+            let stderr = scope.spawn(move || read(&mut stderr));
+            let status = loop {
+                match child.try_wait().expect("it is our child") {
+                    None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+                    status => break status,
+                }
+            };
+            if status.is_none() {
+                child.kill().expect("it is our child");
+                child.wait().expect("it is our child");
+            }
+            let [stdout, stderr] = [stdout, stderr].map(|thread| thread.join().expect("it only reads"));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let Some(status) = status else {
+                panic!("{self:?} still runs after {DEADLINE:?}:\n{}{}", text(&stdout), text(&stderr));
+            };
+            Output { status, stdout, stderr }
+        })
+    }
 }
