@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, FIRST_HEARTBEAT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use p2p_gossip::internals::mesh::SessionId;
 use p2p_gossip::internals::mesh::backoff::CAP;
 use p2p_gossip::{DialAddr, KeyRing, PeerState};
 
@@ -295,12 +296,19 @@ impl World {
     fn link_fault(&self, proc: ProcId, other: ProcId) -> Option<String> {
         let process = &self.procs[proc];
         let peer = self.procs[other].id;
-        // A pair that moves from a circuit to a direct connection has both for a moment.
         let open = process.mesh().open_sessions(&peer);
-        let Some((session, _)) = open.split_last().filter(|(_, older)| older.iter().all(|s| s.is_carried()))
-        else {
-            return Some(format!("p{proc} has {} sessions with {}", open.len(), peer.short()));
+        let Some(session) = open.last() else {
+            return Some(format!("p{proc} has 0 sessions with {}", peer.short()));
         };
+        // A pair that moves to another path has two for a moment, and its ends do not learn of that at the same time.
+        let theirs = self.procs[other].mesh().open_sessions(&process.id);
+        let is_new = |proc: ProcId, open: &[SessionId]| open.iter().any(|session| self.is_new(proc, session));
+        if self.scenario.relay && !theirs.is_empty() && (is_new(proc, open) || is_new(other, theirs)) {
+            return None;
+        }
+        if !open[..open.len() - 1].iter().all(|older| older.is_carried()) {
+            return Some(format!("p{proc} has {} sessions with {}", open.len(), peer.short()));
+        }
         let Some(&SessionOracle { conn, side, .. }) = process.oracle.sessions.get(session) else {
             return Some(format!("p{proc} has {session}, which does not exist"));
         };
@@ -311,6 +319,13 @@ impl World {
             newest.is_some_and(|newest| newest.conn == conn || self.far_conn(conn) == Some(newest.conn))
         });
         (!same).then(|| format!("p{proc} and {} use different connections", peer.short()))
+    }
+
+    /// Whether the session began no longer ago than a silence lasts.
+    fn is_new(&self, proc: ProcId, session: &SessionId) -> bool {
+        let session = self.procs[proc].oracle.sessions.get(session);
+        let thread = session.and_then(|s| self.conns[s.conn].ends[s.side].thread.as_ref());
+        thread.is_some_and(|thread| self.now < thread.started + self.longest_silence())
     }
 
     /// The process at the other end of a connection, or of a circuit.
