@@ -1,6 +1,7 @@
 //! Tests of single rules, each on one mesh alone. In a run of many nodes the other nodes would compensate most violations,
 //! only later or with more messages.
 
+mod alerts;
 mod budgets;
 mod calm;
 mod dialing;

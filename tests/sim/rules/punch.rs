@@ -174,6 +174,35 @@ fn peers_word_leads_to_no_more_attempts_than_addresses_in_a_list() {
     }
 }
 
+/// Each attempt holds a thread.
+#[test]
+fn sixteen_attempts_at_most_are_under_way_at_once() {
+    let (mut node, three, first) = carried_node(20);
+    let mut all = vec![three, first];
+    for peer in 21..40 {
+        wait_alive(&mut node, &all, 1);
+        all.push(enter(&mut node, three, peer));
+    }
+    let inside = &all[1..];
+    wait_alive(&mut node, &all, 8);
+    let mut started = Vec::new();
+    for (session, peer) in inside.iter().zip(20..) {
+        started.extend(punches(&node.receives(*session, Message::Punch { addr: outside(peer) })));
+    }
+    assert_eq!(started.len(), 16);
+    // The end of one makes room for another.
+    let (ended, ..) = started[0];
+    node.dial_fails(ended);
+    let mut more = 0;
+    for _ in 0..30 {
+        wait_alive(&mut node, &all, 1);
+        for (session, peer) in inside.iter().zip(20..) {
+            more += punches(&node.receives(*session, Message::Punch { addr: outside(peer) })).len();
+        }
+    }
+    assert_eq!(more, 1);
+}
+
 /// Keys are free: each of these peers comes through a circuit once, and gives way to the next.
 #[test]
 fn forgotten_peers_leave_no_attempts_behind() {

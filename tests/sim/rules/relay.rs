@@ -135,6 +135,24 @@ fn restarted_process_that_comes_back_through_a_lone_witness_changes_no_verdict()
     assert_eq!(verdicts_of(&outputs), []);
 }
 
+/// A peer that is reached can wait: this node dials it as seldom as one that is lost for ten minutes.
+#[test]
+fn peer_behind_a_circuit_is_dialled_each_ten_seconds() {
+    let (mut node, [three, four], inside, _) = carried_node();
+    let mut live = |seconds: u32| {
+        let mut dials = 0;
+        for _ in 0..seconds {
+            let digest = node.mesh.digest();
+            [three, four, inside].iter().for_each(|session| drop(node.heartbeat(*session, digest)));
+            dials += dials_to(&node.wait(SECOND), id(20));
+        }
+        dials
+    };
+    live(60);
+    let dials = live(120);
+    assert!((11..=17).contains(&dials), "{dials} dials in two minutes");
+}
+
 #[test]
 fn direct_session_replaces_a_circuit_without_a_loss() {
     let (mut node, _, inside, _) = carried_node();

@@ -1,0 +1,91 @@
+//! Alerts: whose news of an incident counts, and when a node runs its alert program.
+
+use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId};
+use p2p_gossip::internals::wire::{
+    ALERT_CAPABILITY, Hearing, Hello, IncidentNews, Message, Sighting, Stage, Subject,
+};
+use p2p_gossip::{AlertKind, AlertPhase, Config, Event, PeerId};
+
+use super::{MINUTE, SECOND, ms};
+use crate::sim::mesh_harness::{MeshHarness, all_events_of, hello, id};
+
+/// Node 9 with an alert program.
+fn node_with_program() -> MeshHarness {
+    MeshHarness::with(Config::default().alerts(true))
+}
+
+fn alerts(outputs: &[Output]) -> Vec<(AlertKind, AlertPhase)> {
+    let alert = |event: Event| match event {
+        Event::Alert { kind, phase, .. } => Some((kind, phase)),
+        _ => None,
+    };
+    all_events_of(outputs).into_iter().filter_map(alert).collect()
+}
+
+/// Lets time pass while these peers send a heartbeat each second.
+fn live(node: &mut MeshHarness, sessions: &[SessionId], seconds: u32) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    for _ in 0..seconds {
+        sessions.iter().for_each(|session| outputs.extend(node.heartbeat(*session, 0)));
+        outputs.extend(node.wait_with_dials_open(SECOND));
+    }
+    outputs
+}
+
+/// A member tells of the broken link between these two.
+fn tells(
+    node: &mut MeshHarness,
+    session: SessionId,
+    ends: [PeerId; 2],
+    number: u32,
+    stage: Stage,
+) -> Vec<(AlertKind, AlertPhase)> {
+    let subject = Subject::Link(ends[0], ends[1]);
+    let news = IncidentNews { subject, number, incident: 77, stage, peers: ends.to_vec() };
+    alerts(&node.receives(session, Message::Incident(news)))
+}
+
+#[test]
+fn only_the_ends_of_a_link_between_known_peers_begin_and_end_its_incident() {
+    let mut node = node_with_program();
+    let [three, four, five] = [3, 4, 5].map(|n| node.meets(n));
+    let link = [id(3), id(4)];
+    assert_eq!(tells(&mut node, five, link, 0, Stage::Open), [], "5 is no end of the link");
+    assert_eq!(tells(&mut node, three, [id(3), id(77)], 0, Stage::Open), [], "nobody knows 77");
+    assert_eq!(tells(&mut node, three, [id(4), id(3)], 0, Stage::Open), [], "the smaller id comes first");
+    assert_eq!(tells(&mut node, three, link, 0, Stage::Open), [(AlertKind::Link, AlertPhase::Begin)]);
+    node.handle(Input::AlertDone { incident: 77, phase: AlertPhase::Begin });
+    // A program that has run ends the turns.
+    assert_eq!(alerts(&live(&mut node, &[three, four, five], 20)), []);
+    assert_eq!(tells(&mut node, five, link, 0, Stage::Over), [], "5 is no end of the link");
+    assert_eq!(tells(&mut node, four, link, 1, Stage::Over), [], "this node knows of no second incident");
+    assert_eq!(tells(&mut node, four, link, 0, Stage::Over), [(AlertKind::Link, AlertPhase::End)]);
+    node.handle(Input::AlertDone { incident: 77, phase: AlertPhase::End });
+    assert_eq!(alerts(&live(&mut node, &[three, four, five], 20)), []);
+}
+
+/// The other members may have run the program, and an isolated node cannot hear of it.
+#[test]
+fn isolated_node_takes_no_turn_from_a_member_that_it_has_lost() {
+    let mut node = node_with_program();
+    let capable = || Hello { capabilities: vec![ALERT_CAPABILITY], ..hello() };
+    let sessions: Vec<SessionId> = (3..9).map(|n| SessionId::accepted(1000 + n)).collect();
+    for (n, session) in (3..9).zip(&sessions) {
+        node.up_with_hello(*session, id(n), crate::sim::mesh_harness::addr(n), capable());
+    }
+    live(&mut node, &sessions, 5);
+    let mut outputs = node.down(sessions[0], DisconnectReason::Closed);
+    outputs.extend(node.wait_with_dials_open(ms(30)));
+    for witness in &sessions[1..] {
+        let sightings = vec![Sighting { peer: id(3), hearing: Hearing::Lost, ago_ms: 1 }];
+        outputs.extend(node.receives(*witness, Message::WitnessReport { sightings }));
+    }
+    assert_eq!(alerts(&outputs), [], "another member has the first turn");
+    let outputs = node.wait_with_dials_open(2 * MINUTE);
+    let alone = all_events_of(&outputs).iter().any(|event| matches!(event, Event::Isolated { .. }));
+    assert!(alone, "{outputs:?}");
+    // Nobody has reported that this program has run, so this node tries again. It tries nothing else.
+    let told = alerts(&outputs);
+    assert!(told.iter().all(|alert| *alert == (AlertKind::Isolated, AlertPhase::Begin)), "{told:?}");
+    assert!(!told.is_empty());
+}
