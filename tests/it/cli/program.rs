@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::executable::{copy_program, write_script};
+use crate::support::executable::{RunToEnd as _, copy_program, write_script};
 
 /// Deadline for anything that must happen, also on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,20 +59,11 @@ fn without_environment(mut command: Command) -> Command {
 
 /// Runs the program until it ends by itself.
 pub(super) fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
-    run_command(program().args(args))
-}
-
-fn run_command(command: &mut Command) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("binary starts");
-    let status = wait(&mut child);
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
-    Output { status, stdout, stderr }
+    program().args(args).run_to_end()
 }
 
 /// Waits for the child's end; panics after `PATIENCE`.
-pub(super) fn wait(child: &mut Child) -> ExitStatus {
+fn wait(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -112,7 +103,7 @@ pub(super) fn assert_failure<S: AsRef<OsStr>>(args: &[S], needles: &[&str]) {
 /// As `assert_failure`, for a prepared command.
 #[track_caller]
 pub(super) fn assert_failure_of(command: &mut Command, needles: &[&str]) {
-    let output = run_command(command);
+    let output = command.run_to_end();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{command:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{command:?} wrote to stdout");

@@ -8,6 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::program::{Files, Node, PATIENCE, addr_of, program};
+use crate::support::executable::RunToEnd as _;
 
 /// A service manager's notification socket.
 struct Manager(UnixDatagram);
@@ -161,6 +162,6 @@ fn unit_is_valid_and_sandboxed() {
     // The program knows every option of the unit.
     let line = UNIT.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     let options: Vec<&str> = line.split(' ').filter(|word| word.starts_with("--")).collect();
-    let help = String::from_utf8(program().arg("--help").output().unwrap().stdout).unwrap();
+    let help = String::from_utf8(program().arg("--help").run_to_end().stdout).unwrap();
     assert!(!options.is_empty() && options.iter().all(|option| help.contains(option)), "{options:?}");
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::store::{Store, ids, known, wait_until_all_known};
+use crate::support::executable::RunToEnd as _;
 use crate::support::process::Spec;
 use crate::support::{Cluster, DEADLINE, unique_addr};
 
@@ -65,8 +66,8 @@ fn killed_writer_leaves_the_old_or_the_new_large_file() {
     let state = store.dir("a");
     let make = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-gossip"));
-        command.args(args).arg("--state").arg(&state).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
+        command.args(args).arg("--state").arg(&state).stdin(Stdio::null());
+        command
     };
     let mut text = "version = 1\n".to_owned();
     for n in 0..PEERS {
@@ -83,12 +84,13 @@ fn killed_writer_leaves_the_old_or_the_new_large_file() {
 
     // The time that one undisturbed run takes.
     let began = Instant::now();
-    assert!(make(&["forget", "00000000"]).wait().unwrap().success());
+    assert!(make(&["forget", "00000000"]).run_to_end().status.success());
     let takes = began.elapsed();
     let mut rng = fastrand::Rng::with_seed(6);
     let (mut count, mut old, mut new) = (PEERS as usize - 1, 0, 0);
     for round in 1..=rounds(60) {
-        let mut child = make(&["forget", &format!("{round:08x}")]);
+        let mut command = make(&["forget", &format!("{round:08x}")]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(takes.mul_f64(rng.f64() * 1.2));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -102,6 +104,6 @@ fn killed_writer_leaves_the_old_or_the_new_large_file() {
         count = left;
     }
     println!("{old} times the old file, {new} times the new one");
-    assert!(make(&["forget", "000007cf"]).wait().unwrap().success());
+    assert!(make(&["forget", "000007cf"]).run_to_end().status.success());
     assert_eq!(known(&state).len(), count - 1);
 }
