@@ -46,6 +46,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Option<Self> {
+        Self::with_victim(|_, spec| spec)
+    }
+
+    /// The attacked node has what `change` adds.
+    fn with_victim(change: impl FnOnce(&Cluster, Spec) -> Spec) -> Option<Self> {
         let network = Network::new(NEWCOMER)?;
         network.ip(VICTIM, &format!("route add {ELSEWHERE} via {}", addr(THIRD).ip()));
         network.ip(THIRD, &format!("route add local {ELSEWHERE} dev lo"));
@@ -54,7 +59,8 @@ impl Scene {
         let rule = format!("ip daddr != {{ {members} }} tcp flags & (syn | ack) == syn counter");
         network.set_sender_faults(VICTIM, &[rule]);
         let mut cluster = Cluster::new();
-        let victim = cluster.start(spec(&network, VICTIM));
+        let victim = change(&cluster, spec(&network, VICTIM));
+        let victim = cluster.start(victim);
         let honest = cluster.start(spec(&network, HONEST).with_connect(addr(VICTIM)));
         cluster.wait_full_mesh(&[victim, honest]);
         Some(Self { cluster, victim, honest, network })
@@ -274,4 +280,30 @@ fn fresh_keys_that_advertise_a_third_party_cost_it_nothing() {
     scene.newcomer_joins();
     let attempts = scene.attempts_in_the_end();
     assert!(attempts <= u64::from(CREDIT_MAX) + RETURNED_MAX, "{attempts} attempts");
+}
+
+/// A node remembers nothing of a stranger that would make it dial a third party in its next run.
+#[test]
+fn stranger_that_came_for_a_moment_lends_no_dials_to_the_next_run() {
+    let _alone = alone();
+    let state = |cluster: &Cluster, spec: Spec| spec.with_state(&cluster.path("state"));
+    let Some(mut scene) = Scene::with_victim(state) else { return };
+    let (third, stranger) = (SocketAddr::new(addr(THIRD).ip(), 22), Credentials::new());
+    scene.attack(|| {
+        let mut raw = Raw::dial(addr(VICTIM), &stranger);
+        raw.exchange_hello(Hello { advertised: vec![third.into()], listen_port: 22, ..hello("moment") });
+        scene.cluster.wait_for("the stranger to be up", &[scene.victim], |history| {
+            history.view(scene.victim).contains(&stranger.id()).then_some(())
+        });
+    });
+    scene.cluster.wait_for("the stranger to be down", &[scene.victim], |history| {
+        (!history.view(scene.victim).contains(&stranger.id())).then_some(())
+    });
+    let next = scene.cluster.restart_spec(scene.victim);
+    scene.cluster.terminate(scene.victim);
+    let rule = format!("ip daddr {} tcp flags & (syn | ack) == syn counter", third.ip());
+    scene.network.set_sender_faults(VICTIM, &[rule]);
+    scene.victim = scene.cluster.start(next);
+    scene.cluster.wait_full_mesh(&[scene.victim, scene.honest]);
+    assert_eq!(scene.attempts_in_the_end(), 0);
 }
