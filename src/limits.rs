@@ -28,9 +28,6 @@ pub const TIMEOUT: Duration = HEARTBEAT.saturating_mul(TIMEOUT_HEARTBEATS);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest time that a peer gets because of its own slow heartbeats, so that no peer counts as alive endlessly.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Shortest silence after which a peer is dead whose first heartbeat or acknowledgement has not arrived. That takes as
-/// long as a handshake may: while a mesh forms on an overloaded machine, both wait for the same processors.
-pub const FIRST_HEARTBEAT_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
 /// Default time for which a dead peer is remembered and redialled. Only time counts in which this node runs and is
 /// connected to another peer.
 pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);

@@ -13,7 +13,7 @@ use super::peer::Connected;
 use super::session_table::Session;
 use super::timer::Timer;
 use crate::event::Event;
-use crate::limits::{FIRST_HEARTBEAT_TIMEOUT, HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
+use crate::limits::{HEARTBEAT_MAX, PEER_TIMEOUT_MAX, TIMEOUT_HEARTBEATS};
 use crate::trust::peer_id::PeerId;
 use crate::wire::Message;
 
@@ -160,13 +160,9 @@ impl Mesh {
         self.heard(now, arrived, &id);
         self.measured(now, id, rtt);
         if let Some(connected) = self.peers.connected_mut(&id) {
-            let known = connected.digest.replace(vitals.digest);
+            let is_new = connected.digest.replace(vitals.digest) != Some(vitals.digest);
             connected.interval_ms = vitals.interval_ms;
-            if known.is_none() {
-                // From now on the usual timeout counts, which is over sooner.
-                self.watch_silence(now, id);
-            }
-            if known != Some(vitals.digest) && vitals.digest == self.peers.digest() {
+            if is_new && vitals.digest == self.peers.digest() {
                 self.end_reports(id, &[]);
             }
             self.compare_digests(now, id);
@@ -233,14 +229,6 @@ impl Mesh {
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_joined()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });
-        }
-    }
-
-    /// Looks at the peer's silence no later than when the peer is suspected.
-    pub(super) fn watch_silence(&mut self, now: Instant, id: PeerId) {
-        if let Some(connected) = self.peers.connected(&id) {
-            let first_check = now + self.suspicion(connected);
-            self.timers.set_no_later(Timer::Silence(id), first_check);
         }
     }
 
@@ -340,11 +328,9 @@ impl Mesh {
 
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
-        let &Connected { interval_ms, beat_intervals, digest, .. } = connected;
+        let &Connected { interval_ms, beat_intervals, .. } = connected;
         let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        let timeout = self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX));
-        // The threads of a session are ready before the coordinators, which have all handshakes to take in.
-        if digest.is_none() { timeout.max(FIRST_HEARTBEAT_TIMEOUT) } else { timeout }
+        self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

@@ -173,7 +173,10 @@ impl Mesh {
         }
         self.timers.cancel(Timer::Grace(id));
         self.timers.cancel(Timer::Forget(id));
-        self.watch_silence(now, id);
+        if let Some(connected) = self.peers.connected(&id) {
+            let first_check = now + self.suspicion(connected);
+            self.timers.set_no_later(Timer::Silence(id), first_check);
+        }
         let told = millis(up.told_interval_ms.into());
         if is_new {
             self.start_liveness(now, id, told);

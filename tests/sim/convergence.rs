@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, FIRST_HEARTBEAT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use p2p_gossip::internals::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use p2p_gossip::internals::mesh::SessionId;
 use p2p_gossip::internals::mesh::backoff::CAP;
 use p2p_gossip::{DialAddr, KeyRing, PeerState};
@@ -91,10 +91,7 @@ impl World {
 
     /// The same for one end of a connection.
     fn obstacle_gone_at(&self, conn: &Conn, side: Side) -> Micros {
-        // A peer whose first heartbeat has not arrived gets more time.
-        let first_silence = micros(FIRST_HEARTBEAT_TIMEOUT) + self.longest_heartbeat();
-        let is_first = [side, 1 - side].into_iter().any(|side| !self.has_beaten(conn, side));
-        let silent = self.longest_silence().max(if is_first { first_silence } else { 0 });
+        let silent = self.longest_silence();
         let Some(thread) = &conn.ends[side].thread else {
             if conn.ways[side].queue.is_empty() {
                 return self.now;
@@ -113,15 +110,6 @@ impl World {
         } else {
             self.now
         }
-    }
-
-    /// Whether a heartbeat of the peer has reached this end since the peer connected.
-    fn has_beaten(&self, conn: &Conn, side: Side) -> bool {
-        let [here, there] = [side, 1 - side].map(|side| conn.ends[side].proc);
-        let (Some(here), Some(there)) = (here, there) else {
-            return false;
-        };
-        self.procs[here].oracle.peers.get(&self.procs[there].id).is_some_and(|peer| peer.has_beaten)
     }
 
     fn longest_heartbeat(&self) -> Micros {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use p2p_gossip::internals::limits::FIRST_HEARTBEAT_TIMEOUT;
 use p2p_gossip::internals::mesh::{
     DIALS_BURST, DIALS_PER_SECOND, KnownPeer, STALL_MIN, SessionId, membership_digest,
 };
@@ -107,10 +106,8 @@ pub struct PeerOracle {
     /// The address of the last completed handshake with it, unless another peer answered there since. If a name was
     /// dialled, both the name and the address behind it.
     pub proven: Vec<DialAddr>,
-    /// The silence after which it is dead, once its first heartbeat has arrived.
-    pub usual_timeout: Micros,
-    /// A heartbeat or an acknowledgement has arrived since it connected.
-    pub has_beaten: bool,
+    /// The silence after which it is dead.
+    pub timeout: Micros,
     /// The last time at which a member listed it as connected.
     pub listed_connected: Option<Micros>,
     /// Sequence numbers of its delivered pings, by the process that sent them.
@@ -159,8 +156,7 @@ impl PeerOracle {
             sessionless_since: None,
             first_hand: BTreeSet::new(),
             proven: Vec::new(),
-            usual_timeout: 0,
-            has_beaten: false,
+            timeout: 0,
             listed_connected: None,
             delivered: BTreeMap::new(),
             dials: Vec::new(),
@@ -179,12 +175,6 @@ impl PeerOracle {
             refuses: false,
             refused_at: 0,
         }
-    }
-
-    /// The silence after which it is dead.
-    pub fn timeout(&self) -> Micros {
-        let first = if self.has_beaten { 0 } else { micros(FIRST_HEARTBEAT_TIMEOUT) };
-        self.usual_timeout.max(first)
     }
 
     fn up_in_all(&self, now: Micros) -> Micros {
@@ -436,7 +426,6 @@ impl Oracle {
         peer.ups += u64::from(is);
         peer.is_known |= is;
         peer.refuses &= !is;
-        peer.has_beaten &= is;
         self.changed.insert(id);
     }
 

@@ -4,7 +4,7 @@ use p2p_gossip::internals::mesh::Mesh;
 use p2p_gossip::{DownReason, Event, PeerId, PeerState};
 
 use super::super::clock::micros;
-use super::super::oracle::ExpectedState;
+use super::super::oracle::{ExpectedState, PeerOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
 use super::{ADMISSION, Breach, EVENTS, IDENTITY, LIVENESS, SLACK};
@@ -123,8 +123,7 @@ impl World {
 
     fn check_timeout(&self, proc: ProcId, peer: PeerId) -> Option<Breach> {
         let process = &self.procs[proc];
-        let oracle = process.oracle.peers.get(&peer)?;
-        let (heard, timeout) = (oracle.heard, oracle.timeout());
+        let &PeerOracle { heard, timeout, .. } = process.oracle.peers.get(&peer)?;
         let silence = self.local(proc) - heard;
         let least = timeout + process.oracle.least_patience(&peer);
         let most = timeout + micros(process.config.heartbeat) + process.oracle.patience(&peer) + SLACK;

@@ -76,7 +76,7 @@ impl World {
             return;
         }
         process.oracle.heard(peer, moment);
-        process.oracle.peer(peer).usual_timeout = process.oracle.newest_timeout;
+        process.oracle.peer(peer).timeout = process.oracle.newest_timeout;
         if mesh.open_sessions(&peer).last() != Some(&session) {
             let open = mesh.open_sessions(&peer).to_vec();
             self.violated(IDENTITY, format!("p{proc}: {session} is the newest, but open are {open:?}"));
@@ -118,8 +118,7 @@ impl World {
         if open {
             oracle.heard(peer, moment);
             let expected = oracle.peer(peer);
-            expected.usual_timeout = timeout.unwrap_or(expected.usual_timeout);
-            expected.has_beaten |= timeout.is_some();
+            expected.timeout = timeout.unwrap_or(expected.timeout);
             if std::mem::take(&mut expected.refuses) {
                 oracle.changed.insert(peer);
             }

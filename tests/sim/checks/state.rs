@@ -105,7 +105,7 @@ impl World {
         let process = &self.procs[proc];
         let patience = process.oracle.patience(&id);
         let silence = self.local(proc).saturating_sub(peer.heard);
-        let most = peer.timeout() + micros(process.config.heartbeat) + patience + SLACK;
+        let most = peer.timeout + micros(process.config.heartbeat) + patience + SLACK;
         let Some(since) = peer.sessionless_since else {
             if silence > most {
                 return Err((LIVENESS, format!("{} still up after {silence} µs of silence", id.short())));

@@ -194,8 +194,7 @@ fn closed_connections_and_the_loss_of_half_of_the_peers_are_no_isolation() {
 #[test]
 fn node_with_one_peer_does_not_call_itself_isolated() {
     let mut node = MeshHarness::new(&[]);
-    let session = node.meets(3);
-    node.heartbeat(session, 0);
+    node.meets(3);
     let outputs = node.wait(10 * SECOND);
     assert!(!events_of(&outputs).iter().any(|event| matches!(event, Event::Isolated { .. })));
     assert_eq!(verdicts_of(&outputs), [(id(3), Verdict::Unknown, 0, 0)]);

@@ -39,7 +39,6 @@ fn lost_peer_is_redialled_with_backoff() {
                 (session, ..) = dialled(&node.wait_for_dial())[0].clone();
                 node.up(session, id(3), 1);
             }
-            node.heartbeat(session, 0);
             is_lost(&mut node, session);
             let outputs = node.wait(10 * SECOND);
             assert_eq!(node.mesh.members(), 1);

@@ -437,7 +437,6 @@ fn leaving_node_sends_its_carrier_only_a_goodbye() {
 fn node_with_a_silent_peer() -> (MeshHarness, SessionId, Vec<SessionId>) {
     let mut node = MeshHarness::new(&[]);
     let silent = node.meets(20);
-    node.heartbeat(silent, 0);
     let members: Vec<SessionId> = (3..6).map(|n| node.meets(n)).collect();
     let outputs = live(&mut node, &members, 16);
     let about: Vec<_> = questions(&outputs).into_iter().map(|(_, about)| about).collect();
@@ -504,8 +503,7 @@ fn dead_peer_costs_no_circuit_and_is_lost_in_time() {
 #[test]
 fn four_carriers_are_asked_about_one_silence_and_the_peer_is_lost_in_time() {
     let mut node = MeshHarness::new(&[]);
-    let silent = node.meets(20);
-    node.heartbeat(silent, 0);
+    node.meets(20);
     let members: Vec<SessionId> = (30..50).map(|n| node.meets(n)).collect();
     let mut outputs = live(&mut node, &members, 16);
     let mut circuits = 0;

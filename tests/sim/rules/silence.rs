@@ -13,7 +13,6 @@ fn silent_for_its_timeout() -> (MeshHarness, SessionId) {
     let mut node = MeshHarness::new(&[]);
     let session = SessionId::accepted(1);
     node.up(session, id(3), 1);
-    node.heartbeat(session, node.mesh.digest());
     // Half of the timeout is enough for a suspicion.
     assert!(drains(&node.wait(TIMEOUT - SECOND), session));
     node.answers_drains = false;
@@ -67,7 +66,6 @@ fn ping_on_an_ended_session_is_shown_but_is_no_sign_of_life() {
     let (older, newest) = (SessionId::accepted(1), SessionId::accepted(2));
     node.up(older, id(12), 1);
     assert!(closes(&node.up(newest, id(12), 1), older));
-    node.heartbeat(newest, node.mesh.digest());
     node.wait(TIMEOUT / 2);
     let events = events_of(&node.receives(older, Message::Ping { seq: 1, text: String::new() }));
     assert!(matches!(events[..], [Event::Ping { .. }]), "{events:?}");
