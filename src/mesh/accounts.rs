@@ -16,8 +16,8 @@ use crate::trust::peer_id::PeerId;
 /// Dials that an account pays for at once: enough to join a large mesh through a list with some dead peers. With what
 /// returns meanwhile, these are 64 in the first minute.
 pub const CREDIT_MAX: u32 = 60;
-/// Payments that an account keeps for peers which somebody says are connected: keys that came for a moment stay in the
-/// lists of honest members for a while, and would use up all that these members can pay.
+/// Payments that a teller's account keeps for peers which a member lists as connected. Keys that came for a moment stay in
+/// the lists of honest members for a while, and would use up all that these members can pay.
 pub(super) const KEPT_FOR_CONNECTED: u32 = CREDIT_MAX / 2;
 /// Time after which one payment returns: 4 a minute.
 pub const CREDIT_INTERVAL: Duration = Duration::from_secs(15);
@@ -104,11 +104,24 @@ impl Accounts {
         })
     }
 
-    /// Takes one payment from each of these accounts, or from none. Those who tell keep so many.
+    /// Takes one payment from each of these accounts, or from none.
     ///
     /// # Errors
     /// The time until all of them can pay.
-    pub(super) fn pay(&mut self, now: Instant, accounts: &[Account], kept: u32) -> Result<(), Duration> {
+    pub(super) fn pay(&mut self, now: Instant, accounts: &[Account]) -> Result<(), Duration> {
+        self.pay_and_keep(now, accounts, 0)
+    }
+
+    /// The same, but the tellers among these accounts keep this number of payments.
+    ///
+    /// # Errors
+    /// See [`Accounts::pay`].
+    pub(super) fn pay_and_keep(
+        &mut self,
+        now: Instant,
+        accounts: &[Account],
+        kept: u32,
+    ) -> Result<(), Duration> {
         let wait = accounts.iter().map(|account| self.wait(now, account, kept)).max().unwrap_or_default();
         if wait > Duration::ZERO {
             return Err(wait);
@@ -135,7 +148,7 @@ impl Accounts {
         }
     }
 
-    /// The time until the account can pay. One that is dialled keeps nothing.
+    /// The time until the account can pay. An address that is dialled tells nothing, and keeps nothing.
     fn wait(&self, now: Instant, account: &Account, kept: u32) -> Duration {
         let kept = if matches!(account, Account::Target(_) | Account::Name(_)) { 0 } else { kept };
         match self.credits.get(account) {
@@ -182,14 +195,14 @@ mod tests {
         let start = crate::test_now();
         let mut accounts = Accounts::default();
         let payer = [machine(1)];
-        assert!((0..CREDIT_MAX).all(|_| accounts.pay(start, &payer, 0).is_ok()));
+        assert!((0..CREDIT_MAX).all(|_| accounts.pay(start, &payer).is_ok()));
         let mut paid = 0;
         for second in 0..60 {
-            paid += u32::from(accounts.pay(start + Duration::from_secs(second), &payer, 0).is_ok());
+            paid += u32::from(accounts.pay(start + Duration::from_secs(second), &payer).is_ok());
         }
         assert_eq!(paid, 3);
-        assert!(accounts.pay(start + Duration::from_secs(60), &payer, 0).is_ok());
-        let wait = accounts.pay(start + Duration::from_secs(61), &payer, 0).unwrap_err();
+        assert!(accounts.pay(start + Duration::from_secs(60), &payer).is_ok());
+        let wait = accounts.pay(start + Duration::from_secs(61), &payer).unwrap_err();
         assert_eq!(wait, CREDIT_INTERVAL - Duration::from_secs(1));
     }
 
@@ -197,11 +210,11 @@ mod tests {
     fn one_empty_account_stops_the_payment_of_all() {
         let now = crate::test_now();
         let mut accounts = Accounts::default();
-        while accounts.pay(now, &[machine(1)], 0).is_ok() {}
-        assert!(accounts.pay(now, &[machine(2), machine(1)], 0).is_err());
+        while accounts.pay(now, &[machine(1)]).is_ok() {}
+        assert!(accounts.pay(now, &[machine(2), machine(1)]).is_err());
         assert_eq!(accounts.left(now, &machine(2)), CREDIT_MAX);
         accounts.give_back(&[machine(1)]);
-        assert!(accounts.pay(now, &[machine(2), machine(1)], 0).is_ok());
+        assert!(accounts.pay(now, &[machine(2), machine(1)]).is_ok());
     }
 
     #[test]
@@ -209,13 +222,16 @@ mod tests {
         let now = crate::test_now();
         let mut accounts = Accounts::default();
         let (payer, kept) = ([machine(1), Account::Target(IpAddr::from([10, 0, 0, 1]))], CREDIT_MAX / 3);
-        assert!((kept..CREDIT_MAX).all(|_| accounts.pay(now, &payer, kept).is_ok()));
-        assert_eq!(accounts.pay(now, &payer, kept), Err(CREDIT_INTERVAL));
-        assert!((0..kept - 1).all(|_| accounts.pay(now, &payer, 0).is_ok()));
-        assert_eq!(accounts.pay(now, &payer, kept), Err(CREDIT_INTERVAL * kept));
+        assert!((kept..CREDIT_MAX).all(|_| accounts.pay_and_keep(now, &payer, kept).is_ok()));
+        assert_eq!(accounts.pay_and_keep(now, &payer, kept), Err(CREDIT_INTERVAL));
+        assert!((0..kept - 1).all(|_| accounts.pay(now, &payer).is_ok()));
+        assert_eq!(accounts.pay_and_keep(now, &payer, kept), Err(CREDIT_INTERVAL * kept));
         let later = now + CREDIT_INTERVAL * kept;
-        assert_eq!(accounts.pay(later - CREDIT_INTERVAL / 2, &payer, kept), Err(CREDIT_INTERVAL / 2));
-        assert!(accounts.pay(later, &payer, kept).is_ok());
+        assert_eq!(
+            accounts.pay_and_keep(later - CREDIT_INTERVAL / 2, &payer, kept),
+            Err(CREDIT_INTERVAL / 2)
+        );
+        assert!(accounts.pay_and_keep(later, &payer, kept).is_ok());
     }
 
     #[test]
@@ -235,7 +251,7 @@ mod tests {
         for n in 0..u32::try_from(ACCOUNTS_MAX).unwrap() + 10 {
             now += Duration::from_millis(1);
             let account = Account::Target(IpAddr::from(n.to_be_bytes()));
-            assert!(accounts.pay(now, &[account], 0).is_ok());
+            assert!(accounts.pay(now, &[account]).is_ok());
             accounts.check_limits();
         }
     }

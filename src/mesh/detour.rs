@@ -158,7 +158,7 @@ impl Mesh {
         peer.direct_from.filter(|at| is_well && now < *at)
     }
 
-    /// A peer that is reached through a carrier may be one whose address nobody has told. The carrier lists it.
+    /// The peer has come through a carrier. If no member has told this node an address of it, the carrier's list does.
     pub(super) fn ask_where_it_is(&mut self, now: Instant, id: &PeerId) {
         if self.peers.get(id).is_some_and(|peer| peer.addrs.is_empty())
             && let Some(carrier) = self.via(id)
@@ -167,8 +167,8 @@ impl Mesh {
         }
     }
 
-    /// A third node may only be reached through this peer, and nothing is carried inside a circuit: the peer is dialled
-    /// soon, although its direct path keeps falling silent.
+    /// Another node needs a circuit over this peer, which only a direct session can carry. So the peer is dialled soon,
+    /// although its direct path keeps falling silent.
     pub(super) fn end_hold(&mut self, now: Instant, id: PeerId) {
         let soon = now + self.random_between(millis(500), millis(1000));
         if let Some(peer) = self.peers.get_mut(&id)

@@ -120,7 +120,7 @@ impl Mesh {
             }
             let payers = self.payers(now, target, &addr);
             let kept = self.kept_for_others(target);
-            if let Err(wait) = self.accounts.pay(now, &payers, kept) {
+            if let Err(wait) = self.accounts.pay_and_keep(now, &payers, kept) {
                 if let Target::Beacon(addr) = target {
                     self.beacons.finish(addr);
                     continue;
@@ -273,7 +273,7 @@ impl Mesh {
         teller.into_iter().chain(Account::target(addr)).collect()
     }
 
-    /// What the tellers of the target keep for others: nobody says that this one is connected.
+    /// The payments that the tellers of the target keep for others, because no member lists this one as connected.
     fn kept_for_others(&self, target: Target) -> u32 {
         let Target::Peer(id) = target else {
             return 0;

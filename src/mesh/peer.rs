@@ -89,8 +89,8 @@ impl SeenTimes {
 /// The state of a peer, with the data that only this state needs.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses. It `waits` if
-    /// its tellers keep what is left of their accounts for peers that somebody says are connected.
+    /// Other peers list it; no handshake has proven it. `failures` counts failed rounds through its addresses. It `waits`
+    /// while its tellers keep what is left of their accounts for peers that a member lists as connected.
     Rumoured { failures: u32, since: Instant, waits: bool },
     /// Connected, but not a member yet. A peer whose last `refusal` of this node still counts becomes a member with its
     /// first message after the handshake, because it may refuse again; any other peer at once.

@@ -178,7 +178,7 @@ impl Mesh {
         let payers = self.punch_payers(now, id, addr, beside);
         if !is_possible
             || self.punches.in_flight.len() >= PUNCHES_MAX
-            || self.accounts.pay(now, &payers, 0).is_err()
+            || self.accounts.pay(now, &payers).is_err()
         {
             return;
         }

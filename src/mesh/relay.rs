@@ -214,7 +214,7 @@ impl Mesh {
     /// Asks a member to carry a circuit to the peer.
     pub(super) fn ask_carrier(&mut self, now: Instant, id: PeerId, carrier: PeerId, session: SessionId) {
         let payers: Vec<Account> = self.circuit_payer(now, &id, &carrier).into_iter().collect();
-        if let Err(wait) = self.accounts.pay(now, &payers, 0) {
+        if let Err(wait) = self.accounts.pay(now, &payers) {
             return self.timers.set(Timer::Path(id), now + wait);
         }
         if let Err(wait) = self.relay.opens.take(now) {

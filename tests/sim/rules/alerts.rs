@@ -51,7 +51,7 @@ fn only_the_ends_of_a_link_between_known_peers_begin_and_end_its_incident() {
     let [three, four, five] = [3, 4, 5].map(|n| node.meets(n));
     let link = [id(3), id(4)];
     assert_eq!(tells(&mut node, five, link, 0, Stage::Open), [], "5 is no end of the link");
-    assert_eq!(tells(&mut node, three, [id(3), id(77)], 0, Stage::Open), [], "nobody knows 77");
+    assert_eq!(tells(&mut node, three, [id(3), id(77)], 0, Stage::Open), [], "this node does not know 77");
     assert_eq!(tells(&mut node, three, [id(4), id(3)], 0, Stage::Open), [], "the smaller id comes first");
     assert_eq!(tells(&mut node, three, link, 0, Stage::Open), [(AlertKind::Link, AlertPhase::Begin)]);
     node.handle(Input::AlertDone { incident: 77, phase: AlertPhase::Begin });
@@ -84,7 +84,7 @@ fn isolated_node_takes_no_turn_from_a_member_that_it_has_lost() {
     let outputs = node.wait_with_dials_open(2 * MINUTE);
     let alone = all_events_of(&outputs).iter().any(|event| matches!(event, Event::Isolated { .. }));
     assert!(alone, "{outputs:?}");
-    // Nobody has reported that this program has run, so this node tries again. It tries nothing else.
+    // No member has reported that its program has run, so this node tries again. It tries nothing else.
     let told = alerts(&outputs);
     assert!(told.iter().all(|alert| *alert == (AlertKind::Isolated, AlertPhase::Begin)), "{told:?}");
     assert!(!told.is_empty());
