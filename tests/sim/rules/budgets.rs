@@ -293,7 +293,7 @@ fn invented_peers_cost_few_passes_through_all_peers() {
             for &teller in &tellers {
                 outputs.extend(node.heartbeat(teller, digest));
             }
-            outputs.extend(node.wait_with_dials_open(SECOND / 2));
+            outputs.extend(node.wait(SECOND / 2));
             for (teller, message) in sent(&outputs) {
                 if *message == Message::PeersRequest {
                     let first = 0x1000 + u16::try_from(records).unwrap();
@@ -302,15 +302,16 @@ fn invented_peers_cost_few_passes_through_all_peers() {
                 }
             }
         }
-        // The lists stop, and the node seeks the invented peers.
-        let before = node.mesh.passes();
-        for _ in 0..10 {
+        assert_eq!(node.mesh.peers(node.now()).len(), 800);
+        // The lists stop. Each invented peer waits for a payment, and tries again when it may be there.
+        let (before, mut dials) = (node.mesh.passes(), 0);
+        for _ in 0..30 {
             let digest = node.mesh.digest();
             tellers.iter().for_each(|&teller| drop(node.heartbeat(teller, digest)));
-            node.wait_with_dials_open(SECOND);
+            dials += dialled(&node.wait(SECOND)).len();
         }
-        let (passes, peers) = (node.mesh.passes() - before, node.mesh.peers(node.now()).len());
-        assert!(peers == 800 && passes < 400, "{passes} passes for {peers} peers");
+        let passes = node.mesh.passes() - before;
+        assert!(dials > 0 && passes < 100, "{passes} passes, {dials} dials");
     }
 }
 
