@@ -14,9 +14,11 @@
 //! | `membership.rs` | how a peer becomes a member, and is lost, leaves and is forgotten |
 //! | `admission.rs`, `instances.rs` | which peers are admitted, also when the lists change; addresses that belong to a known peer; restarts, and keys used twice |
 //! | `dialer.rs`, `dial_queue.rs` | which address to dial, when, and how many at once |
-//! | `bootstraps.rs` | the `--connect` addresses |
+//! | `bootstraps.rs`, `bootstrap_dials.rs` | the `--connect` addresses, and the dials to them |
+//! | `accounts.rs`, `payers.rs` | who pays for dials and circuits that may fail |
 //! | `discovery.rs`, `beacons.rs` | dials to the addresses from beacons |
 //! | `relay.rs`, `circuit_table.rs` | circuits: which peers meet through another one, and what this node carries for others |
+//! | `detour.rs` | circuits beside a path that falls silent, and the way back to a direct one |
 //! | `punch.rs`, `punch_table.rs` | direct connections through NATs, with the help of a carrier |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
@@ -40,6 +42,7 @@ mod alert_turns;
 mod alerts;
 pub mod backoff;
 mod beacons;
+mod bootstrap_dials;
 mod bootstraps;
 mod circuit_table;
 mod connected_time;
@@ -65,6 +68,7 @@ mod machine;
 mod measures;
 mod membership;
 mod network_keys;
+mod payers;
 mod peer;
 mod peer_exchange;
 mod peer_table;
