@@ -4,6 +4,7 @@
 mod alerts;
 mod budgets;
 mod calm;
+mod detour;
 mod dialing;
 mod discovery;
 mod lists;

@@ -7,13 +7,13 @@ use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Outpu
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
 use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
 
-use super::{SECOND, closes_with, joined_node, make_node_request, ms, wait_with_heartbeats};
+use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, questions, sent, verdicts_of,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, sent, verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
-fn asked(outputs: &[Output]) -> Vec<(CircuitAt, u8)> {
+pub(super) fn asked(outputs: &[Output]) -> Vec<(CircuitAt, u8)> {
     let open = |(session, message): (SessionId, &Message)| match *message {
         Message::CircuitOpen { circuit, target } => {
             Some((CircuitAt { session, circuit }, target.as_bytes()[0]))
@@ -24,7 +24,7 @@ fn asked(outputs: &[Output]) -> Vec<(CircuitAt, u8)> {
 }
 
 /// The circuits that the node closes or refuses.
-fn closed(outputs: &[Output]) -> Vec<(CircuitAt, CircuitReason)> {
+pub(super) fn closed(outputs: &[Output]) -> Vec<(CircuitAt, CircuitReason)> {
     let close = |output: &Output| match *output {
         Output::CloseCircuit { at, reason } => Some((at, reason)),
         _ => None,
@@ -33,7 +33,7 @@ fn closed(outputs: &[Output]) -> Vec<(CircuitAt, CircuitReason)> {
 }
 
 /// The sessions that the node starts inside circuits.
-fn entered(outputs: &[Output]) -> Vec<(SessionId, CircuitAt)> {
+pub(super) fn entered(outputs: &[Output]) -> Vec<(SessionId, CircuitAt)> {
     let enter = |output: &Output| match *output {
         Output::EnterCircuit { session, at, .. } => Some((session, at)),
         _ => None,
@@ -41,11 +41,11 @@ fn entered(outputs: &[Output]) -> Vec<(SessionId, CircuitAt)> {
     outputs.iter().filter_map(enter).collect()
 }
 
-fn refuse(node: &mut MeshHarness, at: CircuitAt, reason: CircuitReason) -> Vec<Output> {
+pub(super) fn refuse(node: &mut MeshHarness, at: CircuitAt, reason: CircuitReason) -> Vec<Output> {
     node.receives(at.session, Message::CircuitClose { circuit: at.circuit, reason })
 }
 
-fn accept(node: &mut MeshHarness, at: CircuitAt) -> Vec<Output> {
+pub(super) fn accept(node: &mut MeshHarness, at: CircuitAt) -> Vec<Output> {
     node.receives(at.session, Message::CircuitAccept { circuit: at.circuit })
 }
 
@@ -198,11 +198,11 @@ fn peer_whose_carrier_is_gone_is_sought_elsewhere_before_it_is_lost() {
 }
 
 /// The `n`th circuit that a peer with a smaller id than 9 opens or offers.
-fn at(session: SessionId, n: u64) -> CircuitAt {
+pub(super) fn at(session: SessionId, n: u64) -> CircuitAt {
     CircuitAt { session, circuit: 2 * n }
 }
 
-fn open(node: &mut MeshHarness, at: CircuitAt, target: u8) -> Vec<Output> {
+pub(super) fn open(node: &mut MeshHarness, at: CircuitAt, target: u8) -> Vec<Output> {
     node.receives(at.session, Message::CircuitOpen { circuit: at.circuit, target: id(target) })
 }
 
@@ -319,7 +319,7 @@ fn nothing_is_carried_inside_a_circuit() {
     assert_eq!(closed(&outputs), [(within, CircuitReason::NotConnected)]);
 }
 
-fn offer(node: &mut MeshHarness, at: CircuitAt, from: u8) -> Vec<Output> {
+pub(super) fn offer(node: &mut MeshHarness, at: CircuitAt, from: u8) -> Vec<Output> {
     node.receives(at.session, Message::CircuitOffer { circuit: at.circuit, from: id(from) })
 }
 
@@ -430,194 +430,6 @@ fn leaving_node_sends_its_carrier_only_a_goodbye() {
     let mut outputs = node.measures(three, ms(1));
     outputs.extend(node.wait(SECOND));
     assert!(closes(&outputs, three) && sent(&outputs).is_empty(), "{outputs:?}");
-}
-
-/// Node 9 with the direct peers 20, 3, 4 and 5, and their sessions. All but 20 go on to send heartbeats, until 9 asks the
-/// first of them whether they hear 20.
-fn node_with_a_silent_peer() -> (MeshHarness, SessionId, Vec<SessionId>) {
-    let mut node = MeshHarness::new(&[]);
-    let silent = node.meets(20);
-    let members: Vec<SessionId> = (3..6).map(|n| node.meets(n)).collect();
-    let outputs = live(&mut node, &members, 16);
-    let about: Vec<_> = questions(&outputs).into_iter().map(|(_, about)| about).collect();
-    assert_eq!(about, [vec![id(20)], vec![id(20)], vec![id(20)]], "one question to each member");
-    assert_eq!((asked(&outputs), events_of(&outputs)), (vec![], vec![]));
-    (node, silent, members)
-}
-
-/// Lets tenths of a second pass while these peers send heartbeats.
-fn live(node: &mut MeshHarness, sessions: &[SessionId], tenths: u32) -> Vec<Output> {
-    let mut outputs = Vec::new();
-    for _ in 0..tenths {
-        sessions.iter().for_each(|session| outputs.extend(node.measures(*session, ms(1))));
-        outputs.extend(node.wait_with_dials_open(ms(100)));
-    }
-    outputs
-}
-
-/// A member tells when it has heard 20.
-fn tells(node: &mut MeshHarness, session: SessionId, hearing: Hearing, ago_ms: u32) -> Vec<Output> {
-    let sightings = vec![Sighting { peer: id(20), hearing, ago_ms }];
-    node.receives(session, Message::WitnessReport { sightings })
-}
-
-#[test]
-fn silent_peer_is_reached_through_a_member_that_hears_it_before_it_is_lost() {
-    let (mut node, silent, members) = node_with_a_silent_peer();
-    // 20 was heard 1.6 s ago; a peer that died then may have been heard half a second later.
-    assert_eq!(asked(&tells(&mut node, members[0], Hearing::Hears, 1_100)), []);
-    assert_eq!(asked(&tells(&mut node, members[1], Hearing::Silent, 300)), [], "it hears nothing");
-    let outputs = tells(&mut node, members[0], Hearing::Hears, 300);
-    let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
-    assert_eq!(at.session, members[0]);
-    let (inside, _) = entered(&accept(&mut node, at))[0];
-    let outputs = node.up_at(inside, id(20), 1, addr(3));
-    let events = events_of(&outputs);
-    assert!(matches!(events[..], [Event::Path { via: Some(via), .. }] if via == id(3)), "{events:?}");
-    assert!(closes(&outputs, silent), "9 opened the circuit, so it gives up the direct session");
-
-    // The circuit falls silent as well: another member is asked, not the carrier.
-    let outputs = live(&mut node, &members, 16);
-    assert!(questions(&outputs).iter().all(|(session, _)| *session != members[0]), "{outputs:?}");
-    assert_eq!(asked(&tells(&mut node, members[0], Hearing::Hears, 10)), []);
-    assert_eq!(asked(&tells(&mut node, members[1], Hearing::Hears, 10)).len(), 1);
-}
-
-#[test]
-fn dead_peer_costs_no_circuit_and_is_lost_in_time() {
-    let (mut node, _, members) = node_with_a_silent_peer();
-    let mut outputs = Vec::new();
-    for tenth in 0..20_u32 {
-        // All have heard it last a moment before it died.
-        for member in &members {
-            outputs.extend(tells(&mut node, *member, Hearing::Hears, 900 + 100 * tenth));
-        }
-        outputs.extend(live(&mut node, &members, 1));
-    }
-    assert_eq!(asked(&outputs), []);
-    let is_down = |event: &Event| matches!(event, Event::Down { peer, .. } if *peer == id(20));
-    assert_eq!(events_of(&outputs).iter().filter(|event| is_down(event)).count(), 1);
-    assert!(questions(&outputs).len() <= 3 * 8, "{}", questions(&outputs).len());
-}
-
-#[test]
-fn four_carriers_are_asked_about_one_silence_and_the_peer_is_lost_in_time() {
-    let mut node = MeshHarness::new(&[]);
-    node.meets(20);
-    let members: Vec<SessionId> = (30..50).map(|n| node.meets(n)).collect();
-    let mut outputs = live(&mut node, &members, 16);
-    let mut circuits = 0;
-    for _ in 0..20 {
-        let mut said = Vec::new();
-        for member in &members {
-            said.extend(tells(&mut node, *member, Hearing::Hears, 0));
-        }
-        // Carriers that claim to hear the peer, and lead nowhere.
-        circuits += asked(&said).len();
-        for (at, _) in asked(&said) {
-            said.extend(refuse(&mut node, at, CircuitReason::NotConnected));
-        }
-        outputs.extend(said);
-        outputs.extend(live(&mut node, &members, 1));
-    }
-    assert_eq!(circuits, 4);
-    let downs: Vec<Event> = events_of(&outputs);
-    let is_down = |event: &&Event| matches!(event, Event::Down { peer, .. } if *peer == id(20));
-    assert_eq!(downs.iter().filter(is_down).count(), 1);
-}
-
-/// The direct path to 20 falls silent. A circuit through 3 replaces it.
-fn moves_to_circuit(node: &mut MeshHarness, three: SessionId) -> SessionId {
-    assert!(
-        (0..50).any(|_| !questions(&live(node, &[three], 1)).is_empty()),
-        "no question about the silence"
-    );
-    let outputs = tells(node, three, Hearing::Hears, 0);
-    let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
-    let (inside, _) = entered(&accept(node, at))[0];
-    let outputs = node.up_at(inside, id(20), 1, addr(3));
-    assert_eq!(node.mesh.open_sessions(&id(20)), [inside], "{outputs:?}");
-    inside
-}
-
-/// The tenths of a second until the node dials 20, and the dial.
-fn until_dialled(node: &mut MeshHarness, sessions: &[SessionId]) -> (u64, SessionId) {
-    let dial = |tenths| {
-        let outputs = live(node, sessions, 1);
-        let (session, ..) = *dialled(&outputs).iter().find(|(_, at, _)| *at == addr(20).into())?;
-        Some((tenths, session))
-    };
-    (1..2_000).find_map(dial).expect("no dial")
-}
-
-#[test]
-fn pair_whose_direct_path_keeps_falling_silent_stays_with_its_circuit() {
-    let mut node = MeshHarness::new(&[]);
-    let three = node.meets(3);
-    node.meets(20);
-    let mut dialled_after = Vec::new();
-    for round in 0..4_u64 {
-        let inside = moves_to_circuit(&mut node, three);
-        let (tenths, session) = until_dialled(&mut node, &[three, inside]);
-        dialled_after.push(tenths / 10);
-        let events = events_of(&node.up(session, id(20), 1));
-        assert!(matches!(events[..], [Event::Path { via: None, .. }]), "{round}: {events:?}");
-    }
-    assert_eq!(dialled_after[1..], [30, 60, 120], "{dialled_after:?}");
-    assert!(dialled_after[0] <= 1, "the first time, a dial follows at once");
-}
-
-/// Found by seed 870004143. The peer has opened the circuit, and has told no address.
-#[test]
-fn carrier_is_asked_where_a_peer_is_that_came_through_it() {
-    let (mut node, three) = joined_node();
-    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
-    let outputs = node.up_at(inside, id(20), 1, addr(3));
-    assert!(sent(&outputs).contains(&(three, &Message::PeersRequest)), "{outputs:?}");
-    node.list(three, [(id(20), addr(20))].into_iter());
-    let (tenths, _) = until_dialled(&mut node, &[three, inside]);
-    assert!(tenths < 20, "{tenths}");
-}
-
-/// Found by seed 830001834.
-#[test]
-fn pair_leaves_its_circuit_soon_if_a_third_node_is_reached_only_that_way() {
-    // Only 20 reaches another peer, and lists it; then 3 asks for a circuit to 20.
-    for asks_for_circuit in [false, true] {
-        let mut node = MeshHarness::new(&[]);
-        let three = node.meets(3);
-        node.meets(20);
-        let first = moves_to_circuit(&mut node, three);
-        let (_, direct) = until_dialled(&mut node, &[three, first]);
-        node.up(direct, id(20), 1);
-        let inside = moves_to_circuit(&mut node, three);
-        assert_eq!(dials_to(&live(&mut node, &[three, inside], 50), id(20)), 0);
-        if asks_for_circuit {
-            let refused = closed(&open(&mut node, at(three, 7), 20));
-            assert_eq!(refused, [(at(three, 7), CircuitReason::NotConnected)]);
-        } else {
-            wait_with_heartbeats(&mut node, inside, Some(1), 2 * SECOND);
-            node.list(inside, [(id(40), addr(40))].into_iter());
-        }
-        let (tenths, _) = until_dialled(&mut node, &[three, inside]);
-        assert!(tenths < 100, "{tenths}");
-    }
-}
-
-#[test]
-fn session_on_which_the_peer_sends_nothing_more_is_given_up_after_the_timeout() {
-    let (mut node, three) = joined_node();
-    let direct = node.meets(20);
-    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
-    node.up_at(inside, id(20), 1, addr(3));
-    assert_eq!(node.mesh.open_sessions(&id(20)), [direct, inside]);
-    // The goodbye of the peer is lost with the direct path.
-    let outputs = live(&mut node, &[three, inside], 60);
-    assert!(closes_with(&outputs, direct, ByeReason::Silent), "{outputs:?}");
-    assert_eq!(node.mesh.open_sessions(&id(20)), [inside]);
-    assert!(
-        events_of(&outputs).iter().all(|event| !matches!(event, Event::Down { .. } | Event::Path { .. }))
-    );
 }
 
 #[test]
