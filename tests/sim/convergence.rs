@@ -288,10 +288,11 @@ impl World {
         let Some(session) = open.last() else {
             return Some(format!("p{proc} has 0 sessions with {}", peer.short()));
         };
-        // A pair that moves to another path has two for a moment, and its ends do not learn of that at the same time.
+        // A pair that moves from a silent connection to a circuit has both for a moment, and its ends do not learn of that
+        // at the same time.
         let theirs = self.procs[other].mesh().open_sessions(&process.id);
-        let is_new = |proc: ProcId, open: &[SessionId]| open.iter().any(|session| self.is_new(proc, session));
-        if self.scenario.relay && !theirs.is_empty() && (is_new(proc, open) || is_new(other, theirs)) {
+        let is_moving = |proc: ProcId, open: &[SessionId]| open.iter().any(|s| self.is_new_circuit(proc, s));
+        if !theirs.is_empty() && (is_moving(proc, open) || is_moving(other, theirs)) {
             return None;
         }
         if !open[..open.len() - 1].iter().all(|older| older.is_carried()) {
@@ -309,11 +310,12 @@ impl World {
         (!same).then(|| format!("p{proc} and {} use different connections", peer.short()))
     }
 
-    /// Whether the session began no longer ago than a silence lasts.
-    fn is_new(&self, proc: ProcId, session: &SessionId) -> bool {
-        let session = self.procs[proc].oracle.sessions.get(session);
-        let thread = session.and_then(|s| self.conns[s.conn].ends[s.side].thread.as_ref());
-        thread.is_some_and(|thread| self.now < thread.started + self.longest_silence())
+    /// Whether the session is inside a circuit, and began no longer ago than a silence lasts.
+    fn is_new_circuit(&self, proc: ProcId, session: &SessionId) -> bool {
+        let known = self.procs[proc].oracle.sessions.get(session);
+        let thread = known.and_then(|s| self.conns[s.conn].ends[s.side].thread.as_ref());
+        session.is_carried()
+            && thread.is_some_and(|thread| self.now < thread.started + self.longest_silence())
     }
 
     /// The process at the other end of a connection, or of a circuit.

@@ -1,5 +1,7 @@
-//! Programs that end by themselves, and executable files for tests. Another process, install(1), writes them: a child that another test starts
-//! meanwhile would inherit a file open for writing, and the kernel refuses to run such a file.
+//! Programs that end by themselves, and files that tests make executable.
+//!
+//! Another process, install(1), writes these files: a child that another test starts meanwhile would inherit a file
+//! open for writing, and the kernel refuses to run such a file.
 
 use std::io::{Read, Write as _};
 use std::path::Path;
@@ -30,7 +32,7 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
 
 /// Runs a program that ends by itself.
 pub(crate) trait RunToEnd {
-    /// Waits until the program has ended, and returns what it wrote. What it reads must be set.
+    /// Waits until the program has ended, and returns what it wrote. The caller sets its standard input.
     ///
     /// # Panics
     /// It does not start, or still runs after the deadline: then it is killed.
