@@ -281,7 +281,11 @@ impl Mesh {
                 return self.seek_path(now, id, carrier);
             }
             DisconnectReason::Bye(ByeReason::Duplicate) => {
-                return self.timers.set(Timer::Grace(id), now + GRACE);
+                // The peer keeps a newer session, which follows. If that is one which this node has given up meanwhile, none
+                // is left, and a dial makes another.
+                self.timers.set(Timer::Grace(id), now + GRACE);
+                let later = self.random_between(GRACE / 4, GRACE / 2);
+                return self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + later);
             }
             DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed
                 if reason != DisconnectReason::Closed || self.was_given_up(now, &id) =>

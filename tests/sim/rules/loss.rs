@@ -22,7 +22,7 @@ fn lost_peer_is_redialled_with_backoff() {
         |node, session| drop(node.down(session, DisconnectReason::Slow)),
         |node, session| {
             node.down(session, DisconnectReason::Bye(ByeReason::Duplicate));
-            node.wait_with_dials_open(GRACE - ms(1));
+            node.wait(GRACE - ms(1));
         },
         |node, _| drop(node.wait(TIMEOUT)),
         |node, _| {
