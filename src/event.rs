@@ -270,7 +270,7 @@ pub enum Verdict {
     /// This node: it lost more than half of its peers at once.
     #[serde(rename = "self")]
     Isolated,
-    /// No member could be asked, or none answered.
+    /// No member could be asked, or most have not answered.
     Unknown,
 }
 
