@@ -159,9 +159,11 @@ impl World {
         if process.config.connect.iter().any(|bootstrap| leads_there(&bootstrap.addr)) {
             return true;
         }
+        let told = process.oracle.peers.get(&target.id);
+        let is_told_truly = |addr: &&DialAddr| !told.is_some_and(|peer| peer.only_liars_told(addr));
         process.mesh().peers(process.clock.local(self.now)).iter().any(|peer| {
             peer.id == target.id
-                && peer.addrs.iter().any(leads_there)
+                && peer.addrs.iter().filter(is_told_truly).any(leads_there)
                 && match peer.state {
                     PeerState::Dead => true,
                     // The peer may be a previous process with the same key, whose goodbye may yet arrive.

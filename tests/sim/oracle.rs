@@ -121,6 +121,8 @@ pub struct PeerOracle {
     pub remembered: BTreeSet<DialAddr>,
     /// Addresses that other peers listed.
     pub listed: BTreeSet<DialAddr>,
+    /// Those of them that a peer listed which does not lie.
+    pub listed_honestly: BTreeSet<DialAddr>,
     /// The last time at which another peer listed it.
     pub listed_at: Option<Micros>,
     /// Addresses at which a dial to another peer found it, before it proved its key.
@@ -164,6 +166,7 @@ impl PeerOracle {
             reached: BTreeSet::new(),
             remembered: BTreeSet::new(),
             listed: BTreeSet::new(),
+            listed_honestly: BTreeSet::new(),
             listed_at: None,
             seen_at: BTreeSet::new(),
             tellers: BTreeSet::new(),
@@ -175,6 +178,16 @@ impl PeerOracle {
             refuses: false,
             refused_at: 0,
         }
+    }
+
+    /// Whether the node knows the address only from peers that lie. How soon it dials such an address depends on what
+    /// they owe.
+    pub fn only_liars_told(&self, addr: &DialAddr) -> bool {
+        let is_known_otherwise = self.origin.as_ref() == Some(addr)
+            || [&self.listed_honestly, &self.first_hand, &self.reached, &self.remembered, &self.seen_at]
+                .iter()
+                .any(|known| known.contains(addr));
+        self.listed.contains(addr) && !is_known_otherwise
     }
 
     fn up_in_all(&self, now: Micros) -> Micros {

@@ -136,10 +136,15 @@ impl World {
     /// A list arrived. Its sender owes the dials that the list causes.
     fn saw_list(&mut self, proc: ProcId, session: SessionId, records: &[PeerRecord]) {
         let now = self.now;
-        let oracle = &mut self.procs[proc].oracle;
-        let Some(&SessionOracle { peer: sender, conn, side, .. }) = oracle.sessions.get(&session) else {
+        let Some(&SessionOracle { peer: sender, conn, side, .. }) =
+            self.procs[proc].oracle.sessions.get(&session)
+        else {
             return;
         };
+        let is_honest = self
+            .far_end(conn, side)
+            .is_some_and(|teller| !self.procs[teller].is_liar && !self.procs[teller].is_attacker);
+        let oracle = &mut self.procs[proc].oracle;
         // A list without a request is ignored.
         if !oracle.asked.contains(&sender) {
             return;
@@ -156,6 +161,9 @@ impl World {
                 peer.listed_connected = Some(now);
             }
             peer.listed.extend(record.addrs.iter().cloned());
+            if is_honest {
+                peer.listed_honestly.extend(record.addrs.iter().cloned());
+            }
             peer.tellers.extend(as_stranger.iter().chain(&as_known).cloned());
         }
     }
