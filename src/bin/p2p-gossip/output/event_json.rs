@@ -38,15 +38,15 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Opti
 /// Appends JSON and replaces each character that a terminal acts on by a `\u` escape, which has the same
 /// meaning to a program. Such characters occur only inside strings: JSON's own syntax is printable ASCII.
 pub(crate) fn escape(out: &mut String, json: &str) {
-    for c in json.chars() {
-        if text::is_unsafe(c) {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
-        } else {
-            out.push(c);
+    let mut rest = json;
+    while let Some((at, c)) = text::find_unsafe(rest) {
+        out.push_str(&rest[..at]);
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
         }
+        rest = &rest[at + c.len_utf8()..];
     }
+    out.push_str(rest);
 }
 
 /// Shows a time as the JSON objects do: RFC 3339, UTC, with milliseconds.
