@@ -26,6 +26,9 @@ use crate::event::Event;
 use crate::trust::peer_id::PeerId;
 use crate::wire::Message;
 
+/// More timers than can be due at once. Without this limit a timer that is set for a time in the past would hang a test.
+const TIMERS_AT_ONCE_MAX: usize = 1_000_000;
+
 /// One node's view of the mesh. The module's documentation says how a driver uses it.
 #[derive(Debug)]
 pub struct Mesh {
@@ -122,7 +125,13 @@ impl Mesh {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.note_lateness(now);
         self.detect_stall(now);
+        let mut handled = 0;
         while let Some(timer) = self.timers.pop_due(now) {
+            handled += 1;
+            debug_assert!(
+                handled <= TIMERS_AT_ONCE_MAX,
+                "{timer:?} is set again and again for a time that is past"
+            );
             match timer {
                 Timer::Dial(target) => self.dial_due(now, target),
                 Timer::Heartbeat(peer) => self.heartbeat_due(now, peer),

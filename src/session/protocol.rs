@@ -605,7 +605,7 @@ impl Protocol {
                 self.note_overrun(circuit, allowed);
             }
             Message::CircuitClose { circuit, reason } => {
-                self.circuits.close(circuit, reason);
+                self.circuits.close(circuit, reason.passed_on());
                 self.report_closed(circuit, reason);
             }
             message => {

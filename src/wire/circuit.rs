@@ -31,13 +31,15 @@ pub enum CircuitReason {
     Gone,
     /// The receiver sent more bytes than it was allowed to, or allowed more than were sent.
     Credit,
+    /// The other end did not take the circuit.
+    Refused,
     /// A reason of a later version, which has this number.
     Other(u16),
 }
 
 impl CircuitReason {
     /// Every reason of this version, in the order of their numbers from 0. Reasons are added at the end, never removed.
-    pub const KNOWN: [Self; 7] = [
+    pub const KNOWN: [Self; 8] = [
         Self::Ended,
         Self::NotCarrying,
         Self::NotConnected,
@@ -45,7 +47,17 @@ impl CircuitReason {
         Self::NotAdmitted,
         Self::Gone,
         Self::Credit,
+        Self::Refused,
     ];
+
+    /// The reason that a carrier tells the other end. What one end cannot do for this circuit is no limit of the carrier.
+    #[must_use]
+    pub fn passed_on(self) -> Self {
+        match self {
+            Self::NotCarrying | Self::NotConnected | Self::Limit | Self::NotAdmitted => Self::Refused,
+            Self::Ended | Self::Gone | Self::Credit | Self::Refused | Self::Other(_) => self,
+        }
+    }
 }
 
 impl fmt::Display for CircuitReason {
@@ -58,6 +70,7 @@ impl fmt::Display for CircuitReason {
             Self::NotAdmitted => "its lists exclude the peer",
             Self::Gone => "the connection to the other end is gone",
             Self::Credit => "more bytes than allowed",
+            Self::Refused => "the peer refuses the circuit",
             Self::Other(number) => return write!(f, "reason {number}, which only a later version knows"),
         })
     }

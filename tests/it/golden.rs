@@ -274,6 +274,7 @@ fn circuits() -> Vec<Row> {
         ("circuit-close-not-admitted", close(CircuitReason::NotAdmitted)),
         ("circuit-close-gone", close(CircuitReason::Gone)),
         ("circuit-close-credit", close(CircuitReason::Credit)),
+        ("circuit-close-refused", close(CircuitReason::Refused)),
         ("circuit-close-other-65535", close(CircuitReason::Other(u16::MAX))),
         ("seen-at-ipv4", Message::SeenAt { addr: "192.0.2.7:40000".parse().unwrap() }),
         ("seen-at-ipv6", Message::SeenAt { addr: "[2001:db8::7]:40000".parse().unwrap() }),
@@ -314,6 +315,7 @@ fn kind(message: &Message) -> &'static str {
             CircuitReason::NotAdmitted => "circuit-close-not-admitted",
             CircuitReason::Gone => "circuit-close-gone",
             CircuitReason::Credit => "circuit-close-credit",
+            CircuitReason::Refused => "circuit-close-refused",
             CircuitReason::Other(_) => "circuit-close-other",
         },
         Message::Bye(reason) => match reason {

@@ -322,6 +322,24 @@ fn circuit_passes_bytes_both_ways_until_it_is_closed() {
 }
 
 #[test]
+fn carrier_passes_a_refusal_on_as_the_word_of_the_other_end() {
+    use CircuitReason::{Ended, Gone, Limit, NotAdmitted, NotCarrying, NotConnected, Refused};
+    let told = [
+        (Limit, Refused),
+        (NotCarrying, Refused),
+        (NotConnected, Refused),
+        (NotAdmitted, Refused),
+        (Ended, Ended),
+        (Gone, Gone),
+    ];
+    for (told, passed_on) in told {
+        let (mut end, far) = with_circuit();
+        end.receive(&[Message::CircuitClose { circuit: 3, reason: told }]);
+        assert_eq!(far.take(9).ended, Some(passed_on), "{told}");
+    }
+}
+
+#[test]
 fn peer_that_sends_more_than_it_may_loses_the_circuit_and_not_the_session() {
     let (mut end, far) = with_circuit();
     let chunk = wire::CIRCUIT_BYTES_MAX;
