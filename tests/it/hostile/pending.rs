@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use p2p_gossip::internals::limits::UNAUTHENTICATED_MAX;
@@ -57,6 +57,7 @@ fn join_during_flood(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
     let addr = cluster.addr(victim);
     let victim_id = cluster.id(victim);
     cluster.wait_for("evictions", &[victim], |history| history.log_mentions(victim, EVICTED).then_some(()));
+    let began = Instant::now();
     let newcomer = cluster.start(newcomer.with_connect(addr));
     let newcomer_id = cluster.id(newcomer);
     let involved = [victim, newcomer];
@@ -66,6 +67,7 @@ fn join_during_flood(cluster: &mut Cluster, victim: Member, newcomer: Spec) {
         // The log shows failed dials before this line.
         (connected && history.log_mentions(newcomer, "peer up")).then_some(())
     });
+    eprintln!("the newcomer joined {:?} after its start", began.elapsed());
     cluster.check(&involved, |history| {
         let is_failure = |line: &&String| line.contains("dial failed") || line.contains("cannot join");
         let failed = history.log(newcomer).iter().filter(is_failure).count();
