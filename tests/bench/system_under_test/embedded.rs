@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{iter, thread};
 
 use crossbeam_channel::{Sender, select, tick, unbounded};
 use log::kv::{Key, Value, VisitSource};
@@ -153,14 +153,11 @@ pub(crate) fn burst(mut arguments: impl Iterator<Item = String>) -> Result<(), B
     let node = Node::start(config, Identity::generate()?)?;
     let events = node.events().clone();
     thread::spawn(move || {
-        for event in &events {
-            // Only the number of messages counts.
-            let line = match &event {
-                Event::Message { .. } => Ok("{\"event\":\"message\"}".to_owned()),
-                event => serde_json::to_string(event),
-            };
-            let Ok(line) = line else { continue };
-            if io::stdout().write_all(format!("{line}\n").as_bytes()).is_err() {
+        while let Ok(first) = events.recv() {
+            // All that wait in one write: the node drops messages behind a reader that is slow.
+            let waiting = iter::once(first).chain(events.try_iter());
+            let lines: String = waiting.map(|event| line(&event)).collect();
+            if io::stdout().write_all(lines.as_bytes()).is_err() {
                 break;
             }
         }
@@ -177,6 +174,14 @@ pub(crate) fn burst(mut arguments: impl Iterator<Item = String>) -> Result<(), B
         }
     }
     Ok(())
+}
+
+/// The line for an event. Of a message only the arrival counts.
+fn line(event: &Event) -> String {
+    match event {
+        Event::Message { .. } => "{\"event\":\"message\"}\n".to_owned(),
+        event => serde_json::to_string(event).map_or_else(|_| String::new(), |line| line + "\n"),
+    }
 }
 
 /// Runs a node that reports when it pings, until it is killed.
