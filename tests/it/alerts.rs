@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
@@ -13,7 +13,7 @@ use p2p_gossip::PeerId;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::executable::write_script;
+use crate::support::executable::{RunToEnd as _, write_script};
 use crate::support::history::Member;
 use crate::support::netns::{Network, addr, partition};
 use crate::support::process::Spec;
@@ -282,15 +282,7 @@ fn run_example(name: &str, phase: &str, variables: &[(&str, &str)]) -> Output {
     ];
     let mut command = Command::new(example(name));
     command.envs(words.map(|(name, value)| (format!("P2P_GOSSIP_{name}"), value)));
-    command
-        .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // An example need not read its input.
-    let _ = child.stdin.take().unwrap().write_all(b"{\"event\":\"alert\"}\n");
-    child.wait_with_output().unwrap()
+    command.envs(variables.iter().copied()).run_to_end_on(b"{\"event\":\"alert\"}\n")
 }
 
 /// The head and the body of a request.

@@ -2,7 +2,9 @@
 //! other systems, and the install rules of the Makefile. A test prints a message and passes if its tool is missing.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::executable::RunToEnd as _;
 
 fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dist").join(name)
@@ -20,7 +22,7 @@ fn is_missing(tool: &str) -> bool {
 /// Runs the command successfully and returns its stdout.
 #[track_caller]
 fn output_of(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).run_to_end();
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{command:?}: {status}: {stderr}{}", String::from_utf8_lossy(&stdout));
     assert_eq!(stderr, "", "{command:?}");

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use p2p_gossip::{PeerId, StateDir, Ticket};
 
-use crate::support::executable::write_script;
+use crate::support::executable::{RunToEnd as _, write_script};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -175,8 +175,7 @@ fn every_command_in_the_pages_is_valid() {
             .env("MAKE", find("make").unwrap())
             .env("JQ", find("jq").unwrap_or_default())
             .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .run_to_end();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !stderr.contains("not found"), "{page}:\n{block}\n{stderr}");
         let faults = fs::read_to_string(work.join("faults")).unwrap_or_default();

@@ -85,7 +85,8 @@ fn shell(script: &str, directory: &Path) -> Option<String> {
         return None;
     };
     assert!(found.status.success());
-    let output = Command::new("sh").args(["-ec", script]).current_dir(directory).output().unwrap();
+    let output =
+        Command::new("sh").args(["-ec", script]).current_dir(directory).stdin(Stdio::null()).run_to_end();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap())
 }
@@ -136,8 +137,8 @@ fn secret_files_are_private_under_any_umask() {
         let output = Command::new("sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_p2p-gossip")])
             .current_dir(files.0.path())
-            .output()
-            .unwrap();
+            .stdin(Stdio::null())
+            .run_to_end();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         for secret in [key, format!("{mask}.net")] {
             assert_eq!(mode(&files.path(&secret)), 0o600, "{secret}");

@@ -85,7 +85,7 @@ fn openssl_certificate_works_and_openssl_computes_the_same_id() {
     }
     fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     let pipeline = "openssl x509 -in \"$0\" -pubkey -noout | openssl pkey -pubin -outform der | sha256sum";
-    let sum = Command::new("sh").args(["-c", pipeline, cert]).output().unwrap();
+    let sum = Command::new("sh").args(["-c", pipeline, cert]).stdin(Stdio::null()).run_to_end();
     let wanted = String::from_utf8(sum.stdout).unwrap();
     let wanted = wanted.split_whitespace().next().unwrap();
 
@@ -100,7 +100,8 @@ fn openssl_certificate_works_and_openssl_computes_the_same_id() {
 
 /// Runs a shell script in the directory of the files; false, with the reason on stderr, if it fails.
 fn shell(files: &Files, script: &str) -> bool {
-    let output = Command::new("sh").args(["-ec", script]).current_dir(files.dir()).output().unwrap();
+    let output =
+        Command::new("sh").args(["-ec", script]).current_dir(files.dir()).stdin(Stdio::null()).run_to_end();
     if !output.status.success() {
         eprintln!("SKIPPED: {script}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -153,7 +153,7 @@ fn unit_is_valid_and_sandboxed() {
     // A threshold of 20 is an exposure of 2.0 out of 10; a unit without sandboxing has 9.6.
     for args in [&["verify", "--man=no"][..], &["security", "--offline=true", "--threshold=20", "--no-pager"]]
     {
-        let output = Command::new("systemd-analyze").args(args).arg(&path).output().unwrap();
+        let output = Command::new("systemd-analyze").args(args).arg(&path).stdin(Stdio::null()).run_to_end();
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         assert!(output.status.success(), "{args:?}: {text}");

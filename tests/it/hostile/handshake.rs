@@ -13,6 +13,7 @@ use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 
 use super::attack_harness::Attack;
 use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_config, wait_closed};
+use crate::support::executable::RunToEnd as _;
 use crate::support::localhost;
 use crate::support::process::Spec;
 
@@ -225,8 +226,7 @@ fn openssl_client_gets_the_right_refusals() {
             .args(["s_client", "-connect", &attack.addr().to_string()])
             .args(args)
             .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .run_to_end();
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
     };
     let good = ["-alpn", "p2p-gossip/2", "-key", key, "-cert", cert];

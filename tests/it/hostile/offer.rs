@@ -12,6 +12,7 @@ use rustls::{ClientConfig, HandshakeKind};
 
 use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, client_config_with, hello, provider, server_config};
+use crate::support::executable::RunToEnd as _;
 use crate::support::localhost;
 
 /// Dials with these key exchange groups only. True if the handshake succeeds.
@@ -45,8 +46,7 @@ fn sslscan_finds_tls_1_3_and_nothing_else() {
     let output = Command::new("sslscan")
         .args(["--no-colour", "--xml=-", &attack.addr().to_string()])
         .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .run_to_end();
     let report = String::from_utf8_lossy(&output.stdout);
     let found = |element: &str| -> Vec<&str> {
         let start = format!("<{element} ");

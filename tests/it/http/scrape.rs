@@ -1,6 +1,5 @@
 //! Tests of `/metrics`, some with Prometheus's own tools. Those need Debian's package prometheus.
 
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +9,7 @@ use std::{fs, thread};
 use serde_json::Value;
 
 use super::client::{get, get_with, page_of, plain, send, wait_until, with_page};
+use crate::support::executable::RunToEnd as _;
 use crate::support::netns::skip;
 use crate::support::{Cluster, DEADLINE, unique_addr};
 
@@ -72,15 +72,7 @@ fn promtool_accepts_the_metrics() {
     let nodes = cluster.start_star(with_page("a"), [plain("b")]);
     cluster.wait_full_mesh(&nodes);
     let metrics = get(page_of(&cluster, nodes[0]), "/metrics").body;
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
+    let output = Command::new("promtool").args(["check", "metrics"]).run_to_end_on(metrics.as_bytes());
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && text.is_empty(), "{text}");
 }
@@ -129,7 +121,7 @@ fn promtool_accepts_the_alert_rules_and_the_guides_configuration() {
         let mut promtool = Command::new("promtool");
         // The rule files that the configuration names do not exist here.
         let flags: &[&str] = if kind == "config" { &["--syntax-only"] } else { &[] };
-        let output = promtool.args(["check", kind]).args(flags).arg(&file).output().unwrap();
+        let output = promtool.args(["check", kind]).args(flags).arg(&file).stdin(Stdio::null()).run_to_end();
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -37,13 +37,28 @@ pub(crate) trait RunToEnd {
     /// # Panics
     /// It does not start, or still runs after the deadline: then it is killed.
     fn run_to_end(&mut self) -> Output;
+
+    /// The same with this standard input, which the program need not read.
+    ///
+    /// # Panics
+    /// As [`RunToEnd::run_to_end`].
+    fn run_to_end_on(&mut self, input: &[u8]) -> Output;
 }
 
 impl RunToEnd for Command {
     #[track_caller]
     fn run_to_end(&mut self) -> Output {
+        self.run_to_end_on(b"")
+    }
+
+    #[track_caller]
+    fn run_to_end_on(&mut self, input: &[u8]) -> Output {
+        if !input.is_empty() {
+            self.stdin(Stdio::piped());
+        }
         let mut child =
             self.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let stdin = child.stdin.take();
         let (mut stdout, mut stderr) =
             (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
         let end = Instant::now() + DEADLINE;
@@ -53,6 +68,7 @@ impl RunToEnd for Command {
                 pipe.read_to_end(&mut bytes).expect("the pipe is ours");
                 bytes
             };
+            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
             let stdout = scope.spawn(move || read(&mut stdout));
             let stderr = scope.spawn(move || read(&mut stderr));
             let status = loop {
