@@ -17,18 +17,20 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{E0000}'..='\u{E007F}')
 }
 
-/// The first unsafe character of a text, and the place of its first byte.
+/// Splits a text at its first unsafe character: the text before it, the character, and the text after it. `None` if all
+/// of the text is safe.
 #[must_use]
-pub fn find_unsafe(text: &str) -> Option<(usize, char)> {
+pub fn split_at_unsafe(text: &str) -> Option<(&str, char, &str)> {
     let mut at = 0;
     loop {
         // Most texts are ASCII.
         at += text.as_bytes()[at..].iter().position(|byte| !(b' '..=b'~').contains(byte))?;
         let c = text[at..].chars().next()?;
+        let after = at + c.len_utf8();
         if is_unsafe(c) {
-            return Some((at, c));
+            return Some((&text[..at], c, &text[after..]));
         }
-        at += c.len_utf8();
+        at = after;
     }
 }
 
@@ -42,14 +44,14 @@ impl fmt::Display for Escaped<'_> {
             if nth > 0 {
                 f.write_str("\\\\")?;
             }
-            while let Some((at, c)) = find_unsafe(rest) {
-                f.write_str(&rest[..at])?;
+            while let Some((safe, c, after)) = split_at_unsafe(rest) {
+                f.write_str(safe)?;
                 if c.is_control() {
                     write!(f, "{}", c.escape_default())?;
                 } else {
                     write!(f, "{}", c.escape_unicode())?;
                 }
-                rest = &rest[at + c.len_utf8()..];
+                rest = after;
             }
             f.write_str(rest)?;
         }
@@ -72,8 +74,8 @@ mod tests {
     #[test]
     fn unsafe_characters_are_found_among_others() {
         for c in (0..=0x0001_0000).chain(0xe_0000..=0xe_007f).filter_map(char::from_u32) {
-            let expected = is_unsafe(c).then_some((4, c));
-            assert_eq!(find_unsafe(&format!("aé~{c}z")), expected, "{c:?}");
+            let expected = is_unsafe(c).then_some(("aé~", c, "z"));
+            assert_eq!(split_at_unsafe(&format!("aé~{c}z")), expected, "{c:?}");
         }
     }
 }

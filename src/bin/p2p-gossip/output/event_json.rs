@@ -39,12 +39,12 @@ pub(crate) fn print(out: &mut String, time: Timestamp, event: &Event, page: Opti
 /// meaning to a program. Such characters occur only inside strings: JSON's own syntax is printable ASCII.
 pub(crate) fn escape(out: &mut String, json: &str) {
     let mut rest = json;
-    while let Some((at, c)) = text::find_unsafe(rest) {
-        out.push_str(&rest[..at]);
+    while let Some((safe, c, after)) = text::split_at_unsafe(rest) {
+        out.push_str(safe);
         for unit in c.encode_utf16(&mut [0; 2]) {
             let _ = write!(out, "\\u{unit:04x}");
         }
-        rest = &rest[at + c.len_utf8()..];
+        rest = after;
     }
     out.push_str(rest);
 }

@@ -64,8 +64,11 @@ pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
 /// as they are, since most texts that come here are escaped already.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if text::is_unsafe(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    let mut rest = text;
+    while let Some((safe, c, after)) = text::split_at_unsafe(rest) {
+        shown.push_str(safe);
+        shown.extend(c.escape_default());
+        rest = after;
     }
-    shown
+    shown + rest
 }
