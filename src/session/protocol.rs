@@ -144,6 +144,9 @@ pub struct Protocol {
     transmits: VecDeque<Transmit>,
     /// The connection has not taken all bytes since this time.
     blocked_since: Option<Instant>,
+    /// When the connection took bytes again, until the requests that have waited for that are handled. The thread was
+    /// woken for them once, and is not woken again.
+    unblocked_at: Option<Instant>,
     events: VecDeque<SessionEvent>,
     failure: Option<Failure>,
     violation: Option<String>,
@@ -180,6 +183,7 @@ impl Protocol {
             told_interval_ms: vitals.interval_ms,
             transmits: VecDeque::new(),
             blocked_since: None,
+            unblocked_at: None,
             events: VecDeque::new(),
             failure: None,
             violation: None,
@@ -267,7 +271,11 @@ impl Protocol {
 
     /// Sends what the circuits have for the peer, unless the connection takes no bytes. Returns whether more is left.
     pub fn handle_circuits(&mut self) -> bool {
-        if self.circuits.is_empty() || !self.is_open() || self.blocked_since.is_some() {
+        if self.blocked_since.is_some() {
+            return false;
+        }
+        self.unblocked_at = None;
+        if self.circuits.is_empty() || !self.is_open() {
             return false;
         }
         for message in self.circuits.take() {
@@ -301,7 +309,7 @@ impl Protocol {
         }
     }
 
-    /// The time at which the driver must call [`Protocol::handle_timeout`] next; `None` if there is no deadline.
+    /// The time until which the driver may wait; `None` if there is no deadline.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadline = match self.state {
@@ -312,7 +320,7 @@ impl Protocol {
             State::Established => self.blocked_since.map(|since| since + WRITE_STALL),
             State::Closed => None,
         };
-        deadline.into_iter().chain(self.paused_until).min()
+        deadline.into_iter().chain(self.paused_until).chain(self.unblocked_at).min()
     }
 
     /// Whether the driver should read. A pause of the rate limit leaves bytes to TCP, which slows the peer down.
@@ -346,9 +354,12 @@ impl Protocol {
     pub fn handle_transmitted(&mut self, now: Instant, is_done: bool) {
         if !is_done {
             self.blocked_since.get_or_insert(now);
+            self.unblocked_at = None;
             return;
         }
-        self.blocked_since = None;
+        if self.blocked_since.take().is_some() {
+            self.unblocked_at = Some(now);
+        }
         match &mut self.state {
             State::Closing { is_sent, .. } => *is_sent = true,
             State::PeerClosing { is_last: true, .. } => self.state = State::Closed,

@@ -227,6 +227,31 @@ fn peer_that_does_not_read_gets_one_acknowledgement_later_and_is_dropped_in_time
 }
 
 #[test]
+fn requests_that_waited_for_the_connection_are_taken_without_a_wake() {
+    let mut end = End::up(3);
+    end.is_blocked = true;
+    end.request(Request::Send(wire::encode(&ping(1)).unwrap()));
+    end.round();
+    assert_eq!(end.protocol.poll_timeout(), Some(end.now + WRITE_STALL));
+    end.is_blocked = false;
+    end.now += Duration::from_secs(1);
+    end.protocol.handle_transmitted(end.now, true);
+    assert!(end.protocol.wants_requests());
+    assert_eq!(end.protocol.poll_timeout(), Some(end.now), "requests may wait");
+    let since = end.now;
+    end.now += Duration::from_secs(1);
+    end.protocol.handle_transmitted(end.now, false);
+    assert_eq!(
+        end.protocol.poll_timeout(),
+        Some(since + Duration::from_secs(1) + WRITE_STALL),
+        "blocked again"
+    );
+    end.protocol.handle_transmitted(end.now, true);
+    end.round();
+    assert_eq!(end.protocol.poll_timeout(), None);
+}
+
+#[test]
 fn drain_answers_after_the_messages_that_had_arrived() {
     let mut end = End::up(7);
     end.protocol.handle_bytes(end.now, &wire::encode(&ping(1)).unwrap());
