@@ -81,6 +81,7 @@ impl Read for CircuitSocket {
         self.unconfirmed += length;
         if self.unconfirmed >= CREDIT_STEP_BYTES {
             self.end.grant(std::mem::take(&mut self.unconfirmed));
+            self.end.wake();
         }
         Ok(length)
     }
@@ -88,28 +89,25 @@ impl Read for CircuitSocket {
 
 impl Write for CircuitSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.look();
-        if self.is_ended {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        let length = bytes.len().min(self.allowed);
-        if length == 0 && !bytes.is_empty() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        self.end.write(&bytes[..length]);
-        self.allowed -= length;
-        Ok(length)
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     /// Takes all TLS records that wait, as far as there is credit.
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.look();
+        if self.is_ended {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         let mut written = 0;
         for part in parts {
-            match self.write(part) {
-                Ok(length) => written += length,
-                Err(_) if written > 0 => break,
-                Err(error) => return Err(error),
-            }
+            let length = part.len().min(self.allowed);
+            self.end.write(&part[..length]);
+            self.allowed -= length;
+            written += length;
+        }
+        self.end.wake();
+        if written == 0 && parts.iter().any(|part| !part.is_empty()) {
+            return Err(ErrorKind::WouldBlock.into());
         }
         Ok(written)
     }

@@ -77,11 +77,16 @@ impl Circuits {
 
     /// Closes a circuit. Returns whether it was open.
     pub(super) fn close(&mut self, circuit: CircuitId, reason: CircuitReason) -> bool {
-        let open = self.open.remove(&circuit);
-        if let Some(open) = &open {
+        let mut open = self.open.remove(&circuit);
+        if let Some(open) = &mut open {
             open.end.end(reason);
         }
         open.is_some()
+    }
+
+    /// Wakes the threads for which the peer has sent something.
+    pub(super) fn wake(&mut self) {
+        self.open.values_mut().for_each(|open| open.end.wake());
     }
 
     /// Closes all circuits, because the session ends.
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn peer_sends_no_more_than_the_window_until_it_gets_credit() {
-        let (mut circuits, [near, far]) = (Circuits::default(), ends());
+        let (mut circuits, [near, mut far]) = (Circuits::default(), ends());
         circuits.attach(4, near);
         let chunk = vec![7; CIRCUIT_BYTES_MAX];
         for _ in 0..CIRCUIT_WINDOW_BYTES / CIRCUIT_BYTES_MAX {
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn peer_confirms_only_what_it_was_sent() {
-        let (mut circuits, [near, far]) = (Circuits::default(), ends());
+        let (mut circuits, [near, mut far]) = (Circuits::default(), ends());
         circuits.attach(4, near);
         far.write(b"hello");
         assert_eq!(circuits.take(), [Message::CircuitData { circuit: 4, bytes: b"hello".to_vec() }]);
@@ -181,7 +186,7 @@ mod tests {
     fn busy_circuit_leaves_turns_to_others() {
         let (mut circuits, pipes) = (Circuits::default(), [ends(), ends()]);
         let mut far = Vec::new();
-        for (circuit, [near, other]) in (0..).zip(pipes) {
+        for (circuit, [near, mut other]) in (0..).zip(pipes) {
             circuits.attach(circuit, near);
             other.write(&vec![1; CHUNK_BYTES + 1]);
             far.push(other);

@@ -40,6 +40,8 @@ struct Pipe {
 pub struct PipeEnd {
     pipe: Arc<Pipe>,
     side: usize,
+    /// Whether the other end has news of which it was not told.
+    is_wake_due: bool,
 }
 
 /// What an end has received.
@@ -61,25 +63,34 @@ pub fn pipe(wakers: [Arc<dyn Wake>; 2]) -> [PipeEnd; 2] {
         news: [(); 2].map(|()| AtomicBool::new(false)),
         wakers,
     });
-    [0, 1].map(|side| PipeEnd { pipe: Arc::clone(&pipe), side })
+    [0, 1].map(|side| PipeEnd { pipe: Arc::clone(&pipe), side, is_wake_due: false })
 }
 
 impl PipeEnd {
-    /// Passes bytes to the other end. The caller writes no more than it is allowed to.
-    pub fn write(&self, bytes: &[u8]) {
+    /// Passes bytes to the other end, before [`PipeEnd::wake`]. The caller writes no more than it is allowed to.
+    pub fn write(&mut self, bytes: &[u8]) {
         self.pass(|way| way.bytes.extend(bytes));
     }
 
-    /// Allows the other end to write that many more bytes.
-    pub fn grant(&self, bytes: usize) {
+    /// Allows the other end to write that many more bytes, before [`PipeEnd::wake`].
+    pub fn grant(&mut self, bytes: usize) {
         self.pass(|way| way.credit += bytes);
     }
 
+    /// Wakes the thread of the other end if it has news. One wake-up for all that was passed costs less than one for each
+    /// message.
+    pub fn wake(&mut self) {
+        if std::mem::take(&mut self.is_wake_due) {
+            self.pipe.wakers[1 - self.side].wake();
+        }
+    }
+
     /// Ends the pipe. The other end still reads the bytes that it was sent. The first reason counts.
-    pub fn end(&self, reason: CircuitReason) {
+    pub fn end(&mut self, reason: CircuitReason) {
         self.pass(|way| {
             way.ended.get_or_insert(reason);
         });
+        self.wake();
     }
 
     /// Whether [`PipeEnd::take`] returns something.
@@ -105,14 +116,12 @@ impl PipeEnd {
         News { bytes, credit, ended }
     }
 
-    fn pass(&self, change: impl FnOnce(&mut Way)) {
+    fn pass(&mut self, change: impl FnOnce(&mut Way)) {
         let mut ways = self.lock();
         change(&mut ways[self.side]);
-        let was_told = self.pipe.news[1 - self.side].swap(true, Ordering::AcqRel);
+        let had_news = self.pipe.news[1 - self.side].swap(true, Ordering::AcqRel);
         drop(ways);
-        if !was_told {
-            self.pipe.wakers[1 - self.side].wake();
-        }
+        self.is_wake_due |= !had_news;
     }
 
     fn lock(&self) -> MutexGuard<'_, [Way; 2]> {
@@ -156,11 +165,15 @@ mod tests {
     #[test]
     fn bytes_arrive_in_order_and_the_end_comes_last() {
         let wakes = [(); 2].map(|()| Arc::new(Wakes::default()));
-        let [a, b] = pipe([wakes[0].clone(), wakes[1].clone()]);
+        let [mut a, b] = pipe([wakes[0].clone(), wakes[1].clone()]);
         assert!(!b.has_news() && b.take(9) == News::default());
+        a.wake();
         a.write(b"one ");
         a.write(b"two");
         a.grant(7);
+        assert_eq!(wakes[1].0.load(Ordering::Relaxed), 0);
+        a.wake();
+        a.wake();
         drop(a);
         // News wakes once, until it is taken.
         assert_eq!(wakes[1].0.load(Ordering::Relaxed), 1);
@@ -173,7 +186,7 @@ mod tests {
 
     #[test]
     fn first_reason_of_an_end_counts() {
-        let [a, b] = pipe([(); 2].map(|()| Arc::<Wakes>::default() as Arc<dyn Wake>));
+        let [a, mut b] = pipe([(); 2].map(|()| Arc::<Wakes>::default() as Arc<dyn Wake>));
         b.end(CircuitReason::Credit);
         drop(b);
         assert_eq!(a.take(1).ended, Some(CircuitReason::Credit));

@@ -335,6 +335,7 @@ impl Protocol {
         while self.events.is_empty() && self.handle_next_message(now) {}
         if self.events.is_empty() {
             self.handle_all_read();
+            self.circuits.wake();
         }
         self.events.pop_front()
     }

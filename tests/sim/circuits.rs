@@ -340,13 +340,14 @@ impl World {
             let carrier = self.bad_circuits[circuit].carrier;
             let (before, rest) = self.bad_circuits.split_at_mut(circuit);
             let BadCircuit { ends, mischief, held, .. } = &mut rest[0];
-            if let Some(other) = before.iter().rfind(|other| other.carrier == carrier)
+            if let Some(other) = before.iter_mut().rfind(|other| other.carrier == carrier)
                 && *mischief == Mischief::Splice
                 && !is_lucky
             {
                 other.ends[way].write(&std::mem::take(&mut bytes));
+                other.ends[way].wake();
             }
-            let to = &ends[1 - way];
+            let to = &mut ends[1 - way];
             to.grant(news.credit);
             match *mischief {
                 _ if self.faults_ended => bytes.clear(),
@@ -367,6 +368,7 @@ impl World {
             if let Some(late) = held[way].take_if(|_| !is_held) {
                 to.write(&late);
             }
+            to.wake();
             if let Some(reason) = news.ended {
                 to.end(reason);
             }

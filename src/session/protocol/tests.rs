@@ -328,7 +328,7 @@ fn data(circuit: CircuitId, length: usize) -> Message {
 
 #[test]
 fn circuit_passes_bytes_both_ways_until_it_is_closed() {
-    let (mut end, far) = with_circuit();
+    let (mut end, mut far) = with_circuit();
     assert!(end.receive(&[data(3, 5)]).is_empty(), "the coordinator does not see bytes of circuits");
     assert_eq!(far.take(9).bytes, [1; 5]);
     far.write(b"hello");
@@ -393,11 +393,12 @@ fn end_of_a_session_ends_its_circuits() {
 }
 
 /// Chunks of circuit data that a key sends before it must pause.
-fn chunks_until_pause(end: &mut End, far: &PipeEnd) -> usize {
+fn chunks_until_pause(end: &mut End, far: &mut PipeEnd) -> usize {
     let mut chunks = 0;
     while end.protocol.wants_bytes() {
         end.receive(&[data(3, wire::CIRCUIT_BYTES_MAX)]);
-        far.grant(far.take(usize::MAX).bytes.len());
+        let taken = far.take(usize::MAX).bytes.len();
+        far.grant(taken);
         end.round();
         chunks += 1;
     }
@@ -406,9 +407,9 @@ fn chunks_until_pause(end: &mut End, far: &PipeEnd) -> usize {
 
 #[test]
 fn bytes_of_circuits_have_a_rate_of_their_own() {
-    let (mut end, far) = with_circuit();
+    let (mut end, mut far) = with_circuit();
     let chunks = |bytes: usize| bytes / wire::CIRCUIT_BYTES_MAX;
-    assert_eq!(chunks_until_pause(&mut end, &far), chunks(CIRCUIT_BYTES_BURST_OF_STRANGER));
+    assert_eq!(chunks_until_pause(&mut end, &mut far), chunks(CIRCUIT_BYTES_BURST_OF_STRANGER));
     // They have taken nothing from other messages, nor those from them.
     let pause = end.protocol.poll_timeout().expect("a pause");
     end.now = pause.max(end.now + Duration::from_secs(1));
@@ -418,14 +419,15 @@ fn bytes_of_circuits_have_a_rate_of_their_own() {
     end.now += Duration::from_secs(1);
     end.round();
     let in_two_seconds = chunks(2 * CIRCUIT_BYTES_PER_SECOND_OF_STRANGER);
-    assert_eq!(chunks_until_pause(&mut end, &far), in_two_seconds);
+    assert_eq!(chunks_until_pause(&mut end, &mut far), in_two_seconds);
     // A small message costs more than its bytes.
     end.now += Duration::from_secs(3600);
     end.round();
     let mut messages = 0;
     while end.protocol.wants_bytes() {
         end.receive(&[data(3, 1)]);
-        far.grant(far.take(usize::MAX).bytes.len());
+        let taken = far.take(usize::MAX).bytes.len();
+        far.grant(taken);
         end.round();
         messages += 1;
     }
@@ -434,13 +436,13 @@ fn bytes_of_circuits_have_a_rate_of_their_own() {
 
 #[test]
 fn peer_above_strangers_may_send_more_bytes_in_circuits() {
-    let (mut end, far) = with_circuit();
-    let of_stranger = chunks_until_pause(&mut end, &far);
+    let (mut end, mut far) = with_circuit();
+    let of_stranger = chunks_until_pause(&mut end, &mut far);
     let [near, _far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
     end.request(Request::Attach(4, near, Standing::Acquainted));
     end.now = end.protocol.poll_timeout().expect("a pause");
     end.round();
-    let in_all = of_stranger + chunks_until_pause(&mut end, &far);
+    let in_all = of_stranger + chunks_until_pause(&mut end, &mut far);
     let expected = CIRCUIT_BYTES_BURST / wire::CIRCUIT_BYTES_MAX;
     // The pause brings some more.
     assert!((expected..expected + 500).contains(&in_all), "{in_all} of {expected}");

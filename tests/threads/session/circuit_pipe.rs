@@ -16,7 +16,7 @@ impl Wake for Waker {
 /// One thread writes twice and ends the pipe; the other looks, waits, clears its waker, as the loop of a session does.
 pub(super) fn news() {
     let [a, b] = [(); 2].map(|()| Arc::new(Waker::new().unwrap()));
-    let [near, far] = pipe([a, Arc::clone(&b) as Arc<dyn Wake>]);
+    let [mut near, far] = pipe([a, Arc::clone(&b) as Arc<dyn Wake>]);
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
         loop {
@@ -33,7 +33,9 @@ pub(super) fn news() {
         }
     });
     near.write(b"a");
+    near.wake();
     near.write(b"b");
+    near.wake();
     near.end(CircuitReason::Ended);
     assert_eq!(reader.join().unwrap(), b"ab");
 }
