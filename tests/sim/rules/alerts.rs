@@ -7,7 +7,7 @@ use p2p_gossip::internals::wire::{
 use p2p_gossip::{AlertKind, AlertPhase, Config, Event, PeerId};
 
 use super::{MINUTE, SECOND, ms};
-use crate::sim::mesh_harness::{MeshHarness, all_events_of, hello, id};
+use crate::sim::mesh_harness::{MeshHarness, all_events_of, hello, id, sent};
 
 /// Node 9 with an alert program.
 fn node_with_program() -> MeshHarness {
@@ -62,6 +62,28 @@ fn only_the_ends_of_a_link_between_known_peers_begin_and_end_its_incident() {
     assert_eq!(tells(&mut node, four, link, 0, Stage::Over), [(AlertKind::Link, AlertPhase::End)]);
     node.handle(Input::AlertDone { incident: 77, phase: AlertPhase::End });
     assert_eq!(alerts(&live(&mut node, &[three, four, five], 20)), []);
+}
+
+#[test]
+fn new_member_is_told_of_incidents_whose_program_has_run() {
+    let capable = || Hello { capabilities: vec![ALERT_CAPABILITY], ..hello() };
+    for has_run in [false, true] {
+        let mut node = node_with_program();
+        let [three, ..] = [3, 4, 5].map(|n| node.meets(n));
+        let link = [id(3), id(4)];
+        assert_eq!(tells(&mut node, three, link, 0, Stage::Open), [(AlertKind::Link, AlertPhase::Begin)]);
+        if has_run {
+            node.handle(Input::AlertDone { incident: 77, phase: AlertPhase::Begin });
+        }
+        let newcomer = SessionId::accepted(1006);
+        let mut outputs = node.up_with_hello(newcomer, id(6), crate::sim::mesh_harness::addr(6), capable());
+        outputs.extend(live(&mut node, &[newcomer], 1));
+        let told = sent(&outputs).into_iter().any(|(session, message)| {
+            let is_begun = |news: &IncidentNews| (news.incident, news.stage) == (77, Stage::Begun);
+            session == newcomer && matches!(message, Message::Incident(news) if is_begun(news))
+        });
+        assert_eq!(told, has_run);
+    }
 }
 
 /// The other members may have run the program, and an isolated node cannot hear of it.

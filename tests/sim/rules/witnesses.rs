@@ -167,3 +167,20 @@ fn strangers_that_come_and_go_cause_few_questions() {
     }
     assert!(asked <= 5 * (32 + 2 * 5 + 1), "{asked} questions");
 }
+
+#[test]
+fn strangers_are_asked_only_beside_few_other_members() {
+    for (known, asks_strangers) in [(3..7, false), (3..6, true)] {
+        let (mut node, mut sessions) = node_with(known);
+        // For more than a minute: these are acquainted.
+        live(&mut node, &sessions, 650);
+        let strangers = [20, 21].map(|n| node.meets(n));
+        sessions.extend(strangers);
+        live(&mut node, &sessions, 20);
+        node.down(sessions[0], CLOSED);
+        let asked = questions(&node.wait_with_dials_open(ms(25)));
+        let has_asked = |session: &SessionId| asked.iter().any(|(asked, _)| asked == session);
+        assert!(sessions[1..sessions.len() - 2].iter().all(has_asked), "{asked:?}");
+        assert_eq!(strangers.iter().any(has_asked), asks_strangers, "{asked:?}");
+    }
+}
