@@ -270,7 +270,7 @@ impl Cluster {
     /// Waits until each of these members has lost the peer since the mark; panics if the reason differs.
     pub(crate) fn wait_down(&self, members: &[Member], peer: PeerId, reason: DownReason, mark: usize) {
         self.wait_for(&format!("down ({reason}) of {}", peer.short()), members, |history| {
-            let noticed = |&m: &Member| history.downs_since(m, mark).contains(&(peer, reason));
+            let noticed = |&m: &Member| history.downs_since(m, mark).iter().any(|(lost, _)| *lost == peer);
             members.iter().all(noticed).then_some(())
         });
         self.check(members, |history| {
