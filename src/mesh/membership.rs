@@ -31,8 +31,10 @@ const MANY_PART: usize = 3;
 impl Mesh {
     /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.connected(&id);
-        let Some(&Link::Interrupted { since }) = connected.map(|connected| &connected.link) else {
+        let Some(connected) = self.peers.connected(&id) else {
+            return;
+        };
+        let Link::Interrupted { since } = connected.link else {
             return;
         };
         let until =
@@ -40,8 +42,11 @@ impl Mesh {
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
+            // A carrier that noticed the silence first has closed the circuit.
+            let was_silent = self.silence_of(since, connected) >= self.suspicion(connected);
+            let reason = if was_silent { DownReason::Timeout } else { DownReason::Closed };
             let gone = self.gone(now, id);
-            self.lose(now, id, gone, DownReason::Closed, Some(Loss::Interrupted));
+            self.lose(now, id, gone, reason, Some(Loss::Interrupted));
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
-use p2p_gossip::{Access, Config, Event, PeerId, Verdict};
+use p2p_gossip::{Access, Config, DownReason, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
@@ -194,6 +194,25 @@ fn peer_whose_carrier_is_gone_is_sought_elsewhere_before_it_is_lost() {
             let events = events_of(&[outputs, node.wait(2 * SECOND)].concat());
             assert!(events.iter().any(|event| matches!(event, Event::Down { peer, .. } if *peer == id(20))));
         }
+    }
+}
+
+#[test]
+fn peer_that_was_silent_before_its_carrier_closed_the_circuit_is_lost_by_silence() {
+    for (seconds, reason) in [(1, DownReason::Closed), (2, DownReason::Timeout)] {
+        let (mut node, carriers, inside, _) = carried_node();
+        let mut outputs = Vec::new();
+        for _ in 0..seconds {
+            carriers.iter().for_each(|carrier| drop(node.heartbeat(*carrier, 0)));
+            outputs.extend(node.wait(SECOND));
+        }
+        outputs.extend(node.down(inside, DisconnectReason::Closed));
+        outputs.extend(node.wait(2 * SECOND));
+        let told = events_of(&outputs).into_iter().find_map(|event| match event {
+            Event::Down { peer, reason, .. } if peer == id(20) => Some(reason),
+            _ => None,
+        });
+        assert_eq!(told, Some(reason), "after {seconds} s");
     }
 }
 
