@@ -205,6 +205,15 @@ impl Mesh {
         }
     }
 
+    /// When the peer stands above strangers, if it stays connected until then.
+    pub(super) fn acquainted_at(&self, now: Instant, id: &PeerId) -> Instant {
+        if self.is_acquainted(now, id) {
+            return now;
+        }
+        let before = self.peers.get(id).map_or(Duration::ZERO, |peer| peer.connected_in_all(now));
+        now + ACQUAINTED_AFTER.saturating_sub(before)
+    }
+
     /// Whether the peer stands above strangers.
     #[must_use]
     pub fn is_acquainted(&self, now: Instant, id: &PeerId) -> bool {

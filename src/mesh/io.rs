@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::standing::Standing;
 use crate::event::{AlertPhase, Event};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
@@ -324,8 +323,8 @@ pub enum Output {
     Carry {
         /// The two circuits.
         circuits: [CircuitAt; 2],
-        /// The standing of each session's peer, which decides how much it may send in circuits.
-        standings: [Standing; 2],
+        /// When each session's peer is acquainted, if it stays connected. Until then it may send less in circuits.
+        acquainted_at: [Instant; 2],
     },
     /// Start a session inside an open circuit, as the dialler or as the acceptor: its name tells. The answer is
     /// `SessionUp` or `DialFailed`.
@@ -338,8 +337,8 @@ pub enum Output {
         peer: PeerId,
         /// The carrier's socket address.
         remote: SocketAddr,
-        /// The carrier's standing.
-        standing: Standing,
+        /// When the carrier is acquainted, if it stays connected.
+        acquainted_at: Instant,
     },
     /// Connect through NATs at the same time as the peer. The answer is `SessionUp` or `DialFailed`.
     Punch {

@@ -253,8 +253,8 @@ impl Mesh {
                 let end = Carried { other: next, opener: from, standing, is_offered: false };
                 self.relay.carried.insert(at, end);
                 self.relay.carried.insert(next, Carried { other: at, is_offered: true, ..end });
-                let standings = [standing, self.standing_of(now, &target).unwrap_or(Standing::Stranger)];
-                self.output(Output::Carry { circuits: [at, next], standings });
+                let acquainted_at = [from, target].map(|id| self.acquainted_at(now, &id));
+                self.output(Output::Carry { circuits: [at, next], acquainted_at });
                 self.output(Output::Send { session, message: Message::CircuitOffer { circuit, from } });
             }
             Err(reason) => {
@@ -333,8 +333,8 @@ impl Mesh {
         };
         let inside = Inside { at, carrier, since: now, progress: Progress::Handshake };
         let session = self.relay.enter(inside, false);
-        let standing = self.standing_of(now, &carrier).unwrap_or(Standing::Stranger);
-        self.output(Output::EnterCircuit { session, at, peer: from, remote, standing });
+        let acquainted_at = self.acquainted_at(now, &carrier);
+        self.output(Output::EnterCircuit { session, at, peer: from, remote, acquainted_at });
         let message = Message::CircuitAccept { circuit: at.circuit };
         self.output(Output::Send { session: at.session, message });
     }
@@ -365,8 +365,8 @@ impl Mesh {
         }
         let wait = self.step_wait(now, &peer, &carrier, ENTER_WAIT);
         self.timers.set(Timer::Path(peer), now + wait);
-        let standing = self.standing_of(now, &carrier).unwrap_or(Standing::Stranger);
-        self.output(Output::EnterCircuit { session, at, peer, remote, standing });
+        let acquainted_at = self.acquainted_at(now, &carrier);
+        self.output(Output::EnterCircuit { session, at, peer, remote, acquainted_at });
     }
 
     /// The search that waits for the answer about this circuit: its peer, the carrier, and the time of the question.

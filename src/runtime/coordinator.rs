@@ -14,9 +14,7 @@ use super::command::Command;
 use super::driver::{Driver, Effects};
 use super::event_log::{MEMBERS, log_access_warning, log_event, log_report, log_unsendable};
 use crate::event::Event;
-use crate::mesh::{
-    CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, Skip, Standing, UnixTime, Vitals,
-};
+use crate::mesh::{CircuitAt, DialError, DialSource, Input, Mesh, Report, SessionId, Skip, UnixTime, Vitals};
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
 use crate::net::waker::Waker;
@@ -289,14 +287,14 @@ impl Effects for Threads {
         sent
     }
 
-    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId> {
+    fn carry(&mut self, circuits: [CircuitAt; 2], acquainted_at: [Instant; 2]) -> Result<(), SessionId> {
         let [Some(a), Some(b)] = circuits.map(|at| self.sessions.get(&at.session)) else {
             return Ok(());
         };
         let wakers = [a, b].map(|handle| Arc::clone(handle.waker()) as Arc<dyn Wake>);
-        let ends = session::pipe(wakers).into_iter().zip(standings);
-        for ((at, handle), (end, standing)) in circuits.into_iter().zip([a, b]).zip(ends) {
-            let attach = Request::Attach(at.circuit, end, standing);
+        let ends = session::pipe(wakers).into_iter().zip(acquainted_at);
+        for ((at, handle), (end, acquainted_at)) in circuits.into_iter().zip([a, b]).zip(ends) {
+            let attach = Request::Attach(at.circuit, end, acquainted_at);
             handle.request(attach).map_err(|OutboxFull| at.session)?;
         }
         Ok(())
@@ -308,7 +306,7 @@ impl Effects for Threads {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
-        standing: Standing,
+        acquainted_at: Instant,
     ) -> Result<(), DialError> {
         let failed = |text: String| DialError::Failed(text);
         let none_left = |error| failed(format!("no thread or descriptor left: {error}"));
@@ -316,7 +314,7 @@ impl Effects for Threads {
         let waker = Arc::new(Waker::new().map_err(none_left)?);
         let [end, inner] = session::pipe([Arc::clone(outer.waker()) as Arc<dyn Wake>, waker.clone()]);
         outer
-            .request(Request::Attach(at.circuit, end, standing))
+            .request(Request::Attach(at.circuit, end, acquainted_at))
             .map_err(|OutboxFull| failed("the carrier does not read".to_owned()))?;
         let circuit = CircuitEnd { socket: CircuitSocket::new(inner), peer, remote };
         let handle = session::enter_circuit(&self.context, session, circuit, waker).map_err(none_left)?;

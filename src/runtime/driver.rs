@@ -16,7 +16,7 @@ use crate::event::{AlertPhase, Event};
 use crate::limits::LEAVE_FLUSH;
 use crate::mesh::{
     CircuitAt, DialError, DialSource, DisconnectReason, Input, Mesh, Output, Report, RotateError, SessionId,
-    Skip, Standing, UnixTime, Vitals,
+    Skip, UnixTime, Vitals,
 };
 use crate::net::addr::DialAddr;
 use crate::net::beacon::Beacon;
@@ -58,8 +58,8 @@ pub trait Effects {
     ///
     /// # Errors
     /// The outbox of this session is full.
-    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId>;
-    /// Starts a session with this peer inside an open circuit. `remote` and `standing` are the carrier's.
+    fn carry(&mut self, circuits: [CircuitAt; 2], acquainted_at: [Instant; 2]) -> Result<(), SessionId>;
+    /// Starts a session with this peer inside an open circuit. `remote` and `acquainted_at` are the carrier's.
     ///
     /// # Errors
     /// It cannot start; no event about this session follows.
@@ -69,7 +69,7 @@ pub trait Effects {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
-        standing: Standing,
+        acquainted_at: Instant,
     ) -> Result<(), DialError>;
     /// Connects to this address from the local port of the session `beside`, at the same time as the peer.
     ///
@@ -338,13 +338,13 @@ impl Driver {
                         self.drop_slow_peer(effects, session);
                     }
                 }
-                Output::Carry { circuits, standings } => {
-                    if let Err(session) = effects.carry(circuits, standings) {
+                Output::Carry { circuits, acquainted_at } => {
+                    if let Err(session) = effects.carry(circuits, acquainted_at) {
                         self.drop_slow_peer(effects, session);
                     }
                 }
-                Output::EnterCircuit { session, at, peer, remote, standing } => {
-                    if let Err(reason) = effects.enter_circuit(session, at, peer, remote, standing) {
+                Output::EnterCircuit { session, at, peer, remote, acquainted_at } => {
+                    if let Err(reason) = effects.enter_circuit(session, at, peer, remote, acquainted_at) {
                         self.feed(effects, Input::DialFailed { session, reason });
                     }
                 }

@@ -8,7 +8,6 @@ use crate::limits::{
     CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND,
     CIRCUIT_BYTES_PER_SECOND_OF_STRANGER, CIRCUIT_MESSAGE_BYTES_MIN, FRAMES_BURST, FRAMES_PER_SECOND,
 };
-use crate::mesh::Standing;
 use crate::util::token_bucket::TokenBucket;
 
 /// Pause once a bucket is empty. A longer pause than one frame's share wakes the thread less often.
@@ -23,18 +22,22 @@ struct Buckets {
     frames: TokenBucket,
     /// A token is [`CIRCUIT_MESSAGE_BYTES_MIN`].
     circuits: TokenBucket,
-    standing: Standing,
+    limits: CircuitLimits,
+    /// When the key is acquainted, if it stays connected; `None` before the first circuit.
+    acquainted_at: Option<Instant>,
 }
 
 impl KeyRateLimit {
     /// The limits of a key that has sent nothing.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let [burst, per_second] = circuit_tokens(Standing::Stranger);
+        let limits = CircuitLimits::OfStranger;
+        let [burst, per_second] = limits.tokens();
         Self(Arc::new(Mutex::new(Buckets {
             frames: TokenBucket::new(FRAMES_BURST, FRAMES_PER_SECOND, now),
             circuits: TokenBucket::new(burst, per_second, now),
-            standing: Standing::Stranger,
+            limits,
+            acquainted_at: None,
         })))
     }
 
@@ -51,18 +54,16 @@ impl KeyRateLimit {
     /// The frame that was admitted belongs to a circuit: its bytes count, not the frame.
     pub(super) fn charge_circuit(&mut self, now: Instant, bytes: usize) {
         let mut buckets = self.lock();
+        buckets.follow_standing(now);
         buckets.frames.give_back();
         buckets.circuits.take_up_to(now, tokens(bytes).max(1));
     }
 
-    /// The key has this standing from now on.
-    pub(super) fn set_standing(&mut self, now: Instant, standing: Standing) {
+    /// The key is acquainted from this time on, if it stays connected. A later circuit tells the time anew.
+    pub(super) fn set_acquainted_at(&mut self, now: Instant, acquainted_at: Instant) {
         let mut buckets = self.lock();
-        if buckets.standing != standing {
-            let [burst, per_second] = circuit_tokens(standing);
-            buckets.circuits.change(burst, per_second, now);
-            buckets.standing = standing;
-        }
+        buckets.acquainted_at = Some(acquainted_at);
+        buckets.follow_standing(now);
     }
 
     /// Undoes the last admission, for which there was no frame.
@@ -80,15 +81,35 @@ impl KeyRateLimit {
     }
 }
 
-/// Burst and tokens a second for the bytes in circuits.
-fn circuit_tokens(standing: Standing) -> [u32; 2] {
-    match standing {
-        Standing::Rumoured | Standing::Stranger => {
-            [CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND_OF_STRANGER]
+impl Buckets {
+    /// A stranger that has become acquainted may send more in circuits.
+    fn follow_standing(&mut self, now: Instant) {
+        let is_acquainted = self.acquainted_at.is_some_and(|at| at <= now);
+        let limits = if is_acquainted { CircuitLimits::OfAcquainted } else { CircuitLimits::OfStranger };
+        if self.limits != limits {
+            let [burst, per_second] = limits.tokens();
+            self.circuits.change(burst, per_second, now);
+            self.limits = limits;
         }
-        Standing::Acquainted | Standing::Trusted => [CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_PER_SECOND],
     }
-    .map(tokens)
+}
+
+/// Limits for the bytes in circuits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CircuitLimits {
+    OfStranger,
+    OfAcquainted,
+}
+
+impl CircuitLimits {
+    /// Burst and tokens a second.
+    fn tokens(self) -> [u32; 2] {
+        match self {
+            Self::OfStranger => [CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND_OF_STRANGER],
+            Self::OfAcquainted => [CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_PER_SECOND],
+        }
+        .map(tokens)
+    }
 }
 
 fn tokens(bytes: usize) -> u32 {
@@ -113,6 +134,34 @@ mod tests {
         }
         assert!(admitted >= FRAMES_BURST + 9 * FRAMES_PER_SECOND, "{admitted}");
         assert!(admitted <= FRAMES_BURST + 10 * FRAMES_PER_SECOND, "{admitted}");
+    }
+
+    /// The bytes in circuits that are admitted in this many seconds from `from` on.
+    fn circuit_bytes(rate_limit: &mut KeyRateLimit, from: Instant, seconds: u64) -> usize {
+        let (mut now, mut bytes) = (from, 0);
+        while now < from + Duration::from_secs(seconds) {
+            match rate_limit.admit(now) {
+                Ok(()) => {
+                    bytes += CIRCUIT_MESSAGE_BYTES_MIN;
+                    rate_limit.charge_circuit(now, CIRCUIT_MESSAGE_BYTES_MIN);
+                }
+                Err(resume_at) => now = resume_at,
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn stranger_gets_the_larger_budget_for_circuits_once_it_is_acquainted() {
+        let start = crate::test_now();
+        let mut rate_limit = KeyRateLimit::new(start);
+        rate_limit.set_acquainted_at(start, start + Duration::from_secs(60));
+        circuit_bytes(&mut rate_limit, start, 50);
+        let bytes = circuit_bytes(&mut rate_limit, start + Duration::from_secs(50), 10);
+        assert!(bytes <= 11 * CIRCUIT_BYTES_PER_SECOND_OF_STRANGER, "{bytes}");
+        // No circuit has been opened since.
+        let bytes = circuit_bytes(&mut rate_limit, start + Duration::from_secs(60), 10);
+        assert!(bytes >= 9 * CIRCUIT_BYTES_PER_SECOND, "{bytes}");
     }
 
     #[test]

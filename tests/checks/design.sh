@@ -24,8 +24,8 @@ if grep -rnE "$impure" src/mesh; then
     fail 'src/mesh must stay free of I/O, clocks and unseeded randomness'
 fi
 # The same holds for a connection above TLS and for the order of inputs and outputs: the simulator runs them.
-if grep -nE "$impure" src/session/protocol.rs src/session/circuits.rs src/session/heartbeats.rs \
-    src/session/rate_limit.rs src/session/key_rates.rs src/session/session_limits.rs src/runtime/driver.rs; then
+if grep -nE "$impure" src/session/protocol.rs src/session/protocol/received.rs src/session/circuits.rs \
+    src/session/heartbeats.rs src/session/rate_limit.rs src/session/key_rates.rs src/session/session_limits.rs src/runtime/driver.rs; then
     fail 'the protocol of a session and the driver must stay free of I/O, clocks and unseeded randomness'
 fi
 

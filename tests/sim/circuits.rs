@@ -9,11 +9,12 @@ use std::io::{Read as _, Write as _};
 use std::mem::take;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::limits::HANDSHAKE_TIMEOUT;
-use p2p_gossip::internals::mesh::{CircuitAt, DialError, SessionId, Standing};
+use p2p_gossip::internals::mesh::{CircuitAt, DialError, SessionId};
 use p2p_gossip::internals::session::{CircuitSocket, OutboxFull, PipeEnd, Request, Wake, pipe};
 
 use super::clock::{Micros, SECOND, micros};
@@ -160,16 +161,16 @@ impl World {
     pub fn carry(
         &mut self,
         circuits: [CircuitAt; 2],
-        standings: [Standing; 2],
+        acquainted_at: [Instant; 2],
         at: [(ConnId, Side); 2],
     ) -> Result<(), SessionId> {
         let wakers = at.map(|(conn, side)| self.waker(Sleeper::Thread(conn, side)));
         let slot = self.conns[at[0].0].ends[at[0].1].slot;
         let is_bad = slot.is_some_and(|slot| self.scenario.bad_carriers.contains(&slot));
         let ends = if is_bad { self.carry_badly(slot, wakers) } else { pipe(wakers) };
-        let ends = ends.into_iter().zip(standings);
-        for ((circuit, (conn, side)), (end, standing)) in circuits.into_iter().zip(at).zip(ends) {
-            let attach = Request::Attach(circuit.circuit, end, standing);
+        let ends = ends.into_iter().zip(acquainted_at);
+        for ((circuit, (conn, side)), (end, acquainted_at)) in circuits.into_iter().zip(at).zip(ends) {
+            let attach = Request::Attach(circuit.circuit, end, acquainted_at);
             self.put(conn, side, attach).map_err(|OutboxFull| circuit.session)?;
         }
         Ok(())
@@ -182,12 +183,12 @@ impl World {
         id: SessionId,
         (at, outer): (CircuitAt, (ConnId, Side)),
         peer: PeerId,
-        (remote, standing): (SocketAddr, Standing),
+        (remote, acquainted_at): (SocketAddr, Instant),
     ) -> Result<(), DialError> {
         let (conn, side) = (self.conns.len(), usize::from(!id.is_dialled()));
         let sleepers = [Sleeper::Thread(outer.0, outer.1), Sleeper::Thread(conn, side)];
         let [end, inner] = pipe(sleepers.map(|sleeper| self.waker(sleeper)));
-        let attached = self.put(outer.0, outer.1, Request::Attach(at.circuit, end, standing));
+        let attached = self.put(outer.0, outer.1, Request::Attach(at.circuit, end, acquainted_at));
         attached.map_err(|OutboxFull| DialError::Failed("the carrier does not read".to_owned()))?;
         let (stage, expected) = if id.is_dialled() {
             (Stage::AwaitingServer, Expected::Peer(peer))

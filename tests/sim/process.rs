@@ -10,8 +10,7 @@ use p2p_gossip::internals::beacon::Discoverer;
 use p2p_gossip::internals::driver::{Driver, Effects};
 use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{
-    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, Standing, UnixTime,
-    Vitals,
+    CircuitAt, DialError, DialSource, Input, Mesh, Output, Report, SessionId, Skip, UnixTime, Vitals,
 };
 use p2p_gossip::internals::session::{
     HelloExchange, KeyRates, OutboxFull, Request, SessionEvent, SessionLimits,
@@ -539,11 +538,11 @@ impl Effects for Node<'_> {
         sent
     }
 
-    fn carry(&mut self, circuits: [CircuitAt; 2], standings: [Standing; 2]) -> Result<(), SessionId> {
+    fn carry(&mut self, circuits: [CircuitAt; 2], acquainted_at: [Instant; 2]) -> Result<(), SessionId> {
         let [Some(a), Some(b)] = circuits.map(|at| self.conn(at.session)) else {
             return Ok(());
         };
-        self.world.carry(circuits, standings, [a, b])
+        self.world.carry(circuits, acquainted_at, [a, b])
     }
 
     fn enter_circuit(
@@ -552,10 +551,10 @@ impl Effects for Node<'_> {
         at: CircuitAt,
         peer: PeerId,
         remote: SocketAddr,
-        standing: Standing,
+        acquainted_at: Instant,
     ) -> Result<(), DialError> {
         let outer = self.conn(at.session).ok_or(DialError::Failed("the carrier is gone".to_owned()))?;
-        self.world.enter_circuit(self.proc, session, (at, outer), peer, (remote, standing))
+        self.world.enter_circuit(self.proc, session, (at, outer), peer, (remote, acquainted_at))
     }
 
     fn punch(

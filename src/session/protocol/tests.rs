@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::{
-    CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_BURST_OF_STRANGER, CIRCUIT_BYTES_PER_SECOND_OF_STRANGER,
-    CIRCUIT_MESSAGE_BYTES_MIN,
+    ACQUAINTED_AFTER, CIRCUIT_BYTES_BURST, CIRCUIT_BYTES_BURST_OF_STRANGER,
+    CIRCUIT_BYTES_PER_SECOND_OF_STRANGER, CIRCUIT_MESSAGE_BYTES_MIN,
 };
+use crate::wire::Hello;
 
 /// One end of a connection to a peer that the test plays.
 struct End {
@@ -318,7 +319,7 @@ impl crate::session::Wake for NoWaker {
 fn with_circuit() -> (End, PipeEnd) {
     let mut end = End::up(7);
     let [near, far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
-    end.request(Request::Attach(3, near, Standing::Stranger));
+    end.request(Request::Attach(3, near, end.now + ACQUAINTED_AFTER));
     (end, far)
 }
 
@@ -420,8 +421,8 @@ fn bytes_of_circuits_have_a_rate_of_their_own() {
     end.round();
     let in_two_seconds = chunks(2 * CIRCUIT_BYTES_PER_SECOND_OF_STRANGER);
     assert_eq!(chunks_until_pause(&mut end, &mut far), in_two_seconds);
-    // A small message costs more than its bytes.
-    end.now += Duration::from_secs(3600);
+    // A small message costs more than its bytes. The peer is still a stranger.
+    end.now += Duration::from_secs(10);
     end.round();
     let mut messages = 0;
     while end.protocol.wants_bytes() {
@@ -439,7 +440,7 @@ fn peer_above_strangers_may_send_more_bytes_in_circuits() {
     let (mut end, mut far) = with_circuit();
     let of_stranger = chunks_until_pause(&mut end, &mut far);
     let [near, _far] = crate::session::pipe([Arc::new(NoWaker), Arc::new(NoWaker)]);
-    end.request(Request::Attach(4, near, Standing::Acquainted));
+    end.request(Request::Attach(4, near, end.now));
     end.now = end.protocol.poll_timeout().expect("a pause");
     end.round();
     let in_all = of_stranger + chunks_until_pause(&mut end, &mut far);
