@@ -347,6 +347,24 @@ mod tests {
         }
     }
 
+    /// The members lost two peers together; this node loses the second within the time and the first much later.
+    #[test]
+    fn incident_that_covers_one_loss_covers_the_later_ones_too() {
+        let now = crate::test_now();
+        let news = opened(now).get(&SUBJECT).unwrap().news(SUBJECT);
+        for covers_first in [true, false] {
+            let mut incidents = Incidents::default();
+            let peers = vec![peer(7), peer(8)];
+            incidents.learn(now, IncidentNews { stage: Stage::Begun, peers, ..news.clone() });
+            if covers_first {
+                assert!(incidents.covers(&peer(8), now + SAME_LOSS_MAX));
+            }
+            let late = now + 10 * SAME_LOSS_MAX;
+            assert_eq!(incidents.covers(&peer(7), late), covers_first);
+            assert!(!incidents.covers(&peer(9), now), "the news does not name 9");
+        }
+    }
+
     #[test]
     fn table_is_bounded_and_finished_incidents_leave_first() {
         let now = crate::test_now();

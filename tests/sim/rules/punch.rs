@@ -37,6 +37,17 @@ fn enter(node: &mut MeshHarness, carrier: SessionId, peer: u8) -> SessionId {
 
 /// The same with a carrier at this address.
 fn enter_from(node: &mut MeshHarness, carrier: SessionId, peer: u8, remote: SocketAddr) -> SessionId {
+    let hello = Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
+    enter_with_hello(node, carrier, peer, remote, hello)
+}
+
+fn enter_with_hello(
+    node: &mut MeshHarness,
+    carrier: SessionId,
+    peer: u8,
+    remote: SocketAddr,
+    hello: Hello,
+) -> SessionId {
     let circuit = u64::from(peer) * 2;
     let outputs = node.receives(carrier, Message::CircuitOffer { circuit, from: id(peer) });
     let entered = outputs.iter().find_map(|output| match *output {
@@ -46,7 +57,6 @@ fn enter_from(node: &mut MeshHarness, carrier: SessionId, peer: u8, remote: Sock
         _ => None,
     });
     let inside = entered.expect("the node enters the circuit");
-    let hello = Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
     node.up_with_hello(inside, id(peer), remote, hello);
     inside
 }
@@ -96,6 +106,15 @@ fn leader_of_a_pair_proposes_four_attempts_and_then_one_in_ten_minutes() {
     assert_eq!(count, 4);
     assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 500), inside), 0);
     assert_eq!(proposals(&wait_alive(&mut node, &[three, inside], 300), inside), 1);
+}
+
+#[test]
+fn peer_that_cannot_punch_gets_no_proposal() {
+    let (mut node, three, capable) = carried_node(20);
+    let incapable = enter_with_hello(&mut node, three, 21, addr(3), hello());
+    let outputs = wait_alive(&mut node, &[three, capable, incapable], 120);
+    assert!(proposals(&outputs, capable) > 0, "the node proposes to a peer that can");
+    assert_eq!(proposals(&outputs, incapable), 0);
 }
 
 #[test]
