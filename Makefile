@@ -57,9 +57,9 @@ test-static: static ## run the static program in directories without other files
 	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
 
 # No examples: `make check` compiles them. Tests of network faults need root, iproute2 and nftables, and skip themselves
-# otherwise. Tests spend most of their time waiting for nodes, so two run on each core. The simulator's tests compute:
+# otherwise. Tests spend most of their time waiting for nodes, so three run on each core. The simulator's tests compute:
 # optimised they take a seventh of the time, and no package is built again.
-RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
+RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 OPTIMISED = CARGO_PROFILE_DEV_OPT_LEVEL=1
 test: tools ## run all tests
 	RUST_TEST_THREADS='$(RUST_TEST_THREADS)' $(CARGO) test --locked --lib --bins --test it --test wire_memory

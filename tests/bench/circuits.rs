@@ -28,6 +28,8 @@ const SENDER: usize = 1;
 const RECEIVER: usize = 2;
 /// Messages that one node sends in a burst, 10 MB in all: fewer than what a receiver takes at once.
 pub(crate) const BURST_MESSAGES: usize = 2500;
+/// Threads that send them, because one that waits for the node's answer to each message measures that answer.
+pub(crate) const BURST_SENDERS: usize = 4;
 /// Bytes of each of them.
 pub(crate) const BURST_BYTES: usize = 4000;
 /// After a mesh has formed, first pings and digests go out.

@@ -17,11 +17,11 @@ use crossbeam_channel::{Sender, select, tick, unbounded};
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use p2p_gossip::internals::limits::OUTBOX_FRAMES_WITH_MESSAGES;
-use p2p_gossip::{Config, ConnectAddr, Event, Identity, Node};
+use p2p_gossip::{BroadcastError, Config, ConnectAddr, Event, Identity, Node};
 
 use super::ours::{Events, Ours};
 use super::{Observation, OutputParser, Plan, SystemUnderTest};
-use crate::circuits::{BURST_BYTES, BURST_MESSAGES};
+use crate::circuits::{BURST_BYTES, BURST_MESSAGES, BURST_SENDERS};
 use crate::clock;
 
 /// The argument that makes this program a node that reports its pings. The period in seconds and the addresses
@@ -162,15 +162,24 @@ pub(crate) fn burst(mut arguments: impl Iterator<Item = String>) -> Result<(), B
             }
         }
     });
-    let text = "x".repeat(BURST_BYTES);
     for _ in begin.forever() {
-        let mut pending = VecDeque::new();
-        for _ in 0..BURST_MESSAGES {
-            pending.push_back(node.broadcast(&text)?);
-            if pending.len() > BROADCASTS_PENDING_MAX {
-                let oldest = pending.pop_front().expect("not empty");
-                let _ = oldest.wait(Duration::from_secs(10));
-            }
+        thread::scope(|scope| {
+            let senders: Vec<_> = (0..BURST_SENDERS).map(|_| scope.spawn(|| send_burst(&node))).collect();
+            senders.into_iter().try_for_each(|sender| sender.join().expect("a sender does not panic"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Sends one thread's share of a burst.
+fn send_burst(node: &Node) -> Result<(), BroadcastError> {
+    let text = "x".repeat(BURST_BYTES);
+    let mut pending = VecDeque::new();
+    for _ in 0..BURST_MESSAGES / BURST_SENDERS {
+        pending.push_back(node.broadcast(&text)?);
+        if pending.len() > BROADCASTS_PENDING_MAX / BURST_SENDERS {
+            let oldest = pending.pop_front().expect("not empty");
+            let _ = oldest.wait(Duration::from_secs(10));
         }
     }
     Ok(())
