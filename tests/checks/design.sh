@@ -25,7 +25,8 @@ if grep -rnE "$impure" src/mesh; then
 fi
 # The same holds for a connection above TLS and for the order of inputs and outputs: the simulator runs them.
 if grep -nE "$impure" src/session/protocol.rs src/session/protocol/received.rs src/session/circuits.rs \
-    src/session/heartbeats.rs src/session/rate_limit.rs src/session/key_rates.rs src/session/session_limits.rs src/runtime/driver.rs; then
+    src/session/heartbeats.rs src/session/rate_limit.rs src/session/key_rates.rs src/session/session_limits.rs \
+    src/runtime/driver.rs; then
     fail 'the protocol of a session and the driver must stay free of I/O, clocks and unseeded randomness'
 fi
 
@@ -44,6 +45,11 @@ for file in $(find src -name '*.rs' | sort); do
     if printf '%s' "$code" | grep -qE "use $foreign::[^;]*\b$error\b|\b$foreign(::[a-z_]+)*::$error\b"; then
         fail "$file names an error of another package, which may quote a secret; see tests/checks/design.sh"
     fi
+done
+
+# `make test` names the test programs, because it builds the simulator's in another way.
+for name in $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml); do
+    grep -q -- "--test $name\b" Makefile || fail "make test does not run the test program $name of Cargo.toml"
 done
 
 tests/checks/import_circles.sh

@@ -9,7 +9,7 @@ use crate::session::circuits::Overrun;
 use crate::session::failure::Failure;
 use crate::session::hello::Role;
 use crate::session::session_event::SessionEvent;
-use crate::wire::{CircuitId, CircuitReason, FrameReader, Hello, Message, PROBE_CAPABILITY};
+use crate::wire::{CircuitId, CircuitReason, FrameReader, Hello, Message, PROBE_CAPABILITY, WireError};
 
 impl Protocol {
     /// Decodes and handles one message. Returns whether another may follow now.
@@ -27,14 +27,8 @@ impl Protocol {
                 if late == LateMessages::Discard {
                     self.frames = FrameReader::new();
                 }
-                if !self.admit_frame(now) {
-                    return false;
-                }
-                match self.frames.next_message() {
-                    Ok(None) => {
-                        self.return_frame();
-                        return false;
-                    }
+                match self.next_admitted(now) {
+                    Ok(None) => return false,
                     Ok(Some(Message::Bye(_) | Message::Hello(_))) | Err(_) => self.end(reason),
                     Ok(Some(message)) => self.deliver(now, message),
                 }
@@ -45,14 +39,8 @@ impl Protocol {
     }
 
     fn handle_established(&mut self, now: Instant) -> bool {
-        if !self.admit_frame(now) {
-            return false;
-        }
-        match self.frames.next_message() {
-            Ok(None) => {
-                self.return_frame();
-                return false;
-            }
+        match self.next_admitted(now) {
+            Ok(None) => return false,
             Ok(Some(Message::Bye(reason))) => {
                 self.heard = self.arrived;
                 self.events.push_back(SessionEvent::Down(DisconnectReason::Bye(reason)));
@@ -64,6 +52,18 @@ impl Protocol {
             Err(error) => self.protocol_error(now, error.to_string()),
         }
         true
+    }
+
+    /// The next message. `None` if no whole one has arrived, or the rate limit demands a pause.
+    fn next_admitted(&mut self, now: Instant) -> Result<Option<Message>, WireError> {
+        if !self.admit_frame(now) {
+            return Ok(None);
+        }
+        let next = self.frames.next_message();
+        if matches!(next, Ok(None)) && !self.is_ended {
+            self.rate_limit.give_back();
+        }
+        next
     }
 
     /// Whether the rate limit admits a frame now. Otherwise a pause begins.
@@ -79,13 +79,6 @@ impl Protocol {
             return false;
         }
         true
-    }
-
-    /// There was no frame to admit.
-    fn return_frame(&mut self) {
-        if !self.is_ended {
-            self.rate_limit.give_back();
-        }
     }
 
     /// The frame that was admitted has bytes of a circuit, which have a limit of their own.
