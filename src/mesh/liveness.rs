@@ -313,7 +313,7 @@ impl Mesh {
     }
 
     /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
-    fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
+    pub(super) fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
         let connected = self.peers.connected(id)?;
         let heard = connected.heard;
         Some(heard + self.patience(connected) + self.measures.stalls.between(heard, now))

@@ -29,22 +29,37 @@ const MANY_MIN: usize = 2;
 const MANY_PART: usize = 3;
 
 impl Mesh {
-    /// No new session came within [`GRACE`], without the stalls of this node: the peer is lost.
+    /// The peer's last session has ended, and another one is expected.
+    pub(super) fn begin_grace(&mut self, now: Instant, id: PeerId) {
+        if let Some((until, _)) = self.grace_end(now, &id) {
+            self.timers.set(Timer::Grace(id), until.max(now));
+        }
+    }
+
+    /// When a peer without a session is lost, and why: after [`GRACE`], without the stalls of this node. A peer that was
+    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer.
+    fn grace_end(&self, now: Instant, id: &PeerId) -> Option<(Instant, DownReason)> {
+        let connected = self.peers.connected(id)?;
+        let Link::Interrupted { since, was_carried } = connected.link else {
+            return None;
+        };
+        let end = since + GRACE + self.measures.stalls.between(since, now);
+        if was_carried && self.silence_of(since, connected) >= self.suspicion(connected) {
+            Some((end.min(self.dead_at(now, id)?), DownReason::Timeout))
+        } else {
+            Some((end, DownReason::Closed))
+        }
+    }
+
+    /// No new session came within the grace: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        let Some(connected) = self.peers.connected(&id) else {
+        let Some((end, reason)) = self.grace_end(now, &id) else {
             return;
         };
-        let Link::Interrupted { since } = connected.link else {
-            return;
-        };
-        let until =
-            (since + GRACE + self.measures.stalls.between(since, now)).max(self.measures.stalls.caught_up());
+        let until = end.max(self.measures.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
-            // A carrier that noticed the silence first has closed the circuit.
-            let was_silent = self.silence_of(since, connected) >= self.suspicion(connected);
-            let reason = if was_silent { DownReason::Timeout } else { DownReason::Closed };
             let gone = self.gone(now, id);
             self.lose(now, id, gone, reason, Some(Loss::Interrupted));
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);

@@ -152,8 +152,8 @@ pub(super) enum Link {
         /// The time at which the last session was asked when it last heard the peer, until the answer.
         drain_asked: Option<Instant>,
     },
-    /// The last session ended at `since`, but another one is expected.
-    Interrupted { since: Instant },
+    /// The last session ended at `since`, but another one is expected. A carrier led to the peer if it was a circuit.
+    Interrupted { since: Instant, was_carried: bool },
 }
 
 impl Connected {
@@ -228,7 +228,7 @@ impl Connected {
         // The session that was asked may be this one, whose answer would never come.
         *drain_asked = None;
         if sessions.is_empty() {
-            self.link = Link::Interrupted { since: now };
+            self.link = Link::Interrupted { since: now, was_carried: session.is_carried() };
         }
         true
     }

@@ -276,14 +276,14 @@ impl Mesh {
             {
                 // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to
                 // it, or a dial.
-                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.begin_grace(now, id);
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
                 return self.seek_path(now, id, carrier);
             }
             DisconnectReason::Bye(ByeReason::Duplicate) => {
                 // The peer keeps a newer session, which follows. If that is one which this node has given up meanwhile, none
                 // is left, and a dial makes another.
-                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.begin_grace(now, id);
                 let later = self.random_between(GRACE / 4, GRACE / 2);
                 return self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + later);
             }
@@ -291,7 +291,7 @@ impl Mesh {
                 if reason != DisconnectReason::Closed || self.was_given_up(now, &id) =>
             {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.timers.set(Timer::Grace(id), now + GRACE);
+                self.begin_grace(now, id);
                 let soon = self.random_between(Duration::ZERO, millis(100));
                 self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
                 return;
