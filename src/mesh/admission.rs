@@ -155,7 +155,6 @@ impl Mesh {
         for dial in self.dialing.cancel_to(&id) {
             self.close(dial, ByeReason::NotAdmitted);
         }
-        self.timers.cancel(Timer::Dial(Target::Peer(id)));
         let Some(peer) = self.peers.get(&id) else {
             return;
         };

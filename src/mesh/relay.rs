@@ -73,21 +73,19 @@ impl Mesh {
             self.ask_next_carrier(now, id);
         } else {
             self.relay.searches.remove(&id);
-            self.forget_unreached(now, id);
+            self.forget_unreached(id);
         }
     }
 
     /// Forgets a rumour to which neither dials nor carriers lead.
-    fn forget_unreached(&mut self, now: Instant, id: PeerId) {
+    fn forget_unreached(&mut self, id: PeerId) {
         let target = Target::Peer(id);
-        if let Some(peer) = self.peers.get_mut(&id)
+        if let Some(peer) = self.peers.get(&id)
             && matches!(peer.state, State::Rumoured { .. })
             && !self.timers.is_set(Timer::Dial(target))
             && !self.dialing.is_ready_or_in_flight(target)
         {
-            let reached_by = std::mem::take(&mut peer.reached_by);
             self.forget(id);
-            self.ask_again_soon(now, &reached_by);
         }
     }
 
@@ -206,7 +204,7 @@ impl Mesh {
                 *search = Search { is_repeated: true, ..Search::default() };
             }
             reporters.into_iter().for_each(|reporter| self.end_hold(now, reporter));
-            return self.forget_unreached(now, id);
+            return self.forget_unreached(id);
         };
         self.ask_carrier(now, id, carrier, session);
     }
