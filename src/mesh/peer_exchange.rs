@@ -372,6 +372,7 @@ impl Mesh {
             return None;
         }
         let is_unknown = self.peers.get(&id).is_none();
+        let has_no_addr = self.peers.get(&id).is_some_and(|peer| peer.addrs.is_empty());
         let names_addrs = !addrs.is_empty();
         let addrs = addrs.into_iter().filter_map(|addr| address_scope::as_told_by(teller.remote, addr));
         if is_unknown && !self.peers.has_room_for(&id) {
@@ -399,6 +400,8 @@ impl Mesh {
                     self.dialing.doubt(&id);
                 }
             }
+            // It was lost before this node knew an address of it: only a carrier led to it.
+            State::Dead(_) if has_no_addr => {}
             State::Left(_) => peer.backoff.reset(),
             State::Provisional { .. } | State::Up(_) | State::Unstable { .. } => {
                 self.dial_beside_circuit(now, id);

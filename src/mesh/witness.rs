@@ -360,11 +360,10 @@ impl Mesh {
         ours.max(millis(connected.interval_ms.into())).max(self.interval())
     }
 
-    /// The silence after which a connected peer is suspected: half of its timeout, but not less than one and a half
-    /// heartbeats, which a living peer may take.
+    /// The silence after which a connected peer is suspected: half of its timeout, which is one and a half heartbeats or
+    /// more. A living peer may take so long.
     pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
-        let timeout = self.patience(connected);
-        (timeout / 2).max(self.longest_interval(connected) * 3 / 2).min(timeout)
+        self.patience(connected) / 2
     }
 
     /// The standing at which a peer counts for what all members together show.

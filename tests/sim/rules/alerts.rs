@@ -111,3 +111,53 @@ fn isolated_node_takes_no_turn_from_a_member_that_it_has_lost() {
     assert!(told.iter().all(|alert| *alert == (AlertKind::Isolated, AlertPhase::Begin)), "{told:?}");
     assert!(!told.is_empty());
 }
+
+/// Whose turn it is follows from the number of the incident.
+#[test]
+fn turn_passes_to_this_node_if_another_member_does_not_report() {
+    let mut passed = 0;
+    for incident in 0..10 {
+        let mut node = node_with_program();
+        let three = SessionId::accepted(1003);
+        let capable = Hello { capabilities: vec![ALERT_CAPABILITY], ..hello() };
+        node.up_with_hello(three, id(3), crate::sim::mesh_harness::addr(3), capable);
+        let four = node.meets(4);
+        live(&mut node, &[three, four], 5);
+        let (subject, peers) = (Subject::Link(id(3), id(4)), vec![id(3), id(4)]);
+        let news = IncidentNews { subject, number: 0, incident, stage: Stage::Open, peers };
+        let outputs = node.receives(four, Message::Incident(news));
+        if alerts(&outputs).is_empty() {
+            let sessions = [three, four];
+            assert_eq!(alerts(&live(&mut node, &sessions, 4)), []);
+            assert_eq!(alerts(&live(&mut node, &sessions, 2)), [(AlertKind::Link, AlertPhase::Begin)]);
+            passed += 1;
+        }
+    }
+    assert!((1..10).contains(&passed), "{passed} of 10 incidents were the other member's");
+}
+
+#[test]
+fn link_that_breaks_again_counts_from_its_last_loss() {
+    let mut node = node_with_program();
+    let sessions: Vec<SessionId> = (3..6).map(|n| node.meets(n)).collect();
+    live(&mut node, &sessions, 5);
+    let breaks = |node: &mut MeshHarness, session: SessionId| {
+        node.down(session, DisconnectReason::Closed);
+        let mut outputs = node.wait_with_dials_open(ms(130));
+        for witness in &sessions[1..] {
+            let sightings = vec![Sighting { peer: id(3), hearing: Hearing::Hears, ago_ms: 1 }];
+            outputs.extend(node.receives(*witness, Message::WitnessReport { sightings }));
+        }
+        outputs
+    };
+    breaks(&mut node, sessions[0]);
+    live(&mut node, &sessions[1..], 20);
+    let back = SessionId::accepted(3);
+    node.up(back, id(3), 1);
+    live(&mut node, &[&sessions[1..], &[back]].concat(), 9);
+    let mut outputs = node.wait_with_dials_open(ms(820));
+    outputs.extend(breaks(&mut node, back));
+    outputs.extend(live(&mut node, &sessions[1..], 29));
+    assert_eq!(alerts(&outputs), [], "30 s after the first loss");
+    assert_eq!(alerts(&live(&mut node, &sessions[1..], 2)), [(AlertKind::Link, AlertPhase::Begin)]);
+}

@@ -5,7 +5,7 @@ use p2p_gossip::internals::wire::{ByeReason, Message};
 use p2p_gossip::{Event, PeerState, Verdict};
 
 use super::{SECOND, ms, wait_with_heartbeats};
-use crate::sim::mesh_harness::{MeshHarness, all_events_of, events_of, id, listed, verdicts_of};
+use crate::sim::mesh_harness::{MeshHarness, all_events_of, events_of, id, listed, questions, verdicts_of};
 
 const CLOSED: DisconnectReason = DisconnectReason::Closed;
 
@@ -162,6 +162,44 @@ fn isolation_explains_the_loss_just_before_it() {
     assert_eq!(about_first, [Verdict::Unknown, Verdict::Isolated], "{told:?}");
     let own = told.iter().filter(|(_, verdict, ..)| *verdict == Verdict::Isolated);
     assert_eq!((told.len(), own.count()), (6, 5), "{told:?}");
+}
+
+#[test]
+fn isolation_is_over_once_peers_that_were_only_suspected_are_heard() {
+    let mut node = MeshHarness::new(&[]);
+    let sessions: Vec<SessionId> = (3..8).map(|n| node.meets(n)).collect();
+    live(&mut node, &sessions, 5);
+    node.wait(ms(400));
+    sessions[1..].iter().for_each(|session| drop(node.heartbeat(*session, 0)));
+    let events = all_events_of(&node.wait(ms(1700)));
+    assert!(matches!(events.first(), Some(Event::Isolated { lost: 5, .. })), "{events:?}");
+    sessions[1..].iter().for_each(|session| drop(node.heartbeat(*session, 0)));
+    let events = all_events_of(&node.wait(SECOND));
+    assert!(matches!(events[..], [Event::Rejoined { members: 5, .. }]), "{events:?}");
+}
+
+/// The members know more about the peers that do not come back.
+#[test]
+fn members_are_asked_soon_after_an_isolation() {
+    let mut node = MeshHarness::new(&[]);
+    let sessions: Vec<SessionId> = (3..8).map(|n| node.meets(n)).collect();
+    live(&mut node, &sessions, 5);
+    node.wait(5 * SECOND);
+    let back: Vec<SessionId> = (3_u8..6).map(|n| SessionId::accepted(n.into())).collect();
+    for (n, session) in (3..6).zip(&back) {
+        node.up(*session, id(n), 1);
+    }
+    let mut asked_after = None;
+    for tenths in 1..=100 {
+        back.iter().for_each(|session| drop(node.heartbeat(*session, 0)));
+        let asked = questions(&node.wait_with_dials_open(ms(100)));
+        if let Some((_, about)) = asked.first() {
+            assert_eq!((asked.len(), &about[..]), (3, &[id(6), id(7)][..]));
+            asked_after = Some(tenths);
+            break;
+        }
+    }
+    assert_eq!(asked_after, Some(50));
 }
 
 #[test]

@@ -178,7 +178,9 @@ fn pair_leaves_its_circuit_soon_if_a_third_node_is_reached_only_that_way() {
             node.list(inside, [(id(40), addr(40))].into_iter());
         }
         let (tenths, _) = until_dialled(&mut node, &[three, inside]);
-        assert!(tenths < 100, "{tenths}");
+        // The wait avoids that all who want such a circuit cause a dial at one moment.
+        let wait = if asks_for_circuit { 5..=10 } else { 5..=100 };
+        assert!(wait.contains(&tenths), "{tenths}");
     }
 }
 

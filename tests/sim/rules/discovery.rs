@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use p2p_gossip::internals::Expected;
 use p2p_gossip::internals::beacon::Beacon;
 use p2p_gossip::internals::mesh::{
-    BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, SessionId,
+    BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, Report,
+    SessionId,
 };
 use p2p_gossip::{Access, Config};
 
-use super::{MINUTE, SECOND};
+use super::{MINUTE, SECOND, reported};
 use crate::sim::mesh_harness::{MeshHarness, OWN_INSTANCE, addr, dialled, dials, events_of, id, known};
 
 /// A beacon of the process with this number from this address.
@@ -112,6 +113,24 @@ fn strict_node_expects_the_peer_that_owns_the_address() {
     let mut node = MeshHarness::with(Config::default().strict(true).access(access));
     node.restore(vec![known(3)]);
     assert!(hears(&mut node, addr(3)).is_empty());
+}
+
+/// The warning of `ssh` about a changed key.
+#[test]
+fn strict_node_warns_once_of_another_peer_where_it_knows_one() {
+    let mut node = MeshHarness::with(Config::default().strict(true));
+    node.restore(vec![known(3)]);
+    let dialled = hears(&mut node, addr(3));
+    let warnings = |outputs: &[Output]| {
+        let is_warning = |report: &&&Report| {
+            matches!(report, Report::WrongId { expected, found, is_refused: true, .. }
+                if *expected == id(3) && *found == id(4))
+        };
+        reported(outputs).iter().filter(is_warning).count()
+    };
+    let found: Vec<usize> =
+        dialled.iter().map(|(dial, _)| warnings(&node.dial_finds(*dial, id(4)))).collect();
+    assert_eq!(found.iter().sum::<usize>(), 1, "{dialled:?}: {found:?}");
 }
 
 #[test]

@@ -213,11 +213,12 @@ fn late_timers_make_heartbeats_rarer_and_the_node_states_it() {
     assert_eq!(interval_ms(&outputs), Some(1_000));
 }
 
+fn pings(outputs: &[Output]) -> usize {
+    sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
+}
+
 #[test]
 fn first_ping_waits_for_settling_and_a_round_trip_time_or_its_limit() {
-    let pings = |outputs: &[Output]| {
-        sent(outputs).iter().filter(|(_, message)| matches!(message, Message::Ping { .. })).count()
-    };
     let (mut node, session) = joined_node();
     assert_eq!(pings(&node.wait(SECOND)), 0);
     node.measures(session, ms(1));
@@ -359,4 +360,15 @@ fn ping_that_the_user_asks_for_goes_out_at_once_and_has_the_next_number() {
     node.down(session, DisconnectReason::Closed);
     assert!(node.mesh.next_ping(&id(3)).is_err());
     assert!(node.handle(Input::Ping(id(3))).is_empty());
+}
+
+/// The send times of heartbeats are further apart than these pings.
+#[test]
+fn pings_more_frequent_than_heartbeats_keep_their_period() {
+    let period = ms(300);
+    let mut node = MeshHarness::with(Config::default().period(period));
+    let session = node.meets(3);
+    wait_with_heartbeats(&mut node, session, None, 5 * SECOND);
+    let sent = pings(&wait_with_heartbeats(&mut node, session, None, 30 * SECOND));
+    assert!((99..=101).contains(&sent), "{sent} pings");
 }

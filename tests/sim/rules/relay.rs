@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
-use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
+use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, PeerRecord, Sighting};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
@@ -514,6 +514,37 @@ fn member_that_invents_peers_pays_for_the_questions_about_them() {
     assert!((CREDIT_MAX as usize..=most).contains(&count), "{count} questions without an answer");
 }
 
+/// Questions to 3 about invented peers that it lists, until it answers all of them with this reason, and in the ten seconds
+/// after that.
+fn questions_before_and_after(reason: CircuitReason) -> [usize; 2] {
+    let (mut node, three) = joined_node();
+    let mut questions = Vec::new();
+    // The search does not wait for an answer for longer than a second.
+    let mut answers_in = 5;
+    while answers_in > 0 {
+        node.heartbeat(three, 1);
+        let mut outputs = node.list(three, (0..80).map(|n| (invented(n), addr(50))));
+        outputs.extend(node.wait(ms(100)));
+        questions.extend(asked(&outputs));
+        answers_in -= usize::from(!questions.is_empty());
+    }
+    questions.iter().for_each(|(at, _)| drop(refuse(&mut node, *at, reason)));
+    let mut after = 0;
+    for _ in 0..10 {
+        node.heartbeat(three, 1);
+        after += asked(&node.wait(SECOND)).len();
+    }
+    [questions.len(), after]
+}
+
+#[test]
+fn questions_to_a_carrier_without_a_place_cost_it_nothing() {
+    let [before, after] = questions_before_and_after(CircuitReason::NotConnected);
+    assert!(before == CREDIT_MAX as usize && after < before / 2, "{before}, {after}");
+    let [before, after] = questions_before_and_after(CircuitReason::Limit);
+    assert!(before == CREDIT_MAX as usize && after >= before, "{before}, {after}");
+}
+
 /// Time from a refusal of the only carrier to the next question to it, while it lists the peer.
 fn time_until_asked_again(reason: CircuitReason) -> Duration {
     let mut node = MeshHarness::new(&[]);
@@ -571,4 +602,58 @@ fn peer_that_the_lists_exclude_is_not_carried_for() {
     let three = node.meets(3);
     assert_eq!(open(&mut node, at(three, 1), 4), [], "this node has said goodbye on that session");
     assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
+}
+
+/// A circuit would lead to a refusal, too.
+#[test]
+fn peer_that_has_refused_this_node_is_not_sought_through_carriers() {
+    let (mut node, three) = joined_node();
+    let twenty = node.meets(20);
+    node.down(twenty, DisconnectReason::Bye(ByeReason::NotAdmitted));
+    for _ in 0..10 {
+        node.heartbeat(three, 1);
+        let mut outputs = node.list(three, [(id(20), addr(20))].into_iter());
+        outputs.extend(node.wait(SECOND));
+        assert_eq!(asked(&outputs), []);
+    }
+}
+
+#[test]
+fn forming_mesh_waits_for_a_dial_that_has_not_failed() {
+    let (mut node, three) = joined_node();
+    node.heartbeat(three, 1);
+    node.wait(SECOND);
+    node.heartbeat(three, 1);
+    let mut outputs = node.list(three, [20, 21].map(|n| (id(n), addr(n))).into_iter());
+    outputs.extend(node.wait_with_dials_open(ms(1400)));
+    node.heartbeat(three, 0);
+    let dialled = dialled(&outputs);
+    let (to_other, ..) = *dialled.iter().find(|(_, at, _)| *at == addr(21).into()).expect("both are dialled");
+    outputs.extend(node.up(to_other, id(21), 1));
+    outputs.extend(node.wait_with_dials_open(ms(900)));
+    assert_eq!(asked(&outputs), [], "a dial has reached a peer a second ago");
+    node.heartbeat(three, 0);
+    let [(_, 20)] = asked(&node.wait_with_dials_open(SECOND))[..] else { panic!("no carrier is asked") };
+}
+
+/// Found by seed 951006322. Both nodes knew no address of the other, and no member reached both.
+#[test]
+fn lost_peer_that_only_a_carrier_led_to_is_dialled_at_the_first_address_that_a_list_names() {
+    let (mut node, three) = joined_node();
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    node.up_at(inside, id(20), 1, addr(3));
+    node.down(inside, DisconnectReason::Closed);
+    let mut outputs = Vec::new();
+    for _ in 0..5 {
+        node.heartbeat(three, 1);
+        outputs.extend(node.wait(SECOND));
+    }
+    assert_eq!(dials_to(&outputs, id(20)), 0, "no address is known");
+    let record = PeerRecord { id: id(20), addrs: vec![addr(20).into()], connected: false };
+    outputs = node.receives(three, Message::Peers { records: vec![record], more: false });
+    for _ in 0..3 {
+        node.heartbeat(three, 1);
+        outputs.extend(node.wait(SECOND));
+    }
+    assert!(dials_to(&outputs, id(20)) > 0, "{outputs:?}");
 }
