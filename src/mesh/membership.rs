@@ -37,17 +37,18 @@ impl Mesh {
     }
 
     /// When a peer without a session is lost, and why: after [`GRACE`], without the stalls of this node. A peer that was
-    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer.
+    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer, if
+    /// that is sooner.
     fn grace_end(&self, now: Instant, id: &PeerId) -> Option<(Instant, DownReason)> {
         let connected = self.peers.connected(id)?;
         let Link::Interrupted { since, was_carried } = connected.link else {
             return None;
         };
         let end = since + GRACE + self.measures.stalls.between(since, now);
-        if was_carried && self.silence_of(since, connected) >= self.suspicion(connected) {
-            Some((end.min(self.dead_at(now, id)?), DownReason::Timeout))
-        } else {
-            Some((end, DownReason::Closed))
+        let was_silent = was_carried && self.silence_of(since, connected) >= self.suspicion(connected);
+        match self.dead_at(now, id).filter(|dead_at| was_silent && *dead_at <= end) {
+            Some(dead_at) => Some((dead_at, DownReason::Timeout)),
+            None => Some((end, DownReason::Closed)),
         }
     }
 

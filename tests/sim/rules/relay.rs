@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
-use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, PeerRecord, Sighting};
+use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, PeerRecord, Sighting};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, sent, verdicts_of,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, hello, id, known, sent, verdicts_of,
 };
 
 /// The circuits that the node asks for: the session with the carrier, and the peer to reach.
@@ -71,11 +71,16 @@ fn seeking_node() -> (MeshHarness, [SessionId; 2], CircuitAt) {
 
 /// The same, with 20 reached through 3.
 fn carried_node() -> (MeshHarness, [SessionId; 2], SessionId, CircuitAt) {
+    carried_node_with_heartbeat(1000)
+}
+
+/// The same, with 20 telling this heartbeat interval.
+fn carried_node_with_heartbeat(heartbeat_ms: u32) -> (MeshHarness, [SessionId; 2], SessionId, CircuitAt) {
     let (mut node, sessions, at) = seeking_node();
     let outputs = accept(&mut node, at);
     let [(inside, entered_at)] = entered(&outputs)[..] else { panic!("{outputs:?}") };
     assert!(entered_at == at && inside.is_carried() && inside.is_dialled());
-    let outputs = node.up_at(inside, id(20), 1, addr(3));
+    let outputs = node.up_with_hello(inside, id(20), addr(3), Hello { heartbeat_ms, ..hello() });
     let up = |event: &Event| matches!(event, Event::Up { peer, via, .. } if *peer == id(20) && *via == Some(id(3)));
     assert!(events_of(&outputs).iter().any(up), "{outputs:?}");
     (node, sessions, inside, at)
@@ -199,9 +204,16 @@ fn peer_whose_carrier_is_gone_is_sought_elsewhere_before_it_is_lost() {
 
 #[test]
 fn peer_that_was_silent_before_its_carrier_closed_the_circuit_is_lost_by_silence() {
-    // After a silence of two seconds, one is left of the timeout, and after a shorter one the grace of two seconds.
-    for (silence_s, reason, tenths) in [(1, DownReason::Closed, 20), (2, DownReason::Timeout, 10)] {
-        let (mut node, carriers, inside, _) = carried_node();
+    // The timeout is three heartbeats. What is left of it, or the grace of two seconds, may end first. A silence of less
+    // than half of the timeout says nothing.
+    for (heartbeat_ms, silence_s, reason, tenths) in [
+        (1000, 1, DownReason::Closed, 20),
+        (1000, 2, DownReason::Timeout, 10),
+        (3000, 4, DownReason::Closed, 20),
+        (3000, 6, DownReason::Closed, 20),
+        (3000, 8, DownReason::Timeout, 10),
+    ] {
+        let (mut node, carriers, inside, _) = carried_node_with_heartbeat(heartbeat_ms);
         for _ in 0..silence_s {
             carriers.iter().for_each(|carrier| drop(node.heartbeat(*carrier, 0)));
             node.wait(SECOND);
@@ -219,7 +231,7 @@ fn peer_that_was_silent_before_its_carrier_closed_the_circuit_is_lost_by_silence
             outputs = node.wait(ms(100));
             waits += 1;
         };
-        assert_eq!((told, waits), (Some(reason), tenths), "after {silence_s} s");
+        assert_eq!((told, waits), (Some(reason), tenths), "after {silence_s} s of {heartbeat_ms} ms");
     }
 }
 
