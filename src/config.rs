@@ -7,7 +7,8 @@ use crate::limits::{
     NAME_BYTES_MAX, NETWORK_KEYS_MAX, PEERS_LIMIT, PEERS_MAX, PERIOD_DEFAULT, PERIOD_MAX, PERIOD_MIN,
     PING_TEXT_BYTES_MAX, PORT_DEFAULT, TIMEOUT, TIMEOUT_HEARTBEATS_MIN, TIMEOUT_MAX,
 };
-use crate::net::addr::{DialAddr, LocalIp, is_link_local};
+use crate::net::addr::{DialAddr, is_link_local};
+use crate::net::local_ip::LocalIp;
 use crate::trust::access::Access;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::pin::ConnectAddr;

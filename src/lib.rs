@@ -166,7 +166,11 @@ pub use mesh::{
     AddressSource, KnownAddr, KnownPeer, NetworkKeyStatus, PeerAddress, RotateError, RttHistogram, Standing,
     UnixTime,
 };
-pub use net::addr::{DialAddr, DialAddrError, HostName, InterfaceName, LocalIp};
+pub use net::addr::DialAddr;
+pub use net::dial_addr_error::DialAddrError;
+pub use net::host_name::HostName;
+pub use net::interface_name::InterfaceName;
+pub use net::local_ip::LocalIp;
 pub use node::{Node, NodeBuilder, StartError};
 pub use node_handle::{BroadcastError, NodeHandle};
 pub use runtime::history::{HistoryEntry, HistoryKind, PeerHistory};

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::net::addr::{InterfaceName, is_link_local, name_of, scope_of};
+use crate::net::addr::{is_link_local, scope_of};
+use crate::net::interface_name::{InterfaceName, name_of};
 
 /// Interfaces remembered: more than machines have. Beyond that, the lowest index, which is the oldest, is forgotten.
 const INTERFACES_MAX: usize = 256;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-use super::addr::LocalIp;
+use super::local_ip::LocalIp;
 use super::socket;
 use crate::limits::BACKLOG;
 

@@ -15,8 +15,8 @@ use super::lookups::Lookups;
 use super::places::Places;
 use super::report::FromSession;
 use crate::mesh::Vitals;
-use crate::net::addr::LocalIp;
 use crate::net::interfaces::Interfaces;
+use crate::net::local_ip::LocalIp;
 #[cfg(test)]
 use crate::trust::access::Access;
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::net::addr::{DialAddr, DialAddrError};
+use crate::net::addr::DialAddr;
+use crate::net::dial_addr_error::DialAddrError;
 use crate::trust::peer_id::PeerId;
 
 /// Fewest digits of a pin. An attacker needs some 2^64 keys to find one with this many equal digits; each more

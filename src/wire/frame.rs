@@ -164,7 +164,8 @@ mod tests {
     };
     use super::*;
     use crate::limits::{ADDRS_MAX, MESSAGE_BYTES_MAX, PING_TEXT_BYTES_MAX};
-    use crate::net::addr::{DialAddr, HOST_BYTES_MAX, HostName};
+    use crate::net::addr::DialAddr;
+    use crate::net::host_name::{HOST_BYTES_MAX, HostName};
     use crate::trust::network_key::NetworkKey;
     use crate::trust::peer_id::PeerId;
 
