@@ -178,7 +178,7 @@ pub use runtime::status::{Queues, Status};
 pub use session::counters::Totals;
 pub use session::delivery::Delivery;
 pub use store::exchange::{ExchangeError, Weakness};
-pub use store::known_peers::{KnownPeersError, KnownPeersProblem};
+pub use store::known_peers_error::{KnownPeersError, KnownPeersProblem};
 pub use store::state_dir::{LastListening, StateDir, StateError};
 pub use trust::access::{Access, AccessError, AccessSources, LineProblem, Refusal};
 pub use trust::foreign_form::ForeignForm;

@@ -3,5 +3,6 @@
 pub(crate) mod exchange;
 pub(crate) mod files;
 pub(crate) mod known_peers;
+pub(crate) mod known_peers_error;
 pub(crate) mod state_dir;
 pub(crate) mod writer;

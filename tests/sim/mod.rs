@@ -13,7 +13,8 @@
 //! | `beacons.rs` | the datagrams by which nodes find each other |
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
-//! | `process.rs` | a process: its coordinator, crashes, pauses |
+//! | `process.rs` | a process: its state, starts, crashes, pauses |
+//! | `effects.rs` | what a process's driver does to the world |
 //! | `adversary.rs` | the false lists of peers that a liar sends |
 //! | `alarms.rs` | the alert programs of the nodes |
 //! | `alerts.rs` | the tests of alerts (only in the test target) |
@@ -43,6 +44,7 @@ pub mod checks;
 pub mod circuits;
 pub mod clock;
 pub mod convergence;
+pub mod effects;
 pub mod faults;
 pub mod mesh_harness;
 pub mod net;

@@ -4,6 +4,7 @@
 mod alerts;
 mod budgets;
 mod calm;
+mod carrying;
 mod detour;
 mod dialing;
 mod discovery;
@@ -11,6 +12,7 @@ mod lists;
 mod liveness;
 mod loss;
 mod memory;
+mod names;
 mod network_keys;
 mod punch;
 mod relay;

@@ -1,4 +1,4 @@
-//! Circuits: which carrier is asked and when, what a node carries, and what a bad carrier or a bad peer achieves.
+//! Circuits: which carrier is asked and when, and what a bad carrier achieves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn seeking_node() -> (MeshHarness, [SessionId; 2], CircuitAt) {
 }
 
 /// The same, with 20 reached through 3.
-fn carried_node() -> (MeshHarness, [SessionId; 2], SessionId, CircuitAt) {
+pub(super) fn carried_node() -> (MeshHarness, [SessionId; 2], SessionId, CircuitAt) {
     carried_node_with_heartbeat(1000)
 }
 
@@ -245,94 +245,6 @@ pub(super) fn open(node: &mut MeshHarness, at: CircuitAt, target: u8) -> Vec<Out
 }
 
 #[test]
-fn carrier_joins_the_circuits_of_two_peers() {
-    let (mut node, three) = joined_node();
-    let four = node.meets(4);
-    let outputs = open(&mut node, at(three, 1), 4);
-    let [Output::Carry { circuits: [from, to], .. }, Output::Send { session, message }] = &outputs[..] else {
-        panic!("{outputs:?}")
-    };
-    assert_eq!((*from, to.session, *session), (at(three, 1), four, four));
-    assert_eq!(*message, Message::CircuitOffer { circuit: to.circuit, from: id(3) });
-    assert_eq!(node.mesh.status(node.now()).circuits_carried, 1);
-    // The peer that asked cannot accept its own circuit.
-    assert_eq!(accept(&mut node, *from), []);
-    assert_eq!(sent(&accept(&mut node, *to)), [(three, &Message::CircuitAccept { circuit: 2 })]);
-    refuse(&mut node, *to, CircuitReason::Ended);
-    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
-    // A session that ends takes its circuits with it.
-    open(&mut node, at(three, 2), 4);
-    node.down(four, DisconnectReason::Closed);
-    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
-}
-
-#[test]
-fn carrier_refuses_what_it_cannot_or_may_not_carry() {
-    let (mut node, three) = joined_node();
-    node.meets(4);
-    // To itself, to the carrier, to an unknown peer.
-    for target in [3, 9, 77] {
-        let outputs = open(&mut node, at(three, 1), target);
-        assert_eq!(closed(&outputs), [(at(three, 1), CircuitReason::NotConnected)]);
-    }
-    // A name that is taken, and one that only the carrier gives.
-    open(&mut node, at(three, 1), 4);
-    assert_eq!(closed(&open(&mut node, at(three, 1), 4)), [(at(three, 1), CircuitReason::Limit)]);
-    let odd = CircuitAt { session: three, circuit: 3 };
-    assert_eq!(closed(&open(&mut node, odd, 4)), [(odd, CircuitReason::Limit)]);
-
-    let mut node = MeshHarness::with(Config::default().relay(false));
-    let (three, _) = (node.meets(3), node.meets(4));
-    let outputs = open(&mut node, at(three, 1), 4);
-    assert_eq!(closed(&outputs), [(at(three, 1), CircuitReason::NotCarrying)]);
-}
-
-#[test]
-fn stranger_gets_its_share_of_circuits_and_leaves_others_theirs() {
-    let (mut node, three) = joined_node();
-    let (five, _) = (node.meets(5), node.meets(4));
-    let carried = |node: &mut MeshHarness, session| {
-        (1..1000).take_while(|&n| closed(&open(node, at(session, n), 4)).is_empty()).count()
-    };
-    assert_eq!((carried(&mut node, three), carried(&mut node, five)), (32, 32));
-    assert_eq!(closed(&open(&mut node, at(three, 2000), 4)), [(at(three, 2000), CircuitReason::Limit)]);
-}
-
-/// The number of circuits of 2000 that a peer opens to 4, each closed at once, until one is refused.
-fn churned(node: &mut MeshHarness, from: SessionId, first: u64) -> usize {
-    let opens_and_closes = |n: &u64| {
-        let is_open = closed(&open(node, at(from, *n), 4)).is_empty();
-        refuse(node, at(from, *n), CircuitReason::Ended);
-        is_open
-    };
-    (first..first + 2_000).take_while(opens_and_closes).count()
-}
-
-#[test]
-fn peer_that_opens_and_closes_circuits_without_end_costs_the_target_few() {
-    let mut node = MeshHarness::remembering(vec![known(5)]);
-    let [three, five, six, _] = [3, 5, 6, 4].map(|n| node.meets(n));
-    assert_eq!(churned(&mut node, three, 1), 128);
-    let outputs = open(&mut node, at(three, 5_000), 4);
-    assert_eq!(closed(&outputs), [(at(three, 5_000), CircuitReason::Limit)]);
-    assert_eq!(outputs.len(), 1, "the target hears nothing of it");
-    // Others keep theirs, and a peer above strangers has more.
-    assert_eq!((churned(&mut node, six, 1), churned(&mut node, five, 1)), (128, 512));
-    // It may go on at its rate.
-    node.wait(SECOND);
-    assert_eq!(churned(&mut node, three, 10_000), 8);
-}
-
-#[test]
-fn strangers_together_open_and_close_circuits_at_a_limited_rate() {
-    let mut node = MeshHarness::remembering(vec![known(5)]);
-    let strangers = [1, 2, 3, 6, 7].map(|n| node.meets(n));
-    let [five, _] = [5, 4].map(|n| node.meets(n));
-    let opened: usize = strangers.into_iter().map(|stranger| churned(&mut node, stranger, 1)).sum();
-    assert_eq!((opened, churned(&mut node, five, 1)), (512, 512));
-}
-
-#[test]
 fn carrier_that_offers_and_closes_circuits_without_end_costs_this_node_few_threads() {
     let mut node = MeshHarness::remembering(vec![known(5)]);
     let [three, five] = [3, 5].map(|n| node.meets(n));
@@ -345,16 +257,6 @@ fn carrier_that_offers_and_closes_circuits_without_end_costs_this_node_few_threa
         (1..2_000).take_while(enters).count()
     };
     assert_eq!((entered_from(three), entered_from(five)), (128, 512));
-}
-
-#[test]
-fn nothing_is_carried_inside_a_circuit() {
-    let (mut node, _, inside, _) = carried_node();
-    // 20 names its circuits with odd numbers, as its id is larger.
-    let within = CircuitAt { session: inside, circuit: 3 };
-    assert_eq!(closed(&open(&mut node, within, 4)), [(within, CircuitReason::NotCarrying)]);
-    let outputs = node.receives(inside, Message::CircuitOffer { circuit: 3, from: id(50) });
-    assert_eq!(closed(&outputs), [(within, CircuitReason::NotConnected)]);
 }
 
 pub(super) fn offer(node: &mut MeshHarness, at: CircuitAt, from: u8) -> Vec<Output> {
@@ -468,18 +370,6 @@ fn leaving_node_sends_its_carrier_only_a_goodbye() {
     let mut outputs = node.measures(three, ms(1));
     outputs.extend(node.wait(SECOND));
     assert!(closes(&outputs, three) && sent(&outputs).is_empty(), "{outputs:?}");
-}
-
-#[test]
-fn carrier_that_has_said_goodbye_to_the_opener_closes_the_circuit() {
-    let mut node = MeshHarness::new(&[]);
-    let (twenty, _) = (node.meets(20), node.meets(4));
-    let outputs = open(&mut node, CircuitAt { session: twenty, circuit: 3 }, 4);
-    let [Output::Carry { circuits: [_, to], .. }, ..] = outputs[..] else { panic!("{outputs:?}") };
-    assert!(closes(&node.up(SessionId::accepted(7), id(20), 1), twenty), "9 is the arbiter of the pair");
-    let outputs = accept(&mut node, to);
-    assert_eq!((sent(&outputs), closed(&outputs)), (vec![], vec![(to, CircuitReason::Gone)]));
-    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
 }
 
 /// The ids of peers that do not exist, different for each number.
@@ -604,16 +494,6 @@ fn peers_that_exist_cost_their_teller_nothing() {
         }
     }
     assert_eq!(reached.len(), numbers.len());
-}
-
-#[test]
-fn peer_that_the_lists_exclude_is_not_carried_for() {
-    let deny = Access::default().deny([id(3)]);
-    let mut node = MeshHarness::with(Config::default().access(deny));
-    node.meets(4);
-    let three = node.meets(3);
-    assert_eq!(open(&mut node, at(three, 1), 4), [], "this node has said goodbye on that session");
-    assert_eq!(node.mesh.status(node.now()).circuits_carried, 0);
 }
 
 /// A circuit would lead to a refusal, too.
