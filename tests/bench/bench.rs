@@ -32,6 +32,9 @@ mod peers;
 mod process;
 mod procfs;
 mod report;
+#[path = "../it/support/skip.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use the rest")]
+mod skip;
 mod stop;
 mod system_under_test;
 mod table;

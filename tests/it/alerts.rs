@@ -17,6 +17,7 @@ use crate::support::executable::{RunToEnd as _, write_script};
 use crate::support::history::Member;
 use crate::support::netns::{Network, addr, partition};
 use crate::support::process::Spec;
+use crate::support::skip::has;
 use crate::support::{Cluster, DEADLINE};
 
 /// One run of an alert program.
@@ -310,15 +311,6 @@ fn receiver(status: &'static str) -> (SocketAddr, thread::JoinHandle<Request>) {
     (addr, thread::spawn(serve))
 }
 
-/// Whether curl is not installed; prints a message in that case.
-fn lacks_curl() -> bool {
-    let lacks = Command::new("curl").arg("--version").output().is_err();
-    if lacks {
-        println!("skipped: curl is missing");
-    }
-    lacks
-}
-
 /// Runs an example against a receiver at `URL`. Returns the request.
 #[track_caller]
 fn request_of(name: &str, phase: &str, url_variable: &str, more: &[(&str, &str)]) -> Request {
@@ -332,7 +324,7 @@ fn request_of(name: &str, phase: &str, url_variable: &str, more: &[(&str, &str)]
 
 #[test]
 fn webhook_example_posts_the_object_and_fails_if_the_receiver_refuses_it() {
-    if lacks_curl() {
+    if !has("curl", "Debian: curl") {
         return;
     }
     let (head, body) = request_of("webhook", "begin", "WEBHOOK_URL", &[]);
@@ -349,7 +341,7 @@ fn webhook_example_posts_the_object_and_fails_if_the_receiver_refuses_it() {
 
 #[test]
 fn ntfy_example_sends_text_priority_and_token() {
-    if lacks_curl() {
+    if !has("curl", "Debian: curl") {
         return;
     }
     let (head, body) = request_of("ntfy", "begin", "NTFY_URL", &[("NTFY_TOKEN", "tk_test")]);
@@ -363,7 +355,7 @@ fn ntfy_example_sends_text_priority_and_token() {
 
 #[test]
 fn alertmanager_example_opens_and_resolves_one_alert() {
-    if lacks_curl() {
+    if !has("curl", "Debian: curl") {
         return;
     }
     let alert = |phase| {

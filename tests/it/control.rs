@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::support::executable::RunToEnd as _;
 use crate::support::history::Member;
 use crate::support::process::Spec;
+use crate::support::skip::say_skipped;
 use crate::support::{Cluster, DEADLINE, assert_mesh_stays_up, localhost, unique_addr};
 
 /// Time between two questions of a test that waits.
@@ -214,7 +215,7 @@ fn control_socket_belongs_to_the_owner_and_outlives_a_killed_node() {
                 let answer = String::from_utf8_lossy(&output.stdout);
                 assert!(answer.starts_with("HTTP/1.1 403 "), "{output:?}");
             }
-            Err(error) => eprintln!("SKIPPED: python3: {error}"),
+            Err(error) => say_skipped(&format!("python3: {error}")),
         }
     }
 }

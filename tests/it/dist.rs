@@ -5,18 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::support::executable::RunToEnd as _;
+use crate::support::skip::has;
 
 fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dist").join(name)
-}
-
-/// True if a tool is not installed; prints a message in that case.
-fn is_missing(tool: &str) -> bool {
-    let is_missing = Command::new(tool).arg("--version").output().is_err();
-    if is_missing {
-        println!("skipped: {tool} is missing");
-    }
-    is_missing
 }
 
 /// Runs the command successfully and returns its stdout.
@@ -45,7 +37,7 @@ fn bash(words: &[&str], dir: &Path) -> Vec<String> {
 
 #[test]
 fn bash_completes_options_values_and_verbs() {
-    if is_missing("bash") {
+    if !has("bash", "Debian: bash") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -68,14 +60,14 @@ fn bash_completes_options_values_and_verbs() {
 
 #[test]
 fn zsh_parses_its_completion_file() {
-    if !is_missing("zsh") {
+    if has("zsh", "Debian: zsh") {
         output_of(Command::new("zsh").arg("-n").arg(dist("_p2p-gossip")));
     }
 }
 
 #[test]
 fn fish_completes_options_values_and_verbs() {
-    if is_missing("fish") {
+    if !has("fish", "Debian: fish") {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -92,7 +84,7 @@ fn fish_completes_options_values_and_verbs() {
 
 #[test]
 fn manual_page_passes_lint_and_lists_every_option() {
-    if is_missing("mandoc") {
+    if !has("mandoc", "Debian: mandoc") {
         return;
     }
     assert_eq!(output_of(Command::new("mandoc").arg("-Tlint").arg(dist("p2p-gossip.1"))), "");
@@ -116,7 +108,7 @@ fn manual_page_passes_lint_and_lists_every_option() {
 
 #[test]
 fn dockerfile_passes_lint() {
-    if !is_missing("hadolint") {
+    if has("hadolint", "https://github.com/hadolint/hadolint") {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
         assert_eq!(output_of(Command::new("hadolint").arg(file)), "");
     }
@@ -135,7 +127,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn install_puts_files_in_standard_places_and_uninstall_removes_them() {
-    if is_missing("make") {
+    if !has("make", "Debian: make") {
         return;
     }
     let root = tempfile::tempdir().unwrap();
@@ -271,7 +263,7 @@ endef
 
 #[test]
 fn recipe_for_openwrt_fills_its_package() {
-    if is_missing("make") {
+    if !has("make", "Debian: make") {
         return;
     }
     let root = tempfile::tempdir().unwrap();
@@ -336,7 +328,7 @@ fn shell_scripts_pass_lint() {
     for path in &paths {
         output_of(Command::new("sh").arg("-n").arg(path));
     }
-    if !is_missing("shellcheck") {
+    if has("shellcheck", "Debian: shellcheck") {
         // The service managers read the variables that nothing here uses, and set those that nothing here sets.
         let excluded = "--exclude=SC2034,SC2154";
         output_of(Command::new("shellcheck").args(["--shell=dash", excluded]).args(&paths));

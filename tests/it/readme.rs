@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use p2p_gossip::{PeerId, StateDir, Ticket};
 
 use crate::support::executable::{RunToEnd as _, write_script};
+use crate::support::skip::has;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -125,8 +126,7 @@ fn find(name: &str) -> Option<PathBuf> {
 
 #[test]
 fn every_command_in_the_pages_is_valid() {
-    if find("make").is_none() || find("openssl").is_none() {
-        println!("skipped: make or openssl is missing");
+    if !has("make", "Debian: make") || !has("openssl", "Debian: openssl") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! The verbs `keygen` and `id` of the real program: files are never overwritten, and openssl confirms the ids.
 
 use crate::support::executable::RunToEnd as _;
+use crate::support::skip::has;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -80,11 +81,9 @@ fn mode(file: &Path) -> u32 {
 
 /// Runs a shell pipeline and returns its output. `None` if openssl is not installed.
 fn shell(script: &str, directory: &Path) -> Option<String> {
-    let Ok(found) = Command::new("openssl").arg("version").output() else {
-        eprintln!("SKIPPED: openssl is not installed");
+    if !has("openssl", "Debian: openssl") {
         return None;
-    };
-    assert!(found.status.success());
+    }
     let output =
         Command::new("sh").args(["-ec", script]).current_dir(directory).stdin(Stdio::null()).run_to_end();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));

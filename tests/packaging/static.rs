@@ -10,8 +10,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use crate::support::executable::copy_program;
-use crate::support::netns::skip;
 use crate::support::process::Spec;
+use crate::support::skip::{has, skip};
 use crate::support::{Cluster, assert_mesh_stays_up, unique_addr};
 
 /// Root directories that hold only the static program. Removed when dropped.
@@ -29,8 +29,8 @@ impl EmptyRoots {
         if !rustix::process::geteuid().is_root() {
             return skip("chroot(8) needs root");
         }
-        if Command::new("chroot").arg("--version").output().is_err() {
-            return skip("chroot(8) is missing; Debian has it in the package coreutils");
+        if !has("chroot", "Debian: coreutils") {
+            return None;
         }
         Some(Self { program: program.into(), dir: tempfile::tempdir().unwrap() })
     }

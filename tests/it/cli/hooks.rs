@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::program::{Files, Node, PATIENCE, STOP_MAX, addr_of, assert_failure, assert_usage_error, program};
+use crate::support::skip::say_skipped;
 
 /// Prints the event on stdin and the variables to stdout, which the node passes on to its stderr.
 const PRINTS_INPUT: &str = r#"
@@ -165,7 +166,7 @@ fn first_process_of_a_container_reaps_what_hooks_leave_behind() {
     let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let possible = Command::new("unshare").args(unshare).arg("true").output();
     if !possible.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a namespace of processes needs root and unshare");
+        say_skipped("a namespace of processes needs root and unshare");
         return;
     }
     let files = Files::new();

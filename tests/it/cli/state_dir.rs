@@ -11,6 +11,7 @@ use super::program::{
     ED25519, ED25519_CERT, ED25519_ID, Files, Node, assert_failure, assert_failure_of, assert_usage_error,
     run, unprivileged,
 };
+use crate::support::skip::say_skipped;
 
 const KNOWN_PEERS: &str = "\
 version = 1
@@ -206,7 +207,7 @@ fn state_key_open_to_others_or_behind_a_symlink_is_refused() {
 #[test]
 fn state_directory_that_others_can_exchange_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can give files away");
+        say_skipped("only root can give files away");
         return;
     }
     let files = Files::new();
@@ -258,7 +259,7 @@ fn running_node_writes_no_file_behind_a_link_in_the_place_of_its_directory() {
 fn root_reads_the_state_of_a_service_and_leaves_its_owner_and_mode() {
     use std::os::unix::fs::MetadataExt as _;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can read the files of another user");
+        say_skipped("only root can read the files of another user");
         return;
     }
     const SERVICE: u32 = super::program::UNPRIVILEGED_UID;

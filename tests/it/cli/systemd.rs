@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::program::{Files, Node, PATIENCE, addr_of, program};
 use crate::support::executable::RunToEnd as _;
+use crate::support::skip::has;
 
 /// A service manager's notification socket.
 struct Manager(UnixDatagram);
@@ -142,8 +143,7 @@ fn every_line_in_the_journal_begins_with_our_priority() {
 #[test]
 fn unit_is_valid_and_sandboxed() {
     const UNIT: &str = include_str!("../../../src/dist/p2p-gossip.service");
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("skipped: systemd-analyze is missing (Debian: systemd)");
+    if !has("systemd-analyze", "Debian: systemd") {
         return;
     }
     let files = Files::new();

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use rustix::net::{AddressFamily, SocketType};
 
 use super::program::{Files, Node, addr_of, assert_failure, assert_failure_of, unprivileged};
+use crate::support::skip::say_skipped;
 
 #[test]
 fn port_in_use_is_named_with_a_remedy() {
@@ -21,7 +22,7 @@ fn forbidden_port_is_named_with_a_remedy() {
     // Linux lets the administrator move the first unprivileged port; containers often have it at 0.
     let first_unprivileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first_unprivileged.is_ok_and(|first| first.trim() == "0") {
-        eprintln!("SKIPPED: every port is allowed here (net.ipv4.ip_unprivileged_port_start is 0)");
+        say_skipped("every port is allowed here (net.ipv4.ip_unprivileged_port_start is 0)");
         return;
     }
     let files = Files::new();

@@ -16,6 +16,7 @@ use super::raw::{Credentials, Ending, Raw, client, client_config, hello, server_
 use crate::support::executable::RunToEnd as _;
 use crate::support::localhost;
 use crate::support::process::Spec;
+use crate::support::skip::has;
 
 /// Dials with this configuration and sends a Hello if the handshake succeeds. Returns how the connection ended.
 fn attempt(attack: &Attack, config: ClientConfig) -> Ending {
@@ -213,8 +214,7 @@ fn invalid_listeners_are_refused_by_the_dialler() {
 
 #[test]
 fn openssl_client_gets_the_right_refusals() {
-    if Command::new("openssl").arg("version").output().is_err() {
-        eprintln!("SKIPPED: there is no openssl here");
+    if !has("openssl", "Debian: openssl") {
         return;
     }
     let attack = Attack::start();

@@ -15,6 +15,7 @@ use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, hello};
 use super::resources::{alone, raise_descriptor_limit};
 use crate::support::process::Spec;
+use crate::support::skip::say_skipped;
 use crate::support::{Cluster, localhost, unique_addr};
 
 /// Threads of the attacker. Each waits for its handshakes.
@@ -93,7 +94,7 @@ fn longest_wait_for_ping(attack: &Attack, mut until: impl FnMut() -> bool) -> Du
 #[test]
 fn peer_that_connects_endlessly_and_floods_delays_no_other_peer() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        say_skipped("this process may not have the descriptors that the attack needs");
         return;
     }
     let _alone = alone();
@@ -129,7 +130,7 @@ fn peer_that_connects_endlessly_and_floods_delays_no_other_peer() {
 #[test]
 fn sessions_that_one_key_never_closes_are_bounded() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        say_skipped("this process may not have the descriptors that the attack needs");
         return;
     }
     let _alone = alone();
@@ -148,7 +149,7 @@ fn sessions_that_one_key_never_closes_are_bounded() {
 #[test]
 fn sessions_of_six_hundred_keys_are_bounded_by_the_descriptors() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        say_skipped("this process may not have the descriptors that the attack needs");
         return;
     }
     let _alone = alone();
@@ -169,7 +170,7 @@ fn sessions_of_six_hundred_keys_are_bounded_by_the_descriptors() {
 #[test]
 fn half_sent_frames_hold_little_memory_and_give_it_back() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        say_skipped("this process may not have the descriptors that the attack needs");
         return;
     }
     let _alone = alone();
@@ -198,7 +199,7 @@ fn half_sent_frames_hold_little_memory_and_give_it_back() {
 #[test]
 fn known_peer_joins_although_strangers_hold_all_places() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the descriptors that the attack needs");
+        say_skipped("this process may not have the descriptors that the attack needs");
         return;
     }
     let _alone = alone();

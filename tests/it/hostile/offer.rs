@@ -14,6 +14,7 @@ use super::attack_harness::Attack;
 use super::raw::{Credentials, Raw, client_config, client_config_with, hello, provider, server_config};
 use crate::support::executable::RunToEnd as _;
 use crate::support::localhost;
+use crate::support::skip::has;
 
 /// Dials with these key exchange groups only. True if the handshake succeeds.
 fn agrees(attack: &Attack, groups: &[&'static dyn SupportedKxGroup]) -> bool {
@@ -38,8 +39,7 @@ fn only_two_key_exchanges_are_offered() {
 /// An independent scanner; it tests protocols that our client does not implement.
 #[test]
 fn sslscan_finds_tls_1_3_and_nothing_else() {
-    if Command::new("sslscan").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: sslscan is not installed; Debian has it in the package sslscan");
+    if !has("sslscan", "Debian: sslscan") {
         return;
     }
     let attack = Attack::start();

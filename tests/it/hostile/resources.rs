@@ -15,6 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use super::attack_harness::{Attack, HANDSHAKE_TOO_LONG};
 use super::raw::{Credentials, Raw, client, client_config, hello, wait_closed};
 use crate::support::process::Spec;
+use crate::support::skip::say_skipped;
 
 /// Runs one flood at a time; parallel floods would starve each other's honest peers.
 pub(super) fn alone() -> MutexGuard<'static, ()> {
@@ -42,7 +43,9 @@ fn open_silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
 #[test]
 fn newcomer_joins_beside_two_thousand_silent_connections() {
     if !raise_descriptor_limit() {
-        eprintln!("SKIPPED: this process may not have the {DESCRIPTORS} descriptors that the attack needs");
+        say_skipped(&format!(
+            "this process may not have the {DESCRIPTORS} descriptors that the attack needs"
+        ));
         return;
     }
     let _alone = alone();
@@ -150,7 +153,7 @@ fn newcomer_joins_when_silent_connections_hold_all_threads() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !possible {
-        eprintln!("SKIPPED: this needs root, setpriv, prlimit and a program that others may run");
+        say_skipped("this needs root, setpriv, prlimit and a program that others may run");
         return;
     }
     let _alone = alone();

@@ -10,17 +10,8 @@ use serde_json::Value;
 
 use super::client::{get, get_with, page_of, plain, send, wait_until, with_page};
 use crate::support::executable::RunToEnd as _;
-use crate::support::netns::skip;
+use crate::support::skip::has;
 use crate::support::{Cluster, DEADLINE, unique_addr};
-
-/// Whether a tool is installed; if not, says on stderr that the test is skipped.
-pub(super) fn has(tool: &str, package: &str) -> bool {
-    let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        skip::<()>(&format!("{tool} is not installed; Debian has it in the package {package}"));
-    }
-    found.is_ok()
-}
 
 #[test]
 fn metrics_are_consistent() {
@@ -65,7 +56,7 @@ fn metrics_are_consistent() {
 
 #[test]
 fn promtool_accepts_the_metrics() {
-    if !has("promtool", "prometheus") {
+    if !has("promtool", "Debian: prometheus") {
         return;
     }
     let mut cluster = Cluster::new();
@@ -111,7 +102,7 @@ fn scrape_config() -> String {
 
 #[test]
 fn promtool_accepts_the_alert_rules_and_the_guides_configuration() {
-    if !has("promtool", "prometheus") {
+    if !has("promtool", "Debian: prometheus") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +181,7 @@ impl Drop for Prometheus {
 
 #[test]
 fn prometheus_scrapes_a_node_and_the_shipped_alert_fires() {
-    if !has("prometheus", "prometheus") {
+    if !has("prometheus", "Debian: prometheus") {
         return;
     }
     let mut cluster = Cluster::new();

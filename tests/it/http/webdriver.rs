@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use super::scrape::has;
 use crate::support::DEADLINE;
+use crate::support::skip::has;
 
 /// A browser with one window. Ended with all its processes when dropped.
 pub(super) struct Browser {
@@ -51,7 +51,7 @@ fn start_driver() -> Option<(Child, u16)> {
 impl Browser {
     /// Starts a browser; `None`, with a line on stderr, if none is installed.
     pub(super) fn start() -> Option<Self> {
-        if !has("chromedriver", "chromium-driver") || !has("chromium", "chromium") {
+        if !has("chromedriver", "Debian: chromium-driver") || !has("chromium", "Debian: chromium") {
             return None;
         }
         let profile = tempfile::tempdir().unwrap();

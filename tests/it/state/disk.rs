@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::store::{Store, ids, known, wait_until_all_known, wait_until_known};
 use crate::support::history::Member;
 use crate::support::process::Spec;
+use crate::support::skip::say_skipped;
 use crate::support::{Cluster, DEADLINE, unique_addr};
 
 const WRITE_FAILED: &str = "cannot write the known peers";
@@ -99,7 +100,7 @@ fn full_disk_keeps_the_old_file_and_the_node_running() {
     let store = Store::new();
     let disk = match SmallDisk::new(&store) {
         Ok(disk) => disk,
-        Err(error) => return eprintln!("SKIPPED: no small file system can be mounted here: {error}"),
+        Err(error) => return say_skipped(&format!("no small file system can be mounted here: {error}")),
     };
     let mut cluster = Cluster::new();
     let spec = |name: &str| Spec::named(name).with_bind(unique_addr());

@@ -11,6 +11,7 @@ pub(crate) mod leaks;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod site;
+pub(crate) mod skip;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use super::skip::skip;
+
 /// First part of the names of all these namespaces. The test process's id and a count follow.
 const PREFIX: &str = "p2pfault";
 /// Every node listens on this port of its address. It is below the range of source ports.
@@ -374,13 +376,6 @@ pub(crate) fn random_loss(percent: u32) -> String {
 fn ips(nodes: &[usize]) -> String {
     let ips: Vec<String> = nodes.iter().map(|&node| addr(node).ip().to_string()).collect();
     ips.join(", ")
-}
-
-/// Writes to stderr that a test is skipped; always returns `None`. Bypasses the test harness, which hides
-/// the output of passing tests.
-pub(crate) fn skip<T>(reason: &str) -> Option<T> {
-    let _ = writeln!(io::stderr(), "\n*** SKIPPED, nothing was tested: {reason}\n");
-    None
 }
 
 /// Removes the namespaces of killed test processes, with the nodes that still run in them.

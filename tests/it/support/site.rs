@@ -8,7 +8,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::netns::{run, skip, unique_prefix};
+use super::netns::{run, unique_prefix};
+use super::skip::skip;
 
 /// Every node listens on this port.
 pub(crate) const PORT: u16 = 7000;
