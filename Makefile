@@ -13,7 +13,8 @@ SECONDS ?= 60
 BENCH_PROFILE ?= bench
 export QUICK ONLY MARKDOWN JSON BUILD PROGRAM LONG BESIDE JOBS
 
-# The static program: Rust's name of its target.
+# The static program: Cargo's profile, and Rust's name of the target.
+STATIC_PROFILE ?= release
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 BINARY := p2p-gossip
@@ -49,16 +50,16 @@ build: tools ## build the program for use: target/release/p2p-gossip
 # With an explicit target cargo does not apply the flags to build scripts and macros. The C library is glibc, unless
 # STATIC_TARGET names another one: x86_64-unknown-linux-musl, if rustup has installed it.
 static: tools ## build a program that needs no other file: make static [STATIC_TARGET=…]
-	RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --release --locked --bin $(BINARY) \
-		--target '$(STATIC_TARGET)' --target-dir '$(STATIC_DIR)'
-	cp '$(STATIC_DIR)/$(STATIC_TARGET)/release/$(BINARY)' '$(STATIC)'
+	RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --profile $(STATIC_PROFILE) --locked --bin $(BINARY) \
+		--target '$(STATIC_TARGET)'
+	install -D '$(CARGO_TARGET_DIR)/$(STATIC_TARGET)/$(STATIC_PROFILE:dev=debug)/$(BINARY)' '$(STATIC)'
 
 test-static: static ## run the static program in directories without other files; needs root
 	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
 
 # No examples: `make check` compiles them. Tests of network faults need root, iproute2 and nftables, and skip themselves
 # otherwise. Tests spend most of their time waiting for nodes, so three run on each core. The simulator's tests compute:
-# optimised they take a seventh of the time, and no package is built again.
+# optimised they take a seventh of the time, and no package is built again. Building all tests that way takes longer.
 RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 OPTIMISED = CARGO_PROFILE_DEV_OPT_LEVEL=1
 test: tools ## run all tests
