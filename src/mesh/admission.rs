@@ -138,7 +138,9 @@ impl Mesh {
     pub(super) fn access_changed(&mut self, now: Instant, access: Access) {
         self.config.access = access;
         if self.leaving {
-            return;
+            // The last goodbyes wait for no circuit now: an excluded peer is no member any more.
+            self.timers.cancel(Timer::LeaveCarriers);
+            return self.leave_carriers();
         }
         for id in self.peers.ids() {
             match self.config.access.check(&id) {

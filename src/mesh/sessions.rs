@@ -9,7 +9,7 @@ use super::io::{DisconnectReason, Output, Report, SessionId, SessionUp};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, millis};
 use super::membership::GRACE;
-use super::peer::{Gone, SeenTimes};
+use super::peer::{Gone, Peer, SeenTimes};
 use super::session_table::{SESSIONS_PER_PEER_MAX, Session};
 use super::timer::Timer;
 use crate::event::{DownReason, Event};
@@ -268,11 +268,17 @@ impl Mesh {
         reason: DisconnectReason,
         carrier: Option<PeerId>,
     ) {
+        // The grace is for members. A peer that has not joined might be a stranger that comes for a moment, so that this
+        // node dials what it claims.
+        let is_joined = self.peers.get(&id).is_some_and(Peer::is_joined);
         let down = match reason {
+            DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent) if !is_joined => {
+                DownReason::Closed
+            }
             DisconnectReason::Bye(ByeReason::Duplicate)
             | DisconnectReason::Closed
             | DisconnectReason::Protocol
-                if carrier.is_some() =>
+                if carrier.is_some() && is_joined =>
             {
                 // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to
                 // it, or a dial.
@@ -288,7 +294,7 @@ impl Mesh {
                 return self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + later);
             }
             DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed
-                if reason != DisconnectReason::Closed || self.was_given_up(now, &id) =>
+                if reason != DisconnectReason::Closed || is_joined && self.was_given_up(now, &id) =>
             {
                 // This node was silent, and the peer is alive: reconnect without a `down` event.
                 self.begin_grace(now, id);

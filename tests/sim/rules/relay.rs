@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, PeerRecord, Sighting};
 use p2p_gossip::{Access, Config, DownReason, Event, PeerId, Verdict};
 
@@ -548,4 +548,15 @@ fn lost_peer_that_only_a_carrier_led_to_is_dialled_at_the_first_address_that_a_l
         outputs.extend(node.wait(SECOND));
     }
     assert!(dials_to(&outputs, id(20)) > 0, "{outputs:?}");
+}
+
+/// Found by seed 951048152.
+#[test]
+fn leaving_node_whose_lists_change_waits_for_no_circuit() {
+    let (mut node, carriers, inside, _) = carried_node();
+    let outputs = node.handle(Input::Leave);
+    assert!(closes_with(&outputs, inside, ByeReason::Leaving), "{outputs:?}");
+    let closes_carrier = |outputs: &[Output]| closes_with(outputs, carriers[0], ByeReason::Leaving);
+    assert!(!closes_carrier(&outputs), "the goodbye inside comes first");
+    assert!(closes_carrier(&node.handle(Input::Access(Access::default().deny([id(3)])))));
 }

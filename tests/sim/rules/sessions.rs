@@ -3,12 +3,12 @@
 use p2p_gossip::internals::mesh::{
     DisconnectReason, GRACE, Output, Report, SESSIONS_PER_PEER_MAX, SessionId,
 };
-use p2p_gossip::internals::wire::ByeReason;
-use p2p_gossip::{Config, ConnectAddr, DownReason, Event, PeerId, PeerState};
+use p2p_gossip::internals::wire::{ByeReason, Hello};
+use p2p_gossip::{Config, ConnectAddr, DialAddr, DownReason, Event, PeerId, PeerState};
 
 use super::{SECOND, closes_with, ms, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, known, requests_list, sent,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, hello, id, known, requests_list, sent,
 };
 
 #[test]
@@ -271,4 +271,20 @@ fn rumours_of_one_peer_leave_room_for_those_of_another() {
     node.list(honest, (80..84).map(|n| (id(n), addr(n))));
     assert!((80..84).all(|n| node.info(id(n)).is_some()));
     assert_eq!((20..60).filter(|&n| node.info(id(n)).is_some()).count(), 6);
+}
+
+/// Found by seed 951046367. The grace is for members: a peer that refused this node and has not spoken since is none.
+#[test]
+fn peer_that_has_not_joined_is_not_dialled_at_what_it_claims() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    node.down(session, DisconnectReason::Bye(ByeReason::Replaced));
+    let claim: DialAddr = "n7.example:8080".parse().unwrap();
+    let advertised = vec![claim.clone()];
+    let again = SessionId::accepted(2);
+    node.up_with_hello(again, id(3), addr(3), Hello { advertised, ..hello() });
+    let mut outputs = node.down(again, DisconnectReason::Bye(ByeReason::Duplicate));
+    outputs.extend(node.wait(5 * SECOND));
+    let dialled: Vec<DialAddr> = dialled(&outputs).into_iter().map(|(_, at, _)| at).collect();
+    assert!(!dialled.contains(&claim), "{dialled:?}");
 }
