@@ -7,13 +7,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use p2p_gossip::{PeerId, StateDir, Ticket};
 
 use crate::support::executable::{RunToEnd as _, write_script};
-use crate::support::skip::has;
+use crate::support::skip::{find, has};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -116,12 +116,6 @@ fn pages() -> Vec<Page> {
     assert!(names.len() >= 8, "the guide has only {names:?}");
     pages.extend(names.iter().map(|name| Page::read(&format!("src/guide/{name}"))));
     pages
-}
-
-/// The path of a command, if it is installed.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 /// Says that a test is skipped, and why.
 pub(crate) fn say_skipped(reason: &str) {
@@ -16,10 +17,15 @@ pub(crate) fn skip<T>(reason: &str) -> Option<T> {
 
 /// Whether a tool is installed. If not, says that the test is skipped, and where the tool is from.
 pub(crate) fn has(tool: &str, source: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let is_installed = env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    let is_installed = find(tool).is_some();
     if !is_installed {
         say_skipped(&format!("{tool} is not installed ({source})"));
     }
     is_installed
+}
+
+/// The file of a tool, if it is installed.
+pub(crate) fn find(tool: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(tool)).find(|file| file.is_file())
 }
