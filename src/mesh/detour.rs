@@ -14,7 +14,7 @@ use super::dial_queue::Target;
 use super::io::{Output, SessionId};
 use super::list_exchange::ExchangeReason;
 use super::machine::{Mesh, millis};
-use super::peer::Link;
+use super::peer::{Connected, Link};
 use super::timer::Timer;
 use crate::trust::peer_id::PeerId;
 use crate::wire::{ByeReason, Hearing, Message, SIGHTINGS_MAX, Sighting};
@@ -121,6 +121,12 @@ impl Mesh {
         {
             self.ask_carrier(now, sighting.peer, from, session);
         }
+    }
+
+    /// The longest time between two messages of a living peer.
+    fn longest_interval(&self, connected: &Connected) -> Duration {
+        let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
+        ours.max(millis(connected.interval_ms.into())).max(self.interval())
     }
 
     /// The wait for the next step of a search after a carrier was asked. While a connected peer is silent, there is time

@@ -268,44 +268,17 @@ impl Mesh {
         reason: DisconnectReason,
         carrier: Option<PeerId>,
     ) {
-        // The grace is for members. A peer that has not joined might be a stranger that comes for a moment, so that this
-        // node dials what it claims.
-        let is_joined = self.peers.get(&id).is_some_and(Peer::is_joined);
+        if self.await_another_session(now, id, reason, carrier) {
+            return;
+        }
         let down = match reason {
-            DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent) if !is_joined => {
+            // A peer that has not joined has no grace, so the goodbye that promises another session is its end.
+            DisconnectReason::Bye(ByeReason::Duplicate | ByeReason::Silent) | DisconnectReason::Closed => {
                 DownReason::Closed
-            }
-            DisconnectReason::Bye(ByeReason::Duplicate)
-            | DisconnectReason::Closed
-            | DisconnectReason::Protocol
-                if carrier.is_some() && is_joined =>
-            {
-                // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to
-                // it, or a dial.
-                self.begin_grace(now, id);
-                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
-                return self.seek_path(now, id, carrier);
-            }
-            DisconnectReason::Bye(ByeReason::Duplicate) => {
-                // The peer keeps a newer session, which follows. If that is one which this node has given up meanwhile, none
-                // is left, and a dial makes another.
-                self.begin_grace(now, id);
-                let later = self.random_between(GRACE / 4, GRACE / 2);
-                return self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + later);
-            }
-            DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed
-                if reason != DisconnectReason::Closed || is_joined && self.was_given_up(now, &id) =>
-            {
-                // This node was silent, and the peer is alive: reconnect without a `down` event.
-                self.begin_grace(now, id);
-                let soon = self.random_between(Duration::ZERO, millis(100));
-                self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + soon);
-                return;
             }
             DisconnectReason::Bye(said) => return self.lost_by_refusal(now, id, said),
             DisconnectReason::Protocol => DownReason::Protocol,
             DisconnectReason::Slow => DownReason::Slow,
-            DisconnectReason::Closed => DownReason::Closed,
         };
         self.down(now, id, down);
         if session.is_dialled() && down == DownReason::Closed {
@@ -315,6 +288,50 @@ impl Mesh {
         } else {
             self.redial_later(now, id);
         }
+    }
+
+    /// If another session of the peer is to be expected after the end of its last one, begins the grace, sets the next
+    /// dial and returns true.
+    ///
+    /// The grace is for members: a peer that has not joined might be a stranger that comes for a moment, so that this
+    /// node dials what it claims.
+    fn await_another_session(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        reason: DisconnectReason,
+        carrier: Option<PeerId>,
+    ) -> bool {
+        if !self.peers.get(&id).is_some_and(Peer::is_joined) {
+            return false;
+        }
+        // The path broke, or the carrier has changed bytes, and the peer may be well: another carrier leads to it, or a
+        // dial.
+        let is_path_lost = carrier.is_some()
+            && matches!(
+                reason,
+                DisconnectReason::Bye(ByeReason::Duplicate)
+                    | DisconnectReason::Closed
+                    | DisconnectReason::Protocol
+            );
+        let wait = match reason {
+            _ if is_path_lost => Duration::ZERO,
+            // The peer keeps a newer session, which follows. If that is one which this node has given up meanwhile, none
+            // is left, and a dial makes another.
+            DisconnectReason::Bye(ByeReason::Duplicate) => self.random_between(GRACE / 4, GRACE / 2),
+            // This node was silent, and the peer is alive: reconnect without a `down` event.
+            DisconnectReason::Bye(ByeReason::Silent) => self.random_between(Duration::ZERO, millis(100)),
+            DisconnectReason::Closed if self.was_given_up(now, &id) => {
+                self.random_between(Duration::ZERO, millis(100))
+            }
+            _ => return false,
+        };
+        self.begin_grace(now, id);
+        self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now + wait);
+        if is_path_lost {
+            self.seek_path(now, id, carrier);
+        }
+        true
     }
 
     /// Whether the peer may have given up a session because this node did not run. If the network was cut meanwhile,

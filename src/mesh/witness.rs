@@ -354,12 +354,6 @@ impl Mesh {
         silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
     }
 
-    /// The longest time between two messages of a living peer.
-    pub(super) fn longest_interval(&self, connected: &Connected) -> Duration {
-        let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        ours.max(millis(connected.interval_ms.into())).max(self.interval())
-    }
-
     /// The silence after which a connected peer is suspected: half of its timeout, which is one and a half heartbeats or
     /// more. A living peer may take so long.
     pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
