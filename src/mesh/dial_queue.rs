@@ -224,6 +224,11 @@ impl DialQueue {
         }
     }
 
+    /// Whether the end of a dial under way starts a new one.
+    pub(super) fn is_renewed(&self, target: Target) -> bool {
+        self.in_flight.values().any(|dial| dial.target == target && dial.is_renewed)
+    }
+
     /// Cancels all dials. Returns the sessions of those under way, for `Output::Close`.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
         self.ready = Default::default();

@@ -93,8 +93,20 @@ impl Mesh {
                     self.timers.is_set(Timer::Forget(*id)) || !self.peers.connected_time.is_running(),
                     "{short} is gone, but will not be forgotten"
                 );
+                if matches!(peer.state, State::Dead(_)) && !peer.addrs.is_empty() {
+                    debug_assert!(self.will_be_dialled(id), "{short} is lost, but will not be dialled");
+                }
             }
         }
+    }
+
+    /// Whether a dial to this peer waits, is under way or has a time. The lists may exclude the peer.
+    fn will_be_dialled(&self, id: &PeerId) -> bool {
+        let target = Target::Peer(*id);
+        self.timers.is_set(Timer::Dial(target))
+            || self.dialing.is_ready_or_in_flight(target)
+            || self.dialing.is_renewed(target)
+            || self.config.access.check(id).is_err()
     }
 
     fn check_connected(&self, id: &PeerId, connected: &Connected) {

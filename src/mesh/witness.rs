@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, Loss, Step, VOICES_MAX, VerdictInfo};
-use super::machine::{Mesh, millis};
+use super::machine::Mesh;
 use super::peer::{Connected, Link, Peer, State};
 use super::standing::Standing;
 use super::timer::Timer;
