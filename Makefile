@@ -28,6 +28,8 @@ UNIT_DIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 # The variable is cargo's own, so a target directory that the user shares between projects works here too.
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
+# The directory of each profile's results. A user who builds for another target sets CARGO_BUILD_TARGET.
+BUILT = $(CARGO_TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))
 
 # Keeps the paths of this machine out of the program, so that every build gives the same bytes.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -93,17 +95,17 @@ deny: tools ## check licences and sources of the dependencies; needs cargo-deny
 		echo 'make: cargo-deny is missing: cargo install --locked cargo-deny' >&2; exit 1; }
 	$(CARGO) deny --locked check $(CHECKS)
 
-# The dev profile builds faster, and its dependencies are optimised all the same.
+# The dev profile builds faster, and TLS is optimised in it all the same.
 demo: tools ## show a local cluster: make demo [N=5] [ONCE=1]
 	$(CARGO) build --locked --bin $(BINARY) --example demo
-	@N='$(N)' ONCE='$(ONCE)' '$(CARGO_TARGET_DIR)/debug/examples/demo' '$(CARGO_TARGET_DIR)/debug/$(BINARY)'
+	@N='$(N)' ONCE='$(ONCE)' '$(BUILT)/debug/examples/demo' '$(BUILT)/debug/$(BINARY)'
 
 # The profile sim is optimised and keeps every assertion.
 # Verdicts are judged by what nodes tell, so their own assertions, which take half of the time, are left out.
 NO_ASSERTIONS = --config profile.sim.package.$(BINARY).debug-assertions=false
 sim: tools ## explore the mesh on virtual networks: make sim SEEDS=100000 [FROM=0], SEED=7 to replay one, SCALE=1, VERDICTS=1
 	$(CARGO) build --locked --profile sim --example sim $(if $(VERDICTS),$(NO_ASSERTIONS))
-	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' VERDICTS='$(VERDICTS)' LIAR='$(LIAR)' '$(CARGO_TARGET_DIR)/sim/examples/sim'
+	@SEEDS='$(SEEDS)' FROM='$(FROM)' SEED='$(SEED)' STORY='$(STORY)' SCALE='$(SCALE)' VERDICTS='$(VERDICTS)' LIAR='$(LIAR)' '$(BUILT)/sim/examples/sim'
 
 # Real figures need the release build and an idle machine. Other profiles are for work on the benchmark.
 bench: tools ## measure, beside the cost of TLS alone: make bench [QUICK=1] [N="8 64"] [ONLY=idle,join] [MARKDOWN=1] [BUILD=1]
@@ -136,7 +138,7 @@ install: build ## build, and install below $(DESTDIR)$(PREFIX): program, manual,
 
 install-program:
 	install -d '$(BIN_DIR)'
-	install -m 755 $(if $(DEB_PROGRAM),-s) '$(or $(DEB_PROGRAM),$(CARGO_TARGET_DIR)/release/$(BINARY))' '$(BIN_DIR)/$(BINARY)'
+	install -m 755 $(if $(DEB_PROGRAM),-s) '$(or $(DEB_PROGRAM),$(BUILT)/release/$(BINARY))' '$(BIN_DIR)/$(BINARY)'
 
 install-files:
 	install -d '$(MAN_DIR)' '$(BASH_DIR)' '$(ZSH_DIR)' '$(FISH_DIR)' '$(UNIT_DIR)'
