@@ -23,6 +23,9 @@ const QUESTION_DELAY: Duration = Duration::from_millis(20);
 /// 250 ms, also if a timer is late.
 const ANSWERS_MIN: Duration = Duration::from_millis(230);
 const ANSWERS_MAX: Duration = Duration::from_secs(2);
+/// Time from a loss until the verdict if there is no member to ask. The first redial is over by then, and a system that
+/// refuses it is a witness.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// Wait before the members are asked again whether they have other news, and the longest such wait.
 const FOLLOW_UP_MIN: Duration = Duration::from_secs(10);
 const FOLLOW_UP_MAX: Duration = Duration::from_secs(8 * 60);
@@ -115,9 +118,12 @@ impl Mesh {
     pub(super) fn refused_by_system(&mut self, now: Instant, id: PeerId) {
         if let Some(inquiry) = self.witnesses.inquiries.get_mut(&id) {
             inquiry.is_refused = true;
-            // If no member could be asked, this is all that there is to know.
-            let has_none = |info: VerdictInfo| info.verdict == Verdict::Unknown;
-            if inquiry.verdict().is_some_and(has_none) && self.timers.is_set(Timer::Witness(id)) {
+            // If no member could be asked, or none has answered, this is all that there is to know.
+            let is_awaited = match inquiry.verdict() {
+                None => inquiry.step == Step::Conclude && !inquiry.has_asked(),
+                Some(info) => info.verdict == Verdict::Unknown,
+            };
+            if is_awaited && self.timers.is_set(Timer::Witness(id)) {
                 inquiry.step = Step::Conclude;
                 self.timers.set(Timer::Witness(id), now);
             }
@@ -159,10 +165,19 @@ impl Mesh {
         }
     }
 
-    /// The members have been asked about this peer.
+    /// The members, if there are any, have been asked about this peer.
     fn witnesses_asked(&mut self, now: Instant, id: PeerId) {
-        let rest = (self.answer_time() / 2).saturating_sub(QUESTION_DELAY);
-        self.next_step(id, Step::AskAgain, now + rest);
+        let Some(inquiry) = self.witnesses.get(&id) else {
+            return;
+        };
+        let (step, from_loss) = if inquiry.has_asked() {
+            (Step::AskAgain, self.answer_time() / 2)
+        } else if inquiry.is_refused {
+            (Step::Conclude, Duration::ZERO)
+        } else {
+            (Step::Conclude, REFUSAL_TIME)
+        };
+        self.next_step(id, step, now + from_loss.saturating_sub(QUESTION_DELAY));
         // Some members have told of the same loss already.
         self.reconsider(now, id);
     }

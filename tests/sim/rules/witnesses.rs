@@ -104,6 +104,21 @@ fn question_is_testimony() {
     assert_eq!(verdicts_of(&outputs), [(id(3), Verdict::Node, 2, 0)]);
 }
 
+/// The user is not told `unknown` a moment before the answer.
+#[test]
+fn verdict_without_witnesses_waits_for_the_first_redial() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    node.wait_with_dials_open(SECOND);
+    let mut outputs = node.down(session, CLOSED);
+    outputs.extend(node.wait_with_dials_open(ms(600)));
+    let (session, ..) = dialled(&outputs)[0];
+    let reason = DialError::Refused("connection refused".to_owned());
+    outputs.extend(node.handle(Input::DialFailed { session, reason }));
+    outputs.extend(node.wait_with_dials_open(SECOND));
+    assert_eq!(verdicts_of(&outputs), [(id(3), Verdict::Node, 0, 0)]);
+}
+
 #[test]
 fn refused_redial_shows_a_node_without_witnesses_that_its_peer_has_ended() {
     let mut node = MeshHarness::new(&[]);
