@@ -105,6 +105,11 @@ fn verbs_show_the_members_and_the_history_of_each() {
     let lives = verb(&["ping", &short], &socket);
     assert!(lives.contains("lives: ping #") && lives.contains(&short), "{lives}");
 
+    // A name leads to the peer, too.
+    assert!(verb(&["ping", "b"], &socket).contains(&short));
+    assert_eq!(json(&["why", "b"], &socket)["id"].as_str(), Some(&*id));
+    assert_failure(&["ping", "nobody"], &socket, "no known peer has this name");
+
     let why = json(&["why", &short], &socket);
     assert_eq!((why["id"].as_str(), why["peer"]["state"].as_str()), (Some(&*id), Some("up")));
     assert_eq!(whats(&why), ["session", "up"]);
@@ -121,6 +126,21 @@ fn verbs_show_the_members_and_the_history_of_each() {
     assert_failure(&["why", &short], &socket, "no known peer has an id that begins with");
     assert_failure(&["forget", &short], &socket, "no known peer has an id that begins with");
     assert_failure(&["wait", "--members", "2", "--timeout", "1"], &socket, "1 of 2 members");
+}
+
+/// A name proves nothing, so it leads to a peer only if no other one has it.
+#[test]
+fn name_of_two_peers_leads_to_neither() {
+    let mut cluster = Cluster::new();
+    let (a, socket) = spec(&cluster, "a");
+    let twins = [(); 2].map(|()| Spec::named("b").with_bind(localhost()));
+    let members = cluster.start_star(a, twins);
+    cluster.wait_full_mesh(&members);
+    verb(&["wait", "--members", "3"], &socket);
+    for (request, twin) in [("ping", members[1]), ("why", members[2])] {
+        assert_failure(&[request, "b"], &socket, "several known peers have this name");
+        assert_failure(&[request, "b"], &socket, &cluster.id(twin).short().to_string());
+    }
 }
 
 #[test]

@@ -170,6 +170,8 @@ fn secret_in_the_place_of_a_file_name_or_value_is_not_shown() {
             &["invite", "--control", secret],
             &["rotate", "--network-key", secret],
             &["why", secret],
+            &["why", "--control", "none", secret],
+            &["ping", "--control", "none", secret],
             &["keygen", "--network", secret, secret],
             &[&format!("--{secret}")],
         ] {

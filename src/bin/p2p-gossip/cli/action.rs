@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use p2p_gossip::{AccessSources, Config, ConnectAddr};
 
-use super::values::{IdPrefix, Output, TicketSource};
+use super::values::{IdPrefix, Output, PeerText, TicketSource};
 
 /// An action of the program.
 #[derive(Debug)]
@@ -38,15 +38,22 @@ pub(crate) enum Verb {
     Doctor(Doctor, Output),
 }
 
+/// What `why` is asked about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Peer(PeerText),
+    /// An address of `--connect`, as the user wrote it.
+    Addr(String),
+}
+
 /// A verb that asks a running node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ControlVerb {
     Members,
     Status,
     Watch,
-    /// The digits of an id, or an address of `--connect`.
-    Why(String),
-    Ping(IdPrefix),
+    Why(Subject),
+    Ping(PeerText),
     Send(String),
     Connect(ConnectAddr),
     Allow(IdPrefix),

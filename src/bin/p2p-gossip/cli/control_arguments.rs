@@ -6,11 +6,11 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use p2p_gossip::{Config, ConnectAddr};
 
-use super::action::{ControlVerb, Doctor, Verb};
+use super::action::{ControlVerb, Doctor, Subject, Verb};
 use super::usage_error::UsageError;
 use super::values::{
-    GRACE, IdPrefix, JOIN_TIMEOUT, Output, parse_file, parse_grace, parse_id_prefix, parse_join_timeout,
-    parse_members, parse_port,
+    GRACE, IdPrefix, JOIN_TIMEOUT, Output, PeerText, parse_file, parse_grace, parse_id_prefix,
+    parse_join_timeout, parse_members, parse_peer, parse_port,
 };
 
 /// The name of the control socket in a state directory.
@@ -91,13 +91,13 @@ control_verb!(
     "say what a running node knows of a peer",
     "Shows its addresses and where each comes from, dials and their errors, sessions\nand losses. With an address of --connect it tells of the dials to it.",
     {
-        /// id, its first 8 digits or more, or host:port
+        /// id, its first 8 digits or more, name, or host:port
         #[argh(positional, arg_name = "PEER")]
         peer: String,
     },
-    |this| match (parse_id_prefix(&this.peer), this.peer.parse::<ConnectAddr>()) {
-        (Ok(prefix), _) => Ok(ControlVerb::Why(prefix.to_string())),
-        (_, Ok(_)) => Ok(ControlVerb::Why(this.peer)),
+    |this| match (parse_peer(&this.peer), this.peer.parse::<ConnectAddr>()) {
+        (Ok(PeerText::Name(_)) | Err(_), Ok(_)) => Ok(ControlVerb::Why(Subject::Addr(this.peer))),
+        (Ok(peer), _) => Ok(ControlVerb::Why(Subject::Peer(peer))),
         (Err(error), Err(_)) => {
             Err(UsageError::new(format!("wrong PEER: {error}, or an address of --connect")))
         }
@@ -110,11 +110,11 @@ control_verb!(
     "send a ping to a peer and see whether it lives",
     "The exit code is 1 if the node does not hear the peer within its timeout.",
     {
-        /// id of the peer, or at least its first 8 digits
-        #[argh(positional, arg_name = "ID", from_str_fn(parse_id_prefix))]
-        id: IdPrefix,
+        /// id of the peer, its first 8 digits or more, or name
+        #[argh(positional, arg_name = "PEER", from_str_fn(parse_peer))]
+        peer: PeerText,
     },
-    |this| Ok(ControlVerb::Ping(this.id))
+    |this| Ok(ControlVerb::Ping(this.peer))
 );
 
 control_verb!(
@@ -291,10 +291,23 @@ mod tests {
             ControlVerb::Wait { members: 5, timeout: Duration::from_secs(60) }
         );
         assert!(error(&["wait", "--state=d", "--members=0"]).contains("whole number from 1"));
-        for peer in ["abcdef01", "db1.example:8080", "192.0.2.7:8080"] {
-            assert_eq!(control(&["why", "--state=d", peer]), ControlVerb::Why(peer.to_owned()));
+        for addr in ["db1.example:8080", "192.0.2.7:8080"] {
+            assert_eq!(
+                control(&["why", "--state=d", addr]),
+                ControlVerb::Why(Subject::Addr(addr.to_owned()))
+            );
         }
-        assert!(error(&["why", "--state=d", "bob"]).contains("or an address of --connect"));
+        let id = PeerText::Id(parse_id_prefix("abcdef01").unwrap());
+        for (text, peer) in [("ABCDEF01", id), ("bob", PeerText::Name("bob".to_owned()))] {
+            assert_eq!(control(&["ping", "--state=d", text]), ControlVerb::Ping(peer.clone()));
+            assert_eq!(control(&["why", "--state=d", text]), ControlVerb::Why(Subject::Peer(peer)));
+        }
+        for wrong in ["", "a\nb", &"a".repeat(65)] {
+            assert!(error(&["why", "--state=d", wrong]).contains("or an address of --connect"));
+            assert!(
+                error(&["ping", "--state=d", wrong]).contains("it must be a name, or from 8 to 64 digits")
+            );
+        }
         assert!(error(&["connect", "--state=d", "nowhere"]).contains("write host:port"));
         assert_eq!(control(&["send", "--state=d", "a b"]), ControlVerb::Send("a b".to_owned()));
     }

@@ -30,8 +30,9 @@ mod values;
 mod verb_arguments;
 
 pub(crate) use action::{
-    Action, AfterStdin, ControlVerb, Doctor, IdentitySource, KeySource, Keygen, Membership, Options, Verb,
+    Action, AfterStdin, ControlVerb, Doctor, IdentitySource, KeySource, Keygen, Membership, Options, Subject,
+    Verb,
 };
 pub(crate) use parse::parse;
 pub(crate) use usage_error::PROGRAM;
-pub(crate) use values::{IdPrefix, Output, TicketSource, parse_grace, parse_id_prefix};
+pub(crate) use values::{IdPrefix, Output, PeerText, TicketSource, parse_grace, parse_id_prefix};

@@ -236,6 +236,27 @@ impl fmt::Display for IdPrefix {
     }
 }
 
+/// How a user names a peer of which a verb only asks. A name is no proof of who a peer is, so verbs that change something
+/// take an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PeerText {
+    /// The first digits of its id.
+    Id(IdPrefix),
+    /// The name that the peer gives itself.
+    Name(String),
+}
+
+/// Parses the digits of an id; what has other characters, or too few digits, is a name.
+pub(super) fn parse_peer(value: &str) -> Result<PeerText, String> {
+    if let Ok(prefix) = parse_id_prefix(value) {
+        return Ok(PeerText::Id(prefix));
+    }
+    if value.is_empty() || Config::default().name(value).check().is_err() {
+        return Err(format!("it must be a name, or from {ID_DIGITS_MIN} to {ID_DIGITS} digits of an id"));
+    }
+    Ok(PeerText::Name(value.to_owned()))
+}
+
 /// Fewest digits of a prefix; shorter ones too easily match an unintended peer.
 const ID_DIGITS_MIN: usize = 8;
 /// Digits of a whole id.

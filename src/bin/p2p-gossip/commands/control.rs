@@ -12,7 +12,7 @@ use super::running_node::{
     KeyStatus, NodeStatus, Order, Peer, Peers, ask, parse, peers_as_lines, seconds, short, table,
 };
 use super::{VerbError, watch};
-use crate::cli::{ControlVerb, Output};
+use crate::cli::{ControlVerb, Output, PeerText, Subject};
 use crate::http::{Client, ClientError};
 use crate::output::count;
 use crate::output::peer_table::two_units;
@@ -28,8 +28,9 @@ pub(super) fn perform(client: &Client, verb: ControlVerb, output: Output) -> Res
         ControlVerb::Members => members(client, output),
         ControlVerb::Status => status(client, output),
         ControlVerb::Watch => watch::watch(client, output),
-        ControlVerb::Why(subject) => why(client, &subject, output),
-        ControlVerb::Ping(prefix) => ping(client, &prefix.to_string(), output),
+        ControlVerb::Why(Subject::Addr(addr)) => why(client, &addr, output),
+        ControlVerb::Why(Subject::Peer(peer)) => why(client, &id_of(client, &peer)?, output),
+        ControlVerb::Ping(peer) => ping(client, &id_of(client, &peer)?, output),
         ControlVerb::Send(text) => send(client, &text, output),
         ControlVerb::Connect(addr) => {
             let addr = addr.to_string();
@@ -48,6 +49,25 @@ pub(super) fn perform(client: &Client, verb: ControlVerb, output: Output) -> Res
         ControlVerb::Rotate(grace) => rotate(client, grace, output),
         ControlVerb::Leave => change(client, "/leave", "", output, |_| "the node leaves\n".to_owned()),
         ControlVerb::Wait { members, timeout } => wait(client, members, timeout, output),
+    }
+}
+
+/// The id of a peer, or the digits of it that the user gave. A name must be that of one peer only.
+fn id_of(client: &Client, peer: &PeerText) -> Result<String, VerbError> {
+    let name = match peer {
+        PeerText::Id(prefix) => return Ok(prefix.to_string()),
+        PeerText::Name(name) => name,
+    };
+    let Peers { peers } = ask(client, "/peers")?;
+    let mut ids: Vec<String> =
+        peers.into_iter().filter(|peer| peer.name == *name).map(|peer| peer.id).collect();
+    match (ids.pop(), ids.len()) {
+        (Some(id), 0) => Ok(id),
+        (None, _) => Err(VerbError::NoSuchName),
+        (Some(last), _) => {
+            ids.push(last);
+            Err(VerbError::AmbiguousName(ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(", ")))
+        }
     }
 }
 

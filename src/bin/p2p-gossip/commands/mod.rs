@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use p2p_gossip::{IdentityError, NetworkKeyError, StateError};
+use p2p_gossip::{Escaped, IdentityError, NetworkKeyError, StateError};
 
 use crate::cli::{IdPrefix, Verb};
 use crate::http::{Client, ClientError};
@@ -37,6 +37,11 @@ pub(crate) enum VerbError {
     NoSuchPeer(IdPrefix),
     #[error("{count} known peers have ids that begin with {prefix}; give more digits")]
     Ambiguous { prefix: IdPrefix, count: usize },
+    // Does not repeat the name: a user may have pasted a secret.
+    #[error("no known peer has this name; an id needs at least 8 digits")]
+    NoSuchName,
+    #[error("several known peers have this name; give the id of one: {}", Escaped(.0))]
+    AmbiguousName(String),
     #[error("{} has no network key; start its node with --closed or --join first", .0.display())]
     NotClosed(PathBuf),
     #[error("no address of a member is known for the ticket; start the node of {} first", .0.display())]
