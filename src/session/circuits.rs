@@ -201,6 +201,10 @@ mod tests {
         assert_eq!(sizes(&mut circuits), [(0, CHUNK_BYTES), (1, CHUNK_BYTES)]);
         assert!(circuits.has_news());
         assert_eq!(sizes(&mut circuits), [(0, 1), (1, 1)]);
+        assert!(!circuits.has_news());
+        far[1].write(b"one of them is enough");
+        assert!(circuits.has_news());
+        circuits.take();
         drop(far);
         assert_eq!(circuits.take().len(), 2);
         assert!(circuits.is_empty());

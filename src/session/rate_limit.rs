@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn key_of_which_no_circuit_tells_the_standing_has_the_budget_of_a_stranger() {
+        let start = crate::test_now();
+        let bytes = circuit_bytes(&mut KeyRateLimit::new(start), start, 1);
+        assert!(
+            bytes <= CIRCUIT_BYTES_BURST_OF_STRANGER + 2 * CIRCUIT_BYTES_PER_SECOND_OF_STRANGER,
+            "{bytes}"
+        );
+    }
+
+    #[test]
     fn idle_peer_regains_its_burst_and_no_more() {
         let start = crate::test_now();
         let mut rate_limit = KeyRateLimit::new(start);

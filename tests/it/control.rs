@@ -104,6 +104,11 @@ fn verbs_show_the_members_and_the_history_of_each() {
 
     let lives = verb(&["ping", &short], &socket);
     assert!(lives.contains("lives: ping #") && lives.contains(&short), "{lives}");
+    let sent = json(&["ping", &short], &socket);
+    let (seq, from) = (sent["seq"].as_u64().unwrap(), cluster.id(a));
+    cluster.wait_for("the ping", &[b], |history| {
+        history.pings_since(0).get(&(b, from)).is_some_and(|seqs| seqs.contains(&seq)).then_some(())
+    });
 
     // A name leads to the peer, too.
     assert!(verb(&["ping", "b"], &socket).contains(&short));

@@ -178,6 +178,25 @@ fn peer_that_breaks_the_protocol_is_told_and_believed_no_more() {
 }
 
 #[test]
+fn connection_that_cannot_be_decrypted_ends_the_session() {
+    let mut end = End::up(3);
+    end.protocol.handle_tls_error(Failure::ClosedEarly);
+    assert_eq!(downs(&end.round()), [DisconnectReason::Protocol]);
+}
+
+#[test]
+fn prober_gets_our_hello_and_some_time_to_read_it() {
+    let mut end = End::new(3, Role::Acceptor);
+    let hello = Hello { capabilities: vec![crate::wire::PROBE_CAPABILITY], ..Hello::plain() };
+    assert!(end.receive(&[Message::Hello(hello)]).is_empty());
+    assert!(matches!(end.sent()[..], [Message::Hello(_)]));
+    end.round();
+    assert!(end.is_closed && !end.protocol.is_closed(), "only our direction is closed");
+    end.wait(LINGER);
+    assert!(end.protocol.is_closed());
+}
+
+#[test]
 fn follower_acknowledges_and_leader_measures() {
     let ms = Duration::from_millis;
     let mut follower = End::up(3);
@@ -206,6 +225,9 @@ fn follower_acknowledges_and_leader_measures() {
     assert_eq!(follower.sent().len(), 1, "the first acknowledgement only");
     leader.request(Request::Heartbeat);
     assert!(matches!(leader.sent()[..], [Message::Heartbeat { seq: 2, .. }]));
+    // Later times go with the next heartbeat.
+    leader.receive(&[Message::HeartbeatAck { seq: 2, digest: 9, interval_ms: 1000 }]);
+    assert_eq!(leader.sent(), []);
 }
 
 #[test]
@@ -300,6 +322,13 @@ fn flood_is_read_at_the_stated_rate_and_nothing_is_lost() {
     let all = u64::from(crate::limits::FRAMES_BURST) + 500;
     let mut received = end.receive(&(1..=all).map(ping).collect::<Vec<_>>()).len();
     assert!(!end.protocol.wants_bytes(), "the rest waits");
+    assert!(end.round().is_empty(), "the pause is not over");
+    // The end of the pause is the next thing to do, also while the peer reads nothing.
+    let resume_at = end.protocol.poll_timeout();
+    end.is_blocked = true;
+    end.request(Request::Send(wire::encode(&ping(1)).unwrap()));
+    assert_eq!(end.protocol.poll_timeout(), resume_at);
+    end.is_blocked = false;
     while received < usize::try_from(all).unwrap() {
         let resume_at = end.protocol.poll_timeout().expect("the pause ends");
         end.now = resume_at;
@@ -376,6 +405,12 @@ fn peer_that_sends_more_than_it_may_loses_the_circuit_and_not_the_session() {
     let is_close =
         |event: &SessionEvent| matches!(event, SessionEvent::Received { message, .. } if *message == close);
     assert!(events.len() == 1 && is_close(&events[0]), "{events:?}");
+    assert_eq!(end.sent(), [close.clone()]);
+    assert_eq!(far.take(usize::MAX).ended, Some(CircuitReason::Credit));
+    assert!(end.protocol.is_open());
+    // The same for credit for bytes that it was not sent.
+    let (mut end, far) = with_circuit();
+    end.receive(&[Message::CircuitCredit { circuit: 3, bytes: 1 }]);
     assert_eq!(end.sent(), [close]);
     assert_eq!(far.take(usize::MAX).ended, Some(CircuitReason::Credit));
     assert!(end.protocol.is_open());
@@ -433,6 +468,19 @@ fn bytes_of_circuits_have_a_rate_of_their_own() {
         messages += 1;
     }
     assert_eq!(messages, CIRCUIT_BYTES_BURST_OF_STRANGER / CIRCUIT_MESSAGE_BYTES_MIN);
+}
+
+#[test]
+fn credit_counts_for_the_rate_of_circuits_and_not_for_that_of_messages() {
+    let mut end = End::up(7);
+    let credit = vec![Message::CircuitCredit { circuit: 3, bytes: 1 }; 1000];
+    let mut messages = 0;
+    while end.protocol.wants_bytes() {
+        end.receive(&credit);
+        messages += credit.len();
+    }
+    let most = CIRCUIT_BYTES_BURST_OF_STRANGER / CIRCUIT_MESSAGE_BYTES_MIN;
+    assert!((most..=most + credit.len()).contains(&messages), "{messages} of {most}");
 }
 
 #[test]
