@@ -148,9 +148,10 @@ impl Addrs {
     }
 
     /// A stranger is gone. The addresses that it only claimed may be those of a third party, so they are dropped, unless
-    /// it came from there.
+    /// it came from there. Those that others listed stay: the dials to them are paid for by who listed them.
     pub(super) fn drop_claims(&mut self, from: Option<IpAddr>) {
-        self.entries.retain(|entry| entry.is_at_own_machine(from));
+        let is_listed = |entry: &Entry| entry.source == AddressSource::Rumoured;
+        self.entries.retain(|entry| entry.is_at_own_machine(from) || is_listed(entry));
     }
 
     /// Whether the address is of the machine that the peer came from last, in this run or a previous one.

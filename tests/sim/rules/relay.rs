@@ -550,6 +550,27 @@ fn lost_peer_that_only_a_carrier_led_to_is_dialled_at_the_first_address_that_a_l
     assert!(dials_to(&outputs, id(20)) > 0, "{outputs:?}");
 }
 
+/// Its own claims might name a third party. What a member listed stays: perhaps no member is left that lists it again.
+/// Found by seed 960088935.
+#[test]
+fn lost_stranger_that_a_carrier_led_to_is_dialled_where_a_member_listed_it() {
+    let (mut node, three) = joined_node();
+    for _ in 0..5 {
+        node.heartbeat(three, 1);
+        node.wait(SECOND);
+    }
+    let record = PeerRecord { id: id(20), addrs: vec![addr(20).into()], connected: true };
+    node.receives(three, Message::Peers { records: vec![record], more: false });
+    node.heartbeat(three, 1);
+    node.wait(SECOND);
+    let (inside, _) = entered(&offer(&mut node, at(three, 1), 20))[0];
+    node.up_at(inside, id(20), 1, addr(3));
+    node.down(inside, DisconnectReason::Closed);
+    node.down(three, DisconnectReason::Closed);
+    let outputs = node.wait(5 * SECOND);
+    assert!(dials_to(&outputs, id(20)) > 0, "{outputs:?}");
+}
+
 /// Found by seed 951048152.
 #[test]
 fn leaving_node_whose_lists_change_waits_for_no_circuit() {
