@@ -405,7 +405,7 @@ fn peer_that_sends_more_than_it_may_loses_the_circuit_and_not_the_session() {
     let is_close =
         |event: &SessionEvent| matches!(event, SessionEvent::Received { message, .. } if *message == close);
     assert!(events.len() == 1 && is_close(&events[0]), "{events:?}");
-    assert_eq!(end.sent(), [close.clone()]);
+    assert_eq!(end.sent(), std::slice::from_ref(&close));
     assert_eq!(far.take(usize::MAX).ended, Some(CircuitReason::Credit));
     assert!(end.protocol.is_open());
     // The same for credit for bytes that it was not sent.

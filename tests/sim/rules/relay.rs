@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Input, Output, SessionId};
+use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, GRACE, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, PeerRecord, Sighting};
-use p2p_gossip::{Access, Config, DownReason, Event, PeerId, Verdict};
+use p2p_gossip::{Access, Config, DownReason, Event, PeerId, PeerState, Verdict};
 
 use super::{SECOND, closes_with, joined_node, make_node_request, ms};
 use crate::sim::mesh_harness::{
@@ -567,6 +567,8 @@ fn lost_stranger_that_a_carrier_led_to_is_dialled_where_a_member_listed_it() {
     node.up_at(inside, id(20), 1, addr(3));
     node.down(inside, DisconnectReason::Closed);
     node.down(three, DisconnectReason::Closed);
+    node.wait(GRACE + SECOND);
+    assert_eq!(node.info(id(20)).unwrap().state, PeerState::Dead);
     let outputs = node.wait(5 * SECOND);
     assert!(dials_to(&outputs, id(20)) > 0, "{outputs:?}");
 }
