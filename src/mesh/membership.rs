@@ -129,8 +129,8 @@ impl Mesh {
         was_member.then_some(shown)
     }
 
-    /// A peer is gone. If it is a stranger, this node dials it only where it met it: otherwise a stranger that comes for
-    /// a moment would make this node dial third parties.
+    /// A peer is gone. If it is a stranger, this node dials it only where it met it, or where members listed it: otherwise
+    /// a stranger that comes for a moment would make this node dial third parties.
     fn end_acquaintance(&mut self, now: Instant, id: PeerId) {
         let is_stranger = self.is_stranger(now, &id);
         let Some(peer) = self.peers.get_mut(&id) else {

@@ -113,7 +113,7 @@ fn verbs_show_the_members_and_the_history_of_each() {
     // A name leads to the peer, too.
     assert!(verb(&["ping", "b"], &socket).contains(&short));
     assert_eq!(json(&["why", "b"], &socket)["id"].as_str(), Some(&*id));
-    assert_failure(&["ping", "nobody"], &socket, "no known peer has this name");
+    assert_failure(&["ping", "c"], &socket, "no known peer has this name");
 
     let why = json(&["why", &short], &socket);
     assert_eq!((why["id"].as_str(), why["peer"]["state"].as_str()), (Some(&*id), Some("up")));

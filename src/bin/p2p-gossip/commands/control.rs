@@ -59,14 +59,13 @@ fn id_of(client: &Client, peer: &PeerText) -> Result<String, VerbError> {
         PeerText::Name(name) => name,
     };
     let Peers { peers } = ask(client, "/peers")?;
-    let mut ids: Vec<String> =
-        peers.into_iter().filter(|peer| peer.name == *name).map(|peer| peer.id).collect();
-    match (ids.pop(), ids.len()) {
-        (Some(id), 0) => Ok(id),
-        (None, _) => Err(VerbError::NoSuchName),
-        (Some(last), _) => {
-            ids.push(last);
-            Err(VerbError::AmbiguousName(ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(", ")))
+    let ids: Vec<&str> = peers.iter().filter(|peer| peer.name == *name).map(|peer| &*peer.id).collect();
+    match *ids {
+        [id] => Ok(id.to_owned()),
+        [] => Err(VerbError::NoSuchName),
+        _ => {
+            let ids: Vec<&str> = ids.into_iter().map(short).collect();
+            Err(VerbError::AmbiguousName(ids.join(", ")))
         }
     }
 }
