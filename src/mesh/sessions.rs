@@ -319,9 +319,9 @@ impl Mesh {
             // The peer keeps a newer session, which follows. If that is one which this node has given up meanwhile, none
             // is left, and a dial makes another.
             DisconnectReason::Bye(ByeReason::Duplicate) => self.random_between(GRACE / 4, GRACE / 2),
+            DisconnectReason::Closed if !self.was_given_up(now, &id) => return false,
             // This node was silent, and the peer is alive: reconnect without a `down` event.
-            DisconnectReason::Bye(ByeReason::Silent) => self.random_between(Duration::ZERO, millis(100)),
-            DisconnectReason::Closed if self.was_given_up(now, &id) => {
+            DisconnectReason::Bye(ByeReason::Silent) | DisconnectReason::Closed => {
                 self.random_between(Duration::ZERO, millis(100))
             }
             _ => return false,
