@@ -66,6 +66,8 @@ struct Entry {
     is_origin: bool,
     /// Whether it is a name that must not lead into a private network, because only peers outside of these told it.
     is_foreign: bool,
+    /// Whether another peer has listed it in this run.
+    is_listed: bool,
 }
 
 impl Entry {
@@ -130,7 +132,7 @@ impl Addrs {
         for KnownAddr { addr, last_success, is_origin, is_foreign } in proven.into_iter().chain(said) {
             if addr.is_dialable() {
                 let source = AddressSource::Remembered;
-                self.insert(Entry { source, addr, last_success, is_origin, is_foreign });
+                self.insert(Entry { source, addr, last_success, is_origin, is_foreign, is_listed: false });
             }
         }
     }
@@ -148,10 +150,13 @@ impl Addrs {
     }
 
     /// A stranger is gone. The addresses that it only claimed may be those of a third party, so they are dropped, unless
-    /// it came from there. Those that others listed stay: the dials to them are paid for by who listed them.
+    /// it came from there. Those that others listed stay as rumours: the dials to them are paid for by who listed them.
     pub(super) fn drop_claims(&mut self, from: Option<IpAddr>) {
-        let is_listed = |entry: &Entry| entry.source == AddressSource::Rumoured;
-        self.entries.retain(|entry| entry.is_at_own_machine(from) || is_listed(entry));
+        self.entries.retain(|entry| entry.is_at_own_machine(from) || entry.is_listed);
+        for entry in self.entries.iter_mut().filter(|entry| !entry.is_at_own_machine(from)) {
+            entry.source = AddressSource::Rumoured;
+        }
+        self.entries.sort_by_key(|entry| entry.source);
     }
 
     /// Whether the address is of the machine that the peer came from last, in this run or a previous one.
@@ -248,7 +253,7 @@ impl Addrs {
         let is_foreign = self.is_foreign(&addr);
         self.remove(&addr);
         let (source, last_success) = (AddressSource::Proven, Some(at));
-        let entry = Entry { source, addr, last_success, is_origin: false, is_foreign };
+        let entry = Entry { source, addr, last_success, is_origin: false, is_foreign, is_listed: false };
         self.entries.insert(0, entry);
         self.trim();
     }
@@ -260,15 +265,18 @@ impl Addrs {
         addrs: impl IntoIterator<Item = impl Into<Told>>,
         origin: Option<&DialAddr>,
     ) {
-        self.entries.retain(|entry| entry.source != AddressSource::Claimed);
-        let mut said: Vec<Told> = Vec::new();
+        let mut said: Vec<Entry> = Vec::new();
         for told in addrs.into_iter().map(Into::into).chain(origin.cloned().map(Told::from)) {
-            if told.addr.is_dialable() && !said.iter().any(|known| known.addr == told.addr) {
-                said.push(told);
+            let Told { addr, is_foreign } = told;
+            if addr.is_dialable() && !said.iter().any(|known| known.addr == addr) {
+                let (is_origin, is_listed) = (origin == Some(&addr), self.is_listed(&addr));
+                let source = AddressSource::Claimed;
+                said.push(Entry { source, addr, last_success: None, is_origin, is_foreign, is_listed });
             }
         }
-        let fresh = said.iter().filter(|told| !self.is_proven(&told.addr)).count();
-        let is_said = |entry: &Entry| said.iter().any(|told| told.addr == entry.addr);
+        self.entries.retain(|entry| entry.source != AddressSource::Claimed);
+        let fresh = said.iter().filter(|entry| !self.is_proven(&entry.addr)).count();
+        let is_said = |entry: &Entry| said.iter().any(|said| said.addr == entry.addr);
         let stale = |entry: &Entry| entry.source == AddressSource::Proven && !is_said(entry);
         while self.proven() + fresh > ADDRS_MAX {
             match self.entries.iter().rposition(stale) {
@@ -276,11 +284,13 @@ impl Addrs {
                 _ => break,
             }
         }
-        for Told { addr, is_foreign } in said {
-            let is_origin = origin == Some(&addr);
-            let source = AddressSource::Claimed;
-            self.insert(Entry { source, addr, last_success: None, is_origin, is_foreign });
+        for entry in said {
+            self.insert(entry);
         }
+    }
+
+    fn is_listed(&self, addr: &DialAddr) -> bool {
+        self.entries.iter().any(|entry| entry.is_listed && entry.addr == *addr)
     }
 
     /// The address that it connected from last, in this run.
@@ -295,13 +305,15 @@ impl Addrs {
         let Told { addr, is_foreign } = told.into();
         if let Some(known) = self.entries.iter_mut().find(|known| known.addr == addr) {
             known.is_foreign &= is_foreign;
+            known.is_listed = true;
             return;
         }
         if !addr.is_dialable() {
             return;
         }
         let source = AddressSource::Rumoured;
-        let rumour = Entry { source, addr, last_success: None, is_origin: false, is_foreign };
+        let rumour =
+            Entry { source, addr, last_success: None, is_origin: false, is_foreign, is_listed: true };
         self.entries.insert(self.trusted(), rumour);
         self.trim();
     }
@@ -437,6 +449,32 @@ mod tests {
         assert_eq!(all(&addrs), [addr(2), addr(1)]);
         assert_eq!(first_hand(&addrs), [addr(2)]);
         assert!(addrs.was_proven(&addr(2)) && !addrs.was_proven(&addr(1)));
+    }
+
+    #[test]
+    fn stranger_that_is_gone_keeps_what_others_list_and_where_it_was() {
+        let mut addrs = Addrs::default();
+        addrs.rumour(addr(6));
+        addrs.claim((1..=4).map(addr), None);
+        addrs.prove(addr(1), AT);
+        addrs.rumour(addr(3));
+        addrs.rumour(addr(5));
+        // Another peer answers at a claim, which therefore becomes the last one. No list names it.
+        addrs.demote(&addr(2));
+        let from = addr(4).socket().map(|addr| addr.ip());
+        addrs.drop_claims(from);
+        assert_eq!(all(&addrs), [1, 4, 3, 5].map(addr));
+        assert!(addrs.is_rumour(&addr(3)) && !addrs.is_rumour(&addr(4)));
+    }
+
+    #[test]
+    fn address_that_others_list_stays_listed_when_the_peer_claims_it_anew() {
+        let mut addrs = Addrs::default();
+        addrs.rumour(addr(1));
+        addrs.claim([addr(1), addr(2)], None);
+        addrs.claim([addr(1), addr(2)], None);
+        addrs.drop_claims(None);
+        assert_eq!(all(&addrs), [addr(1)]);
     }
 
     #[test]

@@ -155,6 +155,33 @@ fn stranger_that_left_is_dialled_only_where_it_came_from() {
     assert_eq!(node.mesh.known_peers()[0].addrs.len(), 1);
 }
 
+/// Found by seed 980000832. The stranger is dialled at the name that it claims while it may come back, and another peer
+/// answers there.
+#[test]
+fn stranger_that_left_is_not_dialled_at_a_claim_where_another_peer_answered() {
+    let mut node = MeshHarness::new(&[]);
+    let (other, session) = (node.meets(4), SessionId::accepted(77));
+    let claimed: DialAddr = "third.example:22".parse().unwrap();
+    let hello = Hello { advertised: vec![claimed.clone()], ..hello() };
+    node.up_with_hello(session, id(3), addr(3), hello);
+    let mut outputs = node.down(session, DisconnectReason::Bye(ByeReason::Silent));
+    let mut dialled_at = BTreeSet::new();
+    while node.info(id(3)).unwrap().state == PeerState::Up {
+        for (dial, at, _) in dialled(&outputs) {
+            node.dial_finds(dial, id(4));
+            dialled_at.insert(at);
+        }
+        outputs = node.wait_with_dials_open(ms(10));
+    }
+    assert!(dialled_at.contains(&claimed), "it may come back there: {dialled_at:?}");
+    for _ in 0..60 {
+        node.heartbeat(other, 0);
+        outputs.extend(node.wait(SECOND));
+    }
+    let dials = dialled(&outputs);
+    assert!(dials.iter().all(|(_, at, _)| *at == addr(3).into()), "{dials:?}");
+}
+
 /// A list names the stranger as connected while this node's last dial to it is under way.
 #[test]
 fn listed_stranger_that_is_given_up_waits_for_no_dial() {
