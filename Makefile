@@ -13,7 +13,8 @@ SECONDS ?= 60
 BENCH_PROFILE ?= bench
 export QUICK ONLY MARKDOWN JSON BUILD PROGRAM LONG BESIDE JOBS
 
-# The static program: Cargo's profile, and Rust's name of the target.
+# The static program: Cargo's profile, and Rust's name of the target. Without a name the program is built in the
+# directory of all other builds, where it takes the place of the usual one, and shares their packages.
 STATIC_PROFILE ?= release
 STATIC_TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
@@ -37,8 +38,7 @@ REMAP_PATHS = --remap-path-prefix=$(CURDIR)=/p2p-gossip --remap-path-prefix=$(CA
 	--remap-path-prefix=$(abspath $(CARGO_TARGET_DIR))=/target
 STATIC_DIR = $(CARGO_TARGET_DIR)/static
 STATIC = $(STATIC_DIR)/$(BINARY)
-# An empty root directory has no /dev/urandom, so packages must ask the kernel for random numbers.
-STATIC_FLAGS = -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(REMAP_PATHS)
+STATIC_BUILT = $(or $(addprefix $(CARGO_TARGET_DIR)/,$(STATIC_TARGET)),$(BUILT))
 
 .DEFAULT_GOAL := help
 .PHONY: help build static test test-threads test-static test-hosts check reproducible deny demo sim fuzz fuzz-check bench bench-peers bench-faults dist install install-program install-files uninstall deb test-deb notices clean tools
@@ -49,12 +49,13 @@ help: ## list the targets
 build: tools ## build the program for use: target/release/p2p-gossip
 	RUSTFLAGS="$$RUSTFLAGS $(REMAP_PATHS)" $(CARGO) build --release --locked
 
-# With an explicit target cargo does not apply the flags to build scripts and macros. The C library is glibc, unless
-# STATIC_TARGET names another one: x86_64-unknown-linux-musl, if rustup has installed it.
+# How the C library is linked matters to the last step only. It is glibc, unless STATIC_TARGET names another one:
+# x86_64-unknown-linux-musl, if rustup has installed it. A development build may name the paths of this machine.
 static: tools ## build a program that needs no other file: make static [STATIC_TARGET=…]
-	RUSTFLAGS='$(STATIC_FLAGS)' $(CARGO) build --profile $(STATIC_PROFILE) --locked --bin $(BINARY) \
-		--target '$(STATIC_TARGET)'
-	install -D '$(CARGO_TARGET_DIR)/$(STATIC_TARGET)/$(STATIC_PROFILE:dev=debug)/$(BINARY)' '$(STATIC)'
+	RUSTFLAGS="$$RUSTFLAGS $(if $(filter dev,$(STATIC_PROFILE)),,$(REMAP_PATHS))" $(CARGO) rustc --locked \
+		--profile $(STATIC_PROFILE) --bin $(BINARY) $(addprefix --target ,$(STATIC_TARGET)) \
+		-- -C target-feature=+crt-static
+	install -D '$(STATIC_BUILT)/$(STATIC_PROFILE:dev=debug)/$(BINARY)' '$(STATIC)'
 
 test-static: static ## run the static program in directories without other files; needs root
 	P2P_GOSSIP_STATIC='$(abspath $(STATIC))' $(CARGO) test --locked --test it static_program::
