@@ -45,7 +45,7 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
 use crate::util::worker::Worker;
-use crate::wire::{ALERT_CAPABILITY, Hello, PUNCH_CAPABILITY};
+use crate::wire::{ALERT_CAPABILITY, Hello, MAPPED_CAPABILITY, PUNCH_CAPABILITY};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -185,7 +185,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        capabilities: [PUNCH_CAPABILITY]
+        capabilities: [PUNCH_CAPABILITY, MAPPED_CAPABILITY]
             .into_iter()
             .chain(config.alerts.then_some(ALERT_CAPABILITY))
             .collect(),
@@ -236,6 +236,7 @@ impl Node {
 
         let (inbox_sender, inbox) = bounded(INBOX_EVENTS);
         let (control, commands) = unbounded();
+        let mapped = control.clone();
         let handle = NodeHandle::new(control);
         let now = Instant::now();
         let descriptors = capacity::raise_descriptor_limit(capacity::descriptors_for(config.peers_max));
@@ -256,7 +257,7 @@ impl Node {
         });
         let member_log = MemberLog::new(config.peers_max);
         let port_mapping = (config.port_mapping && port_mapping::is_useful(local_addr))
-            .then(|| PortMapping::start(local_addr.port(), None, Arc::clone(&context)))
+            .then(|| PortMapping::start(local_addr.port(), None, mapped))
             .transpose()?;
         let mut mesh = Mesh::new(config, id, instance, fastrand::u64(..), now);
         mesh.set_connected_max(capacity.members);

@@ -289,6 +289,20 @@ impl Addrs {
         }
     }
 
+    /// The peer claims one more address, if there is room. Returns whether it is new.
+    pub(super) fn claim_another(&mut self, told: impl Into<Told>) -> bool {
+        let Told { addr, is_foreign } = told.into();
+        let is_claimed = |known: &Entry| known.addr == addr && known.source <= AddressSource::Claimed;
+        if !addr.is_dialable() || self.entries.iter().any(is_claimed) {
+            return false;
+        }
+        let (source, is_listed) = (AddressSource::Claimed, self.is_listed(&addr));
+        let claim =
+            Entry { source, addr: addr.clone(), last_success: None, is_origin: false, is_foreign, is_listed };
+        self.insert(claim);
+        self.contains(&addr)
+    }
+
     fn is_listed(&self, addr: &DialAddr) -> bool {
         self.entries.iter().any(|entry| entry.is_listed && entry.addr == *addr)
     }
@@ -475,6 +489,19 @@ mod tests {
         addrs.claim([addr(1), addr(2)], None);
         addrs.drop_claims(None);
         assert_eq!(all(&addrs), [addr(1)]);
+    }
+
+    #[test]
+    fn further_claim_takes_no_place_of_the_others() {
+        let mut addrs = Addrs::default();
+        addrs.claim([addr(1)], None);
+        addrs.rumour(addr(2));
+        // It is better known than a rumour of it.
+        assert!(addrs.claim_another(addr(2)) && !addrs.claim_another(addr(2)));
+        assert!(addrs.claim_another(addr(3)) && addrs.claim_another(addr(4)));
+        assert!(!addrs.claim_another(addr(5)));
+        assert_eq!(first_hand(&addrs), [1, 2, 3, 4].map(addr));
+        assert!(!Addrs::default().claim_another(DialAddr::Socket(([0, 0, 0, 0], 8080).into())));
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub enum Input {
         /// The connected time for which members that were away may still prove the key before.
         grace: Duration,
     },
+    /// A router passes on connections to this node at this address from now on, or no more.
+    Mapped(Option<SocketAddr>),
     /// The user wants to join through one more address, as with `--connect`. For an address that is there already, the
     /// mesh dials it soon.
     Connect(ConnectAddr),

@@ -1,6 +1,7 @@
 //! The state machine: one node's knowledge of the mesh, and the rule for each input and timer.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
@@ -55,6 +56,8 @@ pub struct Mesh {
     pub(super) isolation: Option<Isolation>,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
+    /// The address at which a router passes on connections to this node.
+    pub(super) mapped: Option<SocketAddr>,
     pub(super) leaving: bool,
     /// The wall clock's time at the last call of [`Mesh::set_wall_clock`].
     pub(super) wall: UnixTime,
@@ -87,6 +90,7 @@ impl Mesh {
             sessions: SessionTable::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
+            mapped: None,
             leaving: false,
             wall: UnixTime::default(),
         };
@@ -112,6 +116,7 @@ impl Mesh {
             Input::Beacon(beacon) => self.beacon_heard(now, beacon),
             Input::Access(access) => self.access_changed(now, access),
             Input::RotateNetworkKey { key, grace } => self.rotate_network_key(now, key, grace),
+            Input::Mapped(mapped) => self.port_mapped(mapped),
             Input::Connect(connect) => self.connect_to(now, connect),
             Input::Ping(peer) => self.ping_now(now, peer),
             Input::Forget(peer) => self.forget(peer),
@@ -261,6 +266,7 @@ impl Mesh {
                 }
                 Message::SeenAt { addr } => self.received_seen_address(session, addr),
                 Message::Punch { addr } => self.received_punch(now, peer, session, addr),
+                Message::Mapped { addr } => self.received_mapped(peer, remote, addr),
                 // The session handles the bytes of circuits.
                 Message::CircuitData { .. }
                 | Message::CircuitCredit { .. }

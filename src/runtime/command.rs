@@ -1,5 +1,6 @@
 //! What the embedding program asks of the coordinator.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::AlertPhase;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     /// Make this key the key of the network, accept the key before for this connected time, and reply with the number
     /// of changes since the network began.
     RotateNetworkKey(NetworkKey, Duration, Sender<Result<u64, RotateError>>),
+    /// A router passes on connections to this node at this address from now on, or no more.
+    Mapped(Option<SocketAddr>),
     /// Join through one more address.
     Connect(ConnectAddr, Sender<Result<(), RequestError>>),
     /// Send a ping to this peer, and reply with its number.

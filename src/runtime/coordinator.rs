@@ -171,6 +171,7 @@ fn handle_command(
         Command::RotateNetworkKey(key, grace, reply) => {
             let _ = reply.try_send(driver.rotate_network_key(node, key, grace));
         }
+        Command::Mapped(mapped) => driver.port_mapped(node, mapped),
         Command::Connect(connect, reply) => {
             let checked = driver.mesh().check_connect(&connect);
             if checked.is_ok() {

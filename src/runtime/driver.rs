@@ -215,6 +215,11 @@ impl Driver {
         self.handle(effects, Input::Connect(connect));
     }
 
+    /// A router passes on connections to this node at this address from now on, or no more.
+    pub fn port_mapped(&mut self, effects: &mut impl Effects, mapped: Option<SocketAddr>) {
+        self.handle(effects, Input::Mapped(mapped));
+    }
+
     /// Sends a ping to a peer.
     pub fn ping(&mut self, effects: &mut impl Effects, peer: PeerId) {
         self.handle(effects, Input::Ping(peer));

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::command::Command;
 use super::stop::Stop;
 use crate::net::addr::is_private;
 use crate::net::nat_pmp::{ANSWER_BYTES_MAX, PortMapper, ROUTER_PORT, default_router};
 use crate::net::socket;
-use crate::session::Context;
 use crate::util::log_limit::{LogLimit, limited_log};
+use crate::util::sync::Sender;
 use crate::util::worker::Worker;
 
 /// Datagrams read at a time. After that the thread pauses, so that a flood costs little.
@@ -37,14 +38,20 @@ pub(crate) fn is_useful(listening: SocketAddr) -> bool {
 }
 
 impl PortMapping {
-    /// Starts the thread for a node that listens on this port. It asks this router, or else that of the default route.
+    /// Starts the thread for a node that listens on this port. It asks this router, or else that of the default route, and
+    /// tells the coordinator where the router passes connections on.
     ///
     /// # Errors
     /// The system has no thread or descriptor left.
-    pub(crate) fn start(port: u16, router: Option<SocketAddr>, context: Arc<Context>) -> io::Result<Self> {
+    pub(crate) fn start(
+        port: u16,
+        router: Option<SocketAddr>,
+        coordinator: Sender<Command>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(Stop::new()?);
         let mapper = PortMapper::new(port, Instant::now());
-        let asking = Asking { mapper, router, context, stop: Arc::clone(&stop), socket: None, told: None };
+        let asking =
+            Asking { mapper, router, coordinator, stop: Arc::clone(&stop), socket: None, told: None };
         let thread = Some(Worker::spawn("port mapping", move || asking.run())?);
         Ok(Self { stop, thread })
     }
@@ -61,11 +68,11 @@ impl PortMapping {
 struct Asking {
     mapper: PortMapper,
     router: Option<SocketAddr>,
-    context: Arc<Context>,
+    coordinator: Sender<Command>,
     stop: Arc<Stop>,
     /// While the router is asked. It takes datagrams of the router only.
     socket: Option<UdpSocket>,
-    /// What the peers are told.
+    /// What the coordinator knows.
     told: Option<SocketAddr>,
 }
 
@@ -110,13 +117,14 @@ impl Asking {
         (self.router.is_some() || is_private(local)).then_some(socket)
     }
 
-    /// Tells the peers of later sessions the address.
+    /// Tells the coordinator the address, if it is another one now.
     fn tell(&mut self) {
         let mapped = self.mapper.mapped();
         if mapped == self.told {
             return;
         }
-        self.context.hello_exchange.set_mapped(mapped);
+        // Without a coordinator the node stops.
+        let _ = self.coordinator.send(Command::Mapped(mapped));
         if let Some(addr) = mapped {
             limited_log!(LogLimit::new(), info, { addr:% = addr },
                 "the router passes on connections to this node");
@@ -154,8 +162,7 @@ impl Asking {
 
 #[cfg(test)]
 mod tests {
-    use crate::session::context as session_context;
-    use crate::trust::identity::Identity;
+    use crate::util::sync::unbounded;
 
     use super::*;
 
@@ -191,16 +198,15 @@ mod tests {
     #[test]
     fn peers_learn_the_outside_address_until_the_node_stops() {
         let router = router();
-        let (context, _events) = session_context(&Identity::generate().unwrap());
+        let (coordinator, commands) = unbounded();
         let at = router.local_addr().unwrap();
-        let mut mapping = PortMapping::start(8080, Some(at), Arc::clone(&context)).unwrap();
+        let mut mapping = PortMapping::start(8080, Some(at), coordinator).unwrap();
         assert_eq!(answer(&router, 3600), [0, 0]);
         let question = answer(&router, 3600);
         assert_eq!((question[1], &question[4..6]), (2, &8080_u16.to_be_bytes()[..]));
         let expected = Some((OUTSIDE, 40_000).into());
-        while context.hello_exchange.get().mapped() != expected {
-            std::thread::yield_now();
-        }
+        let told = commands.recv_timeout(Duration::from_secs(60));
+        assert!(matches!(told, Ok(Command::Mapped(mapped)) if mapped == expected), "{told:?}");
         mapping.stop();
         let mut bytes = [0; 64];
         let (length, _) = router.recv_from(&mut bytes).unwrap();
@@ -212,10 +218,10 @@ mod tests {
         let router = router();
         let at = router.local_addr().unwrap();
         drop(router);
-        let (context, _events) = session_context(&Identity::generate().unwrap());
+        let (coordinator, _commands) = unbounded();
         let (now, stop) = (Instant::now(), Arc::new(Stop::new().unwrap()));
         let mapper = PortMapper::new(8080, now);
-        let mut asking = Asking { mapper, router: Some(at), context, stop, socket: None, told: None };
+        let mut asking = Asking { mapper, router: Some(at), coordinator, stop, socket: None, told: None };
         asking.ask(now);
         // The system says that no program has that port.
         asking.wait();

@@ -1,6 +1,5 @@
 //! The state that all sessions of a node share.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,12 +64,6 @@ impl SharedHelloExchange {
     pub(crate) fn set_keys(&self, keys: Vec<NetworkKey>) {
         let mut exchange = self.lock();
         *exchange = Arc::new(exchange.with_keys(keys));
-    }
-
-    /// Sessions that begin from now on tell their peers that connections to this address reach this node.
-    pub(crate) fn set_mapped(&self, mapped: Option<SocketAddr>) {
-        let mut exchange = self.lock();
-        *exchange = Arc::new(exchange.with_mapped(mapped));
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<HelloExchange>> {

@@ -5,14 +5,10 @@
 //! section 7.5). So a proof is invalid on another connection and in the other direction. A man in the middle
 //! cannot pass it on, because that node has two connections with two values.
 
-use std::net::SocketAddr;
-
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustls::Connection;
 use sha2::Sha256;
 
-use crate::limits::ADDRS_MAX;
-use crate::net::addr::DialAddr;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::tls_error::TlsError;
 use crate::wire::{self, ByeReason, Frame, Hello, Message, PROOFS_MAX, WireError};
@@ -55,8 +51,6 @@ pub struct HelloExchange {
     hello: Hello,
     /// All of these keys are accepted. The first is current. If empty, the network is open.
     keys: Vec<NetworkKey>,
-    /// The address at which a router passes connections on to this node.
-    mapped: Option<SocketAddr>,
 }
 
 /// The peer's Hello does not prove a network key that this node accepts.
@@ -88,7 +82,7 @@ impl HelloExchange {
     /// `hello` lacks the proof, which each connection adds.
     #[must_use]
     pub fn new(hello: Hello, keys: Vec<NetworkKey>) -> Self {
-        Self { hello, keys, mapped: None }
+        Self { hello, keys }
     }
 
     /// The keys that this node accepts; the first is current.
@@ -100,19 +94,7 @@ impl HelloExchange {
     /// The same Hello with other keys.
     #[must_use]
     pub fn with_keys(&self, keys: Vec<NetworkKey>) -> Self {
-        Self { hello: self.hello.clone(), keys, mapped: self.mapped }
-    }
-
-    /// The same Hello with another address of a router.
-    #[must_use]
-    pub(crate) fn with_mapped(&self, mapped: Option<SocketAddr>) -> Self {
-        Self { hello: self.hello.clone(), keys: self.keys.clone(), mapped }
-    }
-
-    /// The address at which a router passes connections on to this node.
-    #[cfg(test)]
-    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
-        self.mapped
+        Self { hello: self.hello.clone(), keys }
     }
 
     /// Returns our Hello for one connection. The Hello proves the key `answering`, which the peer has proven, or else
@@ -126,9 +108,6 @@ impl HelloExchange {
     ) -> Result<Frame, WireError> {
         let mut hello = self.hello.clone();
         hello.heartbeat_ms = interval_ms;
-        if hello.advertised.len() < ADDRS_MAX {
-            hello.advertised.extend(self.mapped.map(DialAddr::from));
-        }
         let keys = answering.map_or(self.keys.as_slice(), std::slice::from_ref);
         let proof = |key| mac(key, role, exported).finalize().into_bytes().into();
         hello.proofs = keys.iter().take(PROOFS_MAX).map(proof).collect();
@@ -243,22 +222,6 @@ mod tests {
         let hello = decoded(&then.hello(Role::Dialler, &[7; 32], None, 1000).unwrap());
         assert_eq!(first.check(Role::Acceptor, &[7; 32], &hello), Ok(Some(&old)));
         assert_eq!(after.check(Role::Acceptor, &[7; 32], &hello), Ok(Some(&new)));
-    }
-
-    #[test]
-    fn address_of_a_router_is_told_if_there_is_room() {
-        let mapped: SocketAddr = ([203, 0, 113, 7], 40_000).into();
-        let advertised = |own: usize| {
-            let own: Vec<DialAddr> =
-                (1..).take(own).map(|port| SocketAddr::from(([10, 0, 0, 1], port)).into()).collect();
-            let hello = Hello { advertised: own, ..Hello::plain() };
-            let exchange =
-                HelloExchange::new(hello, Vec::new()).with_mapped(Some(mapped)).with_keys(Vec::new());
-            decoded(&exchange.hello(Role::Dialler, &[7; 32], None, 1000).unwrap()).advertised
-        };
-        assert_eq!(advertised(0), [mapped.into()]);
-        assert_eq!(advertised(ADDRS_MAX - 1).last(), Some(&mapped.into()));
-        assert!(advertised(ADDRS_MAX).len() == ADDRS_MAX && !advertised(ADDRS_MAX).contains(&mapped.into()));
     }
 
     #[test]

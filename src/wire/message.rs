@@ -174,6 +174,11 @@ pub enum Message {
         /// The address of the sender, as the carrier sees it.
         addr: SocketAddr,
     },
+    /// A router passes on connections to the sender. Goes only to a peer that has [`MAPPED_CAPABILITY`].
+    Mapped {
+        /// The outside address at which it does.
+        addr: SocketAddr,
+    },
 }
 
 /// What the sender knows of a peer.
@@ -199,6 +204,9 @@ pub enum Hearing {
     /// It does not know the peer, or the peer has left.
     Unknown,
 }
+
+/// The number in a [`Hello`]'s capabilities of a node that understands [`Message::Mapped`].
+pub const MAPPED_CAPABILITY: u32 = 3;
 
 /// The number in a [`Hello`]'s capabilities of a sender that only looks whether it may join. The receiver answers with its
 /// Hello, or a goodbye with the reason, and ends the session before its mesh counts it.
@@ -372,6 +380,7 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         | Message::CircuitClose { .. }
         | Message::SeenAt { .. }
         | Message::Punch { .. }
+        | Message::Mapped { .. }
         | Message::PeersRequest
         | Message::Notice(_)
         | Message::NetworkKey { .. }

@@ -10,9 +10,11 @@ use std::{fs, io, thread};
 
 use p2p_gossip::internals::limits::{ADDRS_MAX, NAME_ADDRS_MAX, PEER_LOOKUPS_BURST, PEER_LOOKUPS_PER_SECOND};
 use p2p_gossip::{Event, NetworkKey, PeerId};
+use rustix::process::Signal;
 
 use crate::support::history::{History, Member};
 use crate::support::netns::{Network, addr, addr6};
+use crate::support::port_mapper::PortMapper;
 use crate::support::process::Spec;
 use crate::support::{Cluster, assert_mesh_stays_up, localhost};
 
@@ -51,12 +53,18 @@ fn connect_name_is_resolved_and_shown_as_its_address() {
     });
 }
 
-/// Runs four nodes: three on one network, the last behind a router that maps port 17000 to it. The last node
-/// advertises `advertised`; later its own dials are blocked, so only that address leads to it.
-fn check_port_mapping(advertised: &str, hosts: &str) {
-    let Some(network) = Network::new(5) else { return };
-    let (hidden, router) = (4, 5);
-    let Some(()) = network.put_behind_router(hidden, router, 17_000) else { return };
+/// A node behind a router, in a network with three other nodes.
+const HIDDEN: usize = 4;
+const ROUTER: usize = 5;
+
+/// Runs these four nodes. The hidden one has these options; later its own dials are blocked, so only the address at which
+/// the router passes connections on to it leads to it. Returns the cluster, and the hidden node in it.
+fn check_reached_behind_router(
+    network: &Network,
+    options: &str,
+    hosts: &str,
+    passed_on_at: &str,
+) -> (Cluster, Member) {
     let mut cluster = Cluster::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("127.0.0.1 localhost\n{hosts}\n")).unwrap();
@@ -64,11 +72,11 @@ fn check_port_mapping(advertised: &str, hosts: &str) {
     // Each node has its own mount namespace, and so its own hosts file.
     let with_hosts = format!("mount --bind {} /etc/hosts", file.path().display());
     let mut nodes = Vec::new();
-    for node in 1..=hidden {
+    for node in 1..=HIDDEN {
         let mut spec =
-            spec(&cluster, &network, node).with_limits(&with_hosts).with_option("--network-key", &key);
-        if node == hidden {
-            spec = spec.with_args(&format!("--advertise {advertised}"));
+            spec(&cluster, network, node).with_limits(&with_hosts).with_option("--network-key", &key);
+        if node == HIDDEN {
+            spec = spec.with_args(options);
         }
         if node > 1 {
             spec = spec.with_args(&connect(addr(1)));
@@ -77,13 +85,17 @@ fn check_port_mapping(advertised: &str, hosts: &str) {
     }
     cluster.wait_full_mesh(&nodes);
 
-    // From now on the network drops new connections from behind the router; the existing ones are cut.
-    let router_ip = addr(router).ip();
-    network.set_faults(&[format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop")]);
+    // From now on the network drops new connections from behind the router; the existing ones are cut. No connection
+    // leads to the node by its own port at the router's first address.
+    let router_ip = addr(ROUTER).ip();
+    network.set_faults(&[
+        format!("ip saddr {router_ip} tcp flags & (syn | ack) == syn drop"),
+        format!("ip daddr {router_ip} tcp dport {} drop", addr(HIDDEN).port()),
+    ]);
     let mark = cluster.mark();
-    network.cut_connections(hidden, &[1, 2, 3]);
-    for node in 1..hidden {
-        network.cut_connections(node, &[router]);
+    network.cut_connections(HIDDEN, &[1, 2, 3]);
+    for node in 1..HIDDEN {
+        network.cut_connections(node, &[ROUTER]);
     }
     let id = cluster.id(nodes[3]);
     cluster.wait_for("the loss of the hidden node", &nodes, |history| {
@@ -93,12 +105,20 @@ fn check_port_mapping(advertised: &str, hosts: &str) {
     cluster.wait_full_mesh(&nodes);
     assert_mesh_stays_up(&cluster, &nodes);
     cluster.check(&nodes, |history| {
-        let at_router = format!("{router_ip}:17000");
         nodes[..3].iter().find_map(|&observer| {
             let seen = seen_at(history, &[observer], id);
-            (seen.last() != Some(&at_router)).then(|| format!("reached at {seen:?}"))
+            (seen.last().map(String::as_str) != Some(passed_on_at)).then(|| format!("reached at {seen:?}"))
         })
     });
+    (cluster, nodes[3])
+}
+
+/// The router maps port 17000 to the hidden node, which tells the others so by this address.
+fn check_port_mapping(advertised: &str, hosts: &str) {
+    let Some(network) = Network::new(ROUTER) else { return };
+    let Some(()) = network.put_behind_router(HIDDEN, ROUTER, 17_000) else { return };
+    let at = format!("{}:17000", addr(ROUTER).ip());
+    check_reached_behind_router(&network, &format!("--advertise {advertised}"), hosts, &at);
 }
 
 /// A network key in a file. Its holders are no strangers, so they are dialled at all addresses that they claim.
@@ -107,6 +127,17 @@ fn network_key() -> (tempfile::TempDir, PathBuf) {
     let file = directory.path().join("network.key");
     NetworkKey::generate().unwrap().write_new(&file).unwrap();
     (directory, file)
+}
+
+#[test]
+fn node_behind_a_router_is_dialled_where_the_router_maps_its_port_on_request() {
+    let Some(network) = Network::new(ROUTER) else { return };
+    let Some(router) = PortMapper::start(&network, HIDDEN, ROUTER) else { return };
+    let at = router.outside.to_string();
+    let (mut cluster, hidden) = check_reached_behind_router(&network, "", "", &at);
+    router.wait_for_mapping(true);
+    cluster.end_with_signal(hidden, Signal::INT);
+    router.wait_for_mapping(false);
 }
 
 #[test]

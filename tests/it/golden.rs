@@ -280,6 +280,8 @@ fn circuits() -> Vec<Row> {
         ("seen-at-ipv6", Message::SeenAt { addr: "[2001:db8::7]:40000".parse().unwrap() }),
         ("punch-ipv4", Message::Punch { addr: "192.0.2.7:40000".parse().unwrap() }),
         ("punch-ipv6", Message::Punch { addr: "[2001:db8::7]:65535".parse().unwrap() }),
+        ("mapped-ipv4", Message::Mapped { addr: "203.0.113.7:40000".parse().unwrap() }),
+        ("mapped-ipv6", Message::Mapped { addr: "[2001:db8::7]:1024".parse().unwrap() }),
     ]
 }
 
@@ -307,6 +309,7 @@ fn kind(message: &Message) -> &'static str {
         Message::CircuitCredit { .. } => "circuit-credit",
         Message::SeenAt { .. } => "seen-at",
         Message::Punch { .. } => "punch",
+        Message::Mapped { .. } => "mapped",
         Message::CircuitClose { reason, .. } => match reason {
             CircuitReason::Ended => "circuit-close-ended",
             CircuitReason::NotCarrying => "circuit-close-not-carrying",
@@ -416,8 +419,8 @@ fn every_kind_of_message_has_a_golden_frame() {
     let mut kinds: Vec<_> = corpus().iter().map(|(_, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    // The number of results of `kind`: 21 kinds without a reason, and the reasons of two kinds, of which unknown ones are
+    // The number of results of `kind`: 22 kinds without a reason, and the reasons of two kinds, of which unknown ones are
     // one each.
     let reasons = ByeReason::KNOWN.len() + 1 + CircuitReason::KNOWN.len() + 1;
-    assert_eq!(kinds.len(), 21 + reasons, "{kinds:?}");
+    assert_eq!(kinds.len(), 22 + reasons, "{kinds:?}");
 }

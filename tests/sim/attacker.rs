@@ -329,6 +329,10 @@ impl World {
                 let reason = reasons[attacker.rng.usize(..reasons.len())];
                 self.go(proc, attacker, session, Some(reason));
             }
+            6 => {
+                let at = third_party(attacker.rng.u32(..100), true);
+                self.say(conn, side, &Message::Mapped { addr: at });
+            }
             _ => {}
         }
     }

@@ -11,11 +11,11 @@ use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{DialError, Mesh, SessionId, Vitals};
 use p2p_gossip::internals::sample;
 use p2p_gossip::internals::session::{HelloExchange, KeyRates, SessionEvent, SessionLimits};
-use p2p_gossip::internals::wire::{Hello, PUNCH_CAPABILITY};
+use p2p_gossip::internals::wire::{Hello, MAPPED_CAPABILITY, PUNCH_CAPABILITY};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, KeyRing, PeerId};
 
 use super::attacker::Attacker;
-use super::clock::{Clock, MS, Micros, micros};
+use super::clock::{Clock, MS, Micros, SECOND, micros};
 use super::effects::Node;
 use super::net::{ConnId, Packet, Side};
 use super::oracle::{Moment, Oracle};
@@ -36,6 +36,7 @@ pub enum Deferred {
     Circuit(ConnId, Side),
     Datagram(u64),
     BeaconDue,
+    Mapped,
 }
 
 #[derive(Debug)]
@@ -114,6 +115,7 @@ impl World {
         let config = self.config(slot, restart);
         let addr = self.slots[slot].addr;
         let hello = self.hello(slot);
+        let is_mapped_later = self.is_mapped(slot) && hello.advertised.is_empty();
         let instance = hello.instance;
         let id = self.slots[self.scenario.key_of[slot]].key;
         let seed = self.rng.u64(..);
@@ -174,6 +176,10 @@ impl World {
             if self.procs[proc].discoverer.is_some() {
                 self.schedule(self.now, world::Event::BeaconDue(proc));
             }
+            if is_mapped_later {
+                let answered_at = self.now + self.rng.u64(0..=2 * SECOND);
+                self.schedule(answered_at, world::Event::Mapped(proc));
+            }
         }
     }
 
@@ -212,22 +218,27 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
-            capabilities: [PUNCH_CAPABILITY].into_iter().chain(self.capabilities(slot)).collect(),
+            capabilities: [PUNCH_CAPABILITY, MAPPED_CAPABILITY]
+                .into_iter()
+                .chain(self.capabilities(slot))
+                .collect(),
             proofs: Vec::new(),
         }
     }
 
-    /// The addresses that a node advertises: its name if it has one, else its address if others need it, and sometimes
-    /// its address although others see it anyway.
+    /// The addresses that a node advertises: its name if it has one, and sometimes its address although others see it
+    /// anyway. Others need the address of a node behind a router, which the node may learn later from the router.
     fn advertised(&mut self, slot: Slot) -> Vec<DialAddr> {
-        let wants_to = self.rng.bool();
-        let addr = self.slots[slot].addr;
-        let is_mapped = addr.port() != self.slots[slot].listen_port;
         match self.name(slot) {
             Some(name) => vec![name],
-            _ if is_mapped || wants_to => vec![addr.into()],
+            _ if self.rng.bool() => vec![self.slots[slot].addr.into()],
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the node is behind a router that passes on connections to it at another port.
+    fn is_mapped(&self, slot: Slot) -> bool {
+        self.slots[slot].addr.port() != self.slots[slot].listen_port
     }
 
     /// Ends the process. Its kernel closes its sockets, unless the machine is gone, too.
@@ -317,6 +328,7 @@ impl World {
                     Deferred::Circuit(conn, side) => world::Event::Circuit(conn, side),
                     Deferred::Datagram(number) => world::Event::Datagram(number),
                     Deferred::BeaconDue => world::Event::BeaconDue(proc),
+                    Deferred::Mapped => world::Event::Mapped(proc),
                 },
             );
         }
@@ -360,6 +372,11 @@ impl World {
             Deferred::Circuit(conn, side) => self.circuit_news(conn, side),
             Deferred::Datagram(number) => self.read_datagram(proc, number),
             Deferred::BeaconDue => self.beacon_due(proc),
+            Deferred::Mapped => {
+                let mapped = Some(self.procs[proc].addr);
+                self.drive(proc, |driver, node| driver.port_mapped(node, mapped));
+                self.want_turn(proc, self.now);
+            }
         }
     }
 

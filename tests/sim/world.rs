@@ -55,6 +55,8 @@ pub enum Event {
     Circuit(ConnId, Side),
     /// A process may have a beacon to send.
     BeaconDue(ProcId),
+    /// The router of a process passes on connections to it from now on.
+    Mapped(ProcId),
     /// The datagram with this number arrives.
     Datagram(u64),
     /// An attacker acts.
@@ -320,6 +322,11 @@ impl World {
             Event::BeaconDue(proc) => {
                 if self.procs[proc].alive {
                     self.on_thread(proc, Deferred::BeaconDue);
+                }
+            }
+            Event::Mapped(proc) => {
+                if self.procs[proc].alive {
+                    self.on_thread(proc, Deferred::Mapped);
                 }
             }
             Event::Datagram(number) => self.datagram_arrives(number),

@@ -9,6 +9,7 @@ pub(crate) mod executable;
 pub(crate) mod history;
 pub(crate) mod leaks;
 pub(crate) mod netns;
+pub(crate) mod port_mapper;
 pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod skip;

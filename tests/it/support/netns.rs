@@ -82,6 +82,11 @@ impl Network {
         format!("{}-{node}", self.tag)
     }
 
+    /// The number of nodes.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     fn hub(&self) -> String {
         format!("{}-hub", self.tag)
     }
@@ -153,6 +158,13 @@ impl Network {
         self.translate(router, nat.rules())
     }
 
+    /// Moves `hidden` from the bridge to a link behind `router`, which forwards by these rules of nft(8). `None`, with the
+    /// reason on stderr, if the kernel cannot do that.
+    pub(crate) fn put_behind_forwarder(&self, hidden: usize, router: usize, rules: &str) -> Option<()> {
+        self.move_behind(hidden, router);
+        self.forward(router, rules)
+    }
+
     /// The node's own kernel drops connections that come unasked from other nodes. `None`, with the reason on stderr, if the
     /// kernel cannot do that.
     pub(crate) fn refuse_new_connections(&self, node: usize) -> Option<()> {
@@ -184,10 +196,13 @@ impl Network {
     }
 
     fn translate(&self, router: usize, rules: &str) -> Option<()> {
+        self.forward(router, &format!("add table ip mapping\n{rules}"))
+    }
+
+    fn forward(&self, router: usize, rules: &str) -> Option<()> {
         let router = self.namespace(router);
         let forward = ["ip", "netns", "exec", &router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
-        let rules = format!("add table ip mapping\n{rules}");
-        match run(&forward, "").and_then(|_| self.nft(&router, &rules)) {
+        match run(&forward, "").and_then(|_| self.nft(&router, rules)) {
             Ok(()) => Some(()),
             Err(error) => skip(&format!("the kernel does not translate addresses so: {error}")),
         }

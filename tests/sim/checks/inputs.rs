@@ -123,6 +123,12 @@ impl World {
                 oracle.changed.insert(peer);
             }
         }
+        if let Some(Message::Mapped { addr }) = message
+            && open
+        {
+            let addr = DialAddr::from(*addr);
+            oracle.peer(peer).first_hand.extend(addr.is_dialable().then_some(addr));
+        }
         if let Some(Message::Peers { records, more }) = message
             && open
         {

@@ -14,6 +14,7 @@ mod loss;
 mod memory;
 mod names;
 mod network_keys;
+mod port_mapping;
 mod punch;
 mod relay;
 mod sessions;

@@ -1,0 +1,63 @@
+//! The address at which a router passes on connections: who is told, and what a peer's word of it does.
+
+use std::net::SocketAddr;
+
+use p2p_gossip::internals::limits::ADDRS_MAX;
+use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId};
+use p2p_gossip::internals::wire::{Hello, MAPPED_CAPABILITY, Message};
+
+use super::{MINUTE, SECOND, joined_node};
+use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, sent};
+
+fn outside(port: u16) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, 7], port))
+}
+
+/// The sessions on which the node tells this address.
+fn told(outputs: &[Output], at: SocketAddr) -> Vec<SessionId> {
+    let is_told = |message: &Message| *message == Message::Mapped { addr: at };
+    sent(outputs).into_iter().filter(|(_, message)| is_told(message)).map(|(session, _)| session).collect()
+}
+
+fn persists(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Persist))
+}
+
+#[test]
+fn connected_and_new_peers_are_told_if_they_understand() {
+    let mut node = MeshHarness::new(&[]);
+    let understands = || Hello { capabilities: vec![MAPPED_CAPABILITY], ..hello() };
+    let [first, old, second, third] = [1, 2, 3, 4].map(SessionId::accepted);
+    node.up_with_hello(first, id(3), addr(3), understands());
+    node.up(old, id(4), 1);
+    assert_eq!(told(&node.handle(Input::Mapped(Some(outside(1)))), outside(1)), [first]);
+    // The router has another address now.
+    assert_eq!(told(&node.handle(Input::Mapped(Some(outside(2)))), outside(2)), [first]);
+    assert_eq!(told(&node.up_with_hello(second, id(5), addr(5), understands()), outside(2)), [second]);
+    assert!(sent(&node.handle(Input::Mapped(None))).is_empty());
+    let outputs = node.up_with_hello(third, id(6), addr(6), understands());
+    assert_eq!(told(&outputs, outside(2)), []);
+}
+
+#[test]
+fn lost_peer_is_dialled_where_its_router_passes_on_connections() {
+    let (mut node, three) = joined_node();
+    for _ in 0..MINUTE.as_secs() + 1 {
+        node.heartbeat(three, 0);
+        node.wait(SECOND);
+    }
+    assert!(persists(&node.receives(three, Message::Mapped { addr: outside(1) })));
+    assert!(!persists(&node.receives(three, Message::Mapped { addr: outside(1) })), "it is no news");
+    node.down(three, DisconnectReason::Closed);
+    let dialled = dialled(&node.wait(10 * SECOND));
+    assert!(dialled.iter().any(|(_, at, _)| *at == outside(1).into()), "{dialled:?}");
+}
+
+#[test]
+fn peer_that_names_ever_more_addresses_keeps_only_a_few() {
+    let (mut node, three) = joined_node();
+    let named =
+        (1..1000).filter(|&port| persists(&node.receives(three, Message::Mapped { addr: outside(port) })));
+    assert!(named.count() < ADDRS_MAX);
+    assert_eq!(node.info(id(3)).unwrap().addrs.len(), ADDRS_MAX);
+}
