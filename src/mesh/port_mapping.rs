@@ -21,7 +21,8 @@ impl Mesh {
 
     /// Tells a connected peer the address, if there is one. The Hello of each new session has replaced what the peer knew.
     pub(super) fn tell_mapped(&mut self, id: &PeerId) {
-        if let Some(addr) = self.mapped
+        // A leaving node has said its goodbyes already.
+        if let Some(addr) = self.mapped.filter(|_| !self.leaving)
             && self.peers.get(id).is_some_and(|peer| peer.understands_mapped)
         {
             self.send(id, Message::Mapped { addr });

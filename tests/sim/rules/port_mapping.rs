@@ -39,6 +39,16 @@ fn connected_and_new_peers_are_told_if_they_understand() {
     assert_eq!(told(&outputs, outside(2)), []);
 }
 
+/// Found by seed 982000547.
+#[test]
+fn leaving_node_tells_no_address() {
+    let mut node = MeshHarness::new(&[]);
+    let understands = Hello { capabilities: vec![MAPPED_CAPABILITY], ..hello() };
+    node.up_with_hello(SessionId::accepted(1), id(3), addr(3), understands);
+    node.handle(Input::Leave);
+    assert!(sent(&node.handle(Input::Mapped(Some(outside(1))))).is_empty());
+}
+
 #[test]
 fn lost_peer_is_dialled_where_its_router_passes_on_connections() {
     let (mut node, three) = joined_node();
