@@ -10,7 +10,8 @@ use super::DEADLINE;
 use super::netns::{Network, addr, run};
 use super::skip::{has, skip};
 
-/// Drops what arrives unasked for, but for the ports that miniupnpd maps in the chains that bear its name.
+/// Drops what arrives unasked for, but for the ports that miniupnpd maps in the chains that bear its name, at the outside
+/// address only.
 const RULES: &str = "add table inet filter
 add chain inet filter miniupnpd
 add chain inet filter prerouting_miniupnpd
@@ -20,7 +21,7 @@ add rule inet filter forward ct state established,related accept
 add rule inet filter forward iifname != eth0 accept
 add rule inet filter forward jump miniupnpd
 add chain inet filter prerouting { type nat hook prerouting priority -100; }
-add rule inet filter prerouting jump prerouting_miniupnpd
+add rule inet filter prerouting ip daddr 11.77.0.5 jump prerouting_miniupnpd
 add chain inet filter postrouting { type nat hook postrouting priority 100; }
 add rule inet filter postrouting jump postrouting_miniupnpd
 add rule inet filter postrouting oifname eth0 masquerade
