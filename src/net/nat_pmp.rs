@@ -21,8 +21,10 @@ const SUCCESS: u16 = 0;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Questions without an answer after which the router counts as silent: after two minutes.
 const QUESTIONS_MAX: u32 = 9;
-/// Wait before a router that is silent, or refuses, is asked again.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
+/// Wait before a router that is silent, or refuses, is asked again; then twice as long each time. After a power failure it
+/// may start later than this node.
+const ASK_AGAIN_MIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(60 * 60);
 /// Time for which the router is asked to pass on connections. It forgets a node that is killed, and a node finds within
 /// half of this time that the router has forgotten.
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -35,6 +37,8 @@ pub(crate) struct PortMapper {
     /// The port on which this node listens.
     port: u16,
     step: Step,
+    /// The wait before the next question, if the router is silent or refuses.
+    ask_again: Duration,
     /// Connections to this address reach this node, until this time.
     mapped: Option<(SocketAddr, Instant)>,
 }
@@ -58,7 +62,7 @@ enum Question {
 
 impl PortMapper {
     pub(crate) fn new(port: u16, now: Instant) -> Self {
-        Self { port, step: Step::Resting { until: now }, mapped: None }
+        Self { port, step: Step::Resting { until: now }, ask_again: ASK_AGAIN_MIN, mapped: None }
     }
 
     /// The address at which the router passes connections on to this node.
@@ -105,7 +109,8 @@ impl PortMapper {
 
     /// The router is not there, or does not want to be asked.
     pub(crate) fn give_up(&mut self, now: Instant) {
-        self.step = Step::Resting { until: now + ASK_AGAIN };
+        self.step = Step::Resting { until: now + self.ask_again };
+        self.ask_again = (self.ask_again * 2).min(ASK_AGAIN_MAX);
     }
 
     /// The request that ends what is mapped.
@@ -168,6 +173,7 @@ impl PortMapper {
                 let lifetime = lifetime.min(LIFETIME);
                 self.mapped = Some(((outside, port).into(), now + lifetime));
                 self.step = Step::Resting { until: now + lifetime / 2 };
+                self.ask_again = ASK_AGAIN_MIN;
             }
             _ => {}
         }
@@ -240,17 +246,39 @@ mod tests {
     }
 
     #[test]
-    fn silent_router_is_asked_nine_times_and_then_once_an_hour() {
+    fn silent_router_is_asked_nine_times_and_then_again_after_ever_longer_waits() {
         let start = crate::test_now();
         let (mut mapper, mut now) = (PortMapper::new(8080, start), start);
-        let mut asked = Vec::new();
-        while now < start + ASK_AGAIN {
-            asked.extend(mapper.poll_transmit(now).map(|_| now - start));
+        let in_turn: Vec<Duration> = (0..9).map(|n| FIRST_WAIT * ((1 << n) - 1)).collect();
+        let mut rests = Vec::new();
+        for _ in 0..8 {
+            let turn = now;
+            let mut asked = Vec::new();
+            loop {
+                asked.extend(mapper.poll_transmit(now).map(|_| now - turn));
+                if mapper.is_resting() {
+                    break;
+                }
+                now = mapper.next();
+            }
+            assert_eq!(asked, in_turn);
+            rests.push((mapper.next() - now).as_secs() / 60);
             now = mapper.next();
         }
-        let expected: Vec<Duration> = (0..9).map(|n| FIRST_WAIT * ((1 << n) - 1)).collect();
-        assert_eq!(asked, expected);
-        assert!(now >= start + ASK_AGAIN && mapper.poll_transmit(now).is_some());
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn router_that_was_there_once_is_asked_again_soon() {
+        let (mut mapper, now) = asking();
+        (0..9).for_each(|_| mapper.give_up(now));
+        assert_eq!(mapper.next(), now + ASK_AGAIN_MAX);
+        let now = mapper.next();
+        mapper.poll_transmit(now);
+        mapper.handle_datagram(now, &address(OUTSIDE));
+        mapper.handle_datagram(now, &mapping(8080, 40_000, 3600));
+        mapper.give_up(now);
+        assert_eq!(mapper.next(), now + ASK_AGAIN_MIN);
     }
 
     #[test]
@@ -298,7 +326,7 @@ mod tests {
         for datagram in refused {
             let (mut mapper, now) = asking();
             mapper.handle_datagram(now, &datagram);
-            assert_eq!((mapper.mapped(), mapper.next()), (None, now + ASK_AGAIN), "{datagram:?}");
+            assert_eq!((mapper.mapped(), mapper.next()), (None, now + ASK_AGAIN_MIN), "{datagram:?}");
         }
         // An outside address that is none.
         for outside in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]] {
