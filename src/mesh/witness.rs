@@ -3,6 +3,7 @@
 //! A loss is reported at once; the verdict follows within a quarter of a second. A question is testimony, too: it says
 //! that its sender has lost the peer. So members that lose a peer at the same moment inform each other.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::inquiry::{Inquiry, Loss, Step, VOICES_MAX, VerdictInfo};
@@ -137,19 +138,15 @@ impl Mesh {
         };
         match step {
             Step::Ask | Step::FollowUp => {
-                let due = |(other, inquiry): (&PeerId, &Inquiry)| {
-                    let at = self.timers.deadline(Timer::Witness(*other));
-                    let is_soon = at.is_some_and(|at| at <= now + QUESTION_DELAY);
-                    (*other == id || is_soon && inquiry.step == step).then_some(*other)
-                };
-                let about: Vec<PeerId> = self.witnesses.iter().filter_map(due).collect();
+                let about = self.due_with(now, id, step);
                 self.ask_witnesses(now, &about);
                 about.into_iter().for_each(|id| self.witnesses_asked(now, id));
             }
             Step::AskAgain => {
-                self.ask_again(now, id);
+                let about = self.due_with(now, id, step);
+                self.ask_again(now, &about);
                 let rest = self.answer_time() / 2;
-                self.next_step(id, Step::Conclude, now + rest);
+                about.into_iter().for_each(|id| self.next_step(id, Step::Conclude, now + rest));
             }
             Step::Conclude => {
                 let verdict = self.verdict_on(now, &id, true);
@@ -218,19 +215,36 @@ impl Mesh {
         }
     }
 
-    /// Asks those again whose answers decided nothing, and more members if the answers differ.
-    fn ask_again(&mut self, now: Instant, id: PeerId) {
-        let witnesses = self.witnesses_now(now);
-        let Some(inquiry) = self.witnesses.inquiries.get(&id) else {
-            return;
+    /// This peer and all others whose inquiries have the same step soon: many peers may be lost at one moment, and a
+    /// message about each would fill the outbox of a member.
+    fn due_with(&self, now: Instant, id: PeerId, step: Step) -> Vec<PeerId> {
+        let due = |(other, inquiry): (&PeerId, &Inquiry)| {
+            let at = self.timers.deadline(Timer::Witness(*other));
+            let is_soon = at.is_some_and(|at| at <= now + QUESTION_DELAY);
+            (*other == id || is_soon && inquiry.step == step).then_some(*other)
         };
-        let is_contradictory = inquiry.is_contradictory();
-        let open: Vec<PeerId> = witnesses
-            .into_iter()
-            .filter(|witness| inquiry.is_open(witness) || is_contradictory && !inquiry.was_asked(witness))
-            .take(VOICES_MAX)
-            .collect();
-        open.into_iter().for_each(|witness| self.ask_witness(now, witness, &[id]));
+        self.witnesses.iter().filter_map(due).collect()
+    }
+
+    /// Asks those again whose answers decided nothing, and more members if the answers differ.
+    fn ask_again(&mut self, now: Instant, about: &[PeerId]) {
+        let witnesses = self.witnesses_now(now);
+        let mut questions: BTreeMap<PeerId, Vec<PeerId>> = BTreeMap::new();
+        for id in about {
+            let Some(inquiry) = self.witnesses.inquiries.get(id) else {
+                continue;
+            };
+            let is_contradictory = inquiry.is_contradictory();
+            let is_asked = |witness: &&PeerId| {
+                inquiry.is_open(witness) || is_contradictory && !inquiry.was_asked(witness)
+            };
+            for witness in witnesses.iter().filter(is_asked).take(VOICES_MAX) {
+                questions.entry(*witness).or_default().push(*id);
+            }
+        }
+        for (witness, about) in questions {
+            self.ask_witness(now, witness, &about);
+        }
     }
 
     fn ask_witness(&mut self, now: Instant, witness: PeerId, about: &[PeerId]) {

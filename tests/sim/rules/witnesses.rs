@@ -56,6 +56,22 @@ fn peers_lost_at_one_moment_are_asked_about_in_one_message_to_each_member() {
     assert!(asked.iter().all(|(_, about)| *about == [id(3), id(4)]), "{asked:?}");
 }
 
+/// Found by seed 983061108: after many losses at once, the questions of the second turn filled a member's outbox.
+#[test]
+fn peers_lost_at_one_moment_are_asked_about_again_in_one_message_to_each_member() {
+    let (mut node, sessions) = node_with(3..8);
+    node.down(sessions[0], CLOSED);
+    node.down(sessions[1], CLOSED);
+    node.wait(ms(50));
+    for witness in &sessions[2..] {
+        // It may only have not noticed the losses yet.
+        reports(&mut node, *witness, [3, 4].map(|lost| says(lost, Hearing::Hears, 900)).to_vec());
+    }
+    let asked = questions(&node.wait(ms(150)));
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.iter().all(|(_, about)| *about == [id(3), id(4)]), "{asked:?}");
+}
+
 #[test]
 fn verdict_follows_the_last_answer_that_matters() {
     let (mut node, sessions) = node_with(3..8);
