@@ -10,7 +10,8 @@ use crate::trust::peer_id::PeerId;
 use crate::wire::Message;
 
 impl Mesh {
-    /// From now on a router passes on connections to this node at this address, or at none.
+    /// From now on a router passes on connections to this node at this address, or at none. Peers keep an address that has
+    /// ended until their next session with this node; a dial there fails, and they have others.
     pub(super) fn port_mapped(&mut self, mapped: Option<SocketAddr>) {
         self.mapped = mapped;
         let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();

@@ -1,7 +1,7 @@
 //! A router that maps ports on request (NAT-PMP), as routers of homes do: miniupnpd, which many of them run.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,10 @@ use super::DEADLINE;
 use super::netns::{Network, addr, run};
 use super::skip::{has, skip};
 
-/// Drops what arrives unasked for, but for the ports that miniupnpd maps in the chains that bear its name, at the outside
-/// address only.
+/// The router's outside address. miniupnpd maps no port if that is a private address.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(11, 77, 0, 5);
+/// Drops what arrives unasked for, but for the ports that miniupnpd maps in the chains that bear its name. `OUTSIDE` stands
+/// for the only address at which it maps them.
 const RULES: &str = "add table inet filter
 add chain inet filter miniupnpd
 add chain inet filter prerouting_miniupnpd
@@ -21,7 +23,7 @@ add rule inet filter forward ct state established,related accept
 add rule inet filter forward iifname != eth0 accept
 add rule inet filter forward jump miniupnpd
 add chain inet filter prerouting { type nat hook prerouting priority -100; }
-add rule inet filter prerouting ip daddr 11.77.0.5 jump prerouting_miniupnpd
+add rule inet filter prerouting ip daddr OUTSIDE jump prerouting_miniupnpd
 add chain inet filter postrouting { type nat hook postrouting priority 100; }
 add rule inet filter postrouting jump postrouting_miniupnpd
 add rule inet filter postrouting oifname eth0 masquerade
@@ -32,7 +34,7 @@ add rule inet filter postrouting oifname eth0 masquerade
 pub(crate) struct PortMapper {
     daemon: Child,
     namespace: String,
-    /// The router's outside address. miniupnpd maps no port if that is a private address.
+    /// Where the router passes on connections to the node.
     pub(crate) outside: SocketAddr,
     _dir: tempfile::TempDir,
 }
@@ -44,18 +46,17 @@ impl PortMapper {
         if !has("miniupnpd", "Debian: miniupnpd-nftables") {
             return None;
         }
-        network.put_behind_forwarder(hidden, router, RULES)?;
-        let outside = SocketAddr::from(([11, 77, 0, 5], addr(hidden).port()));
-        network.ip(router, &format!("addr add {}/24 dev eth0", outside.ip()));
+        network.put_behind_forwarder(hidden, router, &RULES.replace("OUTSIDE", &OUTSIDE.to_string()))?;
+        let outside = SocketAddr::from((OUTSIDE, addr(hidden).port()));
+        network.ip(router, &format!("addr add {OUTSIDE}/24 dev eth0"));
         for node in (1..=network.size()).filter(|&node| node != hidden && node != router) {
-            network.ip(node, "route add 11.77.0.0/24 dev eth0");
+            network.ip(node, &format!("route add {OUTSIDE}/32 dev eth0"));
         }
         let dir = tempfile::tempdir().unwrap();
         let (config, log) = (dir.path().join("conf"), dir.path().join("log"));
         let text = format!(
-            "ext_ifname=eth0\next_ip={}\nlistening_ip=in{hidden}\nenable_natpmp=yes\nenable_upnp=no\n\
-             secure_mode=yes\nallow 1024-65535 10.78.0.0/16 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
-            outside.ip()
+            "ext_ifname=eth0\next_ip={OUTSIDE}\nlistening_ip=in{hidden}\nenable_natpmp=yes\nenable_upnp=no\n\
+             secure_mode=yes\nallow 1024-65535 10.78.0.0/16 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
         );
         fs::write(&config, text).unwrap();
         let namespace = network.namespace(router);
