@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::event::Event;
-use crate::util::sync::{AtomicU64, Ordering, Receiver, RecvTimeoutError, TryRecvError};
+use crate::util::sync::{AtomicBool, AtomicU64, Ordering, Receiver, RecvTimeoutError, TryRecvError};
 
 /// An event in a queue.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +35,22 @@ pub struct QueuedEvent {
 #[derive(Clone, Debug)]
 pub struct Events {
     queue: Receiver<QueuedEvent>,
+    shared: Arc<Shared>,
+}
+
+/// What the reader of a queue and the node tell each other.
+#[derive(Debug)]
+pub(crate) struct Shared {
     /// Events that found the queue full.
-    dropped: Arc<AtomicU64>,
+    pub(crate) dropped: AtomicU64,
+    /// Whether pings come into the queue.
+    pub(crate) has_pings: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self { dropped: AtomicU64::new(0), has_pings: AtomicBool::new(true) }
+    }
 }
 
 /// The node has stopped, and all of its events are taken.
@@ -61,18 +75,28 @@ pub enum NoEvent {
 }
 
 impl Events {
-    pub(crate) fn new(queue: Receiver<QueuedEvent>, dropped: Arc<AtomicU64>) -> Self {
-        Self { queue, dropped }
+    pub(crate) fn new(queue: Receiver<QueuedEvent>, shared: Arc<Shared>) -> Self {
+        Self { queue, shared }
     }
 
     pub(crate) fn queue(&self) -> &Receiver<QueuedEvent> {
         &self.queue
     }
 
+    pub(crate) fn has_pings(&self) -> bool {
+        self.shared.has_pings.load(Ordering::Relaxed)
+    }
+
     /// Events that this queue has lost so far because it was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether later pings come into this queue, as they do at first. Each ping wakes the thread that reads the queue, so
+    /// a reader that shows none should not get any.
+    pub fn set_pings(&self, are_wanted: bool) {
+        self.shared.has_pings.store(are_wanted, Ordering::Relaxed);
     }
 
     /// Waits for the next event.
@@ -159,7 +183,7 @@ mod tests {
     #[test]
     fn missing_event_has_its_reason() {
         let (queue, events) = bounded(1);
-        let events = Events::new(events, Arc::default());
+        let events = Events::new(events, Arc::new(Shared::new()));
         assert_eq!(events.try_recv(), Err(NoEvent::Empty));
         assert_eq!(events.recv_timeout(Duration::ZERO), Err(NoEvent::Timeout));
         let (time, event) = (SystemTime::now(), Event::Stopped);

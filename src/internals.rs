@@ -58,6 +58,12 @@ pub mod queues {
         events.queue()
     }
 
+    /// Whether later pings come into the queue of a subscription.
+    #[must_use]
+    pub fn has_pings(events: &Events) -> bool {
+        events.has_pings()
+    }
+
     /// Nothing is ever sent; the sender is gone once the node's coordinator has ended.
     #[must_use]
     pub fn coordinator_ended(node: &Node) -> Receiver<()> {

@@ -124,6 +124,12 @@ impl NodeBuilder {
         events
     }
 
+    /// The events that [`Node::events`] will have.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Starts the node: when this returns, its port accepts connections.
     ///
     /// # Errors

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::event::Event;
-use crate::events::{Events, QueuedEvent};
+use crate::events::{Events, QueuedEvent, Shared};
 use crate::limits::EVENTS_QUEUED;
 use crate::util::queue::{Sender, Share, bounded};
-use crate::util::sync::{AtomicU64, Ordering, TrySendError};
+use crate::util::sync::{Ordering, TrySendError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers(Vec<Subscriber>);
@@ -16,15 +16,14 @@ pub(crate) struct Subscribers(Vec<Subscriber>);
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     queue: Sender<QueuedEvent>,
-    /// Events that found this queue full.
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 /// A subscription: the coordinator's end and the reader's.
 pub(crate) fn subscription() -> (Subscriber, Events) {
     let (queue, events) = bounded(EVENTS_QUEUED);
-    let dropped = Arc::default();
-    (Subscriber { queue, dropped: Arc::clone(&dropped) }, Events::new(events, dropped))
+    let shared = Arc::new(Shared::new());
+    (Subscriber { queue, shared: Arc::clone(&shared) }, Events::new(events, shared))
 }
 
 impl Subscribers {
@@ -33,8 +32,8 @@ impl Subscribers {
         self.0.push(subscriber);
     }
 
-    /// Queues the event for every subscriber with room, and removes subscribers that dropped their receiver. News of
-    /// acquainted peers has more room than that of strangers, and that more than pings and messages. The last event,
+    /// Queues the event for every subscriber that wants it and has room, and removes subscribers that dropped their receiver.
+    /// News of acquainted peers has more room than that of strangers, and that more than pings and messages. The last event,
     /// [`Event::Stopped`], needs no room.
     pub(crate) fn publish(&mut self, event: &Event, is_acquainted: bool) {
         let time = SystemTime::now();
@@ -52,14 +51,18 @@ impl Subscribers {
             }
             _ => Share::All,
         };
+        let is_ping = matches!(event, Event::Ping { .. });
         self.0.retain(|subscriber| {
+            if is_ping && !subscriber.shared.has_pings.load(Ordering::Relaxed) {
+                return true;
+            }
             let item = QueuedEvent { time, event: event.clone(), is_acquainted };
             let outcome = match event {
                 Event::Stopped => subscriber.queue.send_past_limit(item),
                 _ => subscriber.queue.offer_within(item, share),
             };
             if let Err(TrySendError::Full(_)) = outcome {
-                subscriber.dropped.fetch_add(1, Ordering::Relaxed);
+                subscriber.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
             !matches!(outcome, Err(TrySendError::Disconnected(_)))
         });
@@ -74,6 +77,7 @@ impl Subscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::internals::sample;
     use crate::limits::EVENTS_QUEUED_WITH_TRAFFIC;
     use crate::trust::peer_id::PeerId;
 
@@ -81,6 +85,11 @@ mod tests {
         let peer = PeerId::from_bytes([7; 32]);
         let addr = "127.0.0.1:1".parse().unwrap();
         Event::Message { peer, name: String::new(), addr, text: "x".to_owned() }
+    }
+
+    fn ping() -> Event {
+        let addr = "127.0.0.1:1".parse().unwrap();
+        sample::ping(PeerId::from_bytes([7; 32]), "", addr, 1, "ping", None)
     }
 
     fn left() -> Event {
@@ -105,6 +114,21 @@ mod tests {
         subscribers.publish(&left(), true);
         assert_eq!(subscribers.backlog(), EVENTS_QUEUED_WITH_TRAFFIC + 1);
         assert_eq!(reader.try_recv(), Ok(left()));
+    }
+
+    #[test]
+    fn pings_come_only_to_subscribers_that_want_them() {
+        let ((first, reader), (second, other)) = (subscription(), subscription());
+        let mut subscribers = Subscribers::default();
+        subscribers.add(first);
+        subscribers.add(second);
+        for are_wanted in [false, true] {
+            reader.set_pings(are_wanted);
+            subscribers.publish(&ping(), false);
+            subscribers.publish(&left(), false);
+            assert_eq!(reader.try_iter().count(), 1 + usize::from(are_wanted));
+            assert_eq!(other.try_iter().count(), 2);
+        }
     }
 
     #[test]

@@ -52,4 +52,15 @@ for name in $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml); d
     grep -q -- "--test $name\b" Makefile || fail "make test does not run the test program $name of Cargo.toml"
 done
 
+# People who write another implementation read the guide.
+wire=$(sed -n '/^## The wire/,/^## State/p' src/guide/architecture.md)
+for kind in $(sed -n '/^pub enum Message {/,/^}/s/^    \([A-Z][A-Za-z]*\).*/\1/p' src/wire/message.rs); do
+    printf '%s' "$wire" | grep -q "^| [^|]*\`$kind\`" ||
+        fail "the table of messages in src/guide/architecture.md lacks $kind"
+done
+for number in $(sed -n 's/^pub const [A-Z]*_CAPABILITY: u32 = \([0-9]*\);/\1/p' src/wire/*.rs); do
+    grep -q "^| $number |" src/guide/stability.md ||
+        fail "the table of capabilities in src/guide/stability.md lacks number $number"
+done
+
 tests/checks/import_circles.sh

@@ -185,14 +185,25 @@ impl RunningProgram {
             || http_socket.is_some()
             || control_socket.is_some()
             || systemd::is_wanted();
+        builder.events().set_pings(options.shows_pings);
+        let with_pings = options.on_event.as_ref().is_some_and(|on_event| on_event.with_pings);
         let events = has_sinks.then(|| builder.subscribe());
+        if let Some(events) = &events {
+            events.set_pings(with_pings);
+        }
         let node = builder.start()?;
         let page = http_socket.as_ref().map(http::Socket::url);
         let invitation = match (&closed, &options.state) {
             (Some(ring), Some(state)) => invitation(ring, state, node.id(), options.output)?,
             _ => None,
         };
-        let (http, control) = http::Server::start(&node, &config, http_socket, control_socket)?;
+        let (http, control) = http::Server::start(
+            &node,
+            &config,
+            http_socket,
+            control_socket,
+            events.clone().filter(|_| !with_pings),
+        )?;
         let is_brief = options.is_bare && io::stdout().is_terminal();
         let has_stored_key = node.status().is_some_and(|status| status.mesh.network_key.is_some());
         let closed = options
@@ -202,14 +213,13 @@ impl RunningProgram {
             .map(|state| visible(&state.to_string_lossy()));
         let advertised = config.advertise.first().cloned();
         let hints = JoinHints { page, advertised, invitation, closed, is_brief };
-        let console = console::start(node.events().clone(), options.output, options.shows_pings, hints)?;
+        let console = console::start(node.events().clone(), options.output, hints)?;
         let stdin = if options.stdin.is_some() { stdin::start(node.handle())? } else { never() };
         let after_stdin = options.stdin.unwrap_or(AfterStdin::Stay);
         let join_deadline = match after_stdin {
             AfterStdin::Leave { join_timeout } => after(join_timeout),
             AfterStdin::Stay => never(),
         };
-        let with_pings = options.on_event.is_some_and(|on_event| on_event.with_pings);
         let programs = [(on_event, RunsFor::Events { with_pings }), (alert, RunsFor::Alerts(node.handle()))];
         let hooks =
             programs.into_iter().filter_map(|(program, runs_for)| Some(Hooks::start(program?, runs_for)));

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use jiff::Timestamp;
-use p2p_gossip::Event;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::queue;
+use p2p_gossip::{Event, Events};
 use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::response::{EVENT_STREAM, OK, Response, write_all};
@@ -42,6 +42,8 @@ const BATCH_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Hub {
     /// The page's URL, if there is a page.
     page: Option<String>,
+    /// The queue of the events that are published, if it needs pings for streams only.
+    events: Option<Events>,
     /// Identifies this process in `Last-Event-ID`: its start time in milliseconds since 1970.
     run: String,
     state: Mutex<State>,
@@ -77,11 +79,11 @@ pub(super) enum Since {
 
 impl Hub {
     /// Creates a hub. The receiver is disconnected once the hub is closed and all streams have ended.
-    pub(super) fn new(page: Option<String>) -> (Self, Receiver<()>) {
+    pub(super) fn new(page: Option<String>, events: Option<Events>) -> (Self, Receiver<()>) {
         let (open, ended) = bounded(0);
         let state = State { last: 0, kept: VecDeque::new(), streams: Vec::new(), open: Some(open) };
         let run = Timestamp::now().as_millisecond().to_string();
-        (Self { page, run, state: Mutex::new(state) }, ended)
+        (Self { page, events, run, state: Mutex::new(state) }, ended)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,6 +119,14 @@ impl Hub {
             }
             Err(TrySendError::Disconnected(_)) => false,
         });
+        self.set_pings(&state);
+    }
+
+    /// Without a stream pings are not needed.
+    fn set_pings(&self, state: &State) {
+        if let Some(events) = &self.events {
+            events.set_pings(!state.streams.is_empty());
+        }
     }
 
     /// Ends all streams after their queued events.
@@ -150,6 +160,7 @@ impl Hub {
         let (queue, events) = queue::bounded(QUEUED_MAX);
         let alive = Arc::new(());
         state.streams.push(Subscription { queue, alive: Arc::downgrade(&alive) });
+        self.set_pings(&state);
         Some(Stream { earlier, events, _alive: alive, _open: open })
     }
 }
@@ -224,8 +235,9 @@ fn check_presence(socket: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use p2p_gossip::PeerId;
+    use p2p_gossip::internals::queues::has_pings;
     use p2p_gossip::internals::sample;
+    use p2p_gossip::{Config, Identity, Node, PeerId};
 
     use super::*;
 
@@ -244,7 +256,7 @@ mod tests {
     }
 
     fn hub() -> (Hub, Receiver<()>) {
-        let (hub, ended) = Hub::new(Some("http://localhost/".to_owned()));
+        let (hub, ended) = Hub::new(Some("http://localhost/".to_owned()), None);
         (Hub { run: "5".to_owned(), ..hub }, ended)
     }
 
@@ -274,6 +286,22 @@ mod tests {
         assert_eq!(sent(hub.since("4-103").unwrap()), KEPT_MAX);
         for id in ["", "5", "x", "5-x", "5--1"] {
             assert_eq!(hub.since(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn pings_come_while_there_is_a_stream() {
+        let mut builder = Node::builder(Config::default(), Identity::generate().unwrap());
+        let events = builder.subscribe();
+        events.set_pings(false);
+        let (hub, _ended) = Hub::new(None, Some(events.clone()));
+        for _ in 0..2 {
+            hub.publish(time(), &up(2));
+            assert!(!has_pings(&events));
+            let _stream = hub.subscribe(Since::Recent(0)).unwrap();
+            assert!(has_pings(&events));
+            hub.publish(time(), &up(2));
+            assert!(has_pings(&events));
         }
     }
 

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, never};
 use jiff::Timestamp;
 use p2p_gossip::internals::log_limit::LogLimit;
 use p2p_gossip::internals::worker::{Worker, spawn_detached};
-use p2p_gossip::{Config, Event, Node};
+use p2p_gossip::{Config, Event, Events, Node};
 
 use super::connection_limit::{ConnectionLimit, ConnectionSlot};
 use super::control::{self, Control, ControlRequests};
@@ -71,18 +71,20 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts the servers of `--http` and of the control socket, which run until the process ends; `None` without
-    /// either. The second result has what clients of the control socket ask of the main thread.
+    /// either. The second result has what clients of the control socket ask of the main thread. `events` is the queue of the
+    /// events that [`Server::tell`] gets, if only readers of `/events` need its pings.
     pub(crate) fn start(
         node: &Node,
         config: &Config,
         tcp: Option<Socket>,
         control: Option<ControlSocket>,
+        events: Option<Events>,
     ) -> io::Result<(Option<Self>, ControlRequests)> {
         let (requests, wanted) = control::requests();
         if tcp.is_none() && control.is_none() {
             return Ok((None, never()));
         }
-        let (hub, ended) = Hub::new(tcp.as_ref().map(Socket::url));
+        let (hub, ended) = Hub::new(tcp.as_ref().map(Socket::url), events);
         let (hub, info) = (Arc::new(hub), Arc::new(NodeInfo::new(node, config)));
         let snapshots = Arc::new(Snapshots::new(node.handle()));
         let lingering = Lingering::start()?;
@@ -250,7 +252,7 @@ mod tests {
     fn routes(addr: &str) -> (Routes, Node) {
         let config = Config::default().port(0).bind("127.0.0.1".parse().unwrap());
         let node = Node::start(config.clone(), Identity::generate().unwrap()).unwrap();
-        let (hub, _ended) = Hub::new(None);
+        let (hub, _ended) = Hub::new(None, None);
         let info = Arc::new(NodeInfo::new(&node, &config));
         let snapshots = Arc::new(Snapshots::new(node.handle()));
         (Routes::new(info, snapshots, Arc::new(hub), addr.parse().unwrap()), node)

@@ -24,27 +24,20 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Starts the thread that writes the events to stdout. Only that thread waits for a slow reader of stdout. It ends
 /// when the node has stopped and all events are written.
-pub(crate) fn start(
-    events: Events,
-    output: Output,
-    shows_pings: bool,
-    hints: JoinHints,
-) -> io::Result<Worker> {
+pub(crate) fn start(events: Events, output: Output, hints: JoinHints) -> io::Result<Worker> {
     let mut stdout = Stream::new(io::stdout())?;
     let mut printer = Printer::new(output, is_coloured(&io::stdout()), hints);
-    Worker::spawn("console", move || write_events(&events, shows_pings, &mut printer, &mut stdout))
+    Worker::spawn("console", move || write_events(&events, &mut printer, &mut stdout))
 }
 
-fn write_events(events: &Events, shows_pings: bool, printer: &mut Printer, stdout: &mut Stream) {
+fn write_events(events: &Events, printer: &mut Printer, stdout: &mut Stream) {
     let queue = queues::events(events);
     let mut batch = String::new();
     let mut is_broken = false;
     let mut dropped = 0;
     while let Ok(first) = queue.recv() {
         for QueuedEvent { time, event, .. } in iter::once(first).chain(queue.try_iter()) {
-            if shows_pings || !matches!(event, Event::Ping { .. }) {
-                printer.print(&mut batch, timestamp(time), &event);
-            }
+            printer.print(&mut batch, timestamp(time), &event);
             if batch.len() >= BATCH_BYTES_MAX {
                 break;
             }
