@@ -20,8 +20,9 @@ const PASSED_ON_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Alerts {
     pub(super) incidents: Incidents,
-    /// The peers that were lost by silence. Of the others the connection was closed, so their machines live.
-    pub(super) fell_silent: BTreeSet<PeerId>,
+    /// The peers that were lost by silence, and the longest time between two messages of each. Of the others the connection
+    /// was closed, so their machines live.
+    pub(super) fell_silent: BTreeMap<PeerId, Duration>,
     /// Peers lost by silence that no member hears, and the time at which those lost so far become one incident.
     pub(super) silent: BTreeMap<PeerId, Instant>,
     pub(super) silent_until: Option<Instant>,
@@ -42,7 +43,7 @@ impl Default for Alerts {
     fn default() -> Self {
         Self {
             incidents: Incidents::default(),
-            fell_silent: BTreeSet::new(),
+            fell_silent: BTreeMap::new(),
             silent: BTreeMap::new(),
             silent_until: None,
             links: BTreeMap::new(),

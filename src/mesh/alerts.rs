@@ -17,8 +17,8 @@ use crate::wire::{INCIDENT_PEERS_MAX, Stage, Subject};
 
 /// A link that is broken for this long is an incident. A shorter break is most often a restart of a router or switch.
 pub const LINK_LASTS: Duration = Duration::from_secs(30);
-/// Losses by silence within this many quarters of a heartbeat are one incident: in a partition each peer's silence ends
-/// at another time of one heartbeat interval.
+/// Losses by silence within this many quarters of the peer's heartbeat interval are one incident: in a partition each
+/// peer's silence ends at another time of one interval. On busy machines intervals are longer than configured.
 const TOGETHER_QUARTERS: u32 = 5;
 /// Wait before an isolated node whose connections were closed looks who else is left.
 const CLOSED_TOGETHER: Duration = Duration::from_millis(300);
@@ -34,16 +34,15 @@ impl Mesh {
         };
         self.alerts.links.remove(&id);
         match verdict {
-            Verdict::Node | Verdict::Unknown => {
-                let was_silent = self.alerts.fell_silent.contains(&id);
-                if was_silent && self.alerts.isolated_since.is_none() {
+            Verdict::Node | Verdict::Unknown => match self.alerts.fell_silent.get(&id) {
+                None => drop(self.open_incident(now, Subject::Peer(id), vec![id], lost_at)),
+                Some(interval) if self.alerts.isolated_since.is_none() => {
+                    let until = (lost_at + *interval * TOGETHER_QUARTERS / 4).max(now);
                     self.alerts.silent.insert(id, lost_at);
-                    let together = self.config.heartbeat * TOGETHER_QUARTERS / 4;
-                    self.alerts.silent_until.get_or_insert((lost_at + together).max(now));
-                } else if !was_silent {
-                    self.open_incident(now, Subject::Peer(id), vec![id], lost_at);
+                    self.alerts.silent_until.get_or_insert(until);
                 }
-            }
+                Some(_) => {}
+            },
             Verdict::Link => {
                 self.alerts.silent.remove(&id);
                 self.alerts.links.insert(id, (lost_at + LINK_LASTS).max(now));
@@ -63,9 +62,9 @@ impl Mesh {
         self.alerts.isolated_since = Some(now);
         if self.has_alerts() {
             let lost = self.lost_since(now - self.config.timeout);
-            let is_silent = lost.iter().any(|id| self.alerts.fell_silent.contains(id));
-            let together = self.config.heartbeat * TOGETHER_QUARTERS / 4;
-            self.alerts.isolated_until = Some(now + if is_silent { together } else { CLOSED_TOGETHER });
+            let interval = lost.iter().filter_map(|id| self.alerts.fell_silent.get(id)).max();
+            let together = interval.map_or(CLOSED_TOGETHER, |interval| *interval * TOGETHER_QUARTERS / 4);
+            self.alerts.isolated_until = Some(now + together);
         }
         self.schedule_alerts();
     }
@@ -103,11 +102,10 @@ impl Mesh {
         self.schedule_alerts();
     }
 
-    /// A peer is lost, or has left. If it was its turn to run the program, the next member has it.
-    pub(super) fn alert_lost(&mut self, now: Instant, id: PeerId, is_silent: bool) {
-        if is_silent {
-            self.alerts.fell_silent.insert(id);
-        }
+    /// A peer is lost, or has left. `silent` is the longest time between two of its messages, if it was lost by silence. If
+    /// it was its turn to run the program, the next member has it.
+    pub(super) fn alert_lost(&mut self, now: Instant, id: PeerId, silent: Option<Duration>) {
+        self.alerts.fell_silent.extend(silent.map(|interval| (id, interval)));
         for subject in self.alerts.incidents.subjects(|_, incident| incident.owner() == Some(id)) {
             self.next_turn(now, subject);
         }

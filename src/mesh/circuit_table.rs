@@ -88,6 +88,8 @@ pub(super) enum Step {
 pub(super) struct Inside {
     pub(super) at: CircuitAt,
     pub(super) carrier: PeerId,
+    /// The peer at the other end. A handshake proves it.
+    pub(super) peer: PeerId,
     /// The time at which the carrier was asked, or offered the circuit.
     pub(super) since: Instant,
     pub(super) progress: Progress,

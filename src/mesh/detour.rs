@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::circuit_table::{Relay, Search, Step};
+use super::circuit_table::{Progress, Relay, Search, Step};
 use super::dial_queue::Target;
 use super::io::{Output, SessionId};
 use super::list_exchange::ExchangeReason;
@@ -25,6 +25,8 @@ const WITNESSES_AT_ONCE: usize = 4;
 const WITNESSES_MAX: usize = 16;
 /// Carriers asked about one silence. More would not answer before the timeout, and many peers may be silent at once.
 const CARRIERS_MAX: u32 = 4;
+/// Time beyond the timeout of a silent peer for a circuit that a member was asked for, or that is open already.
+pub const DETOUR_BEYOND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait before the first question: peers that fall silent together go into one.
 const QUESTION_DELAY: Duration = millis(20);
 
@@ -123,8 +125,26 @@ impl Mesh {
         }
     }
 
+    /// The silence of a connected peer reached its timeout at `dead_at`. It is lost, unless a member that has heard it was
+    /// asked for a circuit, or a session inside one is about to come up: both take several round trips.
+    pub(super) fn silence_is_over(&mut self, now: Instant, id: PeerId, dead_at: Instant) {
+        let by = dead_at + DETOUR_BEYOND_TIMEOUT;
+        let step = self.relay.searches.get(&id).map(|search| &search.step);
+        let is_entering = matches!(step, Some(Step::Entering { .. }));
+        let is_asked = matches!(step, Some(Step::Asked { .. }));
+        let mut inside = self.relay.inside.values();
+        let is_entered = inside.any(|inside| inside.peer == id && inside.progress == Progress::Handshake);
+        if now >= by || !(is_asked || is_entered) {
+            return self.silent(now, id);
+        }
+        self.timers.set(Timer::Silence(id), by);
+        if is_entering {
+            self.timers.set(Timer::Path(id), by);
+        }
+    }
+
     /// The longest time between two messages of a living peer.
-    fn longest_interval(&self, connected: &Connected) -> Duration {
+    pub(super) fn longest_interval(&self, connected: &Connected) -> Duration {
         let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
         ours.max(millis(connected.interval_ms.into())).max(self.interval())
     }

@@ -308,7 +308,8 @@ impl Mesh {
                     self.check_isolation(now);
                 }
             }
-            _ => self.silent(now, id),
+            Some(dead_at) => self.silence_is_over(now, id, dead_at),
+            None => self.silent(now, id),
         }
     }
 

@@ -169,13 +169,14 @@ impl Mesh {
         let heard = connected.map_or(now, |connected| connected.heard);
         let expected = connected.map_or(Duration::ZERO, |connected| self.suspicion(connected));
         let is_silent = matches!(loss, Some(Loss::Silent | Loss::Interrupted));
+        let interval = connected.map_or(self.interval(), |connected| self.longest_interval(connected));
         let quiet = was_joined && is_silent && self.is_lost_by_isolation(now, id);
         let shown = self.end_connected(now, id, State::Dead(gone));
         let is_reported = shown.is_some();
         if let Some((name, addr)) = shown {
             self.notify(Event::Down { peer: id, name, addr, reason, members: self.members(), quiet });
         }
-        self.alert_lost(now, id, is_silent);
+        self.alert_lost(now, id, Some(interval).filter(|_| is_silent));
         let Some(loss) = loss.filter(|_| was_joined && !self.leaving) else {
             return self.end_inquiry(&id);
         };
@@ -219,7 +220,7 @@ impl Mesh {
         self.end_inquiry(&id);
         if let Some((name, addr)) = shown {
             self.notify(Event::Left { peer: id, name, addr, members: self.members() });
-            self.alert_lost(now, id, false);
+            self.alert_lost(now, id, None);
             self.alert_returned(now, id);
         }
     }

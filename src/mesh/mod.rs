@@ -94,6 +94,7 @@ pub use address_book::{AddressSource, PeerAddress};
 pub use alerts::LINK_LASTS;
 pub use beacons::{BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE};
 pub use bootstraps::{CONNECT_MAX, NAME_ROUND};
+pub use detour::DETOUR_BEYOND_TIMEOUT;
 pub use dial_queue::{DIAL_LANES, DIALS_BURST, DIALS_IN_FLIGHT_MAX, DIALS_PER_SECOND, RUMOUR_FAILURES_MAX};
 pub use dialer::STRANGER_REDIAL;
 pub use digest::membership_digest;

@@ -329,7 +329,7 @@ impl Mesh {
             let reason = refusal.unwrap_or(CircuitReason::Gone);
             return self.output(Output::CloseCircuit { at, reason });
         };
-        let inside = Inside { at, carrier, since: now, progress: Progress::Handshake };
+        let inside = Inside { at, carrier, peer: from, since: now, progress: Progress::Handshake };
         let session = self.relay.enter(inside, false);
         let acquainted_at = self.acquainted_at(now, &carrier);
         self.output(Output::EnterCircuit { session, at, peer: from, remote, acquainted_at });
@@ -356,7 +356,7 @@ impl Mesh {
         let Some(Session { remote, .. }) = self.sessions.get(at.session) else {
             return;
         };
-        let inside = Inside { at, carrier, since, progress: Progress::Handshake };
+        let inside = Inside { at, carrier, peer, since, progress: Progress::Handshake };
         let session = self.relay.enter(inside, true);
         if let Some(search) = self.relay.searches.get_mut(&peer) {
             search.step = Step::Entering { session };

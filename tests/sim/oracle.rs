@@ -95,6 +95,8 @@ pub struct PeerOracle {
     pub is_known: bool,
     /// Time of its last message, on the node's own clock.
     pub heard: Micros,
+    /// The last time, on the node's own clock, at which the node asked for a circuit to it, or entered one.
+    pub detour_at: Micros,
     /// Total stalls of the node at that time.
     pub held_at_heard: Micros,
     /// The part of them that the mesh must have noticed.
@@ -153,6 +155,7 @@ impl PeerOracle {
             since: 0,
             is_known: false,
             heard: 0,
+            detour_at: 0,
             held_at_heard: 0,
             surely_held_at_heard: 0,
             sessionless_since: None,

@@ -3,11 +3,10 @@
 use p2p_gossip::internals::mesh::Mesh;
 use p2p_gossip::{DownReason, Event, PeerId, PeerState};
 
-use super::super::clock::micros;
-use super::super::oracle::{ExpectedState, PeerOracle};
+use super::super::oracle::ExpectedState;
 use super::super::process::ProcId;
 use super::super::world::World;
-use super::{ADMISSION, Breach, EVENTS, IDENTITY, LIVENESS, SLACK};
+use super::{ADMISSION, Breach, EVENTS, IDENTITY, LIVENESS};
 
 impl World {
     pub(super) fn check_event(&mut self, proc: ProcId, event: &Event) {
@@ -123,10 +122,10 @@ impl World {
 
     fn check_timeout(&self, proc: ProcId, peer: PeerId) -> Option<Breach> {
         let process = &self.procs[proc];
-        let &PeerOracle { heard, timeout, .. } = process.oracle.peers.get(&peer)?;
-        let silence = self.local(proc) - heard;
-        let least = timeout + process.oracle.least_patience(&peer);
-        let most = timeout + micros(process.config.heartbeat) + process.oracle.patience(&peer) + SLACK;
+        let known = process.oracle.peers.get(&peer)?;
+        let silence = self.local(proc) - known.heard;
+        let least = known.timeout + process.oracle.least_patience(&peer);
+        let most = self.most_silence(proc, peer, known);
         if silence < least {
             let detail = format!("{} dead after {silence} of at least {least} µs", peer.short());
             return Some((LIVENESS, detail));

@@ -18,7 +18,9 @@ mod pings;
 mod sessions;
 mod state;
 
+use p2p_gossip::PeerId;
 use p2p_gossip::internals::mesh::{Mesh, Output, Report};
+use p2p_gossip::internals::wire::Message;
 
 use super::clock::{MS, Micros, SECOND};
 use super::oracle::{Moment, PeerOracle};
@@ -59,6 +61,13 @@ impl World {
         process.oracle.moment(self.now, process.clock.elapsed(self.now))
     }
 
+    fn note_detour(&mut self, proc: ProcId, peer: PeerId) {
+        let now = self.local(proc);
+        if let Some(peer) = self.procs[proc].oracle.peers.get_mut(&peer) {
+            peer.detour_at = now;
+        }
+    }
+
     fn report_breaches(&mut self, proc: ProcId, breaches: impl IntoIterator<Item = Breach>) {
         for (invariant, detail) in breaches {
             self.violated(invariant, format!("p{proc}: {detail}"));
@@ -70,7 +79,12 @@ impl World {
             Output::Dial { session, addr, expected, source, .. } => {
                 self.check_dial(proc, *session, addr, *expected, source.is_from_peer(), mesh);
             }
-            Output::Send { session, message } => self.check_send(proc, *session, Some(message), mesh),
+            Output::Send { session, message } => {
+                if let Message::CircuitOpen { target, .. } = message {
+                    self.note_detour(proc, *target);
+                }
+                self.check_send(proc, *session, Some(message), mesh);
+            }
             Output::Heartbeat { session } => self.check_send(proc, *session, None, mesh),
             Output::Close { session, reason } => self.check_close(proc, *session, *reason),
             Output::DrainUnread { .. }
@@ -78,9 +92,9 @@ impl World {
             | Output::NetworkKeys(_)
             | Output::Persist
             | Output::Carry { .. }
-            | Output::EnterCircuit { .. }
             | Output::Punch { .. }
             | Output::CloseCircuit { .. } => {}
+            Output::EnterCircuit { peer, .. } => self.note_detour(proc, *peer),
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(Report::WrongId { expected, .. }) => {
                 self.procs[proc].oracle.peer(*expected).proven.clear();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use p2p_gossip::internals::mesh::{KnownPeer, Mesh};
+use p2p_gossip::internals::mesh::{DETOUR_BEYOND_TIMEOUT, KnownPeer, Mesh};
 use p2p_gossip::{DialAddr, PeerId, PeerInfo, PeerState};
 
-use super::super::clock::micros;
+use super::super::clock::{Micros, micros};
 use super::super::oracle::{ExpectedState, PeerOracle, Rank, grace};
 use super::super::process::ProcId;
 use super::super::world::World;
@@ -105,9 +105,8 @@ impl World {
         let process = &self.procs[proc];
         let patience = process.oracle.patience(&id);
         let silence = self.local(proc).saturating_sub(peer.heard);
-        let most = peer.timeout + micros(process.config.heartbeat) + patience + SLACK;
         let Some(since) = peer.sessionless_since else {
-            if silence > most {
+            if silence > self.most_silence(proc, id, peer) {
                 return Err((LIVENESS, format!("{} still up after {silence} µs of silence", id.short())));
             }
             return Ok(());
@@ -118,6 +117,17 @@ impl World {
             return Err((LIVENESS, format!("{} still up without a session", id.short())));
         }
         Ok(())
+    }
+
+    /// The longest silence of a peer that is up.
+    pub(super) fn most_silence(&self, proc: ProcId, id: PeerId, peer: &PeerOracle) -> Micros {
+        let process = &self.procs[proc];
+        let patience = process.oracle.patience(&id);
+        // A circuit that was asked for before the timeout was over is waited for.
+        let has_detour =
+            peer.detour_at > peer.heard && peer.detour_at <= peer.heard + peer.timeout + patience;
+        let detour = if has_detour { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 };
+        peer.timeout + micros(process.config.heartbeat) + patience + detour + SLACK
     }
 
     /// Checks that the stored record of each peer agrees with the run, at any wall clock.

@@ -1,6 +1,6 @@
 //! Alerts: whose news of an incident counts, and when a node runs its alert program.
 
-use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId};
+use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId, Vitals};
 use p2p_gossip::internals::wire::{
     ALERT_CAPABILITY, Hearing, Hello, IncidentNews, Message, Sighting, Stage, Subject,
 };
@@ -160,4 +160,33 @@ fn link_that_breaks_again_counts_from_its_last_loss() {
     outputs.extend(live(&mut node, &sessions[1..], 29));
     assert_eq!(alerts(&outputs), [], "30 s after the first loss");
     assert_eq!(alerts(&live(&mut node, &sessions[1..], 2)), [(AlertKind::Link, AlertPhase::Begin)]);
+}
+
+/// Each peer of a partition falls silent at another time of its heartbeat interval, which may be longer than this node's.
+#[test]
+fn peers_with_longer_intervals_that_fall_silent_together_are_one_incident() {
+    let mut node = node_with_program();
+    let members: Vec<SessionId> = (3..7).map(|n| node.meets(n)).collect();
+    let [first, second] = [20, 21].map(|n| node.meets(n));
+    let beat = |node: &mut MeshHarness, session| {
+        let (vitals, arrived) = (Vitals { digest: 0, interval_ms: 2000 }, node.now());
+        node.handle(Input::Heartbeat { session, vitals, arrived, rtt: None });
+    };
+    let mut outputs = Vec::new();
+    for tenth in 0..200 {
+        if tenth % 10 == 0 {
+            members.iter().for_each(|session| outputs.extend(node.heartbeat(*session, 0)));
+        }
+        match tenth {
+            0 | 20 | 40 => beat(&mut node, first),
+            19 | 39 | 59 => beat(&mut node, second),
+            _ => {}
+        }
+        outputs.extend(node.wait_with_dials_open(ms(100)));
+    }
+    let begun: Vec<(AlertKind, AlertPhase)> = alerts(&outputs);
+    assert!(
+        !begun.is_empty() && begun.iter().all(|alert| *alert == (AlertKind::Partition, AlertPhase::Begin)),
+        "{begun:?}"
+    );
 }

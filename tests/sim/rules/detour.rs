@@ -104,6 +104,52 @@ fn four_carriers_are_asked_about_one_silence_and_the_peer_is_lost_in_time() {
     assert_eq!(downs.iter().filter(is_down).count(), 1);
 }
 
+/// An answer takes two round trips.
+#[test]
+fn circuit_that_a_member_was_asked_for_is_waited_for_beyond_the_timeout() {
+    for is_accepted in [true, false] {
+        let (mut node, _, members) = node_with_a_silent_peer();
+        live(&mut node, &members, 12);
+        let [(at, 20)] = asked(&tells(&mut node, members[0], Hearing::Hears, 0))[..] else { panic!() };
+        // It has been silent for 2.8 s, and for 3.2 s then.
+        assert_eq!(events_of(&live(&mut node, &members, 4)), []);
+        if is_accepted {
+            let (inside, _) = entered(&accept(&mut node, at))[0];
+            let events = events_of(&node.up_at(inside, id(20), 1, addr(3)));
+            assert!(matches!(events[..], [Event::Path { via: Some(_), .. }]), "{events:?}");
+        } else {
+            let events = events_of(&live(&mut node, &members, 10));
+            assert!(matches!(events[..], [Event::Down { .. }]), "{events:?}");
+        }
+    }
+}
+
+/// The handshake inside takes several round trips, and a member has heard the peer a moment ago.
+#[test]
+fn session_in_an_open_circuit_is_waited_for_a_second_beyond_the_timeout() {
+    for (comes_up, is_opened_here) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut node, _, members) = node_with_a_silent_peer();
+        live(&mut node, &members, 12);
+        let inside = if is_opened_here {
+            let [(at, 20)] = asked(&tells(&mut node, members[0], Hearing::Hears, 0))[..] else { panic!() };
+            entered(&accept(&mut node, at))[0].0
+        } else {
+            entered(&offer(&mut node, at(members[0], 1), 20))[0].0
+        };
+        // It has been silent for 2.8 s, and for 3.7 s then.
+        let outputs = live(&mut node, &members, 9);
+        assert_eq!((events_of(&outputs), closes(&outputs, inside)), (vec![], false));
+        let outputs =
+            if comes_up { node.up_at(inside, id(20), 1, addr(3)) } else { live(&mut node, &members, 5) };
+        let events = events_of(&outputs);
+        match &events[..] {
+            [Event::Path { via: Some(via), .. }] if comes_up => assert_eq!(*via, id(3)),
+            [Event::Down { peer, .. }] if !comes_up => assert_eq!(*peer, id(20)),
+            _ => panic!("{events:?}"),
+        }
+    }
+}
+
 /// The direct path to 20 falls silent. A circuit through 3 replaces it.
 fn moves_to_circuit(node: &mut MeshHarness, three: SessionId) -> SessionId {
     assert!(
