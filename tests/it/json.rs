@@ -11,10 +11,11 @@ use crate::support::{Cluster, localhost};
 
 /// The fields of each event. Removing or renaming a field breaks programs that read it. A new field must be
 /// added here.
-const FIELDS: [(&str, &[&str]); 7] = [
+const FIELDS: [(&str, &[&str]); 8] = [
     ("listening", &["time", "event", "id", "addr"]),
     ("up", &["time", "event", "peer", "name", "addr", "via", "members"]),
     ("down", &["time", "event", "peer", "name", "addr", "reason", "members"]),
+    ("verdict", &["time", "event", "peer", "name", "addr", "verdict", "asked", "seen_by", "heard_ms"]),
     ("left", &["time", "event", "peer", "name", "addr", "members"]),
     ("ping", &["time", "event", "peer", "name", "addr", "via", "seq", "text", "rtt_ms"]),
     ("message", &["time", "event", "peer", "name", "addr", "text"]),
@@ -36,6 +37,12 @@ fn every_event_has_its_documented_fields() {
     let (killed, leaver) = (cluster.id(nodes[1]), cluster.id(nodes[2]));
     cluster.kill(nodes[1]);
     cluster.wait_down(&nodes[..1], killed, DownReason::Closed, 0);
+    for member in [nodes[0], nodes[2]] {
+        cluster.wait_for("the verdict", &[member], |history| {
+            let mut records = history.records().iter().filter(|record| record.member == member);
+            records.any(|record| record.json["event"] == "verdict").then_some(())
+        });
+    }
     cluster.terminate(nodes[2]);
     cluster.wait_left(&nodes[..1], leaver, 0);
     cluster.terminate(nodes[0]);
@@ -88,6 +95,8 @@ fn has_documented_form(field: &str, value: &Value) -> bool {
             text.is_some_and(|addr| addr.parse::<DialAddr>().is_ok() || addr.parse::<SocketAddr>().is_ok())
         }
         "members" | "seq" => value.as_u64().is_some_and(|n| n >= 1),
+        "asked" | "seen_by" => value.is_u64(),
+        "heard_ms" => value.is_null() || value.is_u64(),
         "rtt_ms" => value.is_null() || value.as_f64().is_some_and(|ms| ms >= 0.0),
         _ => text.is_some(),
     }
