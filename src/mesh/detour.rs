@@ -132,8 +132,10 @@ impl Mesh {
         let step = self.relay.searches.get(&id).map(|search| &search.step);
         let is_entering = matches!(step, Some(Step::Entering { .. }));
         let is_asked = matches!(step, Some(Step::Asked { .. }));
-        let mut inside = self.relay.inside.values();
-        let is_entered = inside.any(|inside| inside.peer == id && inside.progress == Progress::Handshake);
+        let heard = self.peers.connected(&id).map(|connected| connected.heard);
+        let is_entered = self.relay.inside.values().any(|inside| {
+            inside.peer == id && inside.progress == Progress::Handshake && Some(inside.since) > heard
+        });
         if now >= by || !(is_asked || is_entered) {
             return self.silent(now, id);
         }

@@ -95,7 +95,7 @@ pub struct PeerOracle {
     pub is_known: bool,
     /// Time of its last message, on the node's own clock.
     pub heard: Micros,
-    /// The last time, on the node's own clock, at which the node asked for a circuit to it, or entered one.
+    /// The first time since then, on the same clock, at which the node asked for a circuit to it, or entered one.
     pub detour_at: Micros,
     /// Total stalls of the node at that time.
     pub held_at_heard: Micros,

@@ -63,7 +63,8 @@ impl World {
 
     fn note_detour(&mut self, proc: ProcId, peer: PeerId) {
         let now = self.local(proc);
-        if let Some(peer) = self.procs[proc].oracle.peers.get_mut(&peer) {
+        let peer = self.procs[proc].oracle.peers.get_mut(&peer);
+        if let Some(peer) = peer.filter(|peer| peer.detour_at <= peer.heard) {
             peer.detour_at = now;
         }
     }
