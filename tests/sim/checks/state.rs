@@ -123,11 +123,11 @@ impl World {
     pub(super) fn most_silence(&self, proc: ProcId, id: PeerId, peer: &PeerOracle) -> Micros {
         let process = &self.procs[proc];
         let patience = process.oracle.patience(&id);
-        // A circuit that was asked for before the timeout was over is waited for.
-        let has_detour =
-            peer.detour_at > peer.heard && peer.detour_at <= peer.heard + peer.timeout + patience;
+        // Silence is looked at once in a heartbeat interval. A circuit that was asked for until then is waited for.
+        let has_detour = peer.detour_at > peer.heard;
         let detour = if has_detour { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 };
-        peer.timeout + micros(process.config.heartbeat) + patience + detour + SLACK
+        let late = detour.max(micros(process.config.heartbeat));
+        peer.timeout + late + patience + SLACK
     }
 
     /// Checks that the stored record of each peer agrees with the run, at any wall clock.
