@@ -123,11 +123,11 @@ impl World {
     pub(super) fn most_silence(&self, proc: ProcId, id: PeerId, peer: &PeerOracle) -> Micros {
         let process = &self.procs[proc];
         let patience = process.oracle.patience(&id);
-        // Silence is looked at once in a heartbeat interval. A circuit that was asked for until then is waited for.
-        let has_detour = peer.detour_at > peer.heard;
-        let detour = if has_detour { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 };
-        let late = detour.max(micros(process.config.heartbeat));
-        peer.timeout + late + patience + SLACK
+        // A timeout has two heartbeats of the node at least, and the node waits for three.
+        let longest = peer.timeout + micros(process.config.heartbeat) + patience;
+        // A circuit that was asked for until then is waited for.
+        let detour = if peer.detour_at > peer.heard { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 };
+        longest + detour + SLACK
     }
 
     /// Checks that the stored record of each peer agrees with the run, at any wall clock.
