@@ -1,7 +1,8 @@
 //! Another path to a connected peer that has fallen silent, before it is lost.
 //!
 //! At half of the timeout this node asks some members whether they hear the peer. One that has heard it after this node
-//! should have is asked for a circuit. No member has heard a dead peer so late, so a dead peer costs no circuit.
+//! should have is asked for a circuit. No member has heard a dead peer so late, so a dead peer costs no circuit. If the
+//! timeout ends before the circuit has led to the peer, this node waits up to a second longer.
 //!
 //! A path that only loses packets falls silent again and again. A pair that has left its direct path twice in ten minutes
 //! keeps to its circuit for 30 s before it dials again, then for a minute, and so on up to eight minutes.
@@ -130,17 +131,19 @@ impl Mesh {
     pub(super) fn silence_is_over(&mut self, now: Instant, id: PeerId, dead_at: Instant) {
         let by = dead_at + DETOUR_BEYOND_TIMEOUT;
         let step = self.relay.searches.get(&id).map(|search| &search.step);
-        let is_entering = matches!(step, Some(Step::Entering { .. }));
-        let is_asked = matches!(step, Some(Step::Asked { .. }));
+        let awaits_answer = matches!(step, Some(Step::Asked { .. }));
+        let opened_circuit = matches!(step, Some(Step::Entering { .. }));
         let heard = self.peers.connected(&id).map(|connected| connected.heard);
-        let is_entered = self.relay.inside.values().any(|inside| {
+        // Either end may have opened it. One from before the silence says nothing about that.
+        let awaits_handshake = self.relay.inside.values().any(|inside| {
             inside.peer == id && inside.progress == Progress::Handshake && Some(inside.since) > heard
         });
-        if now >= by || !(is_asked || is_entered) {
+        if now >= by || !(awaits_answer || awaits_handshake) {
             return self.silent(now, id);
         }
         self.timers.set(Timer::Silence(id), by);
-        if is_entering {
+        if opened_circuit {
+            // Another carrier could not lead to the peer in time any more.
             self.timers.set(Timer::Path(id), by);
         }
     }

@@ -29,7 +29,8 @@ use crate::signals::Signals;
 use crate::stdin;
 use crate::systemd::{self, Systemd};
 
-/// Limit from the signal to the end of the process, also if an output blocks.
+/// Limit from the signal to the end of the process, also if an output blocks. Only a program of the user that hangs on a
+/// busy machine takes longer, until it is killed.
 const LEAVE_MAX: Duration = Duration::from_millis(900);
 /// Limit for a slow stdout to take the last events.
 const CONSOLE_FLUSH_MAX: Duration = Duration::from_millis(500);
