@@ -45,7 +45,7 @@ use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
 use crate::trust::tls_error::TlsError;
 use crate::util::worker::Worker;
-use crate::wire::{ALERT_CAPABILITY, Hello, MAPPED_CAPABILITY, PUNCH_CAPABILITY};
+use crate::wire::{ALERT_CAPABILITY, Hello, PUNCH_CAPABILITY, REACHABLE_AT_CAPABILITY};
 
 /// A running node. Dropping it leaves the mesh as [`Node::shutdown`] does.
 ///
@@ -191,7 +191,7 @@ fn hello(config: &Config, instance: u64, source: Option<LocalIp>, listen_port: u
         listen_port,
         advertised: advertised(config, source, listen_port),
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        capabilities: [PUNCH_CAPABILITY, MAPPED_CAPABILITY]
+        capabilities: [PUNCH_CAPABILITY, REACHABLE_AT_CAPABILITY]
             .into_iter()
             .chain(config.alerts.then_some(ALERT_CAPABILITY))
             .collect(),
@@ -225,6 +225,7 @@ impl Node {
         let socket = listen::listen(config.bind, config.port)
             .map_err(|(addr, source)| StartError::Listen { addr, source })?;
         let local_addr = socket.local_addr()?;
+        config.port = local_addr.port();
         let source = config.bind.filter(|bind| !bind.ip().is_unspecified());
         let instance = fastrand::u64(..);
         let hello = hello(&config, instance, source, local_addr.port());

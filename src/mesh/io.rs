@@ -203,7 +203,7 @@ pub struct SessionUp {
     /// The other end's socket address: the one that this node dialled, or the source of the connection. Inside a circuit
     /// it is that of the carrier.
     pub remote: SocketAddr,
-    /// The local address of a connection that this node dialled.
+    /// The address of this end; `None` inside a circuit.
     pub local: Option<SocketAddr>,
     /// The network key that the peer has proven; `None` in an open network.
     pub network_key: Option<NetworkKey>,

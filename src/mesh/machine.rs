@@ -266,7 +266,7 @@ impl Mesh {
                 }
                 Message::SeenAt { addr } => self.received_seen_address(session, addr),
                 Message::Punch { addr } => self.received_punch(now, peer, session, addr),
-                Message::Mapped { addr } => self.received_mapped(peer, remote, addr),
+                Message::ReachableAt { addr } => self.received_reachable_at(now, peer, remote, addr),
                 // The session handles the bytes of circuits.
                 Message::CircuitData { .. }
                 | Message::CircuitCredit { .. }

@@ -19,7 +19,7 @@
 //! | `discovery.rs`, `beacons.rs` | dials to the addresses from beacons |
 //! | `relay.rs`, `circuit_table.rs` | circuits: which peers meet through another one, and what this node carries for others |
 //! | `detour.rs` | circuits beside a path that falls silent, and the way back to a direct one |
-//! | `port_mapping.rs` | the address at which a router passes on connections to this node |
+//! | `own_addresses.rs` | addresses of this node that its peers do not see |
 //! | `punch.rs`, `punch_table.rs` | direct connections through NATs, with the help of a carrier |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
@@ -69,12 +69,12 @@ mod machine;
 mod measures;
 mod membership;
 mod network_keys;
+mod own_addresses;
 mod payers;
 mod peer;
 mod peer_exchange;
 mod peer_table;
 mod pins;
-mod port_mapping;
 mod punch;
 mod punch_table;
 mod relay;

@@ -45,8 +45,8 @@ pub(super) struct Peer {
     pub(super) runs_alerts: bool,
     /// Whether it connects through NATs with the help of a carrier, by its last Hello.
     pub(super) can_punch: bool,
-    /// Whether it understands [`Message::Mapped`](crate::wire::Message::Mapped), by its last Hello.
-    pub(super) understands_mapped: bool,
+    /// Whether it understands [`Message::ReachableAt`](crate::wire::Message::ReachableAt), by its last Hello.
+    pub(super) understands_reachable_at: bool,
     /// The accounts of those that listed it, the last ones; at most [`TELLERS_MAX`]. The first listed it as a rumour.
     pub(super) tellers: Vec<Account>,
     pub(super) backoff: Backoff,
@@ -282,7 +282,7 @@ impl Peer {
             network_key: KeyProof::None,
             runs_alerts: false,
             can_punch: false,
-            understands_mapped: false,
+            understands_reachable_at: false,
             tellers: Vec::new(),
             backoff: Backoff::default(),
             pings_sent: 0,

@@ -15,7 +15,7 @@ pub const SESSIONS_PER_PEER_MAX: usize = 4;
 pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) remote: SocketAddr,
-    /// The local address of a connection that this node dialled.
+    /// The address of this end; `None` inside a circuit.
     pub(super) local: Option<SocketAddr>,
     /// This node said goodbye on it: pings and broadcasts that still arrive count, and this node sends nothing more.
     pub(super) closing: bool,

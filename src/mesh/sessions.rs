@@ -16,7 +16,7 @@ use crate::event::{DownReason, Event};
 use crate::limits::TIMEOUT;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
-use crate::wire::{ALERT_CAPABILITY, ByeReason, MAPPED_CAPABILITY, PUNCH_CAPABILITY};
+use crate::wire::{ALERT_CAPABILITY, ByeReason, PUNCH_CAPABILITY, REACHABLE_AT_CAPABILITY};
 
 impl Mesh {
     pub(super) fn session_up(&mut self, now: Instant, up: SessionUp) {
@@ -192,7 +192,7 @@ impl Mesh {
         let reason = if was_known && is_new { ExchangeReason::Reconnect } else { ExchangeReason::Join };
         self.ask_on_meeting(id, now, reason, target);
         self.tell_key_on_meeting(&id);
-        self.tell_mapped(&id);
+        self.tell_own_addresses(&id, session);
     }
 
     /// Stores the claims of the peer's Hello and the source of its session. Returns whether the peer was known before.
@@ -204,7 +204,7 @@ impl Mesh {
         peer.network_key = network_key;
         peer.runs_alerts = hello.capabilities.contains(&ALERT_CAPABILITY);
         peer.can_punch = hello.capabilities.contains(&PUNCH_CAPABILITY);
-        peer.understands_mapped = hello.capabilities.contains(&MAPPED_CAPABILITY);
+        peer.understands_reachable_at = hello.capabilities.contains(&REACHABLE_AT_CAPABILITY);
         let met = peer.met.unwrap_or(SeenTimes { first: self.wall, last: self.wall });
         peer.met = Some(met.again(self.wall));
         peer.name.clone_from(&hello.name);

@@ -61,7 +61,7 @@ impl Established {
         let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
-        let local = session.end.signals.local_addr();
+        let local = link.local_addr();
         let ends = Ends { session: id, own: session.context.id, peer, remote, local };
         let exchange = session.context.hello_exchange.get();
         let vitals = session.context.vitals.get();

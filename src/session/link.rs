@@ -124,16 +124,21 @@ impl Link {
         !self.is_broken && self.tls.wants_write()
     }
 
+    /// The address of this end; `None` inside a circuit.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Tcp(socket) => socket.local_addr().ok(),
+            Transport::Circuit(_) => None,
+        }
+    }
+
     /// Lets further sockets of this machine use the local port beside this connection, and returns the local address. `None`
     /// inside a circuit, or if the system refuses that.
     pub(crate) fn share_port(&self) -> Option<SocketAddr> {
-        match &self.transport {
-            Transport::Tcp(socket) => {
-                sockopt::set_socket_reuseaddr(socket, true).ok()?;
-                socket.local_addr().ok()
-            }
-            Transport::Circuit(_) => None,
+        if let Transport::Tcp(socket) = &self.transport {
+            sockopt::set_socket_reuseaddr(socket, true).ok()?;
         }
+        self.local_addr()
     }
 
     /// Gives up the bytes that wait. A wait for a broken socket to take them would end at once, again and again.

@@ -44,7 +44,7 @@ pub struct Ends {
     pub peer: PeerId,
     /// The peer's socket address.
     pub remote: SocketAddr,
-    /// The local address of a connection that this node dialled.
+    /// The address of this end; `None` inside a circuit.
     pub local: Option<SocketAddr>,
 }
 

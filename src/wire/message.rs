@@ -174,9 +174,10 @@ pub enum Message {
         /// The address of the sender, as the carrier sees it.
         addr: SocketAddr,
     },
-    /// A router passes on connections to the sender. Goes only to a peer that has [`MAPPED_CAPABILITY`].
-    Mapped {
-        /// The outside address at which it does.
+    /// Another address at which the sender may be reached. Goes only to a peer that has [`REACHABLE_AT_CAPABILITY`].
+    ReachableAt {
+        /// The address at which a router passes on connections to the sender, or the one that the sender has towards the
+        /// carrier of a circuit.
         addr: SocketAddr,
     },
 }
@@ -205,8 +206,8 @@ pub enum Hearing {
     Unknown,
 }
 
-/// The number in a [`Hello`]'s capabilities of a node that understands [`Message::Mapped`].
-pub const MAPPED_CAPABILITY: u32 = 3;
+/// The number in a [`Hello`]'s capabilities of a node that understands [`Message::ReachableAt`].
+pub const REACHABLE_AT_CAPABILITY: u32 = 3;
 
 /// The number in a [`Hello`]'s capabilities of a sender that only looks whether it may join. The receiver answers with its
 /// Hello, or a goodbye with the reason, and ends the session before its mesh counts it.
@@ -380,7 +381,7 @@ pub(super) fn check_limits(message: &Message) -> Result<(), WireError> {
         | Message::CircuitClose { .. }
         | Message::SeenAt { .. }
         | Message::Punch { .. }
-        | Message::Mapped { .. }
+        | Message::ReachableAt { .. }
         | Message::PeersRequest
         | Message::Notice(_)
         | Message::NetworkKey { .. }

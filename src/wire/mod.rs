@@ -12,6 +12,6 @@ pub use error::{Malformation, WireError};
 pub use frame::{FRAME_BYTES_MAX, Frame, FrameReader, HELLO_FRAME_BYTES_MAX, decode, encode};
 pub use incident::{ALERT_CAPABILITY, INCIDENT_PEERS_MAX, IncidentNews, Stage, Subject};
 pub use message::{
-    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, MAPPED_CAPABILITY, Message, Notice,
-    PROBE_CAPABILITY, PROOFS_MAX, PeerRecord, RECORDS_MAX, SIGHTINGS_MAX, Sighting,
+    ByeReason, CAPABILITIES_MAX, EXTENSION_BYTES_MAX, Hearing, Hello, Message, Notice, PROBE_CAPABILITY,
+    PROOFS_MAX, PeerRecord, REACHABLE_AT_CAPABILITY, RECORDS_MAX, SIGHTINGS_MAX, Sighting,
 };

@@ -280,8 +280,8 @@ fn circuits() -> Vec<Row> {
         ("seen-at-ipv6", Message::SeenAt { addr: "[2001:db8::7]:40000".parse().unwrap() }),
         ("punch-ipv4", Message::Punch { addr: "192.0.2.7:40000".parse().unwrap() }),
         ("punch-ipv6", Message::Punch { addr: "[2001:db8::7]:65535".parse().unwrap() }),
-        ("mapped-ipv4", Message::Mapped { addr: "203.0.113.7:40000".parse().unwrap() }),
-        ("mapped-ipv6", Message::Mapped { addr: "[2001:db8::7]:1024".parse().unwrap() }),
+        ("reachable-at-ipv4", Message::ReachableAt { addr: "203.0.113.7:40000".parse().unwrap() }),
+        ("reachable-at-ipv6", Message::ReachableAt { addr: "[2001:db8::7]:1024".parse().unwrap() }),
     ]
 }
 
@@ -309,7 +309,7 @@ fn kind(message: &Message) -> &'static str {
         Message::CircuitCredit { .. } => "circuit-credit",
         Message::SeenAt { .. } => "seen-at",
         Message::Punch { .. } => "punch",
-        Message::Mapped { .. } => "mapped",
+        Message::ReachableAt { .. } => "reachable-at",
         Message::CircuitClose { reason, .. } => match reason {
             CircuitReason::Ended => "circuit-close-ended",
             CircuitReason::NotCarrying => "circuit-close-not-carrying",

@@ -331,7 +331,7 @@ impl World {
             }
             6 => {
                 let at = third_party(attacker.rng.u32(..100), true);
-                self.say(conn, side, &Message::Mapped { addr: at });
+                self.say(conn, side, &Message::ReachableAt { addr: at });
             }
             _ => {}
         }

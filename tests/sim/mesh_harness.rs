@@ -27,7 +27,7 @@ const TURNS_MAX: u32 = 10_000;
 
 /// The instance number of the node's own process.
 pub const OWN_INSTANCE: u64 = 1;
-/// The local address of each connection that the node dials.
+/// The local address of each connection.
 pub const INNER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 9)), 50_000);
 /// The wall clock while the harness runs.
 pub const WALL: UnixTime = UnixTime(1_769_860_800);
@@ -130,7 +130,7 @@ impl MeshHarness {
         hello: Hello,
         network_key: Option<NetworkKey>,
     ) -> Vec<Output> {
-        let local = session.is_dialled().then_some(INNER);
+        let local = (!session.is_carried()).then_some(INNER);
         let told_interval_ms = self.told_interval_ms;
         let up = SessionUp { session, peer, hello, remote, local, network_key, told_interval_ms };
         self.handle(Input::SessionUp(up))

@@ -11,7 +11,7 @@ use p2p_gossip::internals::limits::SESSIONS_BESIDE_MEMBERS;
 use p2p_gossip::internals::mesh::{DialError, Mesh, SessionId, Vitals};
 use p2p_gossip::internals::sample;
 use p2p_gossip::internals::session::{HelloExchange, KeyRates, SessionEvent, SessionLimits};
-use p2p_gossip::internals::wire::{Hello, MAPPED_CAPABILITY, PUNCH_CAPABILITY};
+use p2p_gossip::internals::wire::{Hello, PUNCH_CAPABILITY, REACHABLE_AT_CAPABILITY};
 use p2p_gossip::{Access, Config, ConnectAddr, DialAddr, KeyRing, PeerId};
 
 use super::attacker::Attacker;
@@ -199,6 +199,7 @@ impl World {
         let faults = &self.scenario.faults;
         let (heartbeat_ms, timeout_ms) = self.scenario.rhythm[slot];
         Config::default()
+            .port(self.slots[slot].listen_port)
             .heartbeat(Duration::from_millis(heartbeat_ms))
             .timeout(Duration::from_millis(timeout_ms))
             .period(Duration::from_millis(faults.ping_period_ms))
@@ -218,7 +219,7 @@ impl World {
             listen_port: self.slots[slot].listen_port,
             advertised: self.advertised(slot),
             heartbeat_ms: self.scenario.rhythm[slot].0 as u32,
-            capabilities: [PUNCH_CAPABILITY, MAPPED_CAPABILITY]
+            capabilities: [PUNCH_CAPABILITY, REACHABLE_AT_CAPABILITY]
                 .into_iter()
                 .chain(self.capabilities(slot))
                 .collect(),

@@ -314,7 +314,8 @@ impl World {
             return self.end(conn, side, None);
         };
         let (own, exchange) = shown.unwrap_or_else(|| (process.id, process.exchange.clone()));
-        let local = (side == 0).then_some(connection.source);
+        let local = if side == 0 { connection.source } else { connection.addr };
+        let local = connection.circuit.is_none().then_some(local);
         let ends = Ends { session: id, own, peer, remote, local };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);

@@ -208,7 +208,7 @@ impl Driver {
     fn session_comes_up(&mut self, session: SessionId, peer: u8, instance: u8, remote: SocketAddr) {
         self.sessions.insert(session, id(peer));
         let hello = hello(peer, instance);
-        let local = session.is_dialled().then_some(remote);
+        let local = (!session.is_carried()).then_some(remote);
         let (peer, network_key, told_interval_ms) = (id(peer), None, 1000);
         let up = SessionUp { session, peer, hello, remote, local, network_key, told_interval_ms };
         self.feed(Input::SessionUp(up));

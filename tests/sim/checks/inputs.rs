@@ -123,7 +123,7 @@ impl World {
                 oracle.changed.insert(peer);
             }
         }
-        if let Some(Message::Mapped { addr }) = message
+        if let Some(Message::ReachableAt { addr }) = message
             && open
         {
             let addr = DialAddr::from(*addr);

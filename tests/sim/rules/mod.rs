@@ -14,7 +14,7 @@ mod loss;
 mod memory;
 mod names;
 mod network_keys;
-mod port_mapping;
+mod own_addresses;
 mod punch;
 mod relay;
 mod sessions;

@@ -1,13 +1,15 @@
-//! The address at which a router passes on connections: who is told, and what a peer's word of it does.
+//! The addresses of a node that its peers do not see: which of them are told, and what a peer's word does.
 
 use std::net::SocketAddr;
 
+use p2p_gossip::DialAddr;
 use p2p_gossip::internals::limits::ADDRS_MAX;
 use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId};
-use p2p_gossip::internals::wire::{Hello, MAPPED_CAPABILITY, Message};
+use p2p_gossip::internals::wire::{Hello, Message, REACHABLE_AT_CAPABILITY};
 
+use super::relay::{at, entered, offer};
 use super::{MINUTE, SECOND, joined_node};
-use crate::sim::mesh_harness::{MeshHarness, addr, dialled, hello, id, sent};
+use crate::sim::mesh_harness::{INNER, MeshHarness, addr, dialled, hello, id, listed, sent};
 
 fn outside(port: u16) -> SocketAddr {
     SocketAddr::from(([203, 0, 113, 7], port))
@@ -15,7 +17,7 @@ fn outside(port: u16) -> SocketAddr {
 
 /// The sessions on which the node tells this address.
 fn told(outputs: &[Output], at: SocketAddr) -> Vec<SessionId> {
-    let is_told = |message: &Message| *message == Message::Mapped { addr: at };
+    let is_told = |message: &Message| *message == Message::ReachableAt { addr: at };
     sent(outputs).into_iter().filter(|(_, message)| is_told(message)).map(|(session, _)| session).collect()
 }
 
@@ -26,7 +28,7 @@ fn persists(outputs: &[Output]) -> bool {
 #[test]
 fn connected_and_new_peers_are_told_if_they_understand() {
     let mut node = MeshHarness::new(&[]);
-    let understands = || Hello { capabilities: vec![MAPPED_CAPABILITY], ..hello() };
+    let understands = || Hello { capabilities: vec![REACHABLE_AT_CAPABILITY], ..hello() };
     let [first, old, second, third] = [1, 2, 3, 4].map(SessionId::accepted);
     node.up_with_hello(first, id(3), addr(3), understands());
     node.up(old, id(4), 1);
@@ -43,7 +45,7 @@ fn connected_and_new_peers_are_told_if_they_understand() {
 #[test]
 fn leaving_node_tells_no_address() {
     let mut node = MeshHarness::new(&[]);
-    let understands = Hello { capabilities: vec![MAPPED_CAPABILITY], ..hello() };
+    let understands = Hello { capabilities: vec![REACHABLE_AT_CAPABILITY], ..hello() };
     node.up_with_hello(SessionId::accepted(1), id(3), addr(3), understands);
     node.handle(Input::Leave);
     assert!(sent(&node.handle(Input::Mapped(Some(outside(1))))).is_empty());
@@ -56,8 +58,8 @@ fn lost_peer_is_dialled_where_its_router_passes_on_connections() {
         node.heartbeat(three, 0);
         node.wait(SECOND);
     }
-    assert!(persists(&node.receives(three, Message::Mapped { addr: outside(1) })));
-    assert!(!persists(&node.receives(three, Message::Mapped { addr: outside(1) })), "it is no news");
+    assert!(persists(&node.receives(three, Message::ReachableAt { addr: outside(1) })));
+    assert!(!persists(&node.receives(three, Message::ReachableAt { addr: outside(1) })), "it is no news");
     node.down(three, DisconnectReason::Closed);
     let dialled = dialled(&node.wait(10 * SECOND));
     assert!(dialled.iter().any(|(_, at, _)| *at == outside(1).into()), "{dialled:?}");
@@ -66,8 +68,30 @@ fn lost_peer_is_dialled_where_its_router_passes_on_connections() {
 #[test]
 fn peer_that_names_ever_more_addresses_keeps_only_a_few() {
     let (mut node, three) = joined_node();
-    let named =
-        (1..1000).filter(|&port| persists(&node.receives(three, Message::Mapped { addr: outside(port) })));
+    let named = (1..1000)
+        .filter(|&port| persists(&node.receives(three, Message::ReachableAt { addr: outside(port) })));
     assert!(named.count() < ADDRS_MAX);
     assert_eq!(node.info(id(3)).unwrap().addrs.len(), ADDRS_MAX);
+}
+
+/// Found by seed 987089147: of eight nodes most could not connect to each other, and two that could never heard of it.
+#[test]
+fn peer_inside_a_circuit_hears_where_this_node_listens_and_is_listed_where_it_says_that_it_does() {
+    let (mut node, three) = joined_node();
+    let outputs = offer(&mut node, at(three, 1), 20);
+    let [(inside, _)] = entered(&outputs)[..] else { panic!("{outputs:?}") };
+    let understands = Hello { capabilities: vec![REACHABLE_AT_CAPABILITY], ..hello() };
+    let outputs = node.up_with_hello(inside, id(20), addr(3), understands);
+    assert_eq!(told(&outputs, SocketAddr::new(INNER.ip(), 8080)), [inside]);
+    let listed_to = |node: &mut MeshHarness, n| {
+        let session = node.meets(n);
+        let records = listed(&node.receives(session, Message::PeersRequest));
+        records.into_iter().filter(|record| record.id == id(20)).flat_map(|record| record.addrs).collect()
+    };
+    let addrs: Vec<DialAddr> = listed_to(&mut node, 4);
+    assert_eq!(addrs, [], "20 has said nothing, and the carrier has not told where it is");
+    node.receives(inside, Message::ReachableAt { addr: addr(20) });
+    assert_eq!(dialled(&node.wait(SECOND)).len(), 1, "it is dialled beside the circuit");
+    let addrs: Vec<DialAddr> = listed_to(&mut node, 5);
+    assert_eq!(addrs, [addr(20).into()]);
 }
