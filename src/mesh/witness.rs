@@ -30,6 +30,9 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// Wait before the members are asked again whether they have other news, and the longest such wait.
 const FOLLOW_UP_MIN: Duration = Duration::from_secs(10);
 const FOLLOW_UP_MAX: Duration = Duration::from_secs(8 * 60);
+/// Peers about which the members are to be asked again within this time go into one message: none is urgent, and an outbox
+/// has room for few messages.
+const FOLLOW_UPS_TOGETHER: Duration = Duration::from_millis(500);
 /// Wait after an isolation before the members are asked about those that are still lost: the others are redialled first.
 const AFTER_ISOLATION: Duration = Duration::from_secs(5);
 /// Acquainted members that suffice as witnesses. With fewer, strangers count as well.
@@ -218,9 +221,9 @@ impl Mesh {
     /// This peer and all others whose inquiries have the same step soon: many peers may be lost at one moment, and a
     /// message about each would fill the outbox of a member.
     fn due_with(&self, now: Instant, id: PeerId, step: Step) -> Vec<PeerId> {
+        let soon = now + if step == Step::FollowUp { FOLLOW_UPS_TOGETHER } else { QUESTION_DELAY };
         let due = |(other, inquiry): (&PeerId, &Inquiry)| {
-            let at = self.timers.deadline(Timer::Witness(*other));
-            let is_soon = at.is_some_and(|at| at <= now + QUESTION_DELAY);
+            let is_soon = self.timers.deadline(Timer::Witness(*other)).is_some_and(|at| at <= soon);
             (*other == id || is_soon && inquiry.step == step).then_some(*other)
         };
         self.witnesses.iter().filter_map(due).collect()

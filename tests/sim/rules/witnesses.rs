@@ -72,6 +72,19 @@ fn peers_lost_at_one_moment_are_asked_about_again_in_one_message_to_each_member(
     assert!(asked.iter().all(|(_, about)| *about == [id(3), id(4)]), "{asked:?}");
 }
 
+/// Found by seed 987057071: after many losses the later questions filled a healthy member's outbox.
+#[test]
+fn peers_lost_within_half_a_second_are_asked_about_later_in_one_message_to_each_member() {
+    let (mut node, sessions) = node_with(3..8);
+    node.down(sessions[0], CLOSED);
+    live(&mut node, &sessions[1..], 4);
+    node.down(sessions[1], CLOSED);
+    live(&mut node, &sessions[2..], 90);
+    let asked = questions(&live(&mut node, &sessions[2..], 20));
+    assert_eq!(asked.len(), 3 * 2, "none has answered, so each is asked twice: {asked:?}");
+    assert!(asked.iter().all(|(_, about)| *about == [id(3), id(4)]), "{asked:?}");
+}
+
 #[test]
 fn verdict_follows_the_last_answer_that_matters() {
     let (mut node, sessions) = node_with(3..8);
