@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use p2p_gossip::internals::mesh::{
-    DIALS_BURST, DIALS_PER_SECOND, KnownPeer, STALL_MIN, SessionId, membership_digest,
+    CircuitAt, DIALS_BURST, DIALS_PER_SECOND, KnownPeer, STALL_MIN, SessionId, membership_digest,
 };
 use p2p_gossip::{Access, DialAddr, PeerId, Pin};
 
@@ -95,8 +95,9 @@ pub struct PeerOracle {
     pub is_known: bool,
     /// Time of its last message, on the node's own clock.
     pub heard: Micros,
-    /// The first time since then, on the same clock, at which the node asked for a circuit to it, or entered one.
-    pub detour_at: Micros,
+    /// The last wait for a circuit to it that ended in its silence: when the node asked or entered the circuit, and the end,
+    /// on the same clock.
+    detour: (Micros, Micros),
     /// Total stalls of the node at that time.
     pub held_at_heard: Micros,
     /// The part of them that the mesh must have noticed.
@@ -155,7 +156,7 @@ impl PeerOracle {
             since: 0,
             is_known: false,
             heard: 0,
-            detour_at: 0,
+            detour: (0, 0),
             held_at_heard: 0,
             surely_held_at_heard: 0,
             sessionless_since: None,
@@ -216,6 +217,15 @@ impl PeerOracle {
     }
 }
 
+/// A circuit that may lead to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detour {
+    /// A member was asked for it, and has not answered.
+    Asked(CircuitAt),
+    /// It is open, and the session inside has not come up.
+    Entered(SessionId),
+}
+
 /// A session as the mesh should see it.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOracle {
@@ -242,6 +252,8 @@ pub struct Oracle {
     pub dials: BTreeMap<SessionId, OpenDial>,
     /// What the node has dialled on account of each debtor.
     debts: BTreeMap<Debtor, Debt>,
+    /// Circuits that the node waits for: the peer, and the time on the node's own clock since which it does.
+    detours: BTreeMap<Detour, (PeerId, Micros)>,
     /// Peers that the node has asked for their lists, and whose answers have not ended.
     pub asked: BTreeSet<PeerId>,
     /// The peer whose session came up with the current input.
@@ -298,6 +310,7 @@ impl Oracle {
             beacons: BTreeSet::new(),
             dials: BTreeMap::new(),
             debts: BTreeMap::new(),
+            detours: BTreeMap::new(),
             asked: BTreeSet::new(),
             newcomer: None,
             came_up: 0,
@@ -322,6 +335,37 @@ impl Oracle {
             access: Access::default(),
             access_changed: 0,
         }
+    }
+
+    /// The node asks for a circuit to a peer, at this time of its own clock.
+    pub fn asks_for_circuit(&mut self, at: CircuitAt, peer: PeerId, now: Micros) {
+        self.detours.insert(Detour::Asked(at), (peer, now));
+    }
+
+    /// The node enters a circuit to a peer, which it has asked for or the peer has.
+    pub fn enters_circuit(&mut self, session: SessionId, at: CircuitAt, peer: PeerId, now: Micros) {
+        let since = self.detours.remove(&Detour::Asked(at)).map_or(now, |(_, since)| since);
+        self.detours.insert(Detour::Entered(session), (peer, since));
+    }
+
+    /// The node waits no longer for these circuits.
+    pub fn detours_end(&mut self, now: Micros, is_over: impl Fn(&Detour) -> bool) {
+        let peers = &mut self.peers;
+        self.detours.retain(|detour, &mut (id, since)| {
+            let is_over = is_over(detour);
+            if let Some(peer) = peers.get_mut(&id).filter(|peer| is_over && since > peer.heard) {
+                peer.detour = (since, now);
+            }
+            !is_over
+        });
+    }
+
+    /// Whether the node waited for a circuit to a silent peer when its timeout ended. It asked for the circuit, or entered
+    /// it, after it last heard the peer.
+    pub fn waits_for_detour(&self, id: &PeerId, peer: &PeerOracle) -> bool {
+        let (since, until) = peer.detour;
+        let waits = self.detours.values().any(|(to, since)| to == id && *since > peer.heard);
+        waits || since > peer.heard && until >= peer.heard + peer.timeout
     }
 
     pub fn peer(&mut self, id: PeerId) -> &mut PeerOracle {

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Mesh, SessionId, SessionUp};
+use p2p_gossip::internals::mesh::{
+    CircuitAt, DialError, DisconnectReason, Input, Mesh, SessionId, SessionUp,
+};
 use p2p_gossip::internals::session::SessionEvent;
 use p2p_gossip::internals::wire::{ByeReason, Message, PeerRecord};
 use p2p_gossip::{DialAddr, PeerId};
 
 use super::super::clock::{MS, Micros, SECOND, micros};
 use super::super::net::{ConnId, Side};
-use super::super::oracle::{Debtor, ExpectedState, Moment, Rank, SessionOracle};
+use super::super::oracle::{Debtor, Detour, ExpectedState, Moment, Rank, SessionOracle};
 use super::super::process::ProcId;
 use super::super::world::World;
 use super::{IDENTITY, RUMOURS, SLACK};
@@ -24,6 +26,7 @@ impl World {
 
     pub fn saw_session_up(&mut self, proc: ProcId, up: &SessionUp, conn: ConnId, side: Side) {
         let timeout = self.timeout_for(proc, up.hello.heartbeat_ms);
+        self.detours_end(proc, |detour| *detour == Detour::Entered(up.session));
         let oracle = &mut self.procs[proc].oracle;
         let dialled = oracle.dials.remove(&up.session);
         if let Some(dial) = &dialled {
@@ -123,6 +126,10 @@ impl World {
                 oracle.changed.insert(peer);
             }
         }
+        if let Some(&Message::CircuitClose { circuit, .. }) = message {
+            self.detours_end(proc, |detour| *detour == Detour::Asked(CircuitAt { session, circuit }));
+        }
+        let oracle = &mut self.procs[proc].oracle;
         if let Some(Message::ReachableAt { addr }) = message
             && open
         {
@@ -227,6 +234,7 @@ impl World {
     }
 
     pub fn saw_dial_failed(&mut self, proc: ProcId, session: SessionId, reason: &DialError) {
+        self.detours_end(proc, |detour| *detour == Detour::Entered(session));
         let process = &mut self.procs[proc];
         let at = process.oracle.dials.remove(&session).map(|dial| dial.addr);
         if let (Some(at), DialError::WrongId { found }) = (&at, reason) {
@@ -243,6 +251,7 @@ impl World {
     }
 
     pub fn saw_session_down(&mut self, proc: ProcId, session: SessionId, reason: DisconnectReason) {
+        self.detours_end(proc, |detour| matches!(detour, Detour::Asked(at) if at.session == session));
         let (moment, now) = (self.moment(proc), self.now);
         let timeout = micros(self.procs[proc].config.timeout) * 102 / 100 + SLACK;
         let oracle = &mut self.procs[proc].oracle;

@@ -18,12 +18,11 @@ mod pings;
 mod sessions;
 mod state;
 
-use p2p_gossip::PeerId;
-use p2p_gossip::internals::mesh::{Mesh, Output, Report};
+use p2p_gossip::internals::mesh::{CircuitAt, Mesh, Output, Report};
 use p2p_gossip::internals::wire::Message;
 
 use super::clock::{MS, Micros, SECOND};
-use super::oracle::{Moment, PeerOracle};
+use super::oracle::{Detour, Moment, PeerOracle};
 use super::process::ProcId;
 use super::world::World;
 
@@ -61,12 +60,9 @@ impl World {
         process.oracle.moment(self.now, process.clock.elapsed(self.now))
     }
 
-    fn note_detour(&mut self, proc: ProcId, peer: PeerId) {
+    fn detours_end(&mut self, proc: ProcId, is_over: impl Fn(&Detour) -> bool) {
         let now = self.local(proc);
-        let peer = self.procs[proc].oracle.peers.get_mut(&peer);
-        if let Some(peer) = peer.filter(|peer| peer.detour_at <= peer.heard) {
-            peer.detour_at = now;
-        }
+        self.procs[proc].oracle.detours_end(now, is_over);
     }
 
     fn report_breaches(&mut self, proc: ProcId, breaches: impl IntoIterator<Item = Breach>) {
@@ -81,21 +77,31 @@ impl World {
                 self.check_dial(proc, *session, addr, *expected, source.is_from_peer(), mesh);
             }
             Output::Send { session, message } => {
-                if let Message::CircuitOpen { target, .. } = message {
-                    self.note_detour(proc, *target);
+                if let Message::CircuitOpen { circuit, target } = *message {
+                    let at = CircuitAt { session: *session, circuit };
+                    let now = self.local(proc);
+                    self.procs[proc].oracle.asks_for_circuit(at, target, now);
                 }
                 self.check_send(proc, *session, Some(message), mesh);
             }
             Output::Heartbeat { session } => self.check_send(proc, *session, None, mesh),
-            Output::Close { session, reason } => self.check_close(proc, *session, *reason),
+            Output::Close { session, reason } => {
+                self.detours_end(proc, |detour| *detour == Detour::Entered(*session));
+                self.check_close(proc, *session, *reason);
+            }
             Output::DrainUnread { .. }
             | Output::Vitals(_)
             | Output::NetworkKeys(_)
             | Output::Persist
             | Output::Carry { .. }
-            | Output::Punch { .. }
-            | Output::CloseCircuit { .. } => {}
-            Output::EnterCircuit { peer, .. } => self.note_detour(proc, *peer),
+            | Output::Punch { .. } => {}
+            Output::CloseCircuit { at, .. } => {
+                self.detours_end(proc, |detour| *detour == Detour::Asked(*at));
+            }
+            Output::EnterCircuit { session, at, peer, .. } => {
+                let now = self.local(proc);
+                self.procs[proc].oracle.enters_circuit(*session, *at, *peer, now);
+            }
             Output::Notify(event) => self.check_event(proc, event),
             Output::Report(Report::WrongId { expected, .. }) => {
                 self.procs[proc].oracle.peer(*expected).proven.clear();

@@ -125,9 +125,8 @@ impl World {
         let patience = process.oracle.patience(&id);
         // A timeout has two heartbeats of the node at least, and the node waits for three.
         let longest = peer.timeout + micros(process.config.heartbeat) + patience;
-        // A circuit that was asked for until then is waited for.
-        let detour = if peer.detour_at > peer.heard { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 };
-        longest + detour + SLACK
+        let waits = process.oracle.waits_for_detour(&id, peer);
+        longest + if waits { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 } + SLACK
     }
 
     /// Checks that the stored record of each peer agrees with the run, at any wall clock.
