@@ -92,29 +92,15 @@ impl Mesh {
             let payers = self.payers(now, target, &addr);
             let kept = self.kept_for_others(target);
             if let Err(wait) = self.accounts.pay_and_keep(now, &payers, kept) {
-                if let Target::Beacon(addr) = target {
-                    self.beacons.finish(addr);
-                    continue;
+                match target {
+                    Target::Beacon(addr) => self.beacons.finish(addr),
+                    Target::Peer(id) if self.is_known(target) => {
+                        // The peer has other addresses, or its turn comes again after its backoff.
+                        self.redial_later(now, id);
+                    }
+                    Target::Peer(id) => self.wait_for_payment(now, id, wait, kept),
+                    Target::Bootstrap(_) => {}
                 }
-                if self.give_up_stranger(now, target) {
-                    continue;
-                }
-                if let Target::Peer(id) = target
-                    && is_known
-                    && !self.is_stranger(now, &id)
-                {
-                    // The peer has other addresses, or its turn comes again after its backoff.
-                    self.redial_later(now, id);
-                    continue;
-                }
-                if let Target::Peer(id) = target
-                    && let Some(Peer { state: State::Rumoured { waits, .. }, .. }) = self.peers.get_mut(&id)
-                {
-                    *waits = kept > 0;
-                }
-                let at = now + self.random_between(wait, wait + CREDIT_INTERVAL);
-                let given_up = self.stranger_given_up_at(now, target);
-                self.timers.set(Timer::Dial(target), given_up.map_or(at, |given_up| at.min(given_up)));
                 continue;
             }
             if let Err(wait) = self.dialing.take_start(now) {
@@ -138,6 +124,15 @@ impl Mesh {
             };
             self.output(Output::Dial { session, addr, expected, source, skip });
         }
+    }
+
+    /// A rumour whose dial is not paid for yet is dialled once it may be.
+    fn wait_for_payment(&mut self, now: Instant, id: PeerId, wait: Duration, kept: u32) {
+        if let Some(Peer { state: State::Rumoured { waits, .. }, .. }) = self.peers.get_mut(&id) {
+            *waits = kept > 0;
+        }
+        let wait = self.random_between(wait, wait + CREDIT_INTERVAL);
+        self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);
     }
 
     /// What the dial leaves out. One to a `--connect` name is for peers that are not connected.
@@ -235,24 +230,14 @@ impl Mesh {
         })
     }
 
-    /// The time at which a lost stranger counts as left: this node has never reached it, and it comes again if it lives.
-    fn stranger_given_up_at(&self, now: Instant, target: Target) -> Option<Instant> {
-        let Target::Peer(id) = target else {
-            return None;
-        };
-        let peer = self.peers.get(&id)?;
-        match peer.state {
-            State::Dead(gone) if !peer.addrs.has_success() && self.is_stranger(now, &id) => {
-                Some(gone.since + STRANGER_REDIAL)
-            }
-            _ => None,
-        }
-    }
-
-    /// Lets a lost stranger count as left if it is time. Returns whether it is.
-    fn give_up_stranger(&mut self, now: Instant, target: Target) -> bool {
-        let is_over = self.stranger_given_up_at(now, target).is_some_and(|at| now >= at);
-        if is_over && let Target::Peer(id) = target {
+    /// Lets a lost stranger count as left if it is time: this node has never reached it, and it comes again if it lives.
+    /// Returns whether it is.
+    fn give_up_stranger(&mut self, now: Instant, id: PeerId) -> bool {
+        let is_over = self.peers.get(&id).is_some_and(|peer| {
+            let gone_long = matches!(peer.state, State::Dead(gone) if now >= gone.since + STRANGER_REDIAL);
+            gone_long && !peer.addrs.has_success() && self.is_stranger(now, &id)
+        });
+        if is_over {
             self.give_up(id);
         }
         is_over
@@ -269,7 +254,7 @@ impl Mesh {
         } else {
             self.random_between(millis(10), millis(50))
         };
-        if self.give_up_stranger(now + wait, Target::Peer(id)) {
+        if self.give_up_stranger(now + wait, id) {
             return None;
         }
         self.timers.set(Timer::Dial(Target::Peer(id)), now + wait);

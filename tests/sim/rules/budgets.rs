@@ -134,6 +134,20 @@ fn lost_stranger_is_dialled_where_it_came_from_whoever_has_listed_it() {
     assert!(dialled(&outputs).iter().any(|(_, at, _)| *at == addr(20).into()), "{outputs:?}");
 }
 
+/// Found by seed 990001283. The liar has listed the stranger at an address of a third party.
+#[test]
+fn lost_stranger_is_dialled_where_it_came_from_while_a_rumour_of_it_waits_for_a_payment() {
+    let mut node = MeshHarness::new(&[]);
+    let (liar, stranger) = (node.meets(3), SessionId::accepted(77));
+    node.up_at(stranger, id(20), 1, addr(20));
+    node.list(liar, (0..2 * CREDIT).map(|n| (key(n), other(n))).chain([(id(20), other(1))]));
+    assert!(to_third_parties(&node.wait(2 * SECOND)) >= CREDIT_MAX as usize);
+    node.down(stranger, DisconnectReason::Closed);
+    let outputs = node.wait(20 * SECOND);
+    let own = dialled(&outputs).iter().filter(|(_, at, _)| *at == addr(20).into()).count();
+    assert!(own >= 5, "{own} dials to where it was: {:?}", dialled(&outputs));
+}
+
 /// A liar has listed the peer, and has nothing left to pay for the dial. Then an honest member lists it, too.
 #[test]
 fn rumour_that_waits_for_a_payment_is_dialled_once_another_member_lists_it() {
