@@ -13,7 +13,7 @@ use p2p_gossip::{DownReason, Event, PeerId};
 use crate::support::Cluster;
 use crate::support::executable::RunToEnd as _;
 use crate::support::history::{History, Member};
-use crate::support::netns::{Network, addr, addr6, drop_from_to, partition};
+use crate::support::netns::{Network, addr, addr6, drop_dials, drop_from_to, partition};
 use crate::support::process::Spec;
 
 /// Nodes 1, 2, …, each in its own namespace.
@@ -47,9 +47,14 @@ impl World {
 
     /// Starts the next node, which joins through these addresses.
     fn join(&mut self, node: usize, connect: &[SocketAddr], args: &str) {
+        self.join_from(node, addr(node), connect, args);
+    }
+
+    /// The same with another `--bind`.
+    fn join_from(&mut self, node: usize, bind: SocketAddr, connect: &[SocketAddr], args: &str) {
         let name = format!("n{node}");
         let key = self.cluster.new_key(&name);
-        let spec = Spec::named(name).with_bind(addr(node)).with_key(&key).with_period(0.2).with_args(args);
+        let spec = Spec::named(name).with_bind(bind).with_key(&key).with_period(0.2).with_args(args);
         let spec = spec.with_namespace(self.network.namespace(node));
         let spec = connect.iter().fold(spec, |spec, addr| spec.with_connect(*addr));
         let member = self.cluster.start(spec);
@@ -249,17 +254,32 @@ fn nodes_with_only_ipv4_and_only_ipv6_meet_through_one_with_both() {
     }
     world.network.ip(3, &format!("addr del {}/24 dev eth0", addr(3).ip()));
     let any = "[::]:7000".parse().expect("an address");
-    for (node, bind, connect) in [(1, any, None), (2, addr(2), Some(addr(1))), (3, addr6(3), Some(addr6(1)))]
-    {
-        let name = format!("n{node}");
-        let key = world.cluster.new_key(&name);
-        let spec = Spec::named(name).with_bind(bind).with_key(&key).with_period(0.2);
-        let spec = spec.with_namespace(world.network.namespace(node));
-        let member = world.cluster.start(connect.into_iter().fold(spec, Spec::with_connect));
-        world.nodes.push(member);
-    }
+    world.join_from(1, any, &[], "");
+    world.join_from(2, addr(2), &[addr(1)], "");
+    world.join_from(3, addr6(3), &[addr6(1)], "");
     world.cluster.wait_full_mesh(&world.nodes);
     let both = world.id(1);
     world.wait_paths(&[2, 3], |via| via == Some(both));
     world.cluster.wait_pings(&world.nodes, 3, world.cluster.mark());
+}
+
+/// Each node of a chain reaches those beside it, and the last one can also dial the first. Only the middle one can tell it of
+/// that, and meets the first inside a circuit alone.
+#[test]
+fn ends_of_a_chain_that_can_connect_hear_of_each_other() {
+    let Some(mut world) = World::prepare(5, 1..1) else { return };
+    let apart = [(1, 3), (1, 4), (2, 4), (2, 5), (3, 5)];
+    let mut rules: Vec<String> = apart.iter().flat_map(|&(a, b)| partition(&[a], &[b])).collect();
+    rules.push(drop_dials(1, 5));
+    world.network.set_faults(&rules);
+    // A node with the address of one interface tells all peers that address.
+    let any = "[::]:7000".parse().expect("an address");
+    for node in 1..=5 {
+        let before = (node > 1).then(|| addr(node - 1));
+        world.join_from(node, any, before.as_slice(), "");
+    }
+    let started = Instant::now();
+    world.cluster.wait_full_mesh(&world.nodes);
+    println!("all pairs up after {:.2} s", started.elapsed().as_secs_f64());
+    world.wait_paths(&[1, 5], |via| via.is_none());
 }
