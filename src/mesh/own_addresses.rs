@@ -43,10 +43,14 @@ impl Mesh {
     }
 
     /// For a session inside a circuit, this node's IP address in its connection to the carrier, with the port at which it
-    /// listens.
+    /// listens. `None` behind a NAT, where that is an address of another network.
     fn address_at_carrier(&self, session: SessionId) -> Option<SocketAddr> {
-        let carrier = self.sessions.get(self.relay.inside.get(&session)?.at.session)?;
-        let mut addr = carrier.local?;
+        let beside = self.relay.inside.get(&session)?.at.session;
+        let mut addr = self.sessions.get(beside)?.local?;
+        let is_seen_there = || self.punches.seen_at.get(&beside).is_some_and(|seen| seen.ip() == addr.ip());
+        if beside.is_dialled() && !is_seen_there() {
+            return None;
+        }
         addr.set_port(self.config.port);
         Some(addr)
     }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::DialAddr;
 use p2p_gossip::internals::limits::ADDRS_MAX;
 use p2p_gossip::internals::mesh::{DisconnectReason, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{Hello, Message, REACHABLE_AT_CAPABILITY};
+use p2p_gossip::{Config, DialAddr};
 
 use super::relay::{at, entered, offer};
 use super::{MINUTE, SECOND, joined_node};
@@ -72,6 +72,25 @@ fn peer_that_names_ever_more_addresses_keeps_only_a_few() {
         .filter(|&port| persists(&node.receives(three, Message::ReachableAt { addr: outside(port) })));
     assert!(named.count() < ADDRS_MAX);
     assert_eq!(node.info(id(3)).unwrap().addrs.len(), ADDRS_MAX);
+}
+
+/// The carrier sees this node at the address of its NAT, or at its own.
+#[test]
+fn peer_inside_a_circuit_is_not_told_an_address_behind_a_nat() {
+    for (seen_at, is_told) in [(None, false), (Some(outside(1)), false), (Some(INNER), true)] {
+        let mut node = MeshHarness::with(Config::default().connect([addr(3).into()]));
+        let three = node.first_dial();
+        node.up_at(three, id(3), 1, addr(3));
+        if let Some(addr) = seen_at {
+            node.receives(three, Message::SeenAt { addr });
+        }
+        let outputs = offer(&mut node, at(three, 1), 20);
+        let [(inside, _)] = entered(&outputs)[..] else { panic!("{outputs:?}") };
+        let understands = Hello { capabilities: vec![REACHABLE_AT_CAPABILITY], ..hello() };
+        let outputs = node.up_with_hello(inside, id(20), addr(3), understands);
+        let at = told(&outputs, SocketAddr::new(INNER.ip(), 8080));
+        assert_eq!(at, if is_told { vec![inside] } else { vec![] }, "{seen_at:?}");
+    }
 }
 
 /// Found by seed 987089147: of eight nodes most could not connect to each other, and two that could never heard of it.
