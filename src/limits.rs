@@ -132,8 +132,8 @@ pub const EVENTS_QUEUED_WITH_TRAFFIC: usize = EVENTS_QUEUED / 2;
 pub const FRAMES_PER_SECOND: u32 = 2000;
 /// Frames accepted from one key at once.
 pub const FRAMES_BURST: u32 = 4000;
-/// Virtual memory for the stack of a session's thread, on which names are looked up and keys exchanged; only the pages
-/// that it touches take memory.
+/// Virtual memory for the stack of a thread on which names are looked up and keys exchanged, or a session runs; only the
+/// pages that it touches take memory.
 pub const SESSION_STACK_BYTES: usize = 512 * 1024;
 
 /// Most addresses in a list for one peer.

@@ -35,6 +35,7 @@ use crate::runtime::subscribers::{Subscribers, subscription};
 use crate::session::delivery::Delivery;
 use crate::session::{
     Context, HelloExchange, Lookups, Places, SessionDelay, SharedHelloExchange, SharedVitals,
+    handshake_threads,
 };
 use crate::store::state_dir::{StateDir, StateError};
 use crate::store::writer::{self, WriterThread, wall_clock};
@@ -261,6 +262,7 @@ impl Node {
             vitals: SharedVitals::default(),
             session_delay: SessionDelay::default(),
             counters: Arc::default(),
+            handshakes: handshake_threads(),
         });
         let member_log = MemberLog::new(config.peers_max);
         let port_mapping = (config.port_mapping && port_mapping::is_useful(local_addr))

@@ -13,6 +13,7 @@ use super::hello::HelloExchange;
 use super::lookups::Lookups;
 use super::places::Places;
 use super::report::FromSession;
+use crate::limits::SESSION_STACK_BYTES;
 use crate::mesh::Vitals;
 use crate::net::interfaces::Interfaces;
 use crate::net::local_ip::LocalIp;
@@ -23,6 +24,7 @@ use crate::trust::identity::Identity;
 use crate::trust::network_key::NetworkKey;
 use crate::trust::peer_id::PeerId;
 use crate::trust::tls::Tls;
+use crate::util::thread_cache::ThreadCache;
 #[cfg(test)]
 use crate::wire::Hello;
 
@@ -44,6 +46,13 @@ pub(crate) struct Context {
     /// What sessions tell the coordinator of the load of this machine.
     pub(crate) session_delay: SessionDelay,
     pub(crate) counters: Arc<Counters>,
+    /// The threads on which sessions connect, accept and shake hands.
+    pub(crate) handshakes: ThreadCache,
+}
+
+/// The threads for handshakes of one node.
+pub(crate) fn handshake_threads() -> ThreadCache {
+    ThreadCache::new("handshake", SESSION_STACK_BYTES)
 }
 
 /// The Hello exchange of new sessions. The coordinator replaces it when the network's key changes.
@@ -125,6 +134,7 @@ pub(crate) fn context(identity: &Identity) -> (Arc<Context>, Receiver<FromSessio
         vitals: SharedVitals::default(),
         session_delay: SessionDelay::default(),
         counters: Arc::default(),
+        handshakes: handshake_threads(),
     };
     (Arc::new(context), events)
 }

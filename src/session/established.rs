@@ -19,7 +19,7 @@ use super::report::FromSession;
 use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
 use crate::limits::CIRCUIT_WINDOW_BYTES;
-use crate::mesh::DisconnectReason;
+use crate::mesh::{DisconnectReason, SessionId};
 use crate::session::delivery::Receipt;
 use crate::util::log_limit::{LogLimit, limited_log};
 use crate::wire::CIRCUIT_BYTES_MAX;
@@ -80,6 +80,10 @@ impl Established {
             is_closing: false,
             is_broken: false,
         }
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        self.session.id
     }
 
     /// Runs until the session has ended, and reports its end.

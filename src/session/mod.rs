@@ -36,7 +36,7 @@ pub use circuit_socket::CircuitSocket;
 pub(crate) use connect::DialTarget;
 #[cfg(test)]
 pub(crate) use context::context;
-pub(crate) use context::{Context, SessionDelay, SharedHelloExchange, SharedVitals};
+pub(crate) use context::{Context, SessionDelay, SharedHelloExchange, SharedVitals, handshake_threads};
 pub(crate) use eviction::Eviction;
 pub(crate) use handshake::CircuitEnd;
 pub use hello::{Exported, HelloExchange, Role};

@@ -28,8 +28,8 @@ pub(super) struct Ending {
 impl Ending {
     /// The end of a session that has just started. The coordinator knows of those that it ordered already.
     pub(super) fn new(inbox: Sender<FromSession>, session: SessionId) -> Self {
-        let panicked = DialError::Failed("the session's thread panicked".to_owned());
-        let event = (!session.is_accepted()).then_some(SessionEvent::DialFailed(panicked));
+        let ended = DialError::Failed("the session's thread panicked or did not start".to_owned());
+        let event = (!session.is_accepted()).then_some(SessionEvent::DialFailed(ended));
         Self { inbox, session, event }
     }
 

@@ -1,4 +1,7 @@
-//! Starts the thread of a session: first the handshake, then the established session.
+//! Starts the threads of a session: first one of the node's handshake threads, then the session's own.
+//!
+//! A handshake touches 25 kB of stack more than the session, which would keep them as long as it lasts. So the handshake
+//! threads do that for one session after the other.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -18,6 +21,7 @@ use crate::limits::SESSION_STACK_BYTES;
 use crate::mesh::SessionId;
 use crate::net::addr::canonical;
 use crate::net::waker::Waker;
+use crate::util::log_limit::{LogLimit, limited_log};
 use crate::util::worker::spawn_detached;
 
 /// Starts a session that dials. If the session does not come up, its thread reports `DialFailed`.
@@ -25,15 +29,31 @@ use crate::util::worker::spawn_detached;
 /// # Errors
 /// No thread or descriptor is left; the session reports nothing.
 pub(crate) fn dial(context: &Arc<Context>, id: SessionId, target: DialTarget) -> io::Result<SessionHandle> {
-    let waker = Arc::new(Waker::new()?);
-    let eviction = Eviction::new(&waker);
-    let (handle, end) = handle_and_end(waker);
-    let (context, origin) = (Arc::clone(context), Origin::Dial(target));
     // Not joined: the system's resolver may block a thread for an unbounded time.
-    spawn_detached(format!("dial-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, eviction, None), origin);
-    })?;
-    Ok(handle)
+    start(context, id, Arc::new(Waker::new()?), Origin::Dial(target))
+}
+
+/// Starts a session inside a circuit, whose socket wakes this waker. If the session does not come up, its thread reports
+/// `DialFailed`.
+///
+/// # Errors
+/// No thread is left; the session reports nothing.
+pub(crate) fn enter_circuit(
+    context: &Arc<Context>,
+    id: SessionId,
+    circuit: CircuitEnd,
+    waker: Arc<Waker>,
+) -> io::Result<SessionHandle> {
+    start(context, id, waker, Origin::Circuit(circuit))
+}
+
+/// Starts a session that connects through NATs at the same time as its peer. If it does not come up, its thread reports
+/// `DialFailed`.
+///
+/// # Errors
+/// As [`dial`].
+pub(crate) fn punch(context: &Arc<Context>, id: SessionId, target: PunchTarget) -> io::Result<SessionHandle> {
+    start(context, id, Arc::new(Waker::new()?), Origin::Punch(target))
 }
 
 /// Starts a session on an accepted connection. The event `Up` carries its handle.
@@ -50,45 +70,25 @@ pub(crate) fn accept(
     eviction: Arc<Eviction>,
 ) -> io::Result<()> {
     let (handle, end) = handle_and_end(waker);
-    let context = Arc::clone(context);
     let origin = Origin::Accept { socket, remote: canonical(remote), pending };
-    spawn_detached(format!("accept-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, eviction, Some(handle)), origin);
+    let own_context = Arc::clone(context);
+    context.handshakes.run(move || {
+        run(Session::new(own_context, id, end, eviction, Some(handle)), origin);
     })
 }
 
-/// Starts a session inside a circuit, whose socket wakes this waker. If the session does not come up, its thread reports
-/// `DialFailed`.
-///
-/// # Errors
-/// No thread is left; the session reports nothing.
-pub(crate) fn enter_circuit(
+/// Starts a session that the coordinator has ordered, and so gets its handle at once.
+fn start(
     context: &Arc<Context>,
     id: SessionId,
-    circuit: CircuitEnd,
     waker: Arc<Waker>,
+    origin: Origin,
 ) -> io::Result<SessionHandle> {
     let eviction = Eviction::new(&waker);
     let (handle, end) = handle_and_end(waker);
-    let context = Arc::clone(context);
-    spawn_detached(format!("circuit-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, eviction, None), Origin::Circuit(circuit));
-    })?;
-    Ok(handle)
-}
-
-/// Starts a session that connects through NATs at the same time as its peer. If it does not come up, its thread reports
-/// `DialFailed`.
-///
-/// # Errors
-/// As [`dial`].
-pub(crate) fn punch(context: &Arc<Context>, id: SessionId, target: PunchTarget) -> io::Result<SessionHandle> {
-    let waker = Arc::new(Waker::new()?);
-    let eviction = Eviction::new(&waker);
-    let (handle, end) = handle_and_end(waker);
-    let context = Arc::clone(context);
-    spawn_detached(format!("punch-{id}"), SESSION_STACK_BYTES, move || {
-        run(Session::new(context, id, end, eviction, None), Origin::Punch(target));
+    let own_context = Arc::clone(context);
+    context.handshakes.run(move || {
+        run(Session::new(own_context, id, end, eviction, None), origin);
     })?;
     Ok(handle)
 }
@@ -114,7 +114,19 @@ fn run(mut session: Session, origin: Origin) {
         Ok((secured, frames))
     });
     match secured {
-        Ok((secured, frames)) => Established::new(session, secured, frames).run(),
+        Ok((secured, frames)) => go_on_apart(Established::new(session, secured, frames)),
         Err(failure) => session.report_failure(remote, failure),
+    }
+}
+
+/// Lets the session run on a thread of its own.
+fn go_on_apart(established: Established) {
+    let session = established.id();
+    let started =
+        spawn_detached(format!("session-{session}"), SESSION_STACK_BYTES, move || established.run());
+    if let Err(error) = started {
+        // What was the session has reported its end as it was dropped.
+        limited_log!(LogLimit::new(), warn, { session:% = session, reason:% = error },
+            "no thread for a session; it is closed");
     }
 }

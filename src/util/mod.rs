@@ -5,5 +5,6 @@ pub mod log_limit;
 pub mod queue;
 pub(crate) mod sync;
 pub mod text;
+pub(crate) mod thread_cache;
 pub(crate) mod token_bucket;
 pub mod worker;

@@ -278,7 +278,8 @@ fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
     static LIMIT: LogLimit = LogLimit::new();
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    let is_connection = ["accept-", "dial-", "http connection"].iter().any(|prefix| name.starts_with(prefix));
+    let is_connection =
+        ["handshake", "session-", "http connection"].iter().any(|prefix| name.starts_with(prefix));
     let Some(suppressed) = (if is_connection { LIMIT.check() } else { Some(0) }) else {
         return;
     };
