@@ -116,6 +116,7 @@ impl Mesh {
     fn punch_origin(&self, id: &PeerId) -> Option<(SessionId, SocketAddr)> {
         let active = self.peers.connected(id)?.active()?;
         let beside = self.relay.inside.get(&active)?.at.session;
+        self.sessions.get_open(beside)?;
         Some((beside, *self.punches.seen_at.get(&beside)?))
     }
 
@@ -174,7 +175,7 @@ impl Mesh {
     }
 
     fn start_punch(&mut self, now: Instant, id: PeerId, addr: SocketAddr, beside: SessionId) {
-        let is_possible = self.sessions.get(beside).is_some() && self.is_only_carried(&id);
+        let is_possible = self.sessions.get_open(beside).is_some() && self.is_only_carried(&id);
         let payers = self.punch_payers(now, id, addr, beside);
         if !is_possible
             || self.punches.in_flight.len() >= PUNCHES_MAX

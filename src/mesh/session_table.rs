@@ -43,6 +43,11 @@ impl SessionTable {
         self.sessions.get(&id).copied()
     }
 
+    /// The same, unless this node has said goodbye on it.
+    pub(super) fn get_open(&self, id: SessionId) -> Option<Session> {
+        self.get(id).filter(|session| !session.closing)
+    }
+
     /// Notes that this node says goodbye on a session, if it came up.
     pub(super) fn close(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::mesh::{CREDIT_MAX, CircuitAt, DisconnectReason, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, Hello, Message, PUNCH_CAPABILITY};
 use p2p_gossip::{Access, Config, Event};
 
@@ -220,6 +220,27 @@ fn sixteen_attempts_at_most_are_under_way_at_once() {
         }
     }
     assert_eq!(more, 1);
+}
+
+/// Found by seed 990048195: the connection to the carrier was a duplicate, and the program knew it no more.
+#[test]
+fn nothing_is_punched_beside_a_connection_that_this_node_closes() {
+    for is_closed_first in [false, true] {
+        let (mut node, _, inside) = carried_node(8);
+        node.measures(inside, ms(100));
+        let deny = Input::Access(Access::default().deny([id(3)]));
+        let mut outputs = Vec::new();
+        if is_closed_first {
+            node.handle(deny.clone());
+        }
+        outputs.extend(node.receives(inside, Message::Punch { addr: THEIRS }));
+        assert_eq!(proposals(&outputs, inside), usize::from(!is_closed_first));
+        if !is_closed_first {
+            node.handle(deny);
+        }
+        outputs.extend(node.wait(SECOND));
+        assert_eq!(punches(&outputs), []);
+    }
 }
 
 /// Keys are free: each of these peers comes through a circuit once, and gives way to the next.
