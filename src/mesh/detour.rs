@@ -131,10 +131,11 @@ impl Mesh {
     pub(super) fn silence_is_over(&mut self, now: Instant, id: PeerId, dead_at: Instant) {
         let by = dead_at + DETOUR_BEYOND_TIMEOUT;
         let step = self.relay.searches.get(&id).map(|search| &search.step);
-        let awaits_answer = matches!(step, Some(Step::Asked { .. }));
-        let opened_circuit = matches!(step, Some(Step::Entering { .. }));
         let heard = self.peers.connected(&id).map(|connected| connected.heard);
-        // Either end may have opened it. One from before the silence says nothing about that.
+        // A circuit from before the silence says nothing about that.
+        let awaits_answer = matches!(step, Some(Step::Asked { since, .. }) if Some(*since) > heard);
+        let opened_circuit = matches!(step, Some(Step::Entering { .. }));
+        // Either end may have opened it.
         let awaits_handshake = self.relay.inside.values().any(|inside| {
             inside.peer == id && inside.progress == Progress::Handshake && Some(inside.since) > heard
         });

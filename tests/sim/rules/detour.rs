@@ -1,13 +1,13 @@
 //! Another path to a peer that has fallen silent, and the way back to a direct one.
 
-use p2p_gossip::Event;
 use p2p_gossip::internals::mesh::{Output, SessionId};
-use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Message, Sighting};
+use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, Sighting};
+use p2p_gossip::{Config, Event};
 
 use super::relay::{accept, asked, at, closed, entered, offer, open, refuse};
 use super::{SECOND, closes_with, joined_node, ms, wait_with_heartbeats};
 use crate::sim::mesh_harness::{
-    MeshHarness, addr, closes, dialled, dials_to, events_of, id, questions, sent,
+    MeshHarness, addr, closes, dialled, dials_to, events_of, hello, id, questions, sent,
 };
 
 /// Node 9 with the direct peers 20, 3, 4 and 5, and their sessions. All but 20 go on to send heartbeats, until 9 asks the
@@ -125,6 +125,31 @@ fn circuit_that_a_member_was_asked_for_is_waited_for_beyond_the_timeout() {
 }
 
 /// The handshake inside takes several round trips, and a member has heard the peer a moment ago.
+/// Found by seed 990093775: round trips of the carrier are long beside the timeout.
+#[test]
+fn circuit_that_was_asked_for_before_the_peer_was_last_heard_is_not_waited_for() {
+    let mut node = MeshHarness::with(Config::default().heartbeat(ms(200)).timeout(ms(600)));
+    let [silent, three] = [(1, 20), (2, 3)].map(|(session, peer)| {
+        let session = SessionId::accepted(session);
+        node.up_with_hello(session, id(peer), addr(peer), Hello { heartbeat_ms: 200, ..hello() });
+        session
+    });
+    let live = |node: &mut MeshHarness, tenths: u32| {
+        let mut outputs = Vec::new();
+        for _ in 0..tenths {
+            outputs.extend(node.measures(three, ms(100)));
+            outputs.extend(node.wait_with_dials_open(ms(100)));
+        }
+        outputs
+    };
+    live(&mut node, 4);
+    assert_eq!(asked(&tells(&mut node, three, Hearing::Hears, 0)).len(), 1);
+    node.receives(silent, Message::Broadcast { text: "the last word".to_owned() });
+    // The carrier has 0.9 s for its answer, and the peer 0.6 s.
+    let events = events_of(&live(&mut node, 8));
+    assert!(matches!(events[..], [Event::Down { peer, .. }, ..] if peer == id(20)), "{events:?}");
+}
+
 #[test]
 fn session_in_an_open_circuit_is_waited_for_a_second_beyond_the_timeout() {
     for (comes_up, is_opened_here) in [(true, true), (true, false), (false, true), (false, false)] {
