@@ -31,7 +31,7 @@ const FILTER_ON_SCREEN: &str = "info,p2p_gossip::members=off";
 
 /// The modules that write log lines; no other package of the program does. A filter that names none of them has no
 /// effect.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "p2p_gossip::hooks",
     "p2p_gossip::http::event_stream",
     "p2p_gossip::http::routes",
@@ -50,6 +50,7 @@ const MODULES: [&str; 22] = [
     "p2p_gossip::session::established",
     "p2p_gossip::session::failure",
     "p2p_gossip::session::pending",
+    "p2p_gossip::session::thread",
     "p2p_gossip::stdin",
     "p2p_gossip::store::exchange",
     "p2p_gossip::store::writer",
