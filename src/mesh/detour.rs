@@ -142,7 +142,9 @@ impl Mesh {
         if now >= by || !(awaits_answer || awaits_handshake) {
             return self.silent(now, id);
         }
-        self.timers.set(Timer::Silence(id), by);
+        // The peer may be heard meanwhile, and fall silent again at once.
+        let suspicion = self.peers.connected(&id).map(|connected| self.suspicion(connected));
+        self.timers.set(Timer::Silence(id), by.min(now + suspicion.unwrap_or_default()));
         if opened_circuit {
             // Another carrier could not lead to the peer in time any more.
             self.timers.set(Timer::Path(id), by);

@@ -1,5 +1,7 @@
 //! Another path to a peer that has fallen silent, and the way back to a direct one.
 
+use std::time::Duration;
+
 use p2p_gossip::internals::mesh::{Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, Sighting};
 use p2p_gossip::{Config, Event};
@@ -25,9 +27,14 @@ fn node_with_a_silent_peer() -> (MeshHarness, SessionId, Vec<SessionId>) {
 
 /// Lets tenths of a second pass while these peers send heartbeats.
 fn live(node: &mut MeshHarness, sessions: &[SessionId], tenths: u32) -> Vec<Output> {
+    live_at(node, sessions, tenths, ms(1))
+}
+
+/// The same with this round-trip time.
+fn live_at(node: &mut MeshHarness, sessions: &[SessionId], tenths: u32, rtt: Duration) -> Vec<Output> {
     let mut outputs = Vec::new();
     for _ in 0..tenths {
-        sessions.iter().for_each(|session| outputs.extend(node.measures(*session, ms(1))));
+        sessions.iter().for_each(|session| outputs.extend(node.measures(*session, rtt)));
         outputs.extend(node.wait_with_dials_open(ms(100)));
     }
     outputs
@@ -124,29 +131,38 @@ fn circuit_that_a_member_was_asked_for_is_waited_for_beyond_the_timeout() {
     }
 }
 
-/// The handshake inside takes several round trips, and a member has heard the peer a moment ago.
-/// Found by seed 990093775: round trips of the carrier are long beside the timeout.
-#[test]
-fn circuit_that_was_asked_for_before_the_peer_was_last_heard_is_not_waited_for() {
+/// Node 9 has a timeout of 0.6 s. Its peer 20 has been silent for 0.4 s, and its peer 3, which is 0.1 s away, was asked
+/// for a circuit.
+fn node_with_a_short_timeout() -> (MeshHarness, SessionId, SessionId) {
     let mut node = MeshHarness::with(Config::default().heartbeat(ms(200)).timeout(ms(600)));
     let [silent, three] = [(1, 20), (2, 3)].map(|(session, peer)| {
         let session = SessionId::accepted(session);
         node.up_with_hello(session, id(peer), addr(peer), Hello { heartbeat_ms: 200, ..hello() });
         session
     });
-    let live = |node: &mut MeshHarness, tenths: u32| {
-        let mut outputs = Vec::new();
-        for _ in 0..tenths {
-            outputs.extend(node.measures(three, ms(100)));
-            outputs.extend(node.wait_with_dials_open(ms(100)));
-        }
-        outputs
-    };
-    live(&mut node, 4);
+    live_at(&mut node, &[three], 4, ms(100));
     assert_eq!(asked(&tells(&mut node, three, Hearing::Hears, 0)).len(), 1);
+    (node, silent, three)
+}
+
+/// Found by seed 990093775: round trips of the carrier are long beside the timeout.
+#[test]
+fn circuit_that_was_asked_for_before_the_peer_was_last_heard_is_not_waited_for() {
+    let (mut node, silent, three) = node_with_a_short_timeout();
     node.receives(silent, Message::Broadcast { text: "the last word".to_owned() });
     // The carrier has 0.9 s for its answer, and the peer 0.6 s.
-    let events = events_of(&live(&mut node, 8));
+    let events = events_of(&live_at(&mut node, &[three], 8, ms(100)));
+    assert!(matches!(events[..], [Event::Down { peer, .. }, ..] if peer == id(20)), "{events:?}");
+}
+
+/// Found by seed 991002185: the second beyond the timeout is longer than the timeout.
+#[test]
+fn peer_that_is_heard_while_a_circuit_is_waited_for_and_falls_silent_again_is_lost_in_time() {
+    let (mut node, silent, three) = node_with_a_short_timeout();
+    // It has been silent for 0.7 s.
+    assert_eq!(events_of(&live_at(&mut node, &[three], 3, ms(100))), []);
+    node.receives(silent, Message::Broadcast { text: "the last word".to_owned() });
+    let events = events_of(&live_at(&mut node, &[three], 7, ms(100)));
     assert!(matches!(events[..], [Event::Down { peer, .. }, ..] if peer == id(20)), "{events:?}");
 }
 
