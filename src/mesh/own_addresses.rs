@@ -47,12 +47,9 @@ impl Mesh {
     fn address_at_carrier(&self, session: SessionId) -> Option<SocketAddr> {
         let beside = self.relay.inside.get(&session)?.at.session;
         let mut addr = self.sessions.get(beside)?.local?;
-        let is_seen_there = || self.punches.seen_at.get(&beside).is_some_and(|seen| seen.ip() == addr.ip());
-        if beside.is_dialled() && !is_seen_there() {
-            return None;
-        }
+        let seen_at = self.punches.seen_at.get(&beside)?;
         addr.set_port(self.config.port);
-        Some(addr)
+        Some(addr).filter(|addr| addr.ip() == seen_at.ip())
     }
 
     /// A peer, whose session comes from `remote`, tells an address at which it may be reached.

@@ -34,11 +34,10 @@ const WAIT_LATER: Duration = Duration::from_secs(600);
 const HAIRPIN_ATTEMPT: usize = 2;
 
 impl Mesh {
-    /// Tells the peer of a session, once, at which address this node sees it. A peer that this node dialled knows.
+    /// Tells the peer of a session, once, at which address this node sees it.
     pub(super) fn tell_seen_address(&mut self, peer: &PeerId, session: SessionId) {
         let is_capable = self.peers.get(peer).is_some_and(|peer| peer.can_punch);
         if is_capable
-            && session.is_accepted()
             && let Some(addr) = self.sessions.get(session).map(|session| session.remote)
             && self.punches.told.insert(session)
         {
@@ -46,9 +45,9 @@ impl Mesh {
         }
     }
 
-    /// A peer tells at which address it sees this node. That counts for the connection that this node made to it.
+    /// A peer tells at which address it sees this node.
     pub(super) fn received_seen_address(&mut self, session: SessionId, addr: SocketAddr) {
-        if session.is_dialled() && !session.is_carried() && self.sessions.get(session).is_some() {
+        if !session.is_carried() && self.sessions.get(session).is_some() {
             self.punches.seen_at.insert(session, addr);
         }
     }
@@ -116,7 +115,7 @@ impl Mesh {
     fn punch_origin(&self, id: &PeerId) -> Option<(SessionId, SocketAddr)> {
         let active = self.peers.connected(id)?.active()?;
         let beside = self.relay.inside.get(&active)?.at.session;
-        self.sessions.get_open(beside)?;
+        self.sessions.get_open(beside).filter(|_| beside.is_dialled())?;
         Some((beside, *self.punches.seen_at.get(&beside)?))
     }
 

@@ -20,6 +20,7 @@ use super::session_event::SessionEvent;
 use super::session_handle::Outgoing;
 use crate::limits::CIRCUIT_WINDOW_BYTES;
 use crate::mesh::{DisconnectReason, SessionId};
+use crate::net::addr::canonical;
 use crate::session::delivery::Receipt;
 use crate::util::log_limit::{LogLimit, limited_log};
 use crate::wire::CIRCUIT_BYTES_MAX;
@@ -61,7 +62,7 @@ impl Established {
         let Secured { link, early, peer, remote, exported, deadline, pending } = secured;
         let (now, id) = (Instant::now(), session.id);
         let role = if id.is_dialled() { Role::Dialler } else { Role::Acceptor };
-        let local = link.local_addr();
+        let local = link.local_addr().map(canonical);
         let ends = Ends { session: id, own: session.context.id, peer, remote, local };
         let exchange = session.context.hello_exchange.get();
         let vitals = session.context.vitals.get();

@@ -44,7 +44,7 @@ pub struct Ends {
     pub peer: PeerId,
     /// The peer's socket address.
     pub remote: SocketAddr,
-    /// The address of this end; `None` inside a circuit.
+    /// The address of this end in its one form; `None` inside a circuit.
     pub local: Option<SocketAddr>,
 }
 

@@ -165,7 +165,7 @@ pub enum Message {
     /// The address at which the sender sees the receiver. Goes only to a peer that has
     /// [`PUNCH_CAPABILITY`](super::PUNCH_CAPABILITY).
     SeenAt {
-        /// The source of the connection that the receiver made.
+        /// The receiver's end of the connection.
         addr: SocketAddr,
     },
     /// Inside a circuit: proposes that both ends connect to each other at once, or accepts that. Goes only to a peer that

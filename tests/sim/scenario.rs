@@ -107,7 +107,7 @@ pub struct Scenario {
     /// Pairs of slots between which no connection can be opened, from the first to the second, also after the faults.
     pub walls: Vec<(Slot, Slot)>,
     /// Slots behind a NAT that gives all connections from one port the same outside port: two of them connect if both try at
-    /// once, whatever walls are between them.
+    /// once, whatever walls are between them. Each is in a network of its own there, with a private address.
     pub nats: Vec<Slot>,
     /// Whether nodes carry circuits for others.
     pub relay: bool,

@@ -306,7 +306,12 @@ impl World {
         let (Some(proc), Some(thread)) = (connection.ends[side].proc, &connection.ends[side].thread) else {
             return;
         };
-        let remote = if side == 0 { connection.addr } else { connection.source };
+        let (remote, seen) = match side {
+            0 => (connection.addr, connection.source),
+            _ => (connection.source, connection.addr),
+        };
+        let slot = self.procs[proc].slot;
+        let local = connection.circuit.is_none().then(|| self.inner_address(slot, seen));
         let shown = connection.key.clone().filter(|_| side == 0);
         let process = &mut self.procs[proc];
         let (id, now) = (thread.id, process.clock.local(self.now));
@@ -314,8 +319,6 @@ impl World {
             return self.end(conn, side, None);
         };
         let (own, exchange) = shown.unwrap_or_else(|| (process.id, process.exchange.clone()));
-        let local = if side == 0 { connection.source } else { connection.addr };
-        let local = connection.circuit.is_none().then_some(local);
         let ends = Ends { session: id, own, peer, remote, local };
         let role = if side == 0 { Role::Dialler } else { Role::Acceptor };
         let by = thread.started + micros(HANDSHAKE_TIMEOUT);

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use p2p_gossip::internals::mesh::{KnownPeer, UnixTime};
@@ -459,8 +459,8 @@ impl World {
         let old = self.slots[slot].addr;
         self.at_addr.remove(&old);
         let octets = match old.ip() {
-            std::net::IpAddr::V4(ip) => ip.octets(),
-            std::net::IpAddr::V6(_) => [0; 4],
+            IpAddr::V4(ip) => ip.octets(),
+            IpAddr::V6(_) => [0; 4],
         };
         let addr = self.address(slot, octets[1] + 1);
         self.slots[slot].addr = addr;
@@ -471,6 +471,20 @@ impl World {
     fn address(&self, slot: Slot, moves: u8) -> SocketAddr {
         let port = if self.scenario.mapped.contains(&slot) { MAPPED_PORT } else { PORT };
         SocketAddr::from(([10, moves, (slot >> 8) as u8, slot as u8], port))
+    }
+
+    /// The address that a slot itself has in a connection, in which others see it at this one.
+    pub fn inner_address(&self, slot: Slot, seen: SocketAddr) -> SocketAddr {
+        if self.scenario.nats.contains(&slot) {
+            SocketAddr::from(([192, 168, (slot >> 8) as u8, slot as u8], seen.port()))
+        } else {
+            seen
+        }
+    }
+
+    /// Whether this is the inner address of some slot.
+    pub fn is_inner_address(addr: SocketAddr) -> bool {
+        matches!(addr.ip(), IpAddr::V4(ip) if ip.octets().starts_with(&[192, 168]))
     }
 
     /// The host name of a slot that has one, with its port.

@@ -42,6 +42,9 @@ impl World {
                 breaches.extend(self.check_dial_to_stranger(proc, id, addr).filter(|_| hearsay));
             }
         }
+        if addr.socket().is_some_and(World::is_inner_address) {
+            breaches.push((RUMOURS, format!("dials {addr}, which is in another network behind a NAT")));
+        }
         // No node here has a loopback address.
         if hearsay && addr.is_loopback() {
             breaches.push((RUMOURS, format!("dials {addr} from another peer's list")));

@@ -117,6 +117,18 @@ fn peer_that_cannot_punch_gets_no_proposal() {
     assert_eq!(proposals(&outputs, incapable), 0);
 }
 
+/// The peer could only go to the port at which this node listens.
+#[test]
+fn nothing_is_punched_beside_a_connection_that_the_carrier_made() {
+    let mut node = MeshHarness::new(&[]);
+    let three = node.meets(3);
+    node.receives(three, Message::SeenAt { addr: OWN });
+    let inside = enter(&mut node, three, 20);
+    let outputs = wait_alive(&mut node, &[three, inside], 5);
+    assert_eq!(proposals(&outputs, inside), 0);
+    assert_eq!(punches(&node.receives(inside, Message::Punch { addr: THEIRS })), []);
+}
+
 #[test]
 fn other_node_of_a_pair_answers_and_starts_when_its_answer_has_arrived() {
     let (mut node, three, inside) = carried_node(5);
@@ -147,9 +159,10 @@ fn punched_connection_replaces_the_circuit_without_a_loss() {
 
 #[test]
 fn carrier_tells_both_ends_once_where_it_sees_them() {
-    let mut node = MeshHarness::new(&[]);
+    let mut node = MeshHarness::with(Config::default().connect([outside(4).into()]));
     let capable = || Hello { capabilities: vec![PUNCH_CAPABILITY], ..hello() };
-    let [three, four, five] = [3, 4, 5].map(|n| SessionId::accepted(1000 + n));
+    let four = node.first_dial();
+    let [three, five] = [3, 5].map(|n| SessionId::accepted(1000 + n));
     node.up_with_hello(three, id(3), outside(3), capable());
     node.up_with_hello(four, id(4), outside(4), capable());
     // A peer of an earlier version.
