@@ -4,6 +4,8 @@
 //! way. The modules in `system_under_test` describe the setup of each. The programs differ: Serf's members share one
 //! key and keep no connections; NATS's routes use mutual TLS with a common authority, in a full mesh.
 
+use p2p_gossip::internals::limits::PERIOD_DEFAULT;
+
 use crate::clock::median;
 use crate::measure::{self, Death, PATIENCE};
 use crate::options::Options;
@@ -34,14 +36,18 @@ type Cells = [String; FIGURES.len()];
 /// Measures the programs that are installed.
 pub(crate) fn run(options: &Options, signals: &Signals) -> Result<Report, Stop> {
     let nats = Nats::new().map_err(|error| Stop::Failed(format!("a certificate authority: {error}")))?;
-    let all: [Box<dyn SystemUnderTest>; 3] =
-        [Box::new(Ours::quiet(options.program.clone())), Box::new(Serf), Box::new(nats)];
+    let ours = Ours::quiet(options.program.clone());
+    let pinging = ours.clone().with_period(PERIOD_DEFAULT.as_secs_f64());
+    let all: [Box<dyn SystemUnderTest>; 4] =
+        [Box::new(ours), Box::new(pinging), Box::new(Serf), Box::new(nats)];
     let (mut found, mut versions, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for system in &all {
         match system.version() {
             Ok(version) => {
                 found.push(system.as_ref());
-                versions.push(version);
+                if !versions.contains(&version) {
+                    versions.push(version);
+                }
             }
             Err(why) => missing.push(format!("{} was not found: {why}", system.name())),
         }

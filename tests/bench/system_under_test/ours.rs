@@ -39,7 +39,8 @@ impl Ours {
 
 impl SystemUnderTest for Ours {
     fn name(&self) -> String {
-        "p2p-gossip".to_owned()
+        let pings = if self.period_s < NO_PINGS_S { ", pings shown" } else { "" };
+        format!("p2p-gossip{pings}")
     }
 
     fn version(&self) -> Result<String, String> {
