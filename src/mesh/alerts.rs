@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::incidents::Incident;
 use super::inquiry::Inquiry;
 use super::machine::Mesh;
-use super::peer::State;
+use super::peer::{Connected, Link, State};
 use super::timer::Timer;
 use crate::event::Verdict;
 use crate::trust::peer_id::PeerId;
@@ -61,9 +61,12 @@ impl Mesh {
         self.alerts.links.clear();
         self.alerts.isolated_since = Some(now);
         if self.has_alerts() {
-            let lost = self.lost_since(now - self.config.timeout);
-            let interval = lost.iter().filter_map(|id| self.alerts.fell_silent.get(id)).max();
-            let together = interval.map_or(CLOSED_TOGETHER, |interval| *interval * TOGETHER_QUARTERS / 4);
+            let silent = |connected: &&Connected| {
+                matches!(connected.link, Link::Open { .. }) && self.is_suspect(now, connected)
+            };
+            let silent = self.peers.iter_joined().map(|(_, connected)| connected).filter(silent);
+            let interval = silent.map(|connected| self.longest_interval(connected)).max();
+            let together = interval.map_or(CLOSED_TOGETHER, |interval| interval * TOGETHER_QUARTERS / 4);
             self.alerts.isolated_until = Some(now + together);
         }
         self.schedule_alerts();
@@ -157,7 +160,9 @@ impl Mesh {
         let Some(since) = self.alerts.isolated_since else {
             return;
         };
-        let mut group: BTreeSet<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
+        let is_left = |connected: &Connected| !self.is_suspect(now, connected);
+        let left = self.peers.iter_connected().filter(|(_, connected)| is_left(connected));
+        let mut group: BTreeSet<PeerId> = left.map(|(id, _)| *id).collect();
         group.insert(self.id);
         let lost = self.lost_since(since - self.config.timeout);
         let first = group.first().copied().unwrap_or(self.id);
