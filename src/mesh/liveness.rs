@@ -23,6 +23,9 @@ const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 /// Send times of heartbeats in one interval, at most. Heartbeats that share a send time share one wake-up of the
 /// coordinator.
 const SLOTS_MAX: u32 = 8;
+/// Times in one interval at which silent peers are looked at, at least. The mesh looks at a peer that was heard an interval
+/// ago or less, and must look again before one and a half have passed: between the two there is such a time.
+const LOOKS_MIN: u32 = 2;
 /// Members for each send time of an interval: enough to share a wake-up, and too few to load the machine at once.
 const MEMBERS_PER_SLOT: u32 = 8;
 /// A session that takes longer to answer has no processor: this machine is overloaded, and silence means little.
@@ -78,12 +81,25 @@ impl Mesh {
         }
     }
 
-    /// The last send time of heartbeats that is not after `at`. Send times are counted from the start of this mesh, so
-    /// that nodes do not all have the same.
+    /// The last send time of heartbeats that is not after `at`.
     fn slot_before(&self, at: Instant) -> Instant {
+        self.time_before(at, self.slots())
+    }
+
+    /// The last time to look at silent peers that is not after `at`. Each send time of heartbeats is one.
+    fn look_before(&self, at: Instant) -> Instant {
+        self.time_before(at, self.slots().max(LOOKS_MIN))
+    }
+
+    /// The number of send times in one interval: a power of two, so that few of them change when a member comes or goes.
+    fn slots(&self) -> u32 {
         let members = u32::try_from(self.peers.joined()).unwrap_or(u32::MAX);
-        // A power of two, so that few send times change when a member comes or goes.
-        let slots = 1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2();
+        1 << (members / MEMBERS_PER_SLOT).clamp(1, SLOTS_MAX).ilog2()
+    }
+
+    /// The last of so many times in an interval that is not after `at`. They are counted from the start of this mesh, so
+    /// that nodes do not all have the same.
+    fn time_before(&self, at: Instant, slots: u32) -> Instant {
         let slot = (self.config.heartbeat / slots).as_nanos().max(1);
         let past = at.saturating_duration_since(self.measures.started).as_nanos() % slot;
         at - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
@@ -237,7 +253,7 @@ impl Mesh {
         // This timer was set before the load rose: the peer is given more time now.
         let later = self.suspected_at(now, &id).filter(|at| now + self.config.heartbeat <= *at);
         if let Some(at) = later.filter(|_| self.is_overloaded()) {
-            return self.timers.set(Timer::Silence(id), self.slot_before(at));
+            return self.timers.set(Timer::Silence(id), self.look_before(at));
         }
         let Some(connected) = self.peers.connected_mut(&id) else {
             return;
@@ -302,8 +318,8 @@ impl Mesh {
                     self.hold_anew(now, id);
                     self.seek_detour(now, id);
                 }
-                let slot = self.slot_before(next);
-                self.timers.set(Timer::Silence(id), if now < slot { slot } else { next });
+                let look = self.look_before(next);
+                self.timers.set(Timer::Silence(id), if now < look { look } else { next });
                 if suspected_at.is_some() {
                     self.check_isolation(now);
                 }

@@ -372,3 +372,23 @@ fn pings_more_frequent_than_heartbeats_keep_their_period() {
     let sent = pings(&wait_with_heartbeats(&mut node, session, None, 30 * SECOND));
     assert!((99..=101).contains(&sent), "{sent} pings");
 }
+
+#[test]
+fn small_mesh_looks_at_all_its_peers_twice_an_interval() {
+    let mut node = MeshHarness::with(Config::default().period(MINUTE));
+    // Each is heard once an interval, at a time of its own.
+    let sessions: Vec<SessionId> = [2, 3, 4, 12, 13, 14, 15].map(|n| node.meets(n)).to_vec();
+    let step = ms(10);
+    let mut wakes = 0;
+    for n in 0..1500_usize {
+        if n % 100 % 13 == 0
+            && let Some(&session) = sessions.get(n % 100 / 13)
+        {
+            node.mesh.note_heard(session, node.now());
+        }
+        let is_due = node.mesh.poll_timeout().is_some_and(|due| due <= node.now() + step);
+        wakes += usize::from(is_due && n >= 500);
+        node.wait(step);
+    }
+    assert!(wakes <= 2 * 10 + 2, "{wakes} times in ten intervals");
+}
