@@ -157,6 +157,13 @@ fn changed_halves_heal_as_fast_as_unchanged_ones() {
     }
 }
 
+#[test]
+fn invariants_hold_in_larger_meshes() {
+    for seed in 0..2 {
+        run(stories::larger_meshes(seed));
+    }
+}
+
 /// They also have faults of every other kind.
 #[test]
 fn nodes_that_know_no_address_find_each_other_by_beacons() {

@@ -18,7 +18,16 @@ pub const STORIES: &[(&str, Story)] = &[
     ("bad-carriers", bad_carriers),
     ("cut-links", cut_links),
     ("beacons", beacons),
+    ("larger-meshes", larger_meshes),
 ];
+
+/// Random faults in a mesh that has several send times of heartbeats in an interval, as smaller ones have not.
+pub fn larger_meshes(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x1a26_0000);
+    let nodes = rng.usize(17..=24);
+    let faults = Faults::random(&mut rng);
+    Scenario::random_with(seed, nodes, faults)
+}
 
 /// Nodes that find each other by beacons alone, with random faults and forged beacons.
 pub fn beacons(seed: u64) -> Scenario {
