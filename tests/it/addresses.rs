@@ -84,6 +84,13 @@ fn check_reached_behind_router(
         nodes.push(cluster.start(spec));
     }
     cluster.wait_full_mesh(&nodes);
+    if options.is_empty() {
+        // The hidden node asks the router for the address, and tells it in a message. Later pings arrive after that.
+        cluster.wait_for("the router's answer", &nodes, |history| {
+            history.log_mentions(nodes[3], "the router passes on connections to this node").then_some(())
+        });
+        cluster.wait_pings(&nodes, 3, cluster.mark());
+    }
 
     // From now on the network drops new connections from behind the router; the existing ones are cut.
     let router_ip = addr(ROUTER).ip();
