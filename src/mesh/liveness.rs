@@ -155,6 +155,9 @@ impl Mesh {
             if let Some(session) = connected.active() {
                 self.output(Output::Heartbeat { session });
             }
+            if before > last {
+                self.look_sooner(id);
+            }
         }
     }
 
@@ -177,7 +180,10 @@ impl Mesh {
         self.measured(now, id, rtt);
         if let Some(connected) = self.peers.connected_mut(&id) {
             let is_new = connected.digest.replace(vitals.digest) != Some(vitals.digest);
-            connected.interval_ms = vitals.interval_ms;
+            let before = std::mem::replace(&mut connected.interval_ms, vitals.interval_ms);
+            if vitals.interval_ms < before {
+                self.look_sooner(id);
+            }
             if is_new && vitals.digest == self.peers.digest() {
                 self.end_reports(id, &[]);
             }
@@ -245,6 +251,14 @@ impl Mesh {
         if let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_joined()) {
             let (name, addr) = (peer.name.clone(), peer.shown_addr());
             self.notify(Event::Message { peer: id, name, addr, text });
+        }
+    }
+
+    /// The peer, or this node, has a shorter interval than before, so the next look at the peer's silence may be too late.
+    fn look_sooner(&mut self, id: PeerId) {
+        let connected = self.peers.connected(&id).filter(|connected| connected.active().is_some());
+        if let Some(at) = connected.map(|connected| connected.heard + self.suspicion(connected)) {
+            self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
         }
     }
 

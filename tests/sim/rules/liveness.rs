@@ -392,3 +392,45 @@ fn small_mesh_looks_at_all_its_peers_twice_an_interval() {
     }
     assert!(wakes <= 2 * 10 + 2, "{wakes} times in ten intervals");
 }
+
+/// Found by seed 993074646: an attacker told a minute once, and its silence was noticed half a minute later.
+#[test]
+fn silence_of_a_peer_whose_interval_was_longer_for_a_while_is_noticed_in_time() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    let tells = |node: &mut MeshHarness, interval_ms| {
+        let (vitals, arrived) = (Vitals { digest: 0, interval_ms }, node.now());
+        node.handle(Input::Heartbeat { session, vitals, arrived, rtt: None });
+    };
+    tells(&mut node, 60_000);
+    assert_eq!(events_of(&node.wait(20 * SECOND)), []);
+    tells(&mut node, 1_000);
+    let events = events_of(&node.wait(TIMEOUT + ms(1)));
+    assert!(matches!(events[..], [Event::Down { peer, .. }, ..] if peer == id(3)), "{events:?}");
+}
+
+#[test]
+fn silence_is_noticed_in_time_once_this_node_is_no_longer_overloaded() {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    node.told_interval_ms = 8_000;
+    let session = node.meets(10);
+    node.told_interval_ms = 1_000;
+    // It answers each heartbeat until the load has fallen, and two have gone out since.
+    let mut last = node.now();
+    let mut beats = Vec::new();
+    while beats.len() < 3 || beats[beats.len() - 3..].iter().any(|wait| *wait > HEARTBEAT) {
+        let outputs = node.wait(ms(50));
+        if outputs.contains(&Output::Heartbeat { session }) {
+            beats.push(node.now() - last);
+            last = node.now();
+            node.heartbeat(session, 0);
+        }
+        assert!(beats.len() < 100, "{beats:?}");
+    }
+    let events = events_of(&node.wait(TIMEOUT + HEARTBEAT));
+    assert!(
+        events.iter().any(|event| matches!(event, Event::Down { peer, .. } if *peer == id(10))),
+        "{events:?}"
+    );
+}
