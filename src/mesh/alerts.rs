@@ -61,10 +61,10 @@ impl Mesh {
         self.alerts.links.clear();
         self.alerts.isolated_since = Some(now);
         if self.has_alerts() {
-            let silent = |connected: &&Connected| {
+            let is_silent = |connected: &&Connected| {
                 matches!(connected.link, Link::Open { .. }) && self.is_suspect(now, connected)
             };
-            let silent = self.peers.iter_joined().map(|(_, connected)| connected).filter(silent);
+            let silent = self.peers.iter_joined().map(|(_, connected)| connected).filter(is_silent);
             let interval = silent.map(|connected| self.longest_interval(connected)).max();
             let together = interval.map_or(CLOSED_TOGETHER, |interval| interval * TOGETHER_QUARTERS / 4);
             self.alerts.isolated_until = Some(now + together);

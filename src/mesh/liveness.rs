@@ -23,8 +23,8 @@ const STALL_REPORTED_MIN: Duration = Duration::from_millis(500);
 /// Send times of heartbeats in one interval, at most. Heartbeats that share a send time share one wake-up of the
 /// coordinator.
 const SLOTS_MAX: u32 = 8;
-/// Times in one interval at which silent peers are looked at, at least. The mesh looks at a peer that was heard an interval
-/// ago or less, and must look again before one and a half have passed: between the two there is such a time.
+/// Times in one interval at which silent peers are looked at, at least. A peer is suspected after a silence of one and a half
+/// intervals. With one time, a peer that is heard in the first half of an interval would need a look of its own.
 const LOOKS_MIN: u32 = 2;
 /// Members for each send time of an interval: enough to share a wake-up, and too few to load the machine at once.
 const MEMBERS_PER_SLOT: u32 = 8;
