@@ -126,29 +126,58 @@ impl Mesh {
         }
     }
 
-    /// The silence of a connected peer reached its timeout at `dead_at`. It is lost, unless a member that has heard it was
-    /// asked for a circuit, or a session inside one is about to come up: both take several round trips.
+    /// The silence of a connected peer reached its timeout at `dead_at`. The peer is lost, unless a circuit to it is waited
+    /// for.
     pub(super) fn silence_is_over(&mut self, now: Instant, id: PeerId, dead_at: Instant) {
-        let by = dead_at + DETOUR_BEYOND_TIMEOUT;
-        let step = self.relay.searches.get(&id).map(|search| &search.step);
-        let heard = self.peers.connected(&id).map(|connected| connected.heard);
-        // A circuit from before the silence says nothing about that.
-        let awaits_answer = matches!(step, Some(Step::Asked { since, .. }) if Some(*since) > heard);
-        let opened_circuit = matches!(step, Some(Step::Entering { .. }));
-        // Either end may have opened it.
-        let awaits_handshake = self.relay.inside.values().any(|inside| {
-            inside.peer == id && inside.progress == Progress::Handshake && Some(inside.since) > heard
-        });
-        if now >= by || !(awaits_answer || awaits_handshake) {
+        let Some(by) = self.wait_for_circuit(now, &id, dead_at) else {
             return self.silent(now, id);
-        }
+        };
         // The peer may be heard meanwhile, and fall silent again at once.
         let suspicion = self.peers.connected(&id).map(|connected| self.suspicion(connected));
         self.timers.set(Timer::Silence(id), by.min(now + suspicion.unwrap_or_default()));
-        if opened_circuit {
-            // Another carrier could not lead to the peer in time any more.
-            self.timers.set(Timer::Path(id), by);
+    }
+
+    /// Whether a peer that was silent for its timeout at `dead_at` is not lost yet: a circuit may still lead to it. Returns
+    /// the end of that wait.
+    pub(super) fn wait_for_circuit(
+        &mut self,
+        now: Instant,
+        id: &PeerId,
+        dead_at: Instant,
+    ) -> Option<Instant> {
+        let by = dead_at + DETOUR_BEYOND_TIMEOUT;
+        if now >= by || !self.awaits_circuit(id) {
+            return None;
         }
+        if matches!(self.relay.searches.get(id), Some(Search { step: Step::Entering { .. }, .. })) {
+            // Another carrier could not lead to the peer in time any more.
+            self.timers.set(Timer::Path(*id), by);
+        }
+        Some(by)
+    }
+
+    /// Whether a member that has heard a silent peer was asked for a circuit to it, or a session inside one is about to come
+    /// up: both take several round trips. A circuit from before the silence says nothing about that.
+    fn awaits_circuit(&self, id: &PeerId) -> bool {
+        let Some(connected) = self.peers.connected(id) else {
+            return false;
+        };
+        // After the last session has ended, any member is asked: it may not hear the peer, either.
+        let ended = match connected.link {
+            Link::Interrupted { since, .. } => Some(since),
+            Link::Open { .. } => None,
+        };
+        let awaits_answer = self.relay.searches.get(id).is_some_and(|search| {
+            matches!(search.step, Step::Asked { since, .. }
+                if since > connected.heard && ended.is_none_or(|ended| since < ended))
+        });
+        // Either end may have opened it.
+        let awaits_handshake = || {
+            self.relay.inside.values().any(|inside| {
+                inside.peer == *id && inside.progress == Progress::Handshake && inside.since > connected.heard
+            })
+        };
+        awaits_answer || awaits_handshake()
     }
 
     /// The longest time between two messages of a living peer.

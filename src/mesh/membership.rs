@@ -31,36 +31,37 @@ const MANY_PART: usize = 3;
 impl Mesh {
     /// The peer's last session has ended, and another one is expected.
     pub(super) fn begin_grace(&mut self, now: Instant, id: PeerId) {
-        if let Some((until, _)) = self.grace_end(now, &id) {
-            self.timers.set(Timer::Grace(id), until.max(now));
+        if let Some((end, dead_at)) = self.grace_of(now, &id) {
+            self.timers.set(Timer::Grace(id), dead_at.unwrap_or(end).max(now));
         }
     }
 
-    /// When a peer without a session is lost, and why: after [`GRACE`], without the stalls of this node. A peer that was
-    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer, if
-    /// that is sooner.
-    fn grace_end(&self, now: Instant, id: &PeerId) -> Option<(Instant, DownReason)> {
+    /// When a peer without a session is lost at the latest: after [`GRACE`], without the stalls of this node. A peer that was
+    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer: the
+    /// second time, if that is sooner.
+    fn grace_of(&self, now: Instant, id: &PeerId) -> Option<(Instant, Option<Instant>)> {
         let connected = self.peers.connected(id)?;
         let Link::Interrupted { since, was_carried } = connected.link else {
             return None;
         };
         let end = since + GRACE + self.measures.stalls.between(since, now);
         let was_silent = was_carried && self.silence_of(since, connected) >= self.suspicion(connected);
-        match self.dead_at(now, id).filter(|dead_at| was_silent && *dead_at <= end) {
-            Some(dead_at) => Some((dead_at, DownReason::Timeout)),
-            None => Some((end, DownReason::Closed)),
-        }
+        Some((end, self.dead_at(now, id).filter(|dead_at| was_silent && *dead_at <= end)))
     }
 
     /// No new session came within the grace: the peer is lost.
     pub(super) fn grace_expired(&mut self, now: Instant, id: PeerId) {
-        let Some((end, reason)) = self.grace_end(now, &id) else {
+        let Some((end, dead_at)) = self.grace_of(now, &id) else {
             return;
         };
-        let until = end.max(self.measures.stalls.caught_up());
+        let is_over = dead_at.filter(|dead_at| now >= *dead_at);
+        let waits_until = is_over.and_then(|dead_at| self.wait_for_circuit(now, &id, dead_at));
+        let lost_at = waits_until.or(dead_at).unwrap_or(end).min(end);
+        let until = lost_at.max(self.measures.stalls.caught_up());
         if now < until {
             self.timers.set(Timer::Grace(id), until);
         } else {
+            let reason = if dead_at.is_some() { DownReason::Timeout } else { DownReason::Closed };
             let gone = self.gone(now, id);
             self.lose(now, id, gone, reason, Some(Loss::Interrupted));
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);

@@ -16,7 +16,7 @@ use super::circuit_table::{Carried, Inside, Progress, Search, Step};
 use super::dial_queue::Target;
 use super::io::{CircuitAt, Output, SessionId, SessionUp};
 use super::machine::{Mesh, millis};
-use super::peer::State;
+use super::peer::{Connected, State};
 use super::session_table::Session;
 use super::standing::Standing;
 use super::timer::Timer;
@@ -425,15 +425,16 @@ impl Mesh {
         is_wanted
     }
 
-    /// Whether a circuit that this node opened is not needed: a direct session with the peer has been heard since the
-    /// carrier was asked.
+    /// Whether a circuit that this node opened is not needed: the pair uses a direct session, on which the peer has been heard
+    /// since the carrier was asked. If the peer has opened a circuit meanwhile, it may give up that one for this one.
     pub(super) fn is_circuit_needless(&self, up: &SessionUp) -> bool {
         let Some(inside) = self.relay.inside.get(&up.session) else {
             return false;
         };
-        let connected = self.peers.connected(&up.peer);
-        up.session.is_dialled()
-            && connected.is_some_and(|connected| connected.has_direct() && connected.heard > inside.since)
+        let uses_direct = |connected: &Connected| {
+            connected.active().is_some_and(|session| !session.is_carried()) && connected.heard > inside.since
+        };
+        up.session.is_dialled() && self.peers.connected(&up.peer).is_some_and(uses_direct)
     }
 
     /// A session has ended: what it carried is gone.

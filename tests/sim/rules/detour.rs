@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_gossip::internals::mesh::{Output, SessionId};
+use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, Sighting};
 use p2p_gossip::{Config, Event};
 
@@ -189,6 +189,94 @@ fn session_in_an_open_circuit_is_waited_for_a_second_beyond_the_timeout() {
             _ => panic!("{events:?}"),
         }
     }
+}
+
+/// Found by seed 122 of the story of far nodes whose links are cut: 20 is silent inside a circuit, and its carrier, which
+/// moves to another path, ends the session there before the new circuit has led to 20.
+#[test]
+fn circuit_is_waited_for_beyond_the_timeout_although_the_silent_session_has_ended() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum New {
+        Asked,
+        OpenedHere,
+        OpenedByPeer,
+        AskedTooLate,
+    }
+    for new in [New::Asked, New::OpenedHere, New::OpenedByPeer, New::AskedTooLate] {
+        for comes_up in [true, false] {
+            let (mut node, _, members) = node_with_a_silent_peer();
+            let [(at_three, 20)] = asked(&tells(&mut node, members[0], Hearing::Hears, 0))[..] else {
+                panic!()
+            };
+            let (old, _) = entered(&accept(&mut node, at_three))[0];
+            node.up_at(old, id(20), 1, addr(3));
+            live(&mut node, &members, 27);
+            let question = match new {
+                New::Asked | New::OpenedHere => asked(&tells(&mut node, members[1], Hearing::Hears, 0)),
+                New::OpenedByPeer | New::AskedTooLate => vec![],
+            };
+            let mut opened = match new {
+                New::OpenedHere => entered(&accept(&mut node, question[0].0)),
+                New::OpenedByPeer => entered(&offer(&mut node, at(members[1], 1), 20)),
+                New::Asked | New::AskedTooLate => vec![],
+            };
+            live(&mut node, &members, 1);
+            let ended = node.down(old, DisconnectReason::Closed);
+            // Without a session any member is asked, also one that may not hear 20.
+            assert_eq!(
+                asked(&ended).len(),
+                usize::from(matches!(new, New::OpenedByPeer | New::AskedTooLate))
+            );
+            // It has been silent for 2.8 s, and for 3.1 s then.
+            let outputs = [ended, live(&mut node, &members, 3)].concat();
+            let is_lost = !events_of(&outputs).is_empty();
+            assert_eq!(is_lost, new == New::AskedTooLate, "{new:?}: {outputs:?}");
+            if is_lost {
+                continue;
+            }
+            if new == New::Asked {
+                opened = entered(&accept(&mut node, question[0].0));
+            }
+            let inside = opened[0].0;
+            let outputs = live(&mut node, &members, 4);
+            assert_eq!((events_of(&outputs), closes(&outputs, inside)), (vec![], false), "{new:?}");
+            let outputs =
+                if comes_up { node.up_at(inside, id(20), 1, addr(4)) } else { live(&mut node, &members, 7) };
+            match &events_of(&outputs)[..] {
+                [Event::Path { via: Some(via), .. }] if comes_up => assert_eq!(*via, id(4)),
+                [Event::Down { peer, .. }] if !comes_up => assert_eq!(*peer, id(20)),
+                events => panic!("{new:?}: {events:?}"),
+            }
+        }
+    }
+}
+
+/// Found by seed 157 of the same story: two circuits cross. 2, the arbiter, gives up its own for that of 9, which must not
+/// take what it heard in the circuit of 2 for a sign of life on the silent connection.
+#[test]
+fn circuit_is_kept_beside_one_of_the_peer_although_a_silent_connection_is_still_open() {
+    let mut node = MeshHarness::new(&[]);
+    let silent = node.meets(2);
+    let members: Vec<SessionId> = (3..6).map(|n| node.meets(n)).collect();
+    live(&mut node, &members, 20);
+    let sightings = vec![Sighting { peer: id(2), hearing: Hearing::Hears, ago_ms: 0 }];
+    let [(question, 2)] = asked(&node.receives(members[0], Message::WitnessReport { sightings }))[..] else {
+        panic!("9 asks for no circuit")
+    };
+    live(&mut node, &members, 1);
+    let (inside, _) = entered(&accept(&mut node, question))[0];
+    let (of_two, _) = entered(&offer(&mut node, at(members[1], 1), 2))[0];
+    node.up_at(of_two, id(2), 1, addr(4));
+    assert_eq!(
+        node.mesh.open_sessions(&id(2)),
+        [silent, of_two],
+        "2 decides whether 9 gives up the connection"
+    );
+    live(&mut node, &members, 1);
+    let outputs = node.up_at(inside, id(2), 1, addr(3));
+    assert_eq!(node.mesh.open_sessions(&id(2)), [of_two, inside], "{outputs:?}");
+    node.down(of_two, DisconnectReason::Bye(ByeReason::Duplicate));
+    assert_eq!(node.mesh.open_sessions(&id(2)), [inside]);
 }
 
 /// The direct path to 20 falls silent. A circuit through 3 replaces it.
