@@ -1,6 +1,8 @@
 //! What holds after each input and each due timer, whatever happened before. Builds with debug assertions check it; the
 //! simulator's profile has them.
 
+use std::time::Instant;
+
 use super::beacons::BEACON_DIALS_MAX;
 use super::dial_queue::Target;
 use super::machine::Mesh;
@@ -15,7 +17,7 @@ const PEERS_CHECKED_MAX: usize = 64;
 impl Mesh {
     /// Checks the limits of all tables, and in a small mesh that the parts agree with each other. A mesh that leaves is
     /// not checked: it has stopped its timers and said its goodbyes, and waits for the ends of its sessions.
-    pub(super) fn check_invariants(&self) {
+    pub(super) fn check_invariants(&self, now: Instant) {
         if !cfg!(debug_assertions) || self.leaving {
             return;
         }
@@ -39,7 +41,7 @@ impl Mesh {
         self.alerts.check_limits();
         self.check_inquiries();
         self.check_silent_losses();
-        self.peers.iter().for_each(|(id, peer)| self.check_peer(id, peer));
+        self.peers.iter().for_each(|(id, peer)| self.check_peer(now, id, peer));
         self.timers.iter().for_each(|timer| self.check_timer(timer));
         for target in self.dialing.targets_in_flight() {
             debug_assert!(self.may_be_dialled(target), "a dial to {target:?} is under way");
@@ -70,7 +72,7 @@ impl Mesh {
         );
     }
 
-    fn check_peer(&self, id: &PeerId, peer: &Peer) {
+    fn check_peer(&self, now: Instant, id: &PeerId, peer: &Peer) {
         peer.check_limits();
         let short = id.short();
         match &peer.state {
@@ -80,13 +82,13 @@ impl Mesh {
             }
             State::Provisional { connected, refusal } => {
                 debug_assert!(refusal.is_some(), "{short} is provisional, but refused nothing");
-                self.check_connected(id, connected);
+                self.check_connected(now, id, connected);
             }
-            State::Up(connected) => self.check_connected(id, connected),
+            State::Up(connected) => self.check_connected(now, id, connected),
             State::Unstable { connected, holds_until } => {
                 let held_at = self.timers.deadline(Timer::Held(*id));
                 debug_assert_eq!(held_at, Some(*holds_until), "{short} would never be up");
-                self.check_connected(id, connected);
+                self.check_connected(now, id, connected);
             }
             State::Dead(_) | State::Left(_) => {
                 debug_assert!(
@@ -109,13 +111,20 @@ impl Mesh {
             || self.config.access.check(id).is_err()
     }
 
-    fn check_connected(&self, id: &PeerId, connected: &Connected) {
+    fn check_connected(&self, now: Instant, id: &PeerId, connected: &Connected) {
         let is_set = |timer| self.timers.is_set(timer);
         let short = id.short();
         match &connected.link {
-            Link::Open { sessions, .. } => {
+            Link::Open { sessions, drain_asked } => {
                 debug_assert!(!sessions.is_empty(), "{short} is connected without a session");
-                debug_assert!(is_set(Timer::Silence(*id)), "a silence of {short} would not be noticed");
+                let look = self.timers.deadline(Timer::Silence(*id));
+                debug_assert!(look.is_some(), "a silence of {short} would not be noticed");
+                // A value from which the time of the look was reckoned may have changed since.
+                let suspected_at = self.suspected_at(now, id).filter(|at| now < *at && drain_asked.is_none());
+                debug_assert!(
+                    suspected_at.is_none_or(|at| look.is_some_and(|look| look <= at)),
+                    "a silence of {short} would be noticed late: {look:?} instead of {suspected_at:?}, now {now:?}"
+                );
             }
             Link::Interrupted { .. } => {
                 debug_assert!(is_set(Timer::Grace(*id)), "{short} would never be lost");

@@ -254,8 +254,9 @@ impl Mesh {
         }
     }
 
-    /// The peer, or this node, has a shorter interval than before, so the next look at the peer's silence may be too late.
-    fn look_sooner(&mut self, id: PeerId) {
+    /// The next look at the peer's silence may be too late: the peer, or this node, has a shorter interval than before, or the
+    /// session has ended that was asked when it last heard the peer.
+    pub(super) fn look_sooner(&mut self, id: PeerId) {
         let connected = self.peers.connected(&id).filter(|connected| connected.active().is_some());
         if let Some(at) = connected.map(|connected| connected.heard + self.suspicion(connected)) {
             self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
@@ -318,15 +319,17 @@ impl Mesh {
         if heard < asked && delay > Duration::ZERO {
             self.note_delay(now, delay);
         }
+        let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
         match self.dead_at(now, &id) {
-            Some(dead_at) if delay >= SLOW_ANSWER && now < dead_at + self.config.timeout => {
+            Some(dead_at)
+                if suspected_at.is_none() && delay >= SLOW_ANSWER && now < dead_at + self.config.timeout =>
+            {
                 // A heartbeat and its acknowledgement pass four threads, and each may be as slow as this answer.
                 self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
             }
             Some(dead_at) if now < dead_at => {
                 // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
                 // last send time, at which the mesh is awake anyway.
-                let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
                 let next = suspected_at.unwrap_or(dead_at);
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
@@ -351,7 +354,7 @@ impl Mesh {
     }
 
     /// The time at which a connected peer is suspected if it stays silent.
-    fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
+    pub(super) fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
         let connected = self.peers.connected(id)?;
         let heard = connected.heard;
         Some(heard + self.suspicion(connected) + self.measures.stalls.between(heard, now))

@@ -123,7 +123,7 @@ impl Mesh {
             Input::AlertDone { incident, phase } => self.alert_done(now, incident, phase),
             Input::Leave => self.leave(now),
         }
-        self.check_invariants();
+        self.check_invariants(now);
     }
 
     /// Handles every timer that is due.
@@ -156,7 +156,7 @@ impl Mesh {
             }
         }
         self.start_queued_dials(now);
-        self.check_invariants();
+        self.check_invariants(now);
     }
 
     /// The next output, in order. The driver calls this until it returns `None`.

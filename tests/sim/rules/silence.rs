@@ -50,6 +50,33 @@ fn session_that_does_not_answer_gets_the_timeout_once_more() {
     assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
 }
 
+/// A slow answer gives a silent peer more time, not one that was heard meanwhile.
+#[test]
+fn peer_that_a_slow_answer_shows_alive_is_looked_at_again_when_it_would_be_suspected() {
+    let (mut node, session) = silent_for_its_timeout();
+    node.wait(SECOND / 2);
+    let heard = node.now() - SECOND / 10;
+    node.handle(Input::Drained { session, heard });
+    node.answers_drains = true;
+    assert!(drains(&node.wait(TIMEOUT / 2 - SECOND / 20), session));
+}
+
+/// A question to a session that has ended gives the peer no more time.
+#[test]
+fn peer_whose_session_ended_before_it_answered_is_asked_for_on_another_one() {
+    let mut node = MeshHarness::new(&[]);
+    let (older, newest) = (SessionId::accepted(1), SessionId::accepted(2));
+    node.up(older, id(3), 1);
+    node.up(newest, id(3), 1);
+    assert_eq!(node.mesh.open_sessions(&id(3)), [older, newest]);
+    node.answers_drains = false;
+    assert!(drains(&node.wait(TIMEOUT - SECOND / 2), newest));
+    node.down(newest, DisconnectReason::Closed);
+    node.answers_drains = true;
+    let events = events_of(&node.wait(SECOND));
+    assert!(matches!(events[..], [Event::Down { reason: DownReason::Timeout, .. }]), "{events:?}");
+}
+
 /// Found by seed 149911.
 #[test]
 fn leaving_node_says_goodbye_once_despite_a_late_drain() {
