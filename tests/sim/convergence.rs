@@ -291,10 +291,15 @@ impl World {
             return Some(format!("p{proc} has 0 sessions with {}", peer.short()));
         };
         // A pair that moves from a silent connection to a circuit has both for a moment, and its ends do not learn of that
-        // at the same time.
+        // at the same time. The same holds for its way back: the connection comes up at one end first.
         let theirs = self.procs[other].mesh().open_sessions(&process.id);
         let is_moving = |proc: ProcId, open: &[SessionId]| open.iter().any(|s| self.is_new_circuit(proc, s));
-        if !theirs.is_empty() && (is_moving(proc, open) || is_moving(other, theirs)) {
+        let moves_back = || {
+            let is_in_circuit = |open: &[SessionId]| open.last().is_some_and(|session| session.is_carried());
+            is_in_circuit(theirs) && self.is_half_up(proc, session)
+                || is_in_circuit(open) && theirs.last().is_some_and(|session| self.is_half_up(other, session))
+        };
+        if !theirs.is_empty() && (is_moving(proc, open) || is_moving(other, theirs) || moves_back()) {
             return None;
         }
         if !open[..open.len() - 1].iter().all(|older| older.is_carried()) {
@@ -318,6 +323,17 @@ impl World {
         let thread = known.and_then(|s| self.conns[s.conn].ends[s.side].thread.as_ref());
         session.is_carried()
             && thread.is_some_and(|thread| self.now < thread.started + self.longest_silence())
+    }
+
+    /// Whether the session is a connection that is about to come up at its other end as well.
+    fn is_half_up(&self, proc: ProcId, session: &SessionId) -> bool {
+        let known = self.procs[proc].oracle.sessions.get(session).filter(|_| !session.is_carried());
+        known.is_some_and(|&SessionOracle { conn, side, .. }| {
+            let far = &self.conns[conn].ends[1 - side];
+            let comes_up = |thread: &Thread| thread.is_handshaking() || thread.is_open();
+            let is_up = |proc: ProcId| self.procs[proc].oracle.sessions.values().any(|s| s.conn == conn);
+            far.thread.as_ref().is_some_and(comes_up) && !far.proc.is_some_and(is_up)
+        })
     }
 
     /// The process at the other end of a connection, or of a circuit.
