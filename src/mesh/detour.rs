@@ -182,8 +182,7 @@ impl Mesh {
 
     /// The longest time between two messages of a living peer.
     pub(super) fn longest_interval(&self, connected: &Connected) -> Duration {
-        let ours = connected.beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        ours.max(millis(connected.interval_ms.into())).max(self.interval())
+        connected.told.longest(connected.heard).max(millis(connected.interval_ms.into())).max(self.interval())
     }
 
     /// The wait for the next step of a search after a carrier was asked. While a connected peer is silent, there is time

@@ -51,7 +51,7 @@ impl Mesh {
             let first = self.slot_before(now + told);
             self.timers.set_no_later(Timer::Heartbeat(id), first);
             if let Some(connected) = self.peers.connected_mut(&id) {
-                connected.beat_intervals[1] = connected.beat_intervals[1].max(Some(told));
+                connected.told.hello(told);
             }
         }
     }
@@ -73,7 +73,7 @@ impl Mesh {
     /// so that peers which came at the same time do not keep the same send time.
     pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.connected(&id);
-        if self.leads(&id) && connected.is_some_and(|connected| connected.beat_intervals[0].is_none()) {
+        if self.leads(&id) && connected.is_some_and(|connected| !connected.told.has_beaten()) {
             let interval = self.config.heartbeat;
             let wait = self.random_between(interval / SLOTS_MAX, interval);
             let first = self.slot_before(now + wait);
@@ -141,24 +141,31 @@ impl Mesh {
 
     /// It is time for a heartbeat to a peer.
     pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
-        self.send_heartbeat(id);
+        self.send_heartbeat(now, id);
         // The peer waits for the interval that this heartbeat announces.
         let next = self.slot_before(now + self.interval());
         self.timers.set(Timer::Heartbeat(id), next);
     }
 
-    pub(super) fn send_heartbeat(&mut self, id: PeerId) {
+    pub(super) fn send_heartbeat(&mut self, now: Instant, id: PeerId) {
         let interval = self.interval();
-        if let Some(connected) = self.peers.connected_mut(&id) {
-            let [last, before] = connected.beat_intervals;
-            connected.beat_intervals = [Some(interval), last.or(before)];
-            if let Some(session) = connected.active() {
-                self.output(Output::Heartbeat { session });
-            }
-            if before > last {
-                self.look_sooner(id);
-            }
+        let Some(connected) = self.peers.connected_mut(&id) else {
+            return;
+        };
+        connected.told.heartbeat(now, interval, connected.heard);
+        if let Some(session) = connected.active() {
+            self.output(Output::Heartbeat { session });
         }
+        if let Some(at) = self.peers.connected(&id).and_then(|connected| self.look_if_heard(now, connected)) {
+            self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
+        }
+    }
+
+    /// A longer interval counts for the silence of this peer until it is heard, which the mesh learns by a look only. The
+    /// time of a look that comes soon enough for the shorter interval.
+    fn look_if_heard(&self, now: Instant, connected: &Connected) -> Option<Instant> {
+        let shorter = connected.told.shorter(connected.heard)?;
+        Some(now + self.patience_for(connected, shorter) / 2)
     }
 
     /// A heartbeat or an acknowledgement brought news.
@@ -266,7 +273,7 @@ impl Mesh {
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
         // This timer was set before the load rose: the peer is given more time now.
-        let later = self.suspected_at(now, &id).filter(|at| now + self.config.heartbeat <= *at);
+        let later = self.next_look(now, &id).filter(|at| now + self.config.heartbeat <= *at);
         if let Some(at) = later.filter(|_| self.is_overloaded()) {
             return self.timers.set(Timer::Silence(id), self.look_before(at));
         }
@@ -330,7 +337,7 @@ impl Mesh {
             Some(dead_at) if now < dead_at => {
                 // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
                 // last send time, at which the mesh is awake anyway.
-                let next = suspected_at.unwrap_or(dead_at);
+                let next = self.next_look(now, &id).unwrap_or(dead_at);
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
                     self.seek_detour(now, id);
@@ -353,6 +360,13 @@ impl Mesh {
         Some(heard + self.patience(connected) + self.measures.stalls.between(heard, now))
     }
 
+    /// The time of the next look at a connected peer that is not suspected.
+    fn next_look(&self, now: Instant, id: &PeerId) -> Option<Instant> {
+        let suspected_at = self.suspected_at(now, id).filter(|at| now < *at)?;
+        let if_heard = self.peers.connected(id).and_then(|connected| self.look_if_heard(now, connected));
+        Some(if_heard.map_or(suspected_at, |at| at.min(suspected_at)))
+    }
+
     /// The time at which a connected peer is suspected if it stays silent.
     pub(super) fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
         let connected = self.peers.connected(id)?;
@@ -362,9 +376,12 @@ impl Mesh {
 
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
-        let &Connected { interval_ms, beat_intervals, .. } = connected;
-        let ours = beat_intervals.into_iter().flatten().max().unwrap_or_default();
-        self.timeout_for(interval_ms).max((ours * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
+        self.patience_for(connected, connected.told.longest(connected.heard))
+    }
+
+    /// The same if this node has told the peer this interval.
+    fn patience_for(&self, connected: &Connected, told: Duration) -> Duration {
+        self.timeout_for(connected.interval_ms).max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

@@ -23,7 +23,7 @@
 //! | `punch.rs`, `punch_table.rs` | direct connections through NATs, with the help of a carrier |
 //! | `address_book.rs`, `address_scope.rs` | the addresses of one peer, and to which other peers each of them has a meaning |
 //! | `peer_exchange.rs` | exchange of peer lists, and the digest check that restores a full mesh |
-//! | `liveness.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
+//! | `liveness.rs`, `told_intervals.rs`, `measures.rs`, `stall.rs`, `load.rs` | heartbeats, pings, silence, and a machine that is slow |
 //! | `alerts.rs`, `alert_turns.rs`, `alert_state.rs`, `incidents.rs` | one alarm for one incident |
 //! | `witness.rs`, `inquiries.rs`, `inquiry.rs`, `isolation.rs`, `silent_losses.rs` | what other members say of a lost peer, and whether this node is cut off itself |
 //! | `flapping.rs` | peers that are lost again and again are unstable for a while |
@@ -87,6 +87,7 @@ pub mod snapshot;
 mod stall;
 mod standing;
 mod timer;
+mod told_intervals;
 mod witness;
 
 pub use accounts::{CREDIT_INTERVAL, CREDIT_MAX};

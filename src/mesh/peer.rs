@@ -15,6 +15,7 @@ use super::io::{SessionId, UnixTime};
 use super::key_state::KeyProof;
 use super::list_exchange::PeerExchange;
 use super::rtt::Rtt;
+use super::told_intervals::ToldIntervals;
 use crate::net::addr::DialAddr;
 use crate::trust::peer_id::PeerId;
 use crate::util::token_bucket::TokenBucket;
@@ -132,9 +133,7 @@ pub(super) struct Connected {
     pub(super) heard: Instant,
     /// Its heartbeat interval, as it last announced, in milliseconds.
     pub(super) interval_ms: u32,
-    /// This node's heartbeat interval at each of its last two heartbeats to this peer. Before the first heartbeat the
-    /// second is that of the Hello. The acknowledgement of the last one may be under way, so both count for its silence.
-    pub(super) beat_intervals: [Option<Duration>; 2],
+    pub(super) told: ToldIntervals,
     pub(super) rtt: Rtt,
     /// Whether this node has sent it a ping since it connected.
     pub(super) is_pinged: bool,
@@ -167,7 +166,7 @@ impl Connected {
             link: Link::Open { sessions: vec![session], drain_asked: None },
             heard: now,
             interval_ms,
-            beat_intervals: [None; 2],
+            told: ToldIntervals::default(),
             rtt: Rtt::default(),
             is_pinged: false,
             told_via: None,

@@ -296,7 +296,7 @@ impl Mesh {
         let led: Vec<PeerId> = connected.into_iter().filter(|id| self.leads(id)).collect();
         for id in self.rng.choose_multiple(led, TOLD_AT_ONCE_MAX) {
             self.schedule_heartbeat(now, id);
-            self.send_heartbeat(id);
+            self.send_heartbeat(now, id);
         }
     }
 

@@ -393,6 +393,41 @@ fn small_mesh_looks_at_all_its_peers_twice_an_interval() {
     assert!(wakes <= 2 * 10 + 2, "{wakes} times in ten intervals");
 }
 
+/// Found by 140 nodes that start on two cores: the Hello told four seconds, the load fell, and at the end of that time
+/// membership settled twice, so two heartbeats went out one after the other.
+#[test]
+fn peer_is_not_lost_before_it_can_acknowledge_the_heartbeats_that_follow_a_longer_interval() {
+    let mut node = MeshHarness::new(&[]);
+    let tells_four = |node: &mut MeshHarness, n| {
+        node.told_interval_ms = 4_000;
+        node.meets(n)
+    };
+    let session = tells_four(&mut node, 10);
+    // Newcomers keep membership from settling.
+    for n in 20..54 {
+        tells_four(&mut node, n);
+        let outputs = node.wait(ms(100));
+        assert!(!outputs.contains(&Output::Heartbeat { session }));
+    }
+    let mut sent = 0;
+    for n in 60..70 {
+        // Each of these lets membership settle once more.
+        let outputs = node.wait(ms(400));
+        sent += outputs.iter().filter(|output| **output == Output::Heartbeat { session }).count();
+        let is_lost = |event: &Event| matches!(event, Event::Down { peer, .. } if *peer == id(10));
+        assert!(!events_of(&outputs).iter().any(is_lost), "after {sent} heartbeats");
+        tells_four(&mut node, n);
+    }
+    assert!(sent > 3, "{sent}");
+    // It acknowledges the last one, and falls silent.
+    node.heartbeat(session, 0);
+    let events = events_of(&node.wait(TIMEOUT + ms(1)));
+    assert!(
+        events.iter().any(|event| matches!(event, Event::Down { peer, .. } if *peer == id(10))),
+        "{events:?}"
+    );
+}
+
 /// Found by seed 993074646: an attacker told a minute once, and its silence was noticed half a minute later.
 #[test]
 fn silence_of_a_peer_whose_interval_was_longer_for_a_while_is_noticed_in_time() {

@@ -1,0 +1,70 @@
+//! The heartbeat intervals that this node has told a peer. The peer has nothing to acknowledge meanwhile, so they count
+//! for its silence.
+
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub(super) struct ToldIntervals {
+    /// Told by the last heartbeat, or before the first one by the Hello.
+    last: Duration,
+    /// A longer one before that, and the time of the heartbeat that ended it.
+    longer: Option<(Duration, Instant)>,
+    has_beaten: bool,
+}
+
+impl ToldIntervals {
+    /// A Hello has told this interval.
+    pub(super) fn hello(&mut self, interval: Duration) {
+        self.last = self.last.max(interval);
+    }
+
+    /// A heartbeat tells this interval. The peer was last heard at `heard`.
+    pub(super) fn heartbeat(&mut self, now: Instant, interval: Duration, heard: Instant) {
+        if self.last >= self.longest(heard) {
+            self.longer = Some((self.last, now));
+        }
+        self.last = interval;
+        self.has_beaten = true;
+    }
+
+    /// Whether a heartbeat was sent since the peer connected.
+    pub(super) fn has_beaten(&self) -> bool {
+        self.has_beaten
+    }
+
+    /// The longest interval that counts for a silence since `heard`. A peer that has not been heard since the heartbeat
+    /// that ended a longer interval may be about to acknowledge that one, however many followed.
+    pub(super) fn longest(&self, heard: Instant) -> Duration {
+        let longer = self.longer.filter(|(_, until)| heard < *until).map(|(interval, _)| interval);
+        longer.unwrap_or_default().max(self.last)
+    }
+
+    /// The shorter interval that counts once the peer is heard; `None` if no longer one counts now.
+    pub(super) fn shorter(&self, heard: Instant) -> Option<Duration> {
+        (self.last < self.longest(heard)).then_some(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_interval_counts_until_the_peer_is_heard_after_the_heartbeat_that_ended_it() {
+        let start = crate::test_now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let secs = Duration::from_secs;
+        let mut told = ToldIntervals::default();
+        told.hello(secs(4));
+        assert_eq!((told.longest(at(0)), told.shorter(at(0))), (secs(4), None));
+        for ms in [3900, 4000, 5000] {
+            told.heartbeat(at(ms), secs(1), at(0));
+        }
+        assert_eq!((told.longest(at(0)), told.shorter(at(0))), (secs(4), Some(secs(1))));
+        assert_eq!((told.longest(at(3900)), told.shorter(at(3900))), (secs(1), None));
+        // The interval that is told now was not over when the peer was heard.
+        told.heartbeat(at(6000), secs(2), at(3900));
+        told.heartbeat(at(8000), secs(1), at(3900));
+        assert_eq!((told.longest(at(6000)), told.longest(at(8000))), (secs(2), secs(1)));
+    }
+}
