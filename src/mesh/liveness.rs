@@ -272,9 +272,11 @@ impl Mesh {
 
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
+        let connected = self.peers.connected(&id);
+        let may_wait_less = connected.is_some_and(|connected| self.look_if_heard(now, connected).is_some());
         // This timer was set before the load rose: the peer is given more time now.
-        let later = self.next_look(now, &id).filter(|at| now + self.config.heartbeat <= *at);
-        if let Some(at) = later.filter(|_| self.is_overloaded()) {
+        let later = self.suspected_at(now, &id).filter(|at| now + self.config.heartbeat <= *at);
+        if let Some(at) = later.filter(|_| self.is_overloaded() && !may_wait_less) {
             return self.timers.set(Timer::Silence(id), self.look_before(at));
         }
         let Some(connected) = self.peers.connected_mut(&id) else {

@@ -444,6 +444,28 @@ fn silence_of_a_peer_whose_interval_was_longer_for_a_while_is_noticed_in_time() 
     assert!(matches!(events[..], [Event::Down { peer, .. }, ..] if peer == id(3)), "{events:?}");
 }
 
+/// The Hello told eight seconds. The load has fallen by half meanwhile, and the first heartbeat is early, because membership has
+/// settled: if the peer has acknowledged that one, four seconds count for its silence.
+#[test]
+fn overloaded_node_looks_in_time_at_a_peer_that_may_have_acknowledged_a_shorter_interval() {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    (0..10).for_each(|_| drop(node.wait_for_late_timer(ms(60))));
+    node.told_interval_ms = 8_000;
+    let session = node.meets(10);
+    node.answers_drains = false;
+    let begun = node.now();
+    while !node.wait_for_late_timer(ms(60)).contains(&Output::Heartbeat { session }) {
+        assert!(node.now() < begun + 5 * SECOND, "the heartbeat is not early");
+    }
+    let sent = node.now();
+    while !drains(&node.wait_for_late_timer(ms(60)), session) {
+        assert!(node.now() < begun + MINUTE);
+    }
+    let longest = 3 * 4 * SECOND / 2;
+    assert!(node.now() - sent <= longest + ms(60), "{:?}", node.now() - sent);
+}
+
 #[test]
 fn silence_is_noticed_in_time_once_this_node_is_no_longer_overloaded() {
     let mut node = MeshHarness::new(&[]);
