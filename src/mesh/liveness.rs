@@ -434,9 +434,14 @@ impl Mesh {
     }
 
     fn note_delay(&mut self, now: Instant, delay: Duration) {
+        let before = self.interval();
         if self.measures.load.note(now, delay) {
             self.dialing.set_load(self.measures.load.factor());
             self.announce();
+        }
+        if self.interval() < before {
+            let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
+            connected.into_iter().for_each(|id| self.look_sooner(id));
         }
     }
 

@@ -466,6 +466,27 @@ fn overloaded_node_looks_in_time_at_a_peer_that_may_have_acknowledged_a_shorter_
     assert!(node.now() - sent <= longest + ms(60), "{:?}", node.now() - sent);
 }
 
+/// Found by tests of whole nodes on two busy cores, in builds that check the invariants.
+#[test]
+fn silence_of_a_leader_is_noticed_at_once_when_the_load_of_this_node_falls() {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    node.meets(3);
+    let begun = node.now();
+    let falls = |output: &Output| matches!(output, Output::Vitals(vitals) if vitals.interval_ms == 2_000);
+    let mut outputs = Vec::new();
+    while !outputs.iter().any(falls) {
+        outputs = node.wait(ms(20));
+        assert!(node.now() < begun + MINUTE, "the load does not fall");
+    }
+    // It was to be looked at after twelve seconds, half of three intervals of eight. Three of two seconds are over.
+    let silence = node.now() - begun;
+    assert!(silence > 6 * SECOND && silence < 11 * SECOND, "{silence:?}");
+    outputs.extend(node.wait(ms(100)));
+    let is_lost = |event: &Event| matches!(event, Event::Down { peer, .. } if *peer == id(3));
+    assert!(events_of(&outputs).iter().any(is_lost), "{outputs:?}");
+}
+
 #[test]
 fn silence_is_noticed_in_time_once_this_node_is_no_longer_overloaded() {
     let mut node = MeshHarness::new(&[]);
