@@ -153,19 +153,13 @@ impl Mesh {
             return;
         };
         connected.told.heartbeat(now, interval, connected.heard);
+        let is_shorter = connected.told.longer(connected.heard).is_some();
         if let Some(session) = connected.active() {
             self.output(Output::Heartbeat { session });
         }
-        if let Some(at) = self.peers.connected(&id).and_then(|connected| self.look_if_heard(now, connected)) {
-            self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
+        if is_shorter {
+            self.look_sooner(id);
         }
-    }
-
-    /// A longer interval counts for the silence of this peer until it is heard, which the mesh learns by a look only. The
-    /// time of a look that comes soon enough for the shorter interval.
-    fn look_if_heard(&self, now: Instant, connected: &Connected) -> Option<Instant> {
-        let shorter = connected.told.shorter(connected.heard)?;
-        Some(now + self.patience_for(connected, shorter) / 2)
     }
 
     /// A heartbeat or an acknowledgement brought news.
@@ -272,11 +266,9 @@ impl Mesh {
 
     /// Checks whether the peer's silence has reached its timeout: the session says when it last heard the peer.
     pub(super) fn check_silence(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.connected(&id);
-        let may_wait_less = connected.is_some_and(|connected| self.look_if_heard(now, connected).is_some());
         // This timer was set before the load rose: the peer is given more time now.
         let later = self.suspected_at(now, &id).filter(|at| now + self.config.heartbeat <= *at);
-        if let Some(at) = later.filter(|_| self.is_overloaded() && !may_wait_less) {
+        if let Some(at) = later.filter(|_| self.is_overloaded()) {
             return self.timers.set(Timer::Silence(id), self.look_before(at));
         }
         let Some(connected) = self.peers.connected_mut(&id) else {
@@ -339,7 +331,7 @@ impl Mesh {
             Some(dead_at) if now < dead_at => {
                 // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
                 // last send time, at which the mesh is awake anyway.
-                let next = self.next_look(now, &id).unwrap_or(dead_at);
+                let next = suspected_at.unwrap_or(dead_at);
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
                     self.seek_detour(now, id);
@@ -362,13 +354,6 @@ impl Mesh {
         Some(heard + self.patience(connected) + self.measures.stalls.between(heard, now))
     }
 
-    /// The time of the next look at a connected peer that is not suspected.
-    fn next_look(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let suspected_at = self.suspected_at(now, id).filter(|at| now < *at)?;
-        let if_heard = self.peers.connected(id).and_then(|connected| self.look_if_heard(now, connected));
-        Some(if_heard.map_or(suspected_at, |at| at.min(suspected_at)))
-    }
-
     /// The time at which a connected peer is suspected if it stays silent.
     pub(super) fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
         let connected = self.peers.connected(id)?;
@@ -378,7 +363,24 @@ impl Mesh {
 
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
-        self.patience_for(connected, connected.told.longest(connected.heard))
+        self.patience_part(connected, 1)
+    }
+
+    /// The silence after which a connected peer is suspected: half of its timeout, which is one and a half heartbeats or
+    /// more. A living peer may take so long.
+    pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
+        self.patience_part(connected, 2)
+    }
+
+    /// The silence after which this part of the patience is used up. The peer had nothing to acknowledge before the
+    /// heartbeat that ended a longer interval, so the silence counts from then.
+    fn patience_part(&self, connected: &Connected, part: u32) -> Duration {
+        let &Connected { ref told, heard, .. } = connected;
+        let patience = self.patience_for(connected, told.last()) / part;
+        told.longer(heard).map_or(patience, |(longer, until)| {
+            (until.saturating_duration_since(heard) + patience)
+                .min(self.patience_for(connected, longer) / part)
+        })
     }
 
     /// The same if this node has told the peer this interval.

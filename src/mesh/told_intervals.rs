@@ -32,16 +32,20 @@ impl ToldIntervals {
         self.has_beaten
     }
 
-    /// The longest interval that counts for a silence since `heard`. A peer that has not been heard since the heartbeat
-    /// that ended a longer interval may be about to acknowledge that one, however many followed.
-    pub(super) fn longest(&self, heard: Instant) -> Duration {
-        let longer = self.longer.filter(|(_, until)| heard < *until).map(|(interval, _)| interval);
-        longer.unwrap_or_default().max(self.last)
+    /// The interval that was told last.
+    pub(super) fn last(&self) -> Duration {
+        self.last
     }
 
-    /// The shorter interval that counts once the peer is heard; `None` if no longer one counts now.
-    pub(super) fn shorter(&self, heard: Instant) -> Option<Duration> {
-        (self.last < self.longest(heard)).then_some(self.last)
+    /// A longer interval that counts as well, and the time of the heartbeat that ended it. A peer that has not been heard
+    /// since may be about to acknowledge that heartbeat, however many followed.
+    pub(super) fn longer(&self, heard: Instant) -> Option<(Duration, Instant)> {
+        self.longer.filter(|(interval, until)| heard < *until && self.last < *interval)
+    }
+
+    /// The longest interval that counts.
+    pub(super) fn longest(&self, heard: Instant) -> Duration {
+        self.longer(heard).map_or(self.last, |(interval, _)| interval)
     }
 }
 
@@ -56,12 +60,12 @@ mod tests {
         let secs = Duration::from_secs;
         let mut told = ToldIntervals::default();
         told.hello(secs(4));
-        assert_eq!((told.longest(at(0)), told.shorter(at(0))), (secs(4), None));
+        assert_eq!((told.longest(at(0)), told.longer(at(0))), (secs(4), None));
         for ms in [3900, 4000, 5000] {
             told.heartbeat(at(ms), secs(1), at(0));
         }
-        assert_eq!((told.longest(at(0)), told.shorter(at(0))), (secs(4), Some(secs(1))));
-        assert_eq!((told.longest(at(3900)), told.shorter(at(3900))), (secs(1), None));
+        assert_eq!((told.last(), told.longer(at(0))), (secs(1), Some((secs(4), at(3900)))));
+        assert_eq!((told.longest(at(3900)), told.longer(at(3900))), (secs(1), None));
         // The interval that is told now was not over when the peer was heard.
         told.heartbeat(at(6000), secs(2), at(3900));
         told.heartbeat(at(8000), secs(1), at(3900));

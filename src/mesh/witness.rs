@@ -386,12 +386,6 @@ impl Mesh {
         silence.saturating_sub(self.measures.stalls.between(connected.heard, now))
     }
 
-    /// The silence after which a connected peer is suspected: half of its timeout, which is one and a half heartbeats or
-    /// more. A living peer may take so long.
-    pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
-        self.patience(connected) / 2
-    }
-
     /// The standing at which a peer counts for what all members together show.
     pub(super) fn is_known_well(&self, now: Instant, id: &PeerId, peer: &Peer) -> bool {
         self.standing(now, id, peer) >= Standing::Acquainted
