@@ -383,7 +383,7 @@ impl Mesh {
         })
     }
 
-    /// The same if this node has told the peer this interval.
+    /// The silence after which a peer is dead to which this node has told this interval all the time.
     fn patience_for(&self, connected: &Connected, told: Duration) -> Duration {
         self.timeout_for(connected.interval_ms).max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }

@@ -37,8 +37,8 @@ impl Mesh {
     }
 
     /// When a peer without a session is lost at the latest: after [`GRACE`], without the stalls of this node. A peer that was
-    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer: the
-    /// second time, if that is sooner.
+    /// silent before its carrier noticed it and closed the circuit is dead after its timeout, like any silent peer. Returns
+    /// both times, the second one only if it is sooner.
     fn grace_of(&self, now: Instant, id: &PeerId) -> Option<(Instant, Option<Instant>)> {
         let connected = self.peers.connected(id)?;
         let Link::Interrupted { since, was_carried } = connected.link else {

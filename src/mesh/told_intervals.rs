@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(super) struct ToldIntervals {
     /// Told by the last heartbeat, or before the first one by the Hello.
     last: Duration,
-    /// A longer one before that, and the time of the heartbeat that ended it.
+    /// The longest one before that which may still count, and the time of the last heartbeat that told a shorter one.
     longer: Option<(Duration, Instant)>,
     has_beaten: bool,
 }
@@ -20,8 +20,8 @@ impl ToldIntervals {
 
     /// A heartbeat tells this interval. The peer was last heard at `heard`.
     pub(super) fn heartbeat(&mut self, now: Instant, interval: Duration, heard: Instant) {
-        if self.last >= self.longest(heard) {
-            self.longer = Some((self.last, now));
+        if interval < self.last {
+            self.longer = Some((self.longest(heard), now));
         }
         self.last = interval;
         self.has_beaten = true;
@@ -66,6 +66,12 @@ mod tests {
         }
         assert_eq!((told.last(), told.longer(at(0))), (secs(1), Some((secs(4), at(3900)))));
         assert_eq!((told.longest(at(3900)), told.longer(at(3900))), (secs(1), None));
+        // The load falls by steps. The mesh may learn only later that the first of these heartbeats was acknowledged.
+        let mut falls = ToldIntervals::default();
+        falls.hello(secs(4));
+        falls.heartbeat(at(4000), secs(2), at(0));
+        falls.heartbeat(at(6000), secs(1), at(0));
+        assert_eq!(falls.longer(at(4001)), Some((secs(4), at(6000))));
         // The interval that is told now was not over when the peer was heard.
         told.heartbeat(at(6000), secs(2), at(3900));
         told.heartbeat(at(8000), secs(1), at(3900));
