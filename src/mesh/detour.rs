@@ -182,7 +182,7 @@ impl Mesh {
 
     /// The longest time between two messages of a living peer.
     pub(super) fn longest_interval(&self, connected: &Connected) -> Duration {
-        connected.told.longest(connected.heard).max(millis(connected.interval_ms.into())).max(self.interval())
+        connected.told.at(connected.heard).max(millis(connected.interval_ms.into()))
     }
 
     /// The wait for the next step of a search after a carrier was asked. While a connected peer is silent, there is time

@@ -69,15 +69,16 @@ impl Mesh {
         self.timers.set(Timer::Heartbeat(id), at);
     }
 
-    /// Membership has settled: a peer that has been sent no heartbeat yet waits for some time of an interval,
-    /// so that peers which came at the same time do not keep the same send time.
-    pub(super) fn begin_heartbeats(&mut self, now: Instant, id: PeerId) {
-        let connected = self.peers.connected(&id);
-        if self.leads(&id) && connected.is_some_and(|connected| !connected.told.has_beaten()) {
-            let interval = self.config.heartbeat;
+    /// Membership has settled, or the load has fallen since. A peer that waits for its first heartbeat, or for one that
+    /// tells a shorter interval, gets it at some time of an interval: peers that came at the same time do not keep the
+    /// same send time.
+    pub(super) fn beat_soon(&mut self, now: Instant, id: PeerId) {
+        let interval = self.interval();
+        let waits = |connected: &Connected| connected.told.last().is_none_or(|told| interval < told);
+        if self.leads(&id) && self.peers.connected(&id).is_some_and(waits) {
             let wait = self.random_between(interval / SLOTS_MAX, interval);
-            let first = self.slot_before(now + wait);
-            self.timers.set_no_later(Timer::Heartbeat(id), first);
+            let next = self.slot_before(now + wait);
+            self.timers.set_no_later(Timer::Heartbeat(id), next);
         }
     }
 
@@ -153,7 +154,7 @@ impl Mesh {
             return;
         };
         connected.told.heartbeat(now, interval, connected.heard);
-        let is_shorter = connected.told.longer(connected.heard).is_some();
+        let is_shorter = connected.told.is_shorter(connected.heard);
         if let Some(session) = connected.active() {
             self.output(Output::Heartbeat { session });
         }
@@ -318,7 +319,8 @@ impl Mesh {
         let delay =
             now.saturating_duration_since(asked).saturating_sub(self.measures.stalls.between(asked, now));
         if heard < asked && delay > Duration::ZERO {
-            self.note_delay(now, delay);
+            let has_changed = self.measures.load.note_answer(now, asked, delay, self.exchange.is_settled());
+            self.load_noted(now, has_changed);
         }
         let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
         match self.dead_at(now, &id) {
@@ -372,27 +374,20 @@ impl Mesh {
         self.patience_part(connected, 2)
     }
 
-    /// The silence after which this part of the patience is used up. The peer had nothing to acknowledge before the
-    /// heartbeat that ended a longer interval, so the silence counts from then.
+    /// The silence after which this part of the patience is used up.
     fn patience_part(&self, connected: &Connected, part: u32) -> Duration {
-        let &Connected { ref told, heard, .. } = connected;
-        let patience = self.patience_for(connected, told.last()) / part;
-        told.longer(heard).map_or(patience, |(longer, until)| {
-            (until.saturating_duration_since(heard) + patience)
-                .min(self.patience_for(connected, longer) / part)
+        let timeout = self.timeout_for(connected.interval_ms);
+        connected.told.patience(connected.heard, |told| {
+            timeout.max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX)) / part
         })
-    }
-
-    /// The silence after which a peer is dead to which this node has told this interval all the time.
-    fn patience_for(&self, connected: &Connected, told: Duration) -> Duration {
-        self.timeout_for(connected.interval_ms).max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or
     /// [`TIMEOUT_HEARTBEATS`] of the longer of both intervals if that is longer, but then at most
-    /// [`PEER_TIMEOUT_MAX`], so that no peer counts as alive endlessly.
+    /// [`PEER_TIMEOUT_MAX`], so that no peer counts as alive endlessly. A load of this node counts once it has told the
+    /// peer a longer interval: what it has not read yet is read before a peer is lost.
     pub(super) fn timeout_for(&self, interval_ms: u32) -> Duration {
-        let interval = millis(interval_ms.into()).max(self.interval());
+        let interval = millis(interval_ms.into()).max(self.config.heartbeat);
         self.config.timeout.max((interval * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
@@ -424,26 +419,28 @@ impl Mesh {
         self.measures.session_delay = delay;
     }
 
-    /// Notes how late the driver serves the next timer, or a session the last heartbeat, and announces another interval if
-    /// the load has changed.
+    /// Notes how late the driver serves the next timer, or a session the last heartbeat.
     pub(super) fn note_lateness(&mut self, now: Instant) {
         let session_delay = std::mem::take(&mut self.measures.session_delay);
         if let Some(due) = self.timers.next().filter(|due| *due <= now)
             && due > self.measures.started
         {
-            self.note_delay(now, now.saturating_duration_since(due).max(session_delay));
+            let delay = now.saturating_duration_since(due).max(session_delay);
+            let has_changed = self.measures.load.note(now, delay, self.exchange.is_settled());
+            self.load_noted(now, has_changed);
         }
     }
 
-    fn note_delay(&mut self, now: Instant, delay: Duration) {
-        let before = self.interval();
-        if self.measures.load.note(now, delay) {
-            self.dialing.set_load(self.measures.load.factor());
-            self.announce();
+    /// A delay of one of this node's threads has been noted.
+    fn load_noted(&mut self, now: Instant, has_changed: bool) {
+        if !has_changed {
+            return;
         }
-        if self.interval() < before {
+        self.dialing.set_load(self.measures.load.factor());
+        self.announce();
+        if self.exchange.is_settled() {
             let connected: Vec<PeerId> = self.peers.iter_connected().map(|(id, _)| *id).collect();
-            connected.into_iter().for_each(|id| self.look_sooner(id));
+            connected.into_iter().for_each(|id| self.beat_soon(now, id));
         }
     }
 

@@ -283,7 +283,7 @@ impl Mesh {
             self.exchange.uncompared_since = None;
         }
         for &id in &connected {
-            self.begin_heartbeats(now, id);
+            self.beat_soon(now, id);
             self.ping_if_due(now, id);
             self.compare_digests(now, id);
         }

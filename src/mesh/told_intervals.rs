@@ -3,49 +3,64 @@
 
 use std::time::{Duration, Instant};
 
+/// Changes that are kept. Of earlier ones the longest interval counts.
+const KEPT_MAX: usize = 8;
+
 #[derive(Debug, Default)]
 pub(super) struct ToldIntervals {
-    /// Told by the last heartbeat, or before the first one by the Hello.
-    last: Duration,
-    /// The longest one before that which may still count, and the time of the last heartbeat that told a shorter one.
-    longer: Option<(Duration, Instant)>,
+    /// Told by the Hello, or by a heartbeat that the peer has acknowledged.
+    first: Duration,
+    /// The heartbeats since that told another interval than the one before them, with their times.
+    changes: Vec<(Instant, Duration)>,
     has_beaten: bool,
 }
 
 impl ToldIntervals {
     /// A Hello has told this interval.
     pub(super) fn hello(&mut self, interval: Duration) {
-        self.last = self.last.max(interval);
+        self.first = self.first.max(interval);
     }
 
     /// A heartbeat tells this interval. The peer was last heard at `heard`.
     pub(super) fn heartbeat(&mut self, now: Instant, interval: Duration, heard: Instant) {
-        if interval < self.last {
-            self.longer = Some((self.longest(heard), now));
+        let acknowledged = self.changes.partition_point(|(at, _)| *at <= heard);
+        if let Some((_, interval)) = self.changes.drain(..acknowledged).next_back() {
+            self.first = interval;
         }
-        self.last = interval;
+        let last = self.changes.last().map_or(self.first, |(_, interval)| *interval);
+        if interval != last {
+            if self.changes.len() == KEPT_MAX {
+                let (_, forgotten) = self.changes.remove(0);
+                self.first = self.first.max(forgotten);
+            }
+            self.changes.push((now, interval));
+        }
         self.has_beaten = true;
     }
 
-    /// Whether a heartbeat was sent since the peer connected.
-    pub(super) fn has_beaten(&self) -> bool {
-        self.has_beaten
+    /// Told by the last heartbeat; `None` before the first.
+    pub(super) fn last(&self) -> Option<Duration> {
+        self.has_beaten.then(|| self.changes.last().map_or(self.first, |(_, interval)| *interval))
     }
 
-    /// The interval that was told last.
-    pub(super) fn last(&self) -> Duration {
-        self.last
+    /// Told when the peer was last heard, at `heard`.
+    pub(super) fn at(&self, heard: Instant) -> Duration {
+        let known = self.changes.iter().take_while(|(at, _)| *at <= heard);
+        known.last().map_or(self.first, |(_, interval)| *interval)
     }
 
-    /// A longer interval that counts as well, and the time of the heartbeat that ended it. A peer that has not been heard
-    /// since may be about to acknowledge that heartbeat, however many followed.
-    pub(super) fn longer(&self, heard: Instant) -> Option<(Duration, Instant)> {
-        self.longer.filter(|(interval, until)| heard < *until && self.last < *interval)
+    /// The silence after which a peer is dead that was last heard at `heard`, if one without any change is dead after
+    /// `patience(interval)`. It should have acknowledged each heartbeat since, so the silence counts from any of them.
+    pub(super) fn patience(&self, heard: Instant, patience: impl Fn(Duration) -> Duration) -> Duration {
+        let since = self.changes.iter().filter(|(at, _)| *at > heard);
+        let from_change = |(at, interval): &(Instant, Duration)| *at - heard + patience(*interval);
+        since.map(from_change).fold(patience(self.at(heard)), Duration::min)
     }
 
-    /// The longest interval that counts.
-    pub(super) fn longest(&self, heard: Instant) -> Duration {
-        self.longer(heard).map_or(self.last, |(interval, _)| interval)
+    /// Whether a heartbeat since the peer was last heard has told a shorter interval.
+    pub(super) fn is_shorter(&self, heard: Instant) -> bool {
+        let known = self.at(heard);
+        self.changes.iter().any(|(at, interval)| *at > heard && *interval < known)
     }
 }
 
@@ -53,28 +68,50 @@ impl ToldIntervals {
 mod tests {
     use super::*;
 
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
     #[test]
-    fn longer_interval_counts_until_the_peer_is_heard_after_the_heartbeat_that_ended_it() {
+    fn each_heartbeat_tells_an_interval_that_counts_from_then() {
         let start = crate::test_now();
         let at = |ms| start + Duration::from_millis(ms);
-        let secs = Duration::from_secs;
+        let patience = |told: &ToldIntervals, heard| told.patience(at(heard), |interval| 3 * interval);
         let mut told = ToldIntervals::default();
         told.hello(secs(4));
-        assert_eq!((told.longest(at(0)), told.longer(at(0))), (secs(4), None));
+        assert_eq!((told.last(), told.at(at(0)), patience(&told, 0)), (None, secs(4), secs(12)));
+        // It falls: the peer had nothing to acknowledge before the heartbeat at 3.9 s.
         for ms in [3900, 4000, 5000] {
             told.heartbeat(at(ms), secs(1), at(0));
         }
-        assert_eq!((told.last(), told.longer(at(0))), (secs(1), Some((secs(4), at(3900)))));
-        assert_eq!((told.longest(at(3900)), told.longer(at(3900))), (secs(1), None));
-        // The load falls by steps. The mesh may learn only later that the first of these heartbeats was acknowledged.
-        let mut falls = ToldIntervals::default();
-        falls.hello(secs(4));
-        falls.heartbeat(at(4000), secs(2), at(0));
-        falls.heartbeat(at(6000), secs(1), at(0));
-        assert_eq!(falls.longer(at(4001)), Some((secs(4), at(6000))));
-        // The interval that is told now was not over when the peer was heard.
-        told.heartbeat(at(6000), secs(2), at(3900));
-        told.heartbeat(at(8000), secs(1), at(3900));
-        assert_eq!((told.longest(at(6000)), told.longest(at(8000))), (secs(2), secs(1)));
+        assert_eq!((told.last(), told.at(at(0)), told.at(at(3900))), (Some(secs(1)), secs(4), secs(1)));
+        assert_eq!((patience(&told, 0), patience(&told, 3900)), (Duration::from_millis(6900), secs(3)));
+        assert!(told.is_shorter(at(0)) && !told.is_shorter(at(3900)));
+        // It rises: a peer that has been silent since before that should have acknowledged this heartbeat, too.
+        told.heartbeat(at(6000), secs(8), at(4000));
+        assert_eq!((patience(&told, 5999), patience(&told, 6000)), (secs(3), secs(24)));
+        assert!(!told.is_shorter(at(4000)));
+    }
+
+    #[test]
+    fn interval_that_changes_often_leaves_each_acknowledgement_its_time() {
+        let start = crate::test_now();
+        let at = |ms| start + Duration::from_millis(ms);
+        // It falls by steps. The mesh may learn only later that the first of these heartbeats was acknowledged.
+        let mut told = ToldIntervals::default();
+        told.hello(secs(4));
+        told.heartbeat(at(4000), secs(2), at(0));
+        told.heartbeat(at(6000), secs(1), at(0));
+        assert_eq!(told.patience(at(0), |interval| 3 * interval), secs(9));
+        assert_eq!(told.patience(at(4001), |interval| 3 * interval), Duration::from_millis(4999));
+        // More changes than are kept: the longest of those that are forgotten counts.
+        for n in 0..20 {
+            told.heartbeat(at(7000 + n * 1000), secs(if n % 2 == 0 { 3 } else { 2 }), at(0));
+        }
+        assert_eq!((told.changes.len(), told.first), (KEPT_MAX, secs(4)));
+        assert_eq!(told.at(at(26_000)), secs(2));
+        // An acknowledgement ends all that.
+        told.heartbeat(at(27_000), secs(2), at(26_500));
+        assert_eq!((told.changes.len(), told.first), (0, secs(2)));
     }
 }

@@ -470,25 +470,46 @@ fn overloaded_node_looks_in_time_at_a_peer_that_may_have_acknowledged_a_shorter_
     assert!(node.now() - sent <= longest + ms(60), "{:?}", node.now() - sent);
 }
 
-/// Found by tests of whole nodes on two busy cores, in builds that check the invariants.
+/// Found with 100 nodes on two cores: a death was noticed after 6 to 24 seconds, because the search for another path to
+/// the silent peer loads the machine.
 #[test]
-fn silence_of_a_leader_is_noticed_at_once_when_the_load_of_this_node_falls() {
+fn load_that_rises_during_a_silence_gives_the_peer_no_more_time() {
+    for (peer, who) in [(3, "leads"), (10, "is led")] {
+        let mut node = MeshHarness::new(&[]);
+        let session = node.meets(peer);
+        node.wait(2 * HEARTBEAT);
+        node.heartbeat(session, 0);
+        let begun = node.now();
+        let mut outputs = Vec::new();
+        while node.now() < begun + TIMEOUT + ms(60) {
+            outputs.extend(node.wait_for_late_timer(ms(60)));
+        }
+        let rises = |output: &Output| matches!(output, Output::Vitals(vitals) if vitals.interval_ms == 4_000);
+        assert!(outputs.iter().any(rises), "the load does not rise");
+        let is_lost = |event: &Event| matches!(event, Event::Down { peer: lost, .. } if *lost == id(peer));
+        assert!(events_of(&outputs).iter().any(is_lost), "a peer that {who}: {outputs:?}");
+    }
+}
+
+/// Until a heartbeat tells the shorter interval, a peer counts as alive for three of the longer one.
+#[test]
+fn load_that_falls_is_told_to_all_peers_within_an_interval() {
     let mut node = MeshHarness::new(&[]);
     overload(&mut node);
-    node.meets(3);
+    node.told_interval_ms = 8_000;
+    let sessions: Vec<SessionId> = (10..30).map(|n| node.meets(n)).collect();
     let begun = node.now();
-    let falls = |output: &Output| matches!(output, Output::Vitals(vitals) if vitals.interval_ms == 2_000);
+    let is_calm = |output: &Output| matches!(output, Output::Vitals(vitals) if vitals.interval_ms == 1_000);
     let mut outputs = Vec::new();
-    while !outputs.iter().any(falls) {
-        outputs = node.wait(ms(20));
+    while !outputs.iter().any(is_calm) {
+        sessions.iter().for_each(|session| drop(node.heartbeat(*session, node.mesh.digest())));
+        outputs = node.wait(ms(10));
         assert!(node.now() < begun + MINUTE, "the load does not fall");
     }
-    // It was to be looked at after twelve seconds, half of three intervals of eight. Three of two seconds are over.
-    let silence = node.now() - begun;
-    assert!(silence > 6 * SECOND && silence < 11 * SECOND, "{silence:?}");
-    outputs.extend(node.wait(ms(100)));
-    let is_lost = |event: &Event| matches!(event, Event::Down { peer, .. } if *peer == id(3));
-    assert!(events_of(&outputs).iter().any(is_lost), "{outputs:?}");
+    outputs.extend(node.wait(HEARTBEAT));
+    for session in sessions {
+        assert!(outputs.contains(&Output::Heartbeat { session }), "{session:?}");
+    }
 }
 
 #[test]
