@@ -79,7 +79,7 @@ impl Mesh {
     pub(super) fn is_suspect(&self, now: Instant, connected: &Connected) -> bool {
         match connected.link {
             Link::Interrupted { .. } => true,
-            Link::Open { .. } => self.silence_of(now, connected) >= self.suspicion(connected),
+            Link::Open { .. } => now >= self.suspected_from(now, connected),
         }
     }
 

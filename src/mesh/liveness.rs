@@ -48,7 +48,7 @@ impl Mesh {
     /// A session has come up, on which the peer got a Hello with this interval.
     pub(super) fn start_heartbeats(&mut self, now: Instant, id: PeerId, told: Duration) {
         if self.leads(&id) {
-            let first = self.slot_before(now + told);
+            let first = self.slot_before(now, now + told);
             self.timers.set_no_later(Timer::Heartbeat(id), first);
             if let Some(connected) = self.peers.connected_mut(&id) {
                 connected.told.hello(told);
@@ -65,7 +65,7 @@ impl Mesh {
     pub(super) fn schedule_heartbeat(&mut self, now: Instant, id: PeerId) {
         let interval = self.interval();
         let wait = self.random_between(interval / 2, interval);
-        let at = self.slot_before(now + wait);
+        let at = self.slot_before(now, now + wait);
         self.timers.set(Timer::Heartbeat(id), at);
     }
 
@@ -77,14 +77,15 @@ impl Mesh {
         let waits = |connected: &Connected| connected.told.last().is_none_or(|told| interval < told);
         if self.leads(&id) && self.peers.connected(&id).is_some_and(waits) {
             let wait = self.random_between(interval / SLOTS_MAX, interval);
-            let next = self.slot_before(now + wait);
+            let next = self.slot_before(now, now + wait);
             self.timers.set_no_later(Timer::Heartbeat(id), next);
         }
     }
 
-    /// The last send time of heartbeats that is not after `at`.
-    fn slot_before(&self, at: Instant) -> Instant {
-        self.time_before(at, self.slots())
+    /// The last send time of heartbeats that is not after `at`, or now: a timer that is set for a past time would count as
+    /// late.
+    fn slot_before(&self, now: Instant, at: Instant) -> Instant {
+        self.time_before(at, self.slots()).max(now)
     }
 
     /// The last time to look at silent peers that is not after `at`. Each send time of heartbeats is one.
@@ -144,7 +145,7 @@ impl Mesh {
     pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
         self.send_heartbeat(now, id);
         // The peer waits for the interval that this heartbeat announces.
-        let next = self.slot_before(now + self.interval());
+        let next = self.slot_before(now, now + self.interval());
         self.timers.set(Timer::Heartbeat(id), next);
     }
 
@@ -159,7 +160,7 @@ impl Mesh {
             self.output(Output::Heartbeat { session });
         }
         if is_shorter {
-            self.look_sooner(id);
+            self.look_sooner(now, id);
         }
     }
 
@@ -184,7 +185,7 @@ impl Mesh {
             let is_new = connected.digest.replace(vitals.digest) != Some(vitals.digest);
             let before = std::mem::replace(&mut connected.interval_ms, vitals.interval_ms);
             if vitals.interval_ms < before {
-                self.look_sooner(id);
+                self.look_sooner(now, id);
             }
             if is_new && vitals.digest == self.peers.digest() {
                 self.end_reports(id, &[]);
@@ -228,7 +229,7 @@ impl Mesh {
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
         peer.pings_sent += u64::from(has_session);
         let seq = peer.pings_sent;
-        let slot = self.slot_before(now + wait);
+        let slot = self.slot_before(now, now + wait);
         let is_shared = slot > now && wait >= self.config.heartbeat;
         self.timers.set(Timer::Ping(id), if is_shared { slot } else { now + wait });
         if has_session {
@@ -258,10 +259,10 @@ impl Mesh {
 
     /// The next look at the peer's silence may be too late: the peer, or this node, has a shorter interval than before, or the
     /// session has ended that was asked when it last heard the peer.
-    pub(super) fn look_sooner(&mut self, id: PeerId) {
+    pub(super) fn look_sooner(&mut self, now: Instant, id: PeerId) {
         let connected = self.peers.connected(&id).filter(|connected| connected.active().is_some());
         if let Some(at) = connected.map(|connected| connected.heard + self.suspicion(connected)) {
-            self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
+            self.timers.set_no_later(Timer::Silence(id), self.look_before(at).max(now));
         }
     }
 
@@ -351,35 +352,44 @@ impl Mesh {
 
     /// The time at which a connected peer is dead if it stays silent. A stall of this node is no silence of the peer.
     pub(super) fn dead_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let connected = self.peers.connected(id)?;
-        let heard = connected.heard;
-        Some(heard + self.patience(connected) + self.measures.stalls.between(heard, now))
+        let stalled = |from| self.measures.stalls.between(from, now);
+        Some(self.silence_end(self.peers.connected(id)?, 1, stalled))
     }
 
     /// The time at which a connected peer is suspected if it stays silent.
     pub(super) fn suspected_at(&self, now: Instant, id: &PeerId) -> Option<Instant> {
-        let connected = self.peers.connected(id)?;
-        let heard = connected.heard;
-        Some(heard + self.suspicion(connected) + self.measures.stalls.between(heard, now))
+        self.peers.connected(id).map(|connected| self.suspected_from(now, connected))
+    }
+
+    /// The same, of this peer.
+    pub(super) fn suspected_from(&self, now: Instant, connected: &Connected) -> Instant {
+        self.silence_end(connected, 2, |from| self.measures.stalls.between(from, now))
     }
 
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
-        self.patience_part(connected, 1)
+        self.silence_end(connected, 1, |_| Duration::ZERO) - connected.heard
     }
 
     /// The silence after which a connected peer is suspected: half of its timeout, which is one and a half heartbeats or
     /// more. A living peer may take so long.
     pub(super) fn suspicion(&self, connected: &Connected) -> Duration {
-        self.patience_part(connected, 2)
+        self.silence_end(connected, 2, |_| Duration::ZERO) - connected.heard
     }
 
-    /// The silence after which this part of the patience is used up.
-    fn patience_part(&self, connected: &Connected, part: u32) -> Duration {
+    /// The end of the silence after which this part of the patience is used up. This node has stalled for
+    /// `stalled(from)` since a time.
+    fn silence_end(
+        &self,
+        connected: &Connected,
+        part: u32,
+        stalled: impl Fn(Instant) -> Duration,
+    ) -> Instant {
         let timeout = self.timeout_for(connected.interval_ms);
-        connected.told.patience(connected.heard, |told| {
-            timeout.max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX)) / part
-        })
+        let end = |(from, told): (Instant, Duration)| {
+            from + timeout.max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX)) / part + stalled(from)
+        };
+        connected.told.since(connected.heard).map(end).min().unwrap_or(connected.heard)
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

@@ -128,8 +128,8 @@ impl Mesh {
 
     /// Handles every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.note_lateness(now);
         self.detect_stall(now);
+        self.note_lateness(now);
         let mut handled = 0;
         while let Some(timer) = self.timers.pop_due(now) {
             handled += 1;

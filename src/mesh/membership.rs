@@ -45,7 +45,7 @@ impl Mesh {
             return None;
         };
         let end = since + GRACE + self.measures.stalls.between(since, now);
-        let was_silent = was_carried && self.silence_of(since, connected) >= self.suspicion(connected);
+        let was_silent = was_carried && since >= self.suspected_from(since, connected);
         Some((end, self.dead_at(now, id).filter(|dead_at| was_silent && *dead_at <= end)))
     }
 

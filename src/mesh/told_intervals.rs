@@ -49,12 +49,11 @@ impl ToldIntervals {
         known.last().map_or(self.first, |(_, interval)| *interval)
     }
 
-    /// The silence after which a peer is dead that was last heard at `heard`, if one without any change is dead after
-    /// `patience(interval)`. It should have acknowledged each heartbeat since, so the silence counts from any of them.
-    pub(super) fn patience(&self, heard: Instant, patience: impl Fn(Duration) -> Duration) -> Duration {
-        let since = self.changes.iter().filter(|(at, _)| *at > heard);
-        let from_change = |(at, interval): &(Instant, Duration)| *at - heard + patience(*interval);
-        since.map(from_change).fold(patience(self.at(heard)), Duration::min)
+    /// The times from which the silence of a peer counts that was last heard at `heard`, and the intervals told then. It
+    /// should have acknowledged each heartbeat since, so the earliest end of its patience is the right one.
+    pub(super) fn since(&self, heard: Instant) -> impl Iterator<Item = (Instant, Duration)> {
+        let changes = self.changes.iter().copied().filter(move |(at, _)| *at > heard);
+        std::iter::once((heard, self.at(heard))).chain(changes)
     }
 
     /// Whether a heartbeat since the peer was last heard has told a shorter interval.
@@ -72,11 +71,16 @@ mod tests {
         Duration::from_secs(secs)
     }
 
+    /// The silence in which a peer is dead after three intervals.
+    fn three_intervals(told: &ToldIntervals, heard: Instant) -> Duration {
+        told.since(heard).map(|(from, interval)| from - heard + 3 * interval).min().unwrap()
+    }
+
     #[test]
     fn each_heartbeat_tells_an_interval_that_counts_from_then() {
         let start = crate::test_now();
         let at = |ms| start + Duration::from_millis(ms);
-        let patience = |told: &ToldIntervals, heard| told.patience(at(heard), |interval| 3 * interval);
+        let patience = |told: &ToldIntervals, heard| three_intervals(told, at(heard));
         let mut told = ToldIntervals::default();
         told.hello(secs(4));
         assert_eq!((told.last(), told.at(at(0)), patience(&told, 0)), (None, secs(4), secs(12)));
@@ -102,8 +106,8 @@ mod tests {
         told.hello(secs(4));
         told.heartbeat(at(4000), secs(2), at(0));
         told.heartbeat(at(6000), secs(1), at(0));
-        assert_eq!(told.patience(at(0), |interval| 3 * interval), secs(9));
-        assert_eq!(told.patience(at(4001), |interval| 3 * interval), Duration::from_millis(4999));
+        assert_eq!(three_intervals(&told, at(0)), secs(9));
+        assert_eq!(three_intervals(&told, at(4001)), Duration::from_millis(4999));
         // More changes than are kept: the longest of those that are forgotten counts.
         for n in 0..20 {
             told.heartbeat(at(7000 + n * 1000), secs(if n % 2 == 0 { 3 } else { 2 }), at(0));

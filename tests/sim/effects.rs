@@ -13,6 +13,7 @@ use p2p_gossip::internals::session::{OutboxFull, Request, SessionEvent};
 use p2p_gossip::internals::wire::{self, ByeReason, CircuitReason, Hearing, Message};
 use p2p_gossip::{DialAddr, Event, KeyRing, PeerId};
 
+use super::clock::MS;
 use super::net::{ConnId, Side};
 use super::process::{ProcId, Process};
 use super::world::World;
@@ -222,7 +223,9 @@ impl Effects for Node<'_> {
     }
 
     fn set_vitals(&mut self, vitals: Vitals) {
-        self.process().vitals = vitals;
+        let process = self.process();
+        process.vitals = vitals;
+        process.longest_told = process.longest_told.max(u64::from(vitals.interval_ms) * MS);
         if self.process().is_liar {
             self.world.distort_vitals(self.proc);
         }
@@ -250,7 +253,9 @@ impl Effects for Node<'_> {
         self.world.note_alarm(self.proc, &event);
     }
 
-    fn report(&mut self, _report: Report) {}
+    fn report(&mut self, report: Report) {
+        self.world.stats.stalls += u64::from(matches!(report, Report::Stalled { .. }));
+    }
 
     fn before_input(&mut self, input: &Input, _mesh: &Mesh) {
         let proc = self.proc;

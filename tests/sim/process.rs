@@ -58,6 +58,10 @@ pub struct Process {
     pub paused_since: Micros,
     pub deferred: Vec<Deferred>,
     pub turn_at: Option<Micros>,
+    /// How late each turn of the coordinator is.
+    pub late: Micros,
+    /// The longest heartbeat interval that it told its peers.
+    pub longest_told: Micros,
     /// The events of its sessions, each with the moment at which it was reported.
     pub inbox: VecDeque<(Moment, SessionId, ConnId, Side, SessionEvent)>,
     /// The coordinator's ends of outboxes.
@@ -158,6 +162,8 @@ impl World {
             paused_since: 0,
             deferred: Vec::new(),
             turn_at: None,
+            late: 0,
+            longest_told: 0,
             inbox: VecDeque::new(),
             handles: BTreeMap::new(),
             conns: BTreeSet::new(),
@@ -386,6 +392,7 @@ impl World {
         if self.procs[proc].is_attacker {
             return self.schedule(at, world::Event::WakeAttacker(proc));
         }
+        let at = at + self.procs[proc].late;
         if self.procs[proc].turn_at.is_none_or(|turn| at < turn) {
             self.procs[proc].turn_at = Some(at);
             self.schedule(at, world::Event::Turn(proc));

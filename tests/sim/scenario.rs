@@ -46,6 +46,8 @@ pub enum Action {
     Pause(Slot),
     /// SIGCONT.
     Resume(Slot),
+    /// Other programs keep the processors of the slot busy: the coordinator takes each turn this much late from now on.
+    Overload(Slot, Micros),
     /// No packet from the one group reaches the other until `Heal` names the same groups.
     Cut {
         from: Vec<Slot>,

@@ -19,6 +19,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("cut-links", cut_links),
     ("beacons", beacons),
     ("larger-meshes", larger_meshes),
+    ("overloaded", overloaded),
 ];
 
 /// Random faults in a mesh that has several send times of heartbeats in an interval, as smaller ones have not.
@@ -195,6 +196,24 @@ pub fn cut_links(seed: u64) -> Scenario {
         at = healed + rng.u64(..10_000);
     }
     scenario.faults_end_at_ms(at)
+}
+
+/// Machines are overloaded for a while, one after another or at once, and the network is well: no node is lost.
+pub fn overloaded(seed: u64) -> Scenario {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad_0000);
+    let nodes = rng.usize(2..=20);
+    let mut scenario = Scenario::new(seed, nodes);
+    vary_network(&mut scenario, &mut rng);
+    let mut at = 100;
+    for _ in 0..rng.usize(1..=12) {
+        let slot = rng.usize(..nodes);
+        let until = at + rng.u64(200..30_000);
+        scenario = scenario
+            .at_ms(at, Action::Overload(slot, rng.u64(10..=95) * MS))
+            .at_ms(until, Action::Overload(slot, 0));
+        at = if rng.bool() { until } else { at + rng.u64(..5_000) };
+    }
+    scenario.faults_end_at_ms(at + 40_000)
 }
 
 /// Chooses the delays of the network and spreads the starts.

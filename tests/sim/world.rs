@@ -119,6 +119,8 @@ pub struct Stats {
     pub garbled: u64,
     /// Attempts to connect through NATs.
     pub punches: u64,
+    /// Stalls that nodes noticed of themselves.
+    pub stalls: u64,
     /// Connections that two attempts at once have made.
     pub punched: u64,
     pub pings: u64,
@@ -369,6 +371,9 @@ impl World {
             Action::Leave(slot) => running(self, slot).into_iter().for_each(|proc| self.leave(proc)),
             Action::Pause(slot) => running(self, slot).into_iter().for_each(|proc| self.pause(proc)),
             Action::Resume(slot) => running(self, slot).into_iter().for_each(|proc| self.resume(proc)),
+            Action::Overload(slot, late) => {
+                running(self, slot).into_iter().for_each(|proc| self.procs[proc].late = late);
+            }
             Action::Cut { from, to } => self.change_cuts(&from, &to, |cuts| cuts.saturating_add(1)),
             Action::Heal { from, to } => {
                 self.change_cuts(&from, &to, |cuts| cuts.saturating_sub(1));
@@ -425,6 +430,7 @@ impl World {
             }
         }
         for proc in 0..self.procs.len() {
+            self.procs[proc].late = 0;
             self.resume(proc);
         }
         for slot in 0..self.slots.len() {

@@ -124,7 +124,9 @@ impl World {
         let process = &self.procs[proc];
         let patience = process.oracle.patience(&id);
         // A timeout has two heartbeats of the node at least, and the node waits for three.
-        let longest = peer.timeout + micros(process.config.heartbeat) + patience;
+        let heartbeat = micros(process.config.heartbeat);
+        let told = if process.longest_told > heartbeat { 3 * process.longest_told } else { 0 };
+        let longest = peer.timeout.max(told) + heartbeat + patience;
         let waits = process.oracle.waits_for_detour(&id, peer);
         longest + if waits { micros(DETOUR_BEYOND_TIMEOUT) } else { 0 } + SLACK
     }

@@ -491,6 +491,25 @@ fn load_that_rises_during_a_silence_gives_the_peer_no_more_time() {
     }
 }
 
+/// Found by the story of overloaded machines. The silence counts from the heartbeat that ends a longer interval, and the stall was before it.
+#[test]
+fn stall_before_a_shorter_interval_does_not_delay_the_look_at_a_silence() {
+    let mut node = MeshHarness::new(&[]);
+    node.told_interval_ms = 4_000;
+    let session = node.meets(10);
+    node.stall(2 * SECOND);
+    let begun = node.now();
+    let mut outputs = node.wait(ms(1));
+    let is_stall = |output: &Output| matches!(output, Output::Report(Report::Stalled { .. }));
+    assert!(outputs.iter().any(is_stall), "{outputs:?}");
+    while !outputs.contains(&Output::Heartbeat { session }) {
+        outputs.extend(node.wait(ms(1)));
+        assert!(node.now() < begun + MINUTE, "no heartbeat");
+    }
+    node.heartbeat(session, 0);
+    assert!(drains(&node.wait(TIMEOUT / 2), session));
+}
+
 /// Until a heartbeat tells the shorter interval, a peer counts as alive for three of the longer one.
 #[test]
 fn load_that_falls_is_told_to_all_peers_within_an_interval() {
