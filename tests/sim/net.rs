@@ -239,7 +239,7 @@ impl World {
         connecting && !self.conns[conn].established
     }
 
-    /// A connection attempt reaches the other machine, if the machine exists and no cut is in between.
+    /// A connection attempt reaches the other machine, if the machine is still there and no cut is in between.
     pub fn syn_arrives(&mut self, conn: ConnId) {
         if !self.awaits_answer(conn) {
             return;
@@ -254,7 +254,8 @@ impl World {
             }
             return;
         };
-        if self.is_cut(conn, 0) || self.is_cut(conn, 1) || self.is_walled(conn, slot) {
+        let has_moved = self.at_addr.get(&self.conns[conn].addr) != Some(&slot);
+        if has_moved || self.is_cut(conn, 0) || self.is_cut(conn, 1) || self.is_walled(conn, slot) {
             return;
         }
         match self.slots[slot].proc.filter(|&proc| self.procs[proc].is_listening() && !refuse) {
