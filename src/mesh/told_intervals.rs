@@ -27,8 +27,7 @@ impl ToldIntervals {
         if let Some((_, interval)) = self.changes.drain(..acknowledged).next_back() {
             self.first = interval;
         }
-        let last = self.changes.last().map_or(self.first, |(_, interval)| *interval);
-        if interval != last {
+        if interval != self.newest() {
             if self.changes.len() == KEPT_MAX {
                 let (_, forgotten) = self.changes.remove(0);
                 self.first = self.first.max(forgotten);
@@ -40,7 +39,12 @@ impl ToldIntervals {
 
     /// Told by the last heartbeat; `None` before the first.
     pub(super) fn last(&self) -> Option<Duration> {
-        self.has_beaten.then(|| self.changes.last().map_or(self.first, |(_, interval)| *interval))
+        self.has_beaten.then(|| self.newest())
+    }
+
+    /// Told by the last heartbeat, or by the Hello.
+    fn newest(&self) -> Duration {
+        self.changes.last().map_or(self.first, |(_, interval)| *interval)
     }
 
     /// Told when the peer was last heard, at `heard`.
