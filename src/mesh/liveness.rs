@@ -48,7 +48,7 @@ impl Mesh {
     /// A session has come up, on which the peer got a Hello with this interval.
     pub(super) fn start_heartbeats(&mut self, now: Instant, id: PeerId, told: Duration) {
         if self.leads(&id) {
-            let first = self.slot_before(now, now + told);
+            let first = self.send_time(now, now + told);
             self.timers.set_no_later(Timer::Heartbeat(id), first);
             if let Some(connected) = self.peers.connected_mut(&id) {
                 connected.told.hello(told);
@@ -65,7 +65,7 @@ impl Mesh {
     pub(super) fn schedule_heartbeat(&mut self, now: Instant, id: PeerId) {
         let interval = self.interval();
         let wait = self.random_between(interval / 2, interval);
-        let at = self.slot_before(now, now + wait);
+        let at = self.send_time(now, now + wait);
         self.timers.set(Timer::Heartbeat(id), at);
     }
 
@@ -77,15 +77,17 @@ impl Mesh {
         let waits = |connected: &Connected| connected.told.last().is_none_or(|told| interval < told);
         if self.leads(&id) && self.peers.connected(&id).is_some_and(waits) {
             let wait = self.random_between(interval / SLOTS_MAX, interval);
-            let next = self.slot_before(now, now + wait);
+            let next = self.send_time(now, now + wait);
             self.timers.set_no_later(Timer::Heartbeat(id), next);
         }
     }
 
-    /// The last send time of heartbeats that is not after `at`, or now: a timer that is set for a past time would count as
-    /// late.
-    fn slot_before(&self, now: Instant, at: Instant) -> Instant {
-        self.time_before(at, self.slots()).max(now)
+    /// The last send time of heartbeats that is not after `at`, or the next one: a small mesh has so few of them that the
+    /// last one may be over.
+    fn send_time(&self, now: Instant, at: Instant) -> Instant {
+        let slots = self.slots();
+        let last = self.time_before(at, slots);
+        if last > now { last } else { last + self.config.heartbeat / slots }
     }
 
     /// The last time to look at silent peers that is not after `at`. Each send time of heartbeats is one.
@@ -145,7 +147,7 @@ impl Mesh {
     pub(super) fn heartbeat_due(&mut self, now: Instant, id: PeerId) {
         self.send_heartbeat(now, id);
         // The peer waits for the interval that this heartbeat announces.
-        let next = self.slot_before(now, now + self.interval());
+        let next = self.send_time(now, now + self.interval());
         self.timers.set(Timer::Heartbeat(id), next);
     }
 
@@ -160,7 +162,7 @@ impl Mesh {
             self.output(Output::Heartbeat { session });
         }
         if is_shorter {
-            self.look_sooner(now, id);
+            self.look_sooner(id);
         }
     }
 
@@ -185,7 +187,7 @@ impl Mesh {
             let is_new = connected.digest.replace(vitals.digest) != Some(vitals.digest);
             let before = std::mem::replace(&mut connected.interval_ms, vitals.interval_ms);
             if vitals.interval_ms < before {
-                self.look_sooner(now, id);
+                self.look_sooner(id);
             }
             if is_new && vitals.digest == self.peers.digest() {
                 self.end_reports(id, &[]);
@@ -229,9 +231,9 @@ impl Mesh {
         let wait = if is_first { backoff::between(&mut self.rng, period / 2, period) } else { period };
         peer.pings_sent += u64::from(has_session);
         let seq = peer.pings_sent;
-        let slot = self.slot_before(now, now + wait);
-        let is_shared = slot > now && wait >= self.config.heartbeat;
-        self.timers.set(Timer::Ping(id), if is_shared { slot } else { now + wait });
+        let is_shared = wait >= self.config.heartbeat;
+        let next = if is_shared { self.send_time(now, now + wait) } else { now + wait };
+        self.timers.set(Timer::Ping(id), next);
         if has_session {
             self.send(&id, Message::Ping { seq, text });
         }
@@ -259,10 +261,10 @@ impl Mesh {
 
     /// The next look at the peer's silence may be too late: the peer, or this node, has a shorter interval than before, or the
     /// session has ended that was asked when it last heard the peer.
-    pub(super) fn look_sooner(&mut self, now: Instant, id: PeerId) {
+    pub(super) fn look_sooner(&mut self, id: PeerId) {
         let connected = self.peers.connected(&id).filter(|connected| connected.active().is_some());
         if let Some(at) = connected.map(|connected| connected.heard + self.suspicion(connected)) {
-            self.timers.set_no_later(Timer::Silence(id), self.look_before(at).max(now));
+            self.timers.set_no_later(Timer::Silence(id), self.look_before(at));
         }
     }
 
@@ -456,6 +458,7 @@ impl Mesh {
 
     /// Detects a stall of this node: its timers fire late.
     pub(super) fn detect_stall(&mut self, now: Instant) {
+        self.timers.advance(now);
         if let Some(length) = self.measures.stalls.detect(now, self.timers.next()) {
             self.peers.connected_time.leave_out(length);
             if self.peers.joined() > 0 && length >= STALL_REPORTED_MIN {

@@ -88,7 +88,7 @@ impl Mesh {
             instance,
             rng: fastrand::Rng::with_seed(seed),
             sessions: SessionTable::default(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             outputs: VecDeque::new(),
             mapped: None,
             leaving: false,

@@ -32,7 +32,7 @@ impl Mesh {
     /// The peer's last session has ended, and another one is expected.
     pub(super) fn begin_grace(&mut self, now: Instant, id: PeerId) {
         if let Some((end, dead_at)) = self.grace_of(now, &id) {
-            self.timers.set(Timer::Grace(id), dead_at.unwrap_or(end).max(now));
+            self.timers.set(Timer::Grace(id), dead_at.unwrap_or(end));
         }
     }
 

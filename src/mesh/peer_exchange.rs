@@ -262,8 +262,8 @@ impl Mesh {
     pub(super) fn membership_changed(&mut self, now: Instant) {
         self.exchange.unsettled_since.get_or_insert(now);
         let since = *self.exchange.uncompared_since.get_or_insert(now);
-        self.timers
-            .set(Timer::Settled, (now + self.slowed(SETTLE)).min(since + self.slowed(SETTLE_MAX)).max(now));
+        let at = (now + self.slowed(SETTLE)).min(since + self.slowed(SETTLE_MAX));
+        self.timers.set(Timer::Settled, at);
     }
 
     /// Membership has settled: some peers get the digest now instead of with the next heartbeat, so that a

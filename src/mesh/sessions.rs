@@ -98,7 +98,7 @@ impl Mesh {
             }
             self.tell_path(id);
             self.dial_beside_circuit(now, id);
-            self.look_sooner(now, id);
+            self.look_sooner(id);
         }
         self.start_queued_dials(now);
     }

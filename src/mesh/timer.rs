@@ -41,15 +41,28 @@ pub(super) enum Timer {
     LeaveCarriers,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Timers {
+    /// The time of the input or timer that is being handled.
+    now: Instant,
     deadlines: BTreeMap<Timer, Instant>,
     order: BTreeSet<(Instant, Timer)>,
 }
 
 impl Timers {
-    /// Sets a timer, replacing its earlier deadline.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { now, deadlines: BTreeMap::new(), order: BTreeSet::new() }
+    }
+
+    /// An input or timer is handled at this time.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Sets a timer, replacing its earlier deadline. One that is set for a past time is due now: it is not late, and no
+    /// sign that this node has stalled or is overloaded.
     pub(super) fn set(&mut self, timer: Timer, at: Instant) {
+        let at = at.max(self.now);
         if let Some(old) = self.deadlines.insert(timer, at) {
             self.order.remove(&(old, timer));
         }
@@ -70,7 +83,7 @@ impl Timers {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.now);
     }
 
     pub(super) fn deadline(&self, timer: Timer) -> Option<Instant> {
@@ -111,7 +124,7 @@ mod tests {
         let start = crate::test_now();
         let after = |ms| start + Duration::from_millis(ms);
         let ping = Timer::Ping(PeerId::from_bytes([1; 32]));
-        let mut timers = Timers::default();
+        let mut timers = Timers::new(start);
         timers.set(ping, after(10));
         timers.set(ping, after(30));
         timers.set(Timer::Settled, after(20));
@@ -122,5 +135,22 @@ mod tests {
         assert_eq!(timers.pop_due(after(30)), Some(ping));
         assert_eq!(timers.pop_due(after(30)), None);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn timer_that_is_set_for_a_past_time_is_due_now() {
+        let start = crate::test_now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut timers = Timers::new(start);
+        timers.set(Timer::Settled, after(5));
+        timers.advance(after(10));
+        assert_eq!(timers.next(), Some(after(5)), "a timer that is late already stays so");
+        timers.set_no_later(Timer::Alerts, after(7));
+        timers.set(Timer::Settled, after(6));
+        assert_eq!(timers.deadline(Timer::Alerts), Some(after(10)));
+        assert_eq!(timers.deadline(Timer::Settled), Some(after(10)));
+        timers.clear();
+        timers.set(Timer::Settled, after(6));
+        assert_eq!(timers.next(), Some(after(10)));
     }
 }

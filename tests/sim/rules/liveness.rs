@@ -40,6 +40,17 @@ fn leader_sends_a_heartbeat_once_an_interval() {
 }
 
 #[test]
+fn heartbeat_with_a_settled_digest_is_not_followed_by_another_one_at_once() {
+    for phase in (0..HEARTBEAT.as_millis()).step_by(20) {
+        let mut node = MeshHarness::new(&[]);
+        node.wait(ms(u64::try_from(phase).unwrap()));
+        node.meets(12);
+        let at_once: Vec<usize> = (0..300).map(|_| beats(&node.wait(ms(1)))).filter(|&n| n > 0).collect();
+        assert!(at_once.iter().all(|&n| n == 1), "{phase} ms after the start: {at_once:?}");
+    }
+}
+
+#[test]
 fn settled_digest_goes_to_some_peers_at_once_and_to_others_in_time() {
     let mut node = MeshHarness::new(&[]);
     for n in 10..60 {
