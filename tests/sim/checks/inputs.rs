@@ -229,6 +229,8 @@ impl World {
         match input {
             Input::SessionDown { session, reason } => self.saw_session_down(proc, *session, *reason),
             Input::DialFailed { session, reason } => self.saw_dial_failed(proc, *session, reason),
+            // The goodbye to a carrier follows later, and its session may be lost before.
+            Input::Leave => self.procs[proc].oracle.leaving = true,
             _ => {}
         }
     }

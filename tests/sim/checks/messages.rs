@@ -83,7 +83,6 @@ impl World {
     pub(super) fn check_close(&mut self, proc: ProcId, session: SessionId, reason: ByeReason) {
         self.stats.addresses_taken += u64::from(reason == ByeReason::AddressTaken);
         let oracle = &mut self.procs[proc].oracle;
-        oracle.leaving |= reason == ByeReason::Leaving;
         let is_coming_up = session.is_carried() && !oracle.sessions.contains_key(&session);
         if oracle.dials.contains_key(&session) || is_coming_up {
             oracle.cancelled.insert(session);
