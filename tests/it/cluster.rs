@@ -1,7 +1,8 @@
 //! Clusters of the real program over real TLS on loopback, driven through `--output json`.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use p2p_gossip::{DialAddr, DownReason, Event};
 use rustix::process::Signal;
@@ -428,4 +429,17 @@ fn peer_that_stays_dead_does_not_disturb_the_other_nodes() {
     cluster.wait_down(&living, dead_id, DownReason::Closed, mark);
     assert_mesh_stays_up(&cluster, &living);
     cluster.check(&living, ping_disorder);
+}
+
+#[test]
+fn port_of_a_killed_member_goes_to_nobody_else() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(Spec::named("node"));
+    let addr = cluster.addr(node);
+    let again = cluster.restart_spec(node);
+    cluster.kill(node);
+    assert_eq!(TcpListener::bind(addr).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    let back = cluster.start(again);
+    assert_eq!(cluster.addr(back), addr);
 }

@@ -15,7 +15,9 @@ pub(crate) mod site;
 pub(crate) mod skip;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use p2p_gossip::{DownReason, PeerId};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::Signal;
 
 use history::{History, Member, report};
@@ -117,17 +120,33 @@ impl Journal {
 pub(crate) struct Cluster {
     journal: Arc<Journal>,
     processes: Vec<(Spec, Process)>,
+    /// The ports of killed members on shared addresses.
+    kept: Vec<(SocketAddr, OwnedFd)>,
     keys: tempfile::TempDir,
+}
+
+/// Keeps a port from other tests: the peers of the member that had it would meet a stranger there. Connections to it are
+/// refused. Fails if another process has the port already.
+fn keep_port(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // The connections of the member that had it are not quite closed yet.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &addr)?;
+    // From here on the system gives it to nobody else.
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    Ok(socket)
 }
 
 impl Cluster {
     pub(crate) fn new() -> Self {
         let keys = tempfile::tempdir().expect("a temporary directory for keys");
-        Self { journal: Arc::default(), processes: Vec::new(), keys }
+        Self { journal: Arc::default(), processes: Vec::new(), kept: Vec::new(), keys }
     }
 
     /// Starts a node without waiting for it. A restarted node is a new member.
     pub(crate) fn spawn(&mut self, spec: Spec) -> Member {
+        self.kept.retain(|(addr, _)| addr.port() != spec.port);
         let member = self.journal.lock().add_member(&spec.name);
         let journal = Arc::clone(&self.journal);
         let sink = move |output| journal.add(member, output);
@@ -313,6 +332,12 @@ impl Cluster {
     pub(crate) fn kill(&mut self, member: Member) {
         self.journal.lock().expect_end(member);
         self.processes[member.index()].1.kill().expect("the member can be killed");
+        let is_here = self.processes[member.index()].0.namespace.is_none();
+        let is_shared = |addr: &SocketAddr| addr.ip().is_unspecified() || addr.ip() == Ipv4Addr::LOCALHOST;
+        let listening = self.journal.lock().listening(member).filter(|_| is_here);
+        if let Some(addr) = listening.map(|(_, addr)| addr).filter(is_shared) {
+            self.kept.extend(keep_port(addr).map(|port| (addr, port)));
+        }
     }
 
     /// Asks the member to leave, and waits until it has ended.
