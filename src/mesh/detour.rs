@@ -132,9 +132,7 @@ impl Mesh {
         let Some(by) = self.wait_for_circuit(now, &id, dead_at) else {
             return self.silent(now, id);
         };
-        // The peer may be heard meanwhile, and fall silent again at once.
-        let suspicion = self.peers.connected(&id).map(|connected| self.suspicion(connected));
-        self.timers.set(Timer::Silence(id), by.min(now + suspicion.unwrap_or_default()));
+        self.timers.set(Timer::Silence(id), by.min(self.suspected_anew(now, &id)));
     }
 
     /// Whether a peer that was silent for its timeout at `dead_at` is not lost yet: a circuit may still lead to it. Returns

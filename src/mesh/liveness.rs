@@ -326,17 +326,19 @@ impl Mesh {
             self.load_noted(now, has_changed);
         }
         let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
+        let soon = self.suspected_anew(now, &id);
         match self.dead_at(now, &id) {
             Some(dead_at)
                 if suspected_at.is_none() && delay >= SLOW_ANSWER && now < dead_at + self.config.timeout =>
             {
                 // A heartbeat and its acknowledgement pass four threads, and each may be as slow as this answer.
-                self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
+                let wait = delay.saturating_mul(4).min(self.config.timeout);
+                self.timers.set(Timer::Silence(id), soon.min(now + wait));
             }
             Some(dead_at) if now < dead_at => {
                 // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
                 // last send time, at which the mesh is awake anyway.
-                let next = suspected_at.unwrap_or(dead_at);
+                let next = suspected_at.unwrap_or(dead_at.min(soon));
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
                     self.seek_detour(now, id);
@@ -368,6 +370,13 @@ impl Mesh {
         self.silence_end(connected, 2, |from| self.measures.stalls.between(from, now))
     }
 
+    /// The time at which a connected peer is suspected that is heard now and falls silent again. A peer that is suspected
+    /// already may be heard at any time, so it is looked at again by then.
+    pub(super) fn suspected_anew(&self, now: Instant, id: &PeerId) -> Instant {
+        let patience = self.peers.connected(id).map(|peer| self.patience_after(peer, peer.told.newest()));
+        now + patience.unwrap_or_default() / 2
+    }
+
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
         self.silence_end(connected, 1, |_| Duration::ZERO) - connected.heard
@@ -387,11 +396,15 @@ impl Mesh {
         part: u32,
         stalled: impl Fn(Instant) -> Duration,
     ) -> Instant {
-        let timeout = self.timeout_for(connected.interval_ms);
         let end = |(from, told): (Instant, Duration)| {
-            from + timeout.max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX)) / part + stalled(from)
+            from + self.patience_after(connected, told) / part + stalled(from)
         };
         connected.told.since(connected.heard).map(end).min().unwrap_or(connected.heard)
+    }
+
+    /// The silence after which a connected peer is dead that was told this interval.
+    fn patience_after(&self, connected: &Connected, told: Duration) -> Duration {
+        self.timeout_for(connected.interval_ms).max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

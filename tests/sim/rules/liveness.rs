@@ -6,7 +6,7 @@ use std::time::Duration;
 use p2p_gossip::internals::limits::{HEARTBEAT, TIMEOUT};
 use p2p_gossip::internals::mesh::{DisconnectReason, GRACE, Input, Output, Report, SessionId, Vitals};
 use p2p_gossip::internals::wire::{Hello, Message};
-use p2p_gossip::{Config, Event};
+use p2p_gossip::{Config, Event, PeerState};
 
 use super::{MINUTE, SECOND, joined_node, ms, reported, wait_with_heartbeats};
 use crate::sim::mesh_harness::{MeshHarness, addr, dialled, dials_to, drains, events_of, hello, id, sent};
@@ -479,6 +479,56 @@ fn overloaded_node_looks_in_time_at_a_peer_that_may_have_acknowledged_a_shorter_
     }
     let longest = 3 * 4 * SECOND / 2;
     assert!(node.now() - sent <= longest + ms(60), "{:?}", node.now() - sent);
+}
+
+/// The peer of this session falls silent for good: it is lost after its timeout.
+fn assert_lost_in_time(node: &mut MeshHarness) {
+    let is_lost =
+        |outputs: &[Output]| events_of(outputs).iter().any(|event| matches!(event, Event::Down { .. }));
+    assert!(!is_lost(&node.wait(TIMEOUT - ms(1))));
+    assert!(is_lost(&node.wait(ms(1))));
+}
+
+#[test]
+fn peer_that_is_heard_after_a_slow_answer_is_looked_at_in_time() {
+    let (mut node, session) = joined_node();
+    node.answers_drains = false;
+    let asked = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match *output {
+            Output::DrainUnread { session: asked, since } if asked == session => Some(since),
+            _ => None,
+        })
+    };
+    let heard = (0..200).find_map(|_| asked(&node.wait(ms(10)))).expect("it is silent");
+    node.wait(ms(800));
+    node.handle(Input::Drained { session, heard });
+    node.wait(ms(100));
+    node.answers_drains = true;
+    node.heartbeat(session, node.mesh.digest());
+    assert_lost_in_time(&mut node);
+}
+
+#[test]
+fn suspected_peer_that_acknowledges_a_shorter_interval_is_looked_at_in_time() {
+    let mut node = MeshHarness::new(&[]);
+    node.told_interval_ms = 2_000;
+    let session = node.meets(10);
+    let begun = node.now();
+    // Newcomers keep membership from settling until the first heartbeat tells one second.
+    let mut outputs = Vec::new();
+    for n in 20..40 {
+        node.meets(n);
+        outputs.extend(node.wait(ms(100)));
+    }
+    assert!(outputs.contains(&Output::Heartbeat { session }));
+    // Three seconds after the Hello the peer is suspected, and then heard.
+    node.wait(begun + 3 * SECOND + ms(100) - node.now());
+    node.heartbeat(session, node.mesh.digest());
+    let heard = node.now();
+    while node.info(id(10)).is_some_and(|info| info.state != PeerState::Dead) {
+        node.wait(ms(1));
+        assert!(node.now() <= heard + TIMEOUT, "not lost in time");
+    }
 }
 
 /// Found with 100 nodes on two cores: a death was noticed after 6 to 24 seconds, because the search for another path to
