@@ -294,9 +294,9 @@ impl Mesh {
         self.outputs.push_back(Output::Notify(event));
     }
 
-    /// Sends on the peer's active session, if it has one.
+    /// Sends on the peer's active session, if it has one. A leaving node says only goodbye.
     pub(super) fn send(&mut self, peer: &PeerId, message: Message) {
-        let active = self.peers.connected(peer).and_then(Connected::active);
+        let active = self.peers.connected(peer).and_then(Connected::active).filter(|_| !self.leaving);
         if let Some(session) = active {
             self.output(Output::Send { session, message });
         }

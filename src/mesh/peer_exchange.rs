@@ -75,7 +75,7 @@ impl Mesh {
 
     /// Sends this node's list to a peer that asked for it on this session.
     pub(super) fn answer_list(&mut self, now: Instant, id: PeerId, session: SessionId) {
-        let Some(remote) = self.sessions.get(session).map(|s| s.remote) else {
+        let Some(remote) = self.sessions.get(session).map(|s| s.remote).filter(|_| !self.leaving) else {
             return;
         };
         let Some(connected) = self.peers.connected_mut(&id) else {

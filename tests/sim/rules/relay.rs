@@ -372,6 +372,24 @@ fn leaving_node_sends_its_carrier_only_a_goodbye() {
     assert!(closes(&outputs, three) && sent(&outputs).is_empty(), "{outputs:?}");
 }
 
+/// Found by seed 1200017782. A peer asks on its direct session, which carries a circuit and is left last; the session that
+/// this node used for it is a circuit through another node, and has its goodbye.
+#[test]
+fn leaving_node_answers_no_question_of_its_carrier() {
+    let (mut node, three) = joined_node();
+    let direct = node.meets(20);
+    for (at, target) in [(CircuitAt { session: direct, circuit: 1 }, 30), (at(three, 1), 20)] {
+        let (inside, _) = entered(&offer(&mut node, at, target))[0];
+        node.up_at(inside, id(target), 1, addr(3));
+    }
+    node.handle(Input::Leave);
+    let lost = vec![Sighting { peer: id(3), hearing: Hearing::Lost, ago_ms: 0 }];
+    for question in [Message::WitnessRequest { lost }, Message::PeersRequest] {
+        assert_eq!(sent(&node.receives(direct, question)), []);
+    }
+    assert!(closes(&node.wait(SECOND), direct));
+}
+
 /// The ids of peers that do not exist, different for each number.
 fn invented(number: u32) -> PeerId {
     let mut bytes = [77; 32];
