@@ -232,7 +232,9 @@ pub(crate) fn report(history: &History, members: &[Member]) -> String {
         for event in &events[events.len().saturating_sub(EVENTS_SHOWN)..] {
             let _ = writeln!(text, "  {event}");
         }
-        for line in &entry.log[entry.log.len().saturating_sub(LOG_SHOWN)..] {
+        let last = entry.log.len().saturating_sub(LOG_SHOWN);
+        let panicked = entry.log.iter().position(|line| line.contains("panicked at"));
+        for line in entry.log.iter().skip(panicked.map_or(last, |at| at.min(last))).take(LOG_SHOWN) {
             let _ = writeln!(text, "  | {line}");
         }
     }
