@@ -198,7 +198,7 @@ impl World {
         let slot = Some(self.procs[proc].slot);
         let thread = Some(Thread::new(id, stage, expected, self.now));
         let mut ends = [End::default(), End::default()];
-        ends[side] = End { proc: Some(proc), slot, open: true, fin_sent: false, thread, heard: None };
+        ends[side] = End { proc: Some(proc), slot, open: true, thread, ..End::default() };
         let circuit = CircuitLink {
             peer,
             socket: Some(CircuitSocket::new(inner)),
@@ -230,6 +230,9 @@ impl World {
 
     /// A pipe has news for the thread at this end of a connection.
     pub fn circuit_news(&mut self, conn: ConnId, side: Side) {
+        if self.runs_later(conn, side) {
+            return;
+        }
         if self.conns[conn].circuit.is_some() {
             self.flush_circuit(conn);
             while let Some(packet) = self.next_packet(conn) {

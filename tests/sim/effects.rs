@@ -218,8 +218,7 @@ impl Effects for Node<'_> {
     }
 
     fn take_session_delay(&mut self) -> Duration {
-        // A thread of the simulator runs at once, unless its whole process stands still.
-        Duration::ZERO
+        std::mem::take(&mut self.process().session_delay)
     }
 
     fn set_vitals(&mut self, vitals: Vitals) {

@@ -14,6 +14,7 @@
 //! | `net.rs` | connections: latency, order, cuts, stalls, resets |
 //! | `session.rs` | a session's thread, as `src/session.rs` runs it |
 //! | `process.rs` | a process: its state, starts, crashes, pauses |
+//! | `overload.rs` | overloaded machines: threads that wait for a processor |
 //! | `effects.rs` | what a process's driver does to the world |
 //! | `adversary.rs` | the false lists of peers that a liar sends |
 //! | `alarms.rs` | the alert programs of the nodes |
@@ -49,6 +50,7 @@ pub mod faults;
 pub mod mesh_harness;
 pub mod net;
 pub mod oracle;
+pub mod overload;
 pub mod process;
 pub mod random_scenario;
 pub mod scale;

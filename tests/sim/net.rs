@@ -14,6 +14,7 @@ use p2p_gossip::internals::session::HelloExchange;
 
 use super::circuits::CircuitLink;
 use super::clock::{MS, Micros, SECOND, micros};
+use super::overload::Processor;
 use super::process::{Deferred, ProcId};
 use super::scenario::Slot;
 use super::session::{Limit, Stage, Thread};
@@ -64,6 +65,7 @@ pub struct End {
     pub thread: Option<Thread>,
     /// When the session last heard its peer, as its handle tells; `None` before it is up.
     pub heard: Option<Instant>,
+    pub processor: Processor,
 }
 
 #[derive(Debug)]
@@ -320,6 +322,9 @@ impl World {
             {
                 // The kernel buffers the packet until the process resumes.
                 self.procs[proc].deferred.push(Deferred::Arrive(conn, side));
+                return;
+            }
+            if self.conns[conn].ends[to].open && self.runs_later(conn, to) {
                 return;
             }
             let Some((_, packet)) = self.conns[conn].ways[side].queue.pop_front() else {

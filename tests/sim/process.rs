@@ -34,6 +34,7 @@ pub enum Deferred {
     Arrive(ConnId, Side),
     Limit(ConnId, Side, Limit),
     Circuit(ConnId, Side),
+    ThreadTurn(ConnId, Side),
     Datagram(u64),
     BeaconDue,
     Mapped,
@@ -58,8 +59,10 @@ pub struct Process {
     pub paused_since: Micros,
     pub deferred: Vec<Deferred>,
     pub turn_at: Option<Micros>,
-    /// How late each turn of the coordinator is.
+    /// How late each turn of the coordinator is, and those of session threads are at most.
     pub late: Micros,
+    /// How long a session took to see the last request for a heartbeat.
+    pub session_delay: Duration,
     /// The longest heartbeat interval that it told its peers.
     pub longest_told: Micros,
     /// The events of its sessions, each with the moment at which it was reported.
@@ -163,6 +166,7 @@ impl World {
             deferred: Vec::new(),
             turn_at: None,
             late: 0,
+            session_delay: Duration::ZERO,
             longest_told: 0,
             inbox: VecDeque::new(),
             handles: BTreeMap::new(),
@@ -333,6 +337,7 @@ impl World {
                     Deferred::Arrive(conn, side) => world::Event::Arrive(conn, side),
                     Deferred::Limit(conn, side, limit) => world::Event::Limit(conn, side, limit),
                     Deferred::Circuit(conn, side) => world::Event::Circuit(conn, side),
+                    Deferred::ThreadTurn(conn, side) => world::Event::ThreadTurn(conn, side),
                     Deferred::Datagram(number) => world::Event::Datagram(number),
                     Deferred::BeaconDue => world::Event::BeaconDue(proc),
                     Deferred::Mapped => world::Event::Mapped(proc),
@@ -377,6 +382,7 @@ impl World {
             Deferred::Arrive(conn, side) => self.arrive(conn, side),
             Deferred::Limit(conn, side, limit) => self.limit_reached(conn, side, limit),
             Deferred::Circuit(conn, side) => self.circuit_news(conn, side),
+            Deferred::ThreadTurn(conn, side) => self.thread_turn(conn, side),
             Deferred::Datagram(number) => self.read_datagram(proc, number),
             Deferred::BeaconDue => self.beacon_due(proc),
             Deferred::Mapped => {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
 use p2p_gossip::internals::Expected;
@@ -13,7 +13,7 @@ use p2p_gossip::internals::session::{Ends, OutboxFull, Protocol, Request, Role, 
 
 use super::attacker::is_third_party;
 use super::clock::{Micros, micros};
-use super::net::{ConnId, Packet, Side};
+use super::net::{ConnId, End, Packet, Side};
 use super::process::{Deferred, ProcId};
 use super::world::World;
 
@@ -48,8 +48,8 @@ pub struct Thread {
     /// The peers that must not answer.
     skipped: Vec<PeerId>,
     pub outbox: VecDeque<Request>,
-    /// The coordinator requests a heartbeat. This takes no room in the outbox.
-    is_heartbeat_wanted: bool,
+    /// When the coordinator requested a heartbeat. This takes no room in the outbox.
+    heartbeat_asked: Option<Instant>,
     /// The coordinator requests the unread messages. This takes no room in the outbox.
     is_drain_wanted: bool,
     /// The session must end at once, because others need its place.
@@ -75,7 +75,7 @@ impl Thread {
             expected,
             skipped: Vec::new(),
             outbox: VecDeque::new(),
-            is_heartbeat_wanted: false,
+            heartbeat_asked: None,
             is_drain_wanted: false,
             is_evicted: false,
             has_handle: true,
@@ -105,10 +105,10 @@ impl Thread {
         self.protocol().is_some_and(Protocol::is_open)
     }
 
-    /// Passes the coordinator's requests to the protocol.
-    fn take_requests(&mut self, now: Instant, vitals: Vitals) {
+    /// Passes the coordinator's requests to the protocol. Returns how long the request for a heartbeat has waited.
+    fn take_requests(&mut self, now: Instant, vitals: Vitals) -> Option<Duration> {
         let Stage::Secured(protocol) = &mut self.stage else {
-            return;
+            return None;
         };
         protocol.set_vitals(vitals);
         if std::mem::take(&mut self.is_evicted) {
@@ -117,7 +117,8 @@ impl Thread {
         if std::mem::take(&mut self.is_drain_wanted) {
             protocol.handle_request(now, Request::DrainUnread);
         }
-        if protocol.wants_requests() && std::mem::take(&mut self.is_heartbeat_wanted) {
+        let asked = if protocol.wants_requests() { self.heartbeat_asked.take() } else { None };
+        if asked.is_some() {
             protocol.handle_request(now, Request::Heartbeat);
         }
         while protocol.wants_requests() {
@@ -130,6 +131,7 @@ impl Thread {
             protocol.handle_request(now, request);
         }
         while protocol.handle_circuits() {}
+        asked.map(|asked| now.saturating_duration_since(asked))
     }
 
     pub fn protocol(&self) -> Option<&Protocol> {
@@ -336,14 +338,16 @@ impl World {
         let Some(proc) = self.conns[conn].ends[side].proc else {
             return;
         };
-        if self.procs[proc].paused {
+        if self.procs[proc].paused || self.runs_later(conn, side) {
             return;
         }
         let Some(mut thread) = self.conns[conn].ends[side].thread.take() else {
             return;
         };
         let now = self.procs[proc].clock.local(self.now);
-        thread.take_requests(now, self.procs[proc].vitals);
+        if let Some(delay) = thread.take_requests(now, self.procs[proc].vitals) {
+            self.procs[proc].session_delay = delay;
+        }
         let is_asked_for = thread.is_asked_for();
         let Stage::Secured(protocol) = &mut thread.stage else {
             self.conns[conn].ends[side].thread = Some(thread);
@@ -469,8 +473,9 @@ impl World {
     }
 
     pub fn request_heartbeat(&mut self, conn: ConnId, side: Side) {
-        if let Some(thread) = &mut self.conns[conn].ends[side].thread {
-            thread.is_heartbeat_wanted = true;
+        let End { proc, thread, .. } = &mut self.conns[conn].ends[side];
+        if let (Some(proc), Some(thread)) = (proc, thread) {
+            thread.heartbeat_asked.get_or_insert(self.procs[*proc].clock.local(self.now));
             self.run_thread(conn, side);
         }
     }

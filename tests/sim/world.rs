@@ -53,6 +53,8 @@ pub enum Event {
     BadCircuit(usize),
     /// A pipe of this end has news: its thread looks at its circuits.
     Circuit(ConnId, Side),
+    /// The thread at this end gets a processor.
+    ThreadTurn(ConnId, Side),
     /// A process may have a beacon to send.
     BeaconDue(ProcId),
     /// The router of a process passes on connections to it from now on.
@@ -318,6 +320,11 @@ impl World {
                 let proc = self.conns.get(conn).and_then(|conn| conn.ends[side].proc);
                 if let Some(proc) = proc.filter(|&proc| self.procs[proc].alive) {
                     self.on_thread(proc, Deferred::Circuit(conn, side));
+                }
+            }
+            Event::ThreadTurn(conn, side) => {
+                if let Some(proc) = self.conns[conn].ends[side].proc.filter(|&proc| self.procs[proc].alive) {
+                    self.on_thread(proc, Deferred::ThreadTurn(conn, side));
                 }
             }
             Event::BadCircuit(circuit) => self.pass_badly(circuit),
