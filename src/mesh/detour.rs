@@ -132,7 +132,7 @@ impl Mesh {
         let Some(by) = self.wait_for_circuit(now, &id, dead_at) else {
             return self.silent(now, id);
         };
-        self.timers.set(Timer::Silence(id), by);
+        self.timers.set(Timer::Silence(id), by.min(self.suspected_anew(now, &id)));
     }
 
     /// Whether a peer that was silent for its timeout at `dead_at` is not lost yet: a circuit may still lead to it. Returns

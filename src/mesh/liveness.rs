@@ -111,31 +111,21 @@ impl Mesh {
 
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        if self.is_connected(id) {
-            self.hear(*id, arrived);
+        if let Some(connected) = self.peers.connected_mut(id) {
+            connected.hear(arrived);
             if !self.leaving {
                 self.join(now, *id);
             }
         }
     }
 
-    /// A session has heard the peer. If it was suspected, the next look may be too late for a silence from now on.
-    fn hear(&mut self, id: PeerId, at: Instant) {
-        let Some(connected) = self.peers.connected_mut(&id) else {
-            return;
-        };
-        connected.hear(at);
-        let suspected_at = self.peers.connected(&id).map(|peer| peer.heard + self.suspicion(peer));
-        if suspected_at < self.timers.deadline(Timer::Silence(id)) {
-            self.look_sooner(id);
-        }
-    }
-
     /// Notes when a session last heard its peer. The driver calls this before a look at the mesh, and when a session
     /// ends.
     pub fn note_heard(&mut self, session: SessionId, at: Instant) {
-        if let Some(Session { peer, closing: false, .. }) = self.sessions.get(session) {
-            self.hear(peer, at);
+        if let Some(Session { peer, closing: false, .. }) = self.sessions.get(session)
+            && let Some(connected) = self.peers.connected_mut(&peer)
+        {
+            connected.hear(at);
         }
     }
 
@@ -269,8 +259,8 @@ impl Mesh {
         }
     }
 
-    /// The next look at the peer's silence may be too late: the peer, or this node, has a shorter interval than before, the
-    /// session has ended that was asked when it last heard the peer, or a suspected peer was heard again.
+    /// The next look at the peer's silence may be too late: the peer, or this node, has a shorter interval than before, or the
+    /// session has ended that was asked when it last heard the peer.
     pub(super) fn look_sooner(&mut self, id: PeerId) {
         let connected = self.peers.connected(&id).filter(|connected| connected.active().is_some());
         if let Some(at) = connected.map(|connected| connected.heard + self.suspicion(connected)) {
@@ -336,17 +326,19 @@ impl Mesh {
             self.load_noted(now, has_changed);
         }
         let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
+        let soon = self.suspected_anew(now, &id);
         match self.dead_at(now, &id) {
             Some(dead_at)
                 if suspected_at.is_none() && delay >= SLOW_ANSWER && now < dead_at + self.config.timeout =>
             {
                 // A heartbeat and its acknowledgement pass four threads, and each may be as slow as this answer.
-                self.timers.set(Timer::Silence(id), now + delay.saturating_mul(4).min(self.config.timeout));
+                let wait = delay.saturating_mul(4).min(self.config.timeout);
+                self.timers.set(Timer::Silence(id), soon.min(now + wait));
             }
             Some(dead_at) if now < dead_at => {
                 // A peer that is silent for half of its timeout is suspected. The peer is likely to be heard before its
                 // last send time, at which the mesh is awake anyway.
-                let next = suspected_at.unwrap_or(dead_at);
+                let next = suspected_at.unwrap_or(dead_at.min(soon));
                 if suspected_at.is_none() {
                     self.hold_anew(now, id);
                     self.seek_detour(now, id);
@@ -378,6 +370,13 @@ impl Mesh {
         self.silence_end(connected, 2, |from| self.measures.stalls.between(from, now))
     }
 
+    /// The time at which a connected peer is suspected that is heard now and falls silent again. A peer that is suspected
+    /// already may be heard at any time, so it is looked at again by then.
+    pub(super) fn suspected_anew(&self, now: Instant, id: &PeerId) -> Instant {
+        let patience = self.peers.connected(id).map(|peer| self.patience_after(peer, peer.told.newest()));
+        now + patience.unwrap_or_default() / 2
+    }
+
     /// The silence after which a connected peer is dead.
     pub(super) fn patience(&self, connected: &Connected) -> Duration {
         self.silence_end(connected, 1, |_| Duration::ZERO) - connected.heard
@@ -397,11 +396,15 @@ impl Mesh {
         part: u32,
         stalled: impl Fn(Instant) -> Duration,
     ) -> Instant {
-        let timeout = self.timeout_for(connected.interval_ms);
         let end = |(from, told): (Instant, Duration)| {
-            from + timeout.max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX)) / part + stalled(from)
+            from + self.patience_after(connected, told) / part + stalled(from)
         };
         connected.told.since(connected.heard).map(end).min().unwrap_or(connected.heard)
+    }
+
+    /// The silence after which a connected peer is dead that was told this interval.
+    fn patience_after(&self, connected: &Connected, told: Duration) -> Duration {
+        self.timeout_for(connected.interval_ms).max((told * TIMEOUT_HEARTBEATS).min(PEER_TIMEOUT_MAX))
     }
 
     /// The silence after which a peer with this heartbeat interval is dead: this node's timeout, or

@@ -43,7 +43,7 @@ impl ToldIntervals {
     }
 
     /// Told by the last heartbeat, or by the Hello.
-    fn newest(&self) -> Duration {
+    pub(super) fn newest(&self) -> Duration {
         self.changes.last().map_or(self.first, |(_, interval)| *interval)
     }
 
