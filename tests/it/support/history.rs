@@ -233,7 +233,7 @@ pub(crate) fn report(history: &History, members: &[Member]) -> String {
             let _ = writeln!(text, "  {event}");
         }
         let last = entry.log.len().saturating_sub(LOG_SHOWN);
-        let panicked = entry.log.iter().position(|line| line.contains("panicked at"));
+        let panicked = entry.log.iter().position(|line| line.contains("a thread panicked"));
         for line in entry.log.iter().skip(panicked.map_or(last, |at| at.min(last))).take(LOG_SHOWN) {
             let _ = writeln!(text, "  | {line}");
         }
