@@ -133,7 +133,7 @@ fn keep_port(addr: SocketAddr) -> io::Result<OwnedFd> {
     // The connections of the member that had it are not quite closed yet.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &addr)?;
-    // From here on the system gives it to nobody else.
+    // From here on the system gives it to no other process.
     sockopt::set_socket_reuseaddr(&socket, false)?;
     Ok(socket)
 }

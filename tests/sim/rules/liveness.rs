@@ -481,7 +481,7 @@ fn overloaded_node_looks_in_time_at_a_peer_that_may_have_acknowledged_a_shorter_
     assert!(node.now() - sent <= longest + ms(60), "{:?}", node.now() - sent);
 }
 
-/// The peer of this session falls silent for good: it is lost after its timeout.
+/// The only peer, heard just now, stays silent: it is lost after its timeout, neither sooner nor later.
 fn assert_lost_in_time(node: &mut MeshHarness) {
     let is_lost =
         |outputs: &[Output]| events_of(outputs).iter().any(|event| matches!(event, Event::Down { .. }));
@@ -552,7 +552,8 @@ fn load_that_rises_during_a_silence_gives_the_peer_no_more_time() {
     }
 }
 
-/// Found by the story of overloaded machines. The silence counts from the heartbeat that ends a longer interval, and the stall was before it.
+/// Found by the story of overloaded machines. The silence counts from the heartbeat that ends a longer interval, and the
+/// stall was before it.
 #[test]
 fn stall_before_a_shorter_interval_does_not_delay_the_look_at_a_silence() {
     let mut node = MeshHarness::new(&[]);
