@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::io::{Output, Report, SessionId, Vitals};
 use super::machine::{Mesh, millis};
-use super::peer::Connected;
+use super::peer::{Connected, Link};
 use super::session_table::Session;
 use super::timer::Timer;
 use crate::event::Event;
@@ -111,8 +111,8 @@ impl Mesh {
 
     /// Notes a message of any kind from the peer.
     pub(super) fn heard(&mut self, now: Instant, arrived: Instant, id: &PeerId) {
-        if let Some(connected) = self.peers.connected_mut(id) {
-            connected.hear(arrived);
+        if self.is_connected(id) {
+            self.hear(now, *id, arrived);
             if !self.leaving {
                 self.join(now, *id);
             }
@@ -121,11 +121,25 @@ impl Mesh {
 
     /// Notes when a session last heard its peer. The driver calls this before a look at the mesh, and when a session
     /// ends.
-    pub fn note_heard(&mut self, session: SessionId, at: Instant) {
-        if let Some(Session { peer, closing: false, .. }) = self.sessions.get(session)
-            && let Some(connected) = self.peers.connected_mut(&peer)
-        {
-            connected.hear(at);
+    pub fn note_heard(&mut self, now: Instant, session: SessionId, at: Instant) {
+        if let Some(Session { peer, closing: false, .. }) = self.sessions.get(session) {
+            self.timers.advance(now);
+            self.hear(now, peer, at);
+        }
+    }
+
+    /// A session has heard the peer. It may have done so just before the last look at the peer and tell it only now: the
+    /// next look is then too late for a silence from that time on.
+    fn hear(&mut self, now: Instant, id: PeerId, at: Instant) {
+        let Some(connected) = self.peers.connected_mut(&id) else {
+            return;
+        };
+        connected.hear(at);
+        let is_asked = matches!(connected.link, Link::Open { drain_asked: Some(_), .. });
+        let look = self.timers.deadline(Timer::Silence(id)).filter(|_| !is_asked);
+        let suspected_at = self.suspected_at(now, &id).filter(|at| now < *at);
+        if suspected_at.zip(look).is_some_and(|(suspected_at, look)| suspected_at < look) {
+            self.look_sooner(id);
         }
     }
 

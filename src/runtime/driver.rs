@@ -250,11 +250,7 @@ impl Driver {
     /// Tells the mesh when each session last heard its peer, for a look at the mesh.
     pub fn refresh(&mut self, effects: &impl Effects) {
         let sessions: Vec<SessionId> = self.mesh.active_sessions().map(|(_, session)| session).collect();
-        for session in sessions {
-            if let Some(heard) = effects.heard(session) {
-                self.mesh.note_heard(session, heard);
-            }
-        }
+        sessions.into_iter().for_each(|session| self.note_heard(effects, session));
     }
 
     fn handle_session_event(
@@ -270,9 +266,8 @@ impl Driver {
         if let SessionEvent::Received { message: Message::WitnessRequest { lost }, .. } = &event {
             // The answer tells when each of these peers was last heard.
             for sighting in lost {
-                let session = self.mesh.open_sessions(&sighting.peer).last().copied();
-                if let Some((session, heard)) = session.and_then(|id| Some((id, effects.heard(id)?))) {
-                    self.mesh.note_heard(session, heard);
+                if let Some(&session) = self.mesh.open_sessions(&sighting.peer).last() {
+                    self.note_heard(effects, session);
                 }
             }
         }
@@ -287,7 +282,8 @@ impl Driver {
         }
         let is_end = event.is_end();
         if is_end {
-            self.note_last_heard(effects, session);
+            // An older session may stay, and has heard the peer less recently.
+            self.note_heard(effects, session);
         }
         self.handle(effects, event.into_input(session));
         if is_end {
@@ -295,11 +291,10 @@ impl Driver {
         }
     }
 
-    /// Tells the mesh when a session that ends last heard its peer. An older session may stay, and has heard it less
-    /// recently.
-    fn note_last_heard(&mut self, effects: &impl Effects, session: SessionId) {
+    /// Tells the mesh when a session last heard its peer.
+    fn note_heard(&mut self, effects: &impl Effects, session: SessionId) {
         if let Some(heard) = effects.heard(session) {
-            self.mesh.note_heard(session, heard);
+            self.mesh.note_heard(effects.now(), session, heard);
         }
     }
 
@@ -323,7 +318,7 @@ impl Driver {
 
     /// Ends the session of a peer that does not read, without a goodbye, because the peer would not read that either.
     fn drop_slow_peer(&mut self, effects: &mut impl Effects, session: SessionId) {
-        self.note_last_heard(effects, session);
+        self.note_heard(effects, session);
         effects.release(session);
         self.feed(effects, Input::SessionDown { session, reason: DisconnectReason::Slow });
     }

@@ -395,7 +395,8 @@ fn small_mesh_looks_at_all_its_peers_twice_an_interval() {
         if n % 100 % 13 == 0
             && let Some(&session) = sessions.get(n % 100 / 13)
         {
-            node.mesh.note_heard(session, node.now());
+            let now = node.now();
+            node.mesh.note_heard(now, session, now);
         }
         let is_due = node.mesh.poll_timeout().is_some_and(|due| due <= node.now() + step);
         wakes += usize::from(is_due && n >= 500);
@@ -489,8 +490,8 @@ fn assert_lost_in_time(node: &mut MeshHarness) {
     assert!(is_lost(&node.wait(ms(1))));
 }
 
-#[test]
-fn peer_that_is_heard_after_a_slow_answer_is_looked_at_in_time() {
+/// A node whose session with its only peer has just answered, 0.8 s late, that it has heard nothing new.
+fn node_after_a_slow_answer() -> (MeshHarness, SessionId) {
     let (mut node, session) = joined_node();
     node.answers_drains = false;
     let asked = |outputs: &[Output]| {
@@ -502,10 +503,30 @@ fn peer_that_is_heard_after_a_slow_answer_is_looked_at_in_time() {
     let heard = (0..200).find_map(|_| asked(&node.wait(ms(10)))).expect("it is silent");
     node.wait(ms(800));
     node.handle(Input::Drained { session, heard });
-    node.wait(ms(100));
     node.answers_drains = true;
+    (node, session)
+}
+
+#[test]
+fn peer_that_is_heard_after_a_slow_answer_is_looked_at_in_time() {
+    let (mut node, session) = node_after_a_slow_answer();
+    node.wait(ms(100));
     node.heartbeat(session, node.mesh.digest());
     assert_lost_in_time(&mut node);
+}
+
+/// The session read a message just before this node handled its earlier answer, and tells it only now.
+#[test]
+fn peer_that_was_heard_just_before_a_slow_answer_is_looked_at_in_time() {
+    let late = ms(40);
+    let (mut node, session) = node_after_a_slow_answer();
+    let vitals = Vitals { digest: node.mesh.digest(), interval_ms: 1000 };
+    node.handle(Input::Heartbeat { session, vitals, arrived: node.now() - late, rtt: None });
+    assert!(drains(&node.wait(TIMEOUT / 2 - late), session));
+    // The same when the driver asks the session.
+    let (mut node, session) = node_after_a_slow_answer();
+    node.mesh.note_heard(node.now(), session, node.now() - late);
+    assert!(drains(&node.wait(TIMEOUT / 2 - late), session));
 }
 
 #[test]
