@@ -288,6 +288,18 @@ impl Verdict {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The verdict with its reason, of an event with these numbers: `node: 0 of 7 asked hear it`.
+    #[must_use]
+    pub fn explain(self, asked: usize, seen_by: usize) -> String {
+        match (self, asked) {
+            (Self::Unknown, 0) => "unknown: no member to ask".to_owned(),
+            (Self::Unknown, _) => format!("unknown: too few answers from {asked} asked"),
+            (Self::Node, 0) => "node: its machine answers that it is gone".to_owned(),
+            (Self::Isolated, _) => "self: this node is cut off".to_owned(),
+            (verdict, _) => format!("{verdict}: {seen_by} of {asked} asked hear it"),
+        }
+    }
 }
 
 impl fmt::Display for Verdict {

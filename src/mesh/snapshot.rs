@@ -220,10 +220,10 @@ impl Mesh {
         if peer.connected().is_some() { Err(RequestError::Connected) } else { Ok(()) }
     }
 
-    /// The peer of a session that is up.
+    /// The peer of a session that is up, and whether this node has said goodbye on it.
     #[must_use]
-    pub fn peer_of(&self, session: SessionId) -> Option<PeerId> {
-        self.sessions.get(session).map(|session| session.peer)
+    pub fn peer_of(&self, session: SessionId) -> Option<(PeerId, bool)> {
+        self.sessions.get(session).map(|session| (session.peer, session.closing))
     }
 
     /// The number of connected peers that this node does not show as up yet, because they came and went too often.

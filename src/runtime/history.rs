@@ -157,7 +157,7 @@ impl History {
             Event::Down { peer, addr, reason, .. } => (peer, HistoryKind::Down, addr, reason.to_string()),
             Event::Left { peer, addr, .. } => (peer, HistoryKind::Left, addr, String::new()),
             Event::Verdict { peer, addr, verdict, asked, seen_by, .. } => {
-                let detail = format!("{verdict}: {seen_by} of {asked} asked hear it");
+                let detail = verdict.explain(*asked, *seen_by);
                 return self.note(now, Subject::Peer(*peer), HistoryKind::Verdict, Some(addr), detail);
             }
             Event::Unstable { peer, addr, losses, .. } => {
@@ -243,8 +243,9 @@ impl History {
     }
 
     fn session_down(&mut self, now: Instant, session: SessionId, reason: DisconnectReason, mesh: &Mesh) {
-        let Some(peer) = mesh.peer_of(session) else { return };
+        let Some((peer, is_closing)) = mesh.peer_of(session) else { return };
         let detail = match reason {
+            DisconnectReason::Closed if is_closing => "this node said goodbye on it".to_owned(),
             DisconnectReason::Closed => "the connection closed or broke".to_owned(),
             DisconnectReason::Bye(reason) => format!("its goodbye: {}", reason.describe()),
             DisconnectReason::Protocol => "it broke the protocol".to_owned(),
@@ -354,8 +355,10 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::DownReason;
+    use crate::config::Config;
+    use crate::event::{DownReason, Verdict};
     use crate::internals::sample;
+    use crate::wire::Hello;
 
     fn peer(n: usize) -> PeerId {
         let mut id = [0; 32];
@@ -390,6 +393,51 @@ mod tests {
         );
         let seconds = |time: Duration| time.as_secs();
         assert_eq!((seconds(shown[0].first), seconds(shown[0].last)), (10, 5));
+    }
+
+    #[test]
+    fn verdict_is_explained_as_on_the_terminal() {
+        let (mut history, now) = (History::default(), crate::test_now());
+        for verdict in [Verdict::Node, Verdict::Unknown] {
+            history.note_event(now, &sample::verdict(peer(1), "", addr(), verdict));
+        }
+        let details = entries(&history, now, peer(1)).into_iter().map(|entry| entry.detail);
+        assert_eq!(
+            details.collect::<Vec<_>>(),
+            ["node: 0 of 7 asked hear it", "unknown: too few answers from 7 asked"]
+        );
+        assert_eq!(Verdict::Node.explain(0, 0), "node: its machine answers that it is gone");
+        assert_eq!(Verdict::Unknown.explain(0, 0), "unknown: no member to ask");
+    }
+
+    #[test]
+    fn session_that_this_node_has_ended_is_no_broken_connection() {
+        let (mut history, now) = (History::default(), crate::test_now());
+        let mut mesh = Mesh::new(Config::default(), peer(0), 1, 1, now);
+        let sessions = [1, 2].map(SessionId::accepted);
+        for session in sessions {
+            let up = SessionUp {
+                session,
+                peer: peer(1),
+                hello: Hello::plain(),
+                remote: "192.0.2.7:40000".parse().unwrap(),
+                local: None,
+                network_key: None,
+                told_interval_ms: 1000,
+            };
+            mesh.handle(now, Input::SessionUp(up));
+        }
+        // The smaller id keeps one of two sessions.
+        for session in sessions {
+            let end = Input::SessionDown { session, reason: DisconnectReason::Closed };
+            history.note_input(now, &end, &mesh);
+            mesh.handle(now, end);
+        }
+        let details = entries(&history, now, peer(1)).into_iter().map(|entry| entry.detail);
+        assert_eq!(
+            details.collect::<Vec<_>>(),
+            ["this node said goodbye on it", "the connection closed or broke"]
+        );
     }
 
     #[test]

@@ -258,7 +258,7 @@ const VERDICTS: [(&str, &str); 4] = [
     ("node", "the peer has failed: no other member hears it"),
     ("link", "the link to the peer has failed: other members hear the peer"),
     ("self", "this node is isolated"),
-    ("unknown", "no other member could be asked, or none has answered"),
+    ("unknown", "no member could be asked, or most have not answered"),
 ];
 
 /// Each reason of `down` and its meaning.

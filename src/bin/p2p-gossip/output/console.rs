@@ -180,7 +180,7 @@ impl Printer {
             Event::Verdict { peer, name, addr, verdict, asked, seen_by, .. } => {
                 self.begin(out, &time, "verdict", YELLOW);
                 self.print_peer(out, *peer, name, addr);
-                push(out, format_args!("{}\n", explain_verdict(*verdict, *asked, *seen_by)));
+                push(out, format_args!("{}\n", verdict.explain(*asked, *seen_by)));
             }
             Event::Unstable { peer, name, addr, losses, .. } => {
                 self.begin(out, &time, "unstable", YELLOW);
@@ -236,17 +236,6 @@ impl Printer {
 fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a String does not fail.
     let _ = out.write_fmt(text);
-}
-
-/// `node: none of 7 members hears it`.
-pub(crate) fn explain_verdict(verdict: Verdict, asked: usize, seen_by: usize) -> String {
-    match (verdict, asked) {
-        (Verdict::Unknown, 0) => "unknown: no member to ask".to_owned(),
-        (Verdict::Unknown, _) => format!("unknown: none of {asked} asked has answered"),
-        (Verdict::Node, 0) => "node: its machine answers that it is gone".to_owned(),
-        (Verdict::Isolated, _) => "self: this node is cut off".to_owned(),
-        (verdict, _) => format!("{verdict}: {seen_by} of {asked} asked hear it"),
-    }
 }
 
 /// Prints this node's address and id, and commands to copy that join through it. With the id in front of the
