@@ -14,6 +14,7 @@ mod loss;
 mod memory;
 mod names;
 mod network_keys;
+mod overload;
 mod own_addresses;
 mod punch;
 mod relay;
