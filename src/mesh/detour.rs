@@ -44,6 +44,8 @@ impl Mesh {
         let later = if self.leads(&id) { Duration::ZERO } else { self.interval() / 8 };
         self.timers.set(Timer::Path(id), now + QUESTION_DELAY + later);
         if carrier.is_some() {
+            // A dial under way may have begun while the direct path was cut.
+            self.dialing.doubt(&id);
             self.timers.set_no_later(Timer::Dial(Target::Peer(id)), now);
         }
     }

@@ -122,6 +122,8 @@ pub struct Scenario {
     pub rhythm: Vec<(u64, u64)>,
     /// Slots whose nodes run an alert program.
     pub alerts: Vec<Slot>,
+    /// Whether nothing in it is a reason to lose a peer: no node may show one as down.
+    pub loses_no_peer: bool,
     pub script: Vec<(Micros, Action)>,
     /// How long the mesh must stay whole before the run ends.
     pub stay: Micros,
@@ -153,6 +155,7 @@ impl Scenario {
             name_of_all: false,
             rhythm: vec![(1_000, 3_000); nodes],
             alerts: Vec::new(),
+            loses_no_peer: false,
             script,
             stay: 6_000 * MS,
         }

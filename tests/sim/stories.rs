@@ -173,12 +173,14 @@ pub fn bad_carriers(seed: u64) -> Scenario {
 }
 
 /// One link after another breaks for a while, one way or both ways. Of the other links of the two nodes none is broken then,
-/// so no node ever loses another one.
+/// so no node ever loses another one. Of three nodes one may: the only carrier of a pair whose link has just healed may lose
+/// its own link before the pair has dialled.
 pub fn cut_links(seed: u64) -> Scenario {
     let mut rng = fastrand::Rng::with_seed(seed);
     let nodes = rng.usize(3..=8);
     let mut scenario = Scenario::new(seed, nodes);
     scenario.relay = true;
+    scenario.loses_no_peer = nodes > 3;
     vary_network(&mut scenario, &mut rng);
     // A packet that is sent again late may meet a session that has ended meanwhile.
     let mut at = 5_000;
@@ -203,6 +205,7 @@ pub fn overloaded(seed: u64) -> Scenario {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad_0000);
     let nodes = rng.usize(2..=20);
     let mut scenario = Scenario::new(seed, nodes);
+    scenario.loses_no_peer = true;
     vary_network(&mut scenario, &mut rng);
     let mut at = 100;
     for _ in 0..rng.usize(1..=12) {

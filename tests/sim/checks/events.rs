@@ -104,6 +104,12 @@ impl World {
     }
 
     fn check_down(&self, proc: ProcId, peer: PeerId, reason: DownReason) -> Option<Breach> {
+        if self.scenario.loses_no_peer {
+            return Some((
+                LIVENESS,
+                format!("{} down ({reason}), but nothing has happened to it", peer.short()),
+            ));
+        }
         match reason {
             DownReason::Closed => self.check_lost(proc, peer),
             DownReason::Timeout => self.check_timeout(proc, peer),

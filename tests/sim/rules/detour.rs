@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_gossip::internals::mesh::{DisconnectReason, Output, SessionId};
+use p2p_gossip::internals::mesh::{DialError, DisconnectReason, Input, Output, SessionId};
 use p2p_gossip::internals::wire::{ByeReason, CircuitReason, Hearing, Hello, Message, Sighting};
 use p2p_gossip::{Config, Event};
 
@@ -318,6 +318,20 @@ fn pair_whose_direct_path_keeps_falling_silent_stays_with_its_circuit() {
     }
     assert_eq!(dialled_after[1..], [30, 60, 120], "{dialled_after:?}");
     assert!(dialled_after[0] <= 1, "the first time, a dial follows at once");
+}
+
+/// Found by seed 1072 of the story of cut links. The dial may have begun while the direct path was cut.
+#[test]
+fn silence_in_a_circuit_renews_a_dial_that_has_no_answer() {
+    let mut node = MeshHarness::new(&[]);
+    let three = node.meets(3);
+    node.meets(20);
+    let inside = moves_to_circuit(&mut node, three);
+    let (_, dial) = until_dialled(&mut node, &[three, inside]);
+    assert!(!closes(&live(&mut node, &[three, inside], 20), dial));
+    assert!(closes(&live(&mut node, &[three], 16), dial));
+    let outputs = node.handle(Input::DialFailed { session: dial, reason: DialError::Cancelled });
+    assert_eq!(dials_to(&outputs, id(20)), 1, "{outputs:?}");
 }
 
 /// Found by seed 870004143. The peer has opened the circuit, and has told no address.
