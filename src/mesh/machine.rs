@@ -239,6 +239,9 @@ impl Mesh {
             self.received_ping(peer, seq, text);
         } else if let Message::Broadcast { text } = message {
             self.received_broadcast(peer, text);
+        } else if let Message::CircuitClose { circuit, reason } = message {
+            // Also after a goodbye: a search waits for the answer of a carrier.
+            self.circuit_closed(now, CircuitAt { session, circuit }, reason);
         } else if !closing {
             match message {
                 Message::PeersRequest => self.answer_list(now, peer, session),
@@ -261,9 +264,6 @@ impl Mesh {
                 Message::CircuitAccept { circuit } => {
                     self.circuit_accepted(now, CircuitAt { session, circuit });
                 }
-                Message::CircuitClose { circuit, reason } => {
-                    self.circuit_closed(now, CircuitAt { session, circuit }, reason);
-                }
                 Message::SeenAt { addr } => self.received_seen_address(session, addr),
                 Message::Punch { addr } => self.received_punch(now, peer, session, addr),
                 Message::ReachableAt { addr } => self.received_reachable_at(now, peer, remote, addr),
@@ -275,6 +275,7 @@ impl Mesh {
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatAck { .. }
                 | Message::Extension { .. }
+                | Message::CircuitClose { .. }
                 | Message::Ping { .. }
                 | Message::Broadcast { .. } => {}
             }

@@ -334,6 +334,23 @@ fn silence_in_a_circuit_renews_a_dial_that_has_no_answer() {
     assert_eq!(dials_to(&outputs, id(20)), 1, "{outputs:?}");
 }
 
+/// Found by seed 1600013644. The carrier's answer comes on a session that another one has just replaced.
+#[test]
+fn carrier_that_refuses_on_a_replaced_session_is_not_waited_for() {
+    let mut node = MeshHarness::new(&[]);
+    node.meets(20);
+    let carrier = node.meets(12);
+    live(&mut node, &[carrier], 27);
+    let outputs = tells(&mut node, carrier, Hearing::Hears, 0);
+    let [(at, 20)] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    let newer = SessionId::accepted(5_000);
+    assert!(closes(&node.up(newer, id(12), 1), carrier));
+    refuse(&mut node, at, CircuitReason::NotCarrying);
+    assert_eq!(events_of(&live(&mut node, &[newer], 2)), []);
+    let events = events_of(&live(&mut node, &[newer], 2));
+    assert!(matches!(events[..], [Event::Down { .. }]), "{events:?}");
+}
+
 /// Found by seed 870004143. The peer has opened the circuit, and has told no address.
 #[test]
 fn carrier_is_asked_where_a_peer_is_that_came_through_it() {
