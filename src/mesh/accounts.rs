@@ -35,8 +35,11 @@ pub(super) enum Account {
     /// All strangers that connect from one machine, for the addresses in their lists. New keys cost nothing, new
     /// machines do.
     Machine(IpAddr),
-    /// One of the two above, for questions to carriers about the peers in its lists. Nodes that only carriers reach must
-    /// not wait until the dials to them have been paid.
+    /// The beacons of one machine. Its strangers may be honest and only repeat what liars have told them, so that account is
+    /// apart: the machine is found all the same.
+    Beacons(IpAddr),
+    /// The account of a peer or of the strangers from one machine, for questions to carriers about the peers in its lists.
+    /// Nodes that only carriers reach must not wait until the dials to them have been paid.
     Circuits(Box<Self>),
     /// An IP address that is dialled.
     Target(IpAddr),
@@ -48,6 +51,11 @@ impl Account {
     /// The account of the strangers at this address. A machine with IPv6 has a network of 64 bits (RFC 6177).
     pub(super) fn machine(ip: IpAddr) -> Self {
         Self::Machine(network_of(ip))
+    }
+
+    /// The account of the beacons from this address.
+    pub(super) fn beacons(ip: IpAddr) -> Self {
+        Self::Beacons(network_of(ip))
     }
 
     /// The account of an address that is dialled; `None` for one on this machine, where no third party is.

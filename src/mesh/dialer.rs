@@ -219,7 +219,7 @@ impl Mesh {
             Target::Peer(id) => id,
             Target::Bootstrap(_) => return true,
             Target::Beacon(addr) => {
-                let held = self.dialing.paid_by(&Account::machine(addr.ip()));
+                let held = self.dialing.paid_by(&Account::beacons(addr.ip()));
                 return held < self.dialing.slots_of_one_kind(lane) - 1;
             }
         };

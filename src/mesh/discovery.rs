@@ -1,8 +1,8 @@
 //! Dials to the addresses from beacons.
 //!
 //! A beacon is the claim of a machine that a node of this network listens there. It names no peer, so any peer may answer,
-//! and the handshake, lists and pins decide as at any other address. The dial is paid from the account of the machine, as
-//! that of a stranger's claim is. A dial that fails is not repeated: the next beacon repeats it.
+//! and the handshake, lists and pins decide as at any other address. The machine pays for the dial as for a stranger's
+//! claim, but from an account of its own. A dial that fails is not repeated: the next beacon repeats it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -75,8 +75,8 @@ impl Mesh {
 
     /// The accounts that pay for the dial.
     pub(super) fn beacon_payers(addr: SocketAddr) -> Vec<Account> {
-        let machine = Account::machine(addr.ip());
-        [machine].into_iter().chain(Account::target(&addr.into())).collect()
+        let beacons = Account::beacons(addr.ip());
+        [beacons].into_iter().chain(Account::target(&addr.into())).collect()
     }
 
     /// Whether the process that sent the beacon is connected, perhaps at another of its addresses, or a peer is connected at

@@ -8,6 +8,7 @@ use p2p_gossip::internals::mesh::{
     BEACON_DIALS_MAX, BEACON_DIALS_PER_MACHINE, CREDIT_MAX, DisconnectReason, Input, Output, Report,
     SessionId,
 };
+use p2p_gossip::internals::wire::ByeReason;
 use p2p_gossip::{Access, Config};
 
 use super::{MINUTE, SECOND, reported};
@@ -158,6 +159,18 @@ fn flooding_machine_causes_few_dials_and_keeps_no_other_out() {
     // The flood took 100 seconds, which return six payments.
     let most = CREDIT_MAX as usize + 7;
     assert!((CREDIT_MAX as usize..=most).contains(&failed), "{failed} dials");
+    assert_eq!(hears(&mut node, addr(3)).len(), 1);
+}
+
+/// Found by seed 1700035553: an honest stranger had told the rumours of a liar, and came back.
+#[test]
+fn machine_whose_strangers_told_false_rumours_is_found_by_its_beacons() {
+    let mut node = MeshHarness::new(&[]);
+    let session = node.meets(3);
+    node.list(session, (20..220).map(|n| (id(n), ([10, 7, 0, n], 22).into())));
+    let failed = dials(&node.wait(2 * SECOND));
+    assert_eq!(failed, CREDIT_MAX as usize, "the account of its strangers is not empty");
+    node.down(session, DisconnectReason::Bye(ByeReason::Leaving));
     assert_eq!(hears(&mut node, addr(3)).len(), 1);
 }
 
