@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use p2p_gossip::PeerId;
+use p2p_gossip::internals::mesh::STRANGER_REDIAL;
 
 use crate::support::history::Member;
 use crate::support::process::Spec;
@@ -167,10 +168,11 @@ impl Attack {
         assert!(now.rss_kib <= self.before.rss_kib + RSS_LEFT_KIB, "before {:?}, now {now:?}", self.before);
     }
 
-    /// Waits until the victim uses no more resources than before the attack.
+    /// Waits until the victim uses no more resources than before the attack. It dials lost strangers for a while, and as long
+    /// as its handshake threads get work in turn, they do not end.
     pub(super) fn wait_resources_freed(&self) {
         let pid = self.cluster.pid(self.victim);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + STRANGER_REDIAL + DEADLINE;
         loop {
             let now = Resources::read(pid);
             if now.is_back_to(self.before) {
