@@ -18,6 +18,14 @@ fn overload(node: &mut MeshHarness) {
     }
 }
 
+/// A node whose timers ran so late, and whose Hellos tell so.
+fn overloaded_node() -> MeshHarness {
+    let mut node = MeshHarness::new(&[]);
+    overload(&mut node);
+    node.told_interval_ms = 8_000;
+    node
+}
+
 /// The time until the node sends the first heartbeat on this session.
 fn time_until_beat(node: &mut MeshHarness, session: SessionId) -> Duration {
     let mut waited = Duration::ZERO;
@@ -36,9 +44,7 @@ fn overloaded_node_keeps_the_interval_that_its_hello_told() {
     let session = node.meets(10);
     assert!(time_until_beat(&mut node, session) <= HEARTBEAT);
 
-    let mut node = MeshHarness::new(&[]);
-    overload(&mut node);
-    node.told_interval_ms = 8_000;
+    let mut node = overloaded_node();
     node.meets(10);
     node.told_interval_ms = 1_000;
     let newer = SessionId::accepted(5_000);
@@ -48,9 +54,7 @@ fn overloaded_node_keeps_the_interval_that_its_hello_told() {
 
 #[test]
 fn peer_of_an_overloaded_node_is_not_judged_before_it_can_answer_a_heartbeat() {
-    let mut node = MeshHarness::new(&[]);
-    overload(&mut node);
-    node.told_interval_ms = 8_000;
+    let mut node = overloaded_node();
     let session = node.meets(10);
     let mut outputs = Vec::new();
     // Newcomers keep membership from settling, so no heartbeat goes out before the interval.
@@ -285,9 +289,7 @@ fn stall_before_a_shorter_interval_does_not_delay_the_look_at_a_silence() {
 /// Until a heartbeat tells the shorter interval, a peer counts as alive for three of the longer one.
 #[test]
 fn load_that_falls_is_told_to_all_peers_within_an_interval() {
-    let mut node = MeshHarness::new(&[]);
-    overload(&mut node);
-    node.told_interval_ms = 8_000;
+    let mut node = overloaded_node();
     let sessions: Vec<SessionId> = (10..30).map(|n| node.meets(n)).collect();
     let begun = node.now();
     let is_calm = |output: &Output| matches!(output, Output::Vitals(vitals) if vitals.interval_ms == 1_000);
@@ -305,9 +307,7 @@ fn load_that_falls_is_told_to_all_peers_within_an_interval() {
 
 #[test]
 fn silence_is_noticed_in_time_once_this_node_is_no_longer_overloaded() {
-    let mut node = MeshHarness::new(&[]);
-    overload(&mut node);
-    node.told_interval_ms = 8_000;
+    let mut node = overloaded_node();
     let session = node.meets(10);
     node.told_interval_ms = 1_000;
     // It answers each heartbeat until the load has fallen, and two have gone out since.
