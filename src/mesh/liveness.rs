@@ -128,8 +128,8 @@ impl Mesh {
         }
     }
 
-    /// A session has heard the peer. It may have done so just before the last look at the peer and tell it only now: the
-    /// next look is then too late for a silence from that time on.
+    /// A session heard the peer at this time. That may have been just before the last look at the peer, which did not know
+    /// of it yet. A silence from then on would be noticed late, so the next look comes sooner.
     fn hear(&mut self, now: Instant, id: PeerId, at: Instant) {
         let Some(connected) = self.peers.connected_mut(&id) else {
             return;
